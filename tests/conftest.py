@@ -1,0 +1,65 @@
+"""Shared fixtures: where the oracle is, and what to do when it or a GPU or a browser is absent."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+REFERENCE = Path(os.environ.get("VLCOMPARE_REFERENCE", ROOT.parent / "shared" / "reference"))
+
+
+def _missing(what: str) -> None:
+    """Skip with a reason; under CI a missing browser or oracle is a failure, so that green means tested."""
+    if os.environ.get("CI", "").lower() == "true":
+        pytest.fail(f"{what} (a skip is a failure where CI=true)")
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def reference() -> Path:
+    """The folder of the oracle made with the authors' own code; set VLCOMPARE_REFERENCE to use another place."""
+    if not (REFERENCE / "reference_manifest.json.gz").exists():
+        _missing(f"the reference oracle is not at {REFERENCE}; set VLCOMPARE_REFERENCE to its folder")
+    return REFERENCE
+
+
+@pytest.fixture(scope="session")
+def reference_checkpoints(reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All reference variants, materialised bit-exactly once per session, one folder each."""
+    sys.path.insert(0, str(reference))
+    try:
+        import fixture_encoder  # noqa: F401  registers the oracle's tiny EVA-02 with timm
+        import make_reference_checkpoints as make
+    finally:
+        sys.path.remove(str(reference))
+    out = tmp_path_factory.mktemp("reference")
+    manifest = make.load_manifest()
+    for name, variant in manifest["variants"].items():
+        if not variant.get("heavy"):
+            make.materialise(manifest, name, out / name)
+    return out
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of a Chromium for the browser tests."""
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        _missing("no Chromium found (Debian: apt-get install chromium)")
+    return str(path)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU; run `pytest -m gpu` on a machine with one"))

@@ -1,0 +1,67 @@
+"""vlcompare: a Transformer and a state-space vision-language model, side by side, on one engine.
+
+    import vlcompare
+    model = vlcompare.load("tiny-mamba-vl")
+    answer = vlcompare.generate(model, "picture.png", task="grounding", text="the red car")
+
+Importing this package is light: torch and the other heavy libraries are imported at the first use of a name that
+needs them. All errors raised on purpose derive from `VLCompareError` (see `vlcompare.errors` for the tree).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from vlcompare.errors import (
+    CheckpointError,
+    DeviceMemoryError,
+    HubError,
+    ImageError,
+    RequestError,
+    SampleError,
+    VLCompareError,
+)
+from vlcompare.types import Answer, Box, Request, Sample, Step
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "load": "vlcompare.runtime.load",
+    "Model": "vlcompare.runtime.load",
+    "stream": "vlcompare.runtime.engine",
+    "generate": "vlcompare.runtime.engine",
+    "generate_batch": "vlcompare.runtime.engine",
+    "Session": "vlcompare.runtime.engine",
+    "compare": "vlcompare.compare",
+    "Side": "vlcompare.compare",
+}
+
+__all__ = [
+    "Answer",
+    "Box",
+    "CheckpointError",
+    "DeviceMemoryError",
+    "HubError",
+    "ImageError",
+    "Model",
+    "Request",
+    "RequestError",
+    "Sample",
+    "SampleError",
+    "Session",
+    "Side",
+    "Step",
+    "VLCompareError",
+    "compare",
+    "generate",
+    "generate_batch",
+    "load",
+    "stream",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)

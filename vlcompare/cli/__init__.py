@@ -1,0 +1,61 @@
+"""The command line: finds the command, runs it, and turns errors into one sentence. Knows no command's options.
+
+Every command is a module of this folder with `add_parser(subparsers)` and `run(args) -> exit status`. They import what
+they need inside `run`, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from vlcompare import __version__
+from vlcompare.errors import VLCompareError
+
+COMMANDS = (
+    "ask",
+    "compare",
+    "serve",
+    "checkpoints",
+    "quantize",
+    "bench",
+    "scenes",
+    "train",
+    "evaluate",
+    "score",
+    "inspect",
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line as one parser; each command's module adds its own part."""
+    parser = argparse.ArgumentParser(
+        prog="python -m vlcompare",
+        description="Set a Transformer and a state-space vision-language model side by side.",
+    )
+    parser.add_argument("--version", action="version", version=f"vlcompare {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name in COMMANDS:
+        importlib.import_module(f"vlcompare.cli.{name}").add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns its exit status: 0 done, 1 ran but failed, 2 cannot be done as asked, 130 interrupted."""
+    args = build_parser().parse_args(argv)
+    command = importlib.import_module(f"vlcompare.cli.{args.command}")
+    try:
+        return command.run(args)
+    except VLCompareError as error:
+        print(f"vlcompare: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("vlcompare: stopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # the reader of our output went away (`| head`): close quietly, as other tools do
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

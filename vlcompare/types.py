@@ -1,0 +1,230 @@
+"""Frozen values that all parts share: what is asked, what is streamed, what is answered.
+
+Knows nothing of tensors, files or pages; standard library only. Boxes are 0..1 of the original picture, xyxy, until
+they are drawn. Times are milliseconds, memory is bytes, probabilities are natural logarithms.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from vlcompare.errors import RequestError
+
+SCHEMA_VERSION = 1
+
+TASKS = (
+    "captioning",
+    "grounded_captioning",
+    "region_description",
+    "vqa",
+    "document_vqa",
+    "multiple_choice",
+    "pointing",
+    "grounding",
+    "image_text_match",
+    "chat",
+)
+
+PromptOrder = Literal["image_first", "instruction_first"]
+Quantization = Literal["none", "int8", "nf4"]
+Parse = Literal["ok", "none", "unparseable"]
+
+
+class Box(NamedTuple):
+    """A rectangle (x0, y0, x1, y1), each 0..1 of the picture's width or height, top left to bottom right."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    @property
+    def area(self) -> float:
+        """Area as a share of the picture; 0 for an inverted or empty box."""
+        return max(0.0, self.x1 - self.x0) * max(0.0, self.y1 - self.y0)
+
+    @property
+    def center(self) -> tuple[float, float]:
+        return (self.x0 + self.x1) / 2, (self.y0 + self.y1) / 2
+
+    def clip(self) -> Box:
+        """The same box with every coordinate brought into 0..1."""
+        return Box(*(min(1.0, max(0.0, value)) for value in self))
+
+    def iou(self, other: Box) -> float:
+        """Area of intersection over area of union; 0 where either box is inverted or empty."""
+        if not self.area or not other.area:
+            return 0.0
+        shared = Box(
+            max(self.x0, other.x0), max(self.y0, other.y0), min(self.x1, other.x1), min(self.y1, other.y1)
+        ).area
+        return shared / (self.area + other.area - shared)
+
+    def contains(self, x: float, y: float) -> bool:
+        return self.x0 <= x <= self.x1 and self.y0 <= y <= self.y1
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question about one picture, the same for every side. Checked and turned into turns by `vlcompare.tasks`."""
+
+    task: str
+    text: str = ""
+    choices: tuple[Any, ...] | None = None  # strings, or Box values for the task "pointing"
+    box: Box | None = None
+    ocr_text: str | None = None
+    history: tuple[tuple[str, str], ...] = ()  # earlier (question, answer) pairs of a chat
+    source: str | None = None  # a benchmark's own prompt form: "gqa", "pope", "textvqa", "vsr", ...
+    prompt_order: PromptOrder = "image_first"
+    max_new_tokens: int | None = None  # None: the task's own limit
+    stop_at_end: bool = True
+    temperature: float = 0.0  # 0: greedy
+    top_p: float = 1.0
+    top_k: int = 0  # 0: no limit
+    seed: int = 0
+
+
+class Alternative(NamedTuple):
+    """One of the likeliest tokens at a step."""
+
+    id: int
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One token as it came out of the decode loop."""
+
+    index: int
+    id: int
+    text: str  # what this token adds to the answer; "" while a multi-byte character is incomplete
+    logprob: float  # of the chosen token, under the model's own distribution (temperature 1)
+    top: tuple[Alternative, ...]  # best first
+    seconds: float  # since the token before; for the first token, since the request (time to first token)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    id: int
+    text: str
+    logprob: float
+    top: tuple[Alternative, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    turns: tuple[str, ...]  # "<image>" marks where the image positions are
+    ids: tuple[int, ...]  # image positions hold -200
+    order: PromptOrder
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    image_ms: float = 0.0  # opening, resizing and normalising the picture
+    vision_ms: float = 0.0
+    prefill_ms: float = 0.0
+    ttft_ms: float = 0.0  # request until the first token
+    token_ms: tuple[float, ...] = ()  # token_ms[i]: gap before token i + 1 (the first token is in ttft_ms)
+    total_ms: float = 0.0
+    tokens_per_s: float = 0.0  # 1000 / mean of token_ms; 0 with fewer than two tokens
+    mode: str = "single"  # "single", "measure", "race" or "batch": only the first two give figures
+    graphed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    weights_bytes: int = 0
+    state_bytes: int = 0  # measured: filled cache, or state, at the end of the answer
+    state_bytes_formula: int = 0
+    peak_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One side's whole answer. `to_json` and `from_json` are each other's inverse."""
+
+    text: str = ""
+    boxes: tuple[Box, ...] = ()
+    phrases: tuple[str, ...] = ()  # beside `boxes`
+    parse: Parse = "none"  # "none": the task reads no structure out of the text
+    tokens: tuple[Token, ...] = ()
+    prompt: Prompt | None = None
+    stop_reason: str = ""  # "end", "limit", "newline", "cancelled", "deadline", "context", "error"
+    error: str | None = None
+    timings: Timings = field(default_factory=Timings)
+    memory: Memory = field(default_factory=Memory)
+    checkpoint: str = ""
+    revision: str | None = None
+    quantization: str = "none"
+    dtype: str = ""
+    device: str = ""
+    image_size: int = 0
+    seed: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary of plain JSON values, `schema_version` first."""
+        return {"schema_version": SCHEMA_VERSION, **_plain(self)}
+
+    @classmethod
+    def from_json(cls, data: Any) -> Answer:
+        """Read what `to_json` wrote.
+
+        Raises RequestError with one sentence when `data` is of another version or shape.
+        """
+        if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION:
+            found = data.get("schema_version") if isinstance(data, dict) else type(data).__name__
+            raise RequestError(f"This is not an answer of schema version {SCHEMA_VERSION} (found {found!r}).")
+        try:
+            prompt = data.get("prompt")
+            timings = dict(data.get("timings") or {})
+            timings["token_ms"] = tuple(float(value) for value in timings.get("token_ms", ()))
+            known = {f.name for f in dataclasses.fields(cls)}
+            plain = {key: value for key, value in data.items() if key in known}
+            plain.update(
+                boxes=tuple(Box(*(float(value) for value in box)) for box in data.get("boxes", ())),
+                phrases=tuple(data.get("phrases", ())),
+                tokens=tuple(_token(token) for token in data.get("tokens", ())),
+                prompt=Prompt(tuple(prompt["turns"]), tuple(prompt["ids"]), prompt["order"]) if prompt else None,
+                timings=Timings(**timings),
+                memory=Memory(**(data.get("memory") or {})),
+            )
+            return cls(**plain)
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise RequestError(f"This answer is damaged and cannot be read ({error}).") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One row of a data set: a picture, a question, and what a right answer is."""
+
+    id: str
+    image: Any  # a path, raw bytes, or a callable that returns bytes; opened late, at the image door
+    task: str
+    text: str = ""
+    choices: tuple[Any, ...] | None = None
+    references: tuple[str, ...] = ()
+    boxes: tuple[Box, ...] = ()
+    source: str | None = None
+    split: str | None = None
+    tags: dict[str, Any] = field(default_factory=dict)
+    ocr_text: str | None = None
+    objects: tuple[dict[str, Any], ...] = ()  # rendered scenes only: {kind, color, size, box, text}
+    image_key: str = ""  # what the paired difference is clustered by: the picture's path or its hash
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Alternative):
+        return value._asdict()
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _token(data: dict[str, Any]) -> Token:
+    top = tuple(Alternative(item["id"], item["text"], item["logprob"]) for item in data.get("top", ()))
+    return Token(data["id"], data["text"], data["logprob"], top)
