@@ -15,19 +15,7 @@ from collections.abc import Sequence
 from vlcompare import __version__
 from vlcompare.errors import VLCompareError
 
-COMMANDS = (
-    "ask",
-    "compare",
-    "serve",
-    "checkpoints",
-    "quantize",
-    "bench",
-    "scenes",
-    "train",
-    "evaluate",
-    "score",
-    "inspect",
-)
+COMMANDS: tuple[str, ...] = ()
 
 
 def build_parser() -> argparse.ArgumentParser:
