@@ -1,0 +1,128 @@
+"""One door to the selective scan, its step, and the causal convolution: chooses the kernel by device and by proof.
+
+Knows which implementations exist and in which order they are tried; the mathematics stands in `reference`. A kernel is
+used only where it can run (its library imports, its device is the tensors' device); otherwise the next one takes over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# device type -> implementations, best first; each is a module of this folder with `usable(device) -> bool`
+ORDER: dict[str, tuple[str, ...]] = {"cpu": ("numba",), "cuda": ("mamba_ssm", "triton")}
+MODULES = {"numba": "cpu", "mamba_ssm": "mamba_ssm", "triton": "triton_scan", "reference": "reference"}
+
+_forced: str | None = None
+_chosen: dict[tuple[str, int | None], str] = {}
+
+
+def available(device: torch.device | str = "cpu") -> tuple[str, ...]:
+    """Names of the implementations that run on `device`, best first; the last one is always "reference"."""
+    device = torch.device(device)
+    names = ORDER.get(device.type, ())
+    return (*(name for name in names if _usable(name, device)), "reference")
+
+
+def active(device: torch.device | str = "cpu") -> str:
+    """Name of the implementation that a call on `device` takes."""
+    device = torch.device(device)
+    if _forced is not None:
+        return _forced
+    key = (device.type, device.index)
+    if key not in _chosen:
+        names = ORDER.get(device.type, ())
+        _chosen[key] = next((name for name in names if _usable(name, device)), "reference")
+    return _chosen[key]
+
+
+@contextlib.contextmanager
+def use(name: str) -> Iterator[None]:
+    """Take the implementation `name` for every call inside the block (tests and measurements)."""
+    global _forced
+    before, _forced = _forced, name
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{MODULES[name]}")
+
+
+def _usable(name: str, device: torch.device) -> bool:
+    try:
+        return bool(_module(name).usable(device))
+    except ImportError:
+        return False
+
+
+def _kernel(function: str, tensor: Tensor) -> Any:
+    module = _module(active(tensor.device) if tensor.dtype != torch.float64 else "reference")
+    # not every implementation has every function (mamba-ssm brings the scan alone)
+    return getattr(module, function, None) or getattr(_fallback(tensor.device), function)
+
+
+def _fallback(device: torch.device) -> ModuleType:
+    for name in ORDER.get(device.type, ()):
+        if name not in (_forced, "mamba_ssm") and _usable(name, device):
+            return _module(name)
+    return _module("reference")
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = True,
+    initial_state: Tensor | None = None,
+    return_state: bool = True,
+) -> tuple[Tensor, Tensor | None]:
+    """Many positions: u, delta, z (B, d, L); A (d, n); B, C (B, n, L); D, delta_bias (d,); state (B, d, n) float32.
+
+    Returns y (B, d, L) in u's dtype and the state after the last position (None unless `return_state`). Layouts whose
+    channels lie side by side in memory (a transposed (B, L, d)) are the fast ones. Differentiable.
+    """
+    scan = _kernel("selective_scan", u)
+    return scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, return_state)
+
+
+def selective_step(
+    state: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    dt_bias: Tensor | None = None,
+    dt_softplus: bool = True,
+) -> Tensor:
+    """One position: `state` (B, d, n) float32 is changed in place; x, dt, z (B, d), B, C (B, n) -> y (B, d)."""
+    return _kernel("selective_step", x)(state, x, dt, A, B, C, D, z, dt_bias, dt_softplus)
+
+
+def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, window: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Depthwise causal convolution and SiLU: x (B, d, L), weight (d, k), window (B, d, k - 1) of earlier inputs.
+
+    Returns y (B, d, L) and the window after the last position. Differentiable.
+    """
+    return _kernel("causal_conv", x)(x, weight, bias, window)
+
+
+def conv_step(window: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """One position of `causal_conv`: x (B, d) -> y (B, d) after SiLU; `window` (B, d, k - 1) moves on in place."""
+    return _kernel("conv_step", x)(window, x, weight, bias)
