@@ -1,0 +1,187 @@
+"""Which models are in memory: a budget, the least recently used leave first, and an estimate before every load.
+
+Knows how to load a model and how large one will be; knows nothing of who asks. Safe to use from several threads: a
+model that two of them want is loaded once, and a model in use is never evicted.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from vlcompare.errors import DeviceMemoryError
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelKey:
+    """Everything that makes two loaded models different; fields as in `vlcompare.load`."""
+
+    checkpoint: str
+    quantization: str = "none"
+    device: str = "auto"
+    dtype: str = "auto"
+    image_size: int | None = None
+    revision: str | None = None
+
+
+@dataclass
+class _Entry:
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    model: Any = None
+    users: int = 0
+    last_used: int = 0
+    bytes: int = 0
+
+
+class ModelPool:
+    """Loaded models, at most `budget_bytes` of weights (None: what the device has free when a model is wanted).
+
+    load: ModelKey, progress -> model (with `.weights_bytes`). estimate: ModelKey -> bytes. free: ModelKey -> bytes that
+    may still be taken on its device. They are given by hand in tests; the defaults are the package's own.
+    """
+
+    def __init__(
+        self,
+        budget_bytes: int | None = None,
+        *,
+        load: Callable[[ModelKey, Say], Any] | None = None,
+        estimate: Callable[[ModelKey], int] | None = None,
+        free: Callable[[ModelKey], int] | None = None,
+    ) -> None:
+        self.budget_bytes = budget_bytes
+        self._load = load or _load
+        self._estimate = estimate or _estimate
+        self._free = free or _free
+        self._entries: dict[ModelKey, _Entry] = {}
+        self._guard = threading.Lock()
+        self._room = threading.Lock()  # one load at a time makes room, so that two cannot count the same bytes
+        self._clock = 0
+
+    @contextmanager
+    def acquire(self, key: ModelKey, say: Say = lambda sentence: None) -> Iterator[Any]:
+        """The model for `key`, loaded now if need be, kept in memory until the block ends.
+
+        say: told in sentences what is happening. Raises what `vlcompare.load` raises, and DeviceMemoryError when the
+        model does not fit even with every idle model gone.
+        """
+        entry = self._enter(key)
+        try:
+            with entry.lock:
+                if entry.model is None:
+                    entry.model = self._load_with_room(key, say)
+                    entry.bytes = int(entry.model.weights_bytes)
+            yield entry.model
+        finally:
+            with self._guard:
+                entry.users -= 1
+                if entry.model is None and entry.users == 0:
+                    self._entries.pop(key, None)
+
+    def resident(self) -> dict[ModelKey, int]:
+        """Bytes of weights of every loaded model."""
+        with self._guard:
+            return {key: entry.bytes for key, entry in self._entries.items() if entry.model is not None}
+
+    def evict_idle(self) -> list[ModelKey]:
+        """Let go of every model that nobody is using; returns which."""
+        gone = []
+        while (key := self._evict_one()) is not None:
+            gone.append(key)
+        return gone
+
+    def _enter(self, key: ModelKey) -> _Entry:
+        with self._guard:
+            entry = self._entries.setdefault(key, _Entry())
+            self._clock += 1
+            entry.users += 1
+            entry.last_used = self._clock
+            return entry
+
+    def _load_with_room(self, key: ModelKey, say: Say) -> Any:
+        with self._room:
+            needed = self._estimate(key)
+            self._make_room(key, needed, say)
+            say(f"Loading {key.checkpoint} (about {_size(needed)})")
+            try:
+                return self._load(key, say)
+            except DeviceMemoryError:
+                gone = self.evict_idle()
+                if not gone:
+                    raise
+                say(f"Out of memory: {', '.join(k.checkpoint for k in gone)} left the device; trying once more")
+                return self._load(key, say)
+
+    def _make_room(self, key: ModelKey, needed: int, say: Say) -> None:
+        while needed > self._left(key):
+            gone = self._evict_one()
+            if gone is None:
+                raise DeviceMemoryError(
+                    f"{key.checkpoint} needs about {_size(needed)} and {_size(max(0, self._left(key)))} are free: "
+                    "choose a smaller checkpoint or nf4, or wait until the models in use are done."
+                )
+            say(f"{gone.checkpoint} left memory to make room")
+
+    def _left(self, key: ModelKey) -> int:
+        free = self._free(key)
+        if self.budget_bytes is not None:
+            free = min(free, self.budget_bytes - sum(self.resident().values()))
+        return free
+
+    def _evict_one(self) -> ModelKey | None:
+        with self._guard:
+            idle = [(e.last_used, key) for key, e in self._entries.items() if e.users == 0 and e.model is not None]
+            if not idle:
+                return None
+            _, key = min(idle, key=lambda pair: pair[0])
+            entry = self._entries.pop(key)
+        entry.model = None
+        gc.collect()
+        _release_cached_memory()
+        return key
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"
+
+
+def _load(key: ModelKey, say: Say) -> Any:
+    from vlcompare.runtime.load import load
+
+    def progress(sentence: str, done: int = 0, total: int = 0) -> None:
+        say(f"{sentence} ({100 * done // total} %)" if total else sentence)
+
+    return load(
+        key.checkpoint,
+        quantization=key.quantization,  # type: ignore[arg-type]
+        device=key.device,
+        dtype=key.dtype,
+        image_size=key.image_size,
+        revision=key.revision,
+        progress=progress,
+    )
+
+
+def _estimate(key: ModelKey) -> int:
+    from vlcompare.runtime.load import estimate_bytes
+
+    return estimate_bytes(key.checkpoint, quantization=key.quantization, dtype=key.dtype, device=key.device)
+
+
+def _free(key: ModelKey) -> int:
+    from vlcompare.runtime.load import resolve_device
+    from vlcompare.runtime.memory import available_bytes
+
+    return available_bytes(resolve_device(key.device))
+
+
+def _release_cached_memory() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,92 @@
+"""From logits to the next token: greedy, or temperature with top-k and top-p, and what the model thought of it.
+
+Knows tensors and numbers only: no text, no model. Each row of a batch draws from a generator of its own, so that a row
+gives the same tokens in any batch. The distribution is cut by top-k (Fan et al. 2018, arXiv 1805.04833), then by top-p
+(Holtzman et al. 2020, arXiv 1904.09751), and drawn by the Gumbel-max trick, which needs no normalisation on the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vlcompare.types import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One row's token: its id, its log-probability at temperature 1, and the likeliest alternatives, best first."""
+
+    id: int
+    logprob: float
+    top_ids: tuple[int, ...]
+    top_logprobs: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """One row's rule. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 cut nothing."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int = 0
+
+    @classmethod
+    def of(cls, request: Request) -> Sampling:
+        return cls(request.temperature, request.top_p, request.top_k, request.seed)
+
+    def generator(self, device: torch.device) -> torch.Generator | None:
+        """The row's own source of randomness; None where nothing is drawn."""
+        if self.temperature <= 0:
+            return None
+        return torch.Generator(device=device).manual_seed(self.seed)
+
+
+class Sampler:
+    """Chooses one token a row from logits (B, V), with one copy from the device a call.
+
+    `alternatives` is how many of the likeliest tokens are reported a row.
+    """
+
+    def __init__(self, rules: Sequence[Sampling], device: torch.device, alternatives: int = 5) -> None:
+        self.rules = tuple(rules)
+        self.alternatives = alternatives
+        self._generators = [rule.generator(device) for rule in self.rules]
+
+    def __call__(self, logits: Tensor) -> tuple[Tensor, list[Choice]]:
+        """logits (B, V) float32 -> the chosen ids (B,) on the device, and a Choice for each row."""
+        logprobs = torch.log_softmax(logits, dim=-1)  # (B, V)
+        top_logprobs, top_ids = logprobs.topk(min(self.alternatives, logits.shape[-1]), dim=-1)  # (B, K)
+        ids = top_ids[:, 0]
+        if any(generator is not None for generator in self._generators):
+            drawn = [self._draw(logits[row], row) for row in range(len(self.rules))]
+            ids = torch.stack([ids[row] if token is None else token for row, token in enumerate(drawn)])
+        chosen = logprobs.gather(1, ids[:, None])  # (B, 1)
+        # ids stay exact in float64, so that everything the host needs crosses in one copy, which also synchronises
+        packed = torch.cat([part.double() for part in (ids[:, None], chosen, top_ids, top_logprobs)], dim=1)
+        return ids, [self._choice(row) for row in packed.tolist()]
+
+    def _choice(self, row: list[float]) -> Choice:
+        count = (len(row) - 2) // 2
+        return Choice(int(row[0]), row[1], tuple(int(value) for value in row[2 : 2 + count]), tuple(row[2 + count :]))
+
+    def _draw(self, logits: Tensor, row: int) -> Tensor | None:
+        """One row's drawn id as a scalar tensor; None where the row is greedy. logits (V,)"""
+        rule, generator = self.rules[row], self._generators[row]
+        if generator is None:
+            return None
+        scaled = logits / rule.temperature
+        if 0 < rule.top_k < scaled.numel():
+            scaled = scaled.masked_fill(scaled < scaled.topk(rule.top_k).values[-1], float("-inf"))
+        if rule.top_p < 1:
+            ordered, order = scaled.sort(descending=True)
+            mass_before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
+            cut = torch.empty_like(mass_before, dtype=torch.bool).scatter_(0, order, mass_before >= rule.top_p)
+            cut[order[0]] = False  # the likeliest token always stays
+            scaled = scaled.masked_fill(cut, float("-inf"))
+        noise = torch.rand(scaled.shape, generator=generator, device=scaled.device).clamp_min(1e-20)
+        return (scaled - (-noise.log()).log()).argmax()
