@@ -104,6 +104,7 @@ class Step:
     logprob: float  # of the chosen token, under the model's own distribution (temperature 1)
     top: tuple[Alternative, ...]  # best first
     seconds: float  # since the token before; for the first token, since the request (time to first token)
+    state_bytes: int = 0  # cache or state that is filled when the token is out, measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,7 @@ class Memory:
     state_bytes: int = 0  # measured: filled cache, or state, at the end of the answer
     state_bytes_formula: int = 0
     peak_bytes: int = 0
+    state_trace: tuple[int, ...] = ()  # measured state_bytes at each token: the curve beside the formula
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +183,8 @@ class Answer:
             prompt = data.get("prompt")
             timings = dict(data.get("timings") or {})
             timings["token_ms"] = tuple(float(value) for value in timings.get("token_ms", ()))
+            memory = dict(data.get("memory") or {})
+            memory["state_trace"] = tuple(int(value) for value in memory.get("state_trace", ()))
             known = {f.name for f in dataclasses.fields(cls)}
             plain = {key: value for key, value in data.items() if key in known}
             plain.update(
@@ -189,7 +193,7 @@ class Answer:
                 tokens=tuple(_token(token) for token in data.get("tokens", ())),
                 prompt=Prompt(tuple(prompt["turns"]), tuple(prompt["ids"]), prompt["order"]) if prompt else None,
                 timings=Timings(**timings),
-                memory=Memory(**(data.get("memory") or {})),
+                memory=Memory(**memory),
             )
             return cls(**plain)
         except (TypeError, KeyError, ValueError, AttributeError) as error:

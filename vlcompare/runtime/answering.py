@@ -27,6 +27,7 @@ class Row:
         self.stop_reason = ""
         self.tokens: list[Token] = []
         self.gaps: list[float] = []  # seconds, the time to first token first
+        self.state_trace: list[int] = []
         self.limit = default_max_new_tokens(request) if request.max_new_tokens is None else request.max_new_tokens
         self._model = model
         self._text = StreamDecoder(model.tokenizer)
@@ -35,7 +36,7 @@ class Row:
         if self.limit == 0:
             self.stop_reason = "limit"
 
-    def take(self, choice: Choice, seconds: float) -> Step:
+    def take(self, choice: Choice, seconds: float, state_bytes: int = 0) -> Step:
         """Add one token and decide whether it was the last; returns what is streamed for it."""
         tokenizer = self._model.tokenizer
         ended = choice.id == tokenizer.end_id and self.request.stop_at_end
@@ -55,8 +56,9 @@ class Row:
             piece += self._text.flush()
         self._pieces.append(piece)
         self.gaps.append(seconds)
+        self.state_trace.append(state_bytes)
         self.tokens.append(Token(choice.id, piece, choice.logprob, alternatives))
-        return Step(len(self.tokens) - 1, choice.id, piece, choice.logprob, alternatives, seconds)
+        return Step(len(self.tokens) - 1, choice.id, piece, choice.logprob, alternatives, seconds, state_bytes)
 
     def answer(self, timings: Timings, memory: Memory) -> Answer:
         """What came of it, read as the task asks."""
@@ -78,7 +80,7 @@ class Row:
             prompt=self.prompt,
             stop_reason=self.stop_reason or "context",
             timings=timings,
-            memory=memory,
+            memory=replace(memory, state_trace=tuple(self.state_trace)),
         )
 
 

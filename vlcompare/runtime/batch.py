@@ -99,7 +99,7 @@ def _answer_rows(
         seconds, spoken = clock.total - spoken, clock.total
         for row, choice in zip(rows, choices, strict=True):
             if not row.stop_reason:
-                row.take(choice, seconds)
+                row.take(choice, seconds, state.nbytes() // len(rows))
         if all(row.stop_reason for row in rows):
             break
     timings = Timings(image_ms, vision_ms, prefill_ms, total_ms=1e3 * clock.total, mode="batch", graphed=runner.graphed)

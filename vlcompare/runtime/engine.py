@@ -202,7 +202,7 @@ class _Run:
         before = 0.0
         for (choice,) in decode(runner, logits, sampler, state_full=lambda: state.length >= state.capacity):
             clock.lap()
-            step = row.take(choice, clock.total - before)
+            step = row.take(choice, clock.total - before, state.nbytes())
             before = clock.total
             peak.look()
             clock.leave()

@@ -1,0 +1,97 @@
+"""Models in memory: the budget holds, the oldest leave, models in use stay, and one load serves all who wait."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from vlcompare.errors import DeviceMemoryError
+from vlcompare.runtime.residency import ModelKey, ModelPool
+
+
+class Loader:
+    """A device of 100 bytes on which every checkpoint takes 40; fails as often as it is told to."""
+
+    def __init__(self, fail: int = 0) -> None:
+        self.loaded: list[str] = []
+        self.fail = fail
+
+    def __call__(self, key: ModelKey, say) -> SimpleNamespace:
+        if self.fail:
+            self.fail -= 1
+            raise DeviceMemoryError("The device is full.")
+        self.loaded.append(key.checkpoint)
+        return SimpleNamespace(weights_bytes=40, name=key.checkpoint)
+
+
+def pool(loader: Loader, budget: int | None = 100) -> ModelPool:
+    return ModelPool(budget, load=loader, estimate=lambda key: 40, free=lambda key: 10**9)
+
+
+def names(of: ModelPool) -> list[str]:
+    return sorted(key.checkpoint for key in of.resident())
+
+
+def test_the_least_recently_used_leaves() -> None:
+    loader = Loader()
+    models = pool(loader)
+    said: list[str] = []
+    for name in ("a", "b", "a", "c"):
+        with models.acquire(ModelKey(name), said.append) as model:
+            assert model.name == name
+    assert names(models) == ["a", "c"]
+    assert loader.loaded == ["a", "b", "c"]
+    assert "b left memory to make room" in said
+
+
+def test_models_in_use_stay_and_the_refusal_says_why() -> None:
+    models = pool(Loader())
+    with models.acquire(ModelKey("a")), models.acquire(ModelKey("b")):
+        with pytest.raises(DeviceMemoryError, match="c needs about .* smaller checkpoint or nf4"), models.acquire(
+            ModelKey("c")
+        ):
+            pass
+        assert names(models) == ["a", "b"]
+    with models.acquire(ModelKey("c")):
+        assert "c" in names(models)
+
+
+def test_out_of_memory_evicts_and_retries_once() -> None:
+    loader = Loader()
+    models = pool(loader)
+    with models.acquire(ModelKey("a")):
+        pass
+    loader.fail = 1
+    said: list[str] = []
+    with models.acquire(ModelKey("b"), said.append) as model:
+        assert model.name == "b"
+    assert names(models) == ["b"]
+    assert any("trying once more" in sentence for sentence in said)
+
+
+def test_out_of_memory_with_nothing_to_evict_is_told() -> None:
+    models = pool(Loader(fail=1))
+    with pytest.raises(DeviceMemoryError), models.acquire(ModelKey("a")):
+        pass
+    assert names(models) == []
+
+
+def test_one_load_serves_all_who_wait() -> None:
+    loader = Loader()
+    models = pool(loader)
+    seen = []
+
+    def use() -> None:
+        with models.acquire(ModelKey("a")) as model:
+            seen.append(model)
+
+    threads = [threading.Thread(target=use) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert loader.loaded == ["a"]
+    assert len(seen) == 8
+    assert len(set(map(id, seen))) == 1
