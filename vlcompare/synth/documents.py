@@ -28,7 +28,8 @@ ACCENTS = ("red", "green", "blue", "purple", "orange")
 _WIDTH = {"receipt": 0.68, "form": 0.84, "table": 0.8, "chart": 0.9}  # of the card
 _HEAD = {"receipt": 0.11, "form": 0.07, "table": 0.08, "chart": 0.06}  # free space above the first line
 _FOOT = {"receipt": 0.08, "form": 0.04, "table": 0.02, "chart": 0.06}
-_KEY_WIDTH = 0.21  # of the picture: where a chart's bars begin
+_KEY_WIDTH = 0.235  # of the picture: where a chart's bars begin
+_BAR, _GAP = 0.36, 0.02  # the longest bar; the space between a bar and its number
 _PAPER: shapes.RGB = (255, 254, 250)
 _RULE: shapes.RGB = (206, 208, 214)
 
@@ -80,8 +81,10 @@ def draw_document(dice: Dice) -> Document:
     inner = 0.05 if kind == "receipt" else 0.04
     lines = []
     for row, (key, value) in enumerate(zip(keys, values, strict=True)):
-        top = y + _HEAD[kind] + pitch * row
-        lines.append(Line(key, value, Box(x + inner, top, x + width - inner, top + pitch)))
+        top, right = y + _HEAD[kind] + pitch * row, x + width - inner
+        if kind == "chart":  # a chart's line ends with its number, just behind the bar
+            right = x + inner + _KEY_WIDTH + _BAR * value / max(values) + _GAP + 0.425 * pitch * len(str(value))
+        lines.append(Line(key, value, Box(x + inner, top, right, top + pitch)))
     return Document(kind, tuple(lines), Box(x, y, x + width, y + height), dice.one(ACCENTS), pitch * 0.7)
 
 
@@ -111,12 +114,12 @@ def paint_document(image: Image.Image, document: Document) -> None:
             right = x1 - round(0.01 * size)
         elif document.kind == "chart":
             left = x0 + round(_KEY_WIDTH * size)
-            right = left + max(2, round(line.value / largest * 0.37 * size))
+            right = left + max(2, round(line.value / largest * _BAR * size))
             pen.rectangle((left, y0 + height // 6, right, y1 - height // 6), fill=accent)
             pen.line((left - thin, y0, left - thin, y1), fill=shapes.INK, width=thin)
         pen.text((x0, middle), line.key.capitalize(), font=face, fill=shapes.INK, anchor="lm")
         if document.kind == "chart":
-            pen.text((right + round(0.02 * size), middle), str(line.value), font=face, fill=shapes.INK, anchor="lm")
+            pen.text((right + round(_GAP * size), middle), str(line.value), font=face, fill=shapes.INK, anchor="lm")
         else:
             pen.text((right, middle), str(line.value), font=face, fill=(24, 26, 34), anchor="rm")
 
@@ -140,7 +143,8 @@ def _card(image: Image.Image, pen: ImageDraw.ImageDraw, document: Document, size
     else:
         pen.rounded_rectangle((x0, y0, x1, y1), size // 50, fill=_PAPER)
     if document.kind == "table":
-        pen.rectangle((x0 + size // 50, y0 + round(0.02 * size), x1 - size // 50, y0 + round(0.065 * size)), fill=accent)
+        rim = size // 50
+        pen.rectangle((x0 + rim, y0 + rim, x1 - rim, y0 + round(0.065 * size)), fill=accent)
 
 
 def _shade(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:

@@ -126,7 +126,7 @@ def _place(things: list[SceneObject], dice: Dice) -> list[SceneObject]:
 
 
 def lay_out(seed: int, stream: Stream = "evaluation") -> tuple[Ground, tuple[SceneObject, ...], Document | None]:
-    """The whole truth of a scene, without its picture. Things are in raster order of their centres' rows and columns."""
+    """The whole truth of a scene, without its picture; things are in the raster order of their centres."""
     dice = Dice(seed, stream, 0)
     kind = dice.one(GROUNDS)
     ground = Ground(kind, dice.below(len(TONES)), dice.below(styles(kind)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
@@ -228,7 +228,7 @@ MIRRORED: tuple[str, ...] = ("house", "car", "boat", "cup", "fish", "umbrella") 
 _CUT = {"umbrella": 0, "rocket": 0}  # kinds that erase with pure black
 
 
-@lru_cache(maxsize=None)
+@cache
 def _master(kind: str, color: str) -> Image.Image:
     """The thing at full size, outlined, cropped to its own pixels (RGBA)."""
     pen = Pen(color)
@@ -247,7 +247,7 @@ def _master(kind: str, color: str) -> Image.Image:
     return whole.crop(grown.getbbox())
 
 
-@lru_cache(maxsize=None)
+@cache
 def aspect(kind: str) -> tuple[float, float]:
     """Width and height of a kind, the longer one being 1."""
     width, height = _master(kind, "red").size
