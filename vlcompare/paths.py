@@ -1,0 +1,28 @@
+"""Where things live on this machine: the user's data folder and the project's checkpoints. Creates nothing by itself.
+
+Standard library only. `$VLCOMPARE_DATA` overrides the data folder.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+CHECKPOINTS = Path(__file__).resolve().parents[1] / "checkpoints"
+
+
+def data_folder() -> Path:
+    """The folder for what this program remembers between runs; it may not exist yet.
+
+    The place is the system's own for such data: XDG on Linux, Application Support on macOS, AppData on Windows.
+    """
+    if given := os.environ.get("VLCOMPARE_DATA"):
+        return Path(given).expanduser()
+    if sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return base / "vlcompare"
