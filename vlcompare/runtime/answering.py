@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vlcompare.runtime.sampling import Choice
 from vlcompare.runtime.text import StreamDecoder
-from vlcompare.tasks.prompts import TASK_SPECS, default_max_new_tokens
+from vlcompare.tasks.prompts import SPECS, default_max_new_tokens
 from vlcompare.tasks.reading import read_answer
 from vlcompare.types import Alternative, Answer, Memory, Prompt, Request, Step, Timings, Token
 
@@ -32,7 +32,7 @@ class Row:
         self._model = model
         self._text = StreamDecoder(model.tokenizer)
         self._pieces: list[str] = []
-        self._newline_stops = TASK_SPECS[request.task].newline_stops
+        self._newline_stops = SPECS[request.task].stops_at_newline
         if self.limit == 0:
             self.stop_reason = "limit"
 
@@ -42,7 +42,7 @@ class Row:
         ended = choice.id == tokenizer.end_id and self.request.stop_at_end
         piece = "" if choice.id == tokenizer.end_id else self._text.push(choice.id)
         alternatives = tuple(
-            Alternative(id, tokenizer.decode_one(id), logprob)
+            Alternative(id, tokenizer.decode([id]), logprob)
             for id, logprob in zip(choice.top_ids, choice.top_logprobs, strict=True)
         )
         if ended:

@@ -23,9 +23,10 @@ from vlcompare.runtime.decode import Clock, decode
 from vlcompare.runtime.graphs import step_runner
 from vlcompare.runtime.image import open_image
 from vlcompare.runtime.memory import PeakMemory
-from vlcompare.runtime.prompt import IMAGE_TURN, check_length, encode_prompt, encode_turns, image_end
+from vlcompare.runtime.prompt import check_length, encode_prompt, encode_turns, image_end
 from vlcompare.runtime.sampling import Sampler, Sampling
 from vlcompare.tasks.prompts import build_turns, validate
+from vlcompare.tasks.sequence import IMAGE_MARK
 from vlcompare.types import Answer, Box, Memory, Prompt, PromptOrder, Request, Step, Timings
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def stream(
 ) -> Iterator[Step | Answer]:
     """Ask one question; yields a Step for each token and, last, the Answer.
 
-    image: a path, bytes, or a PIL image. The tasks and what each takes are in `vlcompare.tasks.prompts.TASK_SPECS`.
+    image: a path, bytes, or a PIL image. The tasks and what each takes are in `vlcompare.tasks.prompts.SPECS`.
     `how` goes to `stream_request`: cancel, deadline, session, follow_up, mode, graphs, alternatives.
     Raises RequestError or ImageError before the first token when the request or the picture is refused, and
     DeviceMemoryError where the device's memory does not suffice.
@@ -284,5 +285,5 @@ def _continued(earlier: Sequence[str], turns: Sequence[str]) -> list[str]:
 
     So were several questions on one picture trained: the instruction once, then question and answer in turn.
     """
-    new = [turn for turn in turns if turn != IMAGE_TURN]
+    new = [turn for turn in turns if turn != IMAGE_MARK]
     return new[1:] if len(new) > 1 and new[0] in earlier else new

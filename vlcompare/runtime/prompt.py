@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING
 
 from vlcompare.errors import RequestError
 from vlcompare.tasks.prompts import build_turns
-from vlcompare.tasks.sequence import image_ids
+from vlcompare.tasks.sequence import IMAGE_MARK, image_ids, prompt_ids
 from vlcompare.types import Prompt, Request
 
 if TYPE_CHECKING:
     from vlcompare.runtime.load import Model
-
-IMAGE_TURN = "<image>"
-
 
 def encode_prompt(model: Model, request: Request) -> Prompt:
     """The whole prompt of a first question. Image positions hold -200.
@@ -31,16 +28,13 @@ def encode_prompt(model: Model, request: Request) -> Prompt:
 
 
 def encode_turns(model: Model, turns: tuple[str, ...] | list[str]) -> list[int]:
-    """Token ids of the turns, the image's own ids in place of the turn "<image>"."""
-    ids: list[int] = []
-    for turn in turns:
-        ids.extend(_image(model) if turn == IMAGE_TURN else model.tokenizer.encode(turn))
-    return ids
+    """Token ids of the turns, each encoded on its own, the image's own ids in place of the turn "<image>"."""
+    return list(prompt_ids(turns, model.tokenizer.encode, _image(model)))
 
 
 def image_end(model: Model, turns: tuple[str, ...]) -> int:
     """How many ids stand up to and with the image, when the image comes first; else 0 (no reusable prefix)."""
-    return len(_image(model)) if turns and turns[0] == IMAGE_TURN else 0
+    return len(_image(model)) if turns and turns[0] == IMAGE_MARK else 0
 
 
 def check_length(model: Model, length: int) -> None:

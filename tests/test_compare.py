@@ -1,0 +1,176 @@
+"""Two sides, one stream: each at its own pace, a failure on one side only, stops within a token, nothing mixed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from vlcompare import compare as module
+from vlcompare.compare import Event, Side, compare
+from vlcompare.errors import CheckpointError, RequestError
+from vlcompare.types import Answer, Prompt, Request, Step
+
+REQUEST = Request("captioning")
+SIDES = {"left": Side("fast"), "right": Side("slow")}
+
+
+class FakeModel:
+    def __init__(self, name: str) -> None:
+        self.checkpoint = name
+
+
+class FakePool:
+    """Models by name; "missing" cannot be loaded."""
+
+    def __init__(self) -> None:
+        self.models: dict[str, FakeModel] = {}
+        self.in_use = 0
+
+    @contextmanager
+    def acquire(self, key, say) -> Iterator[FakeModel]:
+        say(f"Loading {key.checkpoint}")
+        if key.checkpoint == "missing":
+            raise CheckpointError("There is no such checkpoint.")
+        self.in_use += 1
+        try:
+            yield self.models.setdefault(key.checkpoint, FakeModel(key.checkpoint))
+        finally:
+            self.in_use -= 1
+
+
+class FakeEngine:
+    """Five tokens an answer; "slow" takes its time; notes who was at work at the same moment."""
+
+    def __init__(self) -> None:
+        self.at_work: set[str] = set()
+        self.together = False
+        self.asked: list[tuple[str, Request, str]] = []
+
+    def __call__(self, model, image, request, *, cancel=None, mode="single", **other) -> Iterator[Prompt | Step | Answer]:
+        self.asked.append((model.checkpoint, request, mode))
+        self.at_work.add(model.checkpoint)
+        try:
+            yield Prompt(("<image>", "x"), (-200, 1), "image_first")
+            reason = "limit"
+            for index in range(min(5, request.max_new_tokens or 5)):
+                self.together |= len(self.at_work) > 1
+                time.sleep(0.03 if model.checkpoint == "slow" else 0.001)
+                if model.checkpoint == "broken" and index == 2:
+                    raise ZeroDivisionError("a defect")
+                yield Step(index, index, f"{model.checkpoint}{index} ", -0.1, (), 0.01)
+                if cancel is not None and cancel.is_set():
+                    reason = "cancelled"
+                    break
+            yield Answer(text=model.checkpoint, stop_reason=reason, checkpoint=model.checkpoint)
+        finally:
+            self.at_work.discard(model.checkpoint)
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
+    fake = FakeEngine()
+    monkeypatch.setattr("vlcompare.runtime.engine.stream_request", fake)
+    return fake
+
+
+def answers(events: list[Event]) -> dict[str, Answer]:
+    found = [event for event in events if event.kind == "answer"]
+    assert len(found) == len({event.side for event in found}), "one answer a side"
+    return {event.side: event.value for event in found}
+
+
+def test_a_race_lets_the_fast_side_finish_first(engine: FakeEngine) -> None:
+    events = list(compare("x", REQUEST, SIDES, mode="race", pool=FakePool()))
+    order = [event.side for event in events if event.kind == "answer"]
+    assert order == ["left", "right"]
+    assert engine.together
+    assert {mode for _, _, mode in engine.asked} == {"race"}
+
+
+def test_a_measure_has_the_device_alone_and_warm(engine: FakeEngine) -> None:
+    events = list(compare("x", REQUEST, SIDES, mode="measure", pool=FakePool()))
+    assert not engine.together
+    assert [answer.text for answer in answers(events).values()] == ["fast", "slow"]
+    assert [name for name, _, _ in engine.asked] == ["fast", "fast", "slow", "slow"]  # each warmed first
+    steps = [event.value.index for event in events if event.kind == "step" and event.side == "left"]
+    assert steps == [0, 1, 2, 3, 4]
+
+
+def test_a_model_is_warmed_once(engine: FakeEngine) -> None:
+    pool = FakePool()
+    for _ in range(2):
+        list(compare("x", REQUEST, {"left": Side("fast")}, pool=pool))
+    assert len(engine.asked) == 3
+
+
+@pytest.mark.parametrize("mode", ["measure", "race"])
+@pytest.mark.parametrize(("name", "sentence"), [("missing", "There is no such checkpoint."), ("broken", "a defect")])
+def test_one_side_fails_and_the_other_goes_on(engine: FakeEngine, mode: str, name: str, sentence: str) -> None:
+    pool = FakePool()
+    sides = {"left": Side(name), "right": Side("fast")}
+    found = answers(list(compare("x", REQUEST, sides, mode=mode, pool=pool)))
+    assert sentence in (found["left"].error or "")
+    assert found["left"].checkpoint == name
+    assert found["right"].error is None
+    assert found["right"].text == "fast"
+    assert pool.in_use == 0
+
+
+@pytest.mark.parametrize("mode", ["measure", "race"])
+def test_closing_the_stream_stops_all_sides(engine: FakeEngine, mode: str) -> None:
+    pool = FakePool()
+    events = compare("x", REQUEST, SIDES, mode=mode, pool=pool)
+    for event in events:
+        if event.kind == "step":
+            break
+    events.close()
+    assert pool.in_use == 0
+    assert not engine.at_work
+    assert answers(list(compare("x", REQUEST, SIDES, mode=mode, pool=pool))).keys() == {"left", "right"}
+
+
+def test_cancel_gives_every_side_an_answer(engine: FakeEngine) -> None:
+    cancel = threading.Event()
+    events = []
+    for event in compare("x", REQUEST, SIDES, mode="race", pool=FakePool(), cancel=cancel):
+        events.append(event)
+        if event.kind == "step":
+            cancel.set()
+    assert {answer.stop_reason for answer in answers(events).values()} == {"cancelled"}
+
+
+def test_own_settings_of_a_side_win(engine: FakeEngine) -> None:
+    side = Side("fast", prompt_order="instruction_first", seed=5, temperature=0.5, max_new_tokens=2)
+    list(compare("x", REQUEST, {"left": side, "right": Side("slow")}, mode="race", pool=FakePool()))
+    asked = {name: request for name, request, _ in engine.asked}
+    assert (asked["fast"].prompt_order, asked["fast"].seed, asked["fast"].max_new_tokens) == ("instruction_first", 5, 2)
+    assert asked["slow"] == module.Side("slow").request(asked["slow"])
+    assert asked["slow"].prompt_order == "image_first"
+
+
+def test_two_comparisons_take_turns(engine: FakeEngine) -> None:
+    """Two visitors at once: each gets the answers to its own sides, and neither disturbs the other's figures."""
+    pool, found = FakePool(), {}
+
+    def visit(name: str) -> None:
+        found[name] = answers(list(compare(name, REQUEST, {"left": Side(name)}, pool=pool)))
+
+    threads = [threading.Thread(target=visit, args=(f"v{index}",)) for index in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {name: sides["left"].text for name, sides in found.items()} == {f"v{i}": f"v{i}" for i in range(5)}
+    assert not engine.together
+
+
+def test_a_request_that_nobody_could_be_asked_is_refused_at_once(engine: FakeEngine) -> None:
+    with pytest.raises(RequestError):
+        compare("x", Request("dancing"), SIDES, pool=FakePool())
+    with pytest.raises(RequestError, match="no side"):
+        compare("x", REQUEST, {}, pool=FakePool())
+    assert not engine.asked
