@@ -1,0 +1,223 @@
+"""Text to ids and back, with the `tokenizers` library: plain encoding, and a decoder that works while tokens stream.
+
+Knows nothing of models or prompts. Two promises: text that somebody typed never becomes a special id (end of text,
+padding), only ordinary pieces; and what `StreamDecoder` has given out, joined, is exactly what `Tokenizer.decode` gives
+for the whole, whatever the ids. Pieces of byte-level BPE hold bytes, not characters: one emoji may be several tokens.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from vlcompare.errors import CheckpointError
+
+MARK, SEPARATOR, END = "###", "&&", "<|endoftext|>"
+DEFAULT_IDS = {MARK: 4118, SEPARATOR: 10494, END: 0}  # of EleutherAI/gpt-neox-20b, for use without any tokenizer
+
+Source = str | Path | Callable[[], str | Path]
+
+
+class Tokenizer:
+    """A tokenizer.json, read at first use. `source` is its path, or a function that finds the path when asked.
+
+    Without a source, or where it cannot be found, the three special places still have their usual ids, so that a
+    model can be run on ids alone.
+    """
+
+    def __init__(self, source: Source | None = None) -> None:
+        self._source = source
+        self._lock = threading.Lock()
+        self._loaded: _Loaded | None = None
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text on its own: nothing added in front or behind, special tokens' names taken as plain text."""
+        loaded = self._load()
+        ids = loaded.encode(text)
+        if loaded.special.isdisjoint(ids):
+            return ids
+        # a vocabulary that holds a special token's name as an ordinary word: take the name apart before encoding
+        return [token for part in loaded.apart(text) for token in loaded.encode(part)]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of the ids. Special tokens and ids without text (padding of the vocabulary, image slots) give ""."""
+        loaded = self._load()
+        if loaded.pieces is None:
+            decoder = StreamDecoder(self)
+            return "".join([decoder.push(token) for token in ids]) + decoder.flush()
+        return b"".join(loaded.piece(token) for token in ids).decode("utf-8", errors="replace")
+
+    def token_id(self, token: str) -> int | None:
+        """The id of exactly this piece of the vocabulary, or None."""
+        return self._load().library.token_to_id(token)
+
+    @property
+    def vocabulary_size(self) -> int:
+        return self._load().library.get_vocab_size(with_added_tokens=True)
+
+    @property
+    def mark_id(self) -> int:
+        """The id that opens and closes the image positions."""
+        return self._place(MARK)
+
+    @property
+    def separator_id(self) -> int:
+        """The id between two rows of image positions."""
+        return self._place(SEPARATOR)
+
+    @property
+    def end_id(self) -> int:
+        """The id that ends an answer."""
+        return self._place(END)
+
+    @property
+    def available(self) -> bool:
+        """Whether there is a tokenizer to read; False instead of an error where it is missing."""
+        try:
+            self._load()
+        except _Missing:
+            return False
+        return True
+
+    def _place(self, text: str) -> int:
+        try:
+            found = self._load().library.token_to_id(text)
+        except _Missing:
+            return DEFAULT_IDS[text]
+        if found is None:
+            raise CheckpointError(
+                f"The tokenizer {self._load().path} has no token {text!r}, which these models need; use "
+                "EleutherAI/gpt-neox-20b's tokenizer.json."
+            )
+        return found
+
+    def _load(self) -> _Loaded:
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = _Loaded(self._find())
+            return self._loaded
+
+    def _find(self) -> Path:
+        if self._source is None:
+            raise _Missing(
+                "There is no tokenizer: put a tokenizer.json beside the weights, or name one with --tokenizer."
+            )
+        try:
+            path = Path(self._source() if callable(self._source) else self._source)
+        except CheckpointError as error:
+            raise _Missing(str(error)) from error
+        path = path / "tokenizer.json" if path.is_dir() else path
+        if not path.is_file():
+            raise _Missing(f"The tokenizer {path} does not exist; give the path of a tokenizer.json.")
+        return path
+
+
+class StreamDecoder:
+    """Turns ids into text one by one. Every piece of text is given out as soon as it is complete, and once."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._loaded = tokenizer._load()
+        self._bytes = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._window: list[int] = []  # other decoders than byte-level: ids from the last given-out token on
+        self._given = ""  # what the window's ids gave when text was last given out
+
+    def push(self, token: int) -> str:
+        """What this id adds to the text: "" while a character of several bytes is incomplete."""
+        if self._loaded.pieces is not None:
+            return self._bytes.decode(self._loaded.piece(token))
+        known = self._loaded.known([token])
+        if not known:
+            return ""
+        self._window += known
+        text = self._loaded.library.decode(self._window, skip_special_tokens=True)
+        if text.endswith("\N{REPLACEMENT CHARACTER}") or not text.startswith(self._given):
+            return ""
+        added = text[len(self._given) :]
+        # such decoders look one piece back (a leading space, a prefix mark), never further: keep that one alone
+        self._window = known
+        self._given = self._loaded.library.decode(known, skip_special_tokens=True)
+        return added
+
+    def flush(self) -> str:
+        """What is left at the end: a character that stayed incomplete gives the replacement character."""
+        if self._loaded.pieces is not None:
+            rest = self._bytes.decode(b"", final=True)
+            self._bytes.reset()
+            return rest
+        text = self._loaded.library.decode(self._window, skip_special_tokens=True)
+        rest = text[len(self._given) :] if text.startswith(self._given) else ""
+        self._window, self._given = [], ""
+        return rest
+
+
+class _Missing(CheckpointError):
+    """There is no tokenizer to read, as against one that is damaged."""
+
+
+class _Loaded:
+    """A tokenizer.json in memory, with the bytes of each piece where its decoder is the byte-level one."""
+
+    def __init__(self, path: Path) -> None:
+        import tokenizers
+
+        self.path = path
+        try:
+            self.library: Any = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception for every kind of damage
+            raise CheckpointError(f"The tokenizer {path} cannot be read ({error}).") from error
+        self.library.encode_special_tokens = True
+        self.library.no_truncation()
+        self.library.no_padding()
+        added = self.library.get_added_tokens_decoder()
+        special = {token for token, entry in added.items() if entry.special}
+        self.special = frozenset(special | ({self.library.token_to_id(END)} - {None}))
+        self.pieces = self._byte_pieces(added) if self._is_byte_level() else None
+
+    def encode(self, text: str) -> list[int]:
+        """Ids as the library gives them, nothing added."""
+        return list(self.library.encode(text, add_special_tokens=False).ids)
+
+    def apart(self, text: str) -> list[str]:
+        """The text in parts of which none holds the name of a special token."""
+        names = sorted((self.library.id_to_token(token) for token in self.special), key=len, reverse=True)
+        return re.split("|".join(f"(?<={re.escape(name[:1])})(?={re.escape(name[1:])})" for name in names), text)
+
+    def piece(self, token: int) -> bytes:
+        """Bytes of one id; empty for special ids and ids without text."""
+        assert self.pieces is not None
+        return self.pieces[token] if 0 <= token < len(self.pieces) else b""
+
+    def known(self, ids: Iterable[int]) -> list[int]:
+        """The ids that have text."""
+        return [i for i in ids if i >= 0 and i not in self.special and self.library.id_to_token(i) is not None]
+
+    def _is_byte_level(self) -> bool:
+        decoder = json.loads(self.library.to_str()).get("decoder") or {}
+        return decoder.get("type") == "ByteLevel"
+
+    def _byte_pieces(self, added: dict[int, Any]) -> list[bytes]:
+        vocabulary = self.library.get_vocab(with_added_tokens=True)
+        pieces = [b""] * (max(vocabulary.values(), default=-1) + 1)
+        byte_of = _byte_of_character()
+        for text, token in vocabulary.items():
+            if token in self.special:
+                continue
+            # as the library's decoder: a piece with any character outside the table stands for itself
+            mapped = [byte_of.get(character) for character in text]
+            plain = None in mapped
+            pieces[token] = text.encode() if plain else bytes(value for value in mapped if value is not None)
+        return pieces
+
+
+def _byte_of_character() -> dict[str, int]:
+    """GPT-2's table: printable Latin-1 characters stand for their own byte, the others for 256, 257, ... in order."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = (byte for byte in range(256) if byte not in printable)
+    table = {chr(byte): byte for byte in printable}
+    table.update({chr(256 + index): byte for index, byte in enumerate(others)})
+    return table
