@@ -1,0 +1,244 @@
+"""The Mamba-1 decoder: many positions through the selective scan, or one step of the same recurrence beside it.
+
+Embeddings in, hidden states out; knows nothing of images, tokens' text, files or sampling. The state has one size
+however long the text is; the step works in place and allocates nothing that grows, so that a CUDA graph can capture it.
+State, A, D and the time step are float32 in every precision.
+
+Glossary, after "Mamba" (arXiv 2312.00752, figure 3 for the block, section 3.2 and algorithm 2 for the scan):
+    B batch     L positions     D hidden size     d inner channels (E x D in the paper)     n states a channel (N)
+    k taps of the causal convolution     r rank of the time step     V vocabulary
+    x  the scan's input     z  the gate     dt  the time step Delta, before its bias and softplus
+    A  decay, -exp(A_log), (d, n)     B_, C_  input and output projections, chosen by the input     D  skip, (d,)
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlcompare.errors import RequestError
+from vlcompare.models import kernels
+from vlcompare.models.config import MambaConfig
+from vlcompare.models.linear import Linear
+
+
+class MambaState:
+    """What Mamba remembers: for each layer the convolution's last k - 1 inputs and the scan's state, in float32."""
+
+    def __init__(self, config: MambaConfig, batch: int, capacity: int, device: Any) -> None:
+        inner = (config.layers, batch, config.inner_size)
+        self.windows_nbdk = torch.zeros(*inner, config.conv_size - 1, device=device, dtype=torch.float32)
+        self.states_nbdn = torch.zeros(*inner, config.state_size, device=device, dtype=torch.float32)
+        self.positions = torch.zeros(batch, device=device, dtype=torch.long)  # of the next token, row by row
+        self.capacity = capacity  # nothing here depends on it; the caller's bound on the text
+        self.length = 0  # positions seen; with left padding the longest row's
+
+    def nbytes(self) -> int:
+        """Bytes that hold information now: all of them, from the first position on."""
+        return self.allocated_nbytes() if self.length else 0
+
+    def allocated_nbytes(self) -> int:
+        return self.windows_nbdk.nbytes + self.states_nbdn.nbytes
+
+    def snapshot(self) -> MambaState:
+        """An independent copy of what is held now."""
+        copy = object.__new__(MambaState)
+        copy.__dict__.update(self.__dict__)
+        copy.windows_nbdk, copy.states_nbdn = self.windows_nbdk.clone(), self.states_nbdn.clone()
+        copy.positions = self.positions.clone()
+        return copy
+
+    def copy_(self, source: MambaState) -> MambaState:
+        """Take over what `source` (a snapshot) holds, in the buffers at hand: their addresses stay."""
+        self.windows_nbdk.copy_(source.windows_nbdk)
+        self.states_nbdn.copy_(source.states_nbdn)
+        self.positions.copy_(source.positions)
+        self.length = source.length
+        return self
+
+    def note_step(self) -> None:
+        """Count a step on the host: a replayed graph moves the state but runs no Python."""
+        self.length += 1
+
+    def require(self, count: int) -> None:
+        """Raise RequestError unless `count` more positions fit."""
+        if self.length + count > self.capacity:
+            raise RequestError(
+                f"The context is full: {self.length} of {self.capacity} positions are taken, {count} more do not fit."
+            )
+
+
+class Recurrence(NamedTuple):
+    """The scan's own parameters, in float32 whatever the model's precision is."""
+
+    A_dn: Tensor
+    D_d: Tensor
+    dt_bias_d: Tensor
+
+
+class Mixer(nn.Module):
+    """One Mamba block without its norm and residual (figure 3): gate, convolution, selective scan, projection back."""
+
+    def __init__(self, config: MambaConfig) -> None:
+        super().__init__()
+        inner, bias = config.inner_size, config.projection_bias
+        self.sizes = (config.rank, config.state_size, config.state_size)  # what x_proj gives: dt, B_, C_
+        self.in_proj = Linear(config.hidden_size, 2 * inner, bias=bias)
+        self.conv1d = nn.Conv1d(inner, inner, config.conv_size, groups=inner, bias=config.conv_bias)
+        self.x_proj = Linear(inner, sum(self.sizes), bias=False)
+        self.dt_proj = Linear(config.rank, inner)
+        # A from 1 to n in every channel and D of ones, as the authors begin (section 3.6, S4D-Real)
+        self.A_log = nn.Parameter(torch.arange(1.0, config.state_size + 1).log().repeat(inner, 1))
+        self.D = nn.Parameter(torch.ones(inner))
+        self.out_proj = Linear(inner, config.hidden_size, bias=bias)
+        self._kept: tuple[Any, Recurrence] | None = None
+
+    def recurrence(self) -> Recurrence:
+        """A, D and the bias of the time step in float32; kept from call to call while the parameters stay the same."""
+        sources = (self.A_log, self.D, self.dt_proj.bias)
+        if torch.is_grad_enabled() and self.A_log.requires_grad:
+            return self._recurrence(*sources)
+        key = tuple((x.data_ptr(), x.device, x.dtype, 0 if x.is_inference() else x._version) for x in sources)
+        if self._kept is None or self._kept[0] != key:
+            self._kept = key, self._recurrence(*sources)
+        return self._kept[1]
+
+    @staticmethod
+    def _recurrence(A_log: Tensor, D: Tensor, dt_bias: Tensor) -> Recurrence:
+        return Recurrence(-torch.exp(A_log.float()), D.float(), dt_bias.float())
+
+    def forward(
+        self, hidden_bld: Tensor, window_bdk: Tensor, state_bdn: Tensor, fresh: bool, mask: Tensor | None
+    ) -> Tensor:
+        """Many positions; window and state are changed in place. `fresh`: both are still empty."""
+        x_bld, z_bld = self.in_proj(hidden_bld).chunk(2, dim=-1)
+        if mask is not None:
+            x_bld = x_bld * mask[:, :, None]  # the first real tokens' convolution looks back on zeros
+        x_bdl, window = kernels.causal_conv(
+            x_bld.transpose(1, 2), self.conv1d.weight[:, 0], self.conv1d.bias, None if fresh else window_bdk
+        )
+        x_bld = x_bdl.transpose(1, 2)
+        if mask is not None:
+            x_bld = x_bld * mask[:, :, None]  # what enters the state at padding is zero, so it stays empty
+        dt_blr, B_bln, C_bln = self.x_proj(x_bld).split(self.sizes, dim=-1)
+        dt_bld = F.linear(dt_blr, self.dt_proj.weight)  # its bias is added in float32, inside the scan
+        A_dn, D_d, dt_bias_d = self.recurrence()
+        y_bdl, state = kernels.selective_scan(
+            x_bld.transpose(1, 2),
+            dt_bld.transpose(1, 2),
+            A_dn,
+            B_bln.transpose(1, 2),
+            C_bln.transpose(1, 2),
+            D_d,
+            z_bld.transpose(1, 2),
+            dt_bias_d,
+            delta_softplus=True,
+            initial_state=None if fresh else state_bdn,
+            return_state=True,
+        )
+        assert state is not None
+        window_bdk.copy_(window.detach())
+        state_bdn.copy_(state.detach())
+        return self.out_proj(y_bdl.transpose(1, 2))
+
+    def step(self, hidden_bD: Tensor, window_bdk: Tensor, state_bdn: Tensor) -> Tensor:
+        """One position of the above, with the same names; window and state are changed in place."""
+        x_bd, z_bd = self.in_proj(hidden_bD).chunk(2, dim=-1)
+        x_bd = kernels.conv_step(window_bdk, x_bd, self.conv1d.weight[:, 0], self.conv1d.bias)
+        dt_br, B_bn, C_bn = self.x_proj(x_bd).split(self.sizes, dim=-1)
+        dt_bd = F.linear(dt_br, self.dt_proj.weight)
+        A_dn, D_d, dt_bias_d = self.recurrence()
+        y_bd = kernels.selective_step(state_bdn, x_bd, dt_bd, A_dn, B_bn, C_bn, D_d, z_bd, dt_bias_d)
+        return self.out_proj(y_bd)
+
+
+def _norm(config: MambaConfig) -> nn.Module:
+    kind = nn.LayerNorm if config.norm == "layernorm" else nn.RMSNorm
+    return kind(config.hidden_size, eps=config.norm_eps)
+
+
+class Layer(nn.Module):
+    """Norm, mixer, residual. The residual stays in the model's dtype, as the authors' weights were run."""
+
+    def __init__(self, config: MambaConfig) -> None:
+        super().__init__()
+        self.norm = _norm(config)
+        self.mixer = Mixer(config)
+
+    def forward(self, x_bld: Tensor, window_bdk: Tensor, state_bdn: Tensor, fresh: bool, mask: Tensor | None) -> Tensor:
+        return x_bld + self.mixer(self.norm(x_bld), window_bdk, state_bdn, fresh, mask)
+
+    def step(self, x_bD: Tensor, window_bdk: Tensor, state_bdn: Tensor) -> Tensor:
+        return x_bD + self.mixer.step(self.norm(x_bD), window_bdk, state_bdn)
+
+
+class Mamba(nn.Module):
+    """The decoder. Its embedding is also its output head: one parameter."""
+
+    def __init__(self, config: MambaConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.max_positions: int | None = None  # a recurrence has no longest text
+        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.norm_f = _norm(config)
+
+    def new_state(
+        self, batch: int, capacity: int, *, device: Any = None, dtype: torch.dtype | None = None
+    ) -> MambaState:
+        """An empty state, by default where the weights are. `dtype` is not used: the state is float32 always."""
+        return MambaState(self.config, batch, capacity, device or self.embedding.weight.device)
+
+    def embed_tokens(self, ids: Tensor) -> Tensor:
+        return self.embedding(ids)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """float32 scores over the vocabulary, (..., D) -> (..., V)."""
+        return F.linear(hidden, self.embedding.weight).float()
+
+    def state_bytes_formula(self, length: int, batch: int = 1) -> int:
+        """Layers x inner channels x (k - 1 + n) x 4 bytes: the same at every length, once anything was read."""
+        config = self.config
+        numbers = config.layers * batch * config.inner_size * (config.conv_size - 1 + config.state_size)
+        return 4 * numbers if length else 0
+
+    def forward(self, embeddings: Tensor, state: MambaState | None = None, mask: Tensor | None = None) -> Tensor:
+        """Hidden states (B, L, D) after the final norm; `state` moves on by L positions from wherever it is.
+
+        `mask` (B, L) is False at left padding and may be given with an empty state only. Without a state nothing is
+        kept (training).
+        """
+        x_bld = embeddings
+        batch, length, _ = x_bld.shape
+        if state is None:
+            state = MambaState(self.config, batch, length, x_bld.device)
+        state.require(length)
+        if mask is not None and state.length:
+            raise RequestError("Left padding is possible at the beginning of a sequence only.")
+        pads_b = None if mask is None or bool(mask.all()) else (~mask).sum(1)
+        if pads_b is None:
+            mask = None
+        fresh = state.length == 0
+        for layer, window_bdk, state_bdn in zip(self.layers, state.windows_nbdk, state.states_nbdn, strict=True):
+            x_bld = layer(x_bld, window_bdk, state_bdn, fresh, mask)
+        state.positions += length
+        if pads_b is not None:
+            state.positions -= pads_b
+        state.length += length
+        return self.norm_f(x_bld)
+
+    def step(self, embeddings: Tensor, state: MambaState, *, window: int | None = None) -> Tensor:
+        """One position: (B, D) -> (B, D) after the final norm; `state` moves on by one.
+
+        `window` is for the cache of the other family; a recurrence looks at nothing but its state.
+        """
+        state.require(1)
+        x_bD = embeddings
+        for layer, window_bdk, state_bdn in zip(self.layers, state.windows_nbdk, state.states_nbdn, strict=True):
+            x_bD = layer.step(x_bD, window_bdk, state_bdn)
+        state.positions += 1
+        state.length += 1
+        return self.norm_f(x_bD)

@@ -1,0 +1,272 @@
+"""The GPT-NeoX decoder (Pythia): many positions at once, or one step on a static key-value cache.
+
+Embeddings in, hidden states out; knows nothing of images, tokens' text, files or sampling. The step reads its position
+from the device and allocates nothing that grows, so that a CUDA graph can capture it. There are no buffers: the rotary
+table belongs to the state, so that a model built on the meta device needs no repair.
+
+Glossary, after "GPT-NeoX-20B" (arXiv 2204.06745, section 2.1) and "RoFormer" (arXiv 2104.09864, section 3.4.2):
+    B batch     L positions of this call     S positions held by the cache (capacity)     D hidden size
+    H heads     K channels of a head (D / H)     R rotated channels of a head (rotary_pct x K)     V vocabulary
+    theta_i     base^(-2i / R): the angle by which pair i (channels i and i + R/2) turns at each position
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlcompare.errors import RequestError
+from vlcompare.models.config import PythiaConfig
+from vlcompare.models.linear import Linear
+
+ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+    "relu": F.relu,
+    "silu": F.silu,
+}
+
+
+class PythiaState:
+    """A key-value cache of fixed capacity. Row b's tokens fill slots 0 .. positions[b] - 1, without gaps."""
+
+    def __init__(self, config: PythiaConfig, batch: int, capacity: int, device: Any, dtype: torch.dtype) -> None:
+        shape = (config.layers, batch, config.heads, capacity, config.head_size)
+        self.keys_nbhsk = torch.zeros(shape, device=device, dtype=dtype)
+        self.values_nbhsk = torch.zeros(shape, device=device, dtype=dtype)
+        self.positions = torch.zeros(batch, device=device, dtype=torch.long)  # of the next token, row by row
+        self.slots_s = torch.arange(capacity, device=device)
+        self.cos_sr, self.sin_sr = rotary_table(config, capacity, device, dtype)
+        self.capacity = capacity
+        self.length = 0  # positions seen; with left padding the longest row's
+        self.ragged = False  # rows of different lengths: what lies behind a row's end must be masked
+
+    def nbytes(self) -> int:
+        """Bytes of keys and values that hold information now."""
+        return self.allocated_nbytes() * self.length // max(1, self.capacity)
+
+    def allocated_nbytes(self) -> int:
+        return self.keys_nbhsk.nbytes + self.values_nbhsk.nbytes
+
+    def snapshot(self) -> PythiaState:
+        """An independent copy of what is held now; only the filled slots are copied."""
+        copy = object.__new__(PythiaState)
+        copy.__dict__.update(self.__dict__)
+        copy.keys_nbhsk = self.keys_nbhsk[:, :, :, : self.length].clone()
+        copy.values_nbhsk = self.values_nbhsk[:, :, :, : self.length].clone()
+        copy.positions = self.positions.clone()
+        return copy
+
+    def copy_(self, source: PythiaState) -> PythiaState:
+        """Take over what `source` (a snapshot) holds, in the buffers at hand: their addresses stay."""
+        if source.length > self.capacity:
+            raise RequestError(f"A state of {source.length} positions does not fit into one for {self.capacity}.")
+        self.keys_nbhsk[:, :, :, : source.length].copy_(source.keys_nbhsk[:, :, :, : source.length])
+        self.values_nbhsk[:, :, :, : source.length].copy_(source.values_nbhsk[:, :, :, : source.length])
+        self.positions.copy_(source.positions)
+        self.length, self.ragged = source.length, source.ragged
+        return self
+
+    def note_step(self) -> None:
+        """Count a step on the host: a replayed graph moves `positions` but runs no Python."""
+        self.length += 1
+
+    def require(self, count: int) -> None:
+        """Raise RequestError unless `count` more positions fit."""
+        if self.length + count > self.capacity:
+            raise RequestError(
+                f"The context is full: {self.length} of {self.capacity} positions are taken, {count} more do not fit."
+            )
+
+
+def rotary_table(config: PythiaConfig, capacity: int, device: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """cos and sin of position x theta, (S, R) each; the R/2 angles stand twice, for both halves of a pair."""
+    # in float32 on the CPU, whatever the model's dtype and device: the angles are then the same everywhere
+    pairs = torch.arange(0, config.rotary_size, 2, dtype=torch.float32, device="cpu")
+    theta = 1.0 / config.rotary_base ** (pairs / max(1, config.rotary_size))
+    angles_sr = torch.outer(torch.arange(capacity, dtype=torch.float32, device="cpu"), theta).repeat(1, 2)
+    return angles_sr.cos().to(device, dtype), angles_sr.sin().to(device, dtype)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the first R of the last axis' channels by their angles; the others pass. cos, sin broadcast to (..., R)."""
+    size = cos.shape[-1]
+    turned, rest = x[..., :size], x[..., size:]
+    first, second = turned.chunk(2, dim=-1)
+    turned = turned * cos + torch.cat((-second, first), dim=-1) * sin
+    return torch.cat((turned, rest), dim=-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where the L positions of one call stand in the cache; the same for all layers."""
+
+    slots_bl: Tensor  # on the device: a captured graph writes where they say when it is replayed
+    cos_bhlr: Tensor
+    sin_bhlr: Tensor
+    window: int  # cache slots that are attended to
+    bias_bhls: Tensor | None  # added to the scores; None where every slot of the window may be seen
+    fresh: bool = False  # the cache was empty: plain causal attention among the L positions
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with rotary positions; queries, keys and values of a head lie side by side."""
+
+    def __init__(self, config: PythiaConfig) -> None:
+        super().__init__()
+        self.heads, self.head_size = config.heads, config.head_size
+        self.query_key_value = Linear(config.hidden_size, 3 * config.hidden_size, bias=config.attention_bias)
+        self.dense = Linear(config.hidden_size, config.hidden_size, bias=config.attention_bias)
+
+    def forward(self, x_bld: Tensor, keys_bhsk: Tensor, values_bhsk: Tensor, span: Span) -> Tensor:
+        """softmax(q k^T / sqrt(K)) v, projected to (B, L, D); the new keys and values go into the cache."""
+        qkv_blhk = self.query_key_value(x_bld).unflatten(-1, (self.heads, 3 * self.head_size))
+        q_bhlk, k_bhlk, v_bhlk = qkv_blhk.transpose(1, 2).chunk(3, dim=-1)
+        q_bhlk = rotate(q_bhlk, span.cos_bhlr, span.sin_bhlr)
+        k_bhlk = rotate(k_bhlk, span.cos_bhlr, span.sin_bhlr)
+        if span.fresh:
+            keys_bhsk[:, :, : span.window].copy_(k_bhlk.detach())
+            values_bhsk[:, :, : span.window].copy_(v_bhlk.detach())
+            out_bhlk = F.scaled_dot_product_attention(q_bhlk, k_bhlk, v_bhlk, is_causal=True)
+        else:
+            slots_bhlk = span.slots_bl[:, None, :, None].expand_as(k_bhlk)
+            keys_bhsk.scatter_(2, slots_bhlk, k_bhlk)
+            values_bhsk.scatter_(2, slots_bhlk, v_bhlk)
+            seen_k, seen_v = keys_bhsk[:, :, : span.window], values_bhsk[:, :, : span.window]
+            out_bhlk = F.scaled_dot_product_attention(q_bhlk, seen_k, seen_v, attn_mask=span.bias_bhls)
+        return self.dense(out_bhlk.transpose(1, 2).flatten(2))
+
+
+class MLP(nn.Module):
+    def __init__(self, config: PythiaConfig) -> None:
+        super().__init__()
+        self.dense_h_to_4h = Linear(config.hidden_size, config.intermediate_size)
+        self.dense_4h_to_h = Linear(config.intermediate_size, config.hidden_size)
+        self.activation = ACTIVATION[config.activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dense_4h_to_h(self.activation(self.dense_h_to_4h(x)))
+
+
+class Layer(nn.Module):
+    """One block. In parallel, attention and MLP read the same input (section 2.1); else one after the other."""
+
+    def __init__(self, config: PythiaConfig) -> None:
+        super().__init__()
+        self.parallel = config.parallel_residual
+        self.input_layernorm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
+        self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
+        self.attention = Attention(config)
+        self.mlp = MLP(config)
+
+    def forward(self, x_bld: Tensor, keys_bhsk: Tensor, values_bhsk: Tensor, span: Span) -> Tensor:
+        attended_bld = self.attention(self.input_layernorm(x_bld), keys_bhsk, values_bhsk, span)
+        if self.parallel:
+            return self.mlp(self.post_attention_layernorm(x_bld)) + attended_bld + x_bld
+        x_bld = attended_bld + x_bld
+        return self.mlp(self.post_attention_layernorm(x_bld)) + x_bld
+
+
+class Pythia(nn.Module):
+    """The decoder with its embedding and its output head."""
+
+    def __init__(self, config: PythiaConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.max_positions: int | None = config.max_positions
+        self.embed_in = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
+        self.embed_out = Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_embeddings:
+            self.embed_out.weight = self.embed_in.weight
+
+    def new_state(
+        self, batch: int, capacity: int, *, device: Any = None, dtype: torch.dtype | None = None
+    ) -> PythiaState:
+        """An empty cache for `capacity` positions a row, by default where the weights are and of their dtype."""
+        if capacity > self.config.max_positions:
+            raise RequestError(
+                f"{capacity} positions were asked for, but this model knows only {self.config.max_positions}."
+            )
+        weight = self.embed_in.weight
+        return PythiaState(self.config, batch, capacity, device or weight.device, dtype or weight.dtype)
+
+    def embed_tokens(self, ids: Tensor) -> Tensor:
+        return self.embed_in(ids)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """float32 scores over the vocabulary, (..., D) -> (..., V)."""
+        return self.embed_out(hidden).float()
+
+    def state_bytes_formula(self, length: int, batch: int = 1) -> int:
+        """2 (keys, values) x layers x positions x hidden size x bytes of a number: grows with every token."""
+        return 2 * self.config.layers * batch * length * self.config.hidden_size * self.embed_in.weight.element_size()
+
+    def forward(self, embeddings: Tensor, state: PythiaState | None = None, mask: Tensor | None = None) -> Tensor:
+        """Hidden states (B, L, D) after the final norm; `state` moves on by L positions from wherever it is.
+
+        `mask` (B, L) is False at left padding and may be given with an empty state only. Without a state nothing is
+        kept (training).
+        """
+        batch, length, _ = embeddings.shape
+        if state is None:
+            state = PythiaState(self.config, batch, length, embeddings.device, embeddings.dtype)
+        state.require(length)
+        if mask is not None and state.length:
+            raise RequestError("Left padding is possible at the beginning of a sequence only.")
+        pads_b = None if mask is None or bool(mask.all()) else (~mask).sum(1)
+        if pads_b is not None:
+            # padding moves behind the text: causal attention never looks there, and the next tokens overwrite it
+            embeddings = _roll(embeddings, pads_b)
+        hidden_bld = self._advance(embeddings, state)
+        if pads_b is not None:
+            hidden_bld = _roll(hidden_bld, -pads_b)
+            state.positions -= pads_b
+            state.ragged = True
+        return hidden_bld
+
+    def step(self, embeddings: Tensor, state: PythiaState, *, window: int | None = None) -> Tensor:
+        """One position: (B, D) -> (B, D) after the final norm; `state` moves on by one.
+
+        `window` is the number of cache slots that are attended to; those not yet filled are masked by the position on
+        the device. None takes exactly the filled ones, which needs no mask but fits no graph.
+        """
+        state.require(1)
+        return self._advance(embeddings[:, None], state, window)[:, 0]
+
+    def _advance(self, x_bld: Tensor, state: PythiaState, window: int | None = None) -> Tensor:
+        span = self._span(state, x_bld.shape[1], window, x_bld.dtype)
+        for layer, keys_bhsk, values_bhsk in zip(self.layers, state.keys_nbhsk, state.values_nbhsk, strict=True):
+            x_bld = layer(x_bld, keys_bhsk, values_bhsk, span)
+        state.positions += x_bld.shape[1]
+        state.length += x_bld.shape[1]
+        return self.final_layer_norm(x_bld)
+
+    def _span(self, state: PythiaState, length: int, window: int | None, dtype: torch.dtype) -> Span:
+        slots_bl = state.positions[:, None] + state.slots_s[:length]
+        rotary = state.cos_sr[slots_bl][:, None], state.sin_sr[slots_bl][:, None]
+        if state.length == 0 and window is None:
+            return Span(slots_bl, *rotary, window=length, bias_bhls=None, fresh=True)
+        # one position at the end of rows of one length sees all there is; everything else needs a mask
+        exact = window is None and length == 1 and not state.ragged
+        window = window or state.length + length
+        bias_bhls = None
+        if not exact:
+            later_bls = state.slots_s[:window] > slots_bl[:, :, None]
+            bias_bhls = torch.zeros(later_bls.shape, device=slots_bl.device, dtype=dtype)
+            bias_bhls = bias_bhls.masked_fill_(later_bls, -torch.inf)[:, None]
+        return Span(slots_bl, *rotary, window=window, bias_bhls=bias_bhls)
+
+
+def _roll(x_bld: Tensor, shifts_b: Tensor) -> Tensor:
+    """Each row b moved to the left by shifts_b[b] positions, around the end."""
+    length = x_bld.shape[1]
+    source_bl = (torch.arange(length, device=x_bld.device) + shifts_b[:, None]) % length
+    return x_bld.gather(1, source_bl[:, :, None].expand_as(x_bld))
