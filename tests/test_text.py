@@ -19,7 +19,7 @@ TYPED = [
     "### && <image>",
     "\0",
     "שלום עולם",
-    "日本語🎉👩‍👩‍👧",
+    "日本語🎉\N{WOMAN}\N{ZERO WIDTH JOINER}\N{GIRL}",
     "  x\n\n",
 ]
 
@@ -103,9 +103,7 @@ def test_random_ids_stream_to_the_whole(neox: Tokenizer, library) -> None:
 
 
 def test_random_bytes_stream_to_the_whole(neox: Tokenizer, library) -> None:
-    single = [
-        library.token_to_id(piece) for piece in library.get_vocab() if len(piece) == 1
-    ]  # every byte, in any order
+    single = [library.token_to_id(piece) for piece in library.get_vocab() if len(piece) == 1]
     draw = random.Random(1)
     for _ in range(300):
         ids = [draw.choice(single) for _ in range(draw.randrange(1, 12))]
