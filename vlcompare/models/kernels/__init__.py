@@ -65,16 +65,16 @@ def _usable(name: str, device: torch.device) -> bool:
 
 
 def _kernel(function: str, tensor: Tensor) -> Any:
-    module = _module(active(tensor.device) if tensor.dtype != torch.float64 else "reference")
-    # not every implementation has every function (mamba-ssm brings the scan alone)
-    return getattr(module, function, None) or getattr(_fallback(tensor.device), function)
-
-
-def _fallback(device: torch.device) -> ModuleType:
-    for name in ORDER.get(device.type, ()):
-        if name not in (_forced, "mamba_ssm") and _usable(name, device):
-            return _module(name)
-    return _module("reference")
+    """The function of the active implementation, or of the next one: mamba-ssm, say, brings the scan alone."""
+    if tensor.dtype == torch.float64:  # only the reference works in float64 (gradient checks)
+        return getattr(_module("reference"), function)
+    names = (active(tensor.device), *ORDER.get(tensor.device.type, ()), "reference")
+    for position, name in enumerate(names):
+        if position == 0 or _usable(name, tensor.device):
+            found = getattr(_module(name), function, None)
+            if found is not None:
+                return found
+    raise AttributeError(function)
 
 
 def selective_scan(

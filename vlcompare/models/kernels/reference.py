@@ -17,6 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def usable(device: torch.device) -> bool:
+    """Everywhere."""
+    return True
+
+
 def selective_scan(
     u: Tensor,
     delta: Tensor,

@@ -1,0 +1,196 @@
+"""The scan's implementations against the plain torch one: outputs, states, gradients, continued states, odd sizes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from vlcompare.models import kernels
+from vlcompare.models.kernels import reference
+
+NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state")
+# batch, channels, states, positions: one position, odd widths, several vectors, lengths around the backward's stretch
+SIZES = ((2, 5, 4, 7), (1, 16, 16, 1), (2, 48, 16, 33), (1, 130, 16, 16), (3, 80, 8, 50))
+
+
+def arguments(batch: int, channels: int, states: int, length: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """Random tensors in the order of NAMES, channels side by side in memory as a model has them."""
+    torch.manual_seed(batch * 1000 + channels + length)
+
+    def rows() -> Tensor:
+        return torch.randn(batch, length, channels).to(dtype).transpose(1, 2)
+
+    u, delta, z = rows(), rows(), rows()
+    B, C = torch.randn(batch, states, length).to(dtype), torch.randn(batch, states, length).to(dtype)
+    A = -torch.rand(channels, states) * 4
+    return [u, delta, A, B, C, torch.randn(channels), z, torch.randn(channels), torch.randn(batch, channels, states)]
+
+
+def scan(name: str, values: list[Tensor | None], **options: bool) -> tuple[Tensor, Tensor]:
+    u, delta, A, B, C, D, z, bias, state = values
+    assert u is not None and delta is not None and A is not None and B is not None and C is not None
+    with kernels.use(name):
+        y, last = kernels.selective_scan(u, delta, A, B, C, D, z, bias, initial_state=state, **options)
+    assert last is not None
+    return y, last
+
+
+def close(ours: Tensor, truth: Tensor, tolerance: float = 2e-6) -> None:
+    assert ours.shape == truth.shape and ours.dtype == truth.dtype
+    scale = max(1.0, float(truth.abs().max())) if truth.numel() else 1.0
+    torch.testing.assert_close(ours, truth, rtol=0, atol=tolerance * scale)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_scan_equals_reference(size: tuple[int, int, int, int]) -> None:
+    values = arguments(*size)
+    for ours, truth in zip(scan("numba", values), scan("reference", values), strict=True):
+        close(ours, truth)
+
+
+@pytest.mark.parametrize("without", ["D", "z", "delta_bias", "initial_state"])
+def test_optional_arguments(without: str) -> None:
+    values: list[Tensor | None] = list(arguments(2, 24, 16, 9))
+    values[NAMES.index(without)] = None
+    for ours, truth in zip(scan("numba", values), scan("reference", values), strict=True):
+        close(ours, truth)
+
+
+def test_time_step_as_it_is() -> None:
+    values = arguments(1, 16, 16, 9)
+    values[1] = values[1].abs()
+    for ours, truth in zip(
+        scan("numba", values, delta_softplus=False), scan("reference", values, delta_softplus=False), strict=True
+    ):
+        close(ours, truth)
+
+
+def test_extreme_time_steps_stay_finite() -> None:
+    values = arguments(1, 16, 4, 6)
+    values[1] = torch.tensor([-200.0, -60.0, -20.0, 20.0, 60.0, 200.0]).expand(1, 16, 6)
+    values[6] = torch.tensor([-300.0, 300.0, -80.0, 80.0, 0.0, 1.0]).expand(1, 16, 6)
+    for ours, truth in zip(scan("numba", values), scan("reference", values), strict=True):
+        assert torch.isfinite(ours).all()
+        close(ours, truth, 1e-5)
+
+
+def test_not_a_number_is_not_hidden() -> None:
+    values = arguments(1, 16, 4, 6)
+    values[1][0, 3, 2] = float("nan")
+    y, last = scan("numba", values)
+    assert torch.isnan(y[0, 3, 2:]).all() and torch.isnan(last[0, 3]).all()
+    assert torch.isfinite(y[0, :3]).all() and torch.isfinite(y[0, 3, :2]).all()
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_gradients_equal_autograd_through_reference(size: tuple[int, int, int, int], threads: int) -> None:
+    values = arguments(*size)
+    gradients = []
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for name in ("numba", "reference"):
+            leaves = [value.clone().requires_grad_() for value in values]
+            y, last = scan(name, list(leaves))
+            torch.manual_seed(1)
+            ((y * torch.randn(y.shape)).sum() + (last * torch.randn(last.shape)).sum()).backward()
+            gradients.append([leaf.grad for leaf in leaves])
+    finally:
+        torch.set_num_threads(before)
+    for label, ours, truth in zip(NAMES, *gradients, strict=True):
+        assert ours is not None and truth is not None, label
+        close(ours, truth, 4e-6)
+
+
+def test_gradients_without_optional_arguments() -> None:
+    values = arguments(2, 20, 4, 19)
+    gradients = []
+    for name in ("numba", "reference"):
+        leaves = [value.clone().requires_grad_() for value in values[:5]]
+        y, _ = scan(name, [*leaves, None, None, None, None])
+        y.square().sum().backward()
+        gradients.append([leaf.grad for leaf in leaves])
+    for ours, truth in zip(*gradients, strict=True):
+        assert ours is not None and truth is not None
+        close(ours, truth, 4e-6)
+
+
+def test_whole_equals_continued() -> None:
+    values = arguments(2, 32, 16, 21)
+    whole, last = scan("numba", values)
+    state, parts = values[8], []
+    for start, end in ((0, 1), (1, 14), (14, 21)):
+        piece = [value[:, :, start:end] if index in (0, 1, 3, 4, 6) else value for index, value in enumerate(values)]
+        y, state = scan("numba", [*piece[:8], state])
+        parts.append(y)
+    close(torch.cat(parts, 2), whole)
+    close(state, last)
+
+
+@pytest.mark.parametrize("name", ["numba", "reference"])
+def test_scan_equals_steps(name: str) -> None:
+    u, delta, A, B, C, D, z, bias, state = values = arguments(2, 24, 16, 11)
+    whole, last = scan(name, list(values))
+    with kernels.use(name):
+        for t in range(u.shape[2]):
+            y = kernels.selective_step(
+                state, u[:, :, t], delta[:, :, t], A, B[:, :, t], C[:, :, t], D, z[:, :, t], bias
+            )
+            close(y, whole[:, :, t])
+    close(state, last)
+
+
+def test_no_positions_leave_the_state() -> None:
+    values = arguments(1, 16, 4, 0)
+    y, last = scan("numba", values)
+    assert y.shape == (1, 16, 0)
+    assert torch.equal(last, values[8])
+
+
+def test_bfloat16_in_and_out() -> None:
+    values = arguments(2, 48, 16, 20, torch.bfloat16)
+    y, last = scan("numba", values)
+    truth, truth_last = scan("reference", values)
+    assert y.dtype == torch.bfloat16 and last.dtype == torch.float32
+    torch.testing.assert_close(y, truth, rtol=2**-7, atol=1e-3)  # both round once: at most one last bit apart
+    close(last, truth_last)
+
+
+@pytest.mark.parametrize("name", ["numba", "reference"])
+def test_convolution_equals_conv1d_and_its_steps(name: str) -> None:
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(2, 9, 24).transpose(1, 2), torch.randn(24, 4), torch.randn(24)
+    window = torch.randn(2, 24, 3)
+    conv = torch.nn.functional.conv1d(torch.cat([window, x], 2), weight[:, None], bias, groups=24)
+    with kernels.use(name):
+        y, last = kernels.causal_conv(x, weight, bias, window)
+        close(y, torch.nn.functional.silu(conv), 1e-6)
+        assert torch.equal(last, x[:, :, -3:])
+        for t in range(9):
+            close(kernels.conv_step(window, x[:, :, t], weight, bias), y[:, :, t], 1e-6)
+    assert torch.equal(window, last)
+
+
+def test_convolution_shorter_than_its_window() -> None:
+    x, weight = torch.randn(1, 8, 1), torch.randn(8, 4)
+    _, window = kernels.causal_conv(x, weight, None, None)
+    assert torch.equal(window, torch.cat([torch.zeros(1, 8, 2), x], 2))
+
+
+def test_dispatch_names() -> None:
+    assert kernels.available("cpu") == ("numba", "reference")
+    assert kernels.active("cpu") == "numba"
+    with kernels.use("reference"):
+        assert kernels.active("cpu") == "reference"
+    assert kernels.active("cpu") == "numba"
+    assert kernels.active("meta") == "reference"
+
+
+def test_float64_takes_the_reference() -> None:
+    values = [value.double() for value in arguments(1, 16, 4, 5)]
+    y, last = scan("numba", list(values))
+    truth = reference.selective_scan(*values[:8], initial_state=values[8])
+    assert y.dtype == last.dtype == torch.float64
+    assert torch.equal(y, truth[0])
