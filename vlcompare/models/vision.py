@@ -75,6 +75,11 @@ class VisionEncoder(nn.Module):
         side = self.image_size // self.patch_size
         return side, side
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that pixels should come in: that of the weights."""
+        return next(self.model.parameters()).dtype
+
     def forward(self, pixels: Tensor) -> Tensor:
         self.place_buffers(pixels.device)
         return self._features(self.model, pixels)

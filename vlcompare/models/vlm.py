@@ -14,8 +14,7 @@ from vlcompare.models.config import ModelConfig, PythiaConfig
 from vlcompare.models.mamba import Mamba
 from vlcompare.models.pythia import Pythia
 from vlcompare.models.vision import build_vision_encoder
-
-IMAGE_SLOT = -200  # the id at positions that hold a patch of the image
+from vlcompare.tasks.sequence import IMAGE_SLOT
 
 
 def build_connector(vision_width: int, width: int) -> nn.Sequential:
@@ -44,8 +43,8 @@ class VisionLanguageModel(nn.Module):
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Normalised pixels (B, 3, H, W) -> what stands at the image's positions, (B, P, D), in raster order."""
-        features_bpc = self.vision_encoder(pixels.to(self.connector[0].weight.dtype))
-        return self.connector(features_bpc)
+        features_bpc = self.vision_encoder(pixels.to(self.vision_encoder.dtype))
+        return self.connector(features_bpc.to(self.connector[0].weight.dtype))
 
     def embed(self, ids: Tensor, image_features: Tensor | None = None) -> Tensor:
         """Embeddings (B, L, D): positions holding -200 take the image's features in raster order.
