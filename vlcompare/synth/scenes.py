@@ -66,7 +66,13 @@ class Dice:
         if seed < 0:
             raise RequestError(f"A seed is a whole number from 0 on, not {seed}.")
         state = np.random.SeedSequence(seed, spawn_key=(STREAMS[stream], purpose)).generate_state(4)
-        self.share = random.Random(int.from_bytes(state.tobytes(), "little")).random  # 0 <= share() < 1
+        self.share = random.Random(int.from_bytes(state.astype("<u4").tobytes(), "little")).random  # 0 <= share() < 1
+
+    def child(self) -> Dice:
+        """Dice of their own, so that what they decide does not move what these decide next."""
+        dice = Dice.__new__(Dice)
+        dice.share = random.Random(int(self.share() * 2**53)).random
+        return dice
 
     def below(self, count: int) -> int:
         return int(self.share() * count)
