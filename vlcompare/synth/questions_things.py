@@ -75,7 +75,8 @@ def _pointing(facts: Facts, dice: Dice) -> list[Draft]:
     target = facts.things[reference.target]
     others = [thing.box for index, thing in enumerate(facts.things) if index != reference.target]
     choices, letter = with_choices(dice, target.box, dice.some(others, 3))
-    text, tags = f"Which box shows {reference.text}?", reference_tags(reference)
+    # lower-case, sign included: this form keeps the case of its question, and the others do not
+    text, tags = f"Which box shows {reference.text.lower()}?", reference_tags(reference)
     return [Draft(reference.family, (letter,), text, choices, boxes=(target.box,), target=target, tags=tags)]
 
 
