@@ -1,0 +1,108 @@
+"""The pictures that come with the project, each with a question and, mostly, its ground truth.
+
+Reads `examples/examples.json`: rows as in the sample format (`id`, `image`, `task`, `text`, `choices`, `references`,
+`boxes`) with a `title`. A row that cannot be used is left out, a missing file means no examples: the page works without.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from vlcompare.types import TASKS, Box
+
+FOLDER = Path(__file__).resolve().parents[2] / "examples"
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One picture with a question; `truth` and `references` are what a right answer is."""
+
+    id: str
+    title: str
+    image: Path
+    task: str
+    text: str = ""
+    choices: tuple[Any, ...] = ()
+    box: Box | None = None
+    truth: tuple[Box, ...] = ()
+    references: tuple[str, ...] = ()
+    ocr_text: str = ""
+
+
+def load_examples(folder: Path | None = None) -> tuple[Example, ...]:
+    """Every usable row, in the file's order."""
+    return _load(folder or FOLDER)
+
+
+@lru_cache(maxsize=4)
+def _load(folder: Path) -> tuple[Example, ...]:
+    try:
+        rows = json.loads((folder / "examples.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ()
+    rows = rows.get("examples", []) if isinstance(rows, dict) else rows
+    examples = [example for row in rows if (example := _read(row, folder)) is not None]
+    return tuple({example.id: example for example in examples}.values())
+
+
+def _read(row: Any, folder: Path) -> Example | None:
+    """One row, or None where its picture or its task is not there."""
+    try:
+        image = (folder / row["image"]).resolve()
+        if row["task"] not in TASKS or not image.is_relative_to(folder.resolve()) or not image.is_file():
+            return None
+        boxes = tuple(Box(*(float(value) for value in box)) for box in row.get("boxes") or ())
+        choices = tuple(row.get("choices") or ())
+        references = tuple(str(value) for value in row.get("references") or ())
+        task = row["task"]
+        if task == "pointing":
+            choices = tuple(Box(*(float(value) for value in box)) for box in choices)
+        return Example(
+            id=str(row.get("id") or image.stem),
+            title=str(row.get("title") or row.get("text") or image.stem),
+            image=image,
+            task=task,
+            text=str(row.get("text") or ""),
+            choices=choices,
+            box=boxes[0] if task == "region_description" and boxes else None,
+            truth=_truth(task, boxes, choices, references),
+            references=references,
+            ocr_text=str(row.get("ocr_text") or ""),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _truth(task: str, boxes: tuple[Box, ...], choices: tuple[Any, ...], references: tuple[str, ...]) -> tuple[Box, ...]:
+    """The boxes that a right answer names: none where the task's answer is only text."""
+    if task == "grounding":
+        return boxes[:1]
+    if task == "pointing" and references:
+        index = "ABCDEFGHIJKLMNOPQRSTUVWXYZ".find(references[0].strip().upper()[:1])
+        return (choices[index],) if 0 <= index < len(choices) else ()
+    if task == "grounded_captioning":
+        if boxes:
+            return boxes
+        from vlcompare.tasks.boxes import parse_boxes
+
+        return tuple(box for reference in references[:1] for box in parse_boxes(reference))
+    return ()
+
+
+@lru_cache(maxsize=128)
+def thumbnail(path: Path, side: int = 96) -> str:
+    """A small WebP of a picture as a data address."""
+    from PIL import Image, ImageOps
+
+    with Image.open(path) as picture:
+        small = ImageOps.exif_transpose(picture.convert("RGB"))
+        small.thumbnail((side * 2, side * 2))
+        buffer = io.BytesIO()
+        small.save(buffer, "WEBP", quality=80)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

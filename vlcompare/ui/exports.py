@@ -1,0 +1,248 @@
+"""A run as a file: the project's own JSON (and back), LLM Comparator's JSON, and the annotated picture.
+
+Reading is strict about version and shape and says in one sentence what is wrong; a file never makes the page fail. Knows
+runs; knows nothing of gradio.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import io
+import json
+import re
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlcompare.errors import RequestError, VLCompareError
+from vlcompare.types import Answer, Box, Request
+from vlcompare.ui.forms import SIDES, read_mode
+from vlcompare.ui.runs import Picture, Run, SideRun
+from vlcompare.ui.settings import Limits
+
+if TYPE_CHECKING:
+    from vlcompare.compare import Side
+
+KIND = "vlcompare-run"
+VERSION = 1
+VOTES = {"left": 1.0, "right": -1.0, "tie": 0.0, "both_bad": 0.0}
+
+
+def run_to_json(run: Run) -> dict[str, Any]:
+    """Everything of a run: the question, the settings, both answers with every token, and the picture."""
+    return {
+        "kind": KIND,
+        "version": VERSION,
+        "created": run.created,
+        "mode": run.mode,
+        "request": _plain(asdict(run.request)),
+        "settings": {side: asdict(part.settings) for side, part in run.sides.items()},
+        "sides": {side: part.answer.to_json() for side, part in run.sides.items() if part.answer},
+        "truth": [list(box) for box in run.truth],
+        "references": list(run.references),
+        "example": run.example,
+        "follow_up": run.follow_up,
+        "voted": run.voted,
+        "picture": {
+            "width": run.picture.width,
+            "height": run.picture.height,
+            "reduced": run.picture.reduced,
+            "sha256": hashlib.sha256(run.picture.data).hexdigest(),
+            "base64": base64.b64encode(run.picture.data).decode(),
+        },
+    }
+
+
+def run_from_json(data: bytes, limits: Limits, open_image: Any = None) -> Run:
+    """A run from what `run_to_json` wrote. Raises RequestError with one sentence for any other file."""
+    if len(data) > limits.import_bytes:
+        raise RequestError(f"This file is larger than {limits.import_bytes // 2**20} MB, more than an exported run can be.")
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise RequestError("This file is not JSON, or it was cut off: export the run again.") from error
+    if not isinstance(found, dict) or found.get("kind") != KIND:
+        raise RequestError("This JSON file is not an exported run of vlcompare.")
+    if found.get("version") != VERSION:
+        raise RequestError(f"This run has version {found.get('version')!r}; this page reads version {VERSION}.")
+    try:
+        return _read_run(found, open_image)
+    except VLCompareError as error:
+        raise RequestError(f"This run is damaged: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, binascii.Error, OverflowError) as error:
+        raise RequestError(f"This run is damaged: a part is missing or of the wrong kind ({error}).") from error
+
+
+def _read_run(found: dict[str, Any], open_image: Any) -> Run:
+    from vlcompare.compare import Side
+    from vlcompare.tasks.prompts import validate
+
+    if open_image is None:
+        from vlcompare.runtime.image import open_image
+    kept = found["picture"]
+    data = base64.b64decode(kept["base64"], validate=True)
+    if hashlib.sha256(data).hexdigest() != kept["sha256"]:
+        raise RequestError("its picture does not match its checksum.")
+    picture = replace(Picture.of(open_image(data), data), reduced=bool(kept["reduced"]))
+    if set(found["settings"]) != set(SIDES) or set(found["sides"]) != set(SIDES):
+        raise RequestError("it does not hold a left and a right answer.")
+    sides = {}
+    for side in SIDES:
+        settings = Side(**{key: value for key, value in found["settings"][side].items() if key in _names(Side)})
+        if not isinstance(settings.checkpoint, str):
+            raise RequestError("a side names no checkpoint.")
+        answer = Answer.from_json(found["sides"][side])
+        _check_answer(answer)
+        sides[side] = SideRun(settings, status="", prompt=answer.prompt, answer=answer)
+    return Run(
+        request=validate(_request(found["request"])),
+        picture=picture,
+        sides=sides,
+        mode=read_mode(found["mode"]),
+        truth=tuple(Box(*(float(value) for value in box)) for box in found["truth"]),
+        references=tuple(str(text) for text in found["references"]),
+        example=str(found["example"]) if found.get("example") else None,
+        follow_up=found.get("follow_up") if found.get("follow_up") in ("continue", "anew") else None,
+        voted=found.get("voted") if found.get("voted") in VOTES else None,
+        created=float(found["created"]),
+    )
+
+
+def _check_answer(answer: Answer) -> None:
+    """Values that are shown must be of their own kind: a crafted file must not get past that."""
+    texts = (answer.text, answer.checkpoint, answer.quantization, answer.dtype, answer.device, answer.stop_reason)
+    if not all(isinstance(text, str) for text in texts) or not all(isinstance(p, str) for p in answer.phrases):
+        raise RequestError("an answer holds something else where text belongs.")
+    if answer.error is not None and not isinstance(answer.error, str):
+        raise RequestError("an answer's error is not a sentence.")
+    for token in answer.tokens:
+        if not isinstance(token.text, str) or not isinstance(token.logprob, (int, float)) or not isinstance(token.id, int):
+            raise RequestError("a token is damaged.")
+        for other in token.top:
+            if not isinstance(other.text, str) or not isinstance(other.logprob, (int, float)):
+                raise RequestError("a token's alternatives are damaged.")
+    numbers = [*asdict(answer.memory).values(), *answer.timings.token_ms, answer.timings.ttft_ms, answer.timings.total_ms]
+    numbers += [answer.timings.image_ms, answer.timings.vision_ms, answer.timings.prefill_ms, answer.timings.tokens_per_s]
+    if not all(isinstance(value, (int, float)) for value in numbers):
+        raise RequestError("a figure is not a number.")
+    if answer.prompt and not all(isinstance(id, int) for id in answer.prompt.ids):
+        raise RequestError("the prompt's tokens are not numbers.")
+
+
+def _request(found: dict[str, Any]) -> Request:
+    values = {key: value for key, value in found.items() if key in _names(Request)}
+    if values.get("box") is not None:
+        values["box"] = Box(*values["box"])
+    if values.get("choices") is not None:
+        values["choices"] = tuple(Box(*c) if isinstance(c, list) else c for c in values["choices"])
+    values["history"] = tuple(tuple(pair) for pair in values.get("history") or ())
+    return Request(**values)
+
+
+def _names(kind: type) -> set[str]:
+    return {f.name for f in fields(kind)}
+
+
+def to_llm_comparator(runs: Sequence[Run]) -> dict[str, Any]:
+    """Several runs in the format of LLM Comparator (github.com/PAIR-code/llm-comparator, "JSON Data Format").
+
+    Its score is A against B from a judge, between -1.5 and 1.5; here it is the visitor's own vote (1, 0, -1), and 0 where
+    there was none: the tag says which.
+    """
+    done = [run for run in runs if run.done]
+    if not done:
+        raise RequestError("There is no finished run to export yet.")
+    names = [sorted({_model_name(run, side) for run in done}) for side in SIDES]
+    examples = []
+    for run in done:
+        answers = {side: run.sides[side].answer or Answer() for side in SIDES}
+        fields_ = {
+            "id": run.id,
+            "task": run.request.task,
+            "expected": " / ".join(run.references),
+            "mode": run.mode,
+            "checkpoint": [_model_name(run, side) for side in SIDES],
+            "tokens_per_second": [round(a.timings.tokens_per_s, 2) for a in answers.values()],
+            "first_token_ms": [round(a.timings.ttft_ms, 1) for a in answers.values()],
+            "tokens": [len(a.tokens) for a in answers.values()],
+            "parsed": [a.parse != "unparseable" for a in answers.values()],
+        }
+        asked = " ".join(part for part in (run.request.text, *map(str, run.request.choices or ())) if part)
+        examples.append(
+            {
+                "input_text": f"[{run.request.task}] {asked}".strip(),
+                "tags": [run.request.task, f"vote: {run.voted}" if run.voted else "no vote"],
+                "output_text_a": answers["left"].error or answers["left"].text,
+                "output_text_b": answers["right"].error or answers["right"].text,
+                "score": VOTES.get(run.voted or "", 0.0),
+                "individual_rater_scores": [],
+                "custom_fields": fields_,
+            }
+        )
+    kinds = {
+        "id": "string",
+        "task": "category",
+        "expected": "text",
+        "mode": "category",
+        "checkpoint": "per_model_category",
+        "tokens_per_second": "per_model_number",
+        "first_token_ms": "per_model_number",
+        "tokens": "per_model_number",
+        "parsed": "per_model_boolean",
+    }
+    return {
+        "metadata": {
+            "source_path": time.strftime("vlcompare %Y-%m-%d %H:%M", time.localtime()),
+            "custom_fields_schema": [{"name": name, "type": kind} for name, kind in kinds.items()],
+        },
+        "models": [{"name": found[0] if len(found) == 1 else side} for side, found in zip(SIDES, names, strict=True)],
+        "examples": examples,
+    }
+
+
+def _model_name(run: Run, side: str) -> str:
+    settings: Side = run.sides[side].settings
+    return settings.checkpoint + (f" ({settings.quantization})" if settings.quantization != "none" else "")
+
+
+def picture_file(picture: Picture) -> str:
+    """The picture as a file in a folder of its own, for the page to show again."""
+    suffix = {b"\x89PNG": ".png", b"\xff\xd8\xff\xe0": ".jpg", b"\xff\xd8\xff\xe1": ".jpg"}.get(picture.data[:4], ".webp")
+    return write_file(f"picture{suffix}", picture.data)
+
+
+def write_file(name: str, data: bytes) -> str:
+    """A download: a file of this name in a fresh temporary folder, which gradio copies into its cache."""
+    safe = re.sub(r"[^\w.-]+", "-", name)[:80]
+    path = Path(tempfile.mkdtemp(prefix="vlcompare-")) / safe
+    path.write_bytes(data)
+    return str(path)
+
+
+def annotated_picture(run: Run) -> bytes:
+    """The shown picture with both sides' boxes and the truth drawn in, as PNG."""
+    from PIL import Image
+
+    from vlcompare.draw import draw_boxes
+
+    with Image.open(io.BytesIO(run.picture.shown)) as picture:
+        drawn = picture.convert("RGB")
+    groups: list[tuple[tuple[Box, ...], str, str]] = [(run.truth, "truth", "truth")]
+    groups += [(answer.boxes, side, side) for side in run.sides if (answer := run.answer(side))]
+    for boxes, label, role in groups:
+        if boxes:
+            drawn = draw_boxes(drawn, boxes, labels=[label] * len(boxes), colors=[role] * len(boxes))
+    buffer = io.BytesIO()
+    drawn.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

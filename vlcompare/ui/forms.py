@@ -1,0 +1,182 @@
+"""What a visitor filled in, checked and turned into a request and two sides. The limits hold here, not only in the page.
+
+Knows the operator's settings; knows neither gradio nor models. Raises RequestError with one sentence for the visitor.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlcompare.errors import RequestError
+from vlcompare.tasks.prompts import read_box, spec_of, validate
+from vlcompare.types import Box, Request
+from vlcompare.ui.settings import AppSettings, Limits
+
+if TYPE_CHECKING:
+    from vlcompare.compare import Side
+
+QUANTIZATIONS = ("none", "int8", "nf4")
+ORDERS = ("image_first", "instruction_first")
+DEVICES = ("auto", "cpu", "cuda")
+MODES = ("measure", "race")
+SIDES = ("left", "right")
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(?:/[\w.-]{1,96})?\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class AskForm:
+    """The question's fields as the page holds them."""
+
+    task: str = "grounding"
+    text: str = ""
+    choices: str = ""
+    box: str = ""
+    ocr_text: str = ""
+    mode: str = "measure"
+
+
+@dataclass(frozen=True, slots=True)
+class SideForm:
+    """One side's fields as the page holds them; the numbers may arrive as text or None."""
+
+    checkpoint: str = ""
+    quantization: str = "none"
+    prompt_order: str = "image_first"
+    image_size: Any = None
+    device: str = "auto"
+    max_new_tokens: Any = None
+    temperature: Any = 0.0
+    top_p: Any = 1.0
+    top_k: Any = 0
+    seed: Any = 0
+
+
+SIDE_FIELDS = tuple(f.name for f in fields(SideForm))
+
+
+def read_request(form: AskForm, limits: Limits) -> Request:
+    """The question, within the limits and with all that its task needs."""
+    spec = spec_of(form.task)
+    text = bounded(form.text, limits.text_characters, "text") if spec.text else ""
+    ocr_text = bounded(form.ocr_text, limits.text_characters, "OCR text") if spec.ocr_text else ""
+    choices: tuple[Any, ...] | None = None
+    if spec.choices:
+        lines = [line.strip() for line in bounded(form.choices, limits.text_characters, "list of choices").splitlines()]
+        choices = tuple(line for line in lines if line)
+        if not 2 <= len(choices) <= limits.choices:
+            raise RequestError(f"Give 2 to {limits.choices} choices, one a line; there are {len(choices)}.")
+        if spec.choices == "boxes":
+            choices = tuple(read_box(line, f"choice {index + 1}") for index, line in enumerate(choices))
+    box = None
+    if spec.box:
+        if not str(form.box or "").strip():
+            raise RequestError("Mark the region: click two corners on the picture, or type x0, y0, x1, y1 (0 to 1).")
+        box = read_box(bounded(form.box, 400, "box"))
+    return validate(Request(task=form.task, text=text, choices=choices, box=box, ocr_text=ocr_text or None))
+
+
+def read_mode(mode: Any) -> str:
+    """The mode, or RequestError."""
+    if mode not in MODES:
+        raise RequestError(f"The mode is {' or '.join(MODES)}, not {mode!r}.")
+    return str(mode)
+
+
+def read_side(form: SideForm, settings: AppSettings) -> Side:
+    """One side's settings, within the operator's limits."""
+    from vlcompare.compare import Side
+
+    _one_of(form.quantization, QUANTIZATIONS, "quantization")
+    _one_of(form.prompt_order, ORDERS, "prompt order")
+    _one_of(form.device, DEVICES, "device")
+    limits = settings.limits
+    return Side(
+        checkpoint=allowed_checkpoint(form.checkpoint, settings),
+        quantization=form.quantization,
+        prompt_order=form.prompt_order,  # type: ignore[arg-type]
+        image_size=_number(form.image_size, int, 14, 1344, "resolution", empty=None),
+        device=settings.device if form.device == "auto" else form.device,
+        max_new_tokens=_number(form.max_new_tokens, int, 1, limits.new_tokens, "token limit", empty=None),
+        temperature=_number(form.temperature, float, 0.0, 5.0, "temperature", empty=0.0),
+        top_p=_number(form.top_p, float, 0.01, 1.0, "top-p", empty=1.0),
+        top_k=_number(form.top_k, int, 0, 100_000, "top-k", empty=0, zero=True),
+        seed=_number(form.seed, int, 0, 2**31 - 1, "seed", empty=0, zero=True),
+    )
+
+
+def allowed_checkpoint(name: Any, settings: AppSettings) -> str:
+    """A checkpoint that this server may load: offered by name, a Hub id, or a folder below the allowed path."""
+    name = str(name or "").strip()
+    if not name:
+        raise RequestError("This side has no checkpoint: choose one.")
+    if settings.offered:
+        if name not in settings.offered:
+            raise RequestError(f"{name} is not offered here; choose one of {', '.join(settings.offered)}.")
+        return name
+    looks_like_path = name.startswith((".", "/", "~")) or "\\" in name or ":" in name or name.count("/") > 1
+    if settings.allow_path is not None:
+        root = settings.allow_path.resolve()
+        folder = Path(name).expanduser() if looks_like_path else root / name
+        if folder.resolve().is_relative_to(root) and folder.is_dir() and folder.resolve() != root:
+            return str(folder.resolve())
+    if looks_like_path or ".." in name:
+        raise RequestError("Folders on the server are only opened below the path that its operator allows.")
+    if not _HUB_ID.match(name):
+        raise RequestError(f"{name[:80]!r} is neither a known checkpoint nor a Hub id (owner/name).")
+    if (Path.cwd() / name).exists():
+        # a folder of that name beside the server would win over the Hub id: not for visitors to open
+        raise RequestError("Folders on the server are only opened below the path that its operator allows.")
+    return name
+
+
+def bounded(value: Any, characters: int, what: str) -> str:
+    """Text within the limit; NUL, which no tokenizer knows, is taken out."""
+    text = str(value or "").replace("\x00", "")
+    if len(text) > characters:
+        raise RequestError(f"The {what} has {len(text):,} characters; at most {characters:,} are taken here.")
+    return text
+
+
+def form_of(request: Request, mode: str = "measure") -> AskForm:
+    """The fields that would ask `request` again."""
+    choices = ""
+    if request.choices:
+        choices = "\n".join(box_text(c) if isinstance(c, Box) else str(c) for c in request.choices)
+    return AskForm(
+        request.task, request.text, choices, box_text(request.box) if request.box else "", request.ocr_text or "", mode
+    )
+
+
+def side_form_of(side: Side) -> SideForm:
+    """The fields that would give `side` again."""
+    values = {name: getattr(side, name) for name in SIDE_FIELDS}
+    defaults = asdict(SideForm())
+    form = SideForm(**{name: defaults[name] if value is None else value for name, value in values.items()})
+    return form if form.device in DEVICES else replace(form, device="auto")
+
+
+def box_text(box: Box) -> str:
+    """`0.10, 0.60, 0.35, 0.87`"""
+    return ", ".join(f"{value:.2f}" for value in box)
+
+
+def _one_of(value: Any, known: tuple[str, ...], what: str) -> None:
+    if value not in known:
+        raise RequestError(f"The {what} is one of {', '.join(known)}, not {str(value)[:40]!r}.")
+
+
+def _number(value: Any, kind: type, low: float, high: float, what: str, *, empty: Any, zero: bool = False) -> Any:
+    """A number within its range; empty, and 0 where 0 means "the model's own", give `empty`."""
+    if value in (None, "") or (not zero and empty is None and value in (0, "0")):
+        return empty
+    try:
+        number = kind(float(value))
+    except (TypeError, ValueError, OverflowError):
+        raise RequestError(f"The {what} must be a number, not {str(value)[:40]!r}.") from None
+    if not low <= number <= high:
+        raise RequestError(f"The {what} must be between {low:g} and {high:g}; it is {number:g}.")
+    return number

@@ -1,0 +1,274 @@
+"""What happens when a visitor asks: plain generators from form values to regions of the page.
+
+A handler yields `Page`: a dictionary from a region's name to its new markup; regions that are left out stay as they are.
+Knows the run, the engine's interface and the operator's settings; knows nothing of gradio, so tests need no server.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vlcompare.errors import ImageError, RequestError, VLCompareError
+from vlcompare.tasks.boxes import format_box
+from vlcompare.types import Box, Request
+from vlcompare.ui import views
+from vlcompare.ui.catalog import name_of, scores_table
+from vlcompare.ui.examples import Example, load_examples
+from vlcompare.ui.forms import SIDES, AskForm, SideForm, read_mode, read_request, read_side
+from vlcompare.ui.picture import side_picture
+from vlcompare.ui.running import Compare, follow
+from vlcompare.ui.runs import Picture, Run, Session, SideRun
+from vlcompare.ui.settings import AppSettings
+
+Page = dict[str, Any]
+REGIONS = (
+    "message",
+    *(f"{side}_{part}" for side in SIDES for part in ("card", "picture", "tokens")),
+    "together",
+    "figures",
+    "charts",
+    "prompts",
+    "scores",
+    "history",
+)
+THREE = ("captioning", "vqa", "grounding")
+
+
+@dataclass
+class Handlers:
+    """The page's actions. `compare` is the package's own, or a fake; `pool` keeps the models."""
+
+    settings: AppSettings
+    compare: Compare
+    pool: Any = None
+    open_image: Callable[..., Any] | None = None
+
+    def ask(
+        self,
+        session: Session,
+        image: str | None,
+        form: AskForm,
+        sides: Mapping[str, SideForm],
+        *,
+        blind: bool = False,
+        example: str | None = None,
+    ) -> Iterator[Page]:
+        """One comparison: everything from the click to the last figure."""
+        try:
+            request = read_request(form, self.settings.limits)
+            run = self.new_run(request, self.read_picture(image), sides, form.mode, blind, find_example(example))
+        except VLCompareError as error:
+            yield {"message": views.message(str(error), "error")}
+            return
+        yield from self.play(session, run)
+
+    def follow_up(self, session: Session, text: str, how: str) -> Iterator[Page]:
+        """Ask again on the picture of the last run without encoding it again: "continue" or "anew"."""
+        last = session.current
+        try:
+            if last is None or not last.done or not session.engines:
+                raise RequestError("There is nothing to follow up: compare something first.")
+            if how not in ("continue", "anew"):
+                raise RequestError("A follow-up either continues or asks anew.")
+            form = AskForm(last.request.task, text, mode=last.mode)
+            if last.request.choices or last.request.box:
+                raise RequestError("Follow-ups take a text only: for choices and regions ask a new question.")
+            request = read_request(form, self.settings.limits)
+        except VLCompareError as error:
+            yield {"message": views.message(str(error), "error")}
+            return
+        sides = {name: SideRun(part.settings) for name, part in last.sides.items()}
+        run = Run(request, last.picture, sides, last.mode, follow_up=how, example=last.example)
+        yield from self.play(session, run)
+
+    def three(
+        self, session: Session, image: str | None, forms: Sequence[AskForm], sides: Mapping[str, SideForm]
+    ) -> Iterator[Page]:
+        """One picture, three questions (caption, question, box) one after the other; each is a run of the history."""
+        try:
+            picture = self.read_picture(image)
+            runs = [
+                self.new_run(read_request(form, self.settings.limits), picture, sides, form.mode, False, None)
+                for form in forms
+            ]
+        except VLCompareError as error:
+            yield {"message": views.message(str(error), "error")}
+            return
+        for index, run in enumerate(runs):
+            for page in self.play(session, run):
+                page.setdefault("three", views.three_view(runs[: index + 1]))
+                yield page
+            if any(answer and answer.stop_reason == "cancelled" for answer in map(run.answer, run.sides)):
+                return
+
+    def play(self, session: Session, run: Run) -> Iterator[Page]:
+        """Run `run` in the session and show it as it grows."""
+        cancel = session.start(run)
+        try:
+            yield self.opening(session, run)
+            for changed in follow(run, lambda: self._events(session, run, cancel), cancel):
+                yield self.changes(run, changed)
+            session.remember(run)
+        finally:
+            cancel.set()
+            session.finish(run)
+        yield self.whole(session, run)
+
+    def stopped(self, session: Session) -> Page:
+        """What is shown after Stop: the run as far as it came."""
+        stopped = session.stop()
+        session.finished.wait(5)
+        run = session.current
+        if run is None or not (stopped or run.done):
+            return {"message": views.message("Stopped before it began.")}
+        if run.done:
+            session.remember(run)
+        return {**self.whole(session, run), "message": views.message("Stopped. What had come in stays.")}
+
+    def restore(self, session: Session, run_id: str) -> Page:
+        """A run of the history, shown again."""
+        run = session.find(str(run_id))
+        if run is None:
+            return {"message": views.message("This run is no longer kept: the history is bounded.", "error")}
+        if session.cancel is None:
+            session.current = run
+        return self.whole(session, run)
+
+    # ---- pages
+
+    def opening(self, session: Session, run: Run) -> Page:
+        """The page as it stands when a run begins: empty cards over the new picture."""
+        page: Page = {f"{side}_{part}": view for side in run.sides for part, view in self._side(run, side).items()}
+        page |= {
+            "message": views.message(self.notice(run)),
+            "together": views.together(run),
+            "figures": views.figures_table(run),
+            "charts": views.charts(run),
+        }
+        return page
+
+    def changes(self, run: Run, changed: set[str]) -> Page:
+        """Only what has changed: the text while it streams, a side's pictures and figures once it has answered."""
+        page: Page = {f"{side}_card": views.card(run, side) for side in changed}
+        finished = [side for side in changed if run.answer(side) is not None]
+        for side in finished:
+            page |= {f"{side}_{part}": view for part, view in self._side(run, side).items()}
+        if finished:
+            page |= {"together": views.together(run), "figures": views.figures_table(run), "charts": views.charts(run)}
+        return page
+
+    def whole(self, session: Session, run: Run) -> Page:
+        """Every region for a run that is over, or restored."""
+        page = self.opening(session, run)
+        page["prompts"] = views.prompt_view(run)
+        page["history"] = views.history_view(session.history, run.id)
+        checkpoints = [part.settings.checkpoint for part in run.sides.values()]
+        if len(checkpoints) == 2 and not run.hidden:
+            page["scores"] = scores_table(*checkpoints)
+        return page
+
+    def notice(self, run: Run) -> str:
+        """A sentence where an embedded model is asked about a picture that is none of the project's own."""
+        embedded = any(name_of(part.settings.checkpoint).embedded for part in run.sides.values())
+        return views.PHOTO_NOTICE if embedded and run.example is None else ""
+
+    @staticmethod
+    def _side(run: Run, side: str) -> Page:
+        return {"card": views.card(run, side), "picture": side_picture(run, side), "tokens": views.tokens_view(run, side)}
+
+    # ---- making a run
+
+    def read_picture(self, image: str | None) -> Picture:
+        """Open the visitor's picture at the project's own door, which checks it before decoding."""
+        if not image:
+            raise ImageError("There is no picture: upload one, paste one, or choose an example.")
+        path = Path(image)
+        if path.stat().st_size > self.settings.limits.file_bytes:
+            raise ImageError(f"The picture is larger than {self.settings.limits.file_bytes // 2**20} MB.")
+        open_image = self.open_image
+        if open_image is None:
+            from vlcompare.runtime.image import open_image
+        data = path.read_bytes()
+        return Picture.of(open_image(data), data)
+
+    def new_run(
+        self,
+        request: Request,
+        picture: Picture,
+        forms: Mapping[str, SideForm],
+        mode: str,
+        blind: bool,
+        example: Example | None,
+    ) -> Run:
+        """A run with its sides read; in a blind run they are shuffled."""
+        settings = [read_side(forms[side], self.settings) for side in SIDES]
+        if blind:
+            import random
+
+            random.SystemRandom().shuffle(settings)
+        same = example is not None and same_question(example, request) and same_picture(example, picture)
+        return Run(
+            request=replace(request, seed=0),
+            picture=picture,
+            sides={side: SideRun(own) for side, own in zip(SIDES, settings, strict=True)},
+            mode=read_mode(mode),
+            truth=example.truth if example and same else (),
+            references=example.references if example and same else (),
+            example=example.id if example and same_picture(example, picture) else None,
+            blind=blind,
+        )
+
+    def _events(self, session: Session, run: Run, cancel: threading.Event) -> Iterator[Any]:
+        """The comparison's events. Follow-ups go on from the session's kept caches; a new picture gets new ones."""
+        how: dict[str, Any] = {}
+        if run.follow_up is None:
+            session.forget_follow_ups()
+            session.engines = self._engine_sessions(run)
+        else:
+            how["follow_up"] = run.follow_up
+        return self.compare(
+            run.picture.data,
+            run.request,
+            {side: part.settings for side, part in run.sides.items()},
+            mode=run.mode,
+            pool=self.pool,
+            cancel=cancel,
+            deadline=self.settings.limits.seconds,
+            sessions=session.engines,
+            **how,
+        )
+
+    def _engine_sessions(self, run: Run) -> dict[str, Any]:
+        if self.pool is None:  # a fake comparison keeps nothing
+            return {}
+        from vlcompare.runtime.engine import Session as EngineSession
+
+        return {side: EngineSession() for side in run.sides}
+
+
+def find_example(example_id: str | None) -> Example | None:
+    """The shipped example of this id."""
+    return next((example for example in load_examples() if example.id == example_id), None) if example_id else None
+
+
+def same_question(example: Example, request: Request) -> bool:
+    """Whether the request still asks what the example's truth answers (boxes to two decimals, as they are asked)."""
+    return (example.task, example.text.strip(), _plain(example.choices), _plain([example.box])) == (
+        request.task,
+        request.text.strip(),
+        _plain(request.choices or ()),
+        _plain([request.box]),
+    )
+
+
+def _plain(values: Sequence[Any]) -> list[str]:
+    return [format_box(value) if isinstance(value, Box) else str(value).strip() for value in values]
+
+
+def same_picture(example: Example, picture: Picture) -> bool:
+    """Whether the picture is still the example's."""
+    return picture.data == example.image.read_bytes()

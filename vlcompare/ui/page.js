@@ -1,0 +1,71 @@
+// What the page does without the server: looking at tokens, linking phrases with boxes. Text only ever goes in as text.
+(() => {
+  if (window.vlcompare) return;
+  window.vlcompare = true;
+  const side = (node) => node.closest("[data-side]")?.dataset.side;
+  const inside = (name) => document.querySelectorAll(`.vl-side.vl-${name}`);
+
+  function make(tag, name, text) {
+    const node = document.createElement(tag);
+    if (name) node.className = name;
+    if (text !== undefined) node.textContent = text;
+    return node;
+  }
+
+  function inspect(token) {
+    const panel = token.closest(".vl-token-panel");
+    for (const other of panel.querySelectorAll(".vl-token")) {
+      other.classList.toggle("vl-chosen", other === token);
+      other.tabIndex = other === token ? 0 : -1;
+    }
+    const box = panel.querySelector(".vl-inspect");
+    const data = token.dataset;
+    const head = make("div");
+    head.append(make("b", "", token.textContent), ` · token ${Number(data.token) + 1} · id ${data.id} · ${data.ms} · ${data.p} %`);
+    const list = make("ol");
+    for (const [text, share] of JSON.parse(data.top || "[]")) {
+      const row = make("li");
+      const bar = make("span", "vl-share");
+      bar.style.width = `${100 * share}%`;
+      row.append(make("code", "", text.replaceAll("\n", "↵").replaceAll(" ", "·")), bar, make("span", "", `${(100 * share).toFixed(1)} %`));
+      list.append(row);
+    }
+    box.replaceChildren(head, list);
+    for (const root of inside(side(token)))
+      for (const alternative of root.querySelectorAll(".vl-alt"))
+        alternative.classList.toggle("vl-on", alternative.dataset.token === data.token);
+  }
+
+  function light(node, on) {
+    const index = node.dataset.box;
+    for (const root of inside(side(node)))
+      for (const other of root.querySelectorAll("[data-box]")) {
+        other.classList.toggle("vl-lit", on && other.dataset.box === index);
+        if (other.classList.contains("vl-box")) other.classList.toggle("vl-dim", on && other.dataset.box !== index);
+      }
+  }
+
+  document.addEventListener("click", (event) => {
+    const token = event.target.closest?.(".vl-token");
+    if (token) inspect(token);
+  });
+  document.addEventListener("focusin", (event) => {
+    if (event.target.matches?.(".vl-token:focus-visible")) inspect(event.target);
+  });
+  document.addEventListener("keydown", (event) => {
+    const token = event.target.closest?.(".vl-token");
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!token || !step) return;
+    const all = [...token.closest(".vl-tokens").querySelectorAll(".vl-token")];
+    const next = all[all.indexOf(token) + step];
+    if (next) { event.preventDefault(); next.focus(); inspect(next); }
+  });
+  document.addEventListener("pointerover", (event) => {
+    const node = event.target.closest?.("[data-box]");
+    if (node) light(node, true);
+  });
+  document.addEventListener("pointerout", (event) => {
+    const node = event.target.closest?.("[data-box]");
+    if (node) light(node, false);
+  });
+})();

@@ -1,0 +1,104 @@
+"""What the operator decides: where the page is served, which models are offered, and the limits that hold inside.
+
+Frozen values, read once from the environment and the command line. Knows nothing of gradio or models.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from vlcompare.errors import RequestError
+
+EMBEDDED = ("tiny-pythia-vl", "tiny-mamba-vl")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds that every handler and the API hold, whatever the page sends."""
+
+    file_bytes: int = 20 * 2**20
+    text_characters: int = 4000
+    choices: int = 12
+    new_tokens: int = 512
+    seconds: float = 300.0  # of work for one answer
+    history_runs: int = 20
+    history_bytes: int = 64 * 2**20
+    session_seconds: int = 3600
+    import_bytes: int = 40 * 2**20
+    note_characters: int = 1000
+    queue: int = 24
+
+
+@dataclass(frozen=True, slots=True)
+class AppSettings:
+    """One operator's choices. `from_environment` fills them from VLCOMPARE_* variables; the command line goes first."""
+
+    host: str = "127.0.0.1"
+    port: int | None = None  # None: the first free one from 7860
+    left: str = EMBEDDED[0]
+    right: str = EMBEDDED[1]
+    offered: tuple[str, ...] = ()  # empty: everything the registry knows, and any Hub id
+    preload: tuple[str, ...] = ()
+    quantization: str = "none"
+    device: str = "auto"
+    allow_path: Path | None = None
+    data: Path = field(default_factory=lambda: default_data_folder())
+    budget_bytes: int | None = None
+    votes_dataset: str | None = None  # a dataset repository to which votes are committed
+    limits: Limits = Limits()
+    concurrency: int = 2
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None, **given: Any) -> AppSettings:
+        """Defaults, overlaid by the environment, overlaid by `given` values that are not None."""
+        env = os.environ if environment is None else environment
+        values: dict[str, Any] = {name: read(env[key]) for key, (name, read) in VARIABLES.items() if env.get(key)}
+        values.update({name: value for name, value in given.items() if value is not None})
+        return replace(cls(), **values)
+
+
+def default_data_folder(environment: Mapping[str, str] | None = None) -> Path:
+    """Where votes and notes are kept: $VLCOMPARE_DATA, else the user's data folder."""
+    env = os.environ if environment is None else environment
+    if env.get("VLCOMPARE_DATA"):
+        return Path(env["VLCOMPARE_DATA"]).expanduser()
+    base = env.get("XDG_DATA_HOME") or env.get("LOCALAPPDATA") or "~/.local/share"
+    return Path(base).expanduser() / "vlcompare"
+
+
+def parse_bytes(value: str) -> int:
+    """ "6GB", "800 MB", "5e9" as bytes (decimal units). Raises RequestError for anything else."""
+    folded = value.strip().upper().removesuffix("B").strip()
+    scale = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}.get(folded[-1:], 1.0)
+    try:
+        count = float(folded[:-1] if scale > 1 else folded) * scale
+    except ValueError:
+        count = -1.0
+    if not 0 < count < 1e16:
+        raise RequestError(f"{value!r} is not an amount of memory: write it as 6GB or 800MB.")
+    return int(count)
+
+
+def names(value: str) -> tuple[str, ...]:
+    """A list of checkpoints, separated by commas or spaces."""
+    return tuple(part for part in value.replace(",", " ").split() if part)
+
+
+VARIABLES: dict[str, tuple[str, Any]] = {
+    "VLCOMPARE_HOST": ("host", str),
+    "VLCOMPARE_PORT": ("port", int),
+    "VLCOMPARE_LEFT": ("left", str),
+    "VLCOMPARE_RIGHT": ("right", str),
+    "VLCOMPARE_OFFERED": ("offered", names),
+    "VLCOMPARE_PRELOAD": ("preload", names),
+    "VLCOMPARE_QUANTIZATION": ("quantization", str),
+    "VLCOMPARE_DEVICE": ("device", str),
+    "VLCOMPARE_ALLOW_PATH": ("allow_path", lambda value: Path(value).expanduser()),
+    "VLCOMPARE_DATA": ("data", lambda value: Path(value).expanduser()),
+    "VLCOMPARE_MEMORY": ("budget_bytes", parse_bytes),
+    "VLCOMPARE_VOTES_DATASET": ("votes_dataset", str),
+}

@@ -1,0 +1,452 @@
+"""Everything that the page shows of a run, as markup: answers, figures, tokens, prompts, overlaps, history.
+
+Pure functions of a run. Knows nothing of gradio; all text goes through `markup.el`, which escapes it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+
+from vlcompare.tasks.boxes import find_boxes, rounding_ceiling
+from vlcompare.tasks.prompts import SPECS
+from vlcompare.types import Answer, Prompt
+from vlcompare.ui.catalog import memory_curves, name_of
+from vlcompare.ui.charts import first_token_bars, latency_chart, memory_chart
+from vlcompare.ui.markup import Safe, el, join, milliseconds, number, size
+from vlcompare.ui.picture import PALETTE, overlap_rows, overlay
+from vlcompare.ui.runs import Run, SideRun
+
+STOPS = {
+    "end": "ended by itself",
+    "limit": "token limit reached",
+    "newline": "ended at the line's end",
+    "cancelled": "stopped",
+    "deadline": "time limit reached",
+    "context": "context full",
+    "error": "failed",
+}
+PHOTO_NOTICE = (
+    "An embedded model knows only this project's rendered scenes of coloured shapes and short documents. "
+    "Asked about a photograph it answers, but the answer means nothing."
+)
+
+
+def side_name(run: Run, side: str) -> tuple[str, str]:
+    """(name, architecture) as they may be shown: in a blind run the models are only A and B until the vote."""
+    if run.hidden:
+        return f"Model {'A' if side == 'left' else 'B'}", "named after your vote"
+    name = name_of(run.sides[side].settings.checkpoint)
+    return name.title, name.architecture
+
+
+def card(run: Run | None, side: str) -> Safe:
+    """One side's answer as it stands: what it is doing, the text, and the live figures. Its height hardly changes."""
+    if run is None:
+        return el(
+            "div",
+            el("div", el("span", "Ready", class_="vl-status"), class_="vl-card-head"),
+            el("div", "The answer will stream here.", class_="vl-answer vl-empty"),
+            _live([("first token", "–"), ("tokens/s", "–"), ("tokens", "–")]),
+            class_="vl-card",
+            data_side=side,
+        )
+    part = run.sides[side]
+    answer = part.answer
+    title, architecture = side_name(run, side)
+    state, kind = _state(part)
+    if answer is not None and answer.error:
+        body = el("div", el("p", answer.error, role="alert", class_="vl-error"), class_="vl-answer")
+    elif answer is not None:
+        body = el("div", answer_text(part, run.request.task), _parse_note(run, answer), class_="vl-answer")
+    else:
+        caret = el("span", class_="vl-caret")
+        body = el("div", part.text or None, caret if part.steps else el("span", "…", class_="vl-empty"), class_="vl-answer")
+    name = [el("b", title, class_="vl-name"), el("span", architecture, class_="vl-arch") if architecture else None]
+    return el(
+        "div",
+        el("div", el("span", state, class_=f"vl-status vl-{kind}"), *name, class_="vl-card-head"),
+        body,
+        _live(_live_figures(part, run.hidden)),
+        class_="vl-card",
+        data_side=side,
+    )
+
+
+def _state(part: SideRun) -> tuple[str, str]:
+    answer = part.answer
+    if answer is None:
+        return part.status or "Answering", "busy"
+    if answer.error:
+        return "Failed", "failed"
+    return STOPS.get(answer.stop_reason, answer.stop_reason or "done").capitalize(), "done"
+
+
+def _live_figures(part: SideRun, hidden: bool) -> list[tuple[str, str]]:
+    if hidden:
+        return [("tokens", str(len(part.steps) or "–"))]
+    if part.answer is not None and part.answer.tokens:
+        timings = part.answer.timings
+        first, rate, count = timings.ttft_ms, timings.tokens_per_s, len(part.answer.tokens)
+    else:
+        gaps = [step.seconds for step in part.steps]
+        first = 1e3 * gaps[0] if gaps else 0.0
+        rate = (len(gaps) - 1) / sum(gaps[1:]) if len(gaps) > 1 and sum(gaps[1:]) else 0.0
+        count = len(gaps)
+    return [
+        ("first token", milliseconds(first) if first else "–"),
+        ("tokens/s", number(rate) if rate else "–"),
+        ("tokens", str(count) if count else "–"),
+    ]
+
+
+def _live(figures: Sequence[tuple[str, str]]) -> Safe:
+    return el("dl", *[el("div", el("dt", name), el("dd", value)) for name, value in figures], class_="vl-live")
+
+
+def _parse_note(run: Run, answer: Answer) -> Safe | None:
+    if answer.parse == "unparseable":
+        reads = {"boxes": "a box", "letter": "one of the letters", "truth": "True or False", "phrases": "phrases with boxes"}
+        wanted = reads.get(SPECS[run.request.task].reads, "what the task asks for")
+        return el("p", f"Unparseable: no {wanted.removeprefix('a ')} could be read out of this text.", class_="vl-warn")
+    return None
+
+
+def answer_text(part: SideRun, task: str) -> Safe:
+    """The text; where it holds boxes, each box is a numbered chip in its colour, and so is the phrase that names it."""
+    answer = part.answer
+    assert answer is not None
+    whole = "".join(token.text for token in answer.tokens) or answer.text
+    if not answer.boxes:
+        return el("span", answer.text or whole or "(no text)")
+    pieces: list[object] = []
+    position = 0
+    for index, found in enumerate(find_boxes(whole)):
+        before = whole[position : found.start]
+        link = {"data_box": str(index), "data_colour": str(index % PALETTE)}
+        phrase = answer.phrases[index] if index < len(answer.phrases) else ""
+        if phrase and phrase in before:
+            cut = before.rindex(phrase)
+            pieces += [_bars(before[:cut]), el("mark", phrase, class_="vl-phrase", **link), _bars(before[cut + len(phrase) :])]
+        else:
+            pieces.append(_bars(before))
+        chip = el("span", str(index + 1), class_="vl-chip-number")
+        pieces.append(el("span", chip, whole[found.start : found.stop], class_="vl-chip", **link))
+        position = found.stop
+    pieces.append(_bars(whole[position:]))
+    return el("span", *pieces)
+
+
+def _bars(text: str) -> str:
+    return text.replace("||", "")
+
+
+def tokens_view(run: Run, side: str) -> Safe:
+    """Every token as a button: chosen, it shows its time, its probability and what else it might have been."""
+    answer = run.answer(side)
+    if run.hidden or answer is None or not answer.tokens:
+        return el("div", el("p", "Tokens: after the answer." if not run.hidden else "Tokens: after your vote.", class_="vl-empty"))
+    gaps = (answer.timings.ttft_ms, *answer.timings.token_ms)
+    buttons = []
+    for index, token in enumerate(answer.tokens):
+        probability = math.exp(min(0.0, token.logprob))
+        gap = gaps[index] if index < len(gaps) else 0.0
+        top = json.dumps([[other.text or f"id {other.id}", round(math.exp(min(0.0, other.logprob)), 4)] for other in token.top])
+        buttons.append(
+            el(
+                "button",
+                _visible(token.text) or f"‹{token.id}›",
+                type="button",
+                class_="vl-token",
+                style=f"--doubt:{1 - probability:.2f}",
+                data_token=str(index),
+                data_id=str(token.id),
+                data_ms=milliseconds(gap),
+                data_p=f"{100 * probability:.1f}",
+                data_top=top,
+                tabindex="0" if index == 0 else "-1",
+                aria_label=f"token {index + 1}: {token.text or token.id}, {100 * probability:.0f} percent",
+            )
+        )
+    hint = "Choose a token: its time, its probability, and what else it might have been."
+    return el(
+        "div",
+        el("div", *buttons, class_="vl-tokens", role="group", aria_label="Tokens of the answer"),
+        el("div", el("p", hint, class_="vl-empty"), class_="vl-inspect", aria_live="polite"),
+        class_="vl-token-panel",
+        data_side=side,
+    )
+
+
+def _visible(text: str) -> str:
+    return text.replace("\n", "↵").replace(" ", "·") if not text.strip() else text.replace("\n", "↵")
+
+
+def figures_table(run: Run) -> Safe:
+    """Both sides' figures beside each other: time to first token in parts, gaps, rate, memory, settings."""
+    answers = {side: run.answer(side) for side in run.sides}
+    if run.hidden:
+        return el("p", "Figures: after your vote, since they give the architectures away.", class_="vl-empty")
+    rows: list[Safe] = []
+    for name, read in _FIGURES:
+        cells = [el("td", read(answer) if answer and not answer.error else "–") for answer in answers.values()]
+        rows.append(el("tr", el("th", name, scope="row"), *cells))
+    head = [el("th", side_name(run, side)[0], scope="col", data_side=side) for side in run.sides]
+    note = None
+    if run.mode == "race":
+        note = el("p", "Race: both sides shared the machine, so these times are contended and no figures.", class_="vl-warn")
+    table = el("table", el("thead", el("tr", el("th", ""), *head)), el("tbody", *rows), class_="vl-table")
+    return el("div", note, el("div", table, class_="vl-scroll"))
+
+
+def _gaps(answer: Answer) -> str:
+    gaps = sorted(answer.timings.token_ms)
+    if not gaps:
+        return "–"
+    return " / ".join(number(value) for value in (percentile(gaps, 50), percentile(gaps, 95), gaps[-1])) + " ms"
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """Linear interpolation between the closest ranks of sorted values."""
+    place = (len(ordered) - 1) * share / 100
+    low = math.floor(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+def _state_bytes(answer: Answer) -> str:
+    kind = {"pythia": "cache", "mamba": "state"}.get(name_of(answer.checkpoint).family, "cache or state")
+    formula = answer.memory.state_bytes_formula
+    return f"{size(answer.memory.state_bytes)} {kind}" + (f" (formula {size(formula)})" if formula else "")
+
+
+_FIGURES = (
+    ("Time to first token", lambda a: milliseconds(a.timings.ttft_ms)),
+    ("· picture", lambda a: milliseconds(a.timings.image_ms)),
+    ("· vision encoder", lambda a: milliseconds(a.timings.vision_ms)),
+    ("· prefill", lambda a: milliseconds(a.timings.prefill_ms)),
+    ("Gap between tokens, p50 / p95 / max", _gaps),
+    ("Tokens per second", lambda a: number(a.timings.tokens_per_s) if a.timings.tokens_per_s else "–"),
+    ("Tokens: prompt + answer", lambda a: f"{len(a.prompt.ids) if a.prompt else 0} + {len(a.tokens)}"),
+    ("Total", lambda a: milliseconds(a.timings.total_ms)),
+    ("Weights", lambda a: size(a.memory.weights_bytes)),
+    ("Cache or state, measured", _state_bytes),
+    ("Peak", lambda a: size(a.memory.peak_bytes) if a.memory.peak_bytes else "–"),
+    ("Runs as", lambda a: " · ".join(x for x in (a.quantization if a.quantization != "none" else "", a.dtype, a.device) if x)),
+    ("Revision", lambda a: a.revision or "local"),
+)
+
+
+def charts(run: Run) -> Safe:
+    """The three charts, both sides on one axis each."""
+    if run.hidden:
+        return el("p", "Charts: after your vote.", class_="vl-empty")
+    answers = {side: run.answer(side) for side in run.sides}
+    legend = el(
+        "div",
+        *[el("span", el("i", class_="vl-key", data_side=side), side_name(run, side)[0]) for side in run.sides],
+        class_="vl-legend",
+    )
+    blocks = (
+        ("Time to first token", first_token_bars(answers), None),
+        ("Latency per token", latency_chart(answers), None),
+        (
+            "Memory over positions",
+            memory_chart(answers, memory_curves(answers)),
+            "Dashed: the formula. Dot: measured at the end of the answer.",
+        ),
+    )
+    return el(
+        "div",
+        legend,
+        el(
+            "div",
+            *[
+                el("figure", el("figcaption", name), drawn, el("p", note, class_="vl-note") if note else None)
+                for name, drawn, note in blocks
+            ],
+            class_="vl-chart-row",
+        ),
+        class_="vl-charts",
+    )
+
+
+def together(run: Run) -> Safe:
+    """Both sides and the truth on one picture, and what they overlap; empty where no box is involved."""
+    answers = {side: run.answer(side) for side in run.sides}
+    boxes = any(answer and answer.boxes for answer in answers.values())
+    facts = [_expected(run)] if run.references or run.truth else []
+    if run.truth:
+        facts.append(_overlap_table(run))
+    if len(answers) == 2 and all(answer and answer.boxes for answer in answers.values()):
+        first, second = (answer.boxes[0] for answer in answers.values() if answer)
+        facts.append(el("p", f"The two sides' first boxes overlap with an IoU of {first.iou(second):.2f}.", class_="vl-note"))
+    if not boxes and not run.truth:
+        facts.append(el("p", "No boxes in these answers.", class_="vl-empty"))
+    return el("div", overlay(run), el("div", *facts, class_="vl-facts"), class_="vl-together")
+
+
+def _expected(run: Run) -> Safe | None:
+    if not run.references:
+        return None
+    shown = " / ".join(dict.fromkeys(run.references))
+    return el("p", el("span", "Expected: ", class_="vl-muted"), el("b", shown[:400]), class_="vl-expected")
+
+
+def _overlap_table(run: Run) -> Safe:
+    rows = []
+    for side, iou, box in overlap_rows(run):
+        name = el("th", el("i", class_="vl-key", data_side=side), side_name(run, side)[0], scope="row")
+        if iou is None or box is None:
+            answer = run.answer(side)
+            said = "failed" if answer and answer.error else "no box" if answer else "…"
+            rows.append(el("tr", name, el("td", "–"), el("td", said, class_="vl-muted")))
+            continue
+        bar = el(
+            "span",
+            el("span", class_="vl-iou-fill", style=f"width:{100 * iou:.1f}%"),
+            el("span", class_="vl-iou-line", title="0.5"),
+            class_="vl-iou",
+            data_side=side,
+        )
+        rows.append(el("tr", name, el("td", f"{iou:.2f}"), el("td", bar, "right at 0.5" if iou >= 0.5 else "below 0.5")))
+    ceiling = max((rounding_ceiling(box) for box in run.truth), default=0.0)
+    note = f"The line is IoU 0.5. Two decimals alone allow at most {ceiling:.2f} here."
+    table = el("table", el("thead", el("tr", el("th", "Side"), el("th", "IoU"), el("th", ""))), el("tbody", *rows), class_="vl-table")
+    return el("div", table, el("p", note, class_="vl-note"))
+
+
+def prompt_view(run: Run) -> Safe:
+    """The exact prompt of each side: its turns, and its tokens with the image's positions folded into one piece."""
+    columns = []
+    for side in run.sides:
+        title, _ = side_name(run, side)
+        prompt = run.sides[side].prompt
+        inside = _prompt(prompt) if prompt else el("p", "No prompt yet.", class_="vl-empty")
+        columns.append(el("div", el("h4", title, data_side=side), inside, class_="vl-prompt"))
+    return el("div", *columns, class_="vl-columns")
+
+
+def _prompt(prompt: Prompt) -> Safe:
+    turns = [
+        el("li", el("span", "image", class_="vl-image-slot") if turn == "<image>" else el("code", turn.replace("\n", "↵\n")))
+        for turn in prompt.turns
+    ]
+    slots = sum(1 for id in prompt.ids if id < 0)
+    order = prompt.order.replace("_", " ")
+    return el(
+        "div",
+        el("p", f"{len(prompt.ids)} tokens, {slots} of them patches of the image · {order}", class_="vl-note"),
+        el("ol", *turns, class_="vl-turns"),
+        el("details", el("summary", "Token ids"), el("code", _ids(prompt.ids), class_="vl-ids")),
+    )
+
+
+def _ids(ids: Sequence[int]) -> str:
+    """Ids with runs of image positions folded: `4118 [image ×24] 10494 ...`."""
+    out: list[str] = []
+    run = 0
+    for id in (*ids, None):
+        if id is not None and id < 0:
+            run += 1
+            continue
+        if run:
+            out.append(f"[image ×{run}]")
+            run = 0
+        if id is not None:
+            out.append(str(id))
+    return " ".join(out)
+
+
+def history_view(runs: Sequence[Run], current: str | None) -> Safe:
+    """This session's runs as buttons with thumbnails, the newest first."""
+    if not runs:
+        return el("p", "Nothing yet. Every comparison of this visit is listed here; nothing is kept on the server.", class_="vl-empty")
+    items = []
+    for run in runs:
+        spec = SPECS[run.request.task]
+        said = run.request.text or spec.title
+        names = " · ".join(side_name(run, side)[0] for side in run.sides)
+        items.append(
+            el(
+                "button",
+                el("img", src=thumbnail(run), alt=""),
+                el("span", el("b", said[:60]), el("small", names), el("small", time.strftime("%H:%M", time.localtime(run.created)))),
+                type="button",
+                class_="vl-history-item",
+                data_pick=run.id,
+                aria_pressed="true" if run.id == current else "false",
+                aria_label=f"Show again: {spec.title}, {said[:60]}",
+            )
+        )
+    return el("div", *items, class_="vl-history")
+
+
+def thumbnail(run: Run) -> str:
+    """The shown picture, reduced, as a data address."""
+    import base64
+    import io
+
+    from PIL import Image
+
+    with Image.open(io.BytesIO(run.picture.shown)) as picture:
+        small = picture.convert("RGB")
+        small.thumbnail((120, 120))
+        buffer = io.BytesIO()
+        small.save(buffer, "WEBP", quality=75)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def message(sentence: str, kind: str = "note") -> Safe:
+    """One line for the visitor."""
+    if not sentence:
+        return el("div", class_="vl-message")
+    return el("div", sentence, class_=f"vl-message vl-message-{kind}", role="alert" if kind == "error" else "status")
+
+
+def summary(run: Run) -> Safe:
+    """The run in one sentence, for people who listen to the page."""
+    parts = []
+    for side in run.sides:
+        answer = run.answer(side)
+        title, _ = side_name(run, side)
+        parts.append(f"{title}: {answer.error or answer.text or 'no text'}" if answer else f"{title}: {run.sides[side].status}")
+    return join(parts, " — ")
+
+
+def three_view(runs: Sequence[Run]) -> Safe:
+    """One picture, three questions: what each side said to each."""
+    if not runs:
+        return el("div")
+    head = [el("th", side_name(runs[0], side)[0], scope="col", data_side=side) for side in runs[0].sides]
+    rows = []
+    for run in runs:
+        cells = []
+        for side in run.sides:
+            answer = run.answer(side)
+            said = "…" if answer is None else answer.error or answer.text or "(no text)"
+            mark = " (unparseable)" if answer and answer.parse == "unparseable" else ""
+            cells.append(el("td", said, mark))
+        asked = run.request.text or SPECS[run.request.task].title
+        rows.append(el("tr", el("th", asked, scope="row"), *cells))
+    table = el("table", el("thead", el("tr", el("th", "Question"), *head)), el("tbody", *rows), class_="vl-table vl-words")
+    return el("div", table, class_="vl-scroll")
+
+
+BLANKS = {
+    "picture": "The picture with this side's boxes.",
+    "tokens": "Every token can be looked at after the answer.",
+    "together": "Both sides' boxes and the ground truth on one picture.",
+    "charts": "Time to first token, latency of each token, and memory, both sides on one axis.",
+    "figures": "",
+    "prompts": "The prompt of each side, token by token, once something was asked.",
+    "scores": "The published scores of the two checkpoints, once something was asked.",
+}
+
+
+def blank(region: str) -> Safe:
+    """What a region shows before the first question, at about the height that it will have."""
+    tall = "vl-blank" if region in ("picture", "together", "charts") else ""
+    return el("div", el("p", BLANKS[region], class_="vl-empty"), class_=tall or None)

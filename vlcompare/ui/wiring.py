@@ -1,0 +1,141 @@
+"""Which event of the compare tab calls which action, and what it may change. No markup, no logic of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import gradio as gr
+
+from vlcompare.tasks.prompts import SPECS
+from vlcompare.ui import views
+from vlcompare.ui.compare_page import ASK_FIELDS, Parts, examples_view, outputs_of, read_form, streamed
+from vlcompare.ui.examples import Example
+from vlcompare.ui.forms import SIDE_FIELDS, SIDES, AskForm, box_text, form_of, side_form_of
+from vlcompare.ui.handlers import Handlers, find_example
+from vlcompare.ui.runs import Run, Session
+
+QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+
+
+def wire(parts: Parts, handlers: Handlers) -> None:
+    """Connect the tab's components."""
+    _wire_question(parts)
+    _wire_running(parts, handlers)
+    _wire_sides(parts)
+    _wire_history(parts, handlers)
+
+
+def _wire_running(parts: Parts, handlers: Handlers) -> None:
+    def ask(session: Session, image: str | None, example: str | None, blind: bool, *values: Any) -> Iterator[list[Any]]:
+        form, sides = read_form(values)
+        yield from streamed(handlers.ask(session, image, form, sides, blind=bool(blind), example=example))
+
+    running = gr.on(
+        [parts.buttons["run"].click, parts.ask["text"].submit],  # type: ignore[attr-defined]
+        ask,
+        [parts.session, parts.picture, parts.example, parts.blind, *parts.form],
+        parts.outputs,
+        show_progress="minimal",
+        show_progress_on=[parts.regions["message"]],
+        concurrency_limit=handlers.settings.concurrency,
+        concurrency_id="models",
+        trigger_mode="once",
+        api_visibility="private",
+    )
+    stop = parts.buttons["stop"]
+    stop.click(lambda session: session.stop() and None, [parts.session], None, **QUIET)
+    stop.click(None, cancels=[running]).then(
+        lambda session: outputs_of(handlers.stopped(session)), [parts.session], parts.outputs, **QUIET
+    )
+
+
+def _wire_question(parts: Parts) -> None:
+    fields = [parts.ask[name] for name in ASK_FIELDS]
+
+    def task_changed(task: str) -> list[Any]:
+        spec = SPECS[task]
+        label = "Boxes x0, y0, x1, y1, one a line" if spec.choices == "boxes" else "Choices, one a line"
+        return [
+            gr.update(info=spec.hint),
+            gr.update(visible=bool(spec.text), label=spec.text.capitalize() or "Text", placeholder=spec.example),
+            gr.update(visible=bool(spec.choices), label=label),
+            gr.update(visible=spec.box),
+            gr.update(visible=spec.ocr_text),
+        ]
+
+    parts.ask["task"].change(task_changed, [parts.ask["task"]], fields[:5], **QUIET)  # type: ignore[attr-defined]
+
+    def pick(event: gr.EventData) -> list[Any]:
+        example = find_example(str(event.pick))
+        if example is None:
+            return [gr.skip()] * (3 + len(fields))
+        form = example_form(example)
+        values = [getattr(form, name) for name in ASK_FIELDS[:5]]
+        return [str(example.image), example.id, examples_view(example.id), *values, gr.skip()]
+
+    parts.examples.click(pick, None, [parts.picture, parts.example, parts.examples, *fields], **QUIET)  # type: ignore[attr-defined]
+
+    def mark(session: Session, task: str, image: str | None, event: gr.SelectData) -> tuple[Any, Any]:
+        if not SPECS[task].box or not image or not isinstance(event.index, (list, tuple)):
+            return gr.skip(), gr.skip()
+        from PIL import Image, ImageOps
+
+        with Image.open(image) as picture:
+            orientation = picture.getexif().get(274, 1)
+            width, height = picture.size if orientation < 5 else picture.size[::-1]
+        del ImageOps
+        x, y = event.index[0] / max(1, width), event.index[1] / max(1, height)
+        if session.corner is None:
+            session.corner = (x, y)
+            return gr.skip(), views.message("First corner set: click the opposite one.")
+        (x0, y0), session.corner = session.corner, None
+        corners = [min(1.0, max(0.0, v)) for v in (min(x, x0), min(y, y0), max(x, x0), max(y, y0))]
+        return ", ".join(f"{v:.2f}" for v in corners), views.message("")
+
+    parts.picture.select(
+        mark, [parts.session, parts.ask["task"], parts.picture], [parts.ask["box"], parts.regions["message"]], **QUIET
+    )
+
+    def forget(session: Session) -> tuple[None, Any]:
+        session.corner = None
+        return None, examples_view(None)
+
+    gr.on([parts.picture.upload, parts.picture.clear], forget, [parts.session], [parts.example, parts.examples], **QUIET)
+
+
+def _wire_sides(parts: Parts) -> None:
+    left, right = ([parts.sides[side][name] for name in SIDE_FIELDS] for side in SIDES)
+    parts.buttons["swap"].click(lambda *v: [*v[len(v) // 2 :], *v[: len(v) // 2]], [*left, *right], [*left, *right], **QUIET)
+    parts.buttons["copy_right"].click(lambda *values: list(values), left[1:], right[1:], **QUIET)
+    parts.buttons["copy_left"].click(lambda *values: list(values), right[1:], left[1:], **QUIET)
+
+
+def _wire_history(parts: Parts, handlers: Handlers) -> None:
+    def restore(session: Session, event: gr.EventData) -> list[Any]:
+        page = handlers.restore(session, str(event.pick))
+        run = session.find(str(event.pick))
+        fields = form_values(run) if run else [gr.skip()] * (2 + len(parts.form))
+        return [*outputs_of(page), *fields]
+
+    parts.regions["history"].click(  # type: ignore[attr-defined]
+        restore, [parts.session], [*parts.outputs, parts.picture, parts.example, *parts.form], **QUIET
+    )
+
+
+def form_values(run: Run) -> list[Any]:
+    """Picture, example and all fields that would ask `run` again."""
+    from vlcompare.ui.exports import picture_file
+
+    form = form_of(run.request, run.mode)
+    fields = [getattr(form, name) for name in ASK_FIELDS]
+    sides = [asdict(side_form_of(part.settings))[name] for part in run.sides.values() for name in SIDE_FIELDS]
+    return [picture_file(run.picture), run.example, *fields, *sides]
+
+
+def example_form(example: Example) -> AskForm:
+    """The fields of a shipped example."""
+    choices = "\n".join(str(c) if isinstance(c, str) else box_text(c) for c in example.choices)
+    box = box_text(example.box) if example.box else ""
+    return AskForm(example.task, example.text, choices, box, example.ocr_text)
