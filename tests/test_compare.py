@@ -48,12 +48,16 @@ class FakeEngine:
     def __init__(self) -> None:
         self.at_work: set[str] = set()
         self.together = False
+        self.start = threading.Barrier(1)
         self.asked: list[tuple[str, Request, str]] = []
 
-    def __call__(self, model, image, request, *, cancel=None, mode="single", **other) -> Iterator[Prompt | Step | Answer]:
+    def __call__(
+        self, model, image, request, *, cancel=None, mode="single", **other
+    ) -> Iterator[Prompt | Step | Answer]:
         self.asked.append((model.checkpoint, request, mode))
         self.at_work.add(model.checkpoint)
         try:
+            self.start.wait(timeout=10)
             yield Prompt(("<image>", "x"), (-200, 1), "image_first")
             reason = "limit"
             for index in range(min(5, request.max_new_tokens or 5)):
@@ -84,6 +88,7 @@ def answers(events: list[Event]) -> dict[str, Answer]:
 
 
 def test_a_race_lets_the_fast_side_finish_first(engine: FakeEngine) -> None:
+    engine.start = threading.Barrier(2)  # passes only if both sides are at work at the same time
     events = list(compare("x", REQUEST, SIDES, mode="race", pool=FakePool()))
     order = [event.side for event in events if event.kind == "answer"]
     assert order == ["left", "right"]

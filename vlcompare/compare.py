@@ -100,6 +100,25 @@ class _Turns:
                     self._changed.notify_all()
 
 
+class _Latch:
+    """Opens when it was counted down `count` times."""
+
+    def __init__(self, count: int) -> None:
+        self._changed = threading.Condition()
+        self._left = count
+
+    def count_down(self) -> None:
+        with self._changed:
+            self._left -= 1
+            self._changed.notify_all()
+
+    def wait(self, waiting: Callable[[], None]) -> None:
+        with self._changed:
+            while self._left > 0:
+                waiting()
+                self._changed.wait(0.1)
+
+
 _turns = _Turns()
 
 
@@ -154,6 +173,9 @@ class _Comparison:
     sessions: Mapping[str, Session]
     follow_up: FollowUp | None
 
+    def __post_init__(self) -> None:
+        self._at_the_line = _Latch(len(self.sides))
+
     def events(self) -> Iterator[Event]:
         inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
         if self.mode == "race":
@@ -186,8 +208,19 @@ class _Comparison:
                 self._guarded(name, put, partial(self._take_turn, name, model, put, warm=True))
 
     def _race(self, name: str, put: Put) -> None:
+        """Load, wait at the line until every side is loaded or has failed, and start together."""
+
+        def run(loaded: ExitStack) -> None:
+            try:
+                model = self._load(name, put, loaded)
+            finally:
+                self._at_the_line.count_down()
+            put(Event(name, "status", "Waiting for the other side"))
+            self._at_the_line.wait(self._stop_if_cancelled)
+            self._take_turn(name, model, put, warm=False)
+
         with ExitStack() as loaded:
-            self._guarded(name, put, lambda: self._take_turn(name, self._load(name, put, loaded), put, warm=False))
+            self._guarded(name, put, partial(run, loaded))
 
     def _take_turn(self, name: str, model: Any, put: Put, *, warm: bool) -> None:
         put(Event(name, "status", "Waiting for the device"))

@@ -1,0 +1,90 @@
+"""Tiny checkpoints with random weights, written in the published layout, for tests of whatever stands on a model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+
+from vlcompare.models.config import ModelConfig, from_dict
+from vlcompare.models.vlm import VisionLanguageModel
+
+PIECES = ["###", "&&", "the", " the", " red", " car", "Answer", "\n", " é", "[0", ",0", "].", "||"]
+
+
+def write_tokenizer(folder: Path) -> int:
+    """A byte-level tokenizer.json with a few longer pieces; returns its vocabulary's size. End of text is id 0."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    pieces = [level.pre_tokenize_str(piece)[0][0] for piece in PIECES]
+    vocabulary = {piece: index for index, piece in enumerate(["<|endoftext|>", *alphabet, *pieces])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(r"\n"), "isolated"), level])
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|endoftext|>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return len(vocabulary)
+
+
+def config_json(family: str, vocabulary: int, image_size: int = 64) -> dict[str, object]:
+    """A config.json as the published repositories have it, around the small scene encoder."""
+    vision = {
+        "vision_encoder_name": "vlcompare/scene",
+        "scene_encoder": {"stem": [8, 8, 16, 24], "depth": 1, "heads": 2, "hidden": 32, "grid": image_size // 16},
+        "image_size": image_size,
+        "select_layer": -2,
+        "select_feature": "patch",
+        "vocab_size": vocabulary,
+        "torch_dtype": "float32",
+    }
+    if family == "mamba":
+        shape = {"architectures": ["VLMambaCLIPLMHeadModel"], "d_model": 32, "hidden_size": 32, "n_layer": 2}
+        return {**vision, **shape, "rms_norm": True, "ssm_cfg": {}, "pad_vocab_size_multiple": 1}
+    return {
+        **vision,
+        "architectures": ["VLCLIPGPTNeoXForCausalLM"],
+        "model_type": "gpt_neox",
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 512,
+        "rotary_pct": 0.5,
+        "rotary_emb_base": 10000,
+        "use_parallel_residual": True,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-5,
+    }
+
+
+def published_names(model: VisionLanguageModel, config: ModelConfig) -> dict[str, torch.Tensor]:
+    """Our tensors under the names of the published files."""
+    body, head = ("gpt_neox.", "embed_out.weight") if config.family == "pythia" else ("backbone.", None)
+    named = {}
+    for key, value in model.state_dict().items():
+        if key == "language_model.embed_out.weight":
+            key = str(head)
+        key = key.replace("vision_encoder.model.", "vision_encoder.").replace("connector.", "vision_embed_tokens.")
+        named[key.replace("language_model.", body)] = value.contiguous()
+    return named
+
+
+def write_checkpoint(folder: Path, family: str, *, image_size: int = 64, seed: int = 0) -> Path:
+    """A whole checkpoint folder with random weights large enough that answers differ from token to token."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data = config_json(family, write_tokenizer(folder), image_size)
+    (folder / "config.json").write_text(json.dumps(data))
+    torch.manual_seed(seed)
+    config = from_dict(data)
+    model = VisionLanguageModel(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1 and "A_log" not in name and "conv" not in name:
+                parameter.normal_(0, 0.15)
+            if "embed" in name:
+                parameter.normal_(0, 0.5)
+    save_file(published_names(model, config), str(folder / "model.safetensors"))
+    return folder
