@@ -1,0 +1,140 @@
+"""Short answers against worked examples from the definitions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vlcompare.evaluate.metrics import answers
+
+TEN_RED = ["red"] * 10
+
+
+@pytest.mark.parametrize(
+    ("said", "normal"),
+    [
+        ("Yes.", "yes"),
+        ("  A red\tcar\n", "red car"),
+        ("the man", "man"),
+        ("two dogs", "2 dogs"),
+        ("None", "0"),
+        ("dont know", "don't know"),
+        ("couldnt've", "couldn't've"),
+        ("1,000", "1000"),
+        ("3.5", "3.5"),
+        ("U.S.A.", "usa"),
+        ("black/white", "black white"),
+        ("black / white", "black  white".replace("  ", " ")),
+        ("t-shirt", "t shirt"),
+        ("what?", "what"),
+        ("10:30", "10:30"),  # the colon is not in the official list
+        ("it's", "it's"),
+        ("somebody'd", "somebodyd"),  # as in the official table
+        ("yall'd've", "y'all'd've"),
+        ("", ""),
+    ],
+)
+def test_vqa_normalisation(said, normal):
+    assert answers.normalise_vqa(said) == normal
+
+
+def test_contractions_hold_the_official_table_and_nothing_else():
+    table = answers.CONTRACTIONS
+    assert len(table) == 114  # the official 120 without two identities and four that lower-casing makes unreachable
+    assert table["aint"] == "ain't" and table["twas"] == "'twas" and table["ow's'at"] == "'ow's'at"
+    assert not {"well", "shed", "wed", "hell", "lets", "its", "were", "id", "ill"} & set(table)
+
+
+@pytest.mark.parametrize(
+    ("said", "references", "score"),
+    [
+        ("red", TEN_RED, 1.0),
+        ("Red.", TEN_RED, 1.0),
+        ("blue", TEN_RED, 0.0),
+        ("red", ["red"] * 3 + ["blue"] * 7, (3 * 2 / 3 + 7 * 1) / 10),  # 0.9
+        ("red", ["red"] * 2 + ["blue"] * 8, (2 * 1 / 3 + 8 * 2 / 3) / 10),  # 0.6
+        ("red", ["red"] * 1 + ["blue"] * 9, (0 + 9 * 1 / 3) / 10),  # 0.3
+        ("red", ["red"] * 4 + ["blue"] * 6, 1.0),
+        ("2", ["two"] * 10, 1.0),
+        ("red", ["red"], 1.0),
+        ("red", ["blue"], 0.0),
+        ("red", ["red", "blue"], 0.5),
+        ("red", ["red", "red"], 1.0),
+        ("red", ["red", "red", "blue"], (2 * 0.5 + 1) / 3),
+        ("red", ["red"] * 4, 1.0),
+        ("red", ["red", "b", "c", "d"], 0.25),
+        ("", TEN_RED, 0.0),
+        ("red", [], 0.0),
+    ],
+)
+def test_vqa_soft_accuracy(said, references, score):
+    assert answers.vqa_accuracy(said, references) == pytest.approx(score)
+
+
+def test_vqa_soft_accuracy_is_the_mean_over_leave_one_out_sets():
+    dice = np.random.default_rng(0)
+    for _ in range(200):
+        references = list(dice.choice(["red", "blue", "green"], size=10))
+        literal = np.mean([min(1, (references[:i] + references[i + 1 :]).count("red") / 3) for i in range(10)])
+        assert answers.vqa_accuracy("red", references) == pytest.approx(literal)
+
+
+@pytest.mark.parametrize(
+    ("said", "references", "score"),
+    [
+        ("ITC Limited", ["itc  limited"], 1.0),
+        ("abcd", ["abcx"], 0.75),
+        ("ab", ["ax"], 0.0),  # NL = 0.5 is not below 0.5
+        ("abc", ["abd", "abc"], 1.0),
+        ("hello", ["helo"], 0.8),
+        ("x", ["a long answer"], 0.0),
+        ("", ["anything"], 0.0),
+        ("12.", ["12"], 1.0),
+    ],
+)
+def test_anls(said, references, score):
+    assert answers.anls(said, references) == pytest.approx(score)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "distance"), [("kitten", "sitting", 3), ("", "abc", 3), ("flaw", "lawn", 2), ("a", "a", 0)]
+)
+def test_edit_distance(a, b, distance):
+    assert answers.edit_distance(a, b) == answers.edit_distance(b, a) == distance
+
+
+def test_anls_of_a_huge_answer_is_decided_by_its_length():
+    assert answers.anls("x" * 1_000_000, ["12"]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("said", "references", "score"),
+    [("Yes.", ["yes"], 1), ("A  Red car", ["a red CAR."], 1), ("red", ["a red"], 0), ("", [""], 0), (".", ["."], 1)],
+)
+def test_exact_match(said, references, score):
+    assert answers.exact_match(said, references) == score
+
+
+@pytest.mark.parametrize(
+    ("said", "read"),
+    [
+        ("Yes", "yes"),
+        ("no, there is none", "no"),
+        ("There is not a dog.", "no"),
+        ("Yes. There is no cat.", "yes"),  # the first sentence alone
+        ("maybe", "yes"),  # POPE's script: whatever does not deny
+        ("", None),
+        ("   ", None),
+    ],
+)
+def test_pope_reading(said, read):
+    assert answers.read_yes_no(said) == read
+
+
+def test_f1_by_hand():
+    said = [True, True, False, False, True]
+    truth = [True, False, True, False, True]
+    sums = answers.f1_columns(said, truth).sum(axis=0)
+    assert list(sums) == [2, 1, 1]
+    assert answers.f1(sums) == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
+    assert answers.f1(np.zeros(3)) == 0

@@ -1,0 +1,271 @@
+"""Scoring of files, end to end: worked figures, and everything that can be wrong with a predictions file."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from vlcompare.errors import SampleError
+from vlcompare.evaluate.score import score_files
+
+
+def write(path, rows):
+    path.write_text(
+        "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8"
+    )
+    return path
+
+
+@pytest.fixture
+def files(tmp_path):
+    def make(samples, predictions, **options):
+        return score_files(write(tmp_path / "s.jsonl", samples), write(tmp_path / "p.jsonl", predictions), **options)
+
+    return make
+
+
+def grounding(name, box, image="a.png"):
+    return {"id": name, "image": image, "task": "grounding", "text": "it", "boxes": [box]}
+
+
+TRUTH = [0.1, 0.1, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("answer", "iou", "center", "parsed"),
+    [
+        ({"text": "[0.10,0.10,0.50,0.50]."}, 1.0, 1, 1),
+        ({"text": "[0.10,0.10,0.30,0.50]."}, 0.5, 1, 1),  # exactly a half counts for acc@0.5
+        ({"text": "it is at [0.1, 0.1, 0.5, 0.5]"}, 1.0, 1, 1),
+        ({"text": "[0.50,0.50,0.10,0.10]."}, 0.0, 0, 1),  # inverted: read, and worth nothing
+        ({"text": "[0.10,0.10,0.10,0.50]."}, 0.0, 0, 1),  # empty
+        ({"text": "[0.10,0.10,0.50]."}, 0.0, 0, 0),
+        ({"text": "no box"}, 0.0, 0, 0),
+        ({"text": ""}, 0.0, 0, 0),
+        ({"text": "[0.60,0.60,0.90,0.90] [0.10,0.10,0.50,0.50]"}, 0.0, 0, 1),  # the first one counts
+        ({"text": "nothing", "boxes": [[0.1, 0.1, 0.5, 0.5]]}, 1.0, 1, 1),
+        ({"boxes": [0.1, 0.1, 0.5, 0.5]}, 1.0, 1, 1),
+        ({"text": "[0.10,0.10,0.50,0.50]", "boxes": [[0.6, 0.6, 0.9, 0.9]]}, 0.0, 0, 1),  # given boxes go first
+        ({"text": "", "boxes": [["a", 0, 1, 1]]}, 0.0, 0, 0),
+        ({"text": "[-0.50,-0.50,1.50,1.50]"}, 0.16, 1, 1),  # clipped to the whole picture
+        ({"text": "", "boxes": [[10, 10, 200, 200]]}, 0.0, 0, 1),
+        ({"text": "", "error": "out of memory"}, 0.0, 0, 0),
+    ],
+)
+def test_one_box(files, answer, iou, center, parsed):
+    task = files([grounding("a", TRUTH)], [{"id": "a", **answer}])["tasks"]["grounding"]
+    assert task["n"] == 1
+    assert task["mean_iou"] == pytest.approx(iou)
+    assert [task[f"acc@{t}"] for t in (0.3, 0.5, 0.7, 0.9)] == [float(iou >= t - 1e-9) for t in (0.3, 0.5, 0.7, 0.9)]
+    assert (task["center"], task["parse_rate"]) == (center, parsed)
+
+
+def test_missing_answers_count_as_wrong_and_are_reported(files):
+    result = files([grounding("a", TRUTH), grounding("b", TRUTH)], [{"id": "a", "text": "[0.10,0.10,0.50,0.50]"}])
+    assert result["tasks"]["grounding"]["acc@0.5"] == 0.5
+    assert result["report"]["grounding"]["missing"] == 1
+    assert any("no answer" in warning for warning in result["warnings"])
+
+
+def test_no_predictions_at_all_scores_zero(files):
+    result = files([grounding("a", TRUTH)], [])
+    assert result["tasks"]["grounding"]["acc@0.5"] == 0 and result["report"]["grounding"]["missing"] == 1
+
+
+def test_every_task_in_one_file(files):
+    samples = [
+        grounding("g", TRUTH),
+        {"id": "r", "image": "a.png", "task": "region_description", "boxes": [TRUTH], "references": ["a red car"]},
+        {
+            "id": "m",
+            "image": "a.png",
+            "task": "multiple_choice",
+            "text": "q",
+            "choices": ["x", "y"],
+            "references": ["B"],
+        },
+        {
+            "id": "p",
+            "image": "a.png",
+            "task": "pointing",
+            "text": "q",
+            "choices": [TRUTH, [0, 0, 1, 1]],
+            "references": ["A"],
+        },
+        {"id": "i", "image": "a.png", "task": "image_text_match", "text": "s", "references": ["True"]},
+        {"id": "v", "image": "a.png", "task": "vqa", "text": "q", "references": ["two"] * 10},
+        {"id": "d", "image": "a.png", "task": "document_vqa", "text": "q", "references": ["Rs. 12 Crore", "12 crore"]},
+        {"id": "c", "image": "a.png", "task": "captioning", "references": ["a red car", "one car"]},
+        {
+            "id": "o",
+            "image": "a.png",
+            "task": "grounded_captioning",
+            "references": ["||a car [0.10,0.10,0.50,0.50]||."],
+        },
+        {"id": "t", "image": "a.png", "task": "chat", "text": "hello"},
+    ]
+    answers = {
+        "g": "[0.10,0.10,0.50,0.50].",
+        "r": "A red car.",
+        "m": "b",
+        "p": "A.",
+        "i": "True.",
+        "v": "2",
+        "d": "12 crores",
+        "c": "A red car.",
+        "o": "||A car [0.10,0.10,0.50,0.50]||.",
+        "t": "hi",
+    }
+    tasks = files(samples, [{"id": key, "text": text} for key, text in answers.items()])["tasks"]
+    assert set(tasks) == {s["task"] for s in samples} - {"chat"}
+    for task, metric in [
+        ("grounding", "acc@0.9"),
+        ("region_description", "accuracy"),
+        ("multiple_choice", "accuracy"),
+        ("pointing", "accuracy"),
+        ("image_text_match", "accuracy"),
+        ("vqa", "accuracy"),
+        ("captioning", "rouge_l"),
+        ("grounded_captioning", "box_f1"),
+    ]:
+        assert tasks[task][metric] == 1.0, task
+    assert tasks["document_vqa"] == {
+        "n": 1,
+        "anls": pytest.approx(1 - 1 / 9),
+        "exact": 0.0,
+        "ci95": tasks["document_vqa"]["ci95"],
+    }
+    for figures in tasks.values():
+        metrics = set(figures) - {"n", "ci95"}
+        assert set(figures["ci95"]) == metrics
+        for metric in metrics - {"cider_d"}:
+            low, high = figures["ci95"][metric]
+            assert low <= figures[metric] <= high
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [("B", 1), ("b.", 1), ("(B)", 1), ("B: blue", 1), ("A", 0), ("C", 0), ("blue", 0), ("", 0), ("A man", 0)],
+)
+def test_multiple_choice_reads_a_letter(files, text, right):
+    sample = {
+        "id": "m",
+        "image": "a",
+        "task": "multiple_choice",
+        "text": "q",
+        "choices": ["red", "blue"],
+        "references": ["B"],
+    }
+    assert files([sample], [{"id": "m", "text": text}])["tasks"]["multiple_choice"]["accuracy"] == right
+
+
+def test_sides_and_the_paired_difference(files):
+    samples = [grounding(str(i), TRUTH, image=f"{i // 2}.png") for i in range(8)]
+    good, bad = "[0.10,0.10,0.50,0.50]", "[0.60,0.60,0.90,0.90]"
+    rows = [{"id": str(i), "side": "left", "text": good if i < 6 else bad} for i in range(8)]
+    rows += [{"id": str(i), "side": "right", "text": good if i in (0, 1, 6) else bad} for i in range(8)]
+    result = files(samples, rows)
+    assert set(result["sides"]) == {"left", "right"} and "tasks" not in result
+    pair = result["paired"]["grounding"]["acc@0.5"]
+    assert pair["difference"] == pytest.approx(6 / 8 - 3 / 8)
+    assert (pair["both"], pair["only_left"], pair["only_right"], pair["neither"]) == (2, 4, 1, 1)
+    assert (pair["n"], pair["n_images"]) == (8, 4)
+    assert pair["ci95"][0] < pair["difference"] < pair["ci95"][1]
+    assert set(result["paired"]["grounding"]) == set(result["sides"]["left"]["tasks"]["grounding"]) - {"n", "ci95"}
+
+
+def test_pope_has_f1_and_yes_rate_over_its_own_rows(files):
+    samples = [
+        {"id": str(i), "image": f"{i}.png", "task": "vqa", "text": "q", "references": [truth], "source": "pope"}
+        for i, truth in enumerate(["yes", "yes", "no", "no"])
+    ]
+    samples.append({"id": "x", "image": "x.png", "task": "vqa", "text": "q", "references": ["red"]})
+    said = {"0": "Yes.", "1": "no", "2": "yes", "3": "No.", "x": "red"}
+    task = files(samples, [{"id": key, "text": text} for key, text in said.items()])["tasks"]["vqa"]
+    assert task["accuracy"] == pytest.approx(3 / 5)
+    assert task["f1"] == pytest.approx(2 * 1 / (2 * 1 + 1 + 1))
+    assert task["yes_rate"] == pytest.approx(0.5)
+
+
+def test_gqa_is_an_exact_match(files):
+    sample = {"id": "a", "image": "a", "task": "vqa", "text": "q", "references": ["two"], "source": "gqa"}
+    assert files([sample], [{"id": "a", "text": "2"}])["tasks"]["vqa"]["accuracy"] == 0
+    assert files([sample], [{"id": "a", "text": "Two."}])["tasks"]["vqa"]["accuracy"] == 1
+
+
+def test_bad_prediction_lines_are_named_and_the_first_answer_counts(files):
+    rows = [
+        {"id": "a", "text": "[0.10,0.10,0.50,0.50]"},
+        {"id": "a", "text": "no box"},
+        {"id": "unknown", "text": "x"},
+        {"text": "no id"},
+        {"id": "b"},
+        "{not json",
+        "[1, 2]",
+    ]
+    result = files([grounding("a", TRUTH)], rows)
+    assert result["tasks"]["grounding"]["acc@0.5"] == 1
+    assert result["predictions"]["duplicates"] == 1 and result["predictions"]["unknown_ids"] == 1
+    assert [p.split(":")[0] for p in result["predictions"]["problems"]] == [f"line {n}" for n in (2, 4, 5, 6, 7)]
+
+
+def test_ids_may_be_numbers(files):
+    assert (
+        files([{**grounding(7, TRUTH)}], [{"id": 7, "text": "[0.1,0.1,0.5,0.5]"}])["tasks"]["grounding"]["acc@0.5"] == 1
+    )
+
+
+def test_rows_with_and_without_a_side_are_refused(files):
+    with pytest.raises(SampleError, match="name no side"):
+        files([grounding("a", TRUTH)], [{"id": "a", "text": "x"}, {"id": "a", "text": "x", "side": "left"}])
+
+
+def test_broken_samples_are_skipped_and_counted(files):
+    samples = [grounding("a", TRUTH), grounding("b", [0.5, 0.5, 0.1, 0.1]), "{", grounding("a", TRUTH)]
+    result = files(samples, [{"id": "a", "text": "[0.1,0.1,0.5,0.5]"}])
+    assert result["samples"]["read"] == 1 and result["samples"]["skipped"] == 3
+    assert "inverted" in result["samples"]["issues"][0] and result["samples"]["issues"][1].startswith("line 3")
+
+
+def test_nothing_to_score_is_one_sentence(files):
+    with pytest.raises(SampleError, match="no sample to score"):
+        files(["{"], [])
+
+
+def test_boxes_in_pixels_are_warned_about(files):
+    result = files([grounding("a", TRUTH)], [{"id": "a", "boxes": [[10, 10, 200, 200]]}])
+    assert any("pixels" in warning for warning in result["warnings"])
+
+
+def test_a_caption_subset_is_labelled(files):
+    samples = [
+        {"id": str(i), "image": f"{i}", "task": "captioning", "references": [f"a {w} car"]} for i, w in enumerate("ab")
+    ]
+    result = files(samples, [{"id": "0", "text": "a a car"}, {"id": "1", "text": ""}])
+    assert any("CIDEr-D" in warning for warning in result["warnings"])
+    assert "132.89" in result["definitions"]["captioning"]["cider_d"]
+
+
+def test_a_known_checkpoint_gets_its_published_figure(files):
+    samples = [grounding("a", TRUTH) | {"source": "refcoco", "split": "testA"}]
+    row = {"id": "a", "side": "left", "text": "[0.1,0.1,0.5,0.5]", "checkpoint": "finetuned_mambavl_2.8b"}
+    rows = files(samples, [row])["published"]["rows"]
+    assert [(r["benchmark"], r["published"], r["difference"]) for r in rows] == [
+        ("RefCOCO A", 79.29, pytest.approx(20.71))
+    ]
+
+
+def test_the_command_writes_json(tmp_path, capsys):
+    import argparse
+
+    from vlcompare.cli.score import add_parser, run
+
+    parser = argparse.ArgumentParser()
+    add_parser(parser.add_subparsers())
+    samples = write(tmp_path / "s.jsonl", [grounding("a", TRUTH)])
+    predictions = write(tmp_path / "p.jsonl", [{"id": "a", "text": "[0.1,0.1,0.5,0.5]"}])
+    out = tmp_path / "out.json"
+    assert run(parser.parse_args(["score", str(samples), str(predictions), "--json", str(out)])) == 0
+    assert json.loads(out.read_text())["tasks"]["grounding"]["acc@0.5"] == 1.0
+    assert "acc@0.5" in capsys.readouterr().out

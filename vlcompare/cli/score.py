@@ -1,0 +1,66 @@
+"""`score SAMPLES PREDICTIONS`: the figures of answers made anywhere. Parses arguments; the work is in `evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        "score",
+        help="score answers made anywhere against a data set",
+        description="Score answers against samples. PREDICTIONS holds one JSON object a line: id, text, and if wanted "
+        "boxes ([[x0, y0, x1, y1]] in 0..1) and side. A sample without an answer counts as wrong.",
+    )
+    parser.add_argument("samples", help="samples, in any format that `evaluate` reads")
+    parser.add_argument("predictions", help="predictions.jsonl, or any file of lines with id and text")
+    parser.add_argument("--json", metavar="FILE", help="write the figures there ('-': standard output)")
+    parser.add_argument("--side", help="score this side of the predictions alone")
+    add_reading_options(parser)
+    parser.set_defaults(need_pictures=False)
+
+
+def add_reading_options(parser: argparse.ArgumentParser) -> None:
+    """What is declared about a data set; shared with `evaluate`."""
+    from vlcompare.evaluate.readers import FORMATS
+    from vlcompare.evaluate.readers.base import BOX_FORMATS, BOX_SCALES
+    from vlcompare.types import TASKS
+
+    group = parser.add_argument_group("the data set")
+    group.add_argument("--format", default="jsonl", choices=[name for name in FORMATS if name != "hub"])
+    group.add_argument("--task", choices=TASKS, help="only this task; for formats that name none, what the rows are")
+    group.add_argument("--limit", type=int, help="only the first samples")
+    group.add_argument("--images", help="folder of the pictures (default: beside the file)")
+    group.add_argument("--annotations", help="VQAv2: the file of the answers")
+    group.add_argument("--question", help="a folder of pictures: what to ask about each")
+    group.add_argument("--box-format", choices=BOX_FORMATS, help="of a foreign file's boxes; never guessed")
+    group.add_argument("--box-scale", choices=BOX_SCALES, help="of a foreign file's boxes; never guessed")
+    group.add_argument("--source", help="the benchmark's name, where rows name none (selects its prompt and scoring)")
+    group.add_argument("--split", help="the split's name; of a Hub data set, the split to read")
+    group.add_argument("--config", help="of a Hub data set: which part")
+
+
+def run(args: argparse.Namespace) -> int:
+    import json
+    import sys
+
+    from vlcompare.evaluate.score import score_files
+    from vlcompare.evaluate.text import figures_as_text
+
+    result = score_files(args.samples, args.predictions, side=args.side, **reading_options(args))
+    text = json.dumps(result, indent=2, ensure_ascii=False)
+    if args.json == "-":
+        print(text)
+        return 0
+    if args.json:
+        with open(args.json, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+    print(figures_as_text(result), file=sys.stdout)
+    return 0
+
+
+def reading_options(args: argparse.Namespace) -> dict[str, object]:
+    """The declared options as `open_samples` takes them."""
+    names = ("format", "task", "limit", "images", "annotations", "question", "box_format", "box_scale")
+    names += ("source", "split", "config", "need_pictures")
+    return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}

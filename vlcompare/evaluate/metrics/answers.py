@@ -1,0 +1,146 @@
+"""Short answers against references: VQA soft accuracy, exact match, ANLS, yes / no.
+
+Knows nothing of samples or files: strings in, numbers out, one answer at a time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+# ---- VQA soft accuracy: "VQA: Visual Question Answering" (Antol et al. 2015), and the official evaluation script -----
+
+# The shortened words that the official table repairs, in their right spelling. Its wrong spellings are these with one
+# apostrophe left out ("dont", "couldnt've", "couldn'tve"); words that exist without it ("shed", "well") are not in it.
+_SHORTENED = """
+ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've
+he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've needn't not've
+o'clock oughtn't 'ow's'at shan't she'd've should've shouldn't shouldn't've somebody'd've somebody'll somebody's
+someone'd someone'd've someone'll someone's something'd something'd've something'll that's there'd there'd've there're
+there's they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll what're what's what've
+when's where'd where's where've who'd who'd've who'll who's who've why'll why're why's won't would've wouldn't
+wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've
+"""
+
+
+def _without_one_apostrophe(word: str) -> list[str]:
+    return [word[:i] + word[i + 1 :] for i, character in enumerate(word) if character == "'"]
+
+
+CONTRACTIONS = {wrong: word for word in _SHORTENED.split() for wrong in _without_one_apostrophe(word)}
+CONTRACTIONS["somebody'd"] = "somebodyd"  # so in the official table
+NUMBER_WORDS = {
+    word: str(value)
+    for value, word in enumerate(
+        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+    )
+} | {"none": "0"}
+ARTICLES = frozenset(["a", "an", "the"])
+_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+_COMMA_IN_NUMBER = re.compile(r"\d,\d")
+_PERIOD = re.compile(r"\.(?!\d)")  # a full stop that no digit follows; the official pattern's look-behind has no effect
+
+
+def normalise_vqa(answer: str) -> str:
+    """The official normalisation in its order: white space, punctuation, case, numbers, articles, contractions."""
+    text = answer.replace("\n", " ").replace("\t", " ").strip()
+    drop = _COMMA_IN_NUMBER.search(text) is not None
+    cleaned = text
+    for mark in _PUNCTUATION:
+        # next to a space it goes, between letters it becomes a space; a number like 1,000 makes all of it go
+        cleaned = cleaned.replace(mark, "" if drop or f"{mark} " in text or f" {mark}" in text else " ")
+    words = (NUMBER_WORDS.get(word, word) for word in _PERIOD.sub("", cleaned).lower().split())
+    return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
+
+
+def vqa_accuracy(answer: str, references: Sequence[str]) -> float:
+    """Mean over the leave-one-out sets of min(1, others that agree / 3), both sides normalised.
+
+    With ten references this is the official figure. With fewer than four, three others cannot agree: then all the
+    others must (so two of two, and one reference alone is an exact match after normalisation).
+    """
+    ours = normalise_vqa(answer)
+    theirs = [normalise_vqa(reference) for reference in references]
+    if not theirs or not answer.strip():
+        return 0.0
+    if len(theirs) == 1:
+        return float(ours == theirs[0])
+    agree, needed = theirs.count(ours), min(3, len(theirs) - 1)
+    left_out_agrees = agree * min(1.0, (agree - 1) / needed)
+    left_out_differs = (len(theirs) - agree) * min(1.0, agree / needed)
+    return (left_out_agrees + left_out_differs) / len(theirs)
+
+
+# ---- exact match and ANLS --------------------------------------------------------------------------------------------
+
+
+def fold(text: str) -> str:
+    """Lower case, white space folded, one final full stop dropped."""
+    return " ".join(text.lower().split()).removesuffix(".").rstrip()
+
+
+def exact_match(answer: str, references: Sequence[str]) -> float:
+    """1 where the answer equals a reference, both folded; an empty answer is never right."""
+    return float(bool(answer.strip()) and fold(answer) in {fold(reference) for reference in references})
+
+
+def anls(answer: str, references: Sequence[str], threshold: float = 0.5) -> float:
+    """Average Normalised Levenshtein Similarity of one answer (Biten et al. 2019, "Scene Text VQA", equation 1).
+
+    The best over the references of 1 - NL where NL < 0.5, else 0; NL is the edit distance over the longer length.
+    """
+    ours = fold(answer)
+    best = 0.0
+    for reference in references if ours else ():
+        theirs = fold(reference)
+        if abs(len(ours) - len(theirs)) >= threshold * max(len(ours), len(theirs)):
+            continue  # the lengths alone decide
+        distance = edit_distance(ours, theirs) / max(len(ours), len(theirs), 1)
+        if distance < threshold:
+            best = max(best, 1 - distance)
+    return best
+
+
+def edit_distance(a: str, b: str) -> int:
+    """Levenshtein distance: the fewest insertions, deletions and substitutions of one character."""
+    row = list(range(len(b) + 1))
+    for i, character in enumerate(a, 1):
+        before, row[0] = row[0], i
+        for j, other in enumerate(b, 1):
+            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (character != other))
+    return row[-1]
+
+
+# ---- yes / no --------------------------------------------------------------------------------------------------------
+
+
+def read_yes_no(answer: str) -> str | None:
+    """POPE's own reading (Li et al. 2023, arXiv 2305.10355): "no" where the first sentence has no / not, else "yes".
+
+    None for an empty answer, which their script would count as "yes".
+    """
+    if not answer.strip():
+        return None
+    words = answer.split(".")[0].replace(",", "").split()
+    return "no" if {"no", "not"} & {word.lower() for word in words} else "yes"
+
+
+def f1_columns(said_yes: Sequence[bool], truly_yes: Sequence[bool]) -> NDArray[np.float64]:
+    """What each row adds to F1 with "yes" as the positive class: (true positives, false positives, false negatives)."""
+    said, truth = np.array(said_yes, dtype=bool), np.array(truly_yes, dtype=bool)
+    return np.stack([said & truth, said & ~truth, ~said & truth], axis=-1).astype(np.float64)
+
+
+def f1(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """F1 of sums of `f1_columns`, along the last axis; 0 where there is nothing to find and nothing found."""
+    true, wrong, missed = sums[..., 0], sums[..., 1], sums[..., 2]
+    return 2 * true / np.maximum(2 * true + wrong + missed, 1e-12)
+
+
+def majority(references: Sequence[str]) -> str:
+    """The commonest reference, the earlier of equals."""
+    return Counter(references).most_common(1)[0][0] if references else ""

@@ -1,0 +1,121 @@
+"""Captions of rendered scenes against the scene's own objects: is everything that is mentioned there?
+
+Knows nothing of how scenes are drawn; the words come from the objects of the samples themselves. A mention is a kind of
+object with the sizes and colours directly before it ("a small red car"), for a sign also what it says. A colour before
+a word that is no known kind is a mention too, of something that is nowhere. A caption is right when it mentions at
+least one object and every mention fits an object of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_WORD = re.compile(r"[a-z0-9]+(?:[-'][a-z0-9]+)*")
+_BARRED_BOX = re.compile(r"\[[^\]]*\]|\|")
+_COLORS = ["red", "orange", "yellow", "green", "blue", "purple", "pink", "black", "white", "gray", "grey", "brown"]
+_SIZES = ["small", "medium", "large", "big", "tiny"]
+_COUNTS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7}
+_SAYING = frozenset(["says", "saying", "reads", "reading", "say", "read"])
+_LINKS = frozenset(["that", "which", "with", "the", "word", "text", "number", "and", "a", "an"])
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    kind: str
+    color: str | None
+    size: str | None
+    text: str | None
+
+    def fits(self, thing: Mapping[str, Any]) -> bool:
+        wanted = {"kind": self.kind, "color": self.color, "size": self.size, "text": self.text}
+        return all(value is None or str(thing.get(key) or "").lower() == value for key, value in wanted.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The kinds, colours and sizes that objects have."""
+
+    kinds: frozenset[str]
+    colors: frozenset[str]
+    sizes: frozenset[str]
+
+    @classmethod
+    def of(cls, scenes: Iterable[Sequence[Mapping[str, Any]]]) -> Words:
+        things = [thing for scene in scenes for thing in scene]
+        seen = {
+            key: {str(thing.get(key) or "").lower() for thing in things} - {""} for key in ("kind", "color", "size")
+        }
+        return cls(
+            frozenset(seen["kind"]), frozenset(seen["color"]) | set(_COLORS), frozenset(seen["size"]) | set(_SIZES)
+        )
+
+
+def mentions(caption: str, words: Words) -> list[Mention]:
+    """What a caption says there is, in order."""
+    tokens = _WORD.findall(_BARRED_BOX.sub(" ", caption.lower()))
+    found: list[Mention] = []
+    color = size = None
+    count = 1
+    i = 0
+    while i < len(tokens):
+        token = tokens[i]
+        kind, length = _kind_at(tokens, i, words.kinds)
+        if kind is None and token in words.colors:
+            color = token
+        elif kind is None and token in words.sizes:
+            size = token
+        elif kind is None and token in _COUNTS:
+            count = _COUNTS[token]
+        else:
+            if kind is not None or color is not None:
+                found += [Mention(kind or token, color, size, _said(tokens, i + length))] * count
+            color, size, count = None, None, 1
+        i += length
+    return found
+
+
+def objects_right(caption: str, objects: Sequence[Mapping[str, Any]], words: Words) -> float:
+    """1 where something is mentioned and each mention fits an object of its own, else 0."""
+    said = mentions(caption, words)
+    return float(bool(said) and _assign(said, list(objects)))
+
+
+def _kind_at(tokens: Sequence[str], i: int, kinds: frozenset[str]) -> tuple[str | None, int]:
+    """The kind that begins at a token, of one word or more, singular or plural; and how many tokens it takes."""
+    for length in (3, 2, 1):
+        phrase = " ".join(tokens[i : i + length])
+        for kind in (phrase, phrase.removesuffix("s"), phrase.removesuffix("es")):
+            if kind in kinds:
+                return kind, length
+    return None, 1
+
+
+def _said(tokens: Sequence[str], i: int) -> str | None:
+    """What an object "says" or "reads", from the words behind it."""
+    while i < len(tokens) and tokens[i] in _LINKS - {"and", "a", "an"}:
+        i += 1
+    if i >= len(tokens) or tokens[i] not in _SAYING:
+        return None
+    i += 1
+    while i < len(tokens) and tokens[i] in _LINKS:
+        i += 1
+    return tokens[i] if i < len(tokens) else None
+
+
+def _assign(said: Sequence[Mention], things: Sequence[Mapping[str, Any]]) -> bool:
+    """Can every mention have an object of its own? (Bipartite matching by augmenting paths.)"""
+    taken: dict[int, int] = {}  # object -> mention
+
+    def place(mention: int, tried: set[int]) -> bool:
+        for thing, values in enumerate(things):
+            if thing not in tried and said[mention].fits(values):
+                tried.add(thing)
+                if thing not in taken or place(taken[thing], tried):
+                    taken[thing] = mention
+                    return True
+        return False
+
+    return len(said) <= len(things) and all(place(mention, set()) for mention in range(len(said)))

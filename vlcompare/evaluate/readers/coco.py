@@ -1,0 +1,43 @@
+"""COCO captions: `images` [{id, file_name}] and `annotations` [{image_id, caption}], one sample a picture.
+
+Knows this format only (cocodataset.org, "Data format", section 5). The file is one JSON value, so it is read whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from vlcompare.errors import SampleError
+from vlcompare.evaluate.readers.base import Issue, RowError, Source, each, json_file, picture
+from vlcompare.types import Sample
+
+
+def read(source: Source) -> Iterator[Sample | Issue]:
+    """One captioning sample a picture, its captions as references."""
+    data = json_file(source.path)
+    if not isinstance(data, dict) or not isinstance(data.get("images"), list):
+        raise SampleError(f"{source.path} is no COCO captions file: it has no list `images`.")
+    captions: dict[Any, list[str]] = {}
+    problems: list[tuple[str, Any]] = []
+    for number, row in enumerate(data.get("annotations") or [], 1):
+        if isinstance(row, dict) and isinstance(row.get("caption"), str) and "image_id" in row:
+            captions.setdefault(row["image_id"], []).append(row["caption"])
+        else:
+            problems.append((f"annotation {number}", RowError("no `image_id` and `caption`")))
+    yield from each(source, iter(problems), _picture)
+    rows = ((f"image {number}", (row, captions)) for number, row in enumerate(data["images"], 1))
+    yield from each(source, rows, _picture)
+
+
+def _picture(source: Source, place: str, value: tuple[dict[str, Any], dict[Any, list[str]]]) -> Sample:
+    row, captions = value
+    path, key = picture(source, row["file_name"])
+    return Sample(
+        id=str(row["id"]),
+        image=path,
+        task="captioning",
+        references=tuple(captions.get(row["id"], ())),
+        source=source.source or "coco",
+        image_key=key,
+    )

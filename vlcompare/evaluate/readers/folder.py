@@ -1,0 +1,29 @@
+"""A folder of pictures with one question for all of them; nothing to score, everything to look at.
+
+Knows file names only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vlcompare.errors import SampleError
+from vlcompare.evaluate.readers.base import PICTURE_SUFFIXES, Issue, Source, picture
+from vlcompare.types import Sample
+
+
+def read(source: Source) -> Iterator[Sample | Issue]:
+    """One sample a picture, in the order of their names; `id` is the path inside the folder."""
+    if not source.path.is_dir():
+        raise SampleError(f"{source.path} is not a folder.")
+    task = source.task or ("vqa" if source.question else "captioning")
+    for path in sorted(source.path.rglob("*")):
+        if path.suffix.lower() not in PICTURE_SUFFIXES or not path.is_file():
+            continue
+        name = path.relative_to(source.path).as_posix()
+        try:
+            found, key = picture(source, name)
+        except ValueError as error:
+            yield Issue(name, str(error))
+            continue
+        yield Sample(id=name, image=found, task=task, text=source.question or "", image_key=key)

@@ -1,0 +1,142 @@
+"""VLMEvalKit's TSV: index, image (base64), question, answer, A, B, C, D, hint, category, split.
+
+Knows this format only (VLMEvalKit, "Develop new Benchmark": the data fields). Rows are read one at a time; a picture is
+read again from its place in the file when it is wanted. An `image` that is a number names the row whose picture it
+shares. Lists of answers stand in Python's notation there: they are read as literals, never evaluated.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import io
+import string
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlcompare.errors import SampleError
+from vlcompare.evaluate.readers.base import MAX_ROW_CHARACTERS, Issue, RowError, Source, decode_picture, each, hashed
+from vlcompare.evaluate.readers.choices import letter_of
+from vlcompare.types import Sample
+
+MAX_LITERAL = 20_000  # characters of a list of answers
+_SHARED = 64  # an `image` shorter than this names another row
+
+
+@dataclass(frozen=True, slots=True)
+class TsvPicture:
+    """The picture of one row, by the row's place in the file."""
+
+    path: Path
+    offset: int
+    length: int
+    column: int
+
+    def __call__(self) -> bytes:
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            fields = _fields(file.read(self.length).decode("utf-8"))
+        return decode_picture(fields[self.column])
+
+
+def read(source: Source) -> Iterator[Sample | Issue]:
+    """Samples of a TSV: multiple choice where it has columns A, B, ..; else of the declared task."""
+    return each(source, _rows(source), _sample)
+
+
+def _rows(source: Source) -> Iterator[tuple[str, Any]]:
+    header: list[str] = []
+    pictures: dict[str, tuple[TsvPicture, str]] = {}
+    for number, offset, length, text in _records(source.path):
+        try:
+            fields = _fields(text)
+        except (csv.Error, ValueError) as error:
+            yield f"line {number}", RowError(f"not a TSV row ({error})")
+            continue
+        if not header:
+            header = fields
+            if "index" not in header or "image" not in header:
+                raise SampleError(f"{source.path} is no VLMEvalKit TSV: it has no columns index and image.")
+            continue
+        if len(fields) != len(header):
+            yield f"line {number}", RowError(f"{len(fields)} fields, not {len(header)}")
+            continue
+        row = dict(zip(header, fields, strict=True))
+        if len(row["image"]) > _SHARED:
+            found = TsvPicture(source.path, offset, length, header.index("image")), hashed(row["image"])
+            pictures[row["index"]] = found
+        yield f"line {number}", (row, pictures)
+
+
+def _records(path: Path) -> Iterator[tuple[int, int, int, str]]:
+    """(first line, byte offset, byte length, text) of each record; a quoted field may hold line breaks."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise SampleError(f"{path} cannot be read: {error.strerror or error}.") from error
+    with file:
+        start = length = first = 0
+        parts: list[bytes] = []
+        for number, line in enumerate(file, 1):
+            if not parts:
+                start, first, length = start + length, number, 0
+            parts.append(line)
+            length += len(line)
+            if b"".join(parts).count(b'"') % 2 and length < MAX_ROW_CHARACTERS:
+                continue
+            text = b"".join(parts).decode("utf-8-sig" if start == 0 else "utf-8", errors="replace")
+            parts = []
+            if text.strip():
+                yield first, start, length, text.rstrip("\r\n")
+        if parts:
+            raise SampleError(f"{path} ends inside a quoted field that began in line {first}.")
+
+
+def _fields(text: str) -> list[str]:
+    csv.field_size_limit(MAX_ROW_CHARACTERS)
+    return next(csv.reader(io.StringIO(text.rstrip("\r\n"), newline=""), delimiter="\t", strict=True))
+
+
+def _sample(source: Source, place: str, value: tuple[dict[str, str], dict[str, tuple[TsvPicture, str]]]) -> Sample:
+    row, pictures = value
+    picture, key = pictures.get(row["index"] if len(row["image"]) > _SHARED else row["image"].strip(), (None, ""))
+    if picture is None and source.need_pictures:
+        raise RowError(f"there is no picture here, and none in an earlier row {row['image'][:20]!r}")
+    choices = tuple(row[letter] for letter in string.ascii_uppercase if row.get(letter, "").strip())
+    task = source.task or ("multiple_choice" if choices else None)
+    if task is None:
+        raise SampleError(f"{source.path.name} has no choices A, B, ..: say what its rows are with --task.")
+    answer = row.get("answer", "")
+    if task == "multiple_choice":
+        references: tuple[str, ...] = (letter_of(answer, len(choices)),) if answer else ()
+    else:
+        references = literal_texts(answer)
+    hint = row.get("hint", "").strip()
+    question = row.get("question", "")
+    return Sample(
+        id=row["index"],
+        image=picture,
+        task=task,
+        text=f"{hint}\n{question}" if hint else question,
+        choices=choices or None if task == "multiple_choice" else None,
+        references=references,
+        split=row.get("split") or source.split,
+        tags={name: row[name] for name in ("category", "l2-category") if row.get(name)},
+        image_key=key,
+    )
+
+
+def literal_texts(value: str) -> tuple[str, ...]:
+    """The texts of `['a', 'b']`, or the value itself where it is no list in Python's notation."""
+    text = value.strip()
+    if not (text.startswith("[") and text.endswith("]")):
+        return (text,) if text else ()
+    if len(text) > MAX_LITERAL:
+        raise RowError(f"the list of answers is longer than {MAX_LITERAL} characters")
+    try:
+        items = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return (text,)
+    return tuple(str(item) for item in items if isinstance(item, (str, int, float)))

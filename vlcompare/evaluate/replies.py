@@ -1,0 +1,82 @@
+"""One side's answer to one sample, as scoring sees it: read once, the same way for our own answers and for others'.
+
+Knows prediction rows (dictionaries from a file) and samples; knows no metric. The text is read by `vlcompare.tasks`,
+never twice in two ways. Boxes that a row brings along are taken as they are; only a row without any is read for boxes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vlcompare.tasks.reading import read_answer
+from vlcompare.types import Box, Request, Sample
+
+MAX_SCORED_TEXT = 20_000  # characters of an answer that are read; no task's answer is near it
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a side said to a sample. `status`: "ok", "missing" (no row), or "error" (the side failed)."""
+
+    text: str = ""
+    boxes: tuple[Box, ...] = ()
+    phrases: tuple[str, ...] = ()
+    readable: bool = False  # the structure that the task asks for (box, letter, true / false) was there
+    status: str = "ok"
+
+    @property
+    def box(self) -> Box | None:
+        return self.boxes[0] if self.boxes else None
+
+
+MISSING = Reply(status="missing")
+
+
+def read_reply(sample: Sample, row: Mapping[str, Any] | None) -> Reply:
+    """Read one prediction row for its sample; total: whatever the row holds gives a reply."""
+    if row is None:
+        return MISSING
+    if row.get("error"):
+        return Reply(status="error")
+    text = row.get("text")
+    text = "" if text is None else str(text)[:MAX_SCORED_TEXT]
+    reading = read_answer(request_of(sample), text)
+    given = read_boxes(row.get("boxes"))
+    boxes = given or reading.boxes
+    readable = reading.parse == "ok" or (bool(given) and sample.task in ("grounding", "grounded_captioning"))
+    phrases = reading.phrases
+    if given and isinstance(row.get("phrases"), list) and len(row["phrases"]) == len(given):
+        phrases = tuple(str(phrase) for phrase in row["phrases"])
+    return Reply(reading.text, boxes, phrases, readable)
+
+
+def read_boxes(value: Any) -> tuple[Box, ...]:
+    """Boxes from JSON: a list of [x0, y0, x1, y1], or one such box alone; whatever is no box is left out."""
+    if not isinstance(value, (list, tuple)):
+        return ()
+    if len(value) == 4 and all(_is_number(item) for item in value):
+        value = [value]
+    return tuple(
+        Box(*(float(item) for item in box))
+        for box in value
+        if isinstance(box, (list, tuple)) and len(box) == 4 and all(_is_number(item) for item in box)
+    )
+
+
+def request_of(sample: Sample) -> Request:
+    """The question a sample asks, without any side's settings (which the runner adds)."""
+    return Request(
+        task=sample.task,
+        text=sample.text,
+        choices=sample.choices,
+        box=sample.boxes[0] if sample.task == "region_description" and sample.boxes else None,
+        ocr_text=sample.ocr_text,
+        source=sample.source,
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

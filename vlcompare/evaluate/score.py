@@ -1,0 +1,81 @@
+"""Scoring of files: samples and predictions in, a summary out. Knows no models: answers may come from anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vlcompare.errors import SampleError
+from vlcompare.evaluate.predictions import NO_SIDE, Predictions, read_predictions
+from vlcompare.evaluate.published import published_beside
+from vlcompare.evaluate.readers import open_samples
+from vlcompare.evaluate.summary import evaluate, summarise
+
+PROBLEMS_SHOWN = 20
+
+
+def score_files(
+    samples: str | Path, predictions: str | Path, *, side: str | None = None, **declared: Any
+) -> dict[str, Any]:
+    """The summary of a predictions file: {"tasks": ..} where its rows name no side, else {"sides": .., "paired": ..}.
+
+    `declared` goes to `open_samples`. Raises SampleError where a file cannot be read, or where nothing can be scored.
+    """
+    given = read_predictions(predictions)
+    if side is not None:
+        if side not in given.sides:
+            raise SampleError(f"{predictions} has no side {side!r}; it has {_names(given)}.")
+        given.sides = {side: given.sides[side]}
+    stream = open_samples(samples, **{"need_pictures": False, **declared})
+    rows = list(stream)
+    if not rows:
+        raise SampleError(f"There is no sample to score in {samples}: {stream.report()}")
+    if not given.sides:
+        given.sides = {NO_SIDE: {}}
+    results = evaluate(rows, given.sides)
+    checkpoints = {name: _checkpoint(given, name) for name in given.sides}
+    summary = summarise(
+        results,
+        list(given.sides),
+        checkpoints=checkpoints,
+        published=published_beside(results, checkpoints),
+        notes=_notes(stream.report() if stream.skipped else "", given),
+    )
+    known = {sample.id for sample in rows}
+    summary["samples"] = {
+        "read": stream.read,
+        "skipped": stream.skipped,
+        "issues": [str(issue) for issue in stream.issues[:PROBLEMS_SHOWN]],
+    }
+    summary["predictions"] = {
+        "rows": sum(map(len, given.sides.values())),
+        "duplicates": given.duplicates,
+        "unknown_ids": sum(key not in known for answers in given.sides.values() for key in answers),
+        "problems": given.problems[:PROBLEMS_SHOWN],
+    }
+    if summary["predictions"]["unknown_ids"]:
+        summary["warnings"].append(
+            f"{summary['predictions']['unknown_ids']} predictions name an id that no sample has, and are not counted."
+        )
+    if list(given.sides) == [NO_SIDE]:
+        only = summary.pop("sides")[NO_SIDE]
+        summary.pop("paired")
+        summary = {"schema_version": summary.pop("schema_version"), **only, **summary}
+    return summary
+
+
+def _names(given: Predictions) -> str:
+    return ", ".join(name or "rows without a side" for name in given.sides) or "no rows"
+
+
+def _checkpoint(given: Predictions, side: str) -> str | None:
+    """The checkpoint that a side's rows name, where they name one and the same."""
+    found = {row.get("checkpoint") for row in given.sides[side].values()}
+    return found.pop() or None if len(found) == 1 else None
+
+
+def _notes(skipped: str, given: Predictions) -> list[str]:
+    notes = [f"samples: {skipped}"] if skipped else []
+    if given.problems:
+        notes.append(f"predictions: {len(given.problems)} lines could not be used; first: {given.problems[0]}.")
+    return notes

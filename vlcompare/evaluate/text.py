@@ -1,0 +1,49 @@
+"""A summary as a table for a terminal. Knows the summary's shape and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_NOT_METRICS = frozenset(("n", "ci95"))
+
+
+def figures_as_text(summary: Mapping[str, Any]) -> str:
+    """Every figure with its interval, then the differences, the published figures and the warnings."""
+    sides = summary.get("sides") or {"": {"tasks": summary.get("tasks", {})}}
+    lines: list[str] = []
+    for task in dict.fromkeys(task for side in sides.values() for task in side["tasks"]):
+        lines += _task(task, sides, summary.get("paired", {}).get(task, {}), summary["n_images"].get(task))
+    for row in (summary.get("published") or {}).get("rows", ()):
+        lines.append(
+            f"published {row['benchmark']}, {row['checkpoint']}: {row['published']:.2f}; "
+            f"here {row['ours'] * row['times']:.2f} ({row['difference']:+.2f}); {row['note']}"
+        )
+    lines += [f"note: {warning}" for warning in summary.get("warnings", ())]
+    return "\n".join(lines)
+
+
+def _task(task: str, sides: Mapping[str, Any], paired: Mapping[str, Any], pictures: int) -> list[str]:
+    figures = {name: side["tasks"][task] for name, side in sides.items() if task in side["tasks"]}
+    first = next(iter(figures.values()))
+    lines = [f"{task}: {first['n']} rows, {pictures} pictures"]
+    for metric in first:
+        if metric in _NOT_METRICS:
+            continue
+        cells = [f"{name + ' ' if name else ''}{_figure(values, metric)}" for name, values in figures.items()]
+        if metric in paired:
+            low, high = paired[metric]["ci95"]
+            cells.append(
+                f"difference {_number(paired[metric]['difference'], '+')} [{_number(low, '+')}, {_number(high, '+')}]"
+            )
+        lines.append(f"  {metric:<14} " + "   ".join(cells))
+    return lines
+
+
+def _figure(values: Mapping[str, Any], metric: str) -> str:
+    low, high = values["ci95"][metric]
+    return f"{_number(values[metric])} [{_number(low)}, {_number(high)}]"
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    return "-" if value is None else f"{value:{sign}.4f}"
