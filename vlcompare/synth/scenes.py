@@ -22,6 +22,7 @@ from vlcompare.types import Box
 
 Stream = Literal["evaluation", "training"]
 STREAMS: dict[str, int] = {"evaluation": 1, "training": 2}  # spawn keys
+PIXELS = range(64, 4097)  # sizes of a picture; in smaller ones no text could be read
 DOCUMENT_SHARE = 0.25
 MARGIN = 0.02  # least distance of a thing from the picture's edge, and of two things from each other
 SIGN_WORDS = (
@@ -183,9 +184,9 @@ def _write(image: Image.Image, sign: SceneObject, x: int, y: int, width: int, he
 def draw_scene(seed: int, *, stream: Stream = "evaluation", size: int = 224) -> Scene:
     """The scene of a seed: the same seed and size give the same pixels, and the same truth at every size.
 
-    Raises RequestError for a negative seed, an unknown stream, or a size below 64 pixels.
+    Raises RequestError for a negative seed, an unknown stream, or a size that is not in PIXELS.
     """
-    if size < 64:
-        raise RequestError(f"A scene is drawn at 64 pixels or more, not {size}: its text could not be read.")
+    if size not in PIXELS:
+        raise RequestError(f"A scene is drawn at {PIXELS.start} to {PIXELS.stop - 1} pixels, not at {size}.")
     ground, objects, document = lay_out(seed, stream)
     return Scene(render(ground, objects, document, size), objects, document, ground, seed, stream)
