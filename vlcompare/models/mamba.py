@@ -238,7 +238,7 @@ class Mamba(nn.Module):
         state.require(1)
         x_bD = embeddings
         for layer, window_bdk, state_bdn in zip(self.layers, state.windows_nbdk, state.states_nbdn, strict=True):
-            x_bD = layer.step(x_bD, window_bdk, state_bdn)
+            x_bD = layer.step(x_bD, window_bdk, state_bdn)  # type: ignore[operator]
         state.positions += 1
         state.length += 1
         return self.norm_f(x_bD)

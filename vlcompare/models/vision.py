@@ -68,6 +68,7 @@ class VisionEncoder(nn.Module):
         self.prefix_tokens = prefix_tokens  # tokens before the patches: the class token
         self.position_key = position_key  # the parameter that holds learned positions, by its name in `model`
         self._features = features
+        self.eval()
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -156,14 +157,14 @@ def _timm(config: VisionConfig, name: str) -> VisionEncoder:
     patch_size = _timm_patch_size(name)
     require_multiple(config, patch_size)
     with _real_buffers():
-        model = timm.create_model(name, pretrained=False, num_classes=0, img_size=config.image_size).eval()
+        model = timm.create_model(name, pretrained=False, num_classes=0, img_size=config.image_size)
     return VisionEncoder(
         model,
         _timm_patches,
         image_size=config.image_size,
         patch_size=patch_size,
-        width=model.num_features,
-        prefix_tokens=model.num_prefix_tokens,
+        width=int(model.num_features),  # type: ignore[arg-type]
+        prefix_tokens=int(model.num_prefix_tokens),  # type: ignore[arg-type]
         position_key="pos_embed",
     )
 
@@ -174,7 +175,7 @@ def _timm_patch_size(name: str) -> int:
 
     with torch.device("meta"):
         model = timm.create_model(name, pretrained=False, num_classes=0, depth=1)
-    rows, columns = model.patch_embed.patch_size
+    rows, columns = model.patch_embed.patch_size  # type: ignore[union-attr, misc]
     if rows != columns:
         raise CheckpointError(f"The vision encoder {name!r} has patches that are not square.")
     return rows
@@ -204,7 +205,7 @@ def _clip(config: VisionConfig, shape: ClipShape) -> VisionEncoder:
                 patch_size=shape.patch,
                 hidden_act=shape.activation,
             )
-        ).eval()
+        )
 
     def patches(model: nn.Module, pixels: Tensor) -> Tensor:
         return model(pixels, output_hidden_states=True).hidden_states[config.select_layer][:, 1:]
@@ -227,7 +228,7 @@ def _scene(config: VisionConfig) -> VisionEncoder:
     shape = SceneEncoderConfig.from_dict(config.scene)
     require_multiple(config, shape.patch_size)
     with _real_buffers():
-        model = SceneEncoder(shape).eval()
+        model = SceneEncoder(shape)
     # it resamples its own positions in forward, so the loader has nothing to resample
     return VisionEncoder(
         model,
