@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vlcompare.synth.documents import DOCUMENTS, Document
+from vlcompare.synth.documents import DOCUMENTS, Document, Line
 from vlcompare.synth.drafts import Draft, Facts, with_choices
 from vlcompare.synth.phrases import ALL_KEYS, NUMBER_WORDS, ORDINALS, document_caption, in_bars
 from vlcompare.synth.scenes import Dice
@@ -55,7 +55,7 @@ def _extreme_value(document: Document, dice: Dice) -> Draft:
     return Draft("extreme", (str(line.value),), f"What is the {word} value?", target=line.box)
 
 
-def _extreme(document: Document, dice: Dice):  # type: ignore[no-untyped-def]
+def _extreme(document: Document, dice: Dice) -> tuple[str, Line]:
     lines = sorted(document.lines, key=lambda line: line.value)
     return ("largest", lines[-1]) if dice.share() < 0.5 else ("smallest", lines[0])
 

@@ -269,9 +269,7 @@ def _sign_choices(facts: Facts, answer: str) -> tuple[str, ...]:
 
 
 # a question's type, its maker, and what the wrong choices are taken from
-_CHOICE_QUESTIONS: tuple[
-    tuple[Callable[[Facts, Dice], Draft | None], Callable[[Facts, str], tuple[str, ...]]], ...
-] = (
+_CHOICE_QUESTIONS: tuple[tuple[Callable[[Facts, Dice], Draft | None], Callable[[Facts, str], tuple[str, ...]]], ...] = (
     (_color, lambda facts, answer: tuple(COLORS)),
     (_kind, lambda facts, answer: (*KINDS, SIGN)),
     (_count, _number_choices),

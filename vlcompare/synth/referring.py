@@ -149,9 +149,7 @@ def closest(things: Things) -> list[Reference]:
             gaps = [_gap(boxes[index], things[anchor].box) for _, index in far]
             if far[1][0] >= CLOSER * far[0][0] and gaps[0] == min(gaps):
                 text = f"the {phrase(wanted)} closest to {anchor_text}"
-                found.append(
-                    Reference(text, far[0][1], "closest", says(wanted), len(others) - 1, "closest to", anchor)
-                )
+                found.append(Reference(text, far[0][1], "closest", says(wanted), len(others) - 1, "closest to", anchor))
     return found
 
 

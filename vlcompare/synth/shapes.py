@@ -176,6 +176,7 @@ def _umbrella(pen: Pen) -> None:
 
 def _butterfly(pen: Pen) -> None:
     for side in (-1, 1):
+
         def wing(fill: RGB, x: float, y: float, rx: float, ry: float, side: int = side) -> None:
             pen.ellipse(fill, 50 + side * x - rx, y - ry, 50 + side * x + rx, y + ry)
 
