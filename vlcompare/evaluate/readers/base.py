@@ -108,6 +108,14 @@ def json_file(path: Path) -> Any:
         raise SampleError(f"{path} is not a JSON file ({error}).") from error
 
 
+def json_object(path: Path) -> dict[str, Any]:
+    """A whole JSON file that holds an object. Raises SampleError where it does not."""
+    value = json_file(path)
+    if not isinstance(value, dict):
+        raise SampleError(f"{path} holds no JSON object; is the format the right one?")
+    return value
+
+
 def open_text(path: Path) -> Any:
     try:
         return path.open(encoding="utf-8-sig", errors="strict", newline=None)

@@ -19,8 +19,8 @@ from vlcompare.evaluate.readers.base import (
     Source,
     checked_box,
     each,
-    json_file,
     json_lines,
+    json_object,
     picture,
     picture_size,
     text_of,
@@ -44,7 +44,7 @@ def _ai2d(source: Source) -> Iterator[Sample | Issue]:
     folder = source.path / "questions" if (source.path / "questions").is_dir() else source.path
     for path in sorted(folder.glob("*.json")):
         try:
-            data = json_file(path)
+            data = json_object(path)
             questions = list(data["questions"].items())
         except (SampleError, KeyError, TypeError, AttributeError) as error:
             yield Issue(path.name, f"no AI2D question file ({error})")
@@ -101,8 +101,8 @@ def letter_of(answer: Any, count: int) -> str:
 
 
 def _visual7w(source: Source) -> Iterator[Sample | Issue]:
-    data = json_file(source.path)
-    if not isinstance(data, dict) or not isinstance(data.get("images"), list):
+    data = json_object(source.path)
+    if not isinstance(data.get("images"), list):
         raise SampleError(f"{source.path} is no Visual7W file: it has no list `images`.")
     boxes = {row["box_id"]: row for row in data.get("boxes") or ()}
     for number, image in enumerate(data["images"], 1):

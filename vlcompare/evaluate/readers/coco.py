@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from vlcompare.errors import SampleError
-from vlcompare.evaluate.readers.base import Issue, RowError, Source, each, json_file, picture
+from vlcompare.evaluate.readers.base import Issue, RowError, Source, each, json_object, picture
 from vlcompare.types import Sample
 
 
 def read(source: Source) -> Iterator[Sample | Issue]:
     """One captioning sample a picture, its captions as references."""
-    data = json_file(source.path)
-    if not isinstance(data, dict) or not isinstance(data.get("images"), list):
+    data = json_object(source.path)
+    if not isinstance(data.get("images"), list):
         raise SampleError(f"{source.path} is no COCO captions file: it has no list `images`.")
     captions: dict[Any, list[str]] = {}
     problems: list[tuple[str, Any]] = []

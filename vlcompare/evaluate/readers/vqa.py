@@ -14,8 +14,8 @@ from vlcompare.evaluate.readers.base import (
     RowError,
     Source,
     each,
-    json_file,
     json_lines,
+    json_object,
     picture,
     text_of,
     texts_of,
@@ -30,13 +30,11 @@ def read(source: Source) -> Iterator[Sample | Issue]:
 
 def _vqav2(source: Source) -> Iterator[Sample | Issue]:
     """visualqa.org, "Input questions format" and "Annotation format"."""
-    if source.annotations is None and source.need_pictures is False:
-        raise SampleError("VQAv2's questions hold no answers: give its annotations file with --annotations.")
-    questions = json_file(source.path)
+    questions = json_object(source.path)
     subtype = str(questions.get("data_subtype") or source.split or "")
     answers: dict[Any, dict[str, Any]] = {}
     if source.annotations is not None:
-        answers = {row["question_id"]: row for row in json_file(source.annotations).get("annotations", ())}
+        answers = {row["question_id"]: row for row in json_object(source.annotations).get("annotations", ())}
 
     def sample(source: Source, place: str, row: dict[str, Any]) -> Sample:
         truth = answers.get(row["question_id"], {})
@@ -60,7 +58,7 @@ def _vqav2(source: Source) -> Iterator[Sample | Issue]:
 
 def _gqa(source: Source) -> Iterator[Sample | Issue]:
     """The GQA download page: question id -> {question, answer, imageId, types}."""
-    data = json_file(source.path)
+    data = json_object(source.path)
     rows = ((f"question {key}", (key, row)) for key, row in data.items())
 
     def sample(source: Source, place: str, value: tuple[str, dict[str, Any]]) -> Sample:
@@ -83,7 +81,7 @@ def _gqa(source: Source) -> Iterator[Sample | Issue]:
 
 def _docvqa(source: Source) -> Iterator[Sample | Issue]:
     """The Robust Reading Competition's file: `data` [{questionId, question, image, answers}]."""
-    data = json_file(source.path)
+    data = json_object(source.path)
 
     def sample(source: Source, place: str, row: dict[str, Any]) -> Sample:
         path, key = picture(source, row["image"])
