@@ -1,8 +1,9 @@
 """Captions of rendered scenes against the scene's own objects: is everything that is mentioned there?
 
 Knows nothing of how scenes are drawn; the words come from the objects of the samples themselves. A mention is a kind of
-object with the sizes and colours directly before it ("a small red car"), for a sign also what it says. A colour before
-a word that is no known kind is a mention too, of something that is nowhere. A caption is right when it mentions at
+object with the sizes and colours directly before it ("a small red car"), for a sign also what it says; in a document,
+the key of a line ("a form with gate and room"). A colour before a word that is no known kind is a mention too, of
+something that is nowhere. A caption is right when it mentions at
 least one object and every mention fits an object of its own.
 """
 
@@ -13,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+LINE = "line"  # the kind of a document's lines, whose text is "key value"
 _WORD = re.compile(r"[a-z0-9]+(?:[-'][a-z0-9]+)*")
 _BARRED_BOX = re.compile(r"\[[^\]]*\]|\|")
 _COLORS = ["red", "orange", "yellow", "green", "blue", "purple", "pink", "black", "white", "gray", "grey", "brown"]
@@ -30,8 +32,11 @@ class Mention:
     text: str | None
 
     def fits(self, thing: Mapping[str, Any]) -> bool:
-        wanted = {"kind": self.kind, "color": self.color, "size": self.size, "text": self.text}
-        return all(value is None or str(thing.get(key) or "").lower() == value for key, value in wanted.items())
+        wanted = {"kind": self.kind, "color": self.color, "size": self.size}
+        text = str(thing.get("text") or "").lower()
+        return all(value is None or str(thing.get(key) or "").lower() == value for key, value in wanted.items()) and (
+            self.text is None or self.text == text or (self.kind == LINE and self.text == _key(thing))
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,7 @@ class Words:
     kinds: frozenset[str]
     colors: frozenset[str]
     sizes: frozenset[str]
+    line_keys: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, scenes: Iterable[Sequence[Mapping[str, Any]]]) -> Words:
@@ -49,8 +55,16 @@ class Words:
             key: {str(thing.get(key) or "").lower() for thing in things} - {""} for key in ("kind", "color", "size")
         }
         return cls(
-            frozenset(seen["kind"]), frozenset(seen["color"]) | set(_COLORS), frozenset(seen["size"]) | set(_SIZES)
+            frozenset(seen["kind"]),
+            frozenset(seen["color"]) | set(_COLORS),
+            frozenset(seen["size"]) | set(_SIZES),
+            frozenset(_key(thing) for thing in things if thing.get("kind") == LINE) - {""},
         )
+
+
+def _key(thing: Mapping[str, Any]) -> str:
+    """The first word of a thing's text: "gate" of the line "gate 2"."""
+    return next(iter(str(thing.get("text") or "").lower().split()), "")
 
 
 def mentions(caption: str, words: Words) -> list[Mention]:
@@ -70,8 +84,12 @@ def mentions(caption: str, words: Words) -> list[Mention]:
         elif kind is None and token in _COUNTS:
             count = _COUNTS[token]
         else:
-            if kind is not None or color is not None:
-                found += [Mention(kind or token, color, size, _said(tokens, i + length))] * count
+            text, end = _said(tokens, i + length)
+            if kind is None and color is None and token in words.line_keys:
+                found.append(Mention(LINE, None, None, token))
+            elif kind is not None or color is not None:
+                found += [Mention(kind or token, color, size, text)] * count
+                length = end - i if text else length
             color, size, count = None, None, 1
         i += length
     return found
@@ -87,22 +105,23 @@ def _kind_at(tokens: Sequence[str], i: int, kinds: frozenset[str]) -> tuple[str 
     """The kind that begins at a token, of one word or more, singular or plural; and how many tokens it takes."""
     for length in (3, 2, 1):
         phrase = " ".join(tokens[i : i + length])
-        for kind in (phrase, phrase.removesuffix("s"), phrase.removesuffix("es")):
+        for kind in (phrase, phrase.removesuffix("s"), phrase.removesuffix("es"), re.sub("ies$", "y", phrase)):
             if kind in kinds:
                 return kind, length
     return None, 1
 
 
-def _said(tokens: Sequence[str], i: int) -> str | None:
-    """What an object "says" or "reads", from the words behind it."""
+def _said(tokens: Sequence[str], start: int) -> tuple[str | None, int]:
+    """What an object "says" or "reads", from the words behind it, and where that ends."""
+    i = start
     while i < len(tokens) and tokens[i] in _LINKS - {"and", "a", "an"}:
         i += 1
     if i >= len(tokens) or tokens[i] not in _SAYING:
-        return None
+        return None, start
     i += 1
     while i < len(tokens) and tokens[i] in _LINKS:
         i += 1
-    return tokens[i] if i < len(tokens) else None
+    return (tokens[i], i + 1) if i < len(tokens) else (None, start)
 
 
 def _assign(said: Sequence[Mention], things: Sequence[Mapping[str, Any]]) -> bool:
