@@ -10,8 +10,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlcompare.draw import MAX_LABEL, STYLES, Mark, _Area, _places, annotate, clean_label, line_width, thumbnail
-from vlcompare.types import Box
+from vlcompare.draw import (
+    MAX_LABEL,
+    STYLES,
+    Mark,
+    _Area,
+    _places,
+    annotate,
+    answer_marks,
+    clean_label,
+    line_width,
+    request_marks,
+    thumbnail,
+)
+from vlcompare.types import Answer, Box, Request
 
 GREY = (90, 90, 90)
 
@@ -125,6 +137,16 @@ def test_an_inverted_box_is_seen_for_what_it_is() -> None:
 def test_lines_grow_with_the_picture() -> None:
     widths = [line_width((side, side)) for side in (1, 112, 224, 640, 1600, 4000)]
     assert widths == sorted(widths) and widths[0] == 1 and widths[-1] == 25
+
+
+def test_marks_of_a_request_and_of_an_answer() -> None:
+    one, two = Box(0, 0, 0.5, 0.5), Box(0.5, 0.5, 1, 1)
+    assert request_marks(Request("region_description", box=one)) == [Mark(one, "region")]
+    assert request_marks(Request("pointing", choices=(one, two))) == [Mark(one, "A"), Mark(two, "B")]
+    assert request_marks(Request("multiple_choice", choices=("a", "b"))) == []
+    answer = Answer(boxes=(one, two), phrases=("a dog", ""))
+    assert answer_marks(answer, "right", "B") == [Mark(one, "B: a dog", "right"), Mark(two, "B", "right")]
+    assert answer_marks(Answer(boxes=(one,)), "left") == [Mark(one, "", "left")]
 
 
 def test_a_legend_stands_below_the_picture() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import math
+import string
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import Literal, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-from vlcompare.types import Box
+from vlcompare.types import Answer, Box, Request
 
 Side = Literal["left", "right", "truth", "neutral"]
 
@@ -81,6 +82,22 @@ def annotate(image: Image.Image, marks: Sequence[Mark], legend: Sequence[tuple[S
         if placed is not None:
             taken.append(placed)
     return _with_legend(canvas, legend) if legend else canvas
+
+
+def request_marks(request: Request) -> list[Mark]:
+    """The boxes that a question itself holds: its region, or the choices with their letters."""
+    marks = [Mark(request.box, "region")] if request.box else []
+    choices = request.choices or () if request.task == "pointing" else ()
+    return marks + [Mark(Box(*box), string.ascii_uppercase[index % 26]) for index, box in enumerate(choices)]
+
+
+def answer_marks(answer: Answer, side: Side, name: str = "") -> list[Mark]:
+    """The boxes of an answer; each is labelled with its phrase where there is one, and with `name` before it."""
+    phrases = answer.phrases or ("",) * len(answer.boxes)
+    return [
+        Mark(box, ": ".join(part for part in (name, phrase) if part), side)
+        for box, phrase in zip(answer.boxes, phrases, strict=False)
+    ]
 
 
 def thumbnail(image: Image.Image, side: int) -> Image.Image:

@@ -1,0 +1,81 @@
+"""`ask`: one model, one picture, one question; the answer as it comes, then what it took. Compares nothing."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from vlcompare.cli import options
+
+if TYPE_CHECKING:
+    from vlcompare.types import Answer, Request
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The command's options."""
+    parser = subparsers.add_parser(
+        "ask",
+        help="ask one model about a picture",
+        description="Ask one model about a picture. The answer is printed as it comes, then what it took.",
+        epilog=options.task_list(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    options.add_request(parser)
+    options.add_decoding(parser)
+    options.add_model(parser)
+    options.add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask. Everything that can be refused is refused before the model is loaded."""
+    request = options.request_from(args)
+    options.check_outputs(args)
+
+    from vlcompare.cli.report import save_picture, table, write_json
+    from vlcompare.runtime.image import open_image
+
+    image = open_image(args.image)
+
+    from vlcompare.runtime.hub import terminal_progress
+    from vlcompare.runtime.load import load
+
+    model = load(
+        args.checkpoint,
+        device=args.device,
+        dtype=args.dtype,
+        quantization=args.quantization,
+        image_size=args.image_size,
+        revision=args.revision,
+        tokenizer=args.tokenizer,
+        progress=terminal_progress(),
+    )
+    for notice in model.notices:
+        print(f"note: {notice}", file=sys.stderr)
+    answer = _print_stream(model, args.image, request, quiet=args.json == "-")
+    if args.json:
+        write_json(args.json, answer.to_json())
+    if args.json != "-":
+        print(f"\n{table({'': answer})}")
+    if args.save:
+        save_picture(args.save, image, request, [("left", "", answer)])
+    if answer.error:
+        print(f"vlcompare: {answer.error}", file=sys.stderr)
+    return 1 if answer.error else 0
+
+
+def _print_stream(model: Any, image: str, request: Request, *, quiet: bool) -> Answer:
+    """Print the text token by token. The picture is opened again by the engine, so that its time is counted."""
+    from vlcompare.cli.report import plain
+    from vlcompare.runtime.engine import stream_request
+    from vlcompare.types import Answer, Step
+
+    answer = Answer()
+    for item in stream_request(model, image, request):
+        if isinstance(item, Step) and not quiet:
+            print(plain(item.text), end="", flush=True)
+        elif isinstance(item, Answer):
+            answer = item
+    if not quiet:
+        print()
+    return answer

@@ -1,0 +1,114 @@
+"""Options that several commands share, and what they stand for. Opens no model; imports stay light.
+
+A command adds the groups that it needs, and reads them back with `request_from` and the paths' checks, so that a
+mistake is told before a model is loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from vlcompare.errors import RequestError
+from vlcompare.tasks.forms import SOURCES
+from vlcompare.tasks.prompts import PROMPT_ORDERS, SPECS, read_box, require_known_source, validate
+from vlcompare.types import Request
+
+DEFAULT_CHECKPOINT = "tiny-mamba-vl"
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def task_list() -> str:
+    """The tasks with their hints, for the end of a command's help."""
+    return "tasks:\n" + "\n".join(f"  {spec.name:<20} {spec.hint}" for spec in SPECS.values())
+
+
+def add_request(parser: argparse.ArgumentParser) -> None:
+    """What is asked: IMAGE and the question, the same for every side."""
+    parser.add_argument("image", metavar="IMAGE", help="path of a JPEG, PNG or WebP picture")
+    group = parser.add_argument_group("the question")
+    group.add_argument("--task", choices=SPECS, metavar="TASK", help="see below (default: vqa with --text, captioning)")
+    group.add_argument("--text", default="", help="the question, description, statement or message")
+    group.add_argument("--choices", nargs="+", metavar="C", help="possible answers; for pointing, boxes x0,y0,x1,y1")
+    group.add_argument("--box", metavar="x0,y0,x1,y1", help="a region, in shares of width and height from 0 to 1")
+    group.add_argument("--ocr-text", metavar="TEXT", help="text read from the picture, put into the prompt")
+    group.add_argument(
+        "--source", metavar="NAME", help=f"the prompt form of one benchmark: {', '.join(SOURCES)} (default: the task's)"
+    )
+
+
+def add_decoding(parser: argparse.ArgumentParser) -> None:
+    """How the answer is drawn from the model."""
+    group = parser.add_argument_group("the answer")
+    group.add_argument("--prompt-order", choices=PROMPT_ORDERS, default="image_first", help="default: image_first")
+    group.add_argument("--max-new-tokens", type=int, metavar="N", help="at most so many tokens (default: the task's)")
+    group.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 takes the likeliest (default)")
+    group.add_argument("--top-p", type=float, default=1.0, metavar="P", help="sample from this share of probability")
+    group.add_argument("--top-k", type=int, default=0, metavar="K", help="sample from the K likeliest (0: from all)")
+    group.add_argument("--seed", type=int, default=0, metavar="S", help="of the sampling (default: 0)")
+
+
+def add_model(parser: argparse.ArgumentParser, *, checkpoint: bool = True) -> None:
+    """Which model, and how it is loaded. A command with several sides names its checkpoints itself."""
+    group = parser.add_argument_group("the model")
+    if checkpoint:
+        group.add_argument(
+            "--checkpoint",
+            default=DEFAULT_CHECKPOINT,
+            metavar="C",
+            help="a name in checkpoints/, a folder, or a Hub id (default: %(default)s)",
+        )
+        group.add_argument("--revision", metavar="R", help="of a Hub id: a commit, branch or tag")
+    group.add_argument("--quantization", choices=("none", "int8", "nf4"), default="none", help="default: none")
+    group.add_argument("--image-size", type=int, metavar="PX", help="resample to this size (default: as trained)")
+    group.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="default: bfloat16 on CUDA, else float32",
+    )
+    group.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:1 (default: auto)")
+    group.add_argument("--tokenizer", metavar="F", help="path of a tokenizer.json (default: the checkpoint's)")
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Where the result goes beside the terminal."""
+    group = parser.add_argument_group("output")
+    group.add_argument("--json", metavar="F", help="write the whole answer as JSON; - writes it to standard output")
+    group.add_argument("--save", metavar="F.png", help="write the picture with the boxes and the answer")
+
+
+def request_from(args: argparse.Namespace) -> Request:
+    """The request that the options make, checked.
+
+    Raises RequestError; also for a source that is no prompt form, which here is a typing mistake.
+    """
+    require_known_source(args.source)
+    request = Request(
+        task=args.task or ("vqa" if args.text else "captioning"),
+        text=args.text,
+        choices=None if args.choices is None else tuple(args.choices),
+        box=None if args.box is None else read_box(args.box),
+        ocr_text=args.ocr_text,
+        source=args.source,
+        prompt_order=args.prompt_order,
+        max_new_tokens=args.max_new_tokens,
+        temperature=args.temperature,
+        top_p=args.top_p,
+        top_k=args.top_k,
+        seed=args.seed,
+    )
+    return validate(request)
+
+
+def check_outputs(args: argparse.Namespace) -> None:
+    """Refuse output paths that cannot be written, before any work is done for them."""
+    for name in ("json", "save"):
+        value = getattr(args, name)
+        if value is None or (name == "json" and value == "-"):
+            continue
+        path = Path(value)
+        if path.is_dir() or not path.parent.is_dir():
+            raise RequestError(f"--{name} {value} cannot be written: name a file in a folder that exists.")
+        if name == "save" and path.suffix.lower() not in PICTURE_SUFFIXES:
+            raise RequestError(f"--save {value} must end in one of {', '.join(PICTURE_SUFFIXES)}.")

@@ -1,0 +1,118 @@
+"""Answers for the terminal and for files: a table of what was measured, JSON, and the annotated picture.
+
+Knows answers, not models. Text that a model wrote is cleared of control characters before it reaches a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlcompare.errors import RequestError
+from vlcompare.tasks.boxes import format_box
+from vlcompare.types import Answer, Request
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from vlcompare.draw import Side
+
+_CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+
+def plain(text: str) -> str:
+    """Text without control characters, so that no answer can steer the terminal."""
+    return text.translate(_CONTROLS)
+
+
+def table(answers: Mapping[str, Answer]) -> str:
+    """What each side read, ran on and took, one column a side; a single side needs no heading."""
+    columns = [_column(answer) for answer in answers.values()]
+    rows = [[label, *(column[label] for column in columns)] for label in columns[0]]
+    if len(answers) > 1:
+        rows.insert(0, ["", *answers])
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def write_json(target: str, value: Any) -> None:
+    """Write JSON to a file, or to standard output for "-"."""
+    text = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+    if target == "-":
+        sys.stdout.write(text)
+        return
+    try:
+        Path(target).write_text(text, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise RequestError(f"{target} cannot be written ({error.strerror}).") from error
+
+
+def save_picture(target: str, image: Image, request: Request, answers: Sequence[tuple[Side, str, Answer]]) -> None:
+    """Write the picture with the question's boxes, every side's boxes, and each side's words below it."""
+    from vlcompare.draw import annotate, answer_marks, request_marks
+
+    marks = request_marks(request)
+    legend = []
+    for side, name, answer in answers:
+        label = name or (request.text if request.task == "grounding" else "")
+        marks += answer_marks(answer, side, label)
+        words = answer.error or answer.text
+        legend.append((side, f"{name}: {words}" if name else words))
+    try:
+        annotate(image, marks, legend).save(target)
+    except OSError as error:
+        raise RequestError(f"{target} cannot be written ({error}).") from error
+
+
+def _column(answer: Answer) -> dict[str, str]:
+    timings, memory = answer.timings, answer.memory
+    gaps = sorted(timings.token_ms)
+    decode = f"{_ms(sum(gaps) / len(gaps))} a token, {timings.tokens_per_s:.1f} tokens/s" if gaps else "-"
+    spread = f"{_ms(_share(gaps, 0.5))} / {_ms(_share(gaps, 0.95))} / {_ms(gaps[-1])}" if gaps else "-"
+    state = f"{_bytes(memory.state_bytes)} (by formula {_bytes(memory.state_bytes_formula)})"
+    settings = [answer.dtype, f"quantization {answer.quantization}", answer.device, f"{answer.image_size} px"]
+    return {
+        "read as": answer.error or _reading(answer),
+        "stopped": f"{answer.stop_reason} after {len(answer.tokens)} tokens",
+        "model": answer.checkpoint + (f" @ {answer.revision[:10]}" if answer.revision else ""),
+        "run in": ", ".join(settings + ["graphed"] * timings.graphed),
+        "picture": _ms(timings.image_ms),
+        "vision": _ms(timings.vision_ms),
+        "prefill": _ms(timings.prefill_ms) + (f" for {len(answer.prompt.ids)} positions" if answer.prompt else ""),
+        "first token": _ms(timings.ttft_ms),
+        "decode": decode,
+        "p50/p95/max": spread,
+        "total": _ms(timings.total_ms),
+        "weights": _bytes(memory.weights_bytes),
+        "state": state,
+        "peak": _bytes(memory.peak_bytes),
+    }
+
+
+def _reading(answer: Answer) -> str:
+    if answer.parse == "unparseable":
+        return "unparseable"
+    boxes = [format_box(box) for box in answer.boxes]
+    named = [f"{phrase} {box}" for phrase, box in zip(answer.phrases, boxes, strict=False)]
+    return plain("; ".join(named or boxes) or " ".join(answer.text.split()))[:100]
+
+
+def _share(ordered: Sequence[float], share: float) -> float:
+    """The value below which `share` of them lie (nearest rank)."""
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def _ms(value: float) -> str:
+    return f"{value:,.1f} ms" if value < 1000 else f"{value / 1000:,.2f} s"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:,.0f} B" if unit == "B" else f"{count:,.1f} {unit}"
+        count /= 1000
+    return f"{count:,.2f} GB"
