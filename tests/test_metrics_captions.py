@@ -103,6 +103,24 @@ def test_objects_right(caption, right):
     assert objects_right(caption, SCENE, Words.of([SCENE])) == right
 
 
+FORM = [{"kind": "form", "color": "red"}, {"kind": "line", "text": "gate 2"}, {"kind": "line", "text": "room 500"}]
+
+
+@pytest.mark.parametrize(
+    ("caption", "right"),
+    [
+        ("a form with gate and room.", 1),
+        ("a form with gate and seat.", 0),
+        ("a form with two lines.", 1),
+        ("a form with three lines.", 0),
+        ("a table with gate and room.", 0),
+    ],
+)
+def test_objects_right_of_documents(caption, right):
+    other = [{"kind": "table"}, {"kind": "line", "text": "seat 7"}]
+    assert objects_right(caption, FORM, Words.of([FORM, other])) == right
+
+
 def test_mentions_take_objects_of_their_own():
     # "a car" fits both, "a red car" only one: the general mention must not take the particular one's object
     words = Words.of([[CAR]])
