@@ -51,7 +51,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return FakeModel()
 
     def stream_request(model: FakeModel, image: str, request: Request):
-        seen.update(image=image, request=request)
+        seen.update(image=image, request=request, limits=[*seen.get("limits", []), request.max_new_tokens])
         yield ANSWER.prompt
         yield Step(0, 5, "[0.10,", -0.1, (), 0.02)
         yield Step(1, 6, "0.60,0.35,0.87].\x1b[2J", -0.2, (), 0.004)
@@ -121,6 +121,14 @@ def test_every_option_reaches_its_place(calls: dict, picture: str) -> None:
 def test_requests(arguments: list[str], request_: Request, calls: dict, picture: str) -> None:
     assert main(["ask", picture, *arguments]) == 0
     assert calls["request"] == request_
+
+
+def test_warming_up_asks_for_a_few_tokens_first(calls: dict, picture: str, capsys) -> None:
+    assert main(["ask", picture]) == 0 and calls.pop("limits") == [None]
+    assert "times of a first run" in capsys.readouterr().out
+    assert main(["ask", picture, "--warm-up"]) == 0 and calls["limits"] == [3, None]
+    out = capsys.readouterr().out
+    assert "times of a first run" not in out and out.count("[0.10,") == 2  # streamed once, and once in the table
 
 
 def test_json_and_picture_are_written(calls: dict, picture: str, tmp_path: Path, capsys) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     options.add_decoding(parser)
     options.add_model(parser)
     options.add_output(parser)
+    parser.add_argument(
+        "--warm-up", action="store_true", help="ask for a few tokens first, so that the times are those of a warm model"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,16 +56,27 @@ def run(args: argparse.Namespace) -> int:
     )
     for notice in model.notices:
         print(f"note: {notice}", file=sys.stderr)
+    if args.warm_up:
+        _warm_up(model, args.image, request)
     answer = _print_stream(model, args.image, request, quiet=args.json == "-")
     if args.json:
         write_json(args.json, answer.to_json())
     if args.json != "-":
         print(f"\n{table({'': answer})}")
+        if not args.warm_up:
+            print("times of a first run, with all that is set up on the way; --warm-up leaves that out")
     if args.save:
         save_picture(args.save, image, request, [("left", "", answer)])
     if answer.error:
         print(f"vlcompare: {answer.error}", file=sys.stderr)
     return 1 if answer.error else 0
+
+
+def _warm_up(model: Any, image: str, request: Request) -> None:
+    from vlcompare.runtime.engine import stream_request
+
+    for _ in stream_request(model, image, dataclasses.replace(request, max_new_tokens=3)):
+        pass
 
 
 def _print_stream(model: Any, image: str, request: Request, *, quiet: bool) -> Answer:
