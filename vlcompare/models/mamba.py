@@ -102,9 +102,12 @@ class Mixer(nn.Module):
         if torch.is_grad_enabled() and self.A_log.requires_grad:
             return self._recurrence(*sources)
         key = tuple((x.data_ptr(), x.device, x.dtype, 0 if x.is_inference() else x._version) for x in sources)
-        if self._kept is None or self._kept[0] != key:
-            self._kept = key, self._recurrence(*sources)
-        return self._kept[1]
+        kept = self._kept
+        if kept is None or kept[0] != key:
+            # ordinary tensors, even when the first call runs in inference mode
+            with torch.inference_mode(False), torch.no_grad():
+                kept = self._kept = key, self._recurrence(*sources)
+        return kept[1]
 
     @staticmethod
     def _recurrence(A_log: Tensor, D: Tensor, dt_bias: Tensor) -> Recurrence:

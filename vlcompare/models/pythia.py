@@ -42,6 +42,7 @@ class PythiaState:
         self.values_nbhsk = torch.zeros(shape, device=device, dtype=dtype)
         self.positions = torch.zeros(batch, device=device, dtype=torch.long)  # of the next token, row by row
         self.slots_s = torch.arange(capacity, device=device)
+        self.rows_b = torch.arange(batch, device=device)
         self.cos_sr, self.sin_sr = rotary_table(config, capacity, device, dtype)
         self.capacity = capacity
         self.length = 0  # positions seen; with left padding the longest row's
@@ -86,30 +87,34 @@ class PythiaState:
 
 
 def rotary_table(config: PythiaConfig, capacity: int, device: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """cos and sin of position x theta, (S, R) each; the R/2 angles stand twice, for both halves of a pair."""
+    """cos and -sin, +sin of position x theta, (S, R) each: the R/2 angles stand twice, for both halves of a pair."""
     # in float32 on the CPU, whatever the model's dtype and device: the angles are then the same everywhere
     pairs = torch.arange(0, config.rotary_size, 2, dtype=torch.float32, device="cpu")
     theta = 1.0 / config.rotary_base ** (pairs / max(1, config.rotary_size))
     angles_sr = torch.outer(torch.arange(capacity, dtype=torch.float32, device="cpu"), theta).repeat(1, 2)
-    return angles_sr.cos().to(device, dtype), angles_sr.sin().to(device, dtype)
+    sign_r = torch.ones(angles_sr.shape[1], device="cpu")
+    sign_r[: len(theta)] = -1
+    return angles_sr.cos().to(device, dtype), (angles_sr.sin() * sign_r).to(device, dtype)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the first R of the last axis' channels by their angles; the others pass. cos, sin broadcast to (..., R)."""
-    size = cos.shape[-1]
-    turned, rest = x[..., :size], x[..., size:]
-    first, second = turned.chunk(2, dim=-1)
-    turned = turned * cos + torch.cat((-second, first), dim=-1) * sin
-    return torch.cat((turned, rest), dim=-1)
+    """Turn the first R of the last axis' channels by their angles; the others pass. cos, sin broadcast to (..., R).
+
+    (a, b) becomes (a cos - b sin, b cos + a sin); `sin` has its sign in front of the first half already.
+    """
+    turned, rest = x.split((cos.shape[-1], x.shape[-1] - cos.shape[-1]), dim=-1)
+    swapped = turned.roll(cos.shape[-1] // 2, -1)
+    return torch.cat((torch.addcmul(turned * cos, swapped, sin), rest), dim=-1)
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
     """Where the L positions of one call stand in the cache; the same for all layers."""
 
+    rows_bl: Tensor
     slots_bl: Tensor  # on the device: a captured graph writes where they say when it is replayed
-    cos_bhlr: Tensor
-    sin_bhlr: Tensor
+    cos_blhr: Tensor
+    sin_blhr: Tensor
     window: int  # cache slots that are attended to
     bias_bhls: Tensor | None  # added to the scores; None where every slot of the window may be seen
     fresh: bool = False  # the cache was empty: plain causal attention among the L positions
@@ -126,18 +131,17 @@ class Attention(nn.Module):
 
     def forward(self, x_bld: Tensor, keys_bhsk: Tensor, values_bhsk: Tensor, span: Span) -> Tensor:
         """softmax(q k^T / sqrt(K)) v, projected to (B, L, D); the new keys and values go into the cache."""
-        qkv_blhk = self.query_key_value(x_bld).unflatten(-1, (self.heads, 3 * self.head_size))
-        q_bhlk, k_bhlk, v_bhlk = qkv_blhk.transpose(1, 2).chunk(3, dim=-1)
-        q_bhlk = rotate(q_bhlk, span.cos_bhlr, span.sin_bhlr)
-        k_bhlk = rotate(k_bhlk, span.cos_bhlr, span.sin_bhlr)
+        qkv_blhk = self.query_key_value(x_bld).unflatten(-1, (self.heads, 3, self.head_size))
+        qk_blhk, v_blhk = qkv_blhk[..., :2, :], qkv_blhk[..., 2, :]
+        q_blhk, k_blhk = rotate(qk_blhk, span.cos_blhr, span.sin_blhr).unbind(-2)
+        q_bhlk, k_bhlk, v_bhlk = q_blhk.transpose(1, 2), k_blhk.transpose(1, 2), v_blhk.transpose(1, 2)
         if span.fresh:
             keys_bhsk[:, :, : span.window].copy_(k_bhlk.detach())
             values_bhsk[:, :, : span.window].copy_(v_bhlk.detach())
             out_bhlk = F.scaled_dot_product_attention(q_bhlk, k_bhlk, v_bhlk, is_causal=True)
         else:
-            slots_bhlk = span.slots_bl[:, None, :, None].expand_as(k_bhlk)
-            keys_bhsk.scatter_(2, slots_bhlk, k_bhlk)
-            values_bhsk.scatter_(2, slots_bhlk, v_bhlk)
+            keys_bhsk.transpose(1, 2).index_put_((span.rows_bl, span.slots_bl), k_blhk)
+            values_bhsk.transpose(1, 2).index_put_((span.rows_bl, span.slots_bl), v_blhk)
             seen_k, seen_v = keys_bhsk[:, :, : span.window], values_bhsk[:, :, : span.window]
             out_bhlk = F.scaled_dot_product_attention(q_bhlk, seen_k, seen_v, attn_mask=span.bias_bhls)
         return self.dense(out_bhlk.transpose(1, 2).flatten(2))
@@ -251,9 +255,11 @@ class Pythia(nn.Module):
 
     def _span(self, state: PythiaState, length: int, window: int | None, dtype: torch.dtype) -> Span:
         slots_bl = state.positions[:, None] + state.slots_s[:length]
-        rotary = state.cos_sr[slots_bl][:, None], state.sin_sr[slots_bl][:, None]
+        rows_bl = state.rows_b[:, None].expand_as(slots_bl)
+        # one turn for queries and keys of all heads, which stand in axes 2 and 3
+        rotary = state.cos_sr[slots_bl][:, :, None, None], state.sin_sr[slots_bl][:, :, None, None]
         if state.length == 0 and window is None:
-            return Span(slots_bl, *rotary, window=length, bias_bhls=None, fresh=True)
+            return Span(rows_bl, slots_bl, *rotary, window=length, bias_bhls=None, fresh=True)
         # one position at the end of rows of one length sees all there is; everything else needs a mask
         exact = window is None and length == 1 and not state.ragged
         window = window or state.length + length
@@ -262,7 +268,7 @@ class Pythia(nn.Module):
             later_bls = state.slots_s[:window] > slots_bl[:, :, None]
             bias_bhls = torch.zeros(later_bls.shape, device=slots_bl.device, dtype=dtype)
             bias_bhls = bias_bhls.masked_fill_(later_bls, -torch.inf)[:, None]
-        return Span(slots_bl, *rotary, window=window, bias_bhls=bias_bhls)
+        return Span(rows_bl, slots_bl, *rotary, window=window, bias_bhls=bias_bhls)
 
 
 def _roll(x_bld: Tensor, shifts_b: Tensor) -> Tensor:
