@@ -44,7 +44,7 @@ def ink(changed: Image.Image, plain: Image.Image) -> tuple[int, int, int, int]:
 
 @pytest.mark.parametrize("size", [112, 128, 224, 333])
 def test_a_box_bounds_the_pixels_of_its_thing_within_one(size: int) -> None:
-    for ground, objects, _ in layouts(60):
+    for ground, objects, _ in layouts(40):
         for thing in objects:
             plain = render(ground, (), None, size)
             found = ink(render(ground, (thing,), None, size, shadows=False), plain)

@@ -226,7 +226,7 @@ _DRAW: dict[str, Callable[[Pen], None]] = {
 }
 KINDS: tuple[str, ...] = tuple(kind for kind in _DRAW if kind != SIGN)
 MIRRORED: tuple[str, ...] = ("house", "car", "boat", "cup", "fish", "umbrella")  # kinds that also face the other way
-_CUT = {"umbrella": 0, "rocket": 0}  # kinds that erase with pure black
+_CUT = ("umbrella", "rocket")  # kinds whose drawing cuts pieces out: what is pure black becomes transparent
 
 
 @cache
