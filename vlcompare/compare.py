@@ -46,6 +46,7 @@ class Side:
     top_k: int | None = None
     seed: int | None = None
     revision: str | None = None
+    tokenizer: str | None = None
 
     def request(self, request: Request) -> Request:
         """The shared request with this side's own settings."""
@@ -254,7 +255,15 @@ class _Comparison:
 
         self._stop_if_cancelled()
         side = self.sides[name]
-        key = ModelKey(side.checkpoint, side.quantization, side.device, side.dtype, side.image_size, side.revision)
+        key = ModelKey(
+            side.checkpoint,
+            side.quantization,
+            side.device,
+            side.dtype,
+            side.image_size,
+            side.revision,
+            side.tokenizer,
+        )
         return loaded.enter_context(self.pool.acquire(key, say))
 
     def _warm(self, name: str, model: Any, put: Put) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from vlcompare import __version__
 from vlcompare.errors import VLCompareError
 
-COMMANDS: tuple[str, ...] = ("ask", "scenes", "score")
+COMMANDS: tuple[str, ...] = ("ask", "compare", "scenes", "score")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns its exit status: 0 done, 1 ran but failed, 2 cannot be done as asked, 130 interrupted."""
+    """Run one command. Its exit status: 0 done, 1 ran but failed, 2 cannot be done as asked, 130 interrupted."""
     args = build_parser().parse_args(argv)
     command = importlib.import_module(f"vlcompare.cli.{args.command}")
     try:

@@ -20,6 +20,22 @@ if TYPE_CHECKING:
 
     from vlcompare.draw import Side
 
+_LABELS = (
+    "read as",
+    "stopped",
+    "model",
+    "run in",
+    "picture",
+    "vision",
+    "prefill",
+    "first token",
+    "decode",
+    "p50/p95/max",
+    "total",
+    "weights",
+    "state",
+    "peak",
+)
 _CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
@@ -75,8 +91,10 @@ def _column(answer: Answer) -> dict[str, str]:
     spread = f"{_ms(_share(gaps, 0.5))} / {_ms(_share(gaps, 0.95))} / {_ms(gaps[-1])}" if gaps else "-"
     state = f"{_bytes(memory.state_bytes)} (by formula {_bytes(memory.state_bytes_formula)})"
     settings = [answer.dtype, f"quantization {answer.quantization}", answer.device, f"{answer.image_size} px"]
+    if answer.error and not answer.tokens:
+        return {**dict.fromkeys(_LABELS, "-"), "read as": "failed, see above", "model": answer.checkpoint}
     return {
-        "read as": answer.error or _reading(answer),
+        "read as": _reading(answer),
         "stopped": f"{answer.stop_reason} after {len(answer.tokens)} tokens",
         "model": answer.checkpoint + (f" @ {answer.revision[:10]}" if answer.revision else ""),
         "run in": ", ".join(settings + ["graphed"] * timings.graphed),

@@ -28,6 +28,7 @@ class ModelKey:
     dtype: str = "auto"
     image_size: int | None = None
     revision: str | None = None
+    tokenizer: str | None = None
 
 
 @dataclass
@@ -163,6 +164,7 @@ def _load(key: ModelKey, say: Say) -> Any:
         dtype=key.dtype,
         image_size=key.image_size,
         revision=key.revision,
+        tokenizer=key.tokenizer,
         progress=progress,
     )
 
@@ -170,7 +172,7 @@ def _load(key: ModelKey, say: Say) -> Any:
 def _estimate(key: ModelKey) -> int:
     from vlcompare.runtime.load import estimate_bytes
 
-    return estimate_bytes(key.checkpoint, quantization=key.quantization, dtype=key.dtype, device=key.device)
+    return estimate_bytes(key.checkpoint, key.quantization, key.dtype, key.device, key.revision)
 
 
 def _free(key: ModelKey) -> int:

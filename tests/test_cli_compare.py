@@ -1,0 +1,80 @@
+"""`compare` on the command line: answers, a table, JSON in the agreed form, the picture, and one side's failure."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tiny import write_checkpoint
+
+from vlcompare.cli import main
+from vlcompare.types import Answer
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    for family in ("pythia", "mamba"):
+        write_checkpoint(folder / family, family)
+    Image.radial_gradient("L").resize((90, 60)).convert("RGB").save(folder / "picture.png")
+    return folder
+
+
+def compare(folder: Path, *options: str) -> int:
+    return main(["compare", str(folder / "picture.png"), "--max-new-tokens", "6", "--device", "cpu", *options])
+
+
+def sides(folder: Path, left: str = "pythia", right: str = "mamba") -> list[str]:
+    return ["--left", str(folder / left), "--right", str(folder / right)]
+
+
+@pytest.mark.parametrize("race", [[], ["--race"]])
+def test_both_answers_a_table_json_and_a_picture(folder: Path, capsys: pytest.CaptureFixture, race: list[str]) -> None:
+    files = ["--json", str(folder / "run.json"), "--save", str(folder / "out.png")]
+    assert compare(folder, "--task", "grounding", "--text", "the red car", *sides(folder), *files, *race) == 0
+    printed = capsys.readouterr().out
+    assert "first token" in printed
+    assert ("contended" in printed) == bool(race)
+    run = json.loads((folder / "run.json").read_text())
+    answers = {name: Answer.from_json(data) for name, data in run["sides"].items()}
+    assert list(answers) == ["left", "right"]
+    assert answers["left"].timings.mode == ("race" if race else "measure")
+    assert answers["left"].text[:20] in printed.replace("\n", " ") or answers["left"].parse == "unparseable"
+    assert Image.open(folder / "out.png").width >= 90
+
+
+def test_json_on_standard_output_is_json_alone(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert compare(folder, *sides(folder), "--json", "-") == 0
+    assert set(json.loads(capsys.readouterr().out)["sides"]) == {"left", "right"}
+
+
+def test_a_side_that_fails_leaves_the_other(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert compare(folder, *sides(folder, right="nothing-here"), "--json", str(folder / "f.json")) == 1
+    run = json.loads((folder / "f.json").read_text())["sides"]
+    assert run["left"]["error"] is None
+    assert "nothing-here" in run["right"]["error"]
+    assert "nothing-here" in capsys.readouterr().out
+
+
+def test_own_settings_of_a_side(folder: Path) -> None:
+    own = ["--prompt-order-right", "instruction_first", "--json", str(folder / "o.json")]
+    assert compare(folder, *sides(folder), *own) == 0
+    run = json.loads((folder / "o.json").read_text())["sides"]
+    assert [run[side]["prompt"]["order"] for side in ("left", "right")] == ["image_first", "instruction_first"]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--task", "vqa"], "question"),
+        (["--image-size-left", "large"], "no number of pixels"),
+        (["--save", "nowhere/x.png"], "cannot be written"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(
+    folder: Path, capsys: pytest.CaptureFixture, options: list[str], sentence: str
+) -> None:
+    assert compare(folder, *sides(folder), *options) == 2
+    assert sentence in capsys.readouterr().err

@@ -1,0 +1,113 @@
+"""`compare`: both sides on one picture and question; answers as they come, then a table. Knows no models.
+
+In "measure" one side speaks after the other and is printed as it does. In "race" both speak at once; a terminal shows
+each finished line, since two streams on one line would be nobody's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from vlcompare.cli import options
+
+if TYPE_CHECKING:
+    from vlcompare.compare import Event, Side
+    from vlcompare.types import Answer
+
+LEFT, RIGHT = "tiny-pythia-vl", "tiny-mamba-vl"
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The command's options."""
+    parser = subparsers.add_parser(
+        "compare",
+        help="ask two models the same about a picture, side by side",
+        description="Ask two models the same about a picture. Both answers are printed, then what each token cost.",
+        epilog=options.task_list(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    options.add_request(parser)
+    sides = parser.add_argument_group("the sides")
+    for side, default in (("left", LEFT), ("right", RIGHT)):
+        sides.add_argument(
+            f"--{side}", default=default, metavar="C", help=f"a name, a folder, or a Hub id (default: {default})"
+        )
+    for setting in ("quantization", "prompt-order", "image-size"):
+        for side in ("left", "right"):
+            sides.add_argument(f"--{setting}-{side}", metavar="X", help=f"for the {side} side only")
+    sides.add_argument(
+        "--race", action="store_true", help="run both at once: a show, the times are contended (default: one by one)"
+    )
+    options.add_decoding(parser)
+    options.add_model(parser, checkpoint=False)
+    options.add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare. Exit status 1 when a side failed; the other side's answer is printed and saved all the same."""
+    request = options.request_from(args)
+    options.check_outputs(args)
+    sides = {name: _side(args, name) for name in ("left", "right")}
+
+    from vlcompare.cli.report import save_picture, table, write_json
+    from vlcompare.compare import compare
+    from vlcompare.runtime.image import open_image
+
+    image = open_image(args.image)
+    events = compare(args.image, request, sides, mode="race" if args.race else "measure")
+    answers = _print_events(events, sides, quiet=args.json == "-", live=not args.race)
+    if args.json:
+        write_json(args.json, {"sides": {name: answer.to_json() for name, answer in answers.items()}})
+    if args.json != "-":
+        print(f"\n{table(answers)}")
+        if args.race:
+            print("Both ran at once: these times are contended. Leave out --race for figures.")
+    if args.save:
+        drawn = [(name, answer.checkpoint, answer) for name, answer in answers.items()]
+        save_picture(args.save, image, request, drawn)  # type: ignore[arg-type]
+    return 1 if any(answer.error for answer in answers.values()) else 0
+
+
+def _side(args: argparse.Namespace, name: str) -> Side:
+    from vlcompare.compare import Side
+    from vlcompare.errors import RequestError
+
+    own_size = getattr(args, f"image_size_{name}")
+    if own_size is not None and not own_size.isdecimal():
+        raise RequestError(f"--image-size-{name} {own_size} is no number of pixels.")
+    return Side(
+        checkpoint=getattr(args, name),
+        quantization=getattr(args, f"quantization_{name}") or args.quantization,
+        prompt_order=getattr(args, f"prompt_order_{name}") or args.prompt_order,
+        image_size=int(own_size) if own_size else args.image_size,
+        device=args.device,
+        dtype=args.dtype,
+        tokenizer=args.tokenizer,
+    )
+
+
+def _print_events(events: Iterable[Event], sides: dict[str, Side], *, quiet: bool, live: bool) -> dict[str, Answer]:
+    from vlcompare.cli.report import plain
+    from vlcompare.types import Answer, Step
+
+    answers: dict[str, Answer] = {}
+    speaking = ""
+    for side, kind, value in events:
+        if isinstance(value, Answer):
+            answers[side] = value
+            if not quiet and (not live or value.error or speaking != side):
+                print(f"{side:<5}  {sides[side].checkpoint}: {plain(value.error or value.text)}")
+            elif not quiet:
+                print()
+            speaking = ""
+        elif isinstance(value, Step) and live and not quiet:
+            if speaking != side:
+                print(f"{side:<5}  {sides[side].checkpoint}: ", end="")
+                speaking = side
+            print(plain(value.text), end="", flush=True)
+        elif kind == "status" and sys.stderr.isatty():
+            print(f"\r{side}: {value}\033[K\r", end="", file=sys.stderr, flush=True)
+    return {name: answers[name] for name in sides}
