@@ -59,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
     if args.warm_up:
         _warm_up(model, args.image, request)
     answer = _print_stream(model, args.image, request, quiet=args.json == "-")
+    if answer.error:
+        print(f"vlcompare: {answer.error}", file=sys.stderr)
     if args.json:
         write_json(args.json, answer.to_json())
     if args.json != "-":
@@ -67,8 +69,6 @@ def run(args: argparse.Namespace) -> int:
             print("times of a first run, with all that is set up on the way; --warm-up leaves that out")
     if args.save:
         save_picture(args.save, image, request, [("left", "", answer)])
-    if answer.error:
-        print(f"vlcompare: {answer.error}", file=sys.stderr)
     return 1 if answer.error else 0
 
 
