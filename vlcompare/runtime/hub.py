@@ -148,6 +148,22 @@ def push(folder: Path, repository: str, *, progress: Progress | None = None) -> 
     return str(url)
 
 
+def commit_file(repository: str, path: str, content: bytes, message: str) -> None:
+    """Add one file to a private dataset repository, which is created where it does not exist."""
+    import huggingface_hub
+
+    if not is_repository(repository):
+        raise HubError(f"{repository!r} is no Hub id of the form owner/name.")
+    try:
+        api = huggingface_hub.HfApi(endpoint=_endpoint())
+        api.create_repo(repository, repo_type="dataset", private=True, exist_ok=True)
+        api.upload_file(
+            path_or_fileobj=content, path_in_repo=path, repo_id=repository, repo_type="dataset", commit_message=message
+        )
+    except _library_errors() as error:
+        raise HubError(_sentence(error, repository, "main")) from error
+
+
 def repository_folder(repository: str) -> Path:
     """Where the Hub's cache keeps a repository."""
     from huggingface_hub import constants

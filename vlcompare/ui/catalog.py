@@ -105,21 +105,29 @@ def scores_table(left: str, right: str) -> Safe:
             cells.append(el("td", shown, mark, class_="vl-best" if value == best and None not in values else None))
         difference = "" if None in values else f"{values[0] - values[1]:+.2f}"  # type: ignore[operator]
         lines.append(el("tr", el("th", benchmark.name, scope="row"), *cells, el("td", difference, class_="vl-diff")))
-    head = [el("th", row.title if row else "–", scope="col", data_side=side) for row, side in zip(rows, ("left", "right"), strict=True)]
+    head = [
+        el("th", row.title if row else "–", scope="col", data_side=side)
+        for row, side in zip(rows, ("left", "right"), strict=True)
+    ]
     table = el(
         "table",
         el("thead", el("tr", el("th", "Benchmark", scope="col"), *head, el("th", "left − right", scope="col"))),
         el("tbody", *lines),
         class_="vl-table",
     )
-    source = el("p", "As published: ", el("a", known.score_source, href=known.score_url, rel="noreferrer"), ". ", *[
-        el("span", "? ", doubt, ". ") for doubt in doubts
-    ], class_="vl-note")
+    source = el(
+        "p",
+        "As published: ",
+        el("a", known.score_source, href=known.score_url, rel="noreferrer"),
+        ". ",
+        *[el("span", "? ", doubt, ". ") for doubt in doubts],
+        class_="vl-note",
+    )
     return el("div", el("div", table, class_="vl-scroll"), source)
 
 
 def memory_curves(answers: Mapping[str, Answer | None]) -> dict[str, Sequence[tuple[float, float]]]:
-    """Side -> the formula's curve from the first position to the last: a cache grows with the positions, a state does not.
+    """Side -> the formula's curve over the positions: a cache grows with them, a state does not.
 
     Both families' formulas are known at the end of the answer; a cache is proportional to its positions (2 x layers x
     width x bytes each), a state is the same at every length.

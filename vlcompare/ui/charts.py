@@ -1,6 +1,7 @@
 """Small charts as SVG: time to first token in its parts, latency per token, memory over tokens. Both sides, one axis.
 
-Knows answers; knows nothing of pages. Colours come from the page's style sheet, so the same markup serves light and dark.
+Knows answers; knows nothing of pages. Colours come from the page's style sheet, so the same markup serves light and
+dark.
 """
 
 from __future__ import annotations
@@ -124,7 +125,9 @@ def _curve(line: Line, places: Sequence[tuple[float, float]]) -> Safe:
         shapes = [el("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=5 if line.side == "left" else 4) for x, y in places]
         return el("g", *shapes, class_="vl-dots", data_side=line.side)
     drawn = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    return el("polyline", points=drawn, class_="vl-line vl-dash" if line.style == "dash" else "vl-line", data_side=line.side)
+    return el(
+        "polyline", points=drawn, class_="vl-line vl-dash" if line.style == "dash" else "vl-line", data_side=line.side
+    )
 
 
 def ticks(low: float, high: float, about: int, *, whole: bool = False) -> list[float]:

@@ -1,7 +1,7 @@
 """The compare tab: its components, and which action each of them calls.
 
-Only wiring: what is shown is made in `views`, what happens in `handlers`. Every region of the result is one HTML component
-that is updated in place, so nothing jumps while both sides stream.
+Only wiring: what is shown is made in `views`, what happens in `handlers`. Every region of the result is one HTML
+component that is updated in place, so nothing jumps while both sides stream.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from vlcompare.ui.runs import Session
 from vlcompare.ui.uploads import only_uploads
 
 ASK_FIELDS = ("task", "text", "choices", "box", "ocr_text", "mode")
-PICK = "element.addEventListener('click', (event) => { const b = event.target.closest('[data-pick]'); if (b) trigger('click', {pick: b.dataset.pick}); });"
+PICK = """element.addEventListener('click', (event) => {
+  const button = event.target.closest('[data-pick]');
+  if (button) trigger('click', {pick: button.dataset.pick});
+});"""
 
 
 @dataclass
@@ -58,8 +61,8 @@ def read_form(values: Sequence[Any]) -> tuple[AskForm, dict[str, SideForm]]:
     return ask, {"left": SideForm(*left), "right": SideForm(*right)}
 
 
-def build(handlers: Handlers) -> Parts:
-    """Lay out the tab inside the current Blocks. The events are wired by `wire`."""
+def build(handlers: Handlers, asking: Callable[[], None], after: Callable[[], None]) -> Parts:
+    """Lay out the tab inside the current Blocks. asking and after put the further panels in their places."""
     session = gr.State(
         Session(handlers.settings.limits),
         time_to_live=handlers.settings.limits.session_seconds,
@@ -70,7 +73,8 @@ def build(handlers: Handlers) -> Parts:
     buttons: dict[str, gr.Button] = {}
     with gr.Row(elem_classes="vl-main"):
         with gr.Column(elem_classes=["vl-ask", "vl-panel"]):
-            picture, examples, ask, blind = _question(handlers, buttons)
+            picture, examples, ask, blind = _question(buttons)
+            asking()
         with gr.Column(elem_classes="vl-results"):
             regions["message"] = gr.HTML(views.message(""), elem_id="vl-message")
             with gr.Row(elem_classes="vl-swap"):
@@ -82,14 +86,18 @@ def build(handlers: Handlers) -> Parts:
                 for side in SIDES:
                     with gr.Column(elem_classes=["vl-side", f"vl-{side}"], min_width=0):
                         sides[side] = _side(handlers, side)
-                        for part, first in (("card", views.card(None, side)), ("picture", views.blank("picture")), ("tokens", views.blank("tokens"))):
+                        for part, first in (
+                            ("card", views.card(None, side)),
+                            ("picture", views.blank("picture")),
+                            ("tokens", views.blank("tokens")),
+                        ):
                             regions[f"{side}_{part}"] = gr.HTML(first, elem_id=f"vl-{side}-{part}")
-            _results(regions)
+            _results(regions, after)
     return Parts(session, picture, example, examples, ask, sides, regions, buttons, blind)
 
 
 def _question(
-    handlers: Handlers, buttons: dict[str, gr.Button]
+    buttons: dict[str, gr.Button],
 ) -> tuple[gr.Image, gr.HTML, dict[str, gr.components.Component], gr.Checkbox]:
     """The left column: the picture, what is asked, and the button."""
     picture = gr.Image(
@@ -106,11 +114,19 @@ def _question(
     examples = gr.HTML(examples_view(None), js_on_load=PICK, elem_id="vl-examples")
     ask: dict[str, gr.components.Component] = {}
     tasks = [(spec.title, name) for name, spec in SPECS.items()]
-    ask["task"] = gr.Dropdown(tasks, value="grounding", label="Task", info=SPECS["grounding"].hint, elem_id="vl-task", filterable=False)
-    ask["text"] = gr.Textbox(label="Description", placeholder=SPECS["grounding"].example, lines=2, max_lines=6, elem_id="vl-text")
+    ask["task"] = gr.Dropdown(
+        tasks, value="grounding", label="Task", info=SPECS["grounding"].hint, elem_id="vl-task", filterable=False
+    )
+    ask["text"] = gr.Textbox(
+        label="Description", placeholder=SPECS["grounding"].example, lines=2, max_lines=6, elem_id="vl-text"
+    )
     ask["choices"] = gr.Textbox(label="Choices, one a line", lines=3, max_lines=12, visible=False, elem_id="vl-choices")
-    ask["box"] = gr.Textbox(label="Region x0, y0, x1, y1", info="Click two corners on the picture, or type shares from 0 to 1.",
-                            visible=False, elem_id="vl-box-text")  # fmt: skip
+    ask["box"] = gr.Textbox(
+        label="Region x0, y0, x1, y1",
+        info="Click two corners on the picture, or type shares from 0 to 1.",
+        visible=False,
+        elem_id="vl-box-text",
+    )
     ask["ocr_text"] = gr.Textbox(label="Text found in the picture (optional)", visible=False, elem_id="vl-ocr")
     ask["mode"] = gr.Radio(
         [("Measure: one after the other", "measure"), ("Race: both at once", "race")],
@@ -142,21 +158,29 @@ def _side(handlers: Handlers, side: str) -> dict[str, gr.components.Component]:
             [("none", "none"), ("int8", "int8"), ("NF4", "nf4")], value=settings.quantization, label="Quantization"
         )
         parts["prompt_order"] = gr.Radio(
-            [("image first", "image_first"), ("instruction first", "instruction_first")], value="image_first", label="Prompt order"
+            [("image first", "image_first"), ("instruction first", "instruction_first")],
+            value="image_first",
+            label="Prompt order",
         )
         with gr.Row():
-            parts["image_size"] = gr.Number(None, label="Resolution", info="empty: as trained", precision=0, min_width=90)
+            parts["image_size"] = gr.Number(
+                None, label="Resolution", info="empty: as trained", precision=0, min_width=90
+            )
             parts["device"] = gr.Dropdown(["auto", "cpu", "cuda"], value="auto", label="Device", min_width=90)
-            parts["max_new_tokens"] = gr.Number(None, label="Token limit", info="empty: the task's", precision=0, min_width=90)
+            parts["max_new_tokens"] = gr.Number(
+                None, label="Token limit", info="empty: the task's", precision=0, min_width=90
+            )
         with gr.Row():
-            parts["temperature"] = gr.Number(0, label="Temperature", info="0: greedy", minimum=0, maximum=5, step=0.1, min_width=90)
+            parts["temperature"] = gr.Number(
+                0, label="Temperature", info="0: greedy", minimum=0, maximum=5, step=0.1, min_width=90
+            )
             parts["top_p"] = gr.Number(1, label="Top-p", minimum=0, maximum=1, step=0.05, min_width=90)
             parts["top_k"] = gr.Number(0, label="Top-k", info="0: all", precision=0, minimum=0, min_width=90)
             parts["seed"] = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=90)
     return parts
 
 
-def _results(regions: dict[str, gr.HTML]) -> None:
+def _results(regions: dict[str, gr.HTML], after: Callable[[], None]) -> None:
     """What both sides have in common, below them."""
     with gr.Column(elem_classes="vl-panel"):
         gr.HTML(el("h2", "Together", class_="vl-section"))
@@ -169,6 +193,7 @@ def _results(regions: dict[str, gr.HTML]) -> None:
         regions["prompts"] = gr.HTML(views.blank("prompts"), elem_id="vl-prompts")
     with gr.Accordion("Published scores", open=False, elem_classes="vl-more"):
         regions["scores"] = gr.HTML(views.blank("scores"), elem_id="vl-scores")
+    after()
     with gr.Column(elem_classes="vl-panel"):
         gr.HTML(el("h2", "This session", class_="vl-section"))
         regions["history"] = gr.HTML(views.history_view([], None), js_on_load=PICK, elem_id="vl-history")

@@ -1,7 +1,8 @@
 """The pictures that come with the project, each with a question and, mostly, its ground truth.
 
 Reads `examples/examples.json`: rows as in the sample format (`id`, `image`, `task`, `text`, `choices`, `references`,
-`boxes`) with a `title`. A row that cannot be used is left out, a missing file means no examples: the page works without.
+`boxes`) with a `title`. A row that cannot be used is left out, a missing file means no examples: the page works
+without.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A run as a file: the project's own JSON (and back), LLM Comparator's JSON, and the annotated picture.
 
-Reading is strict about version and shape and says in one sentence what is wrong; a file never makes the page fail. Knows
-runs; knows nothing of gradio.
+Reading is strict about version and shape and says in one sentence what is wrong; a file never makes the page fail.
+Knows runs; knows nothing of gradio.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ def run_to_json(run: Run) -> dict[str, Any]:
 def run_from_json(data: bytes, limits: Limits, open_image: Any = None) -> Run:
     """A run from what `run_to_json` wrote. Raises RequestError with one sentence for any other file."""
     if len(data) > limits.import_bytes:
-        raise RequestError(f"This file is larger than {limits.import_bytes // 2**20} MB, more than an exported run can be.")
+        raise RequestError(
+            f"This file is larger than {limits.import_bytes // 2**20} MB, more than an exported run can be."
+        )
     try:
         found = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -121,13 +123,27 @@ def _check_answer(answer: Answer) -> None:
     if answer.error is not None and not isinstance(answer.error, str):
         raise RequestError("an answer's error is not a sentence.")
     for token in answer.tokens:
-        if not isinstance(token.text, str) or not isinstance(token.logprob, (int, float)) or not isinstance(token.id, int):
+        if (
+            not isinstance(token.text, str)
+            or not isinstance(token.logprob, (int, float))
+            or not isinstance(token.id, int)
+        ):
             raise RequestError("a token is damaged.")
         for other in token.top:
             if not isinstance(other.text, str) or not isinstance(other.logprob, (int, float)):
                 raise RequestError("a token's alternatives are damaged.")
-    numbers = [*asdict(answer.memory).values(), *answer.timings.token_ms, answer.timings.ttft_ms, answer.timings.total_ms]
-    numbers += [answer.timings.image_ms, answer.timings.vision_ms, answer.timings.prefill_ms, answer.timings.tokens_per_s]
+    numbers = [
+        *asdict(answer.memory).values(),
+        *answer.timings.token_ms,
+        answer.timings.ttft_ms,
+        answer.timings.total_ms,
+    ]
+    numbers += [
+        answer.timings.image_ms,
+        answer.timings.vision_ms,
+        answer.timings.prefill_ms,
+        answer.timings.tokens_per_s,
+    ]
     if not all(isinstance(value, (int, float)) for value in numbers):
         raise RequestError("a figure is not a number.")
     if answer.prompt and not all(isinstance(id, int) for id in answer.prompt.ids):
@@ -151,8 +167,8 @@ def _names(kind: type) -> set[str]:
 def to_llm_comparator(runs: Sequence[Run]) -> dict[str, Any]:
     """Several runs in the format of LLM Comparator (github.com/PAIR-code/llm-comparator, "JSON Data Format").
 
-    Its score is A against B from a judge, between -1.5 and 1.5; here it is the visitor's own vote (1, 0, -1), and 0 where
-    there was none: the tag says which.
+    Its score is A against B from a judge, between -1.5 and 1.5; here it is the visitor's own vote (1, 0, -1), and 0
+    where there was none: the tag says which.
     """
     done = [run for run in runs if run.done]
     if not done:
@@ -212,7 +228,9 @@ def _model_name(run: Run, side: str) -> str:
 
 def picture_file(picture: Picture) -> str:
     """The picture as a file in a folder of its own, for the page to show again."""
-    suffix = {b"\x89PNG": ".png", b"\xff\xd8\xff\xe0": ".jpg", b"\xff\xd8\xff\xe1": ".jpg"}.get(picture.data[:4], ".webp")
+    suffix = {b"\x89PNG": ".png", b"\xff\xd8\xff\xe0": ".jpg", b"\xff\xd8\xff\xe1": ".jpg"}.get(
+        picture.data[:4], ".webp"
+    )
     return write_file(f"picture{suffix}", picture.data)
 
 
@@ -225,20 +243,22 @@ def write_file(name: str, data: bytes) -> str:
 
 
 def annotated_picture(run: Run) -> bytes:
-    """The shown picture with both sides' boxes and the truth drawn in, as PNG."""
+    """The shown picture with both sides' boxes and the truth drawn in, and a legend below it, as PNG."""
     from PIL import Image
 
-    from vlcompare.draw import draw_boxes
+    from vlcompare.draw import Mark, annotate
 
     with Image.open(io.BytesIO(run.picture.shown)) as picture:
-        drawn = picture.convert("RGB")
-    groups: list[tuple[tuple[Box, ...], str, str]] = [(run.truth, "truth", "truth")]
-    groups += [(answer.boxes, side, side) for side in run.sides if (answer := run.answer(side))]
-    for boxes, label, role in groups:
-        if boxes:
-            drawn = draw_boxes(drawn, boxes, labels=[label] * len(boxes), colors=[role] * len(boxes))
+        shown = picture.convert("RGB")
+    marks = [Mark(box, "truth", "truth") for box in run.truth]
+    legend: list[tuple[Any, str]] = [("truth", "ground truth")] if run.truth else []
+    for side in SIDES:
+        answer = run.answer(side)
+        marks += [Mark(box, side, side) for box in (answer.boxes if answer else ())]  # type: ignore[arg-type]
+        name = "Model " + ("A" if side == "left" else "B") if run.hidden else _model_name(run, side)
+        legend.append((side, f"{name}: {(answer.error or answer.text) if answer else ''}"[:90]))
     buffer = io.BytesIO()
-    drawn.save(buffer, "PNG")
+    annotate(shown, marks, legend).save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""What a visitor filled in, checked and turned into a request and two sides. The limits hold here, not only in the page.
+"""What a visitor filled in, checked and turned into a request and two sides. The limits hold here, not on the page.
 
 Knows the operator's settings; knows neither gradio nor models. Raises RequestError with one sentence for the visitor.
 """

@@ -1,14 +1,15 @@
 """What happens when a visitor asks: plain generators from form values to regions of the page.
 
-A handler yields `Page`: a dictionary from a region's name to its new markup; regions that are left out stay as they are.
-Knows the run, the engine's interface and the operator's settings; knows nothing of gradio, so tests need no server.
+A handler yields `Page`: a dictionary from a region's name to its new markup; regions that are left out stay as they
+are. Knows the run, the engine's interface and the operator's settings; knows nothing of gradio, so tests need no
+server.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ class Handlers:
     compare: Compare
     pool: Any = None
     open_image: Callable[..., Any] | None = None
+    engine_sessions: Callable[[Run], dict[str, Any]] = field(default=lambda run: nothing_kept(run))
 
     def ask(
         self,
@@ -70,10 +72,12 @@ class Handlers:
         """Ask again on the picture of the last run without encoding it again: "continue" or "anew"."""
         last = session.current
         try:
-            if last is None or not last.done or not session.engines:
+            if last is None or not last.done:
                 raise RequestError("There is nothing to follow up: compare something first.")
             if how not in ("continue", "anew"):
                 raise RequestError("A follow-up either continues or asks anew.")
+            if how == "continue" and session.asked != last.id:
+                raise RequestError("The earlier question's cache is gone: ask anew, which reads the picture again.")
             form = AskForm(last.request.task, text, mode=last.mode)
             if last.request.choices or last.request.box:
                 raise RequestError("Follow-ups take a text only: for choices and regions ask a new question.")
@@ -110,9 +114,12 @@ class Handlers:
         cancel = session.start(run)
         try:
             yield self.opening(session, run)
-            for changed in follow(run, lambda: self._events(session, run, cancel), cancel):
+            for changed in follow(run, lambda: self.events(run, cancel, self._kept(session, run)), cancel):
                 yield self.changes(run, changed)
             session.remember(run)
+            session.asked = (
+                run.id if session.engines and not any(a and a.error for a in map(run.answer, SIDES)) else None
+            )
         finally:
             cancel.set()
             session.finish(run)
@@ -178,7 +185,11 @@ class Handlers:
 
     @staticmethod
     def _side(run: Run, side: str) -> Page:
-        return {"card": views.card(run, side), "picture": side_picture(run, side), "tokens": views.tokens_view(run, side)}
+        return {
+            "card": views.card(run, side),
+            "picture": side_picture(run, side),
+            "tokens": views.tokens_view(run, side),
+        }
 
     # ---- making a run
 
@@ -222,14 +233,9 @@ class Handlers:
             blind=blind,
         )
 
-    def _events(self, session: Session, run: Run, cancel: threading.Event) -> Iterator[Any]:
-        """The comparison's events. Follow-ups go on from the session's kept caches; a new picture gets new ones."""
-        how: dict[str, Any] = {}
-        if run.follow_up is None:
-            session.forget_follow_ups()
-            session.engines = self._engine_sessions(run)
-        else:
-            how["follow_up"] = run.follow_up
+    def events(self, run: Run, cancel: threading.Event, engines: Mapping[str, Any]) -> Iterator[Any]:
+        """The comparison's events. engines: what is kept of each side for follow-ups."""
+        how = {"follow_up": run.follow_up} if run.follow_up and engines else {}
         return self.compare(
             run.picture.data,
             run.request,
@@ -238,16 +244,28 @@ class Handlers:
             pool=self.pool,
             cancel=cancel,
             deadline=self.settings.limits.seconds,
-            sessions=session.engines,
+            sessions=engines,
             **how,
         )
 
-    def _engine_sessions(self, run: Run) -> dict[str, Any]:
-        if self.pool is None:  # a fake comparison keeps nothing
-            return {}
-        from vlcompare.runtime.engine import Session as EngineSession
+    def _kept(self, session: Session, run: Run) -> Mapping[str, Any]:
+        """The session's caches: those of the last run for a follow-up, new ones for a new question."""
+        if run.follow_up is None or not session.engines:
+            session.forget_follow_ups()
+            session.engines = self.engine_sessions(run)
+        return session.engines
 
-        return {side: EngineSession() for side in run.sides}
+
+def engine_sessions(run: Run) -> dict[str, Any]:
+    """Empty places for what the engine keeps of this picture on each side."""
+    from vlcompare.runtime.engine import Session as EngineSession
+
+    return {side: EngineSession() for side in run.sides}
+
+
+def nothing_kept(run: Run) -> dict[str, Any]:
+    """Where caches do not outlive a call."""
+    return {}
 
 
 def find_example(example_id: str | None) -> Example | None:

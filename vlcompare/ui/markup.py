@@ -1,7 +1,7 @@
 """HTML and SVG, built in one place so that nothing a model or a visitor wrote is ever read as markup.
 
-`el("b", text, class_="x")` escapes every plain string, in content and in attributes; only a `Safe` value, which only this
-module makes, goes in as it stands. Knows nothing of models or pages.
+`el("b", text, class_="x")` escapes every plain string, in content and in attributes; only a `Safe` value, which only
+this module makes, goes in as it stands. Knows nothing of models or pages.
 
 The page shows these strings with gradio's HTML component, whose default template puts the value in as it is. A template
 of one's own would be evaluated over the value a second time, so no component here is given one.
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from html import escape
 from typing import Any
 
-VOID = frozenset({"img", "br", "hr", "input", "rect", "line", "polyline", "circle", "path"})
+VOID = frozenset({"img", "br", "hr", "input"})  # elements of SVG are closed: HTML knows no void ones there
 CONTROLS = {code: "\ufffd" for code in (*range(0, 9), 11, 12, *range(14, 32), 127)}  # not allowed in HTML text
 
 

@@ -5,16 +5,23 @@ The one place that knows of every tab. Heavy libraries are imported by a thread 
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import json
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 
-from vlcompare.ui import compare_page, wiring
-from vlcompare.ui.handlers import Handlers
+from vlcompare.errors import VLCompareError
+from vlcompare.ui import api, compare_page, panels, wiring
+from vlcompare.ui.handlers import Handlers, engine_sessions
 from vlcompare.ui.markup import el
 from vlcompare.ui.settings import AppSettings
 from vlcompare.ui.theme import launch_look
+from vlcompare.ui.votes import Votes
+from vlcompare.ui.zerogpu import adapt, on_zerogpu
 
 
 def build_page(settings: AppSettings, handlers: Handlers | None = None) -> gr.Blocks:
@@ -29,10 +36,48 @@ def build_page(settings: AppSettings, handlers: Handlers | None = None) -> gr.Bl
                 class_="vl-title",
             )
         )
-        parts = compare_page.build(handlers)
-        wiring.wire(parts, handlers)
+        with gr.Tabs(elem_classes="vl-tabs"):
+            with gr.Tab("Compare", id="compare"):
+                _compare_tab(page, handlers)
+            build_inspect = inspect_tab()
+            if build_inspect is not None:
+                with gr.Tab("Inspect", id="inspect"):
+                    build_inspect(settings)
+        api.serve(handlers)
     page.queue(max_size=settings.limits.queue, default_concurrency_limit=8)
     return page
+
+
+def _compare_tab(page: gr.Blocks, handlers: Handlers) -> None:
+    found: dict[str, Any] = {}
+    parts = compare_page.build(
+        handlers, lambda: found.update(panels.build_asking()), lambda: found.update(panels.build_after())
+    )
+    further = panels.Panels(**found)
+    running = wiring.wire(parts, handlers)
+    more = panels.wire(parts, further, handlers, votes_of(handlers.settings), page)
+    wiring.wire_stop(parts, handlers, [running, *more])
+
+
+def inspect_tab() -> Callable[[AppSettings], None] | None:
+    """The second tab's builder, where this installation has it."""
+    if importlib.util.find_spec("vlcompare.ui.inspect") is None:
+        return None
+    return getattr(importlib.import_module("vlcompare.ui.inspect"), "build_inspect_tab", None)
+
+
+def votes_of(settings: AppSettings) -> Votes:
+    """The server's votes; with a dataset repository given, each one is also committed there."""
+    if not settings.votes_dataset:
+        return Votes(settings.data, settings.limits)
+    repository = settings.votes_dataset
+
+    def publish(row: dict[str, Any]) -> None:
+        from vlcompare.runtime.hub import commit_file
+
+        commit_file(repository, f"votes/{row['run']}.json", json.dumps(row).encode(), "Add a vote")
+
+    return Votes(settings.data, settings.limits, publish)
 
 
 def real_handlers(settings: AppSettings) -> Handlers:
@@ -40,7 +85,10 @@ def real_handlers(settings: AppSettings) -> Handlers:
     from vlcompare.compare import compare
     from vlcompare.runtime.residency import ModelPool
 
-    return Handlers(settings, compare, ModelPool(settings.budget_bytes))
+    pool = ModelPool(settings.budget_bytes)
+    if on_zerogpu():
+        return Handlers(settings, adapt(compare, pool, settings), pool)
+    return Handlers(settings, compare, pool, engine_sessions=engine_sessions)
 
 
 def launch(page: gr.Blocks, settings: AppSettings, **more: Any) -> Any:
@@ -61,19 +109,27 @@ def launch(page: gr.Blocks, settings: AppSettings, **more: Any) -> Any:
     return page.launch(**options)
 
 
-def warm_up(settings: AppSettings, handlers: Handlers) -> threading.Thread:
-    """Import the heavy libraries, and load what is to be preloaded, behind the visitor's back."""
+def serve(settings: AppSettings, **more: Any) -> None:
+    """Build and serve the page until interrupted; heavy libraries are imported once the page is up."""
+    handlers = real_handlers(settings)
+    page = build_page(settings, handlers)
+    if on_zerogpu():
+        warm_up(settings, handlers)  # there, models must be on the device before the first call is forked
+    _, address, _ = launch(page, settings, prevent_thread_lock=True, **more)
+    print(f"vlcompare: the page is at {address}", flush=True)
+    if not on_zerogpu():
+        threading.Thread(target=warm_up, args=(settings, handlers), daemon=True, name="vlcompare-warm-up").start()
+    page.block_thread()
 
-    def work() -> None:
-        import torch  # noqa: F401  the slowest import, done while nobody waits for it
 
-        from vlcompare.runtime.residency import ModelKey
+def warm_up(settings: AppSettings, handlers: Handlers) -> None:
+    """Import what is slow to import, and load what is to be preloaded, behind the visitor's back."""
+    from vlcompare.runtime import engine  # noqa: F401  brings torch along
+    from vlcompare.runtime.residency import ModelKey
 
-        for name in settings.preload:
-            key = ModelKey(name, settings.quantization, settings.device)
-            with handlers.pool.acquire(key):
-                pass
-
-    thread = threading.Thread(target=work, daemon=True, name="vlcompare-warm-up")
-    thread.start()
-    return thread
+    for name in settings.preload:
+        try:
+            with handlers.pool.acquire(ModelKey(name, settings.quantization, settings.device)):
+                print(f"vlcompare: {name} is loaded.", flush=True)
+        except VLCompareError as error:
+            print(f"vlcompare: {name} could not be preloaded: {error}", flush=True)

@@ -1,7 +1,7 @@
 """The picture with boxes on it: one side's answer, or both sides and the truth on one picture, with what they overlap.
 
-Boxes are drawn as elements over the picture, in shares of its width and height, so they stay sharp at every size and are
-linked with the phrases that name them. Knows runs; knows nothing of gradio.
+Boxes are drawn as elements over the picture, in shares of its width and height, so they stay sharp at every size and
+are linked with the phrases that name them. Knows runs; knows nothing of gradio.
 """
 
 from __future__ import annotations
@@ -118,7 +118,9 @@ def _replaced(
 
 def _alternative(box: Box, index: int, probability: float) -> Safe:
     share = f"{100 * probability:.1f} %"
-    return box_mark(box, "", f"vl-alt vl-alt-{_level(probability)}", title=f"{share} of token {index + 1}", data_token=str(index))
+    return box_mark(
+        box, "", f"vl-alt vl-alt-{_level(probability)}", title=f"{share} of token {index + 1}", data_token=str(index)
+    )
 
 
 def _level(probability: float) -> str:
@@ -137,7 +139,7 @@ def _given(run: Run) -> list[Safe]:
 
 
 def overlap_rows(run: Run) -> Sequence[tuple[str, float | None, Box | None]]:
-    """For each side: its first box and the IoU with the truth (best over several truths); None where there is no box."""
+    """For each side: the IoU of its first box with the truth (the best of several truths), and the box; else None."""
     rows = []
     for side in run.sides:
         answer = run.answer(side)

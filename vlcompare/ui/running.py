@@ -21,7 +21,9 @@ PACE = 0.04  # seconds between two updates of the page, which falls behind above
 Compare = Callable[..., Iterator[Any]]  # as `vlcompare.compare.compare`
 
 
-def follow(run: Run, events: Callable[[], Iterator[Any]], cancel: threading.Event, pace: float = PACE) -> Iterator[set[str]]:
+def follow(
+    run: Run, events: Callable[[], Iterator[Any]], cancel: threading.Event, pace: float = PACE
+) -> Iterator[set[str]]:
     """Take in all events of one comparison; yields which sides have changed, at most every `pace` seconds.
 
     A thread reads the events, so that the last tokens of a burst are shown even when the next one is slow. Closing this

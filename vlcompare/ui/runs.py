@@ -9,7 +9,6 @@ import io
 import secrets
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -104,9 +103,8 @@ class Session:
         self.current: Run | None = None
         self.cancel: threading.Event | None = None
         self.engines: dict[str, Any] = {}  # side -> engine session, for follow-ups
-        self.asked: tuple[Any, ...] | None = None  # what `engines` belong to
+        self.asked: str | None = None  # id of the run whose caches `engines` hold
         self.corner: tuple[float, float] | None = None  # first corner of a region being marked
-        self.closers: list[Callable[[], None]] = []
         self.finished = threading.Event()
         self.finished.set()
 

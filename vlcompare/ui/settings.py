@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vlcompare.errors import RequestError
+from vlcompare.paths import data_folder
 
 EMBEDDED = ("tiny-pythia-vl", "tiny-mamba-vl")
 
@@ -46,7 +47,7 @@ class AppSettings:
     quantization: str = "none"
     device: str = "auto"
     allow_path: Path | None = None
-    data: Path = field(default_factory=lambda: default_data_folder())
+    data: Path = field(default_factory=data_folder)
     budget_bytes: int | None = None
     votes_dataset: str | None = None  # a dataset repository to which votes are committed
     limits: Limits = Limits()
@@ -59,15 +60,6 @@ class AppSettings:
         values: dict[str, Any] = {name: read(env[key]) for key, (name, read) in VARIABLES.items() if env.get(key)}
         values.update({name: value for name, value in given.items() if value is not None})
         return replace(cls(), **values)
-
-
-def default_data_folder(environment: Mapping[str, str] | None = None) -> Path:
-    """Where votes and notes are kept: $VLCOMPARE_DATA, else the user's data folder."""
-    env = os.environ if environment is None else environment
-    if env.get("VLCOMPARE_DATA"):
-        return Path(env["VLCOMPARE_DATA"]).expanduser()
-    base = env.get("XDG_DATA_HOME") or env.get("LOCALAPPDATA") or "~/.local/share"
-    return Path(base).expanduser() / "vlcompare"
 
 
 def parse_bytes(value: str) -> int:

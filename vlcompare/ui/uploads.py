@@ -1,8 +1,8 @@
 """Only uploaded files: no address is fetched for a visitor, and no file of the server is read.
 
 gradio downloads any http address that a client sends in place of a file (guarded against private networks, but a fetch
-all the same). Components that pass through `only_uploads` refuse that; addresses of this server's own uploads, which MCP
-clients send, are taken as the files that they are, and must lie in the upload folder.
+all the same). Components that pass through `only_uploads` refuse that; addresses of this server's own uploads, which
+MCP clients send, are taken as the files that they are, and must lie in the upload folder.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def only_uploads(component: Component) -> Component:
 
 
 def local_path(given: Any) -> str:
-    """The path of an uploaded file, from a path or from this server's own address of it. Raises gr.Error for any other."""
+    """The path of an uploaded file, from a path or this server's own address of it; gr.Error for any other address."""
     value = str(given)
     if not value.lower().startswith(("http://", "https://")):
         return value

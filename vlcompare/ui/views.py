@@ -63,7 +63,9 @@ def card(run: Run | None, side: str) -> Safe:
         body = el("div", answer_text(part, run.request.task), _parse_note(run, answer), class_="vl-answer")
     else:
         caret = el("span", class_="vl-caret")
-        body = el("div", part.text or None, caret if part.steps else el("span", "…", class_="vl-empty"), class_="vl-answer")
+        body = el(
+            "div", part.text or None, caret if part.steps else el("span", "…", class_="vl-empty"), class_="vl-answer"
+        )
     name = [el("b", title, class_="vl-name"), el("span", architecture, class_="vl-arch") if architecture else None]
     return el(
         "div",
@@ -108,7 +110,12 @@ def _live(figures: Sequence[tuple[str, str]]) -> Safe:
 
 def _parse_note(run: Run, answer: Answer) -> Safe | None:
     if answer.parse == "unparseable":
-        reads = {"boxes": "a box", "letter": "one of the letters", "truth": "True or False", "phrases": "phrases with boxes"}
+        reads = {
+            "boxes": "a box",
+            "letter": "one of the letters",
+            "truth": "True or False",
+            "phrases": "phrases with boxes",
+        }
         wanted = reads.get(SPECS[run.request.task].reads, "what the task asks for")
         return el("p", f"Unparseable: no {wanted.removeprefix('a ')} could be read out of this text.", class_="vl-warn")
     return None
@@ -129,7 +136,11 @@ def answer_text(part: SideRun, task: str) -> Safe:
         phrase = answer.phrases[index] if index < len(answer.phrases) else ""
         if phrase and phrase in before:
             cut = before.rindex(phrase)
-            pieces += [_bars(before[:cut]), el("mark", phrase, class_="vl-phrase", **link), _bars(before[cut + len(phrase) :])]
+            pieces += [
+                _bars(before[:cut]),
+                el("mark", phrase, class_="vl-phrase", **link),
+                _bars(before[cut + len(phrase) :]),
+            ]
         else:
             pieces.append(_bars(before))
         chip = el("span", str(index + 1), class_="vl-chip-number")
@@ -147,13 +158,18 @@ def tokens_view(run: Run, side: str) -> Safe:
     """Every token as a button: chosen, it shows its time, its probability and what else it might have been."""
     answer = run.answer(side)
     if run.hidden or answer is None or not answer.tokens:
-        return el("div", el("p", "Tokens: after the answer." if not run.hidden else "Tokens: after your vote.", class_="vl-empty"))
+        return el(
+            "div",
+            el("p", "Tokens: after the answer." if not run.hidden else "Tokens: after your vote.", class_="vl-empty"),
+        )
     gaps = (answer.timings.ttft_ms, *answer.timings.token_ms)
     buttons = []
     for index, token in enumerate(answer.tokens):
         probability = math.exp(min(0.0, token.logprob))
         gap = gaps[index] if index < len(gaps) else 0.0
-        top = json.dumps([[other.text or f"id {other.id}", round(math.exp(min(0.0, other.logprob)), 4)] for other in token.top])
+        top = json.dumps(
+            [[other.text or f"id {other.id}", round(math.exp(min(0.0, other.logprob)), 4)] for other in token.top]
+        )
         buttons.append(
             el(
                 "button",
@@ -196,7 +212,9 @@ def figures_table(run: Run) -> Safe:
     head = [el("th", side_name(run, side)[0], scope="col", data_side=side) for side in run.sides]
     note = None
     if run.mode == "race":
-        note = el("p", "Race: both sides shared the machine, so these times are contended and no figures.", class_="vl-warn")
+        note = el(
+            "p", "Race: both sides shared the machine, so these times are contended and no figures.", class_="vl-warn"
+        )
     table = el("table", el("thead", el("tr", el("th", ""), *head)), el("tbody", *rows), class_="vl-table")
     return el("div", note, el("div", table, class_="vl-scroll"))
 
@@ -234,7 +252,10 @@ _FIGURES = (
     ("Weights", lambda a: size(a.memory.weights_bytes)),
     ("Cache or state, measured", _state_bytes),
     ("Peak", lambda a: size(a.memory.peak_bytes) if a.memory.peak_bytes else "–"),
-    ("Runs as", lambda a: " · ".join(x for x in (a.quantization if a.quantization != "none" else "", a.dtype, a.device) if x)),
+    (
+        "Runs as",
+        lambda a: " · ".join(x for x in (a.quantization if a.quantization != "none" else "", a.dtype, a.device) if x),
+    ),
     ("Revision", lambda a: a.revision or "local"),
 )
 
@@ -282,7 +303,9 @@ def together(run: Run) -> Safe:
         facts.append(_overlap_table(run))
     if len(answers) == 2 and all(answer and answer.boxes for answer in answers.values()):
         first, second = (answer.boxes[0] for answer in answers.values() if answer)
-        facts.append(el("p", f"The two sides' first boxes overlap with an IoU of {first.iou(second):.2f}.", class_="vl-note"))
+        facts.append(
+            el("p", f"The two sides' first boxes overlap with an IoU of {first.iou(second):.2f}.", class_="vl-note")
+        )
     if not boxes and not run.truth:
         facts.append(el("p", "No boxes in these answers.", class_="vl-empty"))
     return el("div", overlay(run), el("div", *facts, class_="vl-facts"), class_="vl-together")
@@ -311,10 +334,17 @@ def _overlap_table(run: Run) -> Safe:
             class_="vl-iou",
             data_side=side,
         )
-        rows.append(el("tr", name, el("td", f"{iou:.2f}"), el("td", bar, "right at 0.5" if iou >= 0.5 else "below 0.5")))
+        rows.append(
+            el("tr", name, el("td", f"{iou:.2f}"), el("td", bar, "right at 0.5" if iou >= 0.5 else "below 0.5"))
+        )
     ceiling = max((rounding_ceiling(box) for box in run.truth), default=0.0)
     note = f"The line is IoU 0.5. Two decimals alone allow at most {ceiling:.2f} here."
-    table = el("table", el("thead", el("tr", el("th", "Side"), el("th", "IoU"), el("th", ""))), el("tbody", *rows), class_="vl-table")
+    table = el(
+        "table",
+        el("thead", el("tr", el("th", "Side"), el("th", "IoU"), el("th", ""))),
+        el("tbody", *rows),
+        class_="vl-table",
+    )
     return el("div", table, el("p", note, class_="vl-note"))
 
 
@@ -331,7 +361,10 @@ def prompt_view(run: Run) -> Safe:
 
 def _prompt(prompt: Prompt) -> Safe:
     turns = [
-        el("li", el("span", "image", class_="vl-image-slot") if turn == "<image>" else el("code", turn.replace("\n", "↵\n")))
+        el(
+            "li",
+            el("span", "image", class_="vl-image-slot") if turn == "<image>" else el("code", turn.replace("\n", "↵\n")),
+        )
         for turn in prompt.turns
     ]
     slots = sum(1 for id in prompt.ids if id < 0)
@@ -363,7 +396,11 @@ def _ids(ids: Sequence[int]) -> str:
 def history_view(runs: Sequence[Run], current: str | None) -> Safe:
     """This session's runs as buttons with thumbnails, the newest first."""
     if not runs:
-        return el("p", "Nothing yet. Every comparison of this visit is listed here; nothing is kept on the server.", class_="vl-empty")
+        return el(
+            "p",
+            "Nothing yet. Every comparison of this visit is listed here; nothing is kept on the server.",
+            class_="vl-empty",
+        )
     items = []
     for run in runs:
         spec = SPECS[run.request.task]
@@ -373,7 +410,12 @@ def history_view(runs: Sequence[Run], current: str | None) -> Safe:
             el(
                 "button",
                 el("img", src=thumbnail(run), alt=""),
-                el("span", el("b", said[:60]), el("small", names), el("small", time.strftime("%H:%M", time.localtime(run.created)))),
+                el(
+                    "span",
+                    el("b", said[:60]),
+                    el("small", names),
+                    el("small", time.strftime("%H:%M", time.localtime(run.created))),
+                ),
                 type="button",
                 class_="vl-history-item",
                 data_pick=run.id,
@@ -412,7 +454,9 @@ def summary(run: Run) -> Safe:
     for side in run.sides:
         answer = run.answer(side)
         title, _ = side_name(run, side)
-        parts.append(f"{title}: {answer.error or answer.text or 'no text'}" if answer else f"{title}: {run.sides[side].status}")
+        parts.append(
+            f"{title}: {answer.error or answer.text or 'no text'}" if answer else f"{title}: {run.sides[side].status}"
+        )
     return join(parts, " — ")
 
 
@@ -431,7 +475,9 @@ def three_view(runs: Sequence[Run]) -> Safe:
             cells.append(el("td", said, mark))
         asked = run.request.text or SPECS[run.request.task].title
         rows.append(el("tr", el("th", asked, scope="row"), *cells))
-    table = el("table", el("thead", el("tr", el("th", "Question"), *head)), el("tbody", *rows), class_="vl-table vl-words")
+    table = el(
+        "table", el("thead", el("tr", el("th", "Question"), *head)), el("tbody", *rows), class_="vl-table vl-words"
+    )
     return el("div", table, class_="vl-scroll")
 
 

@@ -16,38 +16,45 @@ from vlcompare.ui.forms import SIDE_FIELDS, SIDES, AskForm, box_text, form_of, s
 from vlcompare.ui.handlers import Handlers, find_example
 from vlcompare.ui.runs import Run, Session
 
+RUNNING: dict[str, Any] = {
+    "show_progress": "minimal",
+    "concurrency_id": "models",
+    "trigger_mode": "once",
+    "api_visibility": "private",
+}
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 
-def wire(parts: Parts, handlers: Handlers) -> None:
-    """Connect the tab's components."""
+def wire(parts: Parts, handlers: Handlers) -> Any:
+    """Connect the tab's components; returns the event that compares, for Stop."""
     _wire_question(parts)
-    _wire_running(parts, handlers)
     _wire_sides(parts)
     _wire_history(parts, handlers)
+    return _wire_running(parts, handlers)
 
 
-def _wire_running(parts: Parts, handlers: Handlers) -> None:
+def wire_stop(parts: Parts, handlers: Handlers, running: list[Any]) -> None:
+    """Stop: say so to the engine at once, take what still waits out of the queue, then show how far it came."""
+    stop = parts.buttons["stop"]
+    stop.click(lambda session: session.stop() and None, [parts.session], None, **QUIET)
+    stop.click(None, cancels=running).then(
+        lambda session: outputs_of(handlers.stopped(session)), [parts.session], parts.outputs, **QUIET
+    )
+
+
+def _wire_running(parts: Parts, handlers: Handlers) -> Any:
     def ask(session: Session, image: str | None, example: str | None, blind: bool, *values: Any) -> Iterator[list[Any]]:
         form, sides = read_form(values)
         yield from streamed(handlers.ask(session, image, form, sides, blind=bool(blind), example=example))
 
-    running = gr.on(
+    return gr.on(
         [parts.buttons["run"].click, parts.ask["text"].submit],  # type: ignore[attr-defined]
         ask,
         [parts.session, parts.picture, parts.example, parts.blind, *parts.form],
         parts.outputs,
-        show_progress="minimal",
         show_progress_on=[parts.regions["message"]],
         concurrency_limit=handlers.settings.concurrency,
-        concurrency_id="models",
-        trigger_mode="once",
-        api_visibility="private",
-    )
-    stop = parts.buttons["stop"]
-    stop.click(lambda session: session.stop() and None, [parts.session], None, **QUIET)
-    stop.click(None, cancels=[running]).then(
-        lambda session: outputs_of(handlers.stopped(session)), [parts.session], parts.outputs, **QUIET
+        **RUNNING,
     )
 
 
@@ -102,12 +109,16 @@ def _wire_question(parts: Parts) -> None:
         session.corner = None
         return None, examples_view(None)
 
-    gr.on([parts.picture.upload, parts.picture.clear], forget, [parts.session], [parts.example, parts.examples], **QUIET)
+    gr.on(
+        [parts.picture.upload, parts.picture.clear], forget, [parts.session], [parts.example, parts.examples], **QUIET
+    )
 
 
 def _wire_sides(parts: Parts) -> None:
     left, right = ([parts.sides[side][name] for name in SIDE_FIELDS] for side in SIDES)
-    parts.buttons["swap"].click(lambda *v: [*v[len(v) // 2 :], *v[: len(v) // 2]], [*left, *right], [*left, *right], **QUIET)
+    parts.buttons["swap"].click(
+        lambda *v: [*v[len(v) // 2 :], *v[: len(v) // 2]], [*left, *right], [*left, *right], **QUIET
+    )
     parts.buttons["copy_right"].click(lambda *values: list(values), left[1:], right[1:], **QUIET)
     parts.buttons["copy_left"].click(lambda *values: list(values), right[1:], left[1:], **QUIET)
 

@@ -1,0 +1,76 @@
+"""`serve`: the page in the browser. The options become the operator's settings; nothing is shared unless asked for."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_parser(subparsers: Any) -> None:
+    """The command's options; each can also come from the environment as VLCOMPARE_HOST and so on."""
+    parser = subparsers.add_parser(
+        "serve",
+        help="open the page: two models on one picture, side by side",
+        description="Serve the page. Every option can also be given as an environment variable, e.g. VLCOMPARE_PRELOAD.",
+    )
+    parser.add_argument("--host", help="address to listen on (default 127.0.0.1; 0.0.0.0 for everybody in the network)")
+    parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
+    parser.add_argument("--left", help="the left side's checkpoint when the page opens")
+    parser.add_argument("--right", help="the right side's checkpoint when the page opens")
+    parser.add_argument("--offer", nargs="+", metavar="CHECKPOINT", help="only these (default: all, and any Hub id)")
+    parser.add_argument("--preload", nargs="*", metavar="CHECKPOINT", help="load these at once (none named: both sides)")
+    parser.add_argument("--quantization", choices=("none", "int8", "nf4"), help="both sides' setting when the page opens")
+    parser.add_argument("--device", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--allow-path", type=Path, help="visitors may open checkpoint folders below this folder")
+    parser.add_argument("--data", type=Path, help="where votes are kept (default: the user's data folder)")
+    parser.add_argument("--memory", metavar="SIZE", help="budget of memory for weights, e.g. 6GB (default: what is free)")
+    parser.add_argument("--max-seconds", type=float, help="work for one answer at most (default 300)")
+    parser.add_argument("--max-new-tokens", type=int, help="tokens of one answer at most (default 512)")
+    parser.add_argument("--max-megabytes", type=int, help="size of a picture at most (default 20)")
+    parser.add_argument("--queue", type=int, help="visitors who may wait (default 24)")
+    parser.add_argument("--concurrency", type=int, help="comparisons at the same time (default 2)")
+    parser.add_argument("--votes-dataset", metavar="OWNER/NAME", help="also commit votes to this dataset repository")
+    parser.add_argument("--share", action="store_true", help="ask gradio for a public address (off by default)")
+    parser.add_argument("--open", action="store_true", help="open a browser window")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until interrupted."""
+    settings = settings_of(args)
+    from vlcompare.ui.page import serve
+
+    serve(settings, share=args.share, inbrowser=args.open)
+    return 0
+
+
+def settings_of(args: argparse.Namespace) -> Any:
+    """The operator's settings: defaults, then the environment, then what was given here."""
+    from dataclasses import replace
+
+    from vlcompare.ui.settings import AppSettings, parse_bytes
+
+    settings = AppSettings.from_environment(
+        host=args.host,
+        port=args.port,
+        left=args.left,
+        right=args.right,
+        offered=tuple(args.offer) if args.offer else None,
+        quantization=args.quantization,
+        device=args.device,
+        allow_path=args.allow_path,
+        data=args.data,
+        budget_bytes=parse_bytes(args.memory) if args.memory else None,
+        votes_dataset=args.votes_dataset,
+        concurrency=args.concurrency,
+    )
+    if args.preload is not None:
+        settings = replace(settings, preload=tuple(args.preload) or (settings.left, settings.right))
+    given = {
+        "seconds": args.max_seconds,
+        "new_tokens": args.max_new_tokens,
+        "file_bytes": args.max_megabytes * 2**20 if args.max_megabytes else None,
+        "queue": args.queue,
+    }
+    limits = replace(settings.limits, **{name: value for name, value in given.items() if value is not None})
+    return replace(settings, limits=limits)

@@ -1,0 +1,177 @@
+"""The comparison as a function for programs: one call, one JSON object. Served as /compare and as an MCP tool.
+
+The same checks and limits as on the page. Knows the engine's interface; `serve` alone knows of gradio.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from vlcompare.errors import RequestError
+from vlcompare.types import TASKS
+from vlcompare.ui.forms import (
+    MODES,
+    ORDERS,
+    QUANTIZATIONS,
+    AskForm,
+    SideForm,
+    box_text,
+    read_mode,
+    read_request,
+    read_side,
+)
+from vlcompare.ui.handlers import Handlers
+from vlcompare.ui.running import follow
+from vlcompare.ui.runs import Run, SideRun
+
+
+def make_compare(handlers: Handlers) -> Callable[..., dict[str, Any]]:
+    """The function that is served, over these handlers."""
+    settings = handlers.settings
+
+    def compare(
+        image: str,
+        task: str = "grounding",
+        text: str = "",
+        left: str = settings.left,
+        right: str = settings.right,
+        choices: Any = None,
+        box: Any = None,
+        ocr_text: str = "",
+        mode: str = "measure",
+        left_quantization: str = settings.quantization,
+        right_quantization: str = settings.quantization,
+        left_prompt_order: str = "image_first",
+        right_prompt_order: str = "image_first",
+        image_size: float | None = None,
+        max_new_tokens: float | None = None,
+        temperature: float = 0.0,
+        seed: float = 0,
+    ) -> dict[str, Any]:
+        """Ask two vision-language models the same question about one picture; both answers, with times and memory.
+
+        Args:
+            image: The picture: JPEG, PNG or WebP, uploaded (no address is fetched).
+            task: captioning, grounded_captioning, region_description, vqa, document_vqa, multiple_choice, pointing,
+                grounding, image_text_match or chat.
+            text: The question, the description to find, or the statement, where the task takes one.
+            left: Checkpoint of the left side: a name of this server's list, or a Hub id.
+            right: Checkpoint of the right side.
+            choices: For multiple_choice a list of texts, for pointing a list of boxes [x0, y0, x1, y1] from 0 to 1.
+            box: For region_description: [x0, y0, x1, y1] from 0 to 1.
+            ocr_text: Text found in the picture, for multiple_choice and vqa.
+            mode: "measure" (one after the other: the times are figures) or "race" (both at once).
+            left_quantization: none, int8 or nf4.
+            right_quantization: none, int8 or nf4.
+            left_prompt_order: image_first or instruction_first.
+            right_prompt_order: image_first or instruction_first.
+            image_size: Side of the model's input in pixels; empty as trained.
+            max_new_tokens: At most so many tokens; empty the task's own limit.
+            temperature: 0 is greedy.
+            seed: For sampling.
+
+        Returns:
+            {"sides": {"left": answer, "right": answer}}; a side that failed has its sentence in "error".
+        """
+        form = AskForm(task, text, _choices_text(choices), _box_text(box), ocr_text or "", mode)
+        request = read_request(form, settings.limits)
+        common = {"image_size": image_size, "max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+        sides = {
+            "left": SideForm(left, left_quantization, left_prompt_order, **common),
+            "right": SideForm(right, right_quantization, right_prompt_order, **common),
+        }
+        run = Run(
+            request=replace(request, seed=0),
+            picture=handlers.read_picture(image),
+            sides={side: SideRun(read_side(own, settings)) for side, own in sides.items()},
+            mode=read_mode(mode),
+        )
+        return answers(handlers, run)
+
+    return compare
+
+
+def answers(handlers: Handlers, run: Run) -> dict[str, Any]:
+    """Run it to its end; the answers as JSON."""
+    cancel = threading.Event()
+    for _ in follow(run, lambda: handlers.events(run, cancel, {}), cancel):
+        pass
+    return {"sides": {side: part.answer.to_json() for side, part in run.sides.items() if part.answer}}
+
+
+def _choices_text(choices: Any) -> str:
+    if choices is None or choices == "":
+        return ""
+    if isinstance(choices, str):
+        return choices
+    if not isinstance(choices, (list, tuple)) or len(choices) > 200:
+        raise RequestError("The choices are a list of texts, or of boxes.")
+    return "\n".join(
+        _box_text(choice) if isinstance(choice, (list, tuple)) else " ".join(str(choice).split()) for choice in choices
+    )
+
+
+def _box_text(box: Any) -> str:
+    if box is None or isinstance(box, str):
+        return box or ""
+    if not isinstance(box, (list, tuple)) or len(box) != 4:
+        raise RequestError("A box is four numbers [x0, y0, x1, y1], each between 0 and 1.")
+    try:
+        return box_text(tuple(float(value) for value in box))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise RequestError("A box is four numbers [x0, y0, x1, y1], each between 0 and 1.") from None
+
+
+def serve(handlers: Handlers) -> None:
+    """Add the endpoint to the page being built. Its fields are never shown; they give it its types and checks."""
+    import gradio as gr
+
+    from vlcompare.errors import VLCompareError
+    from vlcompare.ui.uploads import only_uploads
+
+    settings = handlers.settings
+    compare = make_compare(handlers)
+
+    def served(*values: Any) -> dict[str, Any]:
+        try:
+            return compare(*values)
+        except VLCompareError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+
+    served.__doc__ = compare.__doc__
+    served.__name__ = "compare"
+    served.__wrapped__ = compare  # type: ignore[attr-defined]  parameter names and defaults, as `inspect` reads them
+    number = {"precision": None, "visible": False}
+    with gr.Row(visible=False):
+        fields = [
+            only_uploads(gr.Image(type="filepath", image_mode=None, label="image")),
+            gr.Dropdown(list(TASKS), value="grounding", label="task"),
+            gr.Textbox(label="text"),
+            gr.Textbox(settings.left, label="left"),
+            gr.Textbox(settings.right, label="right"),
+            gr.JSON(label="choices"),
+            gr.JSON(label="box"),
+            gr.Textbox(label="ocr_text"),
+            gr.Radio(list(MODES), value="measure", label="mode"),
+            gr.Radio(list(QUANTIZATIONS), value=settings.quantization, label="left_quantization"),
+            gr.Radio(list(QUANTIZATIONS), value=settings.quantization, label="right_quantization"),
+            gr.Radio(list(ORDERS), value="image_first", label="left_prompt_order"),
+            gr.Radio(list(ORDERS), value="image_first", label="right_prompt_order"),
+            gr.Number(None, label="image_size", **number),
+            gr.Number(None, label="max_new_tokens", **number),
+            gr.Number(0, label="temperature", **number),
+            gr.Number(0, label="seed", **number),
+        ]
+        result = gr.JSON(label="answers")
+        gr.Button("compare").click(
+            served,
+            fields,
+            result,
+            api_name="compare",
+            concurrency_limit=settings.concurrency,
+            concurrency_id="models",
+            show_progress="hidden",
+        )
