@@ -264,6 +264,10 @@ def test_a_broken_picture_fails_alone_in_a_batch(model) -> None:
         ({"task": "vqa"}, RequestError),
         ({"task": "captioning", "temperature": -1}, RequestError),
         ({"task": "captioning", "image": b""}, ImageError),
+        ({"task": "region_description", "box": [0.1, 0.2]}, RequestError),
+        ({"task": "region_description", "box": "left"}, RequestError),
+        ({"task": "multiple_choice", "text": "x", "choices": 5}, RequestError),
+        ({"task": "chat", "text": "x", "history": [("alone",)]}, RequestError),
     ],
 )
 def test_bad_requests_are_refused_in_a_sentence(model, fields: dict, error: type[Exception]) -> None:

@@ -27,7 +27,7 @@ from vlcompare.runtime.prompt import check_length, encode_prompt, encode_turns, 
 from vlcompare.runtime.sampling import Sampler, Sampling
 from vlcompare.tasks.prompts import build_turns, validate
 from vlcompare.tasks.sequence import IMAGE_MARK
-from vlcompare.types import Answer, Box, Memory, Prompt, PromptOrder, Request, Step, Timings
+from vlcompare.types import Answer, Memory, Prompt, PromptOrder, Request, Step, Timings
 
 if TYPE_CHECKING:
     from vlcompare.runtime.load import Model
@@ -100,10 +100,10 @@ def stream(
     request = Request(
         task=task,
         text=text,
-        choices=None if choices is None else tuple(choices),
-        box=None if box is None else Box(*box),
+        choices=choices,  # type: ignore[arg-type]  # `validate` brings these into their types, or says what is wrong
+        box=box,  # type: ignore[arg-type]
         ocr_text=ocr_text,
-        history=tuple((question, answer) for question, answer in history or ()),
+        history=history or (),  # type: ignore[arg-type]
         source=source,
         prompt_order=prompt_order,
         max_new_tokens=max_new_tokens,
