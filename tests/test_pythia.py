@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vlcompare.errors import RequestError
 from vlcompare.models.config import PythiaConfig
+from vlcompare.models.kernels.attention import attend_one
 from vlcompare.models.pythia import Pythia
 
 TINY = PythiaConfig(vocab_size=97, hidden_size=48, layers=3, heads=4, intermediate_size=80, max_positions=64)
+EVEN = dataclasses.replace(TINY, hidden_size=64)
 CLOSE = dict(atol=1e-5, rtol=1e-5)
 
 
@@ -25,6 +30,12 @@ def random_model(config: PythiaConfig, seed: int = 0) -> Pythia:
 @pytest.fixture(scope="module")
 def model() -> Pythia:
     return random_model(TINY)
+
+
+@pytest.fixture(scope="module")
+def even_model() -> Pythia:
+    """Heads of 16 channels: what the compiled kernel for single positions takes."""
+    return random_model(EVEN)
 
 
 def ids(*shape: int) -> Tensor:
@@ -95,6 +106,40 @@ def test_steps_equal_the_whole(model: Pythia, window: int | None) -> None:
             hidden = model.step(model.embed_tokens(tokens[:, position]), state, window=window)
             torch.testing.assert_close(hidden, expected[:, position], **CLOSE)
     assert state.length == 24 and state.positions.tolist() == [24, 24]
+
+
+def test_steps_equal_the_whole_through_the_compiled_kernel(even_model: Pythia) -> None:
+    test_steps_equal_the_whole(even_model, None)
+    test_steps_equal_the_whole(even_model, 30)
+    test_left_padding_is_exact(even_model)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_of_one_position(dtype: torch.dtype) -> None:
+    """Rows of several lengths in one cache, against float64; what lies behind a row's end is not even read."""
+    torch.manual_seed(0)
+    q, keys, values = (torch.randn(3, 2, slots, 48).to(dtype) for slots in (1, 40, 40))
+    counts = torch.tensor([40, 17, 1])
+    for row, count in enumerate(counts):
+        keys[row, :, count:] = values[row, :, count:] = torch.nan
+    with torch.no_grad():
+        ours = attend_one(q[:, :, 0], keys, values, counts)
+    assert ours is not None and ours.dtype == dtype
+    for row, count in enumerate(counts.tolist()):
+        wide = (tensor[row, :, :count].double() for tensor in (q, keys, values))
+        expected = F.scaled_dot_product_attention(*wide)[:, 0]
+        rounding = 1e-6 if dtype == torch.float32 else 4e-3
+        torch.testing.assert_close(ours[row].double(), expected, atol=1e-6, rtol=rounding)
+
+
+def test_attention_of_one_position_leaves_the_rest_to_torch() -> None:
+    q, odd, keys = torch.randn(1, 2, 20), torch.randn(1, 2, 8, 20), torch.randn(1, 2, 8, 32)
+    counts = torch.tensor([8])
+    with torch.no_grad():
+        assert attend_one(q, odd, odd, counts) is None  # 20 channels
+        assert attend_one(keys[:, :, 0].half(), keys.half(), keys.half(), counts) is None
+        assert attend_one(keys[:, :, 0], keys.transpose(1, 2), keys, counts) is None
+    assert attend_one(keys[:, :, 0].requires_grad_(), keys, keys, counts) is None
 
 
 @pytest.mark.parametrize("splits", [[1], [2], [3], [4], [23], [1, 2, 3], [8, 16]])

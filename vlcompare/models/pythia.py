@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from vlcompare.errors import RequestError
 from vlcompare.models.config import PythiaConfig
+from vlcompare.models.kernels.attention import attend_one
 from vlcompare.models.linear import Linear
 
 ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {
@@ -116,7 +117,8 @@ class Span:
     cos_blhr: Tensor
     sin_blhr: Tensor
     window: int  # cache slots that are attended to
-    bias_bhls: Tensor | None  # added to the scores; None where every slot of the window may be seen
+    bias_bhls: Tensor | None = None  # added to the scores; None where every slot of the window may be seen
+    counts_b: Tensor | None = None  # one position on CPU: how many slots each row sees
     fresh: bool = False  # the cache was empty: plain causal attention among the L positions
 
 
@@ -142,9 +144,18 @@ class Attention(nn.Module):
         else:
             keys_bhsk.transpose(1, 2).index_put_((span.rows_bl, span.slots_bl), k_blhk)
             values_bhsk.transpose(1, 2).index_put_((span.rows_bl, span.slots_bl), v_blhk)
-            seen_k, seen_v = keys_bhsk[:, :, : span.window], values_bhsk[:, :, : span.window]
-            out_bhlk = F.scaled_dot_product_attention(q_bhlk, seen_k, seen_v, attn_mask=span.bias_bhls)
+            out_bhlk = self._look_back(q_bhlk, keys_bhsk, values_bhsk, span)
         return self.dense(out_bhlk.transpose(1, 2).flatten(2))
+
+    @staticmethod
+    def _look_back(q_bhlk: Tensor, keys_bhsk: Tensor, values_bhsk: Tensor, span: Span) -> Tensor:
+        """Attention to what the cache holds, (B, H, L, K): a kernel for single queries where there is one, or torch."""
+        if span.counts_b is not None:
+            out_bhk = attend_one(q_bhlk[:, :, 0], keys_bhsk, values_bhsk, span.counts_b)
+            if out_bhk is not None:
+                return out_bhk[:, :, None]
+        seen_k, seen_v = keys_bhsk[:, :, : span.window], values_bhsk[:, :, : span.window]
+        return F.scaled_dot_product_attention(q_bhlk, seen_k, seen_v, attn_mask=span.bias_bhls)
 
 
 class MLP(nn.Module):
@@ -259,7 +270,7 @@ class Pythia(nn.Module):
         # one turn for queries and keys of all heads, which stand in axes 2 and 3
         rotary = state.cos_sr[slots_bl][:, :, None, None], state.sin_sr[slots_bl][:, :, None, None]
         if state.length == 0 and window is None:
-            return Span(rows_bl, slots_bl, *rotary, window=length, bias_bhls=None, fresh=True)
+            return Span(rows_bl, slots_bl, *rotary, window=length, fresh=True)
         # one position at the end of rows of one length sees all there is; everything else needs a mask
         exact = window is None and length == 1 and not state.ragged
         window = window or state.length + length
@@ -268,7 +279,8 @@ class Pythia(nn.Module):
             later_bls = state.slots_s[:window] > slots_bl[:, :, None]
             bias_bhls = torch.zeros(later_bls.shape, device=slots_bl.device, dtype=dtype)
             bias_bhls = bias_bhls.masked_fill_(later_bls, -torch.inf)[:, None]
-        return Span(rows_bl, slots_bl, *rotary, window=window, bias_bhls=bias_bhls)
+        counts_b = slots_bl[:, 0] + 1 if length == 1 and slots_bl.device.type == "cpu" else None
+        return Span(rows_bl, slots_bl, *rotary, window=window, bias_bhls=bias_bhls, counts_b=counts_b)
 
 
 def _roll(x_bld: Tensor, shifts_b: Tensor) -> Tensor:

@@ -1,0 +1,47 @@
+"""Attention of one new position to a static key-value cache on CPU: torch tensors to and from numba's compiled loops.
+
+Knows a query, a cache and how many of its slots are filled; nothing of layers. Where it does not run, torch's own does.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_WIDTH = 16  # channels that the compiled kernel takes at a time
+
+
+def attend_one(q_bhk: Tensor, keys_bhsk: Tensor, values_bhsk: Tensor, counts_b: Tensor) -> Tensor | None:
+    """softmax(q K^T / sqrt(k)) V over each row's first `counts_b` slots: (B, H, k), or None where it does not run.
+
+    Runs on CPU, in inference, for contiguous float32 or bfloat16 caches whose heads have a multiple of 16 channels.
+    """
+    if not _usable(q_bhk, keys_bhsk, values_bhsk):
+        return None
+    from vlcompare.models.kernels import attention_numba as loops
+    from vlcompare.models.kernels.cpu import threads
+
+    heads, capacity, size = keys_bhsk.shape[1:]
+    scaled = (q_bhk.float() * size**-0.5).contiguous()
+    out = torch.empty_like(scaled)
+    run = loops.heads_parallel if threads() > 1 else loops.heads_serial
+    arrays = (_flat(tensor) for tensor in (scaled, keys_bhsk, values_bhsk, out))
+    run(*arrays, counts_b.contiguous().numpy(), heads, capacity, size)
+    return out.to(q_bhk.dtype)
+
+
+def _usable(q_bhk: Tensor, keys_bhsk: Tensor, values_bhsk: Tensor) -> bool:
+    return (
+        keys_bhsk.device.type == "cpu"
+        and keys_bhsk.dtype in (torch.float32, torch.bfloat16)
+        and keys_bhsk.shape[-1] % _WIDTH == 0
+        and keys_bhsk.is_contiguous()
+        and values_bhsk.is_contiguous()
+        and not (torch.is_grad_enabled() and q_bhk.requires_grad)
+    )
+
+
+def _flat(tensor: Tensor) -> object:
+    """A flat numpy view; bfloat16 as its bits."""
+    tensor = tensor.detach()
+    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).view(-1).numpy()
