@@ -29,7 +29,7 @@ def write_tokenizer(folder: Path) -> int:
     return len(vocabulary)
 
 
-def config_json(family: str, vocabulary: int, image_size: int = 64) -> dict[str, object]:
+def config_json(family: str, vocabulary: int, image_size: int = 64, width: int = 32) -> dict[str, object]:
     """A config.json as the published repositories have it, around the small scene encoder."""
     vision = {
         "vision_encoder_name": "vlcompare/scene",
@@ -41,14 +41,14 @@ def config_json(family: str, vocabulary: int, image_size: int = 64) -> dict[str,
         "torch_dtype": "float32",
     }
     if family == "mamba":
-        shape = {"architectures": ["VLMambaCLIPLMHeadModel"], "d_model": 32, "hidden_size": 32, "n_layer": 2}
+        shape = {"architectures": ["VLMambaCLIPLMHeadModel"], "d_model": width, "hidden_size": width, "n_layer": 2}
         return {**vision, **shape, "rms_norm": True, "ssm_cfg": {}, "pad_vocab_size_multiple": 1}
     return {
         **vision,
         "architectures": ["VLCLIPGPTNeoXForCausalLM"],
         "model_type": "gpt_neox",
-        "hidden_size": 32,
-        "intermediate_size": 64,
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "max_position_embeddings": 512,
@@ -72,10 +72,10 @@ def published_names(model: VisionLanguageModel, config: ModelConfig) -> dict[str
     return named
 
 
-def write_checkpoint(folder: Path, family: str, *, image_size: int = 64, seed: int = 0) -> Path:
+def write_checkpoint(folder: Path, family: str, *, image_size: int = 64, seed: int = 0, width: int = 32) -> Path:
     """A whole checkpoint folder with random weights large enough that answers differ from token to token."""
     folder.mkdir(parents=True, exist_ok=True)
-    data = config_json(family, write_tokenizer(folder), image_size)
+    data = config_json(family, write_tokenizer(folder), image_size, width)
     (folder / "config.json").write_text(json.dumps(data))
     torch.manual_seed(seed)
     config = from_dict(data)

@@ -37,6 +37,11 @@ class Target:
     stored: str = "none"
     zero_norm_biases: bool = False
 
+    @classmethod
+    def of_files(cls, stored: str) -> Target:
+        """The files as they are, for looking at them only."""
+        return cls(torch.device("cpu"), torch.float32, stored, stored)
+
 
 @dataclass
 class _Place:
@@ -55,6 +60,11 @@ def fill(
     Raises CheckpointError where files and model do not fit together or values are damaged.
     """
     return _Filler(vlm, target).run(stored, said)
+
+
+def wanted_shapes(vlm: VisionLanguageModel, target: Target) -> dict[str, tuple[int, ...]]:
+    """Every name that must be filled, and the shape that the files must have for it."""
+    return _Filler(vlm, target).wanted()
 
 
 class _Filler:

@@ -35,6 +35,7 @@ class Source:
     data: dict[str, Any]  # config.json as it stands
     config: ModelConfig
     quantization: str  # how the files are stored: "none", "nf4" or "int8"
+    repository: str | None = None  # on the Hub, for those from there
 
 
 def find_source(
@@ -63,7 +64,7 @@ def find_source(
             return None
     else:
         snapshot = hub.fetch(repository, revision=revision, progress=progress, check=read_config)
-    return _read(name, snapshot.folder, snapshot.commit)
+    return _read(name, snapshot.folder, snapshot.commit, repository)
 
 
 def read_config(folder: Path) -> tuple[dict[str, Any], ModelConfig]:
@@ -132,7 +133,7 @@ def _local_folder(name: str, known: registry.Checkpoint | None) -> Path | None:
     return path if name and path.is_dir() else None
 
 
-def _read(name: str, folder: Path, revision: str | None) -> Source:
+def _read(name: str, folder: Path, revision: str | None, repository: str | None = None) -> Source:
     data, config = read_config(folder)
     section = data.get(SECTION)
     method = "none"
@@ -142,7 +143,7 @@ def _read(name: str, folder: Path, revision: str | None) -> Source:
             raise CheckpointError(
                 f"config.json in {folder}: {SECTION!r} is {section!r}, which cannot be read here; quantize again."
             )
-    return Source(name, folder, revision, data, config, method)
+    return Source(name, folder, revision, data, config, method, repository)
 
 
 def _bytes_of(stored: dict[str, Stored], family: str, method: str, dtype: torch.dtype, device: torch.device) -> int:

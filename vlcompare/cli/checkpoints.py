@@ -1,0 +1,136 @@
+"""`checkpoints list | info | download | verify | remove`: what can be loaded, what is here, what it takes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import Any
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser("checkpoints", help="known checkpoints: list, info, download, verify, remove")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="all known checkpoints, and what is on this machine")
+    listing.add_argument("--json", action="store_true", help="as JSON")
+    info = actions.add_parser("info", help="everything known about one checkpoint")
+    info.add_argument("--json", action="store_true", help="as JSON")
+    download = actions.add_parser("download", help="fetch a checkpoint from the Hub, or finish a download")
+    download.add_argument("--update", action="store_true", help="look up what the branch is now, not as recorded")
+    verify = actions.add_parser("verify", help="read all of a checkpoint and check it")
+    remove = actions.add_parser("remove", help="free what the cache holds of a checkpoint")
+    for action in (info, download, verify, remove):
+        action.add_argument("name", metavar="NAME", help="a known checkpoint, a folder, or a Hub id")
+    for action in (download, verify):
+        action.add_argument("--revision", help="commit, branch or tag (default: main as recorded)")
+
+
+def run(args: argparse.Namespace) -> int:
+    return {"list": _list, "info": _info, "download": _download, "verify": _verify, "remove": _remove}[args.action](
+        args
+    )
+
+
+def _list(args: argparse.Namespace) -> int:
+    from vlcompare.runtime import registry
+
+    rows = [{**asdict(checkpoint), "state": _state(checkpoint)} for checkpoint in registry.registry().checkpoints]
+    if args.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    print(f"{'name':<26}{'family':<8}{'size':<6}{'compared with':<26}{'on this machine'}")
+    for row in rows:
+        print(f"{row['name']:<26}{row['family']:<8}{row['size']:<6}{row['pair']:<26}{row['state']}")
+    return 0
+
+
+def _info(args: argparse.Namespace) -> int:
+    from vlcompare.runtime import hub, registry
+    from vlcompare.runtime.source import estimate_bytes, find_source
+
+    known = registry.find(args.name)
+    source = find_source(args.name, offline=True)
+    facts: dict[str, Any] = asdict(known) if known else {"name": args.name}
+    facts["state"] = _state(known) if known else ("here" if source else "not on this machine")
+    if source is not None:
+        facts.update(folder=str(source.folder), family=source.config.family, stored_as=source.quantization)
+        facts.update(image_size=source.config.image_size, vision_encoder=source.config.vision.name)
+        facts["revision"] = source.revision or facts.get("revision")
+    facts["memory_bytes"] = {
+        f"{dtype}, {method}": estimate_bytes(args.name, method, dtype, "cpu") or None
+        for dtype, method in (("float32", "none"), ("bfloat16", "none"))
+    }
+    if known and known.repository:
+        facts["cached_bytes"] = hub.cached_bytes(known.repository)
+    if known and known.scores:
+        facts["scores_source"] = registry.registry().score_source
+    if args.json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            print(f"{key}:")
+            for name, item in value.items():
+                print(f"  {name:<24}{'not known' if item is None else item}")
+        elif value not in ({}, None):
+            print(f"{key + ':':<26}{value}")
+        else:
+            print(f"{key + ':':<26}not known")
+    return 0
+
+
+def _download(args: argparse.Namespace) -> int:
+    from vlcompare.runtime import hub, registry
+    from vlcompare.runtime.source import read_config
+
+    known = registry.find(args.name)
+    if known is not None and known.embedded:
+        print(f"{known.name} is part of this project; there is nothing to download.")
+        return 0
+    repository = known.repository if known and known.repository else args.name
+    show = hub.terminal_progress()
+    snapshot = hub.fetch(repository, revision=args.revision, progress=show, check=read_config, update=args.update)
+    print(f"{repository} at commit {snapshot.commit} is complete in {snapshot.folder}.")
+    tokenizer = registry.registry()
+    if not (snapshot.folder / "tokenizer.json").is_file():
+        shared = hub.fetch(tokenizer.tokenizer_repository, files=[tokenizer.tokenizer_file], progress=show)
+        print(f"Tokenizer: {shared.folder / tokenizer.tokenizer_file}")
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from vlcompare.runtime import hub
+    from vlcompare.runtime.verify import verify
+
+    for sentence in verify(args.name, revision=args.revision, progress=hub.terminal_progress()):
+        print(sentence)
+    return 0
+
+
+def _remove(args: argparse.Namespace) -> int:
+    from vlcompare.errors import RequestError
+    from vlcompare.runtime import hub, registry
+
+    known = registry.find(args.name)
+    if known is not None and known.embedded:
+        raise RequestError(f"{known.name} is part of this project and is not removed.")
+    repository = known.repository if known and known.repository else args.name
+    if not hub.is_repository(repository):
+        raise RequestError(f"{args.name!r} is no known checkpoint and no Hub id; folders of your own are left alone.")
+    print(f"{hub.remove(repository) / 1e9:.2f} GB freed.")
+    return 0
+
+
+def _state(checkpoint: Any) -> str:
+    """Whether it can be used as it is, in a few words."""
+    from vlcompare.runtime import hub
+
+    if checkpoint.embedded:
+        return "part of this project" if checkpoint.available else "missing"
+    if snapshot := hub.cached(checkpoint.repository, revision=checkpoint.revision):
+        return f"here, commit {snapshot.commit[:12]}"
+    begun = hub.cached_bytes(checkpoint.repository)
+    if begun:
+        return f"begun, {begun / 1e9:.2f} GB"
+    size = checkpoint.download_gb
+    return f"to download, {sum(size):.2f} GB" if size else "to download"
