@@ -65,7 +65,8 @@ class FakeCompare:
             tokens.append(Token(index, word, math.log(0.7), top))
             yield Event(name, "step", Step(index, index, word, math.log(0.7), top, 0.004))
         reading = read_answer(request, "".join(token.text for token in tokens))
-        state = 400_000 if "mamba" in side.checkpoint else 4096 * (len(prompt.ids) + len(tokens) - 1)
+        seen = range(len(prompt.ids), len(prompt.ids) + max(1, len(tokens)))
+        trace = tuple(240_000 if "mamba" in side.checkpoint else 4096 * count for count in seen)
         gaps = tuple(4.0 for _ in tokens[1:])
         answer = Answer(
             text=reading.text,
@@ -76,7 +77,7 @@ class FakeCompare:
             prompt=prompt,
             stop_reason="cancelled" if cancel.is_set() else "end",
             timings=Timings(1.0, 2.0, 3.0, 7.0, gaps, 7.0 + sum(gaps), 250.0 if gaps else 0.0, mode),
-            memory=Memory(6_000_000, state, state, 0),
+            memory=Memory(6_000_000, trace[-1], trace[-1], 0, trace),
             checkpoint=side.checkpoint,
             quantization=side.quantization,
             dtype="float32",
@@ -88,7 +89,9 @@ class FakeCompare:
 
     @staticmethod
     def _echo(side: Side, request: Request) -> list[str]:
-        return [word + " " for word in f"{request.text or 'a red square and a blue disc'} said {side.checkpoint}".split()]
+        return [
+            word + " " for word in f"{request.text or 'a red square and a blue disc'} said {side.checkpoint}".split()
+        ]
 
 
 def png(color: tuple[int, int, int] = (200, 40, 40), size: tuple[int, int] = (64, 48)) -> bytes:

@@ -23,7 +23,7 @@ class Line:
 
     side: str
     points: Sequence[tuple[float, float]]
-    style: str = "line"  # "line", "dash", "dots"
+    style: str = "line"  # "line"; "dash": a formula; "measured": a line that ends in a dot
     name: str = ""
 
 
@@ -38,17 +38,22 @@ def latency_chart(answers: Mapping[str, Answer | None]) -> Safe:
 
 
 def memory_chart(answers: Mapping[str, Answer | None], curves: Mapping[str, Sequence[tuple[float, float]]]) -> Safe:
-    """Cache or state over the positions seen: the formula as a dashed line, what was measured as dots on it.
+    """Cache or state over the positions seen: measured at every token as a line, the formula dashed from the start.
 
     curves: side -> (positions, bytes) by the formula.
     """
     lines = []
     for side, answer in answers.items():
-        if answer is None or not answer.memory.state_bytes or answer.prompt is None:
+        if answer is None or answer.prompt is None:
             continue
         if curves.get(side):
             lines.append(Line(side, curves[side], "dash"))
-        lines.append(Line(side, [(positions_of(answer), answer.memory.state_bytes)], "dots", side))
+        start = len(answer.prompt.ids)
+        measured = [(start + index, count) for index, count in enumerate(answer.memory.state_trace)]
+        if not measured and answer.memory.state_bytes:
+            measured = [(positions_of(answer), answer.memory.state_bytes)]
+        if measured:
+            lines.append(Line(side, measured, "measured", side))
     return plot(lines, "Bytes of cache or state", "positions", size)
 
 
@@ -121,13 +126,14 @@ def plot(lines: Sequence[Line], title: str, x_name: str, y_text: object, *, star
 
 
 def _curve(line: Line, places: Sequence[tuple[float, float]]) -> Safe:
-    if line.style == "dots" or len(places) == 1:
-        shapes = [el("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=5 if line.side == "left" else 4) for x, y in places]
-        return el("g", *shapes, class_="vl-dots", data_side=line.side)
     drawn = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    return el(
-        "polyline", points=drawn, class_="vl-line vl-dash" if line.style == "dash" else "vl-line", data_side=line.side
-    )
+    kind = {"dash": "vl-line vl-dash", "measured": "vl-line vl-measured"}.get(line.style, "vl-line")
+    curve = el("polyline", points=drawn, class_=kind, data_side=line.side) if len(places) > 1 else None
+    if line.style != "measured" and len(places) > 1:
+        return join([curve])
+    x, y = places[-1]
+    dot = el("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=5 if line.side == "left" else 4)
+    return el("g", curve, dot, class_="vl-dots", data_side=line.side)
 
 
 def ticks(low: float, high: float, about: int, *, whole: bool = False) -> list[float]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.types import Answer, Box, Request
-from vlcompare.ui.forms import SIDES, read_mode
+from vlcompare.ui.forms import SIDE_FIELDS, SIDES, read_mode
 from vlcompare.ui.runs import Picture, Run, SideRun
 from vlcompare.ui.settings import Limits
 
@@ -95,7 +95,7 @@ def _read_run(found: dict[str, Any], open_image: Any) -> Run:
         raise RequestError("it does not hold a left and a right answer.")
     sides = {}
     for side in SIDES:
-        settings = Side(**{key: value for key, value in found["settings"][side].items() if key in _names(Side)})
+        settings = Side(**{key: value for key, value in found["settings"][side].items() if key in SIDE_FIELDS})
         if not isinstance(settings.checkpoint, str):
             raise RequestError("a side names no checkpoint.")
         answer = Answer.from_json(found["sides"][side])
@@ -132,8 +132,10 @@ def _check_answer(answer: Answer) -> None:
         for other in token.top:
             if not isinstance(other.text, str) or not isinstance(other.logprob, (int, float)):
                 raise RequestError("a token's alternatives are damaged.")
+    memory = asdict(answer.memory)
     numbers = [
-        *asdict(answer.memory).values(),
+        *memory.pop("state_trace"),
+        *memory.values(),
         *answer.timings.token_ms,
         answer.timings.ttft_ms,
         answer.timings.total_ms,

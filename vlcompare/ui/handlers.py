@@ -19,7 +19,7 @@ from vlcompare.types import Box, Request
 from vlcompare.ui import views
 from vlcompare.ui.catalog import name_of, scores_table
 from vlcompare.ui.examples import Example, load_examples
-from vlcompare.ui.forms import SIDES, AskForm, SideForm, read_mode, read_request, read_side
+from vlcompare.ui.forms import SIDES, AskForm, SideForm, read_mode, read_request, read_side, side_form_of
 from vlcompare.ui.picture import side_picture
 from vlcompare.ui.running import Compare, follow
 from vlcompare.ui.runs import Picture, Run, Session, SideRun
@@ -82,10 +82,11 @@ class Handlers:
             if last.request.choices or last.request.box:
                 raise RequestError("Follow-ups take a text only: for choices and regions ask a new question.")
             request = read_request(form, self.settings.limits)
+            # read again: a run that was imported may name what this server does not open
+            sides = {name: self._reread(part) for name, part in last.sides.items()}
         except VLCompareError as error:
             yield {"message": views.message(str(error), "error")}
             return
-        sides = {name: SideRun(part.settings) for name, part in last.sides.items()}
         run = Run(request, last.picture, sides, last.mode, follow_up=how, example=last.example)
         yield from self.play(session, run)
 
@@ -232,6 +233,9 @@ class Handlers:
             example=example.id if example and same_picture(example, picture) else None,
             blind=blind,
         )
+
+    def _reread(self, part: SideRun) -> SideRun:
+        return SideRun(read_side(side_form_of(part.settings), self.settings))
 
     def events(self, run: Run, cancel: threading.Event, engines: Mapping[str, Any]) -> Iterator[Any]:
         """The comparison's events. engines: what is kept of each side for follow-ups."""

@@ -276,7 +276,7 @@ def charts(run: Run) -> Safe:
         (
             "Memory over positions",
             memory_chart(answers, memory_curves(answers)),
-            "Dashed: the formula. Dot: measured at the end of the answer.",
+            "Dashed: by the formula, from the first position. Solid: measured at every token.",
         ),
     )
     return el(

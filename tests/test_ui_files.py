@@ -1,0 +1,222 @@
+"""Files and links: a run survives export and import, damage gets a sentence, votes need consent, links are total."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+import pytest
+from PIL import Image
+from test_ui_views import EVIL, answer, run_of
+
+from vlcompare.cli import build_parser
+from vlcompare.cli.serve import settings_of
+from vlcompare.errors import RequestError
+from vlcompare.types import Box, Request
+from vlcompare.ui import exports, permalink
+from vlcompare.ui.forms import AskForm, SideForm
+from vlcompare.ui.settings import AppSettings, Limits, parse_bytes
+from vlcompare.ui.votes import COLUMNS, Votes
+
+
+def exported(run: Any) -> bytes:
+    return json.dumps(exports.run_to_json(run)).encode()
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Request("grounding", "the square"),
+        Request("pointing", "which?", choices=(Box(0, 0, 0.5, 0.5), Box(0.5, 0.5, 1, 1))),
+        Request("region_description", box=Box(0.1, 0.1, 0.4, 0.4)),
+        Request("chat", EVIL.replace("\x00", "")),
+    ],
+    ids=lambda r: r.task,
+)
+def test_a_run_comes_back_as_it_was(request_: Request) -> None:
+    run = run_of(request=request_, truth=(Box(0.1, 0.2, 0.3, 0.4),), references=("a",), voted="tie")
+    back = exports.run_from_json(exported(run), Limits())
+    assert exports.run_to_json(back) == exports.run_to_json(run)
+    assert back.answer("left") == run.answer("left") and back.picture == run.picture
+
+
+def edits(found: dict[str, Any]) -> list[tuple[str, bytes]]:
+    """A file damaged in many ways, each with a word of the sentence."""
+
+    def changed(path: str, value: Any) -> bytes:
+        copy = json.loads(json.dumps(found))
+        *keys, last = path.split(".")
+        place = copy
+        for key in keys:
+            place = place[key]
+        if value is ...:
+            place.pop(last)
+        else:
+            place[last] = value
+        return json.dumps(copy).encode()
+
+    whole = json.dumps(found).encode()
+    return [
+        ("not JSON", whole[:400]),
+        ("not JSON", b"\xff\xfe\x00"),
+        ("not JSON", b"[" * 100_000),
+        ("not an exported run", b"[]"),
+        ("not an exported run", b'{"kind": "other"}'),
+        ("version 99", changed("version", 99)),
+        ("damaged", changed("sides.left", ...)),
+        ("damaged", changed("sides.left.tokens", [{"id": "x"}])),
+        ("damaged", changed("sides.left.text", {"a": 1})),
+        ("damaged", changed("sides.left.schema_version", 7)),
+        ("damaged", changed("sides.left.timings.ttft_ms", "soon")),
+        ("damaged", changed("sides.right.boxes", [[0, 0, 1]])),
+        ("damaged", changed("picture.base64", "AAAA")),
+        ("damaged", changed("picture.base64", "***")),
+        ("damaged", changed("request.task", "juggling")),
+        ("damaged", changed("settings.left", {})),
+        ("damaged", changed("mode", "gallop")),
+        ("damaged", changed("truth", ["x"])),
+    ]
+
+
+@pytest.mark.parametrize("index", range(18))
+def test_damage_gets_a_sentence(index: int) -> None:
+    said, data = edits(exports.run_to_json(run_of()))[index]
+    with pytest.raises(RequestError, match=said):
+        exports.run_from_json(data, Limits())
+    with pytest.raises(RequestError, match="larger"):
+        exports.run_from_json(data, Limits(import_bytes=1))
+
+
+def test_llm_comparator_has_every_required_field() -> None:
+    """github.com/PAIR-code/llm-comparator, "JSON Data Format"."""
+    runs = [run_of(voted="left", request=Request("grounding", "one")), run_of(request=Request("chat", "two"))]
+    found = exports.to_llm_comparator(runs)
+    assert set(found) == {"metadata", "models", "examples"} and len(found["models"]) == 2
+    names = {row["name"] for row in found["metadata"]["custom_fields_schema"]}
+    for example in found["examples"]:
+        assert {"input_text", "tags", "output_text_a", "output_text_b", "score", "individual_rater_scores"} < set(
+            example
+        )
+        assert set(example["custom_fields"]) == names and -1.5 <= example["score"] <= 1.5
+    assert [example["score"] for example in found["examples"]] == [1.0, 0.0]
+    with pytest.raises(RequestError):
+        exports.to_llm_comparator([])
+
+
+def test_the_annotated_picture_is_a_picture() -> None:
+    run = run_of(truth=(Box(0.1, 0.2, 0.3, 0.4),))
+    with Image.open(io.BytesIO(exports.annotated_picture(run))) as drawn:
+        assert drawn.format == "PNG" and drawn.width == 64 and drawn.height >= 48
+
+
+def test_downloads_keep_to_their_folder(tmp_path: Path) -> None:
+    path = Path(exports.write_file("../../etc/passwd\n", b"x"))
+    assert path.read_bytes() == b"x" and path.parent.name.startswith("vlcompare-") and path.name == "..-..-etc-passwd-"
+
+
+def test_votes_need_consent_and_keep_no_picture(tmp_path: Path) -> None:
+    votes = Votes(tmp_path / "data", Limits(note_characters=20))
+    run = run_of(answer(text="=SUM(A1)"), request=Request("chat", "hello"))
+    with pytest.raises(RequestError, match="agree"):
+        votes.add(run, "left", consent=False)
+    assert not votes.path.exists() and votes.count() == 0
+    votes.add(run, "left", "good", consent=True)
+    votes.add(run, "tie", "", consent=True)  # a second thought replaces the first
+    votes.add(run_of(), "both_bad", consent=True)
+    assert votes.count() == 2
+    for choice, note, said in (("best", "", "one of"), ("left", "x" * 30, "at most 20")):
+        with pytest.raises(RequestError, match=said):
+            votes.add(run, choice, note, consent=True)
+    rows = list(csv.DictReader(io.StringIO(votes.export({run.id}))))
+    assert len(rows) == 1 and rows[0]["choice"] == "tie" and rows[0]["left_text"] == "'=SUM(A1)"
+    assert tuple(rows[0]) == COLUMNS and len(list(csv.reader(io.StringIO(votes.export())))) == 3
+    with sqlite3.connect(votes.path) as database:
+        assert all(not isinstance(cell, bytes) for row in database.execute("SELECT * FROM votes") for cell in row)
+
+
+def test_a_damaged_store_of_votes_gets_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "votes.sqlite").write_bytes(b"no database" * 100)
+    with pytest.raises(RequestError, match="votes.sqlite"):
+        Votes(tmp_path).add(run_of(), "left", consent=True)
+
+
+def test_votes_are_published_and_a_failure_there_is_not_the_voters(tmp_path: Path, capsys: Any) -> None:
+    import threading
+
+    seen, gone = [], threading.Event()
+
+    def publish(row: dict[str, Any]) -> None:
+        seen.append(row)
+        gone.set()
+        raise RuntimeError("no network")
+
+    votes = Votes(tmp_path, publish=publish)
+    votes.add(run_of(), "left", consent=True)
+    assert gone.wait(5) and seen[0]["choice"] == "left" and votes.count() == 1
+
+
+def test_links_bring_the_settings_back() -> None:
+    settings = AppSettings()
+    sides = {
+        "left": SideForm("a/b", "nf4", "instruction_first", 224, "cpu", 30, 0.5, 0.9, 5, 7),
+        "right": SideForm(settings.right),
+    }
+    link = permalink.Link(AskForm("vqa", "what is & this?", mode="race"), sides, "find")
+    query = dict(parse_qsl(permalink.write(link, settings)[1:]))
+    assert permalink.read(query, settings) == link
+    assert permalink.write(permalink.read({}, settings), settings) == "?"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"task": "juggling", "mode": "x"},
+        {"left.quantization": "int1", "right.seed": "nan", "left.top_k": "many", "left.image_size": "1e99"},
+        {"text": "", "unknown": "x", "__theme": "dark"},
+    ],
+)
+def test_links_are_read_totally(query: dict[str, str]) -> None:
+    settings = AppSettings(offered=("tiny-pythia-vl",))
+    assert permalink.read(query, settings) == permalink.read({}, settings)
+    assert permalink.read({"left": "x/y"}, settings).sides["left"].checkpoint == settings.left
+
+
+def test_long_texts_are_left_out_of_a_link() -> None:
+    settings = AppSettings()
+    link = permalink.Link(AskForm("vqa", "x" * 9000), permalink.default_sides(settings), "find")
+    written = permalink.write(link, settings)
+    assert len(written) < 4100 and "example=find" in written and "xxx" not in written
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("6GB", 6 * 10**9), ("800 mb", 8 * 10**8), ("5e9", 5 * 10**9), ("2.5G", 25 * 10**8)]
+)
+def test_amounts_of_memory(text: str, count: int) -> None:
+    assert parse_bytes(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "lots", "nan"])
+def test_amounts_that_are_none(text: str) -> None:
+    with pytest.raises(RequestError):
+        parse_bytes(text)
+
+
+def test_options_go_before_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, value in {"PORT": "9000", "PRELOAD": "a, b", "MEMORY": "6GB", "DATA": str(tmp_path)}.items():
+        monkeypatch.setenv(f"VLCOMPARE_{name}", value)
+    settings = settings_of(
+        build_parser().parse_args(["serve", "--port", "9001", "--queue", "3", "--max-megabytes", "5"])
+    )
+    assert (settings.port, settings.preload, settings.budget_bytes, settings.data) == (
+        9001,
+        ("a", "b"),
+        6 * 10**9,
+        tmp_path,
+    )
+    assert (settings.limits.queue, settings.limits.file_bytes, settings.host) == (3, 5 * 2**20, "127.0.0.1")
+    assert settings_of(build_parser().parse_args(["serve", "--preload"])).preload == (settings.left, settings.right)

@@ -1,0 +1,335 @@
+"""The page's actions as plain generators: what is yielded, what is kept, what is refused. No server, no models."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ui_fakes import FakeCompare, png, until, write_examples
+
+from vlcompare.compare import Event, Side
+from vlcompare.errors import ImageError, RequestError
+from vlcompare.runtime.image import open_image
+from vlcompare.types import Answer, Box, Request
+from vlcompare.ui import examples
+from vlcompare.ui.forms import (
+    SIDES,
+    AskForm,
+    SideForm,
+    allowed_checkpoint,
+    form_of,
+    read_request,
+    read_side,
+    side_form_of,
+)
+from vlcompare.ui.handlers import REGIONS, Handlers
+from vlcompare.ui.running import follow
+from vlcompare.ui.runs import Picture, Run, Session, SideRun
+from vlcompare.ui.settings import AppSettings, Limits
+
+PAIR = {"left": SideForm("tiny-pythia-vl"), "right": SideForm("tiny-mamba-vl")}
+FIND = AskForm("grounding", "the large red square")
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(examples, "FOLDER", write_examples(tmp_path / "examples"))
+    return tmp_path / "examples" / "scene.png"
+
+
+@pytest.fixture
+def handlers(tmp_path: Path) -> Handlers:
+    return Handlers(AppSettings(data=tmp_path), FakeCompare(), None, open_image)
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> str:
+    path = tmp_path / "picture.png"
+    path.write_bytes(png())
+    return str(path)
+
+
+def last(pages: Any) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for page in pages:
+        assert set(page) <= {*REGIONS, "three"}
+        merged |= page
+    return merged
+
+
+def test_a_run_fills_every_region_and_the_history(handlers: Handlers, picture: str) -> None:
+    session = Session()
+    page = last(handlers.ask(session, picture, FIND, PAIR))
+    assert set(page) >= set(REGIONS)
+    assert "0.10" in page["left_card"] and "Mamba" in page["right_card"]
+    assert [run.request.text for run in session.history] == ["the large red square"]
+    assert session.cancel is None and session.finished.is_set()
+    assert "rendered scenes" in page["message"]
+
+
+def test_the_truth_belongs_to_the_question_that_was_asked(handlers: Handlers, shipped: Path) -> None:
+    session = Session()
+    page = last(handlers.ask(session, str(shipped), FIND, PAIR, example="find"))
+    assert "0.89" in page["together"] and session.history[0].truth and "rendered scenes" not in page["message"]
+    other = last(handlers.ask(session, str(shipped), replace(FIND, text="the disc"), PAIR, example="find"))
+    assert session.history[0].truth == () and "IoU 0.5" not in other["together"]
+    handlers_picture = Path(shipped).with_name("other.png")
+    handlers_picture.write_bytes(png())
+    last(handlers.ask(session, str(handlers_picture), FIND, PAIR, example="find"))
+    assert session.history[0].truth == () and session.history[0].example is None
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        (AskForm("grounding", ""), "needs a description"),
+        (AskForm("juggling", "x"), "no task"),
+        (AskForm("vqa", "x" * 5000), "5,000 characters"),
+        (AskForm("multiple_choice", "which?", choices="one"), "2 to 12 choices"),
+        (AskForm("multiple_choice", "which?", choices="\n".join("abcdefghijklmn")), "2 to 12 choices"),
+        (AskForm("pointing", "which?", choices="0,0,1,1\n0.5,0.5,0.1,0.1"), "choice 2"),
+        (AskForm("region_description", box=""), "two corners"),
+        (AskForm("region_description", box="0.1 0.2 nan 1"), "cannot be read"),
+        (AskForm("grounding", "x", mode="gallop"), "gallop"),
+    ],
+)
+def test_what_cannot_be_asked_is_said(handlers: Handlers, picture: str, form: AskForm, said: str) -> None:
+    session = Session()
+    (page,) = handlers.ask(session, picture, form, PAIR)
+    assert said in page["message"] and set(page) == {"message"}
+    assert handlers.compare.asked == []  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("side", "said"),
+    [
+        (SideForm(""), "no checkpoint"),
+        (SideForm("/etc"), "operator allows"),
+        (SideForm("../checkpoints/x"), "operator allows"),
+        (SideForm("~/models"), "operator allows"),
+        (SideForm("http://127.0.0.1/x"), "operator allows"),
+        (SideForm("vlcompare"), "operator allows"),  # a folder beside the server, not a Hub id
+        (SideForm("a b"), "neither"),
+        (SideForm("x/y", "int2"), "quantization"),
+        (SideForm("x/y", prompt_order="sideways"), "prompt order"),
+        (SideForm("x/y", device="tpu"), "device"),
+        (SideForm("x/y", max_new_tokens=100_000), "between 1 and 512"),
+        (SideForm("x/y", temperature="hot"), "must be a number"),
+        (SideForm("x/y", image_size=1e9), "resolution"),
+    ],
+)
+def test_limits_hold_inside(side: SideForm, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "vlcompare").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RequestError, match=said):
+        read_side(side, AppSettings())
+
+
+def test_folders_only_below_the_allowed_path(tmp_path: Path) -> None:
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    (tmp_path / "secret").mkdir()
+    settings = AppSettings(allow_path=tmp_path / "models")
+    assert allowed_checkpoint("mine", settings) == str(tmp_path / "models" / "mine")
+    assert allowed_checkpoint(str(tmp_path / "models" / "mine"), settings).endswith("mine")
+    for name in ("../secret", str(tmp_path / "secret"), "mine/../../secret"):
+        with pytest.raises(RequestError):
+            allowed_checkpoint(name, settings)
+    only = AppSettings(offered=("tiny-pythia-vl",))
+    with pytest.raises(RequestError, match="not offered"):
+        allowed_checkpoint("gpantaz/other", only)
+
+
+def test_forms_and_requests_are_inverse() -> None:
+    for form in (
+        AskForm("pointing", "Which?", "0.10, 0.20, 0.30, 0.40\n0.50, 0.50, 0.60, 0.70"),
+        AskForm("multiple_choice", "Which?", "a\nb", ocr_text="seen"),
+        AskForm("region_description", box="0.10, 0.20, 0.30, 0.40"),
+        AskForm("chat", "hello"),
+    ):
+        assert form_of(read_request(form, Limits())) == form
+    side = SideForm("x/y", "nf4", "instruction_first", 224, "cpu", 7, 0.5, 0.9, 40, 3)
+    assert side_form_of(read_side(side, AppSettings())) == side
+
+
+def test_pictures_are_refused_before_they_are_decoded(handlers: Handlers, tmp_path: Path) -> None:
+    small = replace(handlers, settings=AppSettings(limits=Limits(file_bytes=100)))
+    path = tmp_path / "big.png"
+    path.write_bytes(png((1, 2, 3), (400, 300)))
+    with pytest.raises(ImageError, match="larger"):
+        small.read_picture(str(path))
+    path.write_bytes(b"not a picture")
+    (page,) = handlers.ask(Session(), str(path), FIND, PAIR)
+    assert "vl-message-error" in page["message"]
+    with pytest.raises(ImageError, match="no picture"):
+        handlers.read_picture(None)
+
+
+def test_one_side_fails_and_the_other_goes_on(handlers: Handlers, picture: str) -> None:
+    page = last(handlers.ask(Session(), picture, FIND, {**PAIR, "left": SideForm("broken/one")}))
+    assert "cut off" in page["left_card"] and 'role="alert"' in page["left_card"]
+    assert "0.10" in page["right_card"]
+
+
+def run_of(checkpoint: str = "x", **more: Any) -> Run:
+    shown = Picture.of(open_image(png()), png())
+    sides = {side: SideRun(Side(checkpoint)) for side in SIDES}
+    return Run(Request("chat", "hello"), shown, sides, **more)
+
+
+def test_events_are_batched_but_the_last_of_a_burst_is_shown(handlers: Handlers) -> None:
+    run, cancel, seen = run_of(), threading.Event(), []
+
+    def events() -> Any:
+        for index in range(200):
+            yield Event("left", "status", str(index))
+        assert until(lambda: any("199" in value for value in seen)), "the burst's end waited for the next event"
+        for side in SIDES:
+            yield Event(side, "answer", Answer(text="done"))
+
+    for _ in follow(run, events, cancel, pace=0.02):
+        seen.append(run.sides["left"].status)
+    assert len(seen) < 30 and run.done
+
+
+@pytest.mark.parametrize("where", ["before", "between"])
+def test_an_unexpected_end_gives_both_sides_a_sentence(where: str) -> None:
+    run = run_of()
+
+    def events() -> Any:
+        if where == "between":
+            yield Event("left", "answer", Answer(text="fine"))
+        raise RuntimeError("boom")
+
+    for _ in follow(run, events, threading.Event()):
+        pass
+    assert "boom" in (run.answer("right").error or "")  # type: ignore[union-attr]
+    assert (run.answer("left").error is None) == (where == "between")  # type: ignore[union-attr]
+
+
+def test_closing_the_page_stops_the_comparison(handlers: Handlers, picture: str) -> None:
+    slow = FakeCompare(gap=0.05, words={"chat": ["word "] * 500})
+    pages = replace(handlers, compare=slow).ask(Session(), picture, AskForm("chat", "go"), PAIR)
+    next(pages)
+    next(pages)
+    pages.close()
+    assert until(lambda: slow.running == 0, 5)
+
+
+def test_stop_fifty_times_at_the_third_token(handlers: Handlers, picture: str) -> None:
+    session = Session()
+    stepping = replace(handlers, compare=FakeCompare(gap=0.001, words={"chat": ["word "] * 100_0}))
+    for _ in range(50):
+        for page in stepping.ask(session, picture, AskForm("chat", "go"), PAIR):
+            run = session.current
+            if run and len(run.sides["left"].steps) >= 3:
+                session.stop()
+        assert run and run.answer("left").stop_reason == "cancelled"  # type: ignore[union-attr]
+        assert threading.active_count() < 20
+        del page
+    assert len(session.history) == session.limits.history_runs
+
+
+def test_the_session_is_bounded_and_nobody_elses(handlers: Handlers, picture: str) -> None:
+    session = Session(Limits(history_bytes=10_000))
+    for text in ("one", "two", "three"):
+        last(handlers.ask(session, picture, AskForm("chat", text), PAIR))
+    assert [run.request.text for run in session.history][0] == "three"
+    assert sum(run.size() for run in session.history) <= 10_000 or len(session.history) == 1
+    other = copy.deepcopy(session)
+    assert other.history == [] and other is not session
+    session.close()
+    assert session.history == [] and session.current is None
+
+
+def test_history_restores_and_says_when_it_is_gone(handlers: Handlers, picture: str) -> None:
+    session = Session()
+    last(handlers.ask(session, picture, AskForm("chat", "one"), PAIR))
+    first = session.history[0]
+    last(handlers.ask(session, picture, AskForm("chat", "two"), PAIR))
+    assert "one said" in handlers.restore(session, first.id)["left_card"]
+    assert "no longer kept" in handlers.restore(session, "nothing")["message"]
+
+
+def test_blind_hides_names_and_figures_until_the_vote(handlers: Handlers, picture: str) -> None:
+    seen = set()
+    for _ in range(24):
+        session = Session()
+        page = last(handlers.ask(session, picture, FIND, PAIR, blind=True))
+        run = session.history[0]
+        seen.add(run.sides["left"].settings.checkpoint)
+        for region in ("left_card", "right_card", "figures", "charts", "together", "history", "prompts"):
+            assert "ythia" not in page[region] and "amba" not in page[region], region
+        assert "scores" not in page
+    assert seen == {"tiny-pythia-vl", "tiny-mamba-vl"}  # shuffled
+    run.voted = "tie"
+    assert "ythia" in handlers.whole(session, run)["figures"]
+
+
+class FakeEngineSession:
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_follow_ups_go_on_from_what_the_engine_kept(handlers: Handlers, picture: str) -> None:
+    kept: list[Any] = []
+
+    class Remembering(FakeCompare):
+        def __call__(self, *args: Any, sessions: Any = None, follow_up: str | None = None, **how: Any) -> Any:
+            kept.append((follow_up, dict(sessions)))
+            return super().__call__(*args, **how)
+
+    own = replace(
+        handlers, compare=Remembering(), engine_sessions=lambda run: {side: FakeEngineSession() for side in run.sides}
+    )
+    session = Session()
+    assert "nothing to follow up" in last(own.follow_up(session, "more", "continue"))["message"]
+    last(own.ask(session, picture, AskForm("chat", "one"), PAIR))
+    assert "two said" in last(own.follow_up(session, "two", "continue"))["left_card"]
+    assert "three said" in last(own.follow_up(session, "three", "anew"))["left_card"]
+    assert [how for how, _ in kept] == [None, "continue", "anew"]
+    assert kept[0][1] == kept[1][1] == kept[2][1]
+    before = kept[2][1]["left"]
+    last(own.ask(session, picture, AskForm("chat", "new"), PAIR))
+    assert before.closed and kept[3][1]["left"] is not before
+
+
+def test_three_questions_on_one_picture(handlers: Handlers, picture: str) -> None:
+    forms = [AskForm("captioning"), AskForm("vqa", "what?"), AskForm("grounding", "the square")]
+    session = Session()
+    page = last(handlers.three(session, picture, forms, PAIR))
+    assert page["three"].count("<tr>") == 4 and "what? said tiny-mamba-vl" in page["three"]
+    assert [run.request.task for run in session.history] == ["grounding", "vqa", "captioning"]
+    missing = last(handlers.three(session, picture, [AskForm("vqa", "")], PAIR))
+    assert "needs a question" in missing["message"]
+
+
+def test_several_sessions_leave_nothing_behind(handlers: Handlers, picture: str) -> None:
+    """Memory does not grow with the number of visitors that came and went."""
+    import gc
+    import tracemalloc
+
+    def visitors(count: int) -> int:
+        for _ in range(count):
+            session = Session()
+            last(handlers.ask(session, picture, AskForm("chat", "one"), PAIR))
+            session.close()
+        handlers.compare.asked.clear()  # type: ignore[attr-defined]
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        visitors(5)
+        before = visitors(5)
+        assert visitors(25) - before < 200_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_box_of_an_example_in_two_decimals() -> None:
+    request = read_request(AskForm("region_description", box="[0.1, 0.2, 0.3, 0.4]"), Limits())
+    assert request.box == Box(0.1, 0.2, 0.3, 0.4)

@@ -1,0 +1,197 @@
+"""What the page shows, as markup: nothing a person or a model wrote is ever markup, and figures say what they are."""
+
+from __future__ import annotations
+
+import math
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from ui_fakes import png
+
+from vlcompare.compare import Side
+from vlcompare.runtime.image import open_image
+from vlcompare.types import Alternative, Answer, Box, Memory, Prompt, Request, Timings, Token
+from vlcompare.ui import charts, views
+from vlcompare.ui.catalog import memory_curves, name_of, scores_table
+from vlcompare.ui.forms import SIDES
+from vlcompare.ui.markup import Safe, el, join, milliseconds, number, size
+from vlcompare.ui.picture import alternative_boxes, overlap_rows, overlay, side_picture
+from vlcompare.ui.runs import Picture, Run, SideRun
+
+EVIL = "<img src=x onerror=alert(1)> & \" ' ${x} {{y}} \x00\x1b"
+
+
+class Tags(HTMLParser):
+    """Collects the tags, and checks that every one of them is closed."""
+
+    def __init__(self, markup: str) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, dict[str, Any]]] = []
+        self.open: list[str] = []
+        self.feed(markup)
+        assert self.open == [], f"not closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attributes: Any) -> None:
+        self.seen.append((tag, dict(attributes)))
+        if tag not in ("img", "br", "hr", "input"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def answer(**more: Any) -> Answer:
+    tokens = tuple(Token(i, text, -0.3, (Alternative(i, text, -0.3), Alternative(9, "0.60", -2.0))) for i, text in
+                   enumerate(["a ", "box ", "[0.10,0.20,", "0.50", ",0.70]"]))  # fmt: skip
+    base: dict[str, Any] = {
+        "text": "a box [0.10,0.20,0.50,0.70]",
+        "boxes": (Box(0.1, 0.2, 0.5, 0.7),),
+        "phrases": ("a box",),
+        "parse": "ok",
+        "tokens": tokens,
+        "prompt": Prompt(("<image>", "Where?\n"), (4118, -200, -200, 10494, 5), "image_first"),
+        "stop_reason": "end",
+        "timings": Timings(1, 2, 3, 7, (4.0, 5.0, 6.0, 7.0), 29, 180, "measure"),
+        "memory": Memory(10_000_000, 9_000, 9_000, 0),
+        "checkpoint": "tiny-pythia-vl",
+        "image_size": 112,
+    }
+    return Answer(**{**base, **more})
+
+
+def run_of(left: Answer | None = None, right: Answer | None = None, **more: Any) -> Run:
+    pictures = Picture.of(open_image(png()), png())
+    sides = {}
+    for side, own in zip(SIDES, (left or answer(), right or answer(checkpoint="tiny-mamba-vl")), strict=True):
+        sides[side] = SideRun(Side(own.checkpoint), "", prompt=own.prompt, answer=own)
+    return Run(more.pop("request", Request("grounded_captioning")), pictures, sides, **more)
+
+
+def test_everything_is_escaped_everywhere() -> None:
+    evil = answer(
+        text=EVIL, boxes=(), phrases=(), checkpoint=EVIL, dtype=EVIL, device=EVIL, revision=EVIL,
+        tokens=(Token(1, EVIL, -0.1, (Alternative(1, EVIL, -0.1),)),), prompt=Prompt((EVIL,), (1,), "image_first"),
+    )  # fmt: skip
+    boxed = answer(phrases=(EVIL,), checkpoint=EVIL)
+    failed = Answer(error=EVIL, stop_reason=EVIL, checkpoint=EVIL)
+    for left, right in ((evil, boxed), (failed, evil)):
+        run = run_of(left, right, request=Request("vqa", EVIL), references=(EVIL,))
+        shown = [view(run, side) for view in (views.card, views.tokens_view, side_picture) for side in SIDES]
+        shown += [views.together(run), views.charts(run), views.figures_table(run), views.prompt_view(run)]
+        shown += [views.history_view([run], run.id), views.three_view([run]), views.message(EVIL, "error")]
+        shown += [scores_table(EVIL, EVIL)]
+        for markup in shown:
+            for tag, attributes in Tags(markup).seen:
+                assert not any(name.startswith("on") for name in attributes), (tag, attributes)
+                assert tag != "img" or attributes["src"].startswith("data:image/"), attributes
+            assert "\x00" not in markup and "\x1b" not in markup
+
+
+def test_the_builder_refuses_scripts() -> None:
+    with pytest.raises(ValueError, match="script"):
+        el("div", onclick="alert(1)")
+    with pytest.raises(ValueError, match="address"):
+        el("a", "x", href="javascript:alert(1)")
+    assert (
+        el("p", "<b>", Safe("<i></i>"), None, ["x", "&"], class_='a"b')
+        == '<p class="a&quot;b">&lt;b&gt;<i></i>x&amp;</p>'
+    )
+    assert join(["a", "b"], " & ") == "a &amp; b"
+
+
+@pytest.mark.parametrize(("value", "shown"), [(8.44, "8.4 ms"), (123.4, "123 ms"), (1234, "1.2 s"), (65_000, "65 s")])
+def test_durations(value: float, shown: str) -> None:
+    assert milliseconds(value) == shown
+
+
+def test_sizes_and_numbers() -> None:
+    assert [size(v) for v in (900, 86_000, 310e6, 2.44e9)] == ["900 B", "86.0 KB", "310 MB", "2.4 GB"]
+    assert number(3.14159, 2) == "3.14" and number(12345) == "12,345"
+
+
+def test_phrases_and_boxes_share_number_and_colour() -> None:
+    two = answer(
+        tokens=(), text="||a red square [0.1,0.2,0.5,0.7]|| near ||a disc [0.6,0.5,0.9,0.8]||.",
+        boxes=(Box(0.1, 0.2, 0.5, 0.7), Box(0.6, 0.5, 0.9, 0.8)), phrases=("a red square", "a disc"),
+    )  # fmt: skip
+    run = run_of(two)
+    seen = Tags(views.card(run, "left")).seen
+    marks = [a for t, a in seen if t == "mark"]
+    boxes = [a for _, a in Tags(side_picture(run, "left")).seen if "vl-answer-box" in (a.get("class") or "")]
+    assert [m["data-colour"] for m in marks] == [b["data-colour"] for b in boxes] == ["0", "1"]
+    assert "||" not in views.card(run, "left")
+
+
+def test_unparseable_is_said_as_such_and_wrong_is_not() -> None:
+    run = run_of(answer(boxes=(), parse="unparseable", text="somewhere"), request=Request("grounding", "x"))
+    assert "Unparseable" in views.card(run, "left") and "Unparseable" not in views.card(run, "right")
+
+
+def test_overlap_ceiling_and_line() -> None:
+    run = run_of(
+        right=answer(boxes=(), parse="unparseable"),
+        truth=(Box(0.1, 0.2, 0.505, 0.7),),
+        request=Request("grounding", "x"),
+    )
+    rows = overlap_rows(run)
+    assert rows[0][1] == pytest.approx(0.4 / 0.405, abs=1e-6) and rows[1][1] is None
+    shown = views.together(run)
+    assert "at most 0.99" in shown and "right at 0.5" in shown and "no box" in shown
+    assert "vl-truth" in overlay(run)
+
+
+def test_alternative_boxes_replace_one_token() -> None:
+    found = alternative_boxes(answer())
+    assert [(index, box) for index, box, _ in found] == [(3, Box(0.1, 0.2, 0.6, 0.7))]
+    assert found[0][2] == pytest.approx(math.exp(-2.0))
+
+
+def test_figures_read_as_measured_and_race_is_marked() -> None:
+    run = run_of()
+    shown = views.figures_table(run)
+    assert "5.5 / 6.8 / 7.0 ms" in shown and "5 + 5" in shown and "9.0 KB cache" in shown and "9.0 KB state" in shown
+    assert "contended" not in shown and "contended" in views.figures_table(run_of(mode="race"))
+
+
+def test_percentiles() -> None:
+    assert views.percentile([1.0, 2.0, 3.0, 4.0], 50) == 2.5
+    assert views.percentile([5.0], 95) == 5.0
+
+
+def test_ids_fold_the_image() -> None:
+    assert views._ids((4118, -200, -200, 10494, -200, 7)) == "4118 [image ×2] 10494 [image ×1] 7"
+
+
+def test_charts_hold_both_sides_on_one_axis() -> None:
+    answers = {"left": answer(), "right": answer(checkpoint="tiny-mamba-vl")}
+    tags = Tags(charts.latency_chart(answers)).seen
+    lines = [a for t, a in tags if t == "polyline"]
+    assert [line["data-side"] for line in lines] == ["left", "right"] and lines[0]["points"] == lines[1]["points"]
+    curves = memory_curves(answers)
+    assert curves["left"][0] == (0.0, 0.0) and curves["right"][0] == (0.0, 9000.0)  # a cache grows, a state does not
+    memory = Tags(charts.memory_chart(answers, curves)).seen
+    assert sum(t == "circle" for t, _ in memory) == 2 and sum(t == "polyline" for t, _ in memory) == 2
+    traced = answer(memory=Memory(1, 9_000, 9_000, 0, (5_000, 6_000, 7_000, 8_000, 9_000)))
+    measured = Tags(charts.memory_chart({"left": traced}, memory_curves({"left": traced}))).seen
+    assert [a["class"] for t, a in measured if t == "polyline"] == ["vl-line vl-dash", "vl-line vl-measured"]
+    assert "no second token" in charts.latency_chart({"left": None, "right": None})
+    assert "preparing" not in charts.first_token_bars({"left": None})
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (2, 2), (0, 0.00037), (2, 251), (0, 9.99e8), (0, 100)])
+def test_ticks_hold_the_range(low: float, high: float) -> None:
+    found = charts.ticks(low, high, 5)
+    assert found[0] <= low and found[-1] >= high - 1e-12 and 2 <= len(found) <= 12
+
+
+def test_published_scores_beside_each_other_with_doubt_and_source() -> None:
+    shown = scores_table("finetuned_pythiavl_1b", "finetuned_mambavl_790m")
+    assert "45.36" in shown and "57.97" in shown and "vl-doubt" in shown and "README" in shown
+    assert "Nothing was published" in scores_table("tiny-pythia-vl", "tiny-mamba-vl")
+
+
+def test_names_are_not_guessed() -> None:
+    assert name_of("tiny-mamba-vl").architecture.startswith("State-space")
+    assert name_of("someone/their-mamba").architecture == ""
+    assert name_of("/srv/models/mine").title == "mine"

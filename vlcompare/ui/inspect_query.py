@@ -1,0 +1,194 @@
+"""What the visitor has narrowed the samples down to: filters, order, page; and how a click or a form changes it.
+
+Frozen values and pure functions. Knows nothing of runs, gradio or markup. Reading is total: a click that says nothing
+sensible leaves everything as it was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+QUADRANTS = {"both": "Both right", "only_left": "Only left", "only_right": "Only right", "neither": "Both wrong"}
+NOTED = {"": "All", "noted": "With a note or tag", "bare": "Without"}
+ORDERS = ("order", "task", "text", "left", "right", "difference", "gap", "length")
+PAGE_ROWS = 50
+MOST_TEXT = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Samples whose value of one side's measure lies in low..high (high belongs to it only where it is the end)."""
+
+    side: str
+    measure: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One selection of samples, in one order."""
+
+    quadrant: str = ""
+    text: str = ""
+    regex: bool = False
+    disagree: bool = False
+    gap: float = 0.0  # confidence gap at least
+    noted: str = ""
+    tag: str = ""  # an error type or a tag of one's own
+    slices: tuple[tuple[str, str], ...] = ()  # (dimension, value)
+    ranges: tuple[Range, ...] = ()
+    sort: str = "order"
+    descending: bool = False
+    page: int = 0
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether anything is left out."""
+        return replace(self, sort="order", descending=False, page=0) != Query()
+
+
+def clicked(query: Query, pick: str) -> Query:
+    """The query after a click on something that carries `pick`."""
+    kind, _, rest = pick.partition(":")
+    change = _CLICKS.get(kind)
+    return change(query, rest) if change else query
+
+
+def _quadrant(query: Query, name: str) -> Query:
+    if name not in QUADRANTS:
+        return query
+    return replace(query, quadrant="" if query.quadrant == name else name, page=0)
+
+
+def _slice(query: Query, rest: str) -> Query:
+    dimension, separator, value = rest.partition("|")
+    if not separator or len(rest) > 400:
+        return query
+    kept = tuple(pair for pair in query.slices if pair != (dimension, value))
+    if len(kept) == len(query.slices):
+        kept = (*(pair for pair in kept if pair[0] != dimension), (dimension, value))
+    return replace(query, slices=kept, page=0)
+
+
+def _bin(query: Query, rest: str) -> Query:
+    side, _, more = rest.partition(":")
+    measure, _, numbers = more.partition(":")
+    found = _numbers(numbers, 2)
+    if side not in ("left", "right") or found is None:
+        return query
+    return _ranged(query, (Range(side, measure[:40], *found),))
+
+
+def _cell(query: Query, rest: str) -> Query:
+    measure, _, numbers = rest.partition(":")
+    found = _numbers(numbers, 4)
+    if found is None:
+        return query
+    measure = measure[:40]
+    return _ranged(query, (Range("left", measure, *found[:2]), Range("right", measure, *found[2:])))
+
+
+def _ranged(query: Query, ranges: tuple[Range, ...]) -> Query:
+    """These ranges in place of earlier ones of the same side and measure; the same again takes them away."""
+    replaced = {(r.side, r.measure) for r in ranges}
+    kept = tuple(r for r in query.ranges if (r.side, r.measure) not in replaced)
+    same = set(ranges) <= set(query.ranges)
+    return replace(query, ranges=kept if same else (*kept, *ranges), page=0)
+
+
+def _sort(query: Query, name: str) -> Query:
+    """Figures start with the largest, texts with the first; a second click turns the order round, a third ends it."""
+    if name not in ORDERS:
+        return query
+    first = name not in ("task", "text", "order")
+    if query.sort != name:
+        return replace(query, sort=name, descending=first, page=0)
+    if query.descending == first:
+        return replace(query, descending=not first, page=0)
+    return replace(query, sort="order", descending=False, page=0)
+
+
+def _page(query: Query, rest: str) -> Query:
+    return replace(query, page=max(0, int(rest))) if rest.isdecimal() and len(rest) < 9 else query
+
+
+def _drop(query: Query, rest: str) -> Query:
+    """Take one filter away, as its chip says."""
+    kind, _, value = rest.partition(":")
+    if kind == "all":
+        return Query(sort=query.sort, descending=query.descending)
+    if kind == "slice":
+        return replace(query, slices=tuple(s for s in query.slices if "|".join(s) != value), page=0)
+    if kind == "range" and value.isdecimal():
+        return replace(query, ranges=tuple(r for i, r in enumerate(query.ranges) if str(i) != value), page=0)
+    empty = Query()
+    if kind in ("quadrant", "text", "disagree", "gap", "noted", "tag"):
+        return replace(query, **{kind: getattr(empty, kind)}, page=0)
+    return query
+
+
+_CLICKS = {
+    "quadrant": _quadrant,
+    "slice": _slice,
+    "bin": _bin,
+    "cell": _cell,
+    "sort": _sort,
+    "page": _page,
+    "drop": _drop,
+}
+
+
+def filled(query: Query, text: object, regex: object, disagree: object, gap: object, noted: object, tag: object) -> Query:
+    """The query with what stands in the filter form, brought within its bounds."""
+    try:
+        least = float(gap or 0)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        least = 0.0
+    return replace(
+        query,
+        text=str(text or "").replace("\x00", "")[:MOST_TEXT],
+        regex=bool(regex),
+        disagree=bool(disagree),
+        gap=min(1.0, max(0.0, least)) if math.isfinite(least) else 0.0,
+        noted=str(noted) if noted in NOTED else "",
+        tag=str(tag or "")[:80],
+        page=0,
+    )
+
+
+def pages(count: int) -> int:
+    """How many pages `count` rows take; at least one."""
+    return max(1, math.ceil(count / PAGE_ROWS))
+
+
+def chips(query: Query) -> list[tuple[str, str]]:
+    """(what a filter says, what a click on it drops), in the order they are shown."""
+    found: list[tuple[str, str]] = []
+    if query.quadrant:
+        found.append((QUADRANTS[query.quadrant], "quadrant"))
+    found += [(f"{dimension}: {value}", f"slice:{dimension}|{value}") for dimension, value in query.slices]
+    found += [
+        (f"{r.side} {r.measure} {r.low:.3g} to {r.high:.3g}", f"range:{index}") for index, r in enumerate(query.ranges)
+    ]
+    if query.text:
+        found.append((f"/{query.text}/" if query.regex else f"“{query.text}”", "text"))
+    if query.disagree:
+        found.append(("answers differ", "disagree"))
+    if query.gap:
+        found.append((f"confidence gap ≥ {query.gap:g}", "gap"))
+    if query.noted:
+        found.append((NOTED[query.noted].lower(), "noted"))
+    if query.tag:
+        found.append((f"noted as {query.tag}", "tag"))
+    return found
+
+
+def _numbers(text: str, count: int) -> Sequence[float] | None:
+    try:
+        found = [float(part) for part in text.split(":")]
+    except ValueError:
+        return None
+    return found if len(found) == count and all(math.isfinite(value) for value in found) else None

@@ -1,0 +1,157 @@
+"""One sample on the inspect page: the picture with the truth and both boxes, both answers with tokens, prompt, timings.
+
+The sample and its answers become a run of the compare tab, so everything that is drawn there is drawn here by the same
+functions, and the same run can be asked again. Knows nothing of gradio or of run folders.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from vlcompare.compare import Side
+from vlcompare.errors import VLCompareError
+from vlcompare.evaluate.replies import request_of
+from vlcompare.tasks.boxes import rounding_ceiling
+from vlcompare.types import Answer, Sample
+from vlcompare.ui import views
+from vlcompare.ui.forms import ORDERS, QUANTIZATIONS
+from vlcompare.ui.inspect_views import Cell, Line, Names
+from vlcompare.ui.markup import Safe, el
+from vlcompare.ui.picture import overlay, size_line
+from vlcompare.ui.runs import Picture, Run, SideRun
+
+
+def as_run(sample: Sample, picture: Picture, answers: Mapping[str, Answer], settings: Mapping[str, Any]) -> Run:
+    """The sample as a run of the compare tab. settings: side -> what run.json recorded for it."""
+    sides = {
+        side: SideRun(_side(settings.get(side) or {}, answer), status="", prompt=answer.prompt, answer=answer)
+        for side, answer in answers.items()
+    }
+    truth = sample.boxes if sample.task in ("grounding", "grounded_captioning", "pointing") else ()
+    return Run(
+        request=request_of(sample),
+        picture=picture,
+        sides=sides,
+        mode="measure",
+        truth=truth,
+        references=expected(sample),
+        example=None,
+    )
+
+
+def _side(recorded: Mapping[str, Any], answer: Answer) -> Side:
+    """A side's settings as the compare tab takes them; what is not recorded is left to the defaults."""
+    quantization = recorded.get("quantization", answer.quantization)
+    order = recorded.get("prompt_order")
+    return Side(
+        checkpoint=str(recorded.get("asked") or recorded.get("checkpoint") or answer.checkpoint),
+        quantization=quantization if quantization in QUANTIZATIONS else "none",
+        prompt_order=order if order in ORDERS else None,
+        image_size=recorded.get("image_size_asked"),
+        max_new_tokens=recorded.get("max_new_tokens"),
+        temperature=recorded.get("temperature"),
+        top_p=recorded.get("top_p"),
+        top_k=recorded.get("top_k"),
+        seed=recorded.get("seed"),
+    )
+
+
+def expected(sample: Sample) -> tuple[str, ...]:
+    """The right answers in words."""
+    return sample.references
+
+
+def picture_of(data: bytes | None) -> Picture | None:
+    """The picture's bytes at the project's own door; None where there are none, or they are no picture."""
+    from vlcompare.runtime.image import open_image
+
+    if data is None:
+        return None
+    try:
+        return Picture.of(open_image(data), data)
+    except VLCompareError:
+        return None
+
+
+def blank_picture() -> Picture:
+    """Stands in for a picture that is not there, so that boxes can still be seen."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    empty = Image.new("RGB", (320, 240), (150, 150, 150))
+    empty.save(buffer, "PNG")
+    return Picture.of(empty, buffer.getvalue())
+
+
+def view(run: Run, sample: Sample, line: Line, names: Names, place: str, missing: str | None) -> Safe:
+    """The whole sample. place: where it stands in the selection; missing: why its picture is not shown."""
+    sides = [_answer(run, side, line.cells.get(side) or Cell(state="missing"), names) for side in names.sides]
+    return el(
+        "article",
+        el("p", place, class_="vl-note vi-place", role="status"),
+        _question(sample),
+        el("p", missing, class_="vl-warn") if missing else None,
+        el("figure", overlay(run), el("figcaption", _caption(run, sample)), class_="vl-figure"),
+        el("div", *sides, class_="vi-answers"),
+        el("details", el("summary", "The exact prompts"), views.prompt_view(run), class_="vi-fold", data_fold="prompts"),
+        el("details", el("summary", "Times and memory"), _times(run), class_="vi-fold", data_fold="times"),
+        class_="vi-sample",
+        data_row=str(line.row),
+    )
+
+
+def _caption(run: Run, sample: Sample) -> str:
+    answers = [run.answer(side) for side in run.sides]
+    said = size_line(run.picture, next((answer for answer in answers if answer and answer.image_size), None))
+    if sample.task == "grounding" and sample.boxes:
+        said += f" · two decimals allow an IoU of {rounding_ceiling(sample.boxes[0]):.3f} at best"
+    return said
+
+
+def _question(sample: Sample) -> Safe:
+    facts = [sample.id, sample.task.replace("_", " "), sample.source, sample.split]
+    chips = [el("span", f"{key}: {value}", class_="vi-tag") for key, value in sample.tags.items() if value is not None]
+    choices = None
+    if sample.choices and sample.task != "pointing":
+        lines = [el("li", el("b", chr(65 + index)), " ", str(choice)) for index, choice in enumerate(sample.choices)]
+        choices = el("ol", *lines, class_="vi-choices")
+    right = " / ".join(dict.fromkeys(sample.references))
+    return el(
+        "header",
+        el("p", " · ".join(str(fact) for fact in facts if fact), class_="vi-facts"),
+        el("h3", sample.text or "(no text: the task itself is the question)", class_="vi-text"),
+        choices,
+        el("p", el("span", "Expected: ", class_="vl-muted"), el("b", right[:600]), class_="vl-expected") if right else None,
+        el("div", *chips[:16], class_="vi-tags") if chips else None,
+    )
+
+
+def _answer(run: Run, side: str, cell: Cell, names: Names) -> Safe:
+    part = run.sides.get(side)
+    verdict = {True: "right", False: "wrong", None: "no right answer known"}[cell.right]
+    if cell.state == "unparseable":
+        verdict = "unparseable, counts as wrong"
+    figures = [
+        el("span", verdict, class_=f"vi-verdict vi-{'right' if cell.right else 'wrong' if cell.right is False else 'none'}"),
+        el("span", f"IoU {cell.iou:.3f}") if cell.iou is not None else None,
+        el("span", f"score {cell.score:.2f}") if cell.score is not None and cell.iou is None else None,
+        el("span", f"confidence {cell.confidence:.2f}") if cell.confidence is not None else None,
+    ]
+    if part is None or part.answer is None:
+        body: Any = el("p", "No answer of this side is in the run.", class_="vl-empty")
+    elif part.answer.error:
+        body = el("p", part.answer.error, class_="vl-error")
+    else:
+        body = [el("div", views.answer_text(part, run.request.task), class_="vl-answer vi-answer"), views.tokens_view(run, side)]
+    head = el("div", el("b", names.sides[side], class_="vl-name"), *figures, class_="vl-card-head")
+    return el("section", head, body, class_=f"vl-side vl-{side} vi-side", data_side=side, aria_label=f"{side} answer")
+
+
+def _times(run: Run) -> Safe:
+    """The figures of the compare tab; answers of a batch shared the device, so theirs are marked."""
+    modes = {answer.timings.mode for side in run.sides if (answer := run.answer(side))}
+    shared = "batch" in modes
+    note = "Answered in batches: times are of the whole batch's turn, shared with other samples." if shared else None
+    return el("div", el("p", note, class_="vl-note") if note else None, views.figures_table(run))
