@@ -34,7 +34,7 @@ class SceneEncoderConfig:
     depth: int = 4
     heads: int = 6
     hidden: int = 448  # of the SwiGLU
-    grid: int = 8  # rows (= columns) of patches in training: the size of the position table
+    grid: int = 7  # rows (= columns) of patches in training: the size of the position table
 
     @property
     def width(self) -> int:

@@ -1,0 +1,134 @@
+"""A trained pair -> checkpoint folders in the published layout: config.json, bf16 safetensors, tokenizer.json, curves.
+
+The same names and the same untied head as the published Pythia files, LayerNorm with bias and one tied embedding as
+the published Mamba files: both go through the ordinary loader. Knows nothing of training.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlcompare.models.config import MambaConfig, ModelConfig, PythiaConfig, VisionConfig
+from vlcompare.models.scene import SCENE_ENCODER_NAME, SceneEncoder, SceneEncoderConfig
+from vlcompare.models.vlm import VisionLanguageModel
+from vlcompare.runtime.keys import file_key
+from vlcompare.synth import tokenizer
+from vlcompare.synth.progress import load_state
+from vlcompare.synth.recipe import Recipe
+from vlcompare.synth.train_encoder import EncoderTraining
+from vlcompare.synth.train_language import Learner, language_config
+
+FOLDERS = {"pythia": "tiny-pythia-vl", "mamba": "tiny-mamba-vl"}
+
+
+def config_json(family: str, recipe: Recipe, shape: SceneEncoderConfig) -> dict[str, Any]:
+    """config.json with the keys that the published files use."""
+    language = language_config(family, recipe.shapes)
+    shared: dict[str, Any] = {
+        "torch_dtype": "bfloat16",
+        "vocab_size": language.vocab_size,
+        "hidden_size": language.hidden_size,
+        "vision_encoder_name": SCENE_ENCODER_NAME,
+        "scene_encoder": {
+            "stem": list(shape.stem),
+            "stem_blocks": shape.stem_blocks,
+            "depth": shape.depth,
+            "heads": shape.heads,
+            "hidden": shape.hidden,
+            "grid": shape.grid,
+        },
+        "image_size": recipe.pictures.image_size,
+        "select_layer": -2,
+        "select_feature": "patch",
+        "trained_prompt_orders": ["image_first"],
+        "trained_image_sizes": [recipe.pictures.image_size],
+    }
+    if isinstance(language, PythiaConfig):
+        return {
+            "architectures": ["VLCLIPGPTNeoXForCausalLM"],
+            "model_type": "gpt_neox",
+            **shared,
+            "num_hidden_layers": language.layers,
+            "num_attention_heads": language.heads,
+            "intermediate_size": language.intermediate_size,
+            "max_position_embeddings": language.max_positions,
+            "rotary_pct": language.rotary_share,
+            "rotary_emb_base": int(language.rotary_base),
+            "use_parallel_residual": language.parallel_residual,
+            "hidden_act": language.activation,
+            "layer_norm_eps": language.norm_eps,
+            "tie_word_embeddings": False,
+        }
+    return {
+        "architectures": ["VLMambaCLIPLMHeadModel"],
+        **shared,
+        "d_model": language.hidden_size,
+        "n_layer": language.layers,
+        "ssm_cfg": {"d_state": language.state_size},
+        "rms_norm": False,
+        "fused_add_norm": False,
+        "residual_in_fp32": False,
+        "pad_vocab_size_multiple": 1,
+    }
+
+
+def joined_model(family: str, recipe: Recipe, encoder: SceneEncoder, learner: Learner) -> VisionLanguageModel:
+    """Encoder, connector and language model as the model that the engine runs; the head is a tensor of its own."""
+    language = language_config(family, recipe.shapes)
+    if isinstance(language, PythiaConfig):
+        language = PythiaConfig(**{**_fields(language), "tie_embeddings": False})
+    size = recipe.pictures.image_size
+    shape = {**encoder.config.__dict__, "stem": list(encoder.config.stem)}
+    config = ModelConfig(family, VisionConfig(SCENE_ENCODER_NAME, size, scene=shape), language, size)  # type: ignore[arg-type]
+    model = VisionLanguageModel(config)
+    model.vision_encoder.model.load_state_dict(encoder.state_dict())
+    model.connector.load_state_dict(learner.connector.state_dict())
+    model.language_model.load_state_dict(learner.language_model.state_dict())
+    return model.eval()
+
+
+def _fields(config: PythiaConfig | MambaConfig) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in config.__dataclass_fields__}
+
+
+def published_tensors(model: VisionLanguageModel, family: str) -> dict[str, Tensor]:
+    """bf16 tensors under the published names; no two share memory."""
+    tensors = {
+        file_key(name, family): value.detach().to(torch.bfloat16).clone().contiguous()
+        for name, value in model.state_dict().items()
+    }
+    if family == "mamba":
+        # the published finetuned files hold one of the two tied tensors
+        tensors.pop("lm_head.weight", None)
+    return tensors
+
+
+def export(family: str, recipe: Recipe, out: Path, checkpoints: Path, card: str | None = None) -> Path:
+    """Write one checkpoint folder from the states in `out`; the card and the curves come along."""
+    from safetensors.torch import save_file
+
+    device = torch.device("cpu")
+    encoding = EncoderTraining.fresh(recipe, device)
+    encoding.encoder.load_state_dict(load_state(out / "encoder.pt")["encoder"])
+    learner = Learner(family, recipe, encoding.encoder.width)
+    learner.load_state_dict(load_state(out / f"{family}.pt")["learner"])
+    model = joined_model(family, recipe, encoding.encoder, learner)
+    folder = checkpoints / FOLDERS[family]
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(published_tensors(model, family), folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)
+    config = config_json(family, recipe, encoding.encoder.config)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    tokenizer.write(folder)
+    for name in (f"{family}.jsonl", "encoder.jsonl"):
+        if (out / name).exists():
+            shutil.copyfile(out / name, folder / ("curves.jsonl" if name.startswith(family) else name))
+    if card is not None:
+        (folder / "README.md").write_text(card, encoding="utf-8")
+    return folder

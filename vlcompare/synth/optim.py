@@ -1,0 +1,82 @@
+"""Muon for matrices, AdamW for the rest, and the schedule of both. Knows nothing of what is being trained.
+
+Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) replaces a matrix's momentum by the nearest
+semi-orthogonal matrix, found by five Newton-Schulz steps with the published quintic coefficients. Steps are scaled by
+sqrt(max(1, rows / columns)), as there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+
+
+def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
+    """An approximately semi-orthogonal matrix with the same row and column spaces (singular values about 0.7 to 1.2)."""
+    a, b, c = NEWTON_SCHULZ
+    x = matrix / (matrix.norm() + 1e-7)
+    flip = x.shape[0] > x.shape[1]
+    if flip:
+        x = x.T
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.T if flip else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, orthogonalised, with Nesterov's look-ahead and decoupled weight decay. Two-dimensional parameters only.
+
+    `split` of a parameter group orthogonalises that many stacked matrices separately (a fused q, k, v projection).
+    """
+
+    def __init__(
+        self, params: Iterable[Tensor] | list[dict], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "split": 1})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if "momentum" not in state:
+                    state["momentum"] = torch.zeros_like(parameter)
+                momentum = state["momentum"]
+                momentum.lerp_(parameter.grad, 1 - group["momentum"])
+                update = parameter.grad.lerp(momentum, group["momentum"])
+                if group["weight_decay"]:
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                for target, part in zip(
+                    parameter.chunk(group["split"]), update.chunk(group["split"]), strict=True
+                ):
+                    rows, columns = part.shape
+                    target.add_(orthogonalise(part), alpha=-group["lr"] * math.sqrt(max(1.0, rows / columns)))
+
+
+def trapezoid(step: int, total: int, *, warmup: int, decay_from: float) -> float:
+    """The rate's factor: linear warm-up, constant, then linear down to a hundredth from `decay_from` of the run on.
+
+    Until the decay begins the rate does not depend on `total`: a run can be made longer without a warm restart.
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    begin = decay_from * total
+    if step < begin:
+        return 1.0
+    return max(0.01, (total - step) / max(1.0, total - begin))
+
+
+def set_rates(optimizers: Iterable[torch.optim.Optimizer], factor: float) -> None:
+    """Scale every group's own rate (kept under "base") by the schedule's factor."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group.setdefault("base", group["lr"])
+            group["lr"] = group["base"] * factor

@@ -1,0 +1,46 @@
+"""Learning curves of both families in one picture, from their logs. The home of matplotlib in training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vlcompare.synth.progress import read_log
+
+SHOWN: dict[str, str] = {
+    "held_vqa": "questions",
+    "held_grounding": "grounding, IoU > 0.5",
+    "held_region_description": "region descriptions",
+    "held_captioning": "captions, word for word",
+    "held_document_vqa": "documents",
+    "held_image_text_match": "image-text match",
+}
+STYLES = {"pythia": ("Pythia", "#c2410c"), "mamba": ("Mamba", "#1d4ed8")}
+
+
+def plot_curves(out: Path, folders: list[Path], name: str = "curves.png") -> None:
+    """Draw the logs in `out` (or the folders' own copies) and save the picture into `out` and each checkpoint folder."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, 4, figsize=(15, 6.4), layout="constrained")
+    panels = axes.flatten()
+    for family, (label, color) in STYLES.items():
+        rows = read_log(out / f"{family}.jsonl")
+        losses = [(row["step"], row["answer"]) for row in rows if "answer" in row]
+        if losses:
+            panels[0].plot(*zip(*losses, strict=True), color=color, label=label, linewidth=1)
+        for panel, key in zip(panels[1:], SHOWN, strict=False):
+            scores = [(row["step"], row[key]) for row in rows if key in row]
+            if scores:
+                panel.plot(*zip(*scores, strict=True), color=color, label=label, marker="o", markersize=3)
+    panels[0].set(title="loss on answers (training)", xlabel="step", yscale="log")
+    panels[0].legend()
+    for panel, title in zip(panels[1:], SHOWN.values(), strict=False):
+        panel.set(title=title, xlabel="step", ylim=(0, 1))
+        panel.grid(alpha=0.3)
+    panels[-1].axis("off")
+    for folder in [out, *(path for base in folders for path in base.glob("tiny-*-vl"))]:
+        figure.savefig(folder / name, dpi=80)
+    plt.close(figure)

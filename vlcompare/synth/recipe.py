@@ -1,0 +1,131 @@
+"""The training recipe of the embedded pair as one table of frozen values. Knows nothing of how they are used.
+
+`CPU` is what ran on two processor cores; `GPU` is the same recipe at a larger budget. `SMOKE` is for tests: it runs in
+seconds and teaches nothing. Sizes of both language models are here because they have to be matched.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vlcompare.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class PictureRecipe:
+    """Which training scenes are drawn, and how many pictures are kept for the language models."""
+
+    image_size: int = 112
+    count: int = 100_000
+    scene_share: float = 0.6  # of the scenes without a document that are kept: more documents than the world has
+    sizes: tuple[int, ...] = (224, 224, 224, 224, 224, 224, 160, 320)  # drawn at, then reduced; in turn
+    shard: int = 480  # pictures per file
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class EncoderRecipe:
+    """Dense supervision of the encoder."""
+
+    steps: int = 3600
+    batch: int = 48
+    muon: float = 0.02  # the blocks' matrices
+    adamw: float = 2e-3  # everything else
+    warmup: int = 50
+    decay_from: float = 0.5
+
+
+@dataclass(frozen=True)
+class LanguageRecipe:
+    """Both language models: the same pictures, questions, order and number of steps."""
+
+    steps: int = 8000
+    pictures: int = 10  # per step
+    questions: int = 10  # per picture, sharing its prefix
+    kept_pictures: int = 36_000  # whose features are cached; visited again once all were seen
+    warmup: int = 100
+    decay_from: float = 0.6
+    muon: float = 0.007  # matrices of the blocks (Mamba: in_proj and out_proj)
+    adamw: float = 1.5e-3
+    weight_decay: float = 0.01
+    coordinate_sigma: float = 0.8  # bins of 0.01: a near miss costs less than a far one
+    auxiliary: float = 0.5  # weight of connector -> words and box bins at the start; gone after `auxiliary_until`
+    auxiliary_until: float = 0.5
+    pointer: float = 0.5  # weight of pointing at the right patch from mid depth
+
+
+@dataclass(frozen=True)
+class ModelShapes:
+    """The two language models, equal in parameters within 3 % (connector included)."""
+
+    width: int = 128
+    pythia_layers: int = 4
+    pythia_heads: int = 4
+    mamba_layers: int = 7
+    mamba_state: int = 16
+
+
+@dataclass(frozen=True)
+class Recipe:
+    name: str = "cpu"
+    seed: int = 0
+    pictures: PictureRecipe = field(default_factory=PictureRecipe)
+    encoder: EncoderRecipe = field(default_factory=EncoderRecipe)
+    language: LanguageRecipe = field(default_factory=LanguageRecipe)
+    shapes: ModelShapes = field(default_factory=ModelShapes)
+
+
+CPU = Recipe()
+GPU = Recipe(
+    name="gpu",
+    pictures=PictureRecipe(count=400_000, workers=12),
+    encoder=EncoderRecipe(steps=12_000, batch=64),
+    language=LanguageRecipe(steps=60_000, pictures=32, kept_pictures=400_000),
+)
+SMOKE = Recipe(
+    name="smoke",
+    pictures=PictureRecipe(count=64, shard=16, sizes=(112,)),
+    encoder=EncoderRecipe(steps=4, batch=8, warmup=1),
+    language=LanguageRecipe(steps=4, pictures=2, questions=3, kept_pictures=64, warmup=1),
+    shapes=ModelShapes(width=32, pythia_layers=2, pythia_heads=2, mamba_layers=2, mamba_state=4),
+)
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (CPU, GPU, SMOKE)}
+
+
+def to_dict(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain JSON values."""
+    return dataclasses.asdict(recipe)
+
+
+def load(name_or_file: str) -> Recipe:
+    """A recipe by name, or from a JSON file with the fields that differ from `cpu`.
+
+    Raises CheckpointError for an unknown name or field.
+    """
+    if name_or_file in RECIPES:
+        return RECIPES[name_or_file]
+    path = Path(name_or_file)
+    if not path.is_file():
+        raise CheckpointError(f"There is no recipe {name_or_file!r}: give a file, or one of {', '.join(RECIPES)}.")
+    try:
+        return _merge(CPU, json.loads(path.read_text(encoding="utf-8")), path.name)
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"The recipe {path} is not JSON ({error}).") from error
+
+
+def _merge(base: Any, changes: dict[str, Any], where: str) -> Any:
+    known = {f.name for f in dataclasses.fields(base)}
+    if unknown := sorted(set(changes) - known):
+        raise CheckpointError(f"{where}: unknown fields {', '.join(unknown)}; known are {', '.join(sorted(known))}.")
+    values = {}
+    for key, value in changes.items():
+        old = getattr(base, key)
+        if dataclasses.is_dataclass(old):
+            values[key] = _merge(old, value, f"{where}, {key}")
+        else:
+            values[key] = tuple(value) if isinstance(old, tuple) else value
+    return dataclasses.replace(base, **values)

@@ -1,0 +1,133 @@
+"""Training passes over many questions that share one picture: the picture's positions are computed once.
+
+The same sums as one sequence per question gives (a test compares them), for both families: Pythia's questions attend to
+the picture's keys and values, Mamba's scans start from the state that the picture left. Uses the language models' own
+modules; knows nothing of losses, files or tokens' meaning.
+
+    B pictures     P positions of a picture     n questions of a block, L their padded length     D width
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vlcompare.models import kernels
+from vlcompare.models.mamba import Mamba, Mixer
+from vlcompare.models.pythia import Attention, Pythia, rotary_table, rotate
+
+
+@dataclass(frozen=True)
+class Block:
+    """Questions of similar length: embeddings (n, L, D), right-padded, and the picture (n,) each belongs to."""
+
+    embeddings: Tensor
+    picture: Tensor
+
+
+@dataclass(frozen=True)
+class Passed:
+    """Hidden states: of the prefix half-way, of each block half-way, and of each block at the end."""
+
+    prefix_middle: Tensor  # (B, P, D)
+    middle: list[Tensor]  # (n, L, D)
+    final: list[Tensor]  # (n, L, D), after the final norm
+
+
+class _Flat:
+    """All positions, prefix and blocks, as one (T, D) tensor for the products, and as views for the mixing."""
+
+    def __init__(self, prefix: Tensor, blocks: list[Block]) -> None:
+        self.shapes = [prefix.shape[:2], *(block.embeddings.shape[:2] for block in blocks)]
+        self.sizes = [rows * columns for rows, columns in self.shapes]
+        self.x = torch.cat([prefix.flatten(0, 1), *(block.embeddings.flatten(0, 1) for block in blocks)])
+
+    def views(self, x: Tensor) -> list[Tensor]:
+        return [part.unflatten(0, shape) for part, shape in zip(x.split(self.sizes), self.shapes, strict=True)]
+
+
+def run(model: Pythia | Mamba, prefix: Tensor, blocks: list[Block]) -> Passed:
+    """Hidden states of all questions; `prefix` is (B, P, D), already embedded."""
+    flat = _Flat(prefix, blocks)
+    x = flat.x
+    tables = _rotary(model, flat, x) if isinstance(model, Pythia) else None
+    middle: list[Tensor] = []
+    for index, layer in enumerate(model.layers):
+        if index == len(model.layers) // 2:
+            middle = flat.views(x)
+        if isinstance(model, Pythia):
+            assert tables is not None
+            attended = _attention(layer.attention, flat, layer.input_layernorm(x), blocks, tables)
+            x = x + attended + layer.mlp(layer.post_attention_layernorm(x))
+        else:
+            x = x + _mixer(layer.mixer, flat, layer.norm(x), blocks)
+    norm = model.final_layer_norm if isinstance(model, Pythia) else model.norm_f
+    answers = norm(x[flat.sizes[0] :]).split(flat.sizes[1:])
+    final = [part.unflatten(0, shape) for part, shape in zip(answers, flat.shapes[1:], strict=True)]
+    return Passed(middle[0], middle[1:], final)
+
+
+def _rotary(model: Pythia, flat: _Flat, x: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """cos and sin for the prefix, then for each block, whose positions go on where the prefix ends."""
+    start = flat.shapes[0][1]
+    longest = start + max((length for _, length in flat.shapes[1:]), default=0)
+    cos, sin = rotary_table(model.config, longest, x.device, x.dtype)
+    spans = [(0, start), *((start, start + length) for _, length in flat.shapes[1:])]
+    return [(cos[low:high], sin[low:high]) for low, high in spans]
+
+
+def _attention(
+    module: Attention, flat: _Flat, x: Tensor, blocks: list[Block], tables: list[tuple[Tensor, Tensor]]
+) -> Tensor:
+    def heads(part: Tensor, table: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = part.unflatten(-1, (module.heads, 3 * module.head_size)).transpose(1, 2).chunk(3, dim=-1)
+        return rotate(q, *table), rotate(k, *table), v
+
+    parts = [heads(part, table) for part, table in zip(flat.views(module.query_key_value(x)), tables, strict=True)]
+    q, prefix_k, prefix_v = parts[0]
+    outs = [F.scaled_dot_product_attention(q, prefix_k, prefix_v, is_causal=True)]
+    positions = prefix_k.shape[2]
+    for block, (q, k, v) in zip(blocks, parts[1:], strict=True):
+        length = q.shape[2]
+        seen = torch.ones(length, positions + length, dtype=torch.bool, device=q.device).tril(positions)
+        k = torch.cat([prefix_k[block.picture], k], dim=2)
+        v = torch.cat([prefix_v[block.picture], v], dim=2)
+        outs.append(F.scaled_dot_product_attention(q, k, v, attn_mask=seen))
+    return module.dense(torch.cat([out.transpose(1, 2).flatten(2).flatten(0, 1) for out in outs]))
+
+
+def _mixer(module: Mixer, flat: _Flat, hidden: Tensor, blocks: list[Block]) -> Tensor:
+    x, z = module.in_proj(hidden).chunk(2, dim=-1)
+    convolved, window = [], None
+    for index, part in enumerate(flat.views(x)):
+        before = None if index == 0 else window[blocks[index - 1].picture]  # type: ignore[index]
+        y, after = kernels.causal_conv(part.transpose(1, 2), module.conv1d.weight[:, 0], module.conv1d.bias, before)
+        window = after if index == 0 else window
+        convolved.append(y.transpose(1, 2).flatten(0, 1))
+    x = torch.cat(convolved)
+    dt, B, C = module.x_proj(x).split(module.sizes, dim=-1)
+    dt = F.linear(dt, module.dt_proj.weight)
+    recurrence = module.recurrence()
+    outs, state = [], None
+    for index, (u, delta, b, c, gate) in enumerate(
+        zip(*(flat.views(tensor) for tensor in (x, dt, B, C, z)), strict=True)
+    ):
+        before = None if index == 0 else state[blocks[index - 1].picture]  # type: ignore[index]
+        y, after = kernels.selective_scan(
+            u.transpose(1, 2),
+            delta.transpose(1, 2),
+            recurrence.A_dn,
+            b.transpose(1, 2),
+            c.transpose(1, 2),
+            recurrence.D_d,
+            gate.transpose(1, 2),
+            recurrence.dt_bias_d,
+            initial_state=before,
+            return_state=True,
+        )
+        state = after if index == 0 else state
+        outs.append(y.transpose(1, 2).flatten(0, 1))
+    return module.out_proj(torch.cat(outs))
