@@ -9,6 +9,7 @@ from vlcompare.errors import SampleError
 from vlcompare.evaluate.predictions import NO_SIDE, Predictions, read_predictions
 from vlcompare.evaluate.published import published_beside
 from vlcompare.evaluate.readers import open_samples
+from vlcompare.evaluate.run_files import PREDICTIONS, read_run, read_samples
 from vlcompare.evaluate.summary import evaluate, summarise
 
 PROBLEMS_SHOWN = 20
@@ -79,3 +80,22 @@ def _notes(skipped: str, given: Predictions) -> list[str]:
     if given.problems:
         notes.append(f"predictions: {len(given.problems)} lines could not be used; first: {given.problems[0]}.")
     return notes
+
+
+def summarise_run(folder: Path) -> dict[str, Any]:
+    """The summary of a run folder's own samples and predictions."""
+    record = read_run(folder)
+    given = read_predictions(folder / PREDICTIONS)
+    samples = list(read_samples(folder))
+    sides = list(record["identity"]["sides"])
+    results = evaluate(samples, {side: given.sides.get(side, {}) for side in sides})
+    checkpoints = {side: (record["sides"].get(side) or {}).get("checkpoint") for side in sides}
+    skipped = record["samples"]["skipped"]
+    notes = [f"samples: {skipped} broken rows of the data set were skipped."] if skipped else []
+    if record["identity"]["data"].get("limit"):
+        notes.append(f"Only the first {record['samples']['count']} samples were evaluated.")
+    summary = summarise(
+        results, sides, checkpoints=checkpoints, published=published_beside(results, checkpoints), notes=notes
+    )
+    summary["samples"] = record["samples"]
+    return summary

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from vlcompare.evaluate import statistics
 from vlcompare.evaluate.metrics.objects import Words
+from vlcompare.evaluate.readers.check import is_scorable
 from vlcompare.evaluate.replies import MAX_SCORED_TEXT, Reply, read_reply
 from vlcompare.evaluate.scoring import Scores, metric_of, score
 from vlcompare.evaluate.statistics import Interval
@@ -44,11 +45,14 @@ class TaskResult:
 
 
 def evaluate(samples: Sequence[Sample], sides: Mapping[str, Rows]) -> list[TaskResult]:
-    """Read and score every side's rows, task by task, in the order of `vlcompare.types.TASKS`."""
+    """Read and score every side's rows, task by task, in the order of `vlcompare.types.TASKS`.
+
+    Samples that say nothing about a right answer (chat, a folder of pictures) are in no result.
+    """
     words = Words.of(sample.objects for sample in samples)
     results = []
     for task in TASKS:
-        mine = tuple(sample for sample in samples if sample.task == task)
+        mine = tuple(sample for sample in samples if sample.task == task and is_scorable(sample))
         if not mine:
             continue
         replies = {

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -161,13 +162,18 @@ def picture_path(source: Source, name: Any) -> Path:
         raise RowError("no picture is named")
     if "\0" in name or "://" in name:
         raise RowError(f"{name[:80]!r} is no file name; pictures are files in the data folder, or base64")
-    root = source.image_root.resolve()
+    root = _resolved(source.image_root)
     path = (root / name).resolve()
     if not path.is_relative_to(root):
         raise RowError(f"the picture {name[:80]!r} lies outside the data folder {root}")
     if source.need_pictures and not path.is_file():
         raise RowError(f"the picture {name[:80]!r} is not in {root}")
     return path
+
+
+@lru_cache(maxsize=64)
+def _resolved(folder: Path) -> Path:
+    return folder.resolve()
 
 
 def picture(source: Source, name: Any) -> tuple[Path | None, str]:

@@ -40,6 +40,13 @@ def check_sample(sample: Sample, *, need_references: bool) -> None:
         raise RowError(f"the reference of image_text_match is 'True' or 'False', not {sample.references[0]!r}")
 
 
+def is_scorable(sample: Sample) -> bool:
+    """Whether a sample says what a right answer is."""
+    if sample.task == "grounding":
+        return len(sample.boxes) == 1
+    return sample.task in _NEEDS_REFERENCES and any(reference.strip() for reference in sample.references)
+
+
 def _check_choices(sample: Sample) -> None:
     count = len(sample.choices or ())
     if not 1 < count <= len(string.ascii_uppercase):

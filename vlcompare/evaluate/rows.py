@@ -1,0 +1,138 @@
+"""Files of prediction rows that survive being killed: appended and synced batch by batch, repaired and merged after.
+
+Knows lines of JSON with `side` and `id`; knows neither models nor samples. A line is there once its line break is: a
+torn last line is cut off on opening, and its row is asked again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from vlcompare.errors import SampleError
+
+Key = tuple[str, str]  # (side, sample id)
+
+
+class Place(NamedTuple):
+    """Where a row stands in a file."""
+
+    path: Path
+    offset: int
+    length: int
+
+
+def scan(path: Path) -> tuple[dict[Key, Place], int]:
+    """(places of all whole rows, length of the sound part). The first row of a key counts; broken lines are no rows."""
+    places: dict[Key, Place] = {}
+    end = 0
+    if not path.exists():
+        return places, 0
+    with path.open("rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            start, end = end, end + len(line)
+            key = _key(line)
+            if key is not None:
+                places.setdefault(key, Place(path, start, len(line)))
+    return places, end
+
+
+def _key(line: bytes) -> Key | None:
+    try:
+        row = json.loads(line)
+        return str(row["side"]), str(row["id"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+class RowWriter:
+    """Appends rows to one file; after `append` returns they are on the disk."""
+
+    def __init__(self, path: Path) -> None:
+        _, sound = scan(path)
+        try:
+            self._file: BinaryIO = path.open("ab")
+            if self._file.tell() > sound:
+                self._file.truncate(sound)
+        except OSError as error:
+            raise SampleError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+    def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write rows in one piece and wait until they are stored."""
+        self._file.write(b"".join(_line(row) for row in rows))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> RowWriter:
+        return self
+
+    def __exit__(self, *ignored: object) -> None:
+        self.close()
+
+
+def merge(parts: Iterable[Path], order: Iterable[Key], target: Path) -> int:
+    """Write the rows of all parts in one order to `target`, and remove the other parts. Returns how many there are."""
+    parts = list(parts)
+    places: dict[Key, Place] = {}
+    for part in parts:
+        for key, place in scan(part)[0].items():
+            places.setdefault(key, place)
+    wanted = [places[key] for key in order if key in places]
+    if not _already_in_order(wanted, target):
+        _copy(wanted, target)
+    for part in parts:
+        if part != target:
+            part.unlink(missing_ok=True)
+    return len(wanted)
+
+
+def _already_in_order(wanted: list[Place], target: Path) -> bool:
+    """Whether `target` holds exactly these rows, one behind the other."""
+    end = 0
+    for place in wanted:
+        if place.path != target or place.offset != end:
+            return False
+        end += place.length
+    return target.exists() and target.stat().st_size == end
+
+
+def _copy(wanted: list[Place], target: Path) -> None:
+    partial = target.with_name(target.name + ".partial")
+    files: dict[Path, BinaryIO] = {}
+    try:
+        with partial.open("wb") as out:
+            for place in wanted:
+                if place.path not in files:
+                    files[place.path] = place.path.open("rb")
+                file = files[place.path]
+                file.seek(place.offset)
+                out.write(file.read(place.length))
+            out.flush()
+            os.fsync(out.fileno())
+    finally:
+        for file in files.values():
+            file.close()
+    partial.replace(target)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    return (json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n").encode()

@@ -1,0 +1,273 @@
+"""The runner: samples in, a run folder out. Can be killed at any point and resumed; can be spread over processes.
+
+Knows samples, the engine's `generate_batch` and the files of a run; knows no pages. One side after the other, so that
+one model is in memory at a time. Rows are appended batch by batch and put into the samples' order at the end.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vlcompare.errors import DeviceMemoryError, SampleError, VLCompareError
+from vlcompare.evaluate import run_files
+from vlcompare.evaluate.processes import Processes, current
+from vlcompare.evaluate.readers import SampleStream, open_samples
+from vlcompare.evaluate.replies import request_of
+from vlcompare.evaluate.rows import RowWriter, merge, write_json
+from vlcompare.evaluate.run_settings import RUN_VERSION, RunSettings, SideSettings, check_same, versions
+from vlcompare.types import Answer, Request, Sample
+
+WINDOW = 16  # batches' worth of samples that are sorted by task, so that a batch stops together
+
+Load = Callable[..., Any]
+Generate = Callable[..., list[Answer]]
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What the runner asks of the rest: how to load a model and how to answer many questions with it."""
+
+    load: Load
+    generate_batch: Generate
+
+    @classmethod
+    def real(cls) -> Engine:
+        from vlcompare.runtime.engine import generate_batch
+        from vlcompare.runtime.load import load
+
+        return cls(load, generate_batch)
+
+
+def run(settings: RunSettings, engine: Engine | None = None, processes: Processes | None = None) -> dict[str, Any]:
+    """Do a run, or the rest of one; returns the summary, which is also in the folder.
+
+    Raises SampleError where the data cannot be read, the folder holds another run, or it exists and was not resumed.
+    """
+    processes = processes or current(settings.device)
+    folder = settings.out
+    if processes.main:
+        _prepare(settings)
+    processes.wait()
+    record = run_files.read_run(folder)
+    done = frozenset(run_files.answered(folder))
+    processes.wait()  # nobody writes before everybody has seen what is there
+    count = record["samples"]["count"]
+    session = {"started": _now(), "processes": processes.count, "batch_size": settings.batch_size, **_machine(settings)}
+    for side, options in settings.sides.items():
+        pending = [i for i, sample in enumerate(run_files.read_samples(folder)) if (side, sample.id) not in done]
+        mine = pending[processes.rank :: processes.count]
+        if pending:
+            _answer_side(settings, side, options, frozenset(mine), len(mine), engine or Engine.real(), processes)
+    processes.wait()
+    return _finish(settings, session, count) if processes.main else {}
+
+
+# ---- before ----------------------------------------------------------------------------------------------------------
+
+
+def _prepare(settings: RunSettings) -> None:
+    """Make the folder, its samples and run.json; or check that it is the same run's."""
+    folder = settings.out
+    if (folder / run_files.RUN).exists():
+        if not settings.resume:
+            raise SampleError(f"{folder} already holds a run: go on with --resume, or give another --out.")
+        check_same(run_files.read_run(folder)["identity"], settings.identity(), folder)
+        return
+    if folder.exists() and any(folder.iterdir()) and not (folder / f"{run_files.SAMPLES}.partial").exists():
+        known = {run_files.SAMPLES, run_files.IMAGES}
+        if {path.name for path in folder.iterdir()} - known:
+            raise SampleError(f"{folder} is not empty and holds no run: give an empty or a new folder with --out.")
+    stream = _samples(settings)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        described = run_files.write_samples(folder, stream, copy_images=settings.copy_images)
+    except OSError as error:
+        raise SampleError(f"{folder} cannot be written: {error.strerror or error}.") from error
+    root = None if settings.copy_images or stream.format == "hub" else str(stream.source.image_root.resolve())
+    write_json(
+        folder / run_files.RUN,
+        {
+            "schema_version": RUN_VERSION,
+            "identity": settings.identity(),
+            "samples": described,
+            "images_root": root,
+            "sides": {},
+            "sessions": [],
+            "complete": False,
+        },
+    )
+
+
+def _samples(settings: RunSettings) -> SampleStream:
+    return open_samples(settings.data, **settings.declared)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _machine(settings: RunSettings) -> dict[str, Any]:
+    return {"device": settings.device, "versions": versions()}
+
+
+# ---- answering -------------------------------------------------------------------------------------------------------
+
+
+def _answer_side(
+    settings: RunSettings,
+    side: str,
+    options: SideSettings,
+    mine: frozenset[int],
+    total: int,
+    engine: Engine,
+    processes: Processes,
+) -> None:
+    """Load one side's model and answer this process's share of what is pending."""
+    from tqdm import tqdm
+
+    if not mine and not processes.main:
+        return
+    model = engine.load(options.checkpoint, device=processes.device(settings.device), **options.load_options())
+    try:
+        if processes.main:
+            _record_side(settings, side, options, model)
+        chosen = (sample for i, sample in enumerate(run_files.read_samples(settings.out)) if i in mine)
+        shown = settings.progress and processes.main
+        label = side if processes.count == 1 else f"{side}, process 1 of {processes.count}"
+        with (
+            RowWriter(run_files.part_of(settings.out, processes.rank, processes.count)) as writer,
+            tqdm(total=total, desc=label, unit=" samples", disable=not shown, dynamic_ncols=True) as bar,
+        ):
+            for batch in batches(chosen, settings.batch_size):
+                answers = _answer(engine.generate_batch, model, batch, options, settings.alternatives)
+                writer.append(
+                    _row(sample, side, answer, settings.alternatives)
+                    for sample, answer in zip(batch, answers, strict=True)
+                )
+                bar.update(len(batch))
+    finally:
+        del model
+        release()
+
+
+def batches(samples: Iterator[Sample], size: int) -> Iterator[list[Sample]]:
+    """Batches of samples of like tasks. A batch decodes until its longest answer ends, so tasks are kept together."""
+    while window := list(itertools.islice(samples, size * WINDOW if size > 1 else 1)):
+        window.sort(key=lambda sample: sample.task)
+        for start in range(0, len(window), size):
+            yield window[start : start + size]
+
+
+def _answer(
+    generate: Generate, model: Any, batch: Sequence[Sample], options: SideSettings, alternatives: int
+) -> list[Answer]:
+    """Answers of one batch, in its order. A batch that needs too much memory is halved; a row that cannot be asked
+    gets an answer that says why."""
+    answers: dict[int, Answer] = {}
+    asked: list[tuple[int, Any, Request]] = []
+    for index, sample in enumerate(batch):
+        try:
+            image = sample.image() if callable(sample.image) else sample.image
+            asked.append((index, image, replace(request_of(sample), **options.request_options())))
+        except (OSError, ValueError) as error:
+            answers[index] = Answer(stop_reason="error", error=f"The picture cannot be read: {error}.")
+    if asked:
+        given = _generate(generate, model, [(image, request) for _, image, request in asked], alternatives)
+        answers.update((index, answer) for (index, _, _), answer in zip(asked, given, strict=True))
+    return [answers[index] for index in range(len(batch))]
+
+
+def _generate(generate: Generate, model: Any, asked: Sequence[tuple[Any, Request]], alternatives: int) -> list[Answer]:
+    try:
+        return generate(model, list(asked), alternatives=alternatives)
+    except (DeviceMemoryError, MemoryError, RuntimeError) as error:
+        if not _is_memory(error):
+            raise
+        failure = str(error)
+    release()
+    if len(asked) == 1:
+        return [Answer(stop_reason="error", error=f"Too little memory for this sample: {failure[:200]}")]
+    middle = len(asked) // 2
+    halves = asked[:middle], asked[middle:]
+    return [answer for half in halves for answer in _generate(generate, model, half, alternatives)]
+
+
+def _is_memory(error: BaseException) -> bool:
+    return isinstance(error, (DeviceMemoryError, MemoryError)) or "out of memory" in str(error).lower()
+
+
+def release() -> None:
+    """Give memory that nobody holds back to the device."""
+    import sys
+
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _row(sample: Sample, side: str, answer: Answer, alternatives: int) -> dict[str, Any]:
+    """A line of predictions.jsonl: the sample's id, the side, and the answer; alternatives only as far as asked."""
+    fields = answer.to_json()
+    for token in fields["tokens"]:
+        if alternatives:
+            token["top"] = token["top"][:alternatives]
+        else:
+            del token["top"]
+    return {"id": sample.id, "side": side, **fields}
+
+
+def _record_side(settings: RunSettings, side: str, options: SideSettings, model: Any) -> None:
+    """Put what the side's model turned out to be into run.json; refuse to go on with other weights."""
+    record = run_files.read_run(settings.out)
+    found = {
+        "checkpoint": getattr(model, "checkpoint", options.checkpoint),
+        "revision": getattr(model, "revision", None),
+        "weights_sha256": model.weights_sha256(),
+        "quantization": getattr(model, "quantization", options.quantization),
+        "dtype": str(getattr(model, "dtype", options.dtype)).removeprefix("torch."),
+        "image_size": model.config.image_size,
+    }
+    before = record["sides"].get(side)
+    if before is not None:
+        check_same({side: {key: before.get(key) for key in found}}, {side: found}, settings.out)
+    record["sides"][side] = {
+        **found,
+        **options.request_options(),
+        "device": str(getattr(model, "device", settings.device)),
+        "notices": list(getattr(model, "notices", ())),
+    }
+    write_json(settings.out / run_files.RUN, record)
+
+
+# ---- after -----------------------------------------------------------------------------------------------------------
+
+
+def _finish(settings: RunSettings, session: dict[str, Any], count: int) -> dict[str, Any]:
+    """Merge the parts in the samples' order, write the figures, and mark the run complete."""
+    from vlcompare.evaluate.score import summarise_run
+
+    folder = settings.out
+    order = [(side, sample.id) for side in settings.sides for sample in run_files.read_samples(folder)]
+    answered = merge(run_files.parts(folder), order, folder / run_files.PREDICTIONS)
+    record = run_files.read_run(folder)
+    record["sessions"].append({**session, "ended": _now()})
+    record["complete"] = answered == count * len(settings.sides)
+    write_json(folder / run_files.RUN, record)
+    summary = summarise_run(folder)
+    write_json(folder / run_files.SUMMARY, summary)
+    return summary
+
+
+def finished(folder: Path) -> bool:
+    """Whether a run folder holds every answer."""
+    try:
+        return bool(run_files.read_run(folder).get("complete"))
+    except VLCompareError:
+        return False

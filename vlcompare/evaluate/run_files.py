@@ -1,0 +1,117 @@
+"""The files of a run folder and how a run writes them: run.json, samples.jsonl, images, predictions.
+
+    run.json            what was asked, of which model, on what machine; written first, and again at the end
+    samples.jsonl       every sample in the order asked; pictures by absolute path, or `images/..` inside the folder
+    images/             pictures that had no file of their own (or all of them, with copying)
+    predictions.jsonl   the answers; while several processes work, predictions.rank-K.jsonl beside it
+    summary.json        the figures; notes.sqlite: what people noted
+
+Knows no models. `runfolder` reads the same files for inspection.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from vlcompare.errors import SampleError
+from vlcompare.evaluate.readers import SampleStream, jsonl
+from vlcompare.evaluate.readers.base import Issue, Source, hashed
+from vlcompare.evaluate.rows import Key, Place, scan
+from vlcompare.types import Sample
+
+RUN, SAMPLES, PREDICTIONS, SUMMARY, IMAGES = "run.json", "samples.jsonl", "predictions.jsonl", "summary.json", "images"
+_SIGNATURES = ((b"\x89PNG", ".png"), (b"\xff\xd8", ".jpg"), (b"RIFF", ".webp"))
+
+
+def write_samples(folder: Path, stream: SampleStream, *, copy_images: bool) -> dict[str, Any]:
+    """Write samples.jsonl (whole or not at all); returns {"count", "sha256", "skipped", "issues"} for run.json."""
+    partial = folder / f"{SAMPLES}.partial"
+    digest, count = hashlib.sha256(), 0
+    with partial.open("wb") as file:
+        for sample in stream:
+            row = jsonl.to_row(sample, _store(folder, sample, copy_images))
+            line = (json.dumps(row, ensure_ascii=False) + "\n").encode()
+            digest.update(line)
+            file.write(line)
+            count += 1
+        file.flush()
+        os.fsync(file.fileno())
+    if not count:
+        partial.unlink()
+        raise SampleError(f"There is nothing to evaluate: {stream.report()}")
+    partial.replace(folder / SAMPLES)
+    issues = [str(issue) for issue in stream.issues]
+    return {"count": count, "sha256": digest.hexdigest(), "skipped": stream.skipped, "issues": issues}
+
+
+def _store(folder: Path, sample: Sample, copy: bool) -> str:
+    """How a sample's picture is named in samples.jsonl."""
+    if isinstance(sample.image, Path) and not copy:
+        return str(sample.image.resolve())
+    data = _bytes_of(sample.image)
+    name = hashed(data) + next((suffix for start, suffix in _SIGNATURES if data.startswith(start)), ".bin")
+    target = folder / IMAGES / name
+    if not target.exists():
+        target.parent.mkdir(exist_ok=True)
+        partial = target.with_name(target.name + ".partial")
+        partial.write_bytes(data)
+        partial.replace(target)
+    return f"{IMAGES}/{name}"
+
+
+def _bytes_of(image: Any) -> bytes:
+    if isinstance(image, Path):
+        return image.read_bytes()
+    return bytes(image() if callable(image) else image)
+
+
+def read_samples(folder: Path) -> Iterator[Sample]:
+    """The samples of a run folder, in order. Pictures are paths, not yet looked at."""
+    source = Source(folder / SAMPLES, images=folder, need_pictures=False)
+    for item in jsonl.read(source):
+        if isinstance(item, Issue):
+            raise SampleError(f"{folder / SAMPLES} is damaged: {item}.")
+        yield item if item.image is not None or not item.image_key else _linked(item)
+
+
+def _linked(sample: Sample) -> Sample:
+    return replace(sample, image=Path(sample.image_key))
+
+
+def parts(folder: Path) -> list[Path]:
+    """All files that hold predictions, the merged one first."""
+    return [folder / PREDICTIONS, *sorted(folder.glob("predictions.rank-*.jsonl"))]
+
+
+def part_of(folder: Path, rank: int, count: int) -> Path:
+    """The file that a process appends to."""
+    return folder / PREDICTIONS if count == 1 else folder / f"predictions.rank-{rank}.jsonl"
+
+
+def answered(folder: Path) -> dict[Key, Place]:
+    """Where each row that is there stands."""
+    found: dict[Key, Place] = {}
+    for part in parts(folder):
+        for key, place in scan(part)[0].items():
+            found.setdefault(key, place)
+    return found
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """run.json. Raises SampleError where it is missing or damaged."""
+    path = folder / RUN
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise SampleError(f"{folder} is no run folder: it has no {RUN}.") from error
+    except (OSError, ValueError) as error:
+        raise SampleError(f"{path} is damaged ({error}).") from error
+    if not isinstance(value, dict) or value.get("schema_version") != 1:
+        raise SampleError(f"{path} is of another version than this program reads.")
+    return value

@@ -1,0 +1,97 @@
+"""What a run was asked for, and the check that a resumed run is the same one. Loads nothing; standard library only."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vlcompare import __version__
+from vlcompare.errors import SampleError
+
+RUN_VERSION = 1
+_PACKAGES = ("torch", "timm", "transformers", "tokenizers", "bitsandbytes", "numpy", "pillow", "triton", "accelerate")
+
+
+@dataclass(frozen=True, slots=True)
+class SideSettings:
+    """One side's checkpoint and everything that its answers depend on."""
+
+    checkpoint: str
+    quantization: str = "none"
+    dtype: str = "auto"
+    image_size: int | None = None
+    revision: str | None = None
+    tokenizer: str | None = None
+    norm: str = "auto"
+    prompt_order: str = "image_first"
+    max_new_tokens: int | None = None
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int = 0
+
+    def load_options(self) -> dict[str, Any]:
+        """As `vlcompare.load` takes them."""
+        names = ("quantization", "dtype", "image_size", "revision", "tokenizer", "norm")
+        return {name: getattr(self, name) for name in names}
+
+    def request_options(self) -> dict[str, Any]:
+        """As fields of a Request."""
+        names = ("prompt_order", "max_new_tokens", "temperature", "top_p", "top_k", "seed")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """A whole run. `sides` holds "left" and, if wanted, "right"."""
+
+    data: str
+    out: Path
+    sides: dict[str, SideSettings]
+    declared: dict[str, Any] = field(default_factory=dict)  # for `open_samples`
+    resume: bool = False
+    device: str = "auto"  # like the batch size, it decides how fast, not what: not compared on --resume
+    batch_size: int = 8
+    alternatives: int = 0  # of each token, kept in the predictions
+    copy_images: bool = False
+    progress: bool = True
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that the answers depend on, as plain values."""
+        declared = {key: str(value) if isinstance(value, Path) else value for key, value in self.declared.items()}
+        declared.pop("load_dataset", None)
+        data = self.data if self.data.startswith("hub:") else str(Path(self.data).resolve())
+        return {"data": {"from": data, **declared}, "sides": {name: asdict(side) for name, side in self.sides.items()}}
+
+
+def check_same(recorded: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
+    """Raise SampleError where a run folder was made with other settings, naming the first that differs."""
+    for path, before, now in _differences(recorded, wanted):
+        raise SampleError(
+            f"{folder} was made with {path} = {before!r}, and now {path} = {now!r}: resume with the same settings, or "
+            "give another --out."
+        )
+
+
+def _differences(recorded: Any, wanted: Any, path: str = "") -> list[tuple[str, Any, Any]]:
+    if isinstance(recorded, Mapping) and isinstance(wanted, Mapping):
+        found = []
+        for key in {**recorded, **wanted}:
+            found += _differences(recorded.get(key), wanted.get(key), f"{path}.{key}" if path else str(key))
+        return found
+    return [] if recorded == wanted else [(path, recorded, wanted)]
+
+
+def versions() -> dict[str, str]:
+    """Versions of this program, of Python and of the libraries that answers depend on."""
+    found = {"vlcompare": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
