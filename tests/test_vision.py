@@ -63,6 +63,21 @@ def test_built_on_meta_then_filled_is_the_same(name: str, tiny_clip: str) -> Non
 
 
 @pytest.mark.parametrize("name", [TINY_EVA, "test/clip"])
+def test_filled_in_another_precision(name: str, tiny_clip: str) -> None:
+    """A loader casts parameters alone; the buffers follow."""
+    torch.manual_seed(0)
+    config = VisionConfig(name, 112)
+    real = build_vision_encoder(config)
+    with torch.device("meta"):
+        empty = build_vision_encoder(config)
+    empty.load_state_dict({key: tensor.bfloat16() for key, tensor in real.state_dict().items()}, assign=True)
+    with torch.no_grad():
+        ours, exact = empty(pixels(112).bfloat16()), real(pixels(112))
+    assert ours.dtype == torch.bfloat16
+    assert (ours.float() - exact).abs().mean() < 0.05 * exact.abs().mean()
+
+
+@pytest.mark.parametrize("name", [TINY_EVA, "test/clip"])
 def test_built_by_accelerate_then_filled_is_the_same(name: str, tiny_clip: str) -> None:
     from accelerate import init_empty_weights
 

@@ -86,11 +86,15 @@ class VisionEncoder(nn.Module):
         return self._features(self.model, pixels)
 
     def place_buffers(self, device: torch.device) -> None:
-        """Bring buffers (rotary tables, position ids; never stored in files) to `device`; free when they are there."""
+        """Bring buffers (rotary tables, position ids; in no file) to `device` and to the weights' dtype, once."""
+        dtype = self.dtype
         for module in self.model.modules():
             for name, buffer in module._buffers.items():
-                if buffer is not None and buffer.device != device:
-                    module._buffers[name] = buffer.to(device)
+                if buffer is None:
+                    continue
+                wanted = dtype if buffer.is_floating_point() else buffer.dtype
+                if buffer.device != device or buffer.dtype != wanted:
+                    module._buffers[name] = buffer.to(device, wanted)
 
 
 def build_vision_encoder(config: VisionConfig) -> VisionEncoder:
