@@ -209,6 +209,8 @@ def _load(
     notices: list[str] = []
     config = _config(source, stored, image_size, norm, notices)
     vlm = meta_model(config)
+    if method != "none" and (sentence := quantize.left_out(vlm, config.family)):
+        notices.append(sentence)
     target = Target(place, kind, method, source.quantization, zero_norm_biases=norm == "layernorm")
     notices += fill(vlm, stored, target, _percent(progress, source.name))
     vlm.eval().requires_grad_(False)

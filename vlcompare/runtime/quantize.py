@@ -47,11 +47,24 @@ PARTS: dict[str, dict[str, torch.dtype]] = {
 
 def targets(model: nn.Module, family: str) -> dict[str, nn.Linear]:
     """The Linears to quantize below `model`, by name. Sizes that the kernels cannot take are left out."""
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name.rsplit(".", 1)[-1] in TARGETS[family] and _fits(module)
-    }
+    return {name: linear for name, linear in _large(model, family).items() if _fits(linear)}
+
+
+def left_out(model: nn.Module, family: str) -> str | None:
+    """A sentence about large Linears that stay as they are because of their sizes; None where there are none."""
+    large = _large(model, family)
+    count = sum(not _fits(linear) for linear in large.values())
+    if not count:
+        return None
+    return (
+        f"{count} of {len(large)} large layers stay as they are: quantizing needs a multiple of {BLOCK} inputs and of "
+        f"{_ROWS_OF_KERNEL} outputs."
+    )
+
+
+def fits(rows: int, columns: int) -> bool:
+    """Whether a weight of this shape can be quantized."""
+    return columns % BLOCK == 0 and rows % _ROWS_OF_KERNEL == 0
 
 
 def part_shapes(method: str, rows: int, columns: int) -> dict[str, tuple[int, ...]]:
@@ -203,8 +216,16 @@ def _quantize_nf4(weight: Tensor) -> dict[str, Tensor]:
     return {"nf4": torch.cat(packed), "absmax": torch.cat(scales)}
 
 
+def _large(model: nn.Module, family: str) -> dict[str, nn.Linear]:
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name.rsplit(".", 1)[-1] in TARGETS[family]
+    }
+
+
 def _fits(linear: nn.Linear) -> bool:
-    return linear.in_features % BLOCK == 0 and linear.out_features % _ROWS_OF_KERNEL == 0
+    return fits(linear.out_features, linear.in_features)
 
 
 def _bitsandbytes() -> Any:

@@ -167,7 +167,7 @@ def _bytes_of_one(name: str, entry: Stored, family: str, method: str, dtype: tor
         # unpacked into the model's dtype: two values in a byte of NF4; the scales are gone
         return 0 if suffix == "absmax" else (2 if suffix == "nf4" else 1) * entry.bytes * dtype.itemsize
     target = name.endswith(".weight") and name.rsplit(".", 2)[-2] in quantize.TARGETS[family]
-    if kernels and target and len(entry.shape) == 2:
+    if kernels and target and len(entry.shape) == 2 and quantize.fits(*entry.shape):
         return quantize.part_bytes(method, *entry.shape)
     if not entry.dtype.is_floating_point:
         return entry.bytes

@@ -1,0 +1,274 @@
+"""NF4 and int8: the rounding itself, the modules, the fallback without a fast path, and files written quantized."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from tests.tiny import write_checkpoint
+from vlcompare.cli import main
+from vlcompare.errors import CheckpointError, RequestError
+from vlcompare.runtime import export, quantize
+from vlcompare.runtime.load import Model, estimate_bytes, load
+from vlcompare.runtime.source import SECTION, find_source
+from vlcompare.runtime.verify import verify
+
+FAMILIES = ("pythia", "mamba")
+METHODS = ("nf4", "int8")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("checkpoints")
+    return {family: write_checkpoint(root / family, family, width=64) for family in FAMILIES}
+
+
+@pytest.fixture
+def kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """bitsandbytes' own CPU kernels, fast or not."""
+    monkeypatch.setenv(quantize.ON_CPU, "1")
+
+
+@pytest.fixture
+def no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without a fast path, whichever this is."""
+    monkeypatch.setattr(quantize, "has_kernels", lambda method, device: False)
+
+
+def answers(model: Model) -> torch.Tensor:
+    torch.manual_seed(1)
+    rows, columns = model.vlm.vision_encoder.grid
+    ids = torch.tensor([5, 6, *[-200] * (rows * columns), 7, 8, 9])
+    return model.logits(torch.rand(3, 64, 64), ids)
+
+
+def apart(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a - b).norm() / b.norm())
+
+
+# ------------------------------------------------------------------------------------------------ the rounding
+
+
+def test_nf4_takes_the_nearest_code_over_the_largest_of_64() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(32, 128)
+    code = quantize.nf4_code()
+    parts = quantize.quantize(weight, "nf4")
+    assert {key: tuple(value.shape) for key, value in parts.items()} == quantize.part_shapes("nf4", 32, 128)
+    blocks = weight.reshape(-1, 64)
+    largest = blocks.abs().amax(1)
+    nearest = (blocks / largest[:, None])[:, :, None].sub(code).abs().argmin(-1)
+    expected = (code[nearest] * largest[:, None]).view(32, 128)
+    assert torch.equal(quantize.dequantize(parts, "nf4", (32, 128), torch.float32), expected)
+    first = parts["nf4"][0]
+    assert (int(first) >> 4, int(first) & 15) == (int(nearest[0, 0]), int(nearest[0, 1]))
+
+
+def test_int8_spreads_a_row_over_its_largest() -> None:
+    weight = torch.tensor([[1.0, -0.5, 0.25], [0.0, 0.0, 0.0], [-4.0, 2.0, 4.0]])
+    parts = quantize.quantize(weight, "int8")
+    assert parts["int8"].tolist() == [[127, -64, 32], [0, 0, 0], [-127, 64, 127]]
+    assert parts["absmax"].tolist() == [1.0, 0.0, 4.0]
+    back = quantize.dequantize(parts, "int8", (3, 3), torch.float32)
+    assert (back - weight).abs().max() <= 4.0 / 127 / 2 + 1e-6
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_rounding_again_changes_nothing_and_chunks_do_not_matter(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(64, 192).bfloat16()
+    parts = quantize.quantize(weight, method)
+    once = quantize.dequantize(parts, method, (64, 192), torch.float32)
+    assert apart(once, weight.float()) < {"nf4": 0.12, "int8": 0.01}[method]
+    again = quantize.quantize(once, method)
+    assert all(torch.equal(parts[key], again[key]) for key in parts)
+    monkeypatch.setattr(quantize, "_CHUNK", 1024)
+    small = quantize.quantize(weight, method)
+    assert all(torch.equal(parts[key], small[key]) for key in parts)
+    assert torch.equal(quantize.dequantize(parts, method, (64, 192), torch.float32), once)
+
+
+def test_bitsandbytes_reads_the_same_values() -> None:
+    import bitsandbytes
+
+    torch.manual_seed(0)
+    weight = torch.randn(32, 128)
+    parts = quantize.quantize(weight, "nf4")
+    packed, state = bitsandbytes.functional.quantize_4bit(weight, blocksize=64, quant_type="nf4")
+    same = (packed.view(-1) == parts["nf4"]).float().mean()
+    assert same > 0.999 and torch.equal(state.absmax, parts["absmax"])
+    state.absmax = parts["absmax"]
+    theirs = bitsandbytes.functional.dequantize_4bit(parts["nf4"].view(-1, 1), state)
+    ours = quantize.dequantize(parts, "nf4", (32, 128), torch.float32)
+    assert torch.allclose(theirs, ours, rtol=1e-6)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("method", "tolerance"), [("nf4", 1e-5), ("int8", 2e-2)])
+def test_modules_multiply_with_what_is_stored(kernels: None, method: str, tolerance: float, bias: bool) -> None:
+    """NF4 unpacks and multiplies; int8 also rounds its input, hence the wider tolerance."""
+    torch.manual_seed(0)
+    linear = nn.Linear(128, 64, bias=bias).requires_grad_(False)
+    parts = quantize.quantize(linear.weight, method)
+    module = quantize.quantized_linear(parts, method, (64, 128), linear.bias, torch.float32)
+    linear.weight.copy_(quantize.dequantize(parts, method, (64, 128), torch.float32))
+    for shape in ((128,), (1, 128), (2, 5, 128)):
+        x = torch.randn(shape)
+        found = module(x[None] if method == "nf4" and len(shape) == 1 else x).view(*shape[:-1], 64)
+        tolerance = max(tolerance, 2e-2) if quantize._bitsandbytes().functional.has_avx512bf16() else tolerance
+        assert found.dtype == x.dtype and apart(found, linear(x)) < tolerance
+
+
+# ------------------------------------------------------------------------------------------------ models
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_only_the_large_linears_of_the_language_model(folders: dict[str, Path], family: str) -> None:
+    model = load(folders[family])
+    names = {name.split(".", 1)[0] for name in quantize.targets(model.vlm, family)}
+    lasts = {name.rsplit(".", 1)[1] for name in quantize.targets(model.vlm, family)}
+    assert names == {"language_model"} and lasts == quantize.TARGETS[family]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_quantized_models_answer_and_take_less(
+    folders: dict[str, Path], family: str, method: str, kernels: None
+) -> None:
+    full, small = load(folders[family]), load(folders[family], quantization=method)  # type: ignore[arg-type]
+    assert small.quantization == method and small.notices == ()
+    assert small.weights_bytes < full.weights_bytes
+    assert estimate_bytes(folders[family], quantization=method) == pytest.approx(small.weights_bytes, rel=0.02)
+    distance = apart(answers(small), answers(full))
+    assert 0 < distance < {"nf4": 0.6, "int8": 0.12}[method]
+    replaced = [m for m in small.vlm.modules() if type(m).__name__ in ("Linear4bit", "Int8Linear")]
+    assert len(replaced) == len(quantize.targets(full.vlm, family))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_without_a_fast_path_the_values_are_rounded_and_it_is_said(
+    folders: dict[str, Path], family: str, method: str, no_kernels: None
+) -> None:
+    full, rounded = load(folders[family]), load(folders[family], quantization=method)  # type: ignore[arg-type]
+    (notice,) = rounded.notices
+    assert "no fast path" in notice and "held in float32" in notice
+    assert rounded.quantization == method
+    assert rounded.weights_bytes == full.weights_bytes
+    for name, linear in quantize.targets(full.vlm, family).items():
+        parts = quantize.quantize(linear.weight, method)
+        held = rounded.vlm.get_parameter(f"{name}.weight")
+        assert torch.equal(held, quantize.dequantize(parts, method, tuple(held.shape), torch.float32))  # type: ignore[arg-type]
+    assert 0 < apart(answers(rounded), answers(full)) < {"nf4": 0.6, "int8": 0.1}[method]
+
+
+def test_where_nothing_can_be_quantized_it_is_said(tmp_path: Path) -> None:
+    model = load(write_checkpoint(tmp_path / "narrow", "mamba", width=32), quantization="nf4")
+    assert any("2 of 4 large layers stay as they are" in notice for notice in model.notices)
+
+
+# ------------------------------------------------------------------------------------------------ files
+
+
+@pytest.fixture(params=[(f, m) for f in FAMILIES for m in METHODS], ids=lambda pair: "-".join(pair))
+def written(request: pytest.FixtureRequest, folders: dict[str, Path], tmp_path: Path) -> tuple[Path, Path, str]:
+    family, method = request.param
+    source = Path(shutil.copytree(folders[family], tmp_path / "source"))
+    assert main(["quantize", str(source), str(tmp_path / "out"), f"--{method}", "--device", "cpu"]) == 0
+    return source, tmp_path / "out", method
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("way", ["kernels", "no_kernels"])
+def test_a_written_folder_stands_alone_and_answers_as_quantized_at_load(
+    written: tuple[Path, Path, str], dtype: str, way: str, request: pytest.FixtureRequest
+) -> None:
+    source, out, method = written
+    request.getfixturevalue(way)
+    at_load = load(source, quantization=method, dtype=dtype)  # type: ignore[arg-type]
+    expected = answers(at_load)
+    shutil.rmtree(source)
+    model = load(out, dtype=dtype)
+    assert model.quantization == method and model.notices == at_load.notices
+    assert torch.equal(answers(model), expected)
+    assert model.weights_bytes == at_load.weights_bytes
+    assert estimate_bytes(out, dtype=dtype) == pytest.approx(model.weights_bytes, rel=0.02)
+    assert model.tokenizer.available
+
+
+def test_what_a_written_folder_holds(written: tuple[Path, Path, str]) -> None:
+    source, out, method = written
+    assert sorted(path.name for path in out.iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    ]
+    before, after = load_file(str(source / "model.safetensors")), load_file(str(out / "model.safetensors"))
+    section = json.loads((out / "config.json").read_text())[SECTION]
+    assert section == {"version": 1, "method": method, "block": 64, "source": "source", "revision": None}
+    parts = {key for key in after if key not in before}
+    assert {key.rsplit(".", 1)[1] for key in parts} == set(quantize.PARTS[method])
+    assert all(torch.equal(before[key], after[key]) for key in after if key in before)
+    assert (out / "model.safetensors").stat().st_size < (source / "model.safetensors").stat().st_size
+    assert verify(out)[-1] == "All values are finite."
+
+
+def test_a_quantized_checkpoint_is_not_quantized_again(written: tuple[Path, Path, str], tmp_path: Path) -> None:
+    _, out, method = written
+    other = next(name for name in METHODS if name != method)
+    with pytest.raises(RequestError, match=f"stored in {method}"):
+        load(out, quantization=other)  # type: ignore[arg-type]
+    assert load(out, quantization=method).quantization == method  # type: ignore[arg-type]
+    assert main(["quantize", str(out), str(tmp_path / "more"), "--nf4"]) == 2
+    assert not (tmp_path / "more").exists()
+
+
+def test_a_part_that_is_missing_is_named(folders: dict[str, Path], tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    source = find_source(folders["mamba"])
+    assert source is not None
+    out = export.write_quantized(source, tmp_path / "out", "nf4", torch.device("cpu"))
+    tensors = load_file(str(out / "model.safetensors"))
+    del tensors["backbone.layers.1.mixer.in_proj.absmax"]
+    save_file(tensors, str(out / "model.safetensors"))
+    with pytest.raises(CheckpointError, match=r"model.safetensors: 'backbone.layers.1.mixer.in_proj.absmax' missing"):
+        load(out)
+
+
+def test_a_place_that_is_taken_stays_as_it_is(folders: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    assert main(["quantize", str(folders["mamba"]), str(tmp_path), "--nf4"]) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_write_that_fails_leaves_no_folder(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(export, "write_file", full)
+    source = find_source(folders["mamba"])
+    assert source is not None
+    with pytest.raises(CheckpointError, match="No space left"):
+        export.write_quantized(source, tmp_path / "out", "nf4", torch.device("cpu"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_cuda_rounds_to_the_same_bits(folders: dict[str, Path], family: str, method: str) -> None:
+    weight = torch.randn(256, 192, generator=torch.Generator().manual_seed(0))
+    here, there = quantize.quantize(weight, method), quantize.quantize(weight.cuda(), method)
+    assert all(torch.equal(here[key], there[key].cpu()) for key in here)
+    full, small = load(folders[family], device="cuda"), load(folders[family], device="cuda", quantization=method)  # type: ignore[arg-type]
+    assert small.notices == () and apart(answers(small), answers(full)) < {"nf4": 0.6, "int8": 0.15}[method]
