@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from vlcompare import __version__
 from vlcompare.errors import VLCompareError
 
-COMMANDS: tuple[str, ...] = ("ask", "compare", "serve", "checkpoints", "quantize", "scenes", "evaluate", "score")
+COMMANDS: tuple[str, ...] = ("ask", "compare", "serve", "checkpoints", "quantize", "scenes", "train", "evaluate", "score")
 
 
 def build_parser() -> argparse.ArgumentParser:

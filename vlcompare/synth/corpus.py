@@ -97,7 +97,7 @@ def prepare_lessons(out: Path, recipe: Recipe, count: int) -> None:
     with ProcessPoolExecutor(max(1, recipe.pictures.workers), mp_context=get_context("spawn")) as pool:
         parts = list(pool.map(_lessons_of, shards, [grid] * len(shards)))
     lesson_store.save(lesson_store.joined(parts), folder / "lessons.npz")
-    held = lesson_store.make_lessons(range(HELD_OUT, HELD_OUT + min(PROBED, recipe.pictures.count)), grid)
+    held = lesson_store.make_lessons(range(HELD_OUT, HELD_OUT + min(PROBED, recipe.pictures.shard)), grid)
     lesson_store.save(held, folder / "held-lessons.npz")
 
 

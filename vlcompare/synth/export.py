@@ -19,8 +19,8 @@ from vlcompare.models.scene import SCENE_ENCODER_NAME, SceneEncoder, SceneEncode
 from vlcompare.models.vlm import VisionLanguageModel
 from vlcompare.runtime.keys import file_key
 from vlcompare.synth import tokenizer
-from vlcompare.synth.progress import load_state
-from vlcompare.synth.recipe import Recipe
+from vlcompare.synth.progress import load_state, read_log
+from vlcompare.synth.recipe import Recipe, to_dict
 from vlcompare.synth.train_encoder import EncoderTraining
 from vlcompare.synth.train_language import Learner, language_config
 
@@ -109,8 +109,43 @@ def published_tensors(model: VisionLanguageModel, family: str) -> dict[str, Tens
     return tensors
 
 
-def export(family: str, recipe: Recipe, out: Path, checkpoints: Path, card: str | None = None) -> Path:
-    """Write one checkpoint folder from the states in `out`; the card and the curves come along."""
+def training_json(recipe: Recipe, out: Path, encoder: SceneEncoder) -> dict[str, Any]:
+    """What was run: recipe, steps and minutes so far, parameters, the search for learning rates, and notes.
+
+    `notes.json` in `out`, if there is one, has the sentences "about" and "limits" for the card.
+    """
+    runs = {}
+    for name in ("encoder", *FOLDERS):
+        state = load_state(out / f"{name}.pt") if (out / f"{name}.pt").exists() else {}
+        runs[name] = {"steps": state.get("step"), "minutes": round(state.get("seconds", 0.0) / 60, 1)}
+    notes_path = out / "notes.json"
+    notes = json.loads(notes_path.read_text(encoding="utf-8")) if notes_path.exists() else {}
+    return {
+        "recipe": to_dict(recipe),
+        "runs": runs,
+        "parameters": {
+            "encoder": sum(p.numel() for p in encoder.parameters()),
+            **{family: Learner(family, recipe, encoder.width).shipped_parameters() for family in FOLDERS},
+        },
+        "image_size": recipe.pictures.image_size,
+        "learning_rate_search": read_log(out / "search.jsonl"),
+        "about": notes.get("about") or _about(recipe, runs),
+        "limits": notes.get("limits", "Not recorded."),
+    }
+
+
+def _about(recipe: Recipe, runs: dict[str, dict[str, Any]]) -> str:
+    options = recipe.language
+    return (
+        f"Recipe `{recipe.name}`. Encoder: {runs['encoder']['steps']} steps of {recipe.encoder.batch} pictures, "
+        f"{runs['encoder']['minutes']} minutes. Language models, one after the other's steps and batches: "
+        f"{runs['pythia']['steps']} (Pythia) and {runs['mamba']['steps']} (Mamba) steps of {options.pictures} pictures "
+        f"with {options.questions} questions each, {runs['pythia']['minutes']} and {runs['mamba']['minutes']} minutes."
+    )
+
+
+def export(family: str, recipe: Recipe, out: Path, checkpoints: Path) -> Path:
+    """Write one checkpoint folder from the states in `out`; the curves and the account of the training come along."""
     from safetensors.torch import save_file
 
     device = torch.device("cpu")
@@ -129,6 +164,6 @@ def export(family: str, recipe: Recipe, out: Path, checkpoints: Path, card: str 
     for name in (f"{family}.jsonl", "encoder.jsonl"):
         if (out / name).exists():
             shutil.copyfile(out / name, folder / ("curves.jsonl" if name.startswith(family) else name))
-    if card is not None:
-        (folder / "README.md").write_text(card, encoding="utf-8")
+    account = training_json(recipe, out, encoding.encoder)
+    (folder / "training.json").write_text(json.dumps(account, indent=2) + "\n", encoding="utf-8")
     return folder

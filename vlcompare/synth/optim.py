@@ -17,7 +17,7 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
-    """An approximately semi-orthogonal matrix with the same row and column spaces (singular values about 0.7 to 1.2)."""
+    """An approximately semi-orthogonal matrix with the same row and column spaces (singular values near 1)."""
     a, b, c = NEWTON_SCHULZ
     x = matrix / (matrix.norm() + 1e-7)
     flip = x.shape[0] > x.shape[1]

@@ -18,7 +18,7 @@ STYLES = {"pythia": ("Pythia", "#c2410c"), "mamba": ("Mamba", "#1d4ed8")}
 
 
 def plot_curves(out: Path, folders: list[Path], name: str = "curves.png") -> None:
-    """Draw the logs in `out` (or the folders' own copies) and save the picture into `out` and each checkpoint folder."""
+    """Draw the logs in `out` and save the picture there and into each of the pair's folders below `folders`."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -79,7 +79,9 @@ def _chosen(lessons: Lessons, most: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def probe(learner: Learner, corpus: Corpus, device: torch.device, most: int = MOST, batch: int = 50) -> dict[str, float]:
+def probe(
+    learner: Learner, corpus: Corpus, device: torch.device, most: int = MOST, batch: int = 50
+) -> dict[str, float]:
     """Share right per task: IoU above 0.5 for grounding, the reference word for word for all others."""
     lessons = corpus.held_lessons
     samples = _chosen(lessons, most)

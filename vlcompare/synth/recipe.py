@@ -31,26 +31,26 @@ class PictureRecipe:
 class EncoderRecipe:
     """Dense supervision of the encoder."""
 
-    steps: int = 3600
+    steps: int = 2700
     batch: int = 48
     muon: float = 0.02  # the blocks' matrices
     adamw: float = 2e-3  # everything else
     warmup: int = 50
-    decay_from: float = 0.5
+    decay_from: float = 0.6
 
 
 @dataclass(frozen=True)
 class LanguageRecipe:
     """Both language models: the same pictures, questions, order and number of steps."""
 
-    steps: int = 8000
+    steps: int = 3600
     pictures: int = 10  # per step
     questions: int = 10  # per picture, sharing its prefix
     kept_pictures: int = 36_000  # whose features are cached; visited again once all were seen
     warmup: int = 100
     decay_from: float = 0.6
-    muon: float = 0.007  # matrices of the blocks (Mamba: in_proj and out_proj)
-    adamw: float = 1.5e-3
+    muon: float = 0.014  # matrices of the blocks (Mamba: in_proj and out_proj)
+    adamw: float = 3e-3
     weight_decay: float = 0.01
     coordinate_sigma: float = 0.8  # bins of 0.01: a near miss costs less than a far one
     auxiliary: float = 0.5  # weight of connector -> words and box bins at the start; gone after `auxiliary_until`

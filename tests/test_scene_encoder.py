@@ -1,0 +1,47 @@
+"""The scene encoder: shapes, sizes, positions resampled, and its config."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vlcompare.errors import CheckpointError
+from vlcompare.models.scene import SceneEncoder, SceneEncoderConfig
+
+SMALL = SceneEncoderConfig(stem=(4, 8, 8, 16), depth=2, heads=2, hidden=24, grid=3)
+
+
+@pytest.mark.parametrize(("size", "patches"), [(48, 9), (32, 4), (64, 16), (112, 49)])
+def test_any_multiple_of_the_patch_gives_a_grid_of_patches(size: int, patches: int) -> None:
+    encoder = SceneEncoder(SMALL).eval()
+    out = encoder(torch.randn(2, 3, size, size))
+    assert out.shape == (2, patches, 16)
+    assert torch.isfinite(out).all()
+
+
+def test_positions_are_the_table_itself_at_the_trained_size_and_resampled_elsewhere() -> None:
+    encoder = SceneEncoder(SMALL)
+    assert encoder.positions_for(3, 3) is encoder.positions
+    with torch.no_grad():
+        encoder.positions.copy_(torch.arange(16.0).expand(9, 16))
+    resampled = encoder.positions_for(5, 5)
+    assert resampled.shape == (25, 16)
+    assert torch.allclose(resampled, torch.arange(16.0).expand(25, 16), atol=1e-4)  # what is constant stays so
+
+
+def test_patches_come_in_raster_order() -> None:
+    """A change in one corner of the picture moves that corner's patch most, before the blocks mix patches."""
+    encoder = SceneEncoder(SceneEncoderConfig(stem=(4, 8, 8, 16), depth=0, heads=2, hidden=24, grid=3)).eval()
+    picture = torch.zeros(1, 3, 48, 48)
+    changed = picture.clone()
+    changed[:, :, :16, 32:] = 3.0  # top right
+    moved = (encoder(changed) - encoder(picture)).abs().sum(-1)[0]
+    assert int(moved.argmax()) == 2
+
+
+def test_config_reads_its_own_fields_and_refuses_others() -> None:
+    config = SceneEncoderConfig.from_dict({"stem": [8, 8, 16, 24], "depth": 1})
+    assert (config.width, config.patch_size, config.depth, config.heads) == (24, 16, 1, SceneEncoderConfig().heads)
+    assert SceneEncoderConfig.from_dict(None) == SceneEncoderConfig()
+    with pytest.raises(CheckpointError, match="unknown fields: layers"):
+        SceneEncoderConfig.from_dict({"layers": 3})

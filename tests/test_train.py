@@ -1,0 +1,236 @@
+"""Training of the embedded pair: shared prefixes, losses, optimiser, resuming, and the exported folders."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vlcompare.errors import CheckpointError
+from vlcompare.models.config import MambaConfig, PythiaConfig
+from vlcompare.models.mamba import Mamba
+from vlcompare.models.pythia import Pythia
+from vlcompare.synth import lessons as lesson_store
+from vlcompare.synth import recipe as recipes
+from vlcompare.synth import tokenizer as pieces
+from vlcompare.synth import train
+from vlcompare.synth.dense import BLANK, IGNORE, glyph_truth, patch_truth
+from vlcompare.synth.losses import AnswerLoss, Pointer, smooth_embedding
+from vlcompare.synth.optim import Muon, orthogonalise, trapezoid
+from vlcompare.synth.pictures import HELD_OUT, SEEDS_PER_PICTURE, kept_seeds
+from vlcompare.synth.progress import Clock, Log, load_state, read_log
+from vlcompare.synth.scenes import lay_out
+from vlcompare.synth.shared_prefix import Block, run
+from vlcompare.synth.train_language import LanguageTraining, Learner, make_batch, train_step
+from vlcompare.types import TASKS, Box
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda: Pythia(PythiaConfig(50, 32, 2, 2, 64)),
+        lambda: Mamba(MambaConfig(50, 32, 2, state_size=4)),
+    ],
+    ids=["pythia", "mamba"],
+)
+def test_questions_that_share_a_prefix_get_what_they_get_alone(model) -> None:
+    torch.manual_seed(0)
+    network = model()
+    prefix = torch.randn(2, 7, 32)
+    blocks = [
+        Block(torch.randn(3, 4, 32), torch.tensor([0, 1, 1])),
+        Block(torch.randn(2, 9, 32), torch.tensor([1, 0])),
+    ]
+    passed = run(network, prefix, blocks)
+    for block, final in zip(blocks, passed.final, strict=True):
+        for row, picture in enumerate(block.picture):
+            alone = network(torch.cat([prefix[picture], block.embeddings[row]])[None])[0, 7:]
+            assert torch.allclose(alone, final[row], atol=1e-5)
+
+
+def test_muon_steps_are_nearly_orthogonal_and_split_parts_stay_apart() -> None:
+    torch.manual_seed(0)
+    for shape in ((8, 8), (16, 8), (8, 20)):
+        values = torch.linalg.svdvals(orthogonalise(torch.randn(shape)))
+        assert values.min() > 0.5 and values.max() < 1.4
+    weight = torch.nn.Parameter(torch.zeros(8, 4))
+    weight.grad = torch.cat([torch.randn(4, 4), torch.zeros(4, 4)])
+    Muon([{"params": [weight], "split": 2}], lr=0.1).step()
+    assert weight[:4].abs().max() > 0.01 and torch.equal(weight[4:], torch.zeros(4, 4))
+
+
+def test_the_schedule_does_not_depend_on_its_end_before_the_decay() -> None:
+    rates = [[trapezoid(step, total, warmup=10, decay_from=0.5) for step in range(50)] for total in (100, 400)]
+    assert rates[0] == rates[1] and rates[0][0] == 0.1 and rates[0][20] == 1.0
+    assert trapezoid(75, 100, warmup=10, decay_from=0.5) == 0.5
+    assert trapezoid(100, 100, warmup=10, decay_from=0.5) == 0.01
+
+
+def test_a_near_coordinate_costs_less_than_a_far_one_and_words_are_exact() -> None:
+    loss, size = AnswerLoss(0.8), len(pieces.vocabulary())
+    first, _, _ = pieces.coordinate_ids()
+    costs = []
+    for bin in (50, 51, 80):
+        logits = torch.zeros(1, size)
+        logits[0, first[bin]] = 9.0
+        costs.append(float(loss(logits, torch.tensor([first[50]]), torch.ones(1))))
+    assert costs[0] < costs[1] < costs[2]
+    word = torch.tensor([pieces.token_id("Yes")])
+    logits = torch.randn(1, size)
+    assert float(loss(logits, word, torch.ones(1))) == pytest.approx(
+        float(torch.nn.functional.cross_entropy(logits, word)), abs=1e-5
+    )
+
+
+def test_a_batch_without_anything_to_point_at_has_no_pointer_loss() -> None:
+    none = torch.zeros(0, dtype=torch.long)
+    value = Pointer(16)(torch.zeros(0, 16), torch.randn(2, 9, 16), none, none)
+    assert float(value) == 0.0
+
+
+def test_neighbouring_coordinates_and_forms_of_a_word_begin_alike() -> None:
+    table = torch.nn.functional.normalize(smooth_embedding(64, torch.Generator().manual_seed(0)), dim=1)
+    first, _, _ = pieces.coordinate_ids()
+    assert table[first[40]] @ table[first[41]] > table[first[40]] @ table[first[90]]
+    red = pieces.word_ids("red")
+    assert len(red) == 2 and table[red[0]] @ table[red[1]] > 0.5
+
+
+def test_every_thing_owns_the_patch_of_its_centre() -> None:
+    for seed in range(40):
+        _, objects, document = lay_out(seed, "training")
+        truth = patch_truth(objects, document, 7)
+        boxes = [line.box for line in document.lines] if document else [thing.box for thing in objects]
+        assert truth.centre.sum() == len({lesson_store.patch_of(box, 7) for box in boxes})
+        for index, box in enumerate(boxes):
+            if [lesson_store.patch_of(b, 7) for b in boxes].count(lesson_store.patch_of(box, 7)) == 1:
+                assert truth.owner[lesson_store.patch_of(box, 7)] == index
+        glyphs = glyph_truth(document, 7)
+        if document is None:
+            assert (glyphs == IGNORE).all()
+        else:
+            digits = sorted(digit for line in document.lines for digit in str(line.value))
+            assert sorted(str(value) for value in glyphs[glyphs != BLANK]) == digits
+
+
+def test_training_seeds_are_distinct_and_below_the_held_out_ones() -> None:
+    seeds = kept_seeds(0, 50, 0.6)
+    assert len(set(seeds)) == 50
+    assert all(number == seed // SEEDS_PER_PICTURE for number, seed in enumerate(seeds)) and max(seeds) < HELD_OUT
+    assert kept_seeds(10, 5, 0.6) == seeds[10:15]  # shards can be drawn in any order
+
+
+def test_lessons_are_the_prompts_and_answers_of_the_engine() -> None:
+    lessons = lesson_store.make_lessons(range(6), 7)
+    library = pieces.build()
+    whole = [
+        library.decode(lessons.ids[a:b].tolist(), skip_special_tokens=False)
+        for a, b in zip(lessons.starts, lessons.starts[1:], strict=False)
+    ]
+    assert all(text.endswith("<|endoftext|>") for text in whole)
+    for index, text in enumerate(whole):
+        if TASKS[lessons.tasks[index]] == "grounding":
+            assert text.startswith("Locate the region that is described by:\nThe ") and lessons.targets[index] >= 0
+            prompt = lessons.ids[lessons.starts[index] :][: lessons.answers[index]]
+            assert library.decode(prompt.tolist()).endswith(".\n")
+    assert lesson_store.patch_of(Box(0.9, 0.9, 1.0, 1.0), 7) == 48
+
+
+def test_recipes_by_name_and_from_files(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({"name": "mine", "language": {"steps": 7}}))
+    mine = recipes.load(str(path))
+    assert mine.language.steps == 7 and mine.encoder == recipes.CPU.encoder
+    path.write_text(json.dumps(recipes.to_dict(recipes.GPU)))
+    assert recipes.load(str(path)) == recipes.GPU
+    path.write_text(json.dumps({"language": {"stepz": 7}}))
+    with pytest.raises(CheckpointError, match="stepz"):
+        recipes.load(str(path))
+    with pytest.raises(CheckpointError, match="no recipe"):
+        recipes.load("nothing")
+
+
+def test_both_models_are_equal_in_size() -> None:
+    counts = [Learner(family, recipes.CPU, 192).shipped_parameters() for family in ("pythia", "mamba")]
+    assert abs(counts[0] - counts[1]) / max(counts) < 0.03
+
+
+def test_logs_survive_a_line_cut_off(tmp_path: Path) -> None:
+    log = Log(tmp_path / "log.jsonl", quiet=True)
+    log.write(step=1, loss=0.123456789)
+    log.path.write_text(log.path.read_text() + '{"step": 2, "lo')
+    assert read_log(log.path) == [{"step": 1, "loss": 0.12346}]
+    assert Clock(5.0, budget_seconds=-1.0).spent and Clock(5.0).seconds >= 5.0
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole smoke run: every stage but the report."""
+    out = tmp_path_factory.mktemp("training")
+    settings = train.RunSettings(out, recipes.SMOKE)
+    for stage in ("encoder", "features", "pythia", "mamba", "export"):
+        assert train.run_stage(stage, settings), stage
+    return out
+
+
+def test_exported_folders_load_and_answer(trained: Path) -> None:
+    import vlcompare
+
+    for name in ("tiny-pythia-vl", "tiny-mamba-vl"):
+        folder = trained / "checkpoints" / name
+        assert (folder / "model.safetensors").stat().st_size < 10e6
+        assert {"config.json", "tokenizer.json", "curves.jsonl", "training.json"} <= {p.name for p in folder.iterdir()}
+        model = vlcompare.load(str(folder), device="cpu")
+        answer = vlcompare.generate(
+            model, _picture(), task="grounding", text="the red car", max_new_tokens=6
+        )
+        assert answer.error is None and answer.tokens
+
+
+def _picture():
+    from vlcompare.synth.scenes import draw_scene
+
+    return draw_scene(3).image
+
+
+def test_a_stopped_run_goes_on_exactly_where_it_was(trained: Path) -> None:
+    from vlcompare.synth.corpus import Corpus
+
+    corpus = Corpus.open(trained, recipes.SMOKE)
+    whole, first = (LanguageTraining.fresh("mamba", recipes.SMOKE, corpus.width, CPU) for _ in range(2))
+    for _ in range(4):
+        train_step(whole, corpus, recipes.SMOKE, 4, CPU)
+    for _ in range(2):
+        train_step(first, corpus, recipes.SMOKE, 4, CPU)
+    torch.save(first.state(), trained / "stopped.pt")
+    second = LanguageTraining.fresh("mamba", recipes.SMOKE, corpus.width, CPU)
+    second.restore(load_state(trained / "stopped.pt"))
+    for _ in range(2):
+        train_step(second, corpus, recipes.SMOKE, 4, CPU)
+    for a, b in zip(whole.learner.parameters(), second.learner.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_both_families_see_the_same_batches(trained: Path) -> None:
+    from vlcompare.synth.corpus import Corpus
+
+    corpus = Corpus.open(trained, recipes.SMOKE)
+    options = dataclasses.replace(recipes.SMOKE.language, questions=5)
+    one, two = (make_batch(corpus, 3, options, 0) for _ in range(2))
+    assert np.array_equal(one.pictures, two.pictures)
+    assert all(torch.equal(a, b) for a, b in zip(one.ids, two.ids, strict=True))
+    assert not np.array_equal(one.pictures, make_batch(corpus, 4, options, 0).pictures)
+
+
+def test_the_smoke_run_left_its_curves(trained: Path) -> None:
+    for family in ("pythia", "mamba"):
+        rows = read_log(trained / f"{family}.jsonl")
+        assert rows and "held_grounding" in rows[-1] and rows[-1]["step"] == recipes.SMOKE.language.steps
+        assert load_state(trained / f"{family}.pt")["step"] == recipes.SMOKE.language.steps
+    assert (trained / "curves.png").stat().st_size > 5000

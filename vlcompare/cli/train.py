@@ -1,0 +1,53 @@
+"""`train`: the embedded pair from nothing, on a CPU or a GPU; stopped at any moment, gone on with by `--resume`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+STAGES = ("encoder", "features", "pythia", "mamba", "export", "report")  # as in synth.train, which is imported late
+UNFINISHED = 3  # exit status: the budget ran out, the state is saved
+
+
+def add_parser(subparsers: Any) -> None:
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "train",
+        help="train the embedded pair on rendered scenes",
+        description="Train the scene encoder, then both language models on the same batches, and export checkpoints.",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for states, logs and features")
+    parser.add_argument("--stage", choices=(*STAGES, "all"), default="all", help="one stage, or all in order (default)")
+    parser.add_argument("--recipe", default="cpu", help="cpu, gpu, smoke, or a JSON file with what differs from cpu")
+    parser.add_argument("--budget", type=float, metavar="MINUTES", help="stop after so long; --resume goes on")
+    parser.add_argument("--resume", action="store_true", help="go on from the states in DIR")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, default=1, help="of each process on CPU (default 1)")
+    parser.add_argument(
+        "--checkpoints", type=Path, metavar="DIR", help="where `export` writes the pair (default: DIR/checkpoints)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    import torch
+
+    from vlcompare.errors import RequestError
+    from vlcompare.synth import recipe, train
+
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise RequestError("There is no CUDA device here; use --device cpu.")
+    if args.budget is not None and args.budget <= 0:
+        raise RequestError(f"A budget is a number of minutes above 0, not {args.budget:g}.")
+    settings = train.RunSettings(
+        out=args.out,
+        recipe=recipe.load(args.recipe),
+        device=args.device,
+        resume=args.resume,
+        budget_seconds=None if args.budget is None else args.budget * 60,
+        threads=max(1, args.threads),
+        checkpoints=args.checkpoints,
+    )
+    done = train.run_all(settings) if args.stage == "all" else train.run_stage(args.stage, settings)
+    if not done:
+        print(f"The budget is spent; go on with: python -m vlcompare train --out {args.out} --resume")
+    return 0 if done else UNFINISHED

@@ -1,0 +1,166 @@
+"""The stages of a training run in order, each of which can be run alone, stopped at any moment, and gone on with.
+
+    encoder    draw pictures, train the scene encoder on dense truth      -> encoder.pt, encoder.jsonl
+    features   freeze it: cache its features, ask and encode questions    -> features/
+    pythia     train a language model and its connector on them           -> pythia.pt, pythia.jsonl
+    mamba      the same batches, the same number of steps                 -> mamba.pt, mamba.jsonl
+    export     checkpoint folders in the published layout, with curves    -> OUT/checkpoints (or where asked)
+    report     held-out scores with their floors, and the model cards      -> scores.json, README.md beside the weights
+
+Knows nothing of the command line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from vlcompare.errors import CheckpointError
+from vlcompare.synth import recipe as recipes
+from vlcompare.synth.corpus import prepare_features, prepare_lessons
+from vlcompare.synth.export import export
+from vlcompare.synth.plot import plot_curves
+from vlcompare.synth.progress import load_state
+from vlcompare.synth.recipe import Recipe
+from vlcompare.synth.report import make_report
+from vlcompare.synth.train_encoder import EncoderTraining, train_encoder
+from vlcompare.synth.train_language import FAMILIES, train_language
+
+STAGES = ("encoder", "features", "pythia", "mamba", "export", "report")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """One call of the training command."""
+
+    out: Path
+    recipe: Recipe
+    device: str = "cpu"
+    resume: bool = False
+    budget_seconds: float | None = None
+    threads: int = 1
+    checkpoints: Path | None = None  # where export writes; None: OUT/checkpoints
+
+
+def run_stage(stage: str, settings: RunSettings) -> bool:
+    """Run one stage. Returns whether it is finished; False means that the budget ran out and `resume` goes on."""
+    torch.set_num_threads(settings.threads)
+    settings.out.mkdir(parents=True, exist_ok=True)
+    (settings.out / "recipe.json").write_text(json.dumps(recipes.to_dict(settings.recipe), indent=2), encoding="utf-8")
+    return _RUN[stage](stage, settings)
+
+
+def run_all(settings: RunSettings) -> bool:
+    """Every stage; the language models side by side where there is more than one processor core and no GPU.
+
+    With `resume`, stages that are finished are left as they are. Returns whether all is done.
+    """
+    deadline = None if settings.budget_seconds is None else time.monotonic() + settings.budget_seconds
+    for stage in ("encoder", "features"):
+        if not (settings.resume and _finished(stage, settings)) and not run_stage(stage, _left(settings, deadline)):
+            return False
+    if settings.device == "cpu" and (os.cpu_count() or 1) > 1:
+        done = _side_by_side(_left(settings, deadline))
+    else:
+        done = all([run_stage(family, _left(settings, deadline)) for family in FAMILIES])
+    return done and run_stage("export", settings) and run_stage("report", settings)
+
+
+def _left(settings: RunSettings, deadline: float | None) -> RunSettings:
+    if deadline is None:
+        return settings
+    return RunSettings(**{**settings.__dict__, "budget_seconds": max(0.0, deadline - time.monotonic())})
+
+
+def _finished(stage: str, settings: RunSettings) -> bool:
+    if stage == "features":
+        return (settings.out / "features" / "features.npy").exists()
+    path = settings.out / "encoder.pt"
+    return path.exists() and load_state(path)["step"] >= settings.recipe.encoder.steps
+
+
+def _side_by_side(settings: RunSettings) -> bool:
+    """Both families at once, a process and a thread each: faster in sum than one after the other on two threads."""
+    recipe_file = settings.out / "recipe.json"
+    command = [sys.executable, "-m", "vlcompare", "train", "--out", str(settings.out), "--recipe", str(recipe_file)]
+    command += ["--resume"] if settings.resume else []
+    if settings.budget_seconds is not None:
+        command += ["--budget", f"{settings.budget_seconds / 60:.3f}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(settings.threads)}
+    runs = [subprocess.Popen([*command, "--stage", family], env=environment) for family in FAMILIES]
+    try:
+        statuses = [run.wait() for run in runs]
+    except BaseException:
+        for run in runs:
+            run.terminate()
+        raise
+    if any(status not in (0, 3) for status in statuses):
+        raise CheckpointError(f"A language model's training failed: see above, and its log in {settings.out}.")
+    return all(status == 0 for status in statuses)
+
+
+def _encoder(stage: str, settings: RunSettings) -> bool:
+    return train_encoder(
+        settings.recipe,
+        settings.out,
+        device=settings.device,
+        resume=settings.resume,
+        budget_seconds=settings.budget_seconds,
+    )
+
+
+def _features(stage: str, settings: RunSettings) -> bool:
+    device = torch.device(settings.device)
+    training = EncoderTraining.fresh(settings.recipe, device)
+    path = settings.out / "encoder.pt"
+    if not path.exists():
+        raise CheckpointError(f"There is no trained encoder in {settings.out}; run the stage `encoder` first.")
+    training.encoder.load_state_dict(load_state(path)["encoder"])
+    count = settings.recipe.language.kept_pictures
+    prepare_lessons(settings.out, settings.recipe, count)
+    prepare_features(training.encoder, settings.out, settings.recipe, device, count)
+    return True
+
+
+def _language(stage: str, settings: RunSettings) -> bool:
+    return train_language(
+        stage,
+        settings.recipe,
+        settings.out,
+        device=settings.device,
+        resume=settings.resume,
+        budget_seconds=settings.budget_seconds,
+    )
+
+
+def _export(stage: str, settings: RunSettings) -> bool:
+    folder = settings.checkpoints or settings.out / "checkpoints"
+    for family in FAMILIES:
+        if (settings.out / f"{family}.pt").exists():
+            target = export(family, settings.recipe, settings.out, folder)
+            print(f"{family}: written to {target}")
+    plot_curves(settings.out, [folder])
+    return True
+
+
+def _report(stage: str, settings: RunSettings) -> bool:
+    make_report(settings.checkpoints or settings.out / "checkpoints", settings.out / "report")
+    return True
+
+
+_RUN: dict[str, Callable[[str, RunSettings], bool]] = {
+    "encoder": _encoder,
+    "features": _features,
+    "pythia": _language,
+    "mamba": _language,
+    "export": _export,
+    "report": _report,
+}
