@@ -16,13 +16,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlcompare.errors import RequestError
 from vlcompare.models import kernels
 from vlcompare.models.config import MambaConfig
-from vlcompare.models.linear import Linear
+from vlcompare.models.linear import Linear, linear
 
 
 class MambaState:
@@ -127,7 +126,7 @@ class Mixer(nn.Module):
         if mask is not None:
             x_bld = x_bld * mask[:, :, None]  # what enters the state at padding is zero, so it stays empty
         dt_blr, B_bln, C_bln = self.x_proj(x_bld).split(self.sizes, dim=-1)
-        dt_bld = F.linear(dt_blr, self.dt_proj.weight)  # its bias is added in float32, inside the scan
+        dt_bld = linear(dt_blr, self.dt_proj.weight)  # its bias is added in float32, inside the scan
         A_dn, D_d, dt_bias_d = self.recurrence()
         y_bdl, state = kernels.selective_scan(
             x_bld.transpose(1, 2),
@@ -152,7 +151,7 @@ class Mixer(nn.Module):
         x_bd, z_bd = self.in_proj(hidden_bD).chunk(2, dim=-1)
         x_bd = kernels.conv_step(window_bdk, x_bd, self.conv1d.weight[:, 0], self.conv1d.bias)
         dt_br, B_bn, C_bn = self.x_proj(x_bd).split(self.sizes, dim=-1)
-        dt_bd = F.linear(dt_br, self.dt_proj.weight)
+        dt_bd = linear(dt_br, self.dt_proj.weight)
         A_dn, D_d, dt_bias_d = self.recurrence()
         y_bd = kernels.selective_step(state_bdn, x_bd, dt_bd, A_dn, B_bn, C_bn, D_d, z_bd, dt_bias_d)
         return self.out_proj(y_bd)
@@ -200,7 +199,7 @@ class Mamba(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """float32 scores over the vocabulary, (..., D) -> (..., V)."""
-        return F.linear(hidden, self.embedding.weight).float()
+        return linear(hidden, self.embedding.weight).float()
 
     def state_bytes_formula(self, length: int, batch: int = 1) -> int:
         """Layers x inner channels x (k - 1 + n) x 4 bytes: the same at every length, once anything was read."""

@@ -53,8 +53,9 @@ def use(name: str) -> Iterator[None]:
         _forced = before
 
 
-def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"{__name__}.{MODULES[name]}")
+def _module(name: str, function: str = "selective_scan") -> ModuleType:
+    single = name == "numba" and function != "selective_scan"
+    return importlib.import_module(f"{__name__}.{'rows' if single else MODULES[name]}")
 
 
 def _usable(name: str, device: torch.device) -> bool:
@@ -71,7 +72,7 @@ def _kernel(function: str, tensor: Tensor) -> Any:
     names = (active(tensor.device), *ORDER.get(tensor.device.type, ()), "reference")
     for position, name in enumerate(names):
         if position == 0 or _usable(name, tensor.device):
-            found = getattr(_module(name), function, None)
+            found = getattr(_module(name, function), function, None)
             if found is not None:
                 return found
     raise AttributeError(function)

@@ -19,7 +19,7 @@ from vlcompare.models.kernels.lanes import LOG2E, WIDTH
 
 _MOST_THREADS: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # fixed when numba starts
 _NOTHING = np.zeros(0, np.float32)
-_STRETCH = 16  # positions whose states the backward pass holds at once: 2 x 16 KB at 16 states
+_STRETCH = 8  # positions whose states the backward pass holds at once: 2 x 8 KB at 16 states
 
 
 def usable(device: torch.device) -> bool:
@@ -35,12 +35,12 @@ def threads() -> int:
     return count
 
 
-def _flat(tensor: Tensor) -> np.ndarray[Any, Any]:
+def flat(tensor: Tensor) -> np.ndarray[Any, Any]:
     """A flat numpy view of a contiguous tensor; bfloat16 as its bits."""
     tensor = tensor.detach()
     if tensor.dtype == torch.bfloat16:
         tensor = tensor.view(torch.uint16)
-    return tensor.numpy().reshape(-1)
+    return tensor.view(-1).numpy()
 
 
 def _rows(tensor: Tensor, width: int, dtype: torch.dtype | None = None) -> Tensor:
@@ -79,8 +79,7 @@ class _Call:
         self.u, self.dt = _rows(u, self.width, dtype), _rows(delta, self.width, dtype)
         # without a gate any array of the right kind stands in; it is never read
         self.z = self.u if z is None else _rows(z, self.width, dtype)
-        self.A = F.pad(A.detach().float().t(), (0, self.width - self.channels)).contiguous()
-        self.A2 = self.A * LOG2E
+        self.A2 = F.pad(A.detach().float().t(), (0, self.width - self.channels)).contiguous() * LOG2E
         self.B, self.C = (x.detach().float().transpose(1, 2).contiguous() for x in (B, C))
         self.D, self.bias = _vector(D, self.width), _vector(bias, self.width)
 
@@ -90,8 +89,8 @@ class _Call:
     def forward(self, state: Tensor, every: int, y: Tensor, marks: Tensor | None) -> None:
         """Fills y (B, L, width) and marks; `state` (B, n, width) moves to the end."""
         run = loops.forward_parallel if threads() > 1 else loops.forward_serial
-        arrays = [_flat(x) for x in (self.u, self.dt, self.z, self.A2, self.B, self.C, self.D, self.bias, state)]
-        run(*arrays, _NOTHING if marks is None else _flat(marks), _flat(y), self.sizes(every), self.batch)
+        arrays = [flat(x) for x in (self.u, self.dt, self.z, self.A2, self.B, self.C, self.D, self.bias, state)]
+        run(*arrays, _NOTHING if marks is None else flat(marks), flat(y), self.sizes(every), self.batch)
 
     def unpad(self, rows: Tensor) -> Tensor:
         """(B, L, width) -> (B, d, L) without padding."""
@@ -120,26 +119,24 @@ class _Scan(torch.autograd.Function):
         dy, dlast = _rows(gradients[0], width, torch.float32), _states(gradients[1], batch, n, width)
         du, ddt = torch.empty_like(dy), torch.empty_like(dy)
         dz = torch.empty_like(dy) if call.flags & 2 else du
-        dA, dfirst = torch.empty_like(dlast), torch.empty_like(dlast)
+        dA, dfirst = torch.zeros_like(dlast), dlast.clone()
+        dsums = torch.zeros(batch, 2, width)
         groups = -(-width // (loops.GROUP * WIDTH))
-        dB, dC = torch.empty(groups, batch, length, n), torch.empty(groups, batch, length, n)
-        if length:
-            run = loops.backward_parallel if threads() > 1 else loops.backward_serial
-            given = (call.u, call.dt, call.z, call.A2, call.A, call.B, call.C, call.D, call.bias, ctx.marks, dy, dlast)
-            tensors = (*given, du, ddt, dz, dA, dB, dC, dfirst)
-            run(*(_flat(x) for x in tensors), call.sizes(_STRETCH), batch)
-        else:
-            dfirst, dA = dlast, torch.zeros_like(dlast)
-        inner = dy * F.silu(call.z) if call.flags & 2 else dy
+        dB, dC = torch.zeros(2, groups, batch, length, n)
+        run = loops.backward_parallel if threads() > 1 else loops.backward_serial
+        given = (call.u, call.dt, call.z, call.A2, call.B, call.C, call.D, call.bias, ctx.marks, dy, dlast)
+        tensors = (*given, du, ddt, dz, dA, dB, dC, dsums, dfirst)
+        run(*(flat(x) for x in tensors), call.sizes(_STRETCH), batch)
+        dD, dbias = dsums.sum(0)[:, :channels]
         values = (
             call.unpad(du),
             call.unpad(ddt),
             dA.sum(0).t()[:channels],
             dB.sum(0).transpose(1, 2),
             dC.sum(0).transpose(1, 2),
-            (inner * call.u).sum((0, 1))[:channels],
+            dD,
             call.unpad(dz),
-            ddt.sum((0, 1))[:channels],
+            dbias,
             dfirst[:, :, :channels].transpose(1, 2),
         )
         out = [None if kind is None else value.to(kind) for value, kind in zip(values, ctx.dtypes, strict=True)]

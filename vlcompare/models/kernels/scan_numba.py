@@ -4,7 +4,9 @@ Glossary as in `reference`. Arrays are flat views of (B, L, d) or (B, L, n), so 
 one vector; A comes transposed and times log2(e), (n, d); states are (B, n, d). d is a multiple of 16. One call of
 `forward_group` or `backward_group` does one batch row and a group of up to `GROUP` vectors of channels; the drivers
 spread these over threads. The backward pass keeps one state in `every` and computes those between again, a stretch at a
-time, in a scratch that stays in the cache: storing all of them would be n times the size of the input.
+time, in a scratch that stays in the first-level cache: storing all would be n times the size of the input.
+What the inner loops touch again and again is copied into small dense arrays first: rows of (n, d) often lie 4096 bytes
+apart, and then all of them compete for the same few lines of the cache.
 """
 
 # numba reads these functions' bytecode and knows every type itself; annotations would only repeat it
@@ -15,43 +17,88 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from vlcompare.models.kernels.lanes import WIDTH, compiled, exp2, fma, load, sigmoid, softplus, splat, store, total
+from vlcompare.models.kernels.lanes import (
+    LOG2E,
+    WIDTH,
+    compiled,
+    exp2,
+    fma,
+    load,
+    sigmoid,
+    softplus,
+    splat,
+    spread,
+    store,
+    total,
+)
 
 GROUP = 4
+TILE = 8  # positions whose time steps and gates are computed together, before and after the recurrence
+
+
+@compiled()
+def _gather(source, start, stride, rows, width):
+    """`rows` rows of `width` numbers, `stride` apart, side by side in a fresh array."""
+    out = np.empty(rows * width, np.float32)
+    for row in range(rows):
+        for i in range(0, width, WIDTH):
+            store(out, row * width + i, load(source, start + row * stride + i))
+    return out
+
+
+@compiled()
+def _scatter(source, target, start, stride, rows, width):
+    """The inverse of `_gather`."""
+    for row in range(rows):
+        for i in range(0, width, WIDTH):
+            store(target, start + row * stride + i, load(source, row * width + i))
 
 
 @compiled()
 def forward_group(u, dt, z, A2, B, C, D, bias, state, marks, y, sizes, row, first, vectors):
     """y and last state of one row, `vectors` x 16 channels from `first`; marks: the state before each stretch."""
     length, width, n, every, flags = sizes
-    smooth, gated = flags & 1, flags & 2
-    here = row * n * width + first
+    block = vectors * WIDTH
+    near_A = _gather(A2, first, width, n, block)
+    near = _gather(state, row * n * width + first, width, n, block)
+    steps, drives, outs = np.empty((3, TILE * block), np.float32)
     stretches = (length + every - 1) // every if every else 0
-    for t in range(length):
-        at = (row * length + t) * width + first
-        small = (row * length + t) * n
-        if every and t % every == 0:
-            mark = (row * stretches + t // every) * n * width + first
-            for s in range(n):
-                for v in range(vectors):
-                    store(marks, mark + s * width + v * WIDTH, load(state, here + s * width + v * WIDTH))
-        for v in range(vectors):
-            x = load(u, at + v * WIDTH)
-            step = load(dt, at + v * WIDTH) + load(bias, first + v * WIDTH)
-            if smooth:
-                step = softplus(step)
-            drive = step * x
-            out = load(D, first + v * WIDTH) * x
-            for s in range(n):
-                cell = here + s * width + v * WIDTH
-                decay = exp2(step * load(A2, s * width + first + v * WIDTH))
-                h = fma(decay, load(state, cell), drive * splat(B[small + s]))
-                store(state, cell, h)
-                out = fma(h, splat(C[small + s]), out)
-            if gated:
-                gate = load(z, at + v * WIDTH)
-                out = out * (gate * sigmoid(gate))
-            store(y, at + v * WIDTH, out)
+    for start in range(0, length, TILE):
+        end = min(start + TILE, length)
+        for t in range(start, end):  # many independent chains: what is slow here overlaps
+            at = (row * length + t) * width + first
+            for v in range(0, block, WIDTH):
+                x = load(u, at + v)
+                step = load(dt, at + v) + load(bias, first + v)
+                if flags & 1:
+                    step = softplus(step)
+                i = (t - start) * block + v
+                store(steps, i, step)
+                store(drives, i, step * x)
+                store(outs, i, load(D, first + v) * x)
+        for t in range(start, end):
+            small = (row * length + t) * n
+            if every and t % every == 0:
+                _scatter(near, marks, (row * stretches + t // every) * n * width + first, width, n, block)
+            for v in range(0, block, WIDTH):
+                i = (t - start) * block + v
+                step, drive, out = load(steps, i), load(drives, i), load(outs, i)
+                for s in range(n):
+                    cell = s * block + v
+                    decay = exp2(step * load(near_A, cell))
+                    h = fma(decay, load(near, cell), drive * spread(B, small + s))
+                    store(near, cell, h)
+                    out = fma(h, spread(C, small + s), out)
+                store(outs, i, out)
+        for t in range(start, end):
+            at = (row * length + t) * width + first
+            for v in range(0, block, WIDTH):
+                out = load(outs, (t - start) * block + v)
+                if flags & 2:
+                    gate = load(z, at + v)
+                    out = out * (gate * sigmoid(gate))
+                store(y, at + v, out)
+    _scatter(near, state, row * n * width + first, width, n, block)
 
 
 @compiled()
@@ -74,136 +121,146 @@ def forward_parallel(u, dt, z, A2, B, C, D, bias, state, marks, y, sizes, batch)
 
 
 @compiled()
-def _stretch_forward(u, dt, A2, B, bias, marks, hs, decays, steps, sizes, row, channel, start, end):
-    """States, decays and time steps of positions start..end - 1, from the mark before them, for sixteen channels."""
+def _stretch_forward(u, dt, near_A, B, bias, hs, decays, steps, sizes, row, channel, start, end):
+    """States, decays and time steps of positions start..end - 1 for sixteen channels; hs begins with the mark."""
     length, width, n, every, flags = sizes
-    stretches = (length + every - 1) // every
-    mark = (row * stretches + start // every) * n * width + channel
-    for s in range(n):
-        store(hs, s * WIDTH, load(marks, mark + s * width))
     for t in range(start, end):
-        k = t - start
-        x = load(u, (row * length + t) * width + channel)
         step = load(dt, (row * length + t) * width + channel) + load(bias, channel)
         if flags & 1:
             step = softplus(step)
-        store(steps, k * WIDTH, step)
-        drive = step * x
+        store(steps, (t - start) * WIDTH, step)
+    for t in range(start, end):
+        k = t - start
+        step = load(steps, k * WIDTH)
+        drive = step * load(u, (row * length + t) * width + channel)
         small = (row * length + t) * n
         for s in range(n):
-            decay = exp2(step * load(A2, s * width + channel))
-            store(decays, (k * n + s) * WIDTH, decay)
-            h = fma(decay, load(hs, (k * n + s) * WIDTH), drive * splat(B[small + s]))
-            store(hs, ((k + 1) * n + s) * WIDTH, h)
+            cell = (k * n + s) * WIDTH
+            decay = exp2(step * load(near_A, s * WIDTH))
+            store(decays, cell, decay)
+            store(hs, cell + n * WIDTH, fma(decay, load(hs, cell), drive * spread(B, small + s)))
 
 
 @compiled()
-def _stretch_backward(
-    u, z, A, B, C, D, dy, hs, decays, steps, carry, dA, du, ddt, dz, dB, dC, sizes, row, channel, start, end
-):  # fmt: skip
-    """Gradients of positions end - 1 .. start. carry: gradient of the state behind them, (n, 16), in and out.
+def _recurrence_backward(near_A, B, C, hs, decays, step, drive, inner, out, carry, dA, dB, dC, n, k, small, into):
+    """One position of sixteen channels, backwards; carry: gradient of the state behind it, (n, 16), in and out.
 
-    dB and dC are sums over channels: added to (n, 16) lanes per position here, summed over lanes by the caller.
-    Returns nothing; the gradients of D come from the caller (they need no state).
+    Returns the output before the gate (added to `out`), and the gradients of drive and of the exponent / A log2(e).
+    dA (n, 16) is added to; dB and dC, sums over channels, are added to from `into` on.
+    """
+    ddrive, dexponent = splat(0.0), splat(0.0)
+    for s in range(n):
+        cell = (k * n + s) * WIDTH
+        h, c = load(hs, cell + n * WIDTH), spread(C, small + s)
+        g = fma(inner, c, load(carry, s * WIDTH))  # gradient of h_t
+        out = fma(h, c, out)
+        ddrive = fma(g, spread(B, small + s), ddrive)
+        back = g * load(decays, cell)
+        store(carry, s * WIDTH, back)
+        change = back * load(hs, cell)  # gradient of the exponent step * A
+        dexponent = fma(change, load(near_A, s * WIDTH), dexponent)
+        store(dA, s * WIDTH, fma(change, step, load(dA, s * WIDTH)))
+        dB[np.uint64(into + s)] += total(g * drive)
+        dC[np.uint64(into + s)] += total(inner * h)
+    return out, ddrive, dexponent
+
+
+@compiled()
+def _stretch_backward(u, z, near_A, B, C, skip, dy, hs, decays, steps, carry, dA, sums, near, du, ddt, dz, dB, dC, into,
+                      sizes, row, channel, start, end):  # fmt: skip
+    """Gradients of positions end - 1 .. start of sixteen channels. sums (2, 16: D and the bias) is added to.
+
+    near (4, every, 16): scratch for what passes between the three loops; only the middle one is a recurrence.
     """
     length, width, n, every, flags = sizes
     one = splat(1.0)
-    skip = load(D, channel)
-    for t in range(end - 1, start - 1, -1):
-        k = t - start
+    inners, outs, ddrives, dexponents = 0, every * WIDTH, 2 * every * WIDTH, 3 * every * WIDTH
+    for t in range(start, end):
         at = (row * length + t) * width + channel
-        small = (row * length + t) * n
-        x, step, grad = load(u, at), load(steps, k * WIDTH), load(dy, at)
-        drive = step * x
-        gate, sig = one, one
-        inner = grad
+        inner = load(dy, at)
+        if flags & 2:
+            gate = load(z, at)
+            inner = inner * gate * sigmoid(gate)  # gradient of the output before the gate
+        store(near, inners + (t - start) * WIDTH, inner)
+    for t in range(end - 1, start - 1, -1):
+        i = (t - start) * WIDTH
+        x, step, inner = load(u, (row * length + t) * width + channel), load(steps, i), load(near, inners + i)
+        out, ddrive, dexponent = _recurrence_backward(
+            near_A, B, C, hs, decays, step, step * x, inner, skip * x, carry, dA, dB, dC,
+            n, t - start, (row * length + t) * n, into + t * n,
+        )  # fmt: skip
+        store(near, outs + i, out)
+        store(near, ddrives + i, ddrive)
+        store(near, dexponents + i, dexponent)
+    for t in range(start, end):
+        at = (row * length + t) * width + channel
+        i = (t - start) * WIDTH
+        x, step, inner, ddrive = load(u, at), load(steps, i), load(near, inners + i), load(near, ddrives + i)
+        store(du, at, fma(ddrive, step, inner * skip))
+        dstep = fma(ddrive, x, load(near, dexponents + i) * splat(1.0 / LOG2E))  # near_A is A log2(e)
+        if flags & 1:
+            dstep = dstep * (one - exp2(step * splat(-LOG2E)))  # softplus' = sigmoid = 1 - e^-softplus
+        store(ddt, at, dstep)
+        store(sums, 0, fma(inner, x, load(sums, 0)))
+        store(sums, WIDTH, load(sums, WIDTH) + dstep)
         if flags & 2:
             gate = load(z, at)
             sig = sigmoid(gate)
-            inner = grad * gate * sig  # gradient of the output before the gate
-        out = skip * x
-        ddrive = inner - inner
-        dstep = ddrive
-        for s in range(n):
-            cell = (k * n + s) * WIDTH
-            h, decay = load(hs, cell + n * WIDTH), load(decays, cell)
-            g = fma(inner, splat(C[small + s]), load(carry, s * WIDTH))  # gradient of h_t
-            out = fma(h, splat(C[small + s]), out)
-            ddrive = fma(g, splat(B[small + s]), ddrive)
-            back = g * decay
-            store(carry, s * WIDTH, back)
-            change = back * load(hs, cell)  # gradient of the exponent step * A
-            dstep = fma(change, load(A, s * width + channel), dstep)
-            store(dA, s * WIDTH, fma(change, step, load(dA, s * WIDTH)))
-            store(dB, cell, fma(g, drive, load(dB, cell)))
-            store(dC, cell, fma(inner, h, load(dC, cell)))
-        store(du, at, fma(ddrive, step, inner * skip))
-        dstep = fma(ddrive, x, dstep)
-        if flags & 1:
-            dstep = dstep * (one - exp2(step * splat(-1.4426950408889634)))  # softplus' = sigmoid = 1 - e^-softplus
-        store(ddt, at, dstep)
-        if flags & 2:
             # silu'(z) = sig (1 + z (1 - sig))
-            store(dz, at, grad * out * (sig * fma(gate, one - sig, one)))
+            store(dz, at, load(dy, at) * load(near, outs + i) * (sig * fma(gate, one - sig, one)))
 
 
 @compiled()
-def backward_group(u, dt, z, A2, A, B, C, D, bias, marks, dy, dlast, du, ddt, dz, dA, dB, dC, dfirst, sizes,
+def backward_group(u, dt, z, A2, B, C, D, bias, marks, dy, dlast, du, ddt, dz, dA, dB, dC, dsums, dfirst, sizes,
                    row, group, vectors):  # fmt: skip
-    """All gradients of one row and one group of channels; dB, dC: this group's part, (groups, B, L, n)."""
+    """All gradients of one row and one group of channels; dB, dC: this group's part of zeros (groups, B, L, n)."""
     length, width, n, every, flags = sizes
     batch = dlast.size // (n * width)
+    stretches = (length + every - 1) // every
     hs = np.empty((every + 1) * n * WIDTH, np.float32)
     decays = np.empty(every * n * WIDTH, np.float32)
     steps = np.empty(every * WIDTH, np.float32)
-    lanes_dB = np.empty(every * n * WIDTH, np.float32)
-    lanes_dC = np.empty(every * n * WIDTH, np.float32)
-    carry = np.empty(vectors * n * WIDTH, np.float32)
-    sum_dA = np.zeros(vectors * n * WIDTH, np.float32)
-    first = group * GROUP * WIDTH
+    near = np.empty(4 * every * WIDTH, np.float32)
+    into = (group * batch + row) * length * n
     for v in range(vectors):
-        for s in range(n):
-            store(carry, (v * n + s) * WIDTH, load(dlast, (row * n + s) * width + first + v * WIDTH))
-    start = (length - 1) // every * every
-    end = length
-    while start >= 0:
-        lanes_dB[:] = 0
-        lanes_dC[:] = 0
-        for v in range(vectors):
-            channel = first + v * WIDTH
-            mine = carry[v * n * WIDTH : (v + 1) * n * WIDTH]
-            mine_dA = sum_dA[v * n * WIDTH : (v + 1) * n * WIDTH]
-            _stretch_forward(u, dt, A2, B, bias, marks, hs, decays, steps, sizes, row, channel, start, end)
-            _stretch_backward(u, z, A, B, C, D, dy, hs, decays, steps, mine, mine_dA, du, ddt, dz,
-                              lanes_dB, lanes_dC, sizes, row, channel, start, end)  # fmt: skip
-        into = ((group * batch + row) * length + start) * n
-        for i in range((end - start) * n):
-            dB[into + i] = total(load(lanes_dB, i * WIDTH))
-            dC[into + i] = total(load(lanes_dC, i * WIDTH))
-        end = start
-        start -= every
-    for v in range(vectors):
-        for s in range(n):
-            cell = (row * n + s) * width + first + v * WIDTH
-            store(dA, cell, load(sum_dA, (v * n + s) * WIDTH))
-            store(dfirst, cell, load(carry, (v * n + s) * WIDTH))
+        channel = (group * GROUP + v) * WIDTH
+        cell = row * n * width + channel
+        near_A = _gather(A2, channel, width, n, WIDTH)
+        carry = _gather(dlast, cell, width, n, WIDTH)
+        near_dA = np.zeros(n * WIDTH, np.float32)
+        sums = np.zeros(2 * WIDTH, np.float32)
+        for stretch in range(stretches - 1, -1, -1):
+            start = stretch * every
+            end = min(start + every, length)
+            for s in range(n):
+                store(hs, s * WIDTH, load(marks, ((row * stretches + stretch) * n + s) * width + channel))
+            _stretch_forward(u, dt, near_A, B, bias, hs, decays, steps, sizes, row, channel, start, end)
+            _stretch_backward(u, z, near_A, B, C, load(D, channel), dy, hs, decays, steps, carry, near_dA, sums, near,
+                              du, ddt, dz, dB, dC, into, sizes, row, channel, start, end)  # fmt: skip
+        _scatter(near_dA, dA, cell, width, n, WIDTH)
+        _scatter(carry, dfirst, cell, width, n, WIDTH)
+        _scatter(sums, dsums, row * 2 * width + channel, width, 2, WIDTH)
 
 
 @compiled()
-def backward_serial(u, dt, z, A2, A, B, C, D, bias, marks, dy, dlast, du, ddt, dz, dA, dB, dC, dfirst, sizes, batch):
+def backward_serial(
+    u, dt, z, A2, B, C, D, bias, marks, dy, dlast, du, ddt, dz, dA, dB, dC, dsums, dfirst, sizes, batch
+):  # fmt: skip
     vectors = sizes[1] // WIDTH
     groups = (vectors + GROUP - 1) // GROUP
     for task in range(batch * groups):
         group = task % groups
-        backward_group(u, dt, z, A2, A, B, C, D, bias, marks, dy, dlast, du, ddt, dz, dA, dB, dC, dfirst, sizes,
+        backward_group(u, dt, z, A2, B, C, D, bias, marks, dy, dlast, du, ddt, dz, dA, dB, dC, dsums, dfirst, sizes,
                        task // groups, group, min(GROUP, vectors - group * GROUP))  # fmt: skip
 
 
 @compiled(parallel=True)
-def backward_parallel(u, dt, z, A2, A, B, C, D, bias, marks, dy, dlast, du, ddt, dz, dA, dB, dC, dfirst, sizes, batch):
+def backward_parallel(
+    u, dt, z, A2, B, C, D, bias, marks, dy, dlast, du, ddt, dz, dA, dB, dC, dsums, dfirst, sizes, batch
+):  # fmt: skip
     vectors = sizes[1] // WIDTH
     groups = (vectors + GROUP - 1) // GROUP
     for task in prange(batch * groups):
         group = task % groups
-        backward_group(u, dt, z, A2, A, B, C, D, bias, marks, dy, dlast, du, ddt, dz, dA, dB, dC, dfirst, sizes,
+        backward_group(u, dt, z, A2, B, C, D, bias, marks, dy, dlast, du, ddt, dz, dA, dB, dC, dsums, dfirst, sizes,
                        task // groups, group, min(GROUP, vectors - group * GROUP))  # fmt: skip

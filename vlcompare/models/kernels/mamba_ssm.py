@@ -1,0 +1,92 @@
+"""mamba-ssm's CUDA scan, taken only after a real call on this very device has agreed with the reference.
+
+An installed mamba-ssm proves nothing: built for another torch or another GPU it imports and then fails, or worse. So it
+is tried once with random numbers in each dtype; any exception or disagreement means "no". Never used on CPU. Its scan
+takes no initial state, so that prompts which continue from a state go to the next implementation, as does training.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlcompare.models.kernels import reference
+
+
+@functools.cache
+def _function() -> Any:
+    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+
+    return selective_scan_fn
+
+
+def usable(device: torch.device) -> bool:
+    """True on a CUDA device where the installed kernel gives the reference's numbers."""
+    return device.type == "cuda" and _proven(torch.device(device.type, device.index))
+
+
+@functools.cache
+def _proven(device: torch.device) -> bool:
+    try:
+        return all(_agrees(device, dtype) for dtype in (torch.float32, torch.bfloat16))
+    except Exception:  # whatever a foreign extension raises: it is not used
+        return False
+
+
+def _agrees(device: torch.device, dtype: torch.dtype) -> bool:
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int, kind: torch.dtype = dtype) -> Tensor:
+        return torch.randn(shape, generator=generator).to(device, kind)
+
+    wide = torch.float32
+    A = -torch.rand(64, 16, generator=generator).to(device)
+    given = (
+        random(2, 64, 75), random(2, 64, 75), A, random(2, 16, 75), random(2, 16, 75),
+        random(64, kind=wide), random(2, 64, 75), random(64, kind=wide),
+    )  # fmt: skip
+    ours, ours_last = reference.selective_scan(*given)
+    theirs, theirs_last = _call(*given, True)
+    tolerance = 1e-4 if dtype == torch.float32 else 2e-2
+    scale = float(ours.float().abs().max())
+    close = torch.allclose(theirs.float(), ours.float(), rtol=0, atol=tolerance * scale)
+    return close and ours_last is not None and torch.allclose(theirs_last, ours_last, rtol=1e-3, atol=1e-3)
+
+
+def _call(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
+          bias: Tensor | None, smooth: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
+    # its kernel wants the positions of u, delta, z, B and C side by side
+    u, delta, B, C = (x.contiguous() for x in (u, delta, B, C))
+    z = None if z is None else z.contiguous()
+    y, last = _function()(u, delta, A, B, C, D, z, bias, delta_softplus=smooth, return_last_state=True)
+    return y, last
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = True,
+    initial_state: Tensor | None = None,
+    return_state: bool = True,
+) -> tuple[Tensor, Tensor | None]:
+    """See `kernels.selective_scan`."""
+    trains = torch.is_grad_enabled() and any(
+        x is not None and x.requires_grad for x in (u, delta, A, B, C, D, z, delta_bias)
+    )
+    if initial_state is not None or trains or u.shape[2] == 0:
+        from vlcompare.models.kernels import triton_scan
+
+        return triton_scan.selective_scan(
+            u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, return_state
+        )
+    y, last = _call(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
+    return y, last if return_state else None

@@ -1,0 +1,79 @@
+"""One-row products with 4-bit NormalFloat weights (NF4, arXiv 2305.14314, section 3) as a Triton kernel for CUDA.
+
+Knows bitsandbytes' storage: two numbers a byte, the first one in the upper half; row after row; one float32 scale
+(absmax) for each block of consecutive numbers. At one row a product is bound by memory, so the kernel does nothing but
+read each byte once, look its two values up, and add. Sums are float32. Knows nothing of layers or of how to quantize.
+"""
+
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,misc"
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+ROWS = 4  # output rows of one program
+GROUPS = 16  # blocks of one row that are read at once: 512 bytes at the usual block of 64 numbers
+
+
+@triton.jit
+def _product(
+    x_ptr, packed_ptr, absmax_ptr, code_ptr, bias_ptr, y_ptr, inputs, outputs, x_b,
+    HALF: tl.constexpr, ROWS: tl.constexpr, GROUPS: tl.constexpr, BIASED: tl.constexpr,
+):  # fmt: skip
+    """y[row, o] for ROWS outputs. A block of numbers is HALF bytes; a row of weights is a whole number of blocks."""
+    row = tl.program_id(1)
+    o = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    group, byte = tl.arange(0, GROUPS), tl.arange(0, HALF)
+    blocks = inputs // (2 * HALF)
+    sums = tl.zeros((ROWS, GROUPS), tl.float32)
+    for begin in range(0, blocks, GROUPS):
+        block = begin + group
+        some = (o < outputs)[:, None] & (block < blocks)[None, :]
+        at = o[:, None].to(tl.int64) * blocks + block[None, :]
+        pairs = tl.load(packed_ptr + at[:, :, None] * HALF + byte[None, None, :], mask=some[:, :, None], other=0)
+        pairs = pairs.to(tl.int32)
+        place = row * x_b + (block[:, None] * HALF + byte[None, :]) * 2
+        real = (block < blocks)[:, None]
+        even = tl.load(x_ptr + place, mask=real, other=0.0).to(tl.float32)
+        odd = tl.load(x_ptr + place + 1, mask=real, other=0.0).to(tl.float32)
+        high, low = tl.load(code_ptr + (pairs >> 4)), tl.load(code_ptr + (pairs & 15))
+        values = high * even[None, :, :] + low * odd[None, :, :]
+        sums += tl.sum(values, 2) * tl.load(absmax_ptr + at, mask=some, other=0.0)
+    y = tl.sum(sums, 1)
+    if BIASED:
+        y += tl.load(bias_ptr + o, mask=o < outputs, other=0.0).to(tl.float32)
+    tl.store(y_ptr + row * outputs + o, y, mask=o < outputs)
+
+
+def applies(x: Tensor, inputs: int, block: int) -> bool:
+    """Whether `product` takes a product of these sizes: few rows, and rows of weights that end with a block."""
+    rows = x.numel() // max(1, x.shape[-1])
+    return 1 <= rows <= 4 and inputs % block == 0 and block >= 2 and block & (block - 1) == 0
+
+
+def product(
+    x: Tensor,
+    packed: Tensor,
+    absmax: Tensor,
+    code: Tensor,
+    outputs: int,
+    *,
+    bias: Tensor | None = None,
+    block: int = 64,
+) -> Tensor:
+    """x (..., K) times the quantized weights (outputs, K), transposed, + bias; in x's dtype.
+
+    packed: outputs x K / 2 bytes in any shape. absmax: float32, one for each `block` numbers (nested statistics already
+    resolved). code: the sixteen values, float32.
+    """
+    inputs = x.shape[-1]
+    rows = x.reshape(-1, inputs)
+    y = torch.empty(rows.shape[0], outputs, dtype=x.dtype, device=x.device)
+    _product[triton.cdiv(outputs, ROWS), rows.shape[0]](
+        rows, packed, absmax, code, code if bias is None else bias, y, inputs, outputs, rows.stride(0),
+        HALF=block // 2, ROWS=ROWS, GROUPS=GROUPS, BIASED=bias is not None,
+    )  # fmt: skip
+    return y.view(*x.shape[:-1], outputs)

@@ -1,0 +1,373 @@
+"""The scan forward and backward, its step and the convolution's step as Triton kernels for CUDA.
+
+Knows tensors on a GPU (or Triton's interpreter, in tests); nothing of layers. State and sums are float32; inputs of any
+float dtype and any strides. The scan goes through a chunk of positions at once with an associative scan over pairs
+(decay, drive), the way of section 3.3.2 of the paper (arXiv 2312.00752): (a1, b1) then (a2, b2) is (a2 a1, a2 b1 + b2);
+the state passes from chunk to chunk in registers. The forward pass for training keeps the state before each chunk, and
+the backward pass computes the rest again, as the paper's section 3.3.2 recomputes instead of storing.
+Names as in `reference`.
+"""
+
+# the kernels' arguments are pointers and numbers that Triton types itself
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,misc"
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+CHUNK = 64  # positions scanned at once
+CHANNELS = 4  # channels of one program: 4 x 16 states x 64 positions are 32 numbers a thread with four warps
+STEP_CHANNELS = 32
+
+
+def usable(device: torch.device) -> bool:
+    """CUDA from Ampere on; Triton makes kernels for the device it finds."""
+    return device.type == "cuda" and torch.cuda.is_available() and torch.cuda.get_device_capability(device) >= (7, 5)
+
+
+@triton.jit
+def _then(a1, b1, a2, b2):
+    """First h -> a1 h + b1, then h -> a2 h + b2."""
+    return a1 * a2, a2 * b1 + b2
+
+
+@triton.jit
+def _softplus(x):
+    """log(1 + e^x) without overflow."""
+    return tl.maximum(x, 0.0) + tl.log(1.0 + tl.exp(-tl.abs(x)))
+
+
+@triton.jit
+def _scan_forward(
+    u_ptr, dt_ptr, A_ptr, B_ptr, C_ptr, D_ptr, z_ptr, bias_ptr, initial_ptr, y_ptr, last_ptr, marks_ptr,
+    width, length, chunks,
+    u_b, u_d, u_l, dt_b, dt_d, dt_l, B_b, B_n, B_l, C_b, C_n, C_l, z_b, z_d, z_l, y_b, y_d, y_l,
+    N: tl.constexpr, NP: tl.constexpr, CHUNK: tl.constexpr, BD: tl.constexpr,
+    SMOOTH: tl.constexpr, SKIP: tl.constexpr, GATED: tl.constexpr, BIASED: tl.constexpr, STARTED: tl.constexpr,
+    MARKED: tl.constexpr,
+):  # fmt: skip
+    """One batch row and BD channels, all positions. Dense: A (d, n), initial and last (B, d, n), marks (B, d, c, n)."""
+    row = tl.program_id(0).to(tl.int64)
+    d = tl.program_id(1) * BD + tl.arange(0, BD)
+    n = tl.arange(0, NP)
+    here = d < width
+    cells = here[:, None] & (n < N)[None, :]
+    A = tl.load(A_ptr + d[:, None] * N + n[None, :], mask=cells, other=0.0)
+    state_at = (row * width + d[:, None]) * N + n[None, :]
+    state = tl.zeros((BD, NP), tl.float32)
+    if STARTED:
+        state = tl.load(initial_ptr + state_at, mask=cells, other=0.0)
+    bias = tl.load(bias_ptr + d, mask=here, other=0.0) if BIASED else tl.zeros((BD,), tl.float32)
+    skip = tl.load(D_ptr + d, mask=here, other=0.0) if SKIP else tl.zeros((BD,), tl.float32)
+    for chunk in range(chunks):
+        t = chunk * CHUNK + tl.arange(0, CHUNK)
+        there = here[:, None] & (t < length)[None, :]
+        if MARKED:
+            mark_at = ((row * width + d[:, None]) * chunks + chunk) * N + n[None, :]
+            tl.store(marks_ptr + mark_at, state, mask=cells)
+        u = tl.load(u_ptr + row * u_b + d[:, None] * u_d + t[None, :] * u_l, mask=there, other=0.0).to(tl.float32)
+        dt = tl.load(dt_ptr + row * dt_b + d[:, None] * dt_d + t[None, :] * dt_l, mask=there, other=0.0).to(tl.float32)
+        dt += bias[:, None]
+        if SMOOTH:
+            dt = _softplus(dt)
+        dt = tl.where(there, dt, 0.0)  # behind the end: decay 1, drive 0, so that the state stays
+        some = (n < N)[:, None] & (t < length)[None, :]
+        B = tl.load(B_ptr + row * B_b + n[:, None] * B_n + t[None, :] * B_l, mask=some, other=0.0).to(tl.float32)
+        C = tl.load(C_ptr + row * C_b + n[:, None] * C_n + t[None, :] * C_l, mask=some, other=0.0).to(tl.float32)
+        decay = tl.exp(dt[:, None, :] * A[:, :, None])
+        drive = (dt * u)[:, None, :] * B[None, :, :]
+        through, h = tl.associative_scan((decay, drive), 2, _then)
+        h += through * state[:, :, None]
+        y = tl.sum(h * C[None, :, :], 1) + skip[:, None] * u
+        if GATED:
+            z = tl.load(z_ptr + row * z_b + d[:, None] * z_d + t[None, :] * z_l, mask=there, other=0.0).to(tl.float32)
+            y *= z * tl.sigmoid(z)
+        tl.store(y_ptr + row * y_b + d[:, None] * y_d + t[None, :] * y_l, y, mask=there)
+        state = tl.sum(tl.where((tl.arange(0, CHUNK) == CHUNK - 1)[None, None, :], h, 0.0), 2)
+    tl.store(last_ptr + state_at, state, mask=cells)
+
+
+@triton.jit
+def _scan_backward(
+    u_ptr, dt_ptr, A_ptr, B_ptr, C_ptr, D_ptr, z_ptr, bias_ptr, marks_ptr, dy_ptr, dlast_ptr,
+    du_ptr, ddt_ptr, dz_ptr, dA_ptr, dB_ptr, dC_ptr, dD_ptr, dbias_ptr, dfirst_ptr,
+    width, length, chunks,
+    N: tl.constexpr, NP: tl.constexpr, CHUNK: tl.constexpr, BD: tl.constexpr,
+    SMOOTH: tl.constexpr, SKIP: tl.constexpr, GATED: tl.constexpr, BIASED: tl.constexpr,
+):  # fmt: skip
+    """Gradients, chunks from last to first; everything dense: u, dt, z, dy (B, d, L), B and C (B, n, L), all float32.
+
+    dB and dC are sums over channels: added atomically. dA (B, d, n), dD and dbias (B, d) are summed over B outside.
+    """
+    row = tl.program_id(0).to(tl.int64)
+    d = tl.program_id(1) * BD + tl.arange(0, BD)
+    n = tl.arange(0, NP)
+    here = d < width
+    cells = here[:, None] & (n < N)[None, :]
+    A = tl.load(A_ptr + d[:, None] * N + n[None, :], mask=cells, other=0.0)
+    state_at = (row * width + d[:, None]) * N + n[None, :]
+    carry = tl.load(dlast_ptr + state_at, mask=cells, other=0.0)  # gradient of the state behind the chunk
+    bias = tl.load(bias_ptr + d, mask=here, other=0.0) if BIASED else tl.zeros((BD,), tl.float32)
+    skip = tl.load(D_ptr + d, mask=here, other=0.0) if SKIP else tl.zeros((BD,), tl.float32)
+    dA = tl.zeros((BD, NP), tl.float32)
+    dD = tl.zeros((BD,), tl.float32)
+    dbias = tl.zeros((BD,), tl.float32)
+    first = (tl.arange(0, CHUNK) == 0)[None, None, :]
+    for back in range(chunks):
+        chunk = chunks - 1 - back
+        t = chunk * CHUNK + tl.arange(0, CHUNK)
+        there = here[:, None] & (t < length)[None, :]
+        at = (row * width + d[:, None]) * length + t[None, :]
+        u = tl.load(u_ptr + at, mask=there, other=0.0)
+        raw = tl.load(dt_ptr + at, mask=there, other=0.0) + bias[:, None]
+        following = here[:, None] & (t + 1 < length)[None, :]
+        after = tl.load(dt_ptr + at + 1, mask=following, other=0.0) + bias[:, None]
+        dt = raw
+        if SMOOTH:
+            dt = _softplus(raw)
+            after = _softplus(after)
+        dt = tl.where(there, dt, 0.0)
+        after = tl.where(following, after, 0.0)  # behind the end: factor 1 hands the carry through
+        small = (n < N)[:, None] & (t < length)[None, :]
+        small_at = (row * N + n[:, None]) * length + t[None, :]
+        B = tl.load(B_ptr + small_at, mask=small, other=0.0)
+        C = tl.load(C_ptr + small_at, mask=small, other=0.0)
+        mark_at = ((row * width + d[:, None]) * chunks + chunk) * N + n[None, :]
+        mark = tl.load(marks_ptr + mark_at, mask=cells, other=0.0)
+        decay = tl.exp(dt[:, None, :] * A[:, :, None])
+        drive = (dt * u)[:, None, :] * B[None, :, :]
+        through, h = tl.associative_scan((decay, drive), 2, _then)
+        h += through * mark[:, :, None]
+        dy = tl.load(dy_ptr + at, mask=there, other=0.0)
+        if GATED:
+            z = tl.load(z_ptr + at, mask=there, other=0.0)
+            sig = tl.sigmoid(z)
+            out = tl.sum(h * C[None, :, :], 1) + skip[:, None] * u
+            tl.store(dz_ptr + at, dy * out * sig * (1.0 + z * (1.0 - sig)), mask=there)
+            dy *= z * sig
+        # gradient of h_t: dy_t C_t + exp(dt_{t+1} A) (gradient of h_{t+1}), a scan from the end
+        factor = tl.exp(after[:, None, :] * A[:, :, None])
+        passed, g = tl.associative_scan((factor, dy[:, None, :] * C[None, :, :]), 2, _then, reverse=True)
+        g += passed * carry[:, :, None]
+        change = g * (h - drive)  # gradient of the exponent dt A: g exp(dt A) h_{t-1}
+        ddrive = tl.sum(g * B[None, :, :], 1)
+        ddt = tl.sum(change * A[:, :, None], 1) + ddrive * u
+        dA += tl.sum(change * dt[:, None, :], 2)
+        tl.atomic_add(dB_ptr + small_at, tl.sum(g * (dt * u)[:, None, :], 0), mask=small)
+        tl.atomic_add(dC_ptr + small_at, tl.sum(h * dy[:, None, :], 0), mask=small)
+        if SMOOTH:
+            ddt *= tl.sigmoid(raw)
+        ddt = tl.where(there, ddt, 0.0)
+        tl.store(ddt_ptr + at, ddt, mask=there)
+        tl.store(du_ptr + at, ddrive * dt + dy * skip[:, None], mask=there)
+        dbias += tl.sum(ddt, 1)
+        dD += tl.sum(dy * u, 1)
+        # what reaches the state before the chunk has passed the first position's decay; the chunk before applies that
+        # factor itself (as its `after`), the very first one does not
+        carry = tl.sum(tl.where(first, g, 0.0), 2)
+        if chunk == 0:
+            carry *= tl.sum(tl.where(first, decay, 0.0), 2)
+    tl.store(dfirst_ptr + state_at, carry, mask=cells)
+    tl.store(dA_ptr + state_at, dA, mask=cells)
+    tl.store(dD_ptr + row * width + d, dD, mask=here)
+    tl.store(dbias_ptr + row * width + d, dbias, mask=here)
+
+
+@triton.jit
+def _step(
+    state_ptr, x_ptr, dt_ptr, A_ptr, B_ptr, C_ptr, D_ptr, z_ptr, bias_ptr, y_ptr, width,
+    x_b, dt_b, B_b, C_b, z_b,
+    N: tl.constexpr, NP: tl.constexpr, BD: tl.constexpr,
+    SMOOTH: tl.constexpr, SKIP: tl.constexpr, GATED: tl.constexpr, BIASED: tl.constexpr,
+):  # fmt: skip
+    """One position of one batch row and BD channels; state (B, d, n) in place, the last axis of all others dense."""
+    row = tl.program_id(0).to(tl.int64)
+    d = tl.program_id(1) * BD + tl.arange(0, BD)
+    n = tl.arange(0, NP)
+    here, some = d < width, n < N
+    cells = here[:, None] & some[None, :]
+    state_at = (row * width + d[:, None]) * N + n[None, :]
+    A = tl.load(A_ptr + d[:, None] * N + n[None, :], mask=cells, other=0.0)
+    state = tl.load(state_ptr + state_at, mask=cells, other=0.0)
+    x = tl.load(x_ptr + row * x_b + d, mask=here, other=0.0).to(tl.float32)
+    dt = tl.load(dt_ptr + row * dt_b + d, mask=here, other=0.0).to(tl.float32)
+    if BIASED:
+        dt += tl.load(bias_ptr + d, mask=here, other=0.0)
+    if SMOOTH:
+        dt = _softplus(dt)
+    B = tl.load(B_ptr + row * B_b + n, mask=some, other=0.0).to(tl.float32)
+    C = tl.load(C_ptr + row * C_b + n, mask=some, other=0.0).to(tl.float32)
+    state = tl.exp(dt[:, None] * A) * state + (dt * x)[:, None] * B[None, :]
+    tl.store(state_ptr + state_at, state, mask=cells)
+    y = tl.sum(state * C[None, :], 1)
+    if SKIP:
+        y += tl.load(D_ptr + d, mask=here, other=0.0) * x
+    if GATED:
+        z = tl.load(z_ptr + row * z_b + d, mask=here, other=0.0).to(tl.float32)
+        y *= z * tl.sigmoid(z)
+    tl.store(y_ptr + row * width + d, y, mask=here)
+
+
+@triton.jit
+def _conv_step(
+    window_ptr, x_ptr, weight_ptr, bias_ptr, y_ptr, width, x_b,
+    TAPS: tl.constexpr, BD: tl.constexpr, BIASED: tl.constexpr,
+):  # fmt: skip
+    """One position of the convolution and SiLU; window (B, d, TAPS - 1) moves on by one; weight (d, TAPS)."""
+    row = tl.program_id(0).to(tl.int64)
+    d = tl.program_id(1) * BD + tl.arange(0, BD)
+    here = d < width
+    x = tl.load(x_ptr + row * x_b + d, mask=here, other=0.0).to(tl.float32)
+    y = x * tl.load(weight_ptr + d * TAPS + TAPS - 1, mask=here, other=0.0).to(tl.float32)
+    if BIASED:
+        y += tl.load(bias_ptr + d, mask=here, other=0.0).to(tl.float32)
+    at = (row * width + d) * (TAPS - 1)
+    for tap in tl.static_range(TAPS - 1):
+        past = tl.load(window_ptr + at + tap, mask=here, other=0.0)
+        y += past * tl.load(weight_ptr + d * TAPS + tap, mask=here, other=0.0).to(tl.float32)
+        if tap > 0:
+            tl.store(window_ptr + at + tap - 1, past, mask=here)
+    if TAPS > 1:
+        tl.store(window_ptr + at + TAPS - 2, x, mask=here)
+    tl.store(y_ptr + row * width + d, y * tl.sigmoid(y), mask=here)
+
+
+def _power(number: int) -> int:
+    return 1 << max(0, number - 1).bit_length()
+
+
+def _wide(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.detach().float().contiguous()
+
+
+def _forward(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
+             bias: Tensor | None, smooth: bool, initial: Tensor | None,
+             marked: bool) -> tuple[Tensor, ...]:  # fmt: skip
+    batch, width, length = u.shape
+    n = A.shape[1]
+    chunks = triton.cdiv(length, CHUNK)
+    A32, D32, bias32, initial32 = _wide(A), _wide(D), _wide(bias), _wide(initial)
+    # channels side by side, as the projection that follows wants them
+    y = torch.empty(batch, length, width, dtype=u.dtype, device=u.device).transpose(1, 2)
+    last = torch.empty(batch, width, n, device=u.device)
+    marks = torch.empty(batch, width, chunks if marked else 0, n, device=u.device)
+    gate = u if z is None else z
+    _scan_forward[batch, triton.cdiv(width, CHANNELS)](
+        u, delta, A32, B, C, A32 if D32 is None else D32, gate, A32 if bias32 is None else bias32,
+        last if initial32 is None else initial32, y, last, marks, width, length, chunks,
+        *u.stride(), *delta.stride(), *B.stride(), *C.stride(), *gate.stride(), *y.stride(),
+        N=n, NP=_power(n), CHUNK=CHUNK, BD=CHANNELS, SMOOTH=smooth, SKIP=D is not None, GATED=z is not None,
+        BIASED=bias is not None, STARTED=initial is not None, MARKED=marked,
+    )  # fmt: skip
+    return y, last, marks
+
+
+class _Scan(torch.autograd.Function):
+    """The scan with its backward kernel."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None,
+                z: Tensor | None, bias: Tensor | None, smooth: bool, initial: Tensor | None) -> Any:  # fmt: skip
+        y, last, marks = _forward(u, delta, A, B, C, D, z, bias, smooth, initial, True)
+        ctx.save_for_backward(u, delta, A, B, C, D, z, bias, marks)
+        ctx.smooth = smooth
+        ctx.dtypes = [None if x is None else x.dtype for x in (u, delta, A, B, C, D, z, bias, initial)]
+        return y, last
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        *given, marks = ctx.saved_tensors
+        u, delta, A, B, C, D, z, bias = (_wide(x) for x in given)
+        assert u is not None and A is not None and B is not None
+        batch, width, length = u.shape
+        n = A.shape[1]
+        dy, dlast = gradients[0].float().contiguous(), gradients[1].float().contiguous()
+        du, ddt, dz = torch.empty_like(u), torch.empty_like(u), torch.empty_like(u)
+        dA, dfirst, dB, dC = torch.empty_like(dlast), torch.empty_like(dlast), torch.zeros_like(B), torch.zeros_like(B)
+        dD, dbias = torch.empty(2, batch, width, device=u.device)
+        _scan_backward[batch, triton.cdiv(width, CHANNELS)](
+            u, delta, A, B, C, A if D is None else D, u if z is None else z, A if bias is None else bias, marks, dy,
+            dlast, du, ddt, dz, dA, dB, dC, dD, dbias, dfirst, width, length, marks.shape[2],
+            N=n, NP=_power(n), CHUNK=CHUNK, BD=CHANNELS, SMOOTH=ctx.smooth, SKIP=D is not None, GATED=z is not None,
+            BIASED=bias is not None,
+        )  # fmt: skip
+        values = (du, ddt, dA.sum(0), dB, dC, dD.sum(0), dz, dbias.sum(0), dfirst)
+        out = [None if kind is None else value.to(kind) for value, kind in zip(values, ctx.dtypes, strict=True)]
+        return (*out[:8], None, out[8])
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = True,
+    initial_state: Tensor | None = None,
+    return_state: bool = True,
+) -> tuple[Tensor, Tensor | None]:
+    """See `kernels.selective_scan`."""
+    given = (u, delta, A, B, C, D, z, delta_bias, initial_state)
+    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in given):
+        y, last = _Scan.apply(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state)
+    else:
+        y, last, _ = _forward(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, False)
+    return y, last if return_state else None
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """The same tensor where its last axis is dense; rows may lie further apart."""
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
+@torch.no_grad()
+def selective_step(
+    state: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    dt_bias: Tensor | None = None,
+    dt_softplus: bool = True,
+) -> Tensor:
+    """See `kernels.selective_step`; one kernel, capturable in a CUDA graph."""
+    if not state.is_contiguous() or state.dtype != torch.float32:
+        raise ValueError(f"the state must be contiguous float32, got {state.dtype} with strides {state.stride()}")
+    batch, width, n = state.shape
+    x, dt, B, C = (_dense(value) for value in (x, dt, B, C))
+    gate = x if z is None else _dense(z)
+    A32, D32, bias32 = _wide(A), _wide(D), _wide(dt_bias)
+    y = torch.empty(batch, width, dtype=x.dtype, device=x.device)
+    _step[batch, triton.cdiv(width, STEP_CHANNELS)](
+        state, x, dt, A32, B, C, A32 if D32 is None else D32, gate, A32 if bias32 is None else bias32, y, width,
+        x.stride(0), dt.stride(0), B.stride(0), C.stride(0), gate.stride(0),
+        N=n, NP=_power(n), BD=STEP_CHANNELS, SMOOTH=dt_softplus, SKIP=D is not None, GATED=z is not None,
+        BIASED=dt_bias is not None,
+    )  # fmt: skip
+    return y
+
+
+@torch.no_grad()
+def conv_step(window: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """See `kernels.conv_step`; one kernel, capturable in a CUDA graph."""
+    if not window.is_contiguous() or window.dtype != torch.float32:
+        raise ValueError(f"the window must be contiguous float32, got {window.dtype} with strides {window.stride()}")
+    batch, width, before = window.shape
+    x, weight = _dense(x), weight.contiguous()
+    y = torch.empty(batch, width, dtype=x.dtype, device=x.device)
+    _conv_step[batch, triton.cdiv(width, 4 * STEP_CHANNELS)](
+        window, x, weight, weight if bias is None else bias, y, width, x.stride(0),
+        TAPS=before + 1, BD=4 * STEP_CHANNELS, BIASED=bias is not None,
+    )  # fmt: skip
+    return y
