@@ -141,7 +141,9 @@ _CLICKS = {
 }
 
 
-def filled(query: Query, text: object, regex: object, disagree: object, gap: object, noted: object, tag: object) -> Query:
+def filled(
+    query: Query, text: object, regex: object, disagree: object, gap: object, noted: object, tag: object
+) -> Query:
     """The query with what stands in the filter form, brought within its bounds."""
     try:
         least = float(gap or 0)  # type: ignore[arg-type]

@@ -7,76 +7,68 @@ functions, and the same run can be asked again. Knows nothing of gradio or of ru
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from typing import Any
 
 from vlcompare.compare import Side
 from vlcompare.errors import VLCompareError
+from vlcompare.evaluate.aspects import target_box
 from vlcompare.evaluate.replies import request_of
+from vlcompare.evaluate.runfolder import RunFolder
 from vlcompare.tasks.boxes import rounding_ceiling
 from vlcompare.types import Answer, Sample
 from vlcompare.ui import views
 from vlcompare.ui.forms import ORDERS, QUANTIZATIONS
+from vlcompare.ui.inspect_selection import Opened
+from vlcompare.ui.inspect_session import recorded_of
 from vlcompare.ui.inspect_views import Cell, Line, Names
 from vlcompare.ui.markup import Safe, el
 from vlcompare.ui.picture import overlay, size_line
 from vlcompare.ui.runs import Picture, Run, SideRun
 
 
-def as_run(sample: Sample, picture: Picture, answers: Mapping[str, Answer], settings: Mapping[str, Any]) -> Run:
-    """The sample as a run of the compare tab. settings: side -> what run.json recorded for it."""
-    sides = {
-        side: SideRun(_side(settings.get(side) or {}, answer), status="", prompt=answer.prompt, answer=answer)
-        for side, answer in answers.items()
-    }
-    truth = sample.boxes if sample.task in ("grounding", "grounded_captioning", "pointing") else ()
-    return Run(
-        request=request_of(sample),
-        picture=picture,
-        sides=sides,
-        mode="measure",
-        truth=truth,
-        references=expected(sample),
-        example=None,
-    )
+def as_run(opened: Opened, row: int, picture: Picture) -> Run:
+    """The sample as a run of the compare tab, with the answers that stand in the run folder."""
+    sample = opened.run.samples[row]
+    sides = {}
+    for role, side in opened.roles.items():
+        answer = opened.run.answer(side, row)
+        if answer is not None:
+            sides[role] = SideRun(_side(opened, role, answer), status="", prompt=answer.prompt, answer=answer)
+    box = target_box(sample) if sample.task in ("grounding", "pointing") else None
+    truth = sample.boxes if sample.task == "grounded_captioning" else (box,) if box else ()
+    return Run(request=request_of(sample), picture=picture, sides=sides, truth=truth, references=sample.references)
 
 
-def _side(recorded: Mapping[str, Any], answer: Answer) -> Side:
+def _side(opened: Opened, role: str, answer: Answer) -> Side:
     """A side's settings as the compare tab takes them; what is not recorded is left to the defaults."""
-    quantization = recorded.get("quantization", answer.quantization)
-    order = recorded.get("prompt_order")
+    known, asked = recorded_of(opened.run, opened.roles[role])
+    quantization = known.get("quantization", answer.quantization)
+    order = asked.get("prompt_order", known.get("prompt_order"))
+    numbers = ("max_new_tokens", "temperature", "top_p", "top_k", "seed")
     return Side(
-        checkpoint=str(recorded.get("asked") or recorded.get("checkpoint") or answer.checkpoint),
+        checkpoint=str(asked.get("checkpoint") or known.get("checkpoint") or answer.checkpoint),
         quantization=quantization if quantization in QUANTIZATIONS else "none",
         prompt_order=order if order in ORDERS else None,
-        image_size=recorded.get("image_size_asked"),
-        max_new_tokens=recorded.get("max_new_tokens"),
-        temperature=recorded.get("temperature"),
-        top_p=recorded.get("top_p"),
-        top_k=recorded.get("top_k"),
-        seed=recorded.get("seed"),
+        image_size=asked.get("image_size"),
+        **{name: asked.get(name, known.get(name)) for name in numbers},
     )
 
 
-def expected(sample: Sample) -> tuple[str, ...]:
-    """The right answers in words."""
-    return sample.references
-
-
-def picture_of(data: bytes | None) -> Picture | None:
-    """The picture's bytes at the project's own door; None where there are none, or they are no picture."""
+def picture_for(run: RunFolder, row: int) -> tuple[Picture, str | None]:
+    """(the sample's picture, why it is not shown): a grey one stands in, so that boxes can still be seen."""
     from vlcompare.runtime.image import open_image
 
-    if data is None:
-        return None
     try:
-        return Picture.of(open_image(data), data)
-    except VLCompareError:
-        return None
+        found = run.picture(row)
+        data = found if isinstance(found, bytes) else found.read_bytes()
+        return Picture.of(open_image(data), data), None
+    except VLCompareError as error:
+        return _grey(), f"The picture is not shown. {error}"
+    except OSError:
+        return _grey(), "The picture is not shown: its file cannot be read."
 
 
-def blank_picture() -> Picture:
-    """Stands in for a picture that is not there, so that boxes can still be seen."""
+def _grey() -> Picture:
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -95,7 +87,9 @@ def view(run: Run, sample: Sample, line: Line, names: Names, place: str, missing
         el("p", missing, class_="vl-warn") if missing else None,
         el("figure", overlay(run), el("figcaption", _caption(run, sample)), class_="vl-figure"),
         el("div", *sides, class_="vi-answers"),
-        el("details", el("summary", "The exact prompts"), views.prompt_view(run), class_="vi-fold", data_fold="prompts"),
+        el(
+            "details", el("summary", "The exact prompts"), views.prompt_view(run), class_="vi-fold", data_fold="prompts"
+        ),
         el("details", el("summary", "Times and memory"), _times(run), class_="vi-fold", data_fold="times"),
         class_="vi-sample",
         data_row=str(line.row),
@@ -123,7 +117,9 @@ def _question(sample: Sample) -> Safe:
         el("p", " · ".join(str(fact) for fact in facts if fact), class_="vi-facts"),
         el("h3", sample.text or "(no text: the task itself is the question)", class_="vi-text"),
         choices,
-        el("p", el("span", "Expected: ", class_="vl-muted"), el("b", right[:600]), class_="vl-expected") if right else None,
+        el("p", el("span", "Expected: ", class_="vl-muted"), el("b", right[:600]), class_="vl-expected")
+        if right
+        else None,
         el("div", *chips[:16], class_="vi-tags") if chips else None,
     )
 
@@ -134,7 +130,11 @@ def _answer(run: Run, side: str, cell: Cell, names: Names) -> Safe:
     if cell.state == "unparseable":
         verdict = "unparseable, counts as wrong"
     figures = [
-        el("span", verdict, class_=f"vi-verdict vi-{'right' if cell.right else 'wrong' if cell.right is False else 'none'}"),
+        el(
+            "span",
+            verdict,
+            class_=f"vi-verdict vi-{'right' if cell.right else 'wrong' if cell.right is False else 'none'}",
+        ),
         el("span", f"IoU {cell.iou:.3f}") if cell.iou is not None else None,
         el("span", f"score {cell.score:.2f}") if cell.score is not None and cell.iou is None else None,
         el("span", f"confidence {cell.confidence:.2f}") if cell.confidence is not None else None,
@@ -144,7 +144,10 @@ def _answer(run: Run, side: str, cell: Cell, names: Names) -> Safe:
     elif part.answer.error:
         body = el("p", part.answer.error, class_="vl-error")
     else:
-        body = [el("div", views.answer_text(part, run.request.task), class_="vl-answer vi-answer"), views.tokens_view(run, side)]
+        body = [
+            el("div", views.answer_text(part, run.request.task), class_="vl-answer vi-answer"),
+            views.tokens_view(run, side),
+        ]
     head = el("div", el("b", names.sides[side], class_="vl-name"), *figures, class_="vl-card-head")
     return el("section", head, body, class_=f"vl-side vl-{side} vi-side", data_side=side, aria_label=f"{side} answer")
 

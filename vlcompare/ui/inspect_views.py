@@ -93,12 +93,19 @@ def head(names: Names, facts: Mapping[str, Any]) -> Safe:
     about = el("p", facts["about"], class_="vl-note")
     notes = [el("li", sentence) for sentence in facts.get("warnings", ())]
     caution = (
-        el("details", el("summary", f"{len(notes)} things to know about these figures"), el("ul", *notes), class_="vi-warnings")
+        el(
+            "details",
+            el("summary", f"{len(notes)} things to know about these figures"),
+            el("ul", *notes),
+            class_="vi-warnings",
+        )
         if notes
         else None
     )
     problem = el("p", facts["problem"], class_="vl-warn") if facts.get("problem") else None
-    return el("div", el("h2", names.run, class_="vi-run"), el("div", *sides, class_="vi-sides"), about, problem, caution)
+    return el(
+        "div", el("h2", names.run, class_="vi-run"), el("div", *sides, class_="vi-sides"), about, problem, caution
+    )
 
 
 def figures_table(rows: Sequence[Figures], names: Names) -> Safe:
@@ -106,7 +113,7 @@ def figures_table(rows: Sequence[Figures], names: Names) -> Safe:
     return _table(rows, names, "Task", lambda row: el("th", row.name, el("small", row.metric), scope="row"))
 
 
-def slices_table(rows: Sequence[Figures], names: Names, dimension: str, query: Query) -> Safe:
+def slices_table(rows: Sequence[Figures], names: Names, dimension: str, title: str, query: Query) -> Safe:
     """Each slice of a dimension as a button that filters, with its figures."""
     if not rows:
         return el("p", "No sample here says anything about this.", class_="vl-empty")
@@ -125,7 +132,7 @@ def slices_table(rows: Sequence[Figures], names: Names, dimension: str, query: Q
 
     more = len(rows) - MOST_SLICES
     rest = el("p", f"{more} smaller slices are not shown.", class_="vl-note") if more > 0 else None
-    return el("div", _table(rows[:MOST_SLICES], names, dimension.capitalize(), first), rest)
+    return el("div", _table(rows[:MOST_SLICES], names, title, first), rest)
 
 
 def _table(rows: Sequence[Figures], names: Names, title: str, first: Any) -> Safe:
@@ -235,7 +242,7 @@ _COLUMNS = (
     ("left", "left", "by the left side's score"),
     ("right", "right", "by the right side's score"),
     ("difference", "l − r", "by the difference of the scores"),
-    ("gap", "Δ conf.", "by the gap between both sides' confidence"),
+    ("gap", "Δ log p", "by the gap between both sides' mean log-probability of a token"),
 )
 
 
@@ -260,9 +267,14 @@ def _sort_head(name: str, title: str, how: str, query: Query) -> Safe:
     arrow = ("▼" if query.descending else "▲") if sorted_ else ""
     side = name if name in ("left", "right") else None
     button = el(
-        "button", title, el("span", arrow, aria_hidden="true"), type="button", class_="vi-sort", data_pick=f"sort:{name}",
+        "button",
+        title,
+        el("span", arrow, aria_hidden="true"),
+        type="button",
+        class_="vi-sort",
+        data_pick=f"sort:{name}",
         title=f"Sort {how}",
-    )  # fmt: skip
+    )
     order = ("descending" if query.descending else "ascending") if sorted_ else None
     return el("th", button, scope="col", aria_sort=order, data_side=side, class_=f"vi-col-{name}")
 
@@ -294,7 +306,14 @@ def _row(line: Line, names: Names, current: int | None) -> Safe:
 def _mark(cell: Cell | None, side: str) -> Safe:
     kind = "none" if cell is None or cell.right is None else "right" if cell.right else "wrong"
     said = {"none": "has no right answer", "right": "is right", "wrong": "is wrong"}[kind]
-    return el("i", class_=f"vi-mark vi-{kind}", data_side=side, title=f"{side} {said}", role="img", aria_label=f"{side} {said}")
+    return el(
+        "i",
+        class_=f"vi-mark vi-{kind}",
+        data_side=side,
+        title=f"{side} {said}",
+        role="img",
+        aria_label=f"{side} {said}",
+    )
 
 
 def _said(cell: Cell | None) -> Safe:

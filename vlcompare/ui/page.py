@@ -5,11 +5,10 @@ The one place that knows of every tab. Heavy libraries are imported by a thread 
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -17,6 +16,7 @@ import gradio as gr
 from vlcompare.errors import VLCompareError
 from vlcompare.ui import api, compare_page, panels, wiring
 from vlcompare.ui.handlers import Handlers, engine_sessions
+from vlcompare.ui.inspect_page import build_inspect_tab
 from vlcompare.ui.markup import el
 from vlcompare.ui.settings import AppSettings
 from vlcompare.ui.theme import launch_look
@@ -24,8 +24,8 @@ from vlcompare.ui.votes import Votes
 from vlcompare.ui.zerogpu import adapt, on_zerogpu
 
 
-def build_page(settings: AppSettings, handlers: Handlers | None = None) -> gr.Blocks:
-    """The page for these settings. handlers: given by tests, to answer with a fake."""
+def build_page(settings: AppSettings, handlers: Handlers | None = None, *, runs: Sequence[Path] = ()) -> gr.Blocks:
+    """The page for these settings. handlers: given by tests, to answer with a fake; runs: opened in the second tab."""
     handlers = handlers or real_handlers(settings)
     with gr.Blocks(title="vlcompare", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as page:
         gr.HTML(
@@ -36,19 +36,17 @@ def build_page(settings: AppSettings, handlers: Handlers | None = None) -> gr.Bl
                 class_="vl-title",
             )
         )
-        with gr.Tabs(elem_classes="vl-tabs"):
+        with gr.Tabs(elem_classes="vl-tabs", selected="inspect" if runs else "compare") as tabs:
             with gr.Tab("Compare", id="compare"):
-                _compare_tab(page, handlers)
-            build_inspect = inspect_tab()
-            if build_inspect is not None:
-                with gr.Tab("Inspect", id="inspect"):
-                    build_inspect(settings)
+                parts = _compare_tab(page, handlers)
+            with gr.Tab("Inspect", id="inspect"):
+                build_inspect_tab(settings, page=page, compare=parts, tabs=tabs, runs=runs)
         api.serve(handlers)
     page.queue(max_size=settings.limits.queue, default_concurrency_limit=8)
     return page
 
 
-def _compare_tab(page: gr.Blocks, handlers: Handlers) -> None:
+def _compare_tab(page: gr.Blocks, handlers: Handlers) -> compare_page.Parts:
     found: dict[str, Any] = {}
     parts = compare_page.build(
         handlers, lambda: found.update(panels.build_asking()), lambda: found.update(panels.build_after())
@@ -57,13 +55,7 @@ def _compare_tab(page: gr.Blocks, handlers: Handlers) -> None:
     running = wiring.wire(parts, handlers)
     more = panels.wire(parts, further, handlers, votes_of(handlers.settings), page)
     wiring.wire_stop(parts, handlers, [running, *more])
-
-
-def inspect_tab() -> Callable[[AppSettings], None] | None:
-    """The second tab's builder, where this installation has it."""
-    if importlib.util.find_spec("vlcompare.ui.inspect") is None:
-        return None
-    return getattr(importlib.import_module("vlcompare.ui.inspect"), "build_inspect_tab", None)
+    return parts
 
 
 def votes_of(settings: AppSettings) -> Votes:
@@ -109,10 +101,10 @@ def launch(page: gr.Blocks, settings: AppSettings, **more: Any) -> Any:
     return page.launch(**options)
 
 
-def serve(settings: AppSettings, **more: Any) -> None:
+def serve(settings: AppSettings, *, runs: Sequence[Path] = (), **more: Any) -> None:
     """Build and serve the page until interrupted; heavy libraries are imported once the page is up."""
     handlers = real_handlers(settings)
-    page = build_page(settings, handlers)
+    page = build_page(settings, handlers, runs=runs)
     if on_zerogpu():
         warm_up(settings, handlers)  # there, models must be on the device before the first call is forked
     _, address, _ = launch(page, settings, prevent_thread_lock=True, **more)

@@ -110,6 +110,9 @@ def theme() -> gr.themes.Base:
 
 def launch_look() -> dict[str, Any]:
     """What `Blocks.launch` takes for the look."""
-    script = (FOLDER / "page.js").read_text(encoding="utf-8")
+    script, css = (
+        "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in names)
+        for names in (("page.js", "inspect.js"), ("style.css", "inspect.css"))
+    )
     head = f'<meta name="color-scheme" content="light dark"><script>{script}</script>'
-    return {"theme": theme(), "css": (FOLDER / "style.css").read_text(encoding="utf-8"), "head": head}
+    return {"theme": theme(), "css": css, "head": head}
