@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlcompare.tasks.reading import read_answer
-from vlcompare.types import Box, Request, Sample
+from vlcompare.types import TASKS, Box, Request, Sample
 
 MAX_SCORED_TEXT = 20_000  # characters of an answer that are read; no task's answer is near it
 
@@ -43,14 +43,24 @@ def read_reply(sample: Sample, row: Mapping[str, Any] | None) -> Reply:
         return Reply(status="error")
     text = row.get("text")
     text = "" if text is None else str(text)[:MAX_SCORED_TEXT]
-    reading = read_answer(request_of(sample), text)
     given = read_boxes(row.get("boxes"))
+    if given and sample.task == "grounding":
+        return Reply(text, given, (), True)
+    reading = read_answer(_for_reading(sample), text)
     boxes = given or reading.boxes
-    readable = reading.parse == "ok" or (bool(given) and sample.task in ("grounding", "grounded_captioning"))
+    readable = reading.parse == "ok" or (bool(given) and sample.task == "grounded_captioning")
     phrases = reading.phrases
     if given and isinstance(row.get("phrases"), list) and len(row["phrases"]) == len(given):
         phrases = tuple(str(phrase) for phrase in row["phrases"])
     return Reply(reading.text, boxes, phrases, readable)
+
+
+_PLAIN = {task: Request(task) for task in TASKS}
+
+
+def _for_reading(sample: Sample) -> Request:
+    """What reading needs to know of the question: the task, and the choices where there are any."""
+    return _PLAIN[sample.task] if not sample.choices else Request(sample.task, choices=sample.choices)
 
 
 def read_boxes(value: Any) -> tuple[Box, ...]:

@@ -185,7 +185,7 @@ def _answer(
 
 def _generate(generate: Generate, model: Any, asked: Sequence[tuple[Any, Request]], alternatives: int) -> list[Answer]:
     try:
-        return generate(model, list(asked), alternatives=alternatives)
+        return generate(model, list(asked), alternatives=max(1, alternatives))
     except (DeviceMemoryError, MemoryError, RuntimeError) as error:
         if not _is_memory(error):
             raise

@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from vlcompare.evaluate.rows import Key, Place, scan
 from vlcompare.types import Sample
 
 RUN, SAMPLES, PREDICTIONS, SUMMARY, IMAGES = "run.json", "samples.jsonl", "predictions.jsonl", "summary.json", "images"
-_SIGNATURES = ((b"\x89PNG", ".png"), (b"\xff\xd8", ".jpg"), (b"RIFF", ".webp"))
+SIGNATURES = ((b"\x89PNG", ".png"), (b"\xff\xd8", ".jpg"), (b"RIFF", ".webp"))
 
 
 def write_samples(folder: Path, stream: SampleStream, *, copy_images: bool) -> dict[str, Any]:
@@ -55,7 +54,7 @@ def _store(folder: Path, sample: Sample, copy: bool) -> str:
     if isinstance(sample.image, Path) and not copy:
         return str(sample.image.resolve())
     data = _bytes_of(sample.image)
-    name = hashed(data) + next((suffix for start, suffix in _SIGNATURES if data.startswith(start)), ".bin")
+    name = hashed(data) + next((suffix for start, suffix in SIGNATURES if data.startswith(start)), ".bin")
     target = folder / IMAGES / name
     if not target.exists():
         target.parent.mkdir(exist_ok=True)
@@ -74,14 +73,16 @@ def _bytes_of(image: Any) -> bytes:
 def read_samples(folder: Path) -> Iterator[Sample]:
     """The samples of a run folder, in order. Pictures are paths, not yet looked at."""
     source = Source(folder / SAMPLES, images=folder, need_pictures=False)
+    paths: dict[str, Path] = {}  # one object a picture, however many rows it has
     for item in jsonl.read(source):
         if isinstance(item, Issue):
             raise SampleError(f"{folder / SAMPLES} is damaged: {item}.")
-        yield item if item.image is not None or not item.image_key else _linked(item)
-
-
-def _linked(sample: Sample) -> Sample:
-    return replace(sample, image=Path(sample.image_key))
+        if item.image is None and item.image_key:
+            # a name becomes a path here and is looked at later; a relative one lies in the run folder
+            if item.image_key not in paths:
+                paths[item.image_key] = folder / item.image_key
+            object.__setattr__(item, "image", paths[item.image_key])
+        yield item
 
 
 def parts(folder: Path) -> list[Path]:

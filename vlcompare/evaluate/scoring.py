@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlcompare.evaluate.metrics import answers, captions
-from vlcompare.evaluate.metrics.boxes import THRESHOLDS, box_iou, center_inside, match_phrases, reaches
+from vlcompare.evaluate.metrics import boxes as box_metrics
+from vlcompare.evaluate.metrics.boxes import THRESHOLDS, match_phrases
 from vlcompare.evaluate.metrics.objects import Words, objects_right
 from vlcompare.evaluate.metrics.ptb import tokenise
 from vlcompare.evaluate.replies import Reply
@@ -123,11 +124,13 @@ def _array(values: Sequence[float] | Sequence[bool]) -> Floats:
 
 
 def _grounding(samples: Sequence[Sample], replies: Sequence[Reply], words: Words) -> Scores:
-    ious = [box_iou(reply.box, sample.boxes[0]) for sample, reply in zip(samples, replies, strict=True)]
-    values = {f"acc@{at}": _array([reaches(iou, at) for iou in ious]) for at in THRESHOLDS}
-    values["mean_iou"] = _array(ious)
-    values["center"] = _array([center_inside(r.box, s.boxes[0]) for s, r in zip(samples, replies, strict=True)])
-    values["parse_rate"] = _array([reply.box is not None for reply in replies])
+    predicted = box_metrics.as_columns([reply.box for reply in replies])
+    truth = box_metrics.as_columns([sample.boxes[0] for sample in samples])
+    ious = box_metrics.ious(predicted, truth)
+    values = {f"acc@{at}": box_metrics.reaches(ious, at).astype(np.float64) for at in THRESHOLDS}
+    values["mean_iou"] = ious
+    values["center"] = box_metrics.centers_inside(predicted, truth).astype(np.float64)
+    values["parse_rate"] = np.isfinite(predicted[:, 0]).astype(np.float64)
     return Scores("acc@0.5", values)
 
 

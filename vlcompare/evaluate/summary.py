@@ -92,7 +92,7 @@ def summarise(
     summary["warnings"] = [*notes, *warnings(results)]
     if published:
         summary["published"] = dict(published)
-    return _plain(summary)
+    return plain(summary)
 
 
 def pair_of(sides: Sequence[str]) -> tuple[str, str] | None:
@@ -216,12 +216,12 @@ def _warn_side(task: str, side: str, replies: Sequence[Reply]) -> list[str]:
     return found
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON values: tuples become lists, and what is no finite number becomes null."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

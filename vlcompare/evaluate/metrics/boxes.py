@@ -1,9 +1,15 @@
-"""One predicted box against the true one: IoU, the thresholds, and whether its centre is inside.
+"""Predicted boxes against true ones: IoU, the thresholds, and whether the centre is inside.
 
-Knows nothing of text. Both boxes are clipped to 0..1; an inverted or empty box has the IoU 0 and no centre.
+Knows nothing of text. Both boxes are clipped to 0..1; an inverted or empty box has the IoU 0 and no centre. Whole
+columns are computed at once, so that a set of fifty thousand rows takes milliseconds.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vlcompare.types import Box
 
@@ -11,23 +17,44 @@ THRESHOLDS = (0.5, 0.3, 0.7, 0.9)
 # Two-decimal boxes reach a threshold exactly, and then floating point must not decide: 0.08 / 0.16 counts as 0.5.
 SLACK = 1e-9
 
-
-def box_iou(predicted: Box | None, truth: Box) -> float:
-    return predicted.clip().iou(truth.clip()) if predicted is not None and is_area(predicted) else 0.0
+Floats = NDArray[np.float64]
 
 
-def reaches(iou: float, threshold: float) -> bool:
+def as_columns(boxes: Sequence[Box | None]) -> Floats:
+    """(n, 4), nan where there is no box."""
+    missing = (np.nan,) * 4
+    return np.array([missing if box is None else box for box in boxes], dtype=np.float64).reshape(len(boxes), 4)
+
+
+def ious(predicted: Floats, truth: Floats) -> Floats:
+    """IoU of each row; 0 where there is no box, or it is inverted, empty, or outside the picture."""
+    a, b = np.clip(predicted, 0, 1), np.clip(truth, 0, 1)
+    sides = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
+    shared = np.prod(np.maximum(sides, 0), axis=1)
+    union = _areas(a) + _areas(b) - shared
+    usable = has_area(predicted) & has_area(truth)
+    return np.where(usable, shared / np.where(usable, union, 1.0), 0.0)
+
+
+def centers_inside(predicted: Floats, truth: Floats) -> NDArray[np.bool_]:
+    """Whether the centre of each predicted box lies inside the true one."""
+    a, b = np.clip(predicted, 0, 1), np.clip(truth, 0, 1)
+    x, y = (a[:, 0] + a[:, 2]) / 2, (a[:, 1] + a[:, 3]) / 2
+    return has_area(predicted) & (x >= b[:, 0]) & (x <= b[:, 2]) & (y >= b[:, 1]) & (y <= b[:, 3])
+
+
+def has_area(boxes: Floats) -> NDArray[np.bool_]:
+    """Neither inverted nor empty, nor outside the picture; False where there is no box."""
+    return (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]) & (_areas(np.clip(boxes, 0, 1)) > 0)
+
+
+def _areas(boxes: Floats) -> Floats:
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+def reaches(iou: Floats, threshold: float) -> NDArray[np.bool_]:
     """IoU >= threshold. (The checkpoints' authors count IoU > threshold; the two differ on exact hits alone.)"""
     return iou >= threshold - SLACK
-
-
-def center_inside(predicted: Box | None, truth: Box) -> bool:
-    return predicted is not None and is_area(predicted) and truth.clip().contains(*predicted.clip().center)
-
-
-def is_area(box: Box) -> bool:
-    """Neither inverted nor empty, nor outside the picture."""
-    return box.x1 > box.x0 and box.y1 > box.y0 and box.clip().area > 0
 
 
 def match_phrases(
@@ -37,8 +64,13 @@ def match_phrases(
     free = list(truth)
     matched = 0
     for phrase, box in predicted:
-        fitting = [pair for pair in free if pair[0] == phrase and reaches(box_iou(box, pair[1]), threshold)]
-        if fitting:
-            free.remove(max(fitting, key=lambda pair: box_iou(box, pair[1])))
+        fitting = [(_iou(box, other), (name, other)) for name, other in free if name == phrase]
+        best = max(fitting, key=lambda pair: pair[0], default=None)
+        if best is not None and best[0] >= threshold - SLACK:
+            free.remove(best[1])
             matched += 1
     return matched, len(predicted), len(truth)
+
+
+def _iou(a: Box, b: Box) -> float:
+    return float(ious(as_columns([a]), as_columns([b]))[0])

@@ -10,7 +10,7 @@ import binascii
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -178,12 +178,9 @@ def _resolved(folder: Path) -> Path:
 
 def picture(source: Source, name: Any) -> tuple[Path | None, str]:
     """(the file, the key that rows of one picture share). Scoring needs the key alone and looks at no file."""
-    try:
-        path = picture_path(source, name)
-    except RowError:
-        if source.need_pictures:
-            raise
+    if not source.need_pictures:
         return None, name if isinstance(name, str) else ""
+    path = picture_path(source, name)
     return path, str(path)
 
 
@@ -192,14 +189,13 @@ def hashed(data: bytes | str) -> str:
     return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()[:16]
 
 
-def picture_size(image: Any) -> tuple[int, int]:
-    """(width, height) of a picture as it is shown, upright; only its head is read."""
+def picture_size(source: Source, image: Any, name: Any) -> tuple[int, int]:
+    """(width, height) of a row's picture, upright; where scoring left it unopened, it is looked up by its name."""
     from vlcompare.runtime.image import open_image
 
     if image is None:
-        raise RowError("the picture's size is needed for its boxes, and the picture is not there")
-    opened = open_image(image() if callable(image) else image)
-    return opened.size
+        image = picture_path(replace(source, need_pictures=True), name)
+    return open_image(image() if callable(image) else image).size
 
 
 # ---- values ----------------------------------------------------------------------------------------------------------
@@ -244,12 +240,15 @@ def checked_box(values: Any) -> Box:
     """A true box: four finite shares of the picture, with an area, within 0..1 (a rounding step over is clipped)."""
     if not isinstance(values, (list, tuple)) or len(values) != 4:
         raise RowError("a box is [x0, y0, x1, y1]")
-    if not all(isinstance(item, (int, float)) and not isinstance(item, bool) for item in values):
+    if not all(type(item) in (float, int) for item in values):
         raise RowError(f"a box has four numbers, not {values!r}")
-    box = Box(*(float(item) for item in values))
+    x0, y0, x1, y1 = map(float, values)
+    box = Box(x0, y0, x1, y1)
+    if 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1:
+        return box
     if not all(-0.02 <= item <= 1.02 for item in box):
         raise RowError(f"the box {_short(box)} is not within 0..1 of the picture")
-    if box.clip().area <= 0:
+    if x0 >= x1 or y0 >= y1 or box.clip().area <= 0:
         raise RowError(f"the box {_short(box)} is inverted or empty")
     return box.clip()
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import string
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from vlcompare.errors import SampleError
@@ -125,7 +124,7 @@ def _visual7w_pair(source: Source, place: str, value: tuple[Any, Any, dict[Any, 
     pointing = bool(boxes)
     choices: tuple[Any, ...] = tuple(options[i] for i in order)
     if pointing:
-        choices = _region_boxes(path, [boxes[key] for key in choices], image)
+        choices = _region_boxes(source, [boxes[key] for key in choices], image)
     return Sample(
         id=str(pair["qa_id"]),
         image=path,
@@ -140,12 +139,12 @@ def _visual7w_pair(source: Source, place: str, value: tuple[Any, Any, dict[Any, 
     )
 
 
-def _region_boxes(path: Path, rows: list[dict[str, Any]], image: dict[str, Any]) -> tuple[Box, ...]:
+def _region_boxes(source: Source, rows: list[dict[str, Any]], image: dict[str, Any]) -> tuple[Box, ...]:
     """The format itself says how its boxes are: x, y, width, height in pixels."""
     if image.get("width") and image.get("height"):
         width, height = image["width"], image["height"]
     else:
-        width, height = picture_size(path)
+        width, height = picture_size(source, None, image["filename"])
     return tuple(
         checked_box(
             [

@@ -62,7 +62,7 @@ def parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
 def samples_of(source: Source, place: str, row: dict[str, Any]) -> list[Sample]:
     """All expressions of one row."""
     image, key = picture_of(source, row, _IMAGE)
-    box = declared_box(source, _first(row, _BOX), lambda: _size(row, image))
+    box = declared_box(source, _first(row, _BOX), lambda: _size(source, row, image))
     base = _first(row, _ID, default=place.replace(" ", "-"))
     texts = _expressions(_first(row, _TEXTS))
     ids = [str(base)] if len(texts) == 1 else [f"{base}-{number}" for number in range(len(texts))]
@@ -114,7 +114,7 @@ def _expressions(value: Any) -> list[str]:
     return [str(text) for text in texts]
 
 
-def _size(row: dict[str, Any], image: Any) -> tuple[float, float]:
+def _size(source: Source, row: dict[str, Any], image: Any) -> tuple[float, float]:
     """(width, height) as the row says, else of the picture itself."""
     info = row.get("raw_image_info")
     if isinstance(info, str):
@@ -124,6 +124,5 @@ def _size(row: dict[str, Any], image: Any) -> tuple[float, float]:
             return float(holder["width"]), float(holder["height"])
     if isinstance(row.get("hw"), (list, tuple)) and len(row["hw"]) == 2:
         return float(row["hw"][1]), float(row["hw"][0])
-    if image is None:
-        raise RowError("no width and height, and no picture to take them from")
-    return tuple(map(float, picture_size(image)))  # type: ignore[return-value]
+    name = next((row[name] for name in _IMAGE if isinstance(row.get(name), str)), None)
+    return tuple(map(float, picture_size(source, image, name)))  # type: ignore[return-value]

@@ -1,0 +1,226 @@
+"""Notes, archives and exports of a run: round trips, and what strangers can put into them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import zipfile
+from html.parser import HTMLParser
+
+import pytest
+from test_slices import write_run
+
+from vlcompare.errors import SampleError
+from vlcompare.evaluate.archive import ArchiveLimits, open_archive, write_archive
+from vlcompare.evaluate.export import to_csv, to_json, to_llm_comparator
+from vlcompare.evaluate.notes import ERROR_TYPES, Notes
+from vlcompare.evaluate.report import html_report
+from vlcompare.evaluate.runfolder import RunFolder
+from vlcompare.evaluate.table import Filter, RunTable, ids_with_notes
+
+
+@pytest.fixture(autouse=True)
+def data_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("VLCOMPARE_DATA", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def table(tmp_path):
+    return RunTable(RunFolder.open(write_run(tmp_path / "run")))
+
+
+# ---- notes -----------------------------------------------------------------------------------------------------------
+
+
+def test_notes_are_kept_beside_the_run(tmp_path, table):
+    notes = table.run.notes
+    assert notes.get("r03").text == "" and not notes.path.exists()  # looking writes nothing
+    notes.put("r03", "  off by one  ", ["wrong object", " my  tag ", "wrong object"])
+    again = Notes(tmp_path / "run" / "notes.sqlite")
+    assert again.get("r03").text == "off by one" and again.get("r03").tags == ("wrong object", "my tag")
+    assert again.tags() == (*ERROR_TYPES, "my tag")
+    assert ids_with_notes(table) == {"r03"} and ids_with_notes(table, ["counting"]) == frozenset()
+    assert len(table.select(Filter(samples=ids_with_notes(table, ["my tag"])))) == 1
+    again.put("r03")
+    assert again.all() == {}
+
+
+def test_notes_are_cut_not_refused(table):
+    note = table.run.notes.put("r00", "x" * 100_000, [f"{i} " + "y" * 500 for i in range(100)])
+    assert len(note.text) == 4000 and len(note.tags) == 20 and max(map(len, note.tags)) == 60
+
+
+def test_notes_hold_anything_as_text(table):
+    nasty = "'; DROP TABLE notes; -- \x00 <script>"
+    table.run.notes.put(nasty, nasty, [nasty])
+    assert table.run.notes.get(nasty).text == nasty.strip()
+
+
+def test_notes_of_a_read_only_run_lie_in_the_data_folder(tmp_path, data_folder):
+    run = RunFolder.open(write_run(tmp_path / "run"), read_only=True)
+    run.notes.put("r01", "seen")
+    assert not (tmp_path / "run" / "notes.sqlite").exists()
+    assert list((data_folder / "notes").glob("*.sqlite"))
+    assert RunFolder.open(tmp_path / "run", read_only=True).notes.get("r01").text == "seen"
+
+
+# ---- archives --------------------------------------------------------------------------------------------------------
+
+
+def test_an_archive_comes_back_as_it_was(tmp_path, table):
+    table.run.notes.put("r05", "a note", ["counting"])
+    path = write_archive(table.run, tmp_path / "run.zip")
+    run = open_archive(path, tmp_path / "opened")
+    back = RunTable(run)
+    assert run.read_only and back.quadrant_counts() == table.quadrant_counts()
+    assert run.notes.get("r05").tags == ("counting",)
+    assert run.picture(0).parent == tmp_path / "opened" / "images"
+    assert run.row("left", 3)["text"] == table.run.row("left", 3)["text"]
+
+
+def zipped(path, entries):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in entries:
+            archive.writestr(name, data)
+    return path
+
+
+SOUND = [
+    ("samples.jsonl", '{"id":"a","image":"images/a.png","task":"chat","text":"x"}\n'),
+    ("predictions.jsonl", "{}\n"),
+]
+
+
+def link():
+    info = zipfile.ZipInfo("images/a.png")
+    info.external_attr = 0o120777 << 16
+    return info
+
+
+@pytest.mark.parametrize(
+    ("entries", "sentence"),
+    [
+        ([*SOUND, ("../evil.png", "x")], "which no run has"),
+        ([*SOUND, ("/etc/passwd", "x")], "which no run has"),
+        ([*SOUND, ("images/../../evil.png", "x")], "which no run has"),
+        ([*SOUND, ("images/a.exe", "x")], "which no run has"),
+        ([*SOUND, ("images\\..\\a.png", "x")], "which no run has"),
+        ([*SOUND, ("notes.sqlite", "x")], "which no run has"),
+        ([*SOUND, ("images/a.png", b"\0" * 3_000_000)], "more than allowed"),
+        ([*SOUND, (link(), "/etc/passwd")], "link"),
+        ([*SOUND, *((f"images/{i}.png", "x") for i in range(60))], "entries"),
+        ([("samples.jsonl", "{}"), ("predictions.jsonl", "x" * 200)], "damaged"),
+        ([("predictions.jsonl", "{}")], "no run folder"),
+        ([], "no run folder"),
+    ],
+)
+def test_archives_from_strangers(tmp_path, entries, sentence):
+    path = zipped(tmp_path / "x.zip", entries)
+    limits = ArchiveLimits(entries=50, total_bytes=1_000_000, picture_bytes=100_000)
+    with pytest.raises(SampleError, match=sentence):
+        open_archive(path, tmp_path / "into", limits)
+    assert not (tmp_path / "into").exists() and not (tmp_path / "evil.png").exists()
+
+
+def test_an_archive_that_lies_about_its_sizes_is_stopped_while_unpacking(tmp_path):
+    path = zipped(tmp_path / "x.zip", [*SOUND, ("images/a.png", b"\x07" * 500_000)])
+    data = bytearray(path.read_bytes())
+    data = data.replace((500_000).to_bytes(4, "little"), (10).to_bytes(4, "little"))
+    path.write_bytes(data)
+    with pytest.raises(SampleError):
+        open_archive(path, tmp_path / "into", ArchiveLimits(picture_bytes=1000))
+    assert not (tmp_path / "into").exists()
+
+
+def test_no_zip_at_all(tmp_path):
+    (tmp_path / "x.zip").write_bytes(b"PK but no")
+    with pytest.raises(SampleError, match="no run archive"):
+        open_archive(tmp_path / "x.zip", tmp_path / "into")
+
+
+def test_an_uploaded_run_cannot_name_files_of_this_machine(tmp_path):
+    samples = json.dumps({"id": "a", "image": "/etc/passwd", "task": "vqa", "text": "x", "references": ["y"]}) + "\n"
+    record = json.dumps({"schema_version": 1, "identity": {"sides": {"left": {}}}, "images_root": "/etc"})
+    row = json.dumps({"id": "a", "side": "left", "text": "y"}) + "\n"
+    path = zipped(tmp_path / "x.zip", [("samples.jsonl", samples), ("predictions.jsonl", row), ("run.json", record)])
+    run = open_archive(path, tmp_path / "into")
+    with pytest.raises(Exception, match="outside"):
+        run.picture(0)
+
+
+# ---- exports ---------------------------------------------------------------------------------------------------------
+
+
+def test_csv_reads_back_and_starts_no_formula(table):
+    table.run.notes.put("r00", "=1+1", ["format"])
+    rows = list(csv.DictReader(io.StringIO(to_csv(table))))
+    assert len(rows) == 24 and rows[0]["id"] == "r00"
+    assert rows[0]["answer_left"] == "'=blue <b>x</b>" and rows[0]["note"] == "'=1+1" and rows[0]["tags"] == "format"
+    assert float(rows[1]["score_left"]) == 1.0 and rows[1]["tag: size"] == "small"
+    assert len(list(csv.DictReader(io.StringIO(to_csv(table, table.select(Filter(quadrants=("neither",)))))))) == 2
+
+
+def test_json_holds_answers_figures_and_notes(table):
+    table.run.notes.put("r01", "looked at", [])
+    value = json.loads(to_json(table))
+    assert value["quadrants"]["both"] == 16 and len(value["samples"]) == 24
+    assert value["samples"][1]["sides"]["left"]["tokens"] and value["samples"][1]["note"]["text"] == "looked at"
+    assert {row["value"] for row in value["slices"]["task"]} == {"vqa", "grounding"}
+
+
+def test_llm_comparator_has_its_schema(table):
+    value = json.loads(to_llm_comparator(table))
+    assert set(value) == {"metadata", "models", "examples"}
+    assert [set(model) for model in value["models"]] == [{"name"}, {"name"}]
+    schema = {field["name"]: field["type"] for field in value["metadata"]["custom_fields_schema"]}
+    kinds = {"string", "category", "text", "number", "per_model_number", "per_model_boolean", "image_byte"}
+    assert set(schema.values()) <= kinds
+    for example in value["examples"]:
+        required = {
+            "input_text",
+            "tags",
+            "output_text_a",
+            "output_text_b",
+            "score",
+            "individual_rater_scores",
+            "custom_fields",
+        }
+        assert required == set(example)
+        assert -1.5 <= example["score"] <= 1.5 and set(example["custom_fields"]) == set(schema)
+        assert len(example["custom_fields"]["right"]) == len(example["custom_fields"]["score"]) == 2
+    scores = {e["custom_fields"]["id"]: e["score"] for e in value["examples"]}
+    assert scores["r04"] == 1.5 and scores["r06"] == -1.5 and scores["r01"] == 0
+    assert value["examples"][0]["custom_fields"]["picture"].startswith("/9j/")
+
+
+class Page(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "action", "data")]
+
+
+def test_the_report_is_one_page_that_loads_and_runs_nothing(table):
+    nasty = '<img src=x onerror="alert(1)">'
+    table.run.notes.put("r00", nasty, [nasty])
+    text = html_report(table, table.select(Filter(quadrants=("neither",))), title=nasty)
+    page = Page(text)
+    assert "script" not in page.tags and "iframe" not in page.tags and "link" not in page.tags
+    assert page.addresses and all(address.startswith("data:image/jpeg;base64,") for address in page.addresses)
+    assert page.tags.count("img") == 2 and "svg" in page.tags
+    assert nasty not in text and "&lt;img src=x" in text
+    assert "=blue &lt;b&gt;x&lt;/b&gt;" in text
+    assert "default-src &#x27;none&#x27;" in text or "default-src 'none'" in text
+
+
+def test_the_report_of_one_side(tmp_path):
+    table = RunTable(RunFolder.open(write_run(tmp_path / "one", sides=("left",))))
+    assert "<svg" in html_report(table, table.select())
+    assert json.loads(to_llm_comparator(table))["examples"][0]["score"] is None

@@ -1,0 +1,133 @@
+"""Notes and tags on samples, in a small SQLite file. Knows nothing of runs: keys are sample ids.
+
+One row a sample: a text and a list of tags, of which ERROR_TYPES are offered. Each call opens the file for itself, so
+that pages of several threads can write.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vlcompare.errors import SampleError
+
+ERROR_TYPES = (
+    "wrong object",
+    "right object, loose box",
+    "attribute",
+    "relation",
+    "counting",
+    "reading",
+    "format",
+    "hallucination",
+    "label wrong",
+)
+MAX_TEXT = 4000
+MAX_TAGS = 20
+MAX_TAG = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    sample: str
+    text: str = ""
+    tags: tuple[str, ...] = ()
+    updated: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "tags": list(self.tags)}
+
+
+class Notes:
+    """The notes of one run. Nothing is written, not even the file, before the first note."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def get(self, sample: str) -> Note:
+        """A sample's note; an empty one where there is none."""
+        if not self.path.exists():
+            return Note(sample)
+        with self._open() as database:
+            row = database.execute(
+                "SELECT sample, text, tags, updated FROM notes WHERE sample = ?", (sample,)
+            ).fetchone()
+        return _note(row) if row else Note(sample)
+
+    def all(self) -> dict[str, Note]:
+        """Every note, by sample id."""
+        if not self.path.exists():
+            return {}
+        with self._open() as database:
+            rows = database.execute("SELECT sample, text, tags, updated FROM notes ORDER BY sample").fetchall()
+        return {row[0]: _note(row) for row in rows}
+
+    def put(self, sample: str, text: str = "", tags: Iterable[str] = ()) -> Note:
+        """Write a sample's note; an empty one is removed. Text and tags are cut at MAX_TEXT, MAX_TAG and MAX_TAGS."""
+        kept = tuple(dict.fromkeys(tag for tag in (" ".join(str(tag).split())[:MAX_TAG] for tag in tags) if tag))[
+            :MAX_TAGS
+        ]
+        note = Note(sample, text.strip()[:MAX_TEXT], kept, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+        with self._open() as database:
+            if note.text or note.tags:
+                database.execute(
+                    "INSERT INTO notes (sample, text, tags, updated) VALUES (?, ?, ?, ?) "
+                    "ON CONFLICT (sample) DO UPDATE SET text = excluded.text, tags = excluded.tags, "
+                    "updated = excluded.updated",
+                    (sample, note.text, json.dumps(list(kept), ensure_ascii=False), note.updated),
+                )
+            else:
+                database.execute("DELETE FROM notes WHERE sample = ?", (sample,))
+        return note
+
+    def load(self, rows: Iterable[Mapping[str, Any]]) -> int:
+        """Take notes over from an export; those that are here stay. Returns how many were taken."""
+        here = set(self.all())
+        taken = 0
+        for row in rows:
+            sample, tags = row.get("sample"), row.get("tags") or []
+            if isinstance(sample, str) and sample not in here and isinstance(tags, list):
+                self.put(sample, str(row.get("text") or ""), [str(tag) for tag in tags])
+                taken += 1
+        return taken
+
+    def tags(self) -> tuple[str, ...]:
+        """Tags to offer: the error types, then those that were used besides, the commonest first."""
+        used: dict[str, int] = {}
+        for note in self.all().values():
+            for tag in note.tags:
+                used[tag] = used.get(tag, 0) + 1
+        own = sorted((tag for tag in used if tag not in ERROR_TYPES), key=lambda tag: (-used[tag], tag))
+        return (*ERROR_TYPES, *own)
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        database = None
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            database = sqlite3.connect(self.path, timeout=10)
+            database.execute(
+                "CREATE TABLE IF NOT EXISTS notes (sample TEXT PRIMARY KEY, text TEXT NOT NULL, tags TEXT NOT NULL, "
+                "updated TEXT NOT NULL)"
+            )
+            with database:
+                yield database
+        except (sqlite3.Error, OSError) as error:
+            raise SampleError(f"The notes in {self.path} cannot be used ({error}).") from error
+        finally:
+            if database is not None:
+                database.close()
+
+
+def _note(row: tuple[str, str, str, str]) -> Note:
+    try:
+        tags = tuple(str(tag) for tag in json.loads(row[2]))
+    except (ValueError, TypeError):
+        tags = ()
+    return Note(row[0], row[1], tags, row[3])
