@@ -145,6 +145,34 @@ def test_bf16_vision_stays_close(reference_checkpoints: Path) -> None:
     assert (full - half).norm() / full.norm() < 0.03
 
 
+@pytest.mark.parametrize("level", ["vision_model.", ""], ids=["transformers 4", "transformers 5"])
+def test_clip_as_either_version_of_transformers_stores_it(
+    folder: Path, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vlcompare.models import vision
+
+    name = "openai/clip-tiny"
+    monkeypatch.setitem(vision.CLIP_SHAPES, name, vision.ClipShape(32, 3, 2, 64, 16))
+    torch.manual_seed(0)
+    encoder = vision.build_vision_encoder(vision.VisionConfig(name, 64))
+    foreign = {key.replace("vision_model.", ""): value for key, value in encoder.model.state_dict().items()}
+    foreign["embeddings.position_ids"] = torch.arange(17)[None]  # an older version stored it
+
+    def swap(tensors: dict[str, torch.Tensor]) -> None:
+        for key in [key for key in tensors if key.startswith("vision_encoder.")]:
+            del tensors[key]
+        tensors.update({f"vision_encoder.{level}{key}": value for key, value in foreign.items()})
+        tensors["vision_embed_tokens.0.weight"] = torch.randn(32, 32)
+
+    change(folder, swap)
+    edit_config(folder, vision_encoder_name=name, scene_encoder=None)
+    model = load(folder)
+    pixels = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(model.vlm.vision_encoder(pixels), encoder(pixels))
+    assert load(folder, image_size=96).vlm.vision_encoder(torch.rand(1, 3, 96, 96)).shape == (1, 36, 32)
+
+
 @pytest.mark.parametrize("folder", FAMILIES, indirect=True)
 def test_progress_ends_at_the_whole(folder: Path) -> None:
     heard: list[tuple[str, int, int]] = []
@@ -353,6 +381,12 @@ def test_too_little_memory_is_told(folders: dict[str, Path], monkeypatch: pytest
     with pytest.raises(DeviceMemoryError, match="too little memory") as caught:
         load(folders["mamba"])
     assert caught.value.__cause__ is None
+
+
+def test_a_cpu_without_room_is_asked_before(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlcompare.runtime.load.available_bytes", lambda device: 1000)
+    with pytest.raises(DeviceMemoryError, match="GB are free"):
+        load(folders["mamba"])
 
 
 # ------------------------------------------------------------------------------------------------ sizes

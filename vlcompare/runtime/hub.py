@@ -276,7 +276,9 @@ def _get(snapshot: Snapshot, file: _File, count: Callable[[int], None]) -> None:
     part = blob.with_name(blob.name + ".part")
     blob.parent.mkdir(parents=True, exist_ok=True)
     disable_progress_bars("huggingface_hub.http_get")  # one bar over all files is shown instead
-    with WeakFileLock(blob.with_name(blob.name + ".part.lock")):
+    lock = blob.parents[2] / ".locks" / blob.parents[1].name / (blob.name + ".part.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(lock):
         if not blob.is_file():
             with part.open("ab") as stream:
                 begun = stream.tell() if stream.tell() <= file.size else stream.truncate(0)
@@ -286,7 +288,6 @@ def _get(snapshot: Snapshot, file: _File, count: Callable[[int], None]) -> None:
                 http_get(url, counted, resume_size=begun, headers=headers, expected_size=file.size)
             _check_part(part, file, etag)
             part.replace(blob)
-    blob.with_name(blob.name + ".part.lock").unlink(missing_ok=True)
     # the blob lies in its place: this only links it into the snapshot, in whichever way the system allows
     huggingface_hub.hf_hub_download(
         snapshot.repository, file.name, revision=snapshot.commit, endpoint=endpoint, cache_dir=blob.parents[2]

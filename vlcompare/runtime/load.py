@@ -24,7 +24,8 @@ from vlcompare.runtime import hub, quantize, registry
 from vlcompare.runtime.fill import Target, fill
 from vlcompare.runtime.image import ImageTransform
 from vlcompare.runtime.keys import stored_norm
-from vlcompare.runtime.source import Source, estimate_bytes, find_source, read_stored
+from vlcompare.runtime.memory import available_bytes
+from vlcompare.runtime.source import Source, bytes_of, estimate_bytes, find_source, read_stored
 from vlcompare.runtime.text import Tokenizer
 from vlcompare.runtime.weights import NAMES, Stored, as_bytes, read_tensor
 
@@ -206,6 +207,7 @@ def _load(
     assert source is not None
     method = _method(source, quantization)
     stored = read_stored(source)
+    _check_room(source, bytes_of(stored, source.config.family, method, kind, place), place)
     notices: list[str] = []
     config = _config(source, stored, image_size, norm, notices)
     vlm = meta_model(config)
@@ -230,6 +232,18 @@ def _load(
         notices=tuple(notices),
         stored=tuple(stored.values()),
     )
+
+
+def _check_room(source: Source, needed: int, device: torch.device) -> None:
+    """A CPU that runs out of memory ends the whole process without a word, so it is asked before."""
+    if device.type != "cpu":
+        return
+    free = available_bytes(device)
+    if needed > free:
+        raise DeviceMemoryError(
+            f"{source.name} needs about {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free: close other "
+            "programs, choose bfloat16, or a smaller checkpoint."
+        )
 
 
 def _method(source: Source, wanted: str) -> str:

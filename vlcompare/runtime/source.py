@@ -115,7 +115,7 @@ def estimate_bytes(
         return _guess(known.preset, quantization, kind, place) if known and known.preset else 0
     method = source.quantization if source.quantization != "none" else quantization
     stored = read_stored(source)
-    return _bytes_of(stored, source.config.family, method, kind, place)
+    return bytes_of(stored, source.config.family, method, kind, place)
 
 
 def _local_folder(name: str, known: registry.Checkpoint | None) -> Path | None:
@@ -146,7 +146,8 @@ def _read(name: str, folder: Path, revision: str | None, repository: str | None 
     return Source(name, folder, revision, data, config, method, repository)
 
 
-def _bytes_of(stored: dict[str, Stored], family: str, method: str, dtype: torch.dtype, device: torch.device) -> int:
+def bytes_of(stored: dict[str, Stored], family: str, method: str, dtype: torch.dtype, device: torch.device) -> int:
+    """Bytes that stored tensors take once they are loaded so."""
     total, seen = 0, set()
     for key, entry in stored.items():
         name = model_key(key, family)
@@ -184,4 +185,4 @@ def _guess(preset: str, method: str, dtype: torch.dtype, device: torch.device) -
         file_key(name, config.family): Stored(Path(preset), name, parameter.dtype, tuple(parameter.shape), 0, 0)
         for name, parameter in meta_model(config).named_parameters()
     }
-    return _bytes_of(stored, config.family, method, dtype, device)
+    return bytes_of(stored, config.family, method, dtype, device)
