@@ -113,7 +113,12 @@ def test_a_comparison_streams_and_shows_boxes_figures_and_truth(app: SimpleNames
 
 @pytest.mark.parametrize(
     ("example", "expected"),
-    [("caption", "a red square"), ("word", "What color is the disc?"), ("region", "a red square and"), ("letters", "A")],
+    [
+        ("caption", "a red square"),
+        ("word", "What color is the disc?"),
+        ("region", "a red square and"),
+        ("letters", "A"),
+    ],
 )
 def test_examples_of_each_kind(visit: Any, example: str, expected: str) -> None:
     page = visit()
@@ -123,9 +128,9 @@ def test_examples_of_each_kind(visit: Any, example: str, expected: str) -> None:
     assert expected in text(page, "#vl-left-card .vl-answer")
     if example == "caption":
         phrase = page.locator("#vl-left-card .vl-phrase").first
-        assert phrase.get_attribute("data-colour") == page.locator("#vl-left-picture .vl-answer-box").first.get_attribute(
-            "data-colour"
-        )
+        assert phrase.get_attribute("data-colour") == page.locator(
+            "#vl-left-picture .vl-answer-box"
+        ).first.get_attribute("data-colour")
         phrase.hover()
         page.wait_for_selector("#vl-left-picture .vl-answer-box.vl-lit[data-box='0']")
 
@@ -230,7 +235,7 @@ def test_export_import_and_restore(app: SimpleNamespace, visit: Any) -> None:
 def test_text_of_a_visitor_stays_text(visit: Any) -> None:
     page = visit()
     page.evaluate("window.attacked = 0")
-    evil = "<img src=x onerror=\"window.attacked=1\"> ${window.attacked=2} {{value}} <|endoftext|> ###"
+    evil = '<img src=x onerror="window.attacked=1"> ${window.attacked=2} {{value}} <|endoftext|> ###'
     choose_task(page, "Chat")
     page.locator("#vl-text textarea").fill(evil)
     compare(page)
@@ -256,7 +261,9 @@ def test_vote_blind_and_consent(app: SimpleNamespace, visit: Any) -> None:
     assert (app.settings.data / "votes.sqlite").exists()
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (1440, "dark"), (1024, "light"), (390, "light"), (390, "dark")])
+@pytest.mark.parametrize(
+    ("width", "scheme"), [(1440, "light"), (1440, "dark"), (1024, "light"), (390, "light"), (390, "dark")]
+)
 def test_nothing_scrolls_sideways_or_overlaps(visit: Any, width: int, scheme: str) -> None:
     page = visit("?__theme=dark" if scheme == "dark" else "?", width=width, scheme=scheme)
     compare(page)

@@ -12,7 +12,7 @@ from ui_fakes import png
 from vlcompare.compare import Side
 from vlcompare.runtime.image import open_image
 from vlcompare.types import Alternative, Answer, Box, Memory, Prompt, Request, Timings, Token
-from vlcompare.ui import charts, views
+from vlcompare.ui import charts, figures, together, views
 from vlcompare.ui.catalog import memory_curves, name_of, scores_table
 from vlcompare.ui.forms import SIDES
 from vlcompare.ui.markup import Safe, el, join, milliseconds, number, size
@@ -78,8 +78,8 @@ def test_everything_is_escaped_everywhere() -> None:
     for left, right in ((evil, boxed), (failed, evil)):
         run = run_of(left, right, request=Request("vqa", EVIL), references=(EVIL,))
         shown = [view(run, side) for view in (views.card, views.tokens_view, side_picture) for side in SIDES]
-        shown += [views.together(run), views.charts(run), views.figures_table(run), views.prompt_view(run)]
-        shown += [views.history_view([run], run.id), views.three_view([run]), views.message(EVIL, "error")]
+        shown += [together.together(run), figures.charts(run), figures.figures_table(run), views.prompt_view(run)]
+        shown += [views.history_view([run], run.id), together.three_view([run]), views.message(EVIL, "error")]
         shown += [scores_table(EVIL, EVIL)]
         for markup in shown:
             for tag, attributes in Tags(markup).seen:
@@ -136,7 +136,7 @@ def test_overlap_ceiling_and_line() -> None:
     )
     rows = overlap_rows(run)
     assert rows[0][1] == pytest.approx(0.4 / 0.405, abs=1e-6) and rows[1][1] is None
-    shown = views.together(run)
+    shown = together.together(run)
     assert "at most 0.99" in shown and "right at 0.5" in shown and "no box" in shown
     assert "vl-truth" in overlay(run)
 
@@ -149,14 +149,14 @@ def test_alternative_boxes_replace_one_token() -> None:
 
 def test_figures_read_as_measured_and_race_is_marked() -> None:
     run = run_of()
-    shown = views.figures_table(run)
+    shown = figures.figures_table(run)
     assert "5.5 / 6.8 / 7.0 ms" in shown and "5 + 5" in shown and "9.0 KB cache" in shown and "9.0 KB state" in shown
-    assert "contended" not in shown and "contended" in views.figures_table(run_of(mode="race"))
+    assert "contended" not in shown and "contended" in figures.figures_table(run_of(mode="race"))
 
 
 def test_percentiles() -> None:
-    assert views.percentile([1.0, 2.0, 3.0, 4.0], 50) == 2.5
-    assert views.percentile([5.0], 95) == 5.0
+    assert figures.percentile([1.0, 2.0, 3.0, 4.0], 50) == 2.5
+    assert figures.percentile([5.0], 95) == 5.0
 
 
 def test_ids_fold_the_image() -> None:
@@ -165,7 +165,7 @@ def test_ids_fold_the_image() -> None:
 
 def test_charts_hold_both_sides_on_one_axis() -> None:
     answers = {"left": answer(), "right": answer(checkpoint="tiny-mamba-vl")}
-    tags = Tags(charts.latency_chart(answers)).seen
+    tags = Tags(charts.latency_chart({side: own.timings.token_ms for side, own in answers.items()})).seen
     lines = [a for t, a in tags if t == "polyline"]
     assert [line["data-side"] for line in lines] == ["left", "right"] and lines[0]["points"] == lines[1]["points"]
     curves = memory_curves(answers)
@@ -175,7 +175,7 @@ def test_charts_hold_both_sides_on_one_axis() -> None:
     traced = answer(memory=Memory(1, 9_000, 9_000, 0, (5_000, 6_000, 7_000, 8_000, 9_000)))
     measured = Tags(charts.memory_chart({"left": traced}, memory_curves({"left": traced}))).seen
     assert [a["class"] for t, a in measured if t == "polyline"] == ["vl-line vl-dash", "vl-line vl-measured"]
-    assert "no second token" in charts.latency_chart({"left": None, "right": None})
+    assert "no second token" in charts.latency_chart({"left": (), "right": ()})
     assert "preparing" not in charts.first_token_bars({"left": None})
 
 

@@ -27,13 +27,9 @@ class Line:
     name: str = ""
 
 
-def latency_chart(answers: Mapping[str, Answer | None]) -> Safe:
-    """Gap before each token; the first token is in the chart of first tokens."""
-    lines = [
-        Line(side, [(index + 2, gap) for index, gap in enumerate(answer.timings.token_ms)], name=side)
-        for side, answer in answers.items()
-        if answer and answer.timings.token_ms
-    ]
+def latency_chart(gaps: Mapping[str, Sequence[float]]) -> Safe:
+    """Milliseconds before the second and every further token; the first is in the chart of first tokens."""
+    lines = [Line(side, [(i + 2, gap) for i, gap in enumerate(own)], name=side) for side, own in gaps.items() if own]
     return plot(lines, "Milliseconds before each token", "token", milliseconds, start=2)
 
 

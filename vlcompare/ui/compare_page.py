@@ -146,17 +146,25 @@ def _side(handlers: Handlers, side: str) -> dict[str, gr.components.Component]:
     settings = handlers.settings
     given = settings.left if side == "left" else settings.right
     parts: dict[str, gr.components.Component] = {}
-    parts["checkpoint"] = gr.Dropdown(
-        catalog.choices(settings),
-        value=given,
-        label=f"{side.capitalize()} checkpoint",
-        allow_custom_value=not settings.offered,
-        elem_id=f"vl-{side}-checkpoint",
-    )
-    with gr.Accordion("Settings", open=False, elem_classes="vl-advanced"):
-        parts["quantization"] = gr.Radio(
-            [("none", "none"), ("int8", "int8"), ("NF4", "nf4")], value=settings.quantization, label="Quantization"
+    with gr.Row(elem_classes="vl-model"):
+        parts["checkpoint"] = gr.Dropdown(
+            catalog.choices(settings),
+            value=given,
+            label=f"{side.capitalize()} checkpoint",
+            allow_custom_value=not settings.offered,
+            elem_id=f"vl-{side}-checkpoint",
+            scale=4,
+            min_width=120,
         )
+        parts["quantization"] = gr.Dropdown(
+            [("none", "none"), ("int8", "int8"), ("NF4", "nf4")],
+            value=settings.quantization,
+            label="Quantization",
+            filterable=False,
+            scale=1,
+            min_width=96,
+        )
+    with gr.Accordion("Advanced", open=False, elem_classes="vl-advanced"):
         parts["prompt_order"] = gr.Radio(
             [("image first", "image_first"), ("instruction first", "instruction_first")],
             value="image_first",

@@ -8,6 +8,7 @@ server.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 from vlcompare.errors import ImageError, RequestError, VLCompareError
 from vlcompare.tasks.boxes import format_box
 from vlcompare.types import Box, Request
-from vlcompare.ui import views
+from vlcompare.ui import figures, together, views
 from vlcompare.ui.catalog import name_of, scores_table
 from vlcompare.ui.examples import Example, load_examples
 from vlcompare.ui.forms import SIDES, AskForm, SideForm, read_mode, read_request, read_side, side_form_of
@@ -36,7 +37,7 @@ REGIONS = (
     "scores",
     "history",
 )
-THREE = ("captioning", "vqa", "grounding")
+CHART_PACE = 0.4  # seconds between two drawings of the charts while the answers stream
 
 
 @dataclass
@@ -105,7 +106,7 @@ class Handlers:
             return
         for index, run in enumerate(runs):
             for page in self.play(session, run):
-                page.setdefault("three", views.three_view(runs[: index + 1]))
+                page.setdefault("three", together.three_view(runs[: index + 1]))
                 yield page
             if any(answer and answer.stop_reason == "cancelled" for answer in map(run.answer, run.sides)):
                 return
@@ -115,8 +116,13 @@ class Handlers:
         cancel = session.start(run)
         try:
             yield self.opening(session, run)
+            drawn = 0.0
             for changed in follow(run, lambda: self.events(run, cancel, self._kept(session, run)), cancel):
-                yield self.changes(run, changed)
+                page = self.changes(run, changed)
+                if time.monotonic() - drawn > CHART_PACE and not run.hidden:
+                    page.setdefault("charts", figures.charts(run))
+                    drawn = time.monotonic()
+                yield page
             session.remember(run)
             session.asked = (
                 run.id if session.engines and not any(a and a.error for a in map(run.answer, SIDES)) else None
@@ -153,9 +159,9 @@ class Handlers:
         page: Page = {f"{side}_{part}": view for side in run.sides for part, view in self._side(run, side).items()}
         page |= {
             "message": views.message(self.notice(run)),
-            "together": views.together(run),
-            "figures": views.figures_table(run),
-            "charts": views.charts(run),
+            "together": together.together(run),
+            "figures": figures.figures_table(run),
+            "charts": figures.charts(run),
         }
         return page
 
@@ -166,7 +172,11 @@ class Handlers:
         for side in finished:
             page |= {f"{side}_{part}": view for part, view in self._side(run, side).items()}
         if finished:
-            page |= {"together": views.together(run), "figures": views.figures_table(run), "charts": views.charts(run)}
+            page |= {
+                "together": together.together(run),
+                "figures": figures.figures_table(run),
+                "charts": figures.charts(run),
+            }
         return page
 
     def whole(self, session: Session, run: Run) -> Page:
@@ -188,7 +198,7 @@ class Handlers:
     def _side(run: Run, side: str) -> Page:
         return {
             "card": views.card(run, side),
-            "picture": side_picture(run, side),
+            "picture": side_picture(run, side) if together.has_boxes(run) else together.no_boxes(run, side),
             "tokens": views.tokens_view(run, side),
         }
 

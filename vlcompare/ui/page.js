@@ -46,6 +46,8 @@
   }
 
   document.addEventListener("click", (event) => {
+    if (event.target.closest?.("#vl-run, #vl-follow, #vl-three") && window.innerWidth <= 1100)
+      setTimeout(() => document.getElementById("vl-message")?.scrollIntoView({ behavior: "smooth", block: "start" }), 120);
     const token = event.target.closest?.(".vl-token");
     if (token) inspect(token);
   });

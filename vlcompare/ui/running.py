@@ -17,6 +17,7 @@ from vlcompare.types import Answer
 from vlcompare.ui.runs import Run
 
 PACE = 0.04  # seconds between two updates of the page, which falls behind above a hundred a second
+PATIENCE = 2.0  # seconds that a stopped side has to end by itself; a file that is being read takes no notice before
 
 Compare = Callable[..., Iterator[Any]]  # as `vlcompare.compare.compare`
 
@@ -33,10 +34,13 @@ def follow(
     reader = threading.Thread(target=_read, args=(events, inbox.put), daemon=True, name="vlcompare-page")
     reader.start()
     changed: set[str] = set()
-    ended, last = False, 0.0
+    ended, last, stopped = False, 0.0, 0.0
     try:
         while not ended:
-            wait = max(0.001, last + pace - time.monotonic()) if changed else None
+            wait = max(0.001, last + pace - time.monotonic()) if changed else 0.1
+            if cancel.is_set():
+                stopped = stopped or time.monotonic()
+                ended = time.monotonic() - stopped > PATIENCE
             try:
                 event = inbox.get(timeout=wait)
             except queue.Empty:
@@ -52,16 +56,17 @@ def follow(
                 yield changed
                 changed, last = set(), time.monotonic()
         if not run.done:
-            fail(run, None)
+            fail(run, None, stopped=bool(stopped))
             yield set(run.sides)
     finally:
         cancel.set()
-        if threading.current_thread() is not reader:
-            reader.join(timeout=10)
-        while not ended and not inbox.empty():
-            event = inbox.get()
-            if event is not None and not isinstance(event, BaseException):
-                apply(run, event)
+        if not ended:  # the page was closed: what comes in within the patience is kept
+            reader.join(timeout=PATIENCE)
+            while not inbox.empty():
+                event = inbox.get()
+                if event is not None and not isinstance(event, BaseException):
+                    apply(run, event)
+            fail(run, None, stopped=True)
 
 
 _PACED = object()
@@ -83,9 +88,12 @@ def apply(run: Run, event: Any) -> str:
     return str(event.side)
 
 
-def fail(run: Run, error: BaseException | None) -> None:
+def fail(run: Run, error: BaseException | None, *, stopped: bool = False) -> None:
     """Give every side that has no answer one that says what happened."""
-    if error is None:
+    sentence: str | None
+    if stopped:
+        sentence = None
+    elif error is None:
         sentence = "The comparison ended before this side had answered."
     elif isinstance(error, VLCompareError):
         sentence = str(error)
@@ -95,7 +103,8 @@ def fail(run: Run, error: BaseException | None) -> None:
         if side.answer is None:
             side.status = ""
             side.answer = Answer(
-                stop_reason="error",
+                text="".join(step.text for step in side.steps),
+                stop_reason="error" if sentence else "cancelled",
                 error=sentence,
                 checkpoint=side.settings.checkpoint,
                 quantization=side.settings.quantization,

@@ -10,13 +10,12 @@ import math
 import time
 from collections.abc import Sequence
 
-from vlcompare.tasks.boxes import find_boxes, rounding_ceiling
+from vlcompare.tasks.boxes import find_boxes
 from vlcompare.tasks.prompts import SPECS
 from vlcompare.types import Answer, Prompt
-from vlcompare.ui.catalog import memory_curves, name_of
-from vlcompare.ui.charts import first_token_bars, latency_chart, memory_chart
-from vlcompare.ui.markup import Safe, el, join, milliseconds, number, size
-from vlcompare.ui.picture import PALETTE, overlap_rows, overlay
+from vlcompare.ui.catalog import lookup, name_of
+from vlcompare.ui.markup import Safe, el, join, milliseconds, number
+from vlcompare.ui.picture import PALETTE
 from vlcompare.ui.runs import Run, SideRun
 
 STOPS = {
@@ -38,8 +37,28 @@ def side_name(run: Run, side: str) -> tuple[str, str]:
     """(name, architecture) as they may be shown: in a blind run the models are only A and B until the vote."""
     if run.hidden:
         return f"Model {'A' if side == 'left' else 'B'}", "named after your vote"
-    name = name_of(run.sides[side].settings.checkpoint)
-    return name.title, name.architecture
+    part = run.sides[side]
+    name = name_of(part.settings.checkpoint)
+    return name.title, name.architecture or measured_architecture(part.answer)
+
+
+def measured_architecture(answer: Answer | None) -> str:
+    """What the memory says about a checkpoint that nobody listed: a cache grows with every token, a state does not."""
+    trace = answer.memory.state_trace if answer else ()
+    if len(trace) < 2:
+        return ""
+    return "cache grows with every token" if trace[-1] > trace[0] else "state stays constant"
+
+
+def untrained(part: SideRun) -> list[str]:
+    """Settings that this checkpoint was not trained with, each in a few words."""
+    known = lookup(part.settings.checkpoint)
+    said = []
+    if part.settings.prompt_order == "instruction_first":
+        said.append("instruction first: not trained in this order")
+    if known and known.image_size and part.settings.image_size not in (None, known.image_size):
+        said.append(f"{part.settings.image_size} pixels: trained at {known.image_size}")
+    return said
 
 
 def card(run: Run | None, side: str) -> Safe:
@@ -67,6 +86,8 @@ def card(run: Run | None, side: str) -> Safe:
             "div", part.text or None, caret if part.steps else el("span", "…", class_="vl-empty"), class_="vl-answer"
         )
     name = [el("b", title, class_="vl-name"), el("span", architecture, class_="vl-arch") if architecture else None]
+    if not run.hidden:
+        name += [el("span", words, class_="vl-tag") for words in untrained(part)]
     return el(
         "div",
         el("div", el("span", state, class_=f"vl-status vl-{kind}"), *name, class_="vl-card-head"),
@@ -200,154 +221,6 @@ def _visible(text: str) -> str:
     return text.replace("\n", "↵").replace(" ", "·") if not text.strip() else text.replace("\n", "↵")
 
 
-def figures_table(run: Run) -> Safe:
-    """Both sides' figures beside each other: time to first token in parts, gaps, rate, memory, settings."""
-    answers = {side: run.answer(side) for side in run.sides}
-    if run.hidden:
-        return el("p", "Figures: after your vote, since they give the architectures away.", class_="vl-empty")
-    rows: list[Safe] = []
-    for name, read in _FIGURES:
-        cells = [el("td", read(answer) if answer and not answer.error else "–") for answer in answers.values()]
-        rows.append(el("tr", el("th", name, scope="row"), *cells))
-    head = [el("th", side_name(run, side)[0], scope="col", data_side=side) for side in run.sides]
-    note = None
-    if run.mode == "race":
-        note = el(
-            "p", "Race: both sides shared the machine, so these times are contended and no figures.", class_="vl-warn"
-        )
-    table = el("table", el("thead", el("tr", el("th", ""), *head)), el("tbody", *rows), class_="vl-table")
-    return el("div", note, el("div", table, class_="vl-scroll"))
-
-
-def _gaps(answer: Answer) -> str:
-    gaps = sorted(answer.timings.token_ms)
-    if not gaps:
-        return "–"
-    return " / ".join(number(value) for value in (percentile(gaps, 50), percentile(gaps, 95), gaps[-1])) + " ms"
-
-
-def percentile(ordered: Sequence[float], share: float) -> float:
-    """Linear interpolation between the closest ranks of sorted values."""
-    place = (len(ordered) - 1) * share / 100
-    low = math.floor(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
-
-
-def _state_bytes(answer: Answer) -> str:
-    kind = {"pythia": "cache", "mamba": "state"}.get(name_of(answer.checkpoint).family, "cache or state")
-    formula = answer.memory.state_bytes_formula
-    return f"{size(answer.memory.state_bytes)} {kind}" + (f" (formula {size(formula)})" if formula else "")
-
-
-_FIGURES = (
-    ("Time to first token", lambda a: milliseconds(a.timings.ttft_ms)),
-    ("· picture", lambda a: milliseconds(a.timings.image_ms)),
-    ("· vision encoder", lambda a: milliseconds(a.timings.vision_ms)),
-    ("· prefill", lambda a: milliseconds(a.timings.prefill_ms)),
-    ("Gap between tokens, p50 / p95 / max", _gaps),
-    ("Tokens per second", lambda a: number(a.timings.tokens_per_s) if a.timings.tokens_per_s else "–"),
-    ("Tokens: prompt + answer", lambda a: f"{len(a.prompt.ids) if a.prompt else 0} + {len(a.tokens)}"),
-    ("Total", lambda a: milliseconds(a.timings.total_ms)),
-    ("Weights", lambda a: size(a.memory.weights_bytes)),
-    ("Cache or state, measured", _state_bytes),
-    ("Peak", lambda a: size(a.memory.peak_bytes) if a.memory.peak_bytes else "–"),
-    (
-        "Runs as",
-        lambda a: " · ".join(x for x in (a.quantization if a.quantization != "none" else "", a.dtype, a.device) if x),
-    ),
-    ("Revision", lambda a: a.revision or "local"),
-)
-
-
-def charts(run: Run) -> Safe:
-    """The three charts, both sides on one axis each."""
-    if run.hidden:
-        return el("p", "Charts: after your vote.", class_="vl-empty")
-    answers = {side: run.answer(side) for side in run.sides}
-    legend = el(
-        "div",
-        *[el("span", el("i", class_="vl-key", data_side=side), side_name(run, side)[0]) for side in run.sides],
-        class_="vl-legend",
-    )
-    blocks = (
-        ("Time to first token", first_token_bars(answers), None),
-        ("Latency per token", latency_chart(answers), None),
-        (
-            "Memory over positions",
-            memory_chart(answers, memory_curves(answers)),
-            "Dashed: by the formula, from the first position. Solid: measured at every token.",
-        ),
-    )
-    return el(
-        "div",
-        legend,
-        el(
-            "div",
-            *[
-                el("figure", el("figcaption", name), drawn, el("p", note, class_="vl-note") if note else None)
-                for name, drawn, note in blocks
-            ],
-            class_="vl-chart-row",
-        ),
-        class_="vl-charts",
-    )
-
-
-def together(run: Run) -> Safe:
-    """Both sides and the truth on one picture, and what they overlap; empty where no box is involved."""
-    answers = {side: run.answer(side) for side in run.sides}
-    boxes = any(answer and answer.boxes for answer in answers.values())
-    facts = [_expected(run)] if run.references or run.truth else []
-    if run.truth:
-        facts.append(_overlap_table(run))
-    if len(answers) == 2 and all(answer and answer.boxes for answer in answers.values()):
-        first, second = (answer.boxes[0] for answer in answers.values() if answer)
-        facts.append(
-            el("p", f"The two sides' first boxes overlap with an IoU of {first.iou(second):.2f}.", class_="vl-note")
-        )
-    if not boxes and not run.truth:
-        facts.append(el("p", "No boxes in these answers.", class_="vl-empty"))
-    return el("div", overlay(run), el("div", *facts, class_="vl-facts"), class_="vl-together")
-
-
-def _expected(run: Run) -> Safe | None:
-    if not run.references:
-        return None
-    shown = " / ".join(dict.fromkeys(run.references))
-    return el("p", el("span", "Expected: ", class_="vl-muted"), el("b", shown[:400]), class_="vl-expected")
-
-
-def _overlap_table(run: Run) -> Safe:
-    rows = []
-    for side, iou, box in overlap_rows(run):
-        name = el("th", el("i", class_="vl-key", data_side=side), side_name(run, side)[0], scope="row")
-        if iou is None or box is None:
-            answer = run.answer(side)
-            said = "failed" if answer and answer.error else "no box" if answer else "…"
-            rows.append(el("tr", name, el("td", "–"), el("td", said, class_="vl-muted")))
-            continue
-        bar = el(
-            "span",
-            el("span", class_="vl-iou-fill", style=f"width:{100 * iou:.1f}%"),
-            el("span", class_="vl-iou-line", title="0.5"),
-            class_="vl-iou",
-            data_side=side,
-        )
-        rows.append(
-            el("tr", name, el("td", f"{iou:.2f}"), el("td", bar, "right at 0.5" if iou >= 0.5 else "below 0.5"))
-        )
-    ceiling = max((rounding_ceiling(box) for box in run.truth), default=0.0)
-    note = f"The line is IoU 0.5. Two decimals alone allow at most {ceiling:.2f} here."
-    table = el(
-        "table",
-        el("thead", el("tr", el("th", "Side"), el("th", "IoU"), el("th", ""))),
-        el("tbody", *rows),
-        class_="vl-table",
-    )
-    return el("div", table, el("p", note, class_="vl-note"))
-
-
 def prompt_view(run: Run) -> Safe:
     """The exact prompt of each side: its turns, and its tokens with the image's positions folded into one piece."""
     columns = []
@@ -458,27 +331,6 @@ def summary(run: Run) -> Safe:
             f"{title}: {answer.error or answer.text or 'no text'}" if answer else f"{title}: {run.sides[side].status}"
         )
     return join(parts, " — ")
-
-
-def three_view(runs: Sequence[Run]) -> Safe:
-    """One picture, three questions: what each side said to each."""
-    if not runs:
-        return el("div")
-    head = [el("th", side_name(runs[0], side)[0], scope="col", data_side=side) for side in runs[0].sides]
-    rows = []
-    for run in runs:
-        cells = []
-        for side in run.sides:
-            answer = run.answer(side)
-            said = "…" if answer is None else answer.error or answer.text or "(no text)"
-            mark = " (unparseable)" if answer and answer.parse == "unparseable" else ""
-            cells.append(el("td", said, mark))
-        asked = run.request.text or SPECS[run.request.task].title
-        rows.append(el("tr", el("th", asked, scope="row"), *cells))
-    table = el(
-        "table", el("thead", el("tr", el("th", "Question"), *head)), el("tbody", *rows), class_="vl-table vl-words"
-    )
-    return el("div", table, class_="vl-scroll")
 
 
 BLANKS = {
