@@ -234,3 +234,24 @@ def test_the_smoke_run_left_its_curves(trained: Path) -> None:
         assert rows and "held_grounding" in rows[-1] and rows[-1]["step"] == recipes.SMOKE.language.steps
         assert load_state(trained / f"{family}.pt")["step"] == recipes.SMOKE.language.steps
     assert (trained / "curves.png").stat().st_size > 5000
+
+
+def test_the_prior_answers_every_sample_and_a_card_shows_what_the_report_says(tmp_path: Path) -> None:
+    from vlcompare.synth.card import write_card
+    from vlcompare.synth.report import figures, prior_answers
+    from vlcompare.synth.write import evaluation_scenes
+
+    samples = [sample for _, rows in evaluation_scenes(8, 3, 64) for sample in rows]
+    prior = prior_answers(samples, scenes=60)
+    assert set(prior) == {sample.id for sample in samples}
+    right = {
+        sample.id: {"text": sample.references[0] if sample.references else lesson_store.answer_of(sample)}
+        for sample in samples
+    }
+    sides = {"pythia": right, "mamba": prior, "prior": prior, "blank-pythia": prior, "blank-mamba": prior}
+    report = {"scenes": {"seed": 3, "count": 8, "size": 64}, **figures(samples, sides)}
+    assert report["sides"]["pythia"]["vqa"]["accuracy"] == 1.0 > report["sides"]["prior"]["vqa"]["accuracy"]
+    assert report["sides"]["pythia"]["grounding"]["acc@0.5"] == 1.0
+    write_card(tmp_path, "pythia", report)
+    card = (tmp_path / "README.md").read_text()
+    assert card.startswith("# tiny-pythia-vl") and "| questions |" in card and "seed 3" in card

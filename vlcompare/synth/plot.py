@@ -36,7 +36,8 @@ def plot_curves(out: Path, folders: list[Path], name: str = "curves.png") -> Non
             if scores:
                 panel.plot(*zip(*scores, strict=True), color=color, label=label, marker="o", markersize=3)
     panels[0].set(title="loss on answers (training)", xlabel="step", yscale="log")
-    panels[0].legend()
+    if panels[0].lines:
+        panels[0].legend()
     for panel, title in zip(panels[1:], SHOWN.values(), strict=False):
         panel.set(title=title, xlabel="step", ylim=(0, 1))
         panel.grid(alpha=0.3)

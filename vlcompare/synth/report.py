@@ -8,7 +8,6 @@ nothing of how the models were trained; what the card says of that comes from th
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,7 +31,7 @@ from vlcompare.tasks.boxes import format_box
 from vlcompare.types import Box, Sample
 
 SEED, COUNT = 2026, 300
-SIDES = ("left", "right")
+BLANKS = 120  # pictures; a floor needs no narrow interval
 GREY = (128, 128, 128)
 # the tag whose values are the slices of a task in the card
 SLICES: dict[str, str] = {
@@ -51,27 +50,39 @@ def make_report(checkpoints: Path, work: Path, *, count: int = COUNT, seed: int 
 
     `work` keeps the scenes and the runs, and goes on with them where it is asked again.
     """
-    scenes, blank = work / f"scenes-{seed}-{count}", work / f"blank-{seed}-{count}"
-    if not (scenes / SAMPLES).exists():
-        write_scenes(scenes, count, seed)
-    if not (blank / SAMPLES).exists():
-        _blank_copy(scenes, blank)
-    sides = {
-        side: SideSettings(str(checkpoints / folder)) for side, folder in zip(SIDES, FOLDERS.values(), strict=True)
-    }
+    scenes, blank = draw(work, count, seed)
     rows: dict[str, dict[str, dict[str, Any]]] = {}
     for data, prefix in ((scenes, ""), (blank, "blank-")):
-        out = work / f"run-{data.name}"
-        run(RunSettings(str(data / SAMPLES), out, sides, resume=out.exists(), progress=False, batch_size=32))
-        found = read_predictions(out / run_files.PREDICTIONS).sides
-        rows |= {f"{prefix}{family}": found[side] for side, family in zip(SIDES, FOLDERS, strict=True)}
-    samples = list(run_files.read_samples(work / f"run-{scenes.name}"))
+        rows |= {f"{prefix}{family}": ask_one(family, checkpoints, data, work) for family in FOLDERS}
+    samples = list(run_files.read_samples(work / f"run-pythia-{scenes.name}"))
     rows["prior"] = prior_answers(samples)
-    report = {"scenes": {"seed": seed, "count": count, "size": 224}, **figures(samples, rows)}
+    whole = {side: found for side, found in rows.items() if not side.startswith("blank-")}
+    report = {"scenes": {"seed": seed, "count": count, "size": 224}, **figures(samples, whole)}
+    grey = {side: found for side, found in rows.items() if side.startswith("blank-")}
+    known = next(iter(grey.values()))
+    report["sides"] |= figures([sample for sample in samples if sample.id in known], grey)["sides"]
     for family, folder in FOLDERS.items():
         write_json(checkpoints / folder / "scores.json", report)
         write_card(checkpoints / folder, family, report)
     return report
+
+
+def draw(work: Path, count: int = COUNT, seed: int = SEED) -> tuple[Path, Path]:
+    """The scenes, and the questions about the first of them with plain grey pictures; drawn where they are missing."""
+    scenes, blank = work / f"scenes-{seed}-{count}", work / f"blank-{seed}-{min(count, BLANKS)}"
+    if not (scenes / SAMPLES).exists():
+        write_scenes(scenes, count, seed)
+    if not (blank / SAMPLES).exists():
+        _blank_copy(scenes, blank, BLANKS)
+    return scenes, blank
+
+
+def ask_one(family: str, checkpoints: Path, data: Path, work: Path) -> dict[str, dict[str, Any]]:
+    """One model's answers to one set of samples, by id; a run that was begun is gone on with."""
+    out = work / f"run-{family}-{data.name}"
+    sides = {"left": SideSettings(str(checkpoints / FOLDERS[family]))}
+    run(RunSettings(str(data / SAMPLES), out, sides, resume=out.exists(), progress=False, batch_size=32))
+    return next(iter(read_predictions(out / run_files.PREDICTIONS).sides.values()))
 
 
 def figures(samples: Sequence[Sample], rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
@@ -122,12 +133,18 @@ def _median(boxes: Sequence[Box]) -> Box:
     return Box(*(values[len(values) // 2] for values in columns))
 
 
-def _blank_copy(scenes: Path, blank: Path) -> None:
-    """The same questions about plain grey pictures."""
+def _blank_copy(scenes: Path, blank: Path, count: int) -> None:
+    """The same questions about plain grey pictures, for the first `count` pictures."""
     blank.mkdir(parents=True, exist_ok=True)
-    for row in map(json.loads, (scenes / SAMPLES).read_text(encoding="utf-8").splitlines()):
-        target = blank / row["image"]
+    lines, pictures = [], set()
+    for line in (scenes / SAMPLES).read_text(encoding="utf-8").splitlines():
+        name = json.loads(line)["image"]
+        pictures.add(name)
+        if len(pictures) > count:
+            break
+        target = blank / name
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (224, 224), GREY).save(target)
-    shutil.copyfile(scenes / SAMPLES, blank / SAMPLES)
+        lines.append(line)
+    (blank / SAMPLES).write_text("\n".join(lines) + "\n", encoding="utf-8")
