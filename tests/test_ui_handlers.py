@@ -333,3 +333,98 @@ def test_several_sessions_leave_nothing_behind(handlers: Handlers, picture: str)
 def test_box_of_an_example_in_two_decimals() -> None:
     request = read_request(AskForm("region_description", box="[0.1, 0.2, 0.3, 0.4]"), Limits())
     assert request.box == Box(0.1, 0.2, 0.3, 0.4)
+
+
+class FakeSpaces:
+    """The host's module: what crosses over to the worker is pickled, as there."""
+
+    durations: list[int] = []
+
+    @classmethod
+    def GPU(cls, duration: Any) -> Any:
+        import pickle
+
+        def decorate(function: Any) -> Any:
+            def lent(*values: Any) -> Any:
+                crossed = pickle.loads(pickle.dumps(values))
+                cls.durations.append(duration(*crossed))
+                for event in function(*crossed):
+                    yield pickle.loads(pickle.dumps(event))
+
+            return lent
+
+        return decorate
+
+
+def test_a_lent_gpu_gets_plain_values_and_an_estimate(handlers: Handlers, picture: str) -> None:
+    from vlcompare.ui.zerogpu import LONGEST, adapt, on_zerogpu
+
+    class Blocking(FakeCompare):
+        def __call__(self, image: Any, request: Any, sides: Any, **how: Any) -> Any:
+            assert "sessions" not in how
+            how.setdefault("cancel", threading.Event())
+            return super().__call__(image, request, sides, **how)
+
+    own = replace(handlers, compare=adapt(Blocking(), None, handlers.settings, spaces=FakeSpaces))
+    session = Session()
+    assert "one said" in last(own.ask(session, picture, AskForm("chat", "one"), PAIR))["right_card"]
+    long = {side: SideForm("x/y", max_new_tokens=512) for side in SIDES}
+    last(own.ask(session, picture, AskForm("chat", "two"), long))
+    assert 20 < FakeSpaces.durations[0] < FakeSpaces.durations[1] <= LONGEST
+    assert "cache is gone" in last(own.follow_up(session, "more", "continue"))["message"]
+    assert "again said" in last(own.follow_up(session, "again", "anew"))["left_card"]
+    assert not on_zerogpu({})
+
+
+def test_loading_that_takes_no_notice_can_be_stopped(handlers: Handlers, picture: str) -> None:
+    import vlcompare.ui.running as running
+
+    free = threading.Event()
+
+    def stuck(*_: Any, **how: Any) -> Any:
+        yield Event("left", "status", "Loading")
+        free.wait(20)
+
+    session = Session()
+    pages = replace(handlers, compare=stuck).ask(session, picture, AskForm("chat", "one"), PAIR)
+    next(pages)
+    next(pages)
+    session.stop()
+    page = last(pages)
+    free.set()
+    assert "Stopped" in page["left_card"] and session.cancel is None
+    assert running.PATIENCE < 5
+
+
+def test_settings_that_were_not_trained_are_marked(handlers: Handlers, picture: str) -> None:
+    order = SideForm("finetuned_pythiavl_1b", prompt_order="instruction_first", image_size=224)
+    page = last(handlers.ask(Session(), picture, FIND, {"left": order, "right": SideForm("tiny-mamba-vl")}))
+    assert "not trained in this order" in page["left_card"] and "trained at 336" in page["left_card"]
+    assert "vl-tag" not in page["right_card"]
+
+
+def test_an_unlisted_architecture_is_read_off_its_memory(handlers: Handlers, picture: str) -> None:
+    sides = {"left": SideForm("someone/model"), "right": SideForm("someone/their-mamba")}
+    page = last(handlers.ask(Session(), picture, FIND, sides))
+    assert "cache grows" in page["left_card"] and "state stays constant" in page["right_card"]
+
+
+@pytest.mark.slow
+def test_the_page_costs_little_over_the_engine_at_thirty_milliseconds_a_token(handlers: Handlers, picture: str) -> None:
+    """Everything but the network: events are taken in, markup is made, while an engine of 30 ms a token works."""
+    import time
+
+    words = {"chat": ["word "] * 60}
+
+    def seconds(work: Any) -> float:
+        start = time.perf_counter()
+        for _ in work:
+            pass
+        return time.perf_counter() - start
+
+    engine = FakeCompare(gap=0.03, words=words)
+    sides = {side: Side("x/y") for side in SIDES}
+    alone = seconds(engine(png(), Request("chat", "go"), sides, cancel=threading.Event(), mode="measure"))
+    own = replace(handlers, compare=engine)
+    page = seconds(own.ask(Session(), picture, AskForm("chat", "go"), {side: SideForm("x/y") for side in SIDES}))
+    assert page < 1.05 * alone + 0.2  # opening the picture and the last drawing are not a token's cost

@@ -7,14 +7,14 @@ dark.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vlcompare.types import Answer
 from vlcompare.ui.markup import Safe, el, join, milliseconds, size
 
-WIDTH, HEIGHT = 520, 210
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 30
+WIDTH, HEIGHT = 340, 170  # about the size at which it is shown, so that its text is as large as the page's
+LEFT, RIGHT, TOP, BOTTOM = 54, 10, 10, 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Line:
 def latency_chart(gaps: Mapping[str, Sequence[float]]) -> Safe:
     """Milliseconds before the second and every further token; the first is in the chart of first tokens."""
     lines = [Line(side, [(i + 2, gap) for i, gap in enumerate(own)], name=side) for side, own in gaps.items() if own]
-    return plot(lines, "Milliseconds before each token", "token", milliseconds, start=2)
+    return plot(lines, "Milliseconds before each token", milliseconds, start=2)
 
 
 def memory_chart(answers: Mapping[str, Answer | None], curves: Mapping[str, Sequence[tuple[float, float]]]) -> Safe:
@@ -50,7 +50,7 @@ def memory_chart(answers: Mapping[str, Answer | None], curves: Mapping[str, Sequ
             measured = [(positions_of(answer), answer.memory.state_bytes)]
         if measured:
             lines.append(Line(side, measured, "measured", side))
-    return plot(lines, "Bytes of cache or state", "positions", size)
+    return plot(lines, "Bytes of cache or state over positions", size)
 
 
 def positions_of(answer: Answer) -> int:
@@ -94,7 +94,7 @@ def first_token_bars(answers: Mapping[str, Answer | None]) -> Safe:
     return el("div", *bars, el("div", *legend, class_="vl-legend"), class_="vl-bars")
 
 
-def plot(lines: Sequence[Line], title: str, x_name: str, y_text: object, *, start: float = 0.0) -> Safe:
+def plot(lines: Sequence[Line], title: str, y_text: Callable[[float], str], *, start: float = 0.0) -> Safe:
     """Curves over a common axis from zero, with a title that says what is drawn; a sentence where nothing is."""
     points = [point for line in lines for point in line.points]
     if not points:
@@ -111,11 +111,10 @@ def plot(lines: Sequence[Line], title: str, x_name: str, y_text: object, *, star
     for value in y_ticks:
         _, y = place(x0, value)
         parts.append(el("line", x1=LEFT, x2=WIDTH - RIGHT, y1=f"{y:.1f}", y2=f"{y:.1f}", class_="vl-grid"))
-        parts.append(el("text", y_text(value), x=LEFT - 8, y=f"{y + 4:.1f}", text_anchor="end"))  # type: ignore[operator]
+        parts.append(el("text", y_text(value), x=LEFT - 8, y=f"{y + 4:.1f}", text_anchor="end"))
     for value in x_ticks:
         x, _ = place(value, 0)
-        parts.append(el("text", f"{value:,.0f}", x=f"{x:.1f}", y=HEIGHT - 12, text_anchor="middle"))
-    parts.append(el("text", x_name, x=WIDTH - RIGHT, y=HEIGHT - 1, text_anchor="end", class_="vl-axis"))
+        parts.append(el("text", f"{value:,.0f}", x=f"{x:.1f}", y=HEIGHT - 5, text_anchor="middle"))
     for line in lines:
         parts.append(_curve(line, [place(x, y) for x, y in line.points]))
     return el("svg", join(parts), viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=title, class_="vl-chart")

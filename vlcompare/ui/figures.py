@@ -92,9 +92,9 @@ def charts(run: Run) -> Safe:
     )
     blocks = (
         ("Time to first token", first_token_bars(answers), None),
-        ("Latency per token", latency_chart({side: gaps_of(part) for side, part in run.sides.items()}), None),
+        ("Latency, token by token", latency_chart({side: gaps_of(part) for side, part in run.sides.items()}), None),
         (
-            "Memory over positions",
+            "Memory over positions seen",
             memory_chart(answers, memory_curves(answers)),
             "Dashed: by the formula, from the first position. Solid: measured at every token.",
         ),

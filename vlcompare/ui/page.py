@@ -13,7 +13,7 @@ from typing import Any
 
 import gradio as gr
 
-from vlcompare.errors import VLCompareError
+from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.ui import api, compare_page, panels, wiring
 from vlcompare.ui.handlers import Handlers, engine_sessions
 from vlcompare.ui.inspect_page import build_inspect_tab
@@ -95,10 +95,16 @@ def launch(page: gr.Blocks, settings: AppSettings, **more: Any) -> Any:
         "quiet": True,
         "ssr_mode": False,
         "footer_links": ["api"],
+        "state_session_capacity": 500,
         **launch_look(),
         **more,
     }
-    return page.launch(**options)
+    try:
+        return page.launch(**options)
+    except OSError as error:
+        if "port" not in str(error):
+            raise
+        raise RequestError(f"The port {settings.port or 7860} is taken: choose another with --port.") from error
 
 
 def serve(settings: AppSettings, *, runs: Sequence[Path] = (), **more: Any) -> None:

@@ -84,7 +84,7 @@ def build_after() -> dict[str, Any]:
     parts: dict[str, Any] = {"three_view": gr.HTML("", elem_id="vl-three-view")}
     with gr.Row(elem_classes="vl-after", equal_height=False):
         with gr.Column(elem_classes="vl-panel", min_width=280):
-            gr.HTML(el("h2", "Your vote", class_="vl-section"))
+            gr.HTML(el("h2", "Which answer is better?", class_="vl-section"))
             parts["consent"] = gr.Checkbox(
                 False,
                 label="Store my vote here: question, settings, both texts. Not the picture.",

@@ -23,7 +23,7 @@ from vlcompare.ui.forms import SIDES, bounded
 from vlcompare.ui.runs import Run
 from vlcompare.ui.settings import Limits
 
-CHOICES = {"left": "Left is better", "right": "Right is better", "tie": "Both are good", "both_bad": "Both are bad"}
+CHOICES = {"left": "Left", "right": "Right", "tie": "Both good", "both_bad": "Both bad"}
 COLUMNS = (
     "id", "created", "run", "choice", "blind", "note", "task", "text", "mode", "picture_sha256", "left_checkpoint",
     "right_checkpoint", "left_settings", "right_settings", "left_text", "right_text",
