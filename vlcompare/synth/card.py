@@ -87,7 +87,8 @@ def write_card(folder: Path, family: str, report: Mapping[str, Any]) -> None:
 with [{TITLES[other]}](../{TITLES[other]}) ({theirs} parameters): the same encoder, the same pictures and questions in
 the same order, the same number of steps, so that what differs between the two is the architecture. Made for this
 project, so that two models answer at once on any computer. **It knows only rendered scenes** (`python -m vlcompare
-scenes`): twelve kinds of things in eight colours and three sizes, signs, and small documents. Photographs mean nothing to it.
+scenes`): twelve kinds of things in eight colours and three sizes, signs, and small documents. Photographs mean nothing
+to it.
 
 ## Files
 

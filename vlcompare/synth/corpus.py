@@ -55,6 +55,11 @@ class Corpus:
         )
 
     @property
+    def grid(self) -> int:
+        """Rows (= columns) of patches."""
+        return round(self.stored.shape[1] ** 0.5)
+
+    @property
     def width(self) -> int:
         return self.stored.shape[2]
 

@@ -56,6 +56,7 @@ class LanguageRecipe:
     auxiliary: float = 0.5  # weight of connector -> words and box bins at the start; gone after `auxiliary_until`
     auxiliary_until: float = 0.5
     pointer: float = 0.5  # weight of pointing at the right patch from mid depth
+    box_pointer_from: int = 0  # from this step on, all four positions that write a box point, not only the prompt's end
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from vlcompare.synth.progress import Clock, Log, load_state, save_state
 from vlcompare.synth.recipe import LanguageRecipe, ModelShapes, Recipe
 from vlcompare.synth.shared_prefix import Block, run
 from vlcompare.tasks.sequence import IMAGE_SLOT, image_ids
-from vlcompare.types import TASKS
+from vlcompare.types import TASKS, Box
 
 FAMILIES = ("pythia", "mamba")
 LIMITS = (13, 24)  # lengths at which questions are grouped
@@ -127,8 +128,8 @@ class Batch:
     pictures: np.ndarray
     ids: list[Tensor] = field(default_factory=list)  # (n, L) each
     picture: list[Tensor] = field(default_factory=list)  # (n,)
-    asking: list[Tensor] = field(default_factory=list)  # (n,) the last prompt position
-    target: list[Tensor] = field(default_factory=list)  # (n,) patch asked about, or -1
+    asking: list[Tensor] = field(default_factory=list)  # (m, 2) row and column of positions that should point ..
+    target: list[Tensor] = field(default_factory=list)  # (m,) .. at this patch
     rows: list[Tensor] = field(default_factory=list)  # answer positions as (N,) row, (N,) column that predicts
     columns: list[Tensor] = field(default_factory=list)
     wanted: list[Tensor] = field(default_factory=list)
@@ -149,13 +150,16 @@ def make_batch(corpus: Corpus, step: int, options: LanguageRecipe, seed: int) ->
     lengths = lessons.starts[samples + 1] - lessons.starts[samples]
     batch = Batch(pictures)
     for group in lesson_store.blocks_of(lengths, LIMITS):
-        _add_block(batch, lessons, samples[group], places[group])
+        _add_block(batch, lessons, samples[group], places[group], corpus.grid, step >= options.box_pointer_from)
     return batch
 
 
-def _add_block(batch: Batch, lessons: lesson_store.Lessons, samples: np.ndarray, places: np.ndarray) -> None:
+def _add_block(
+    batch: Batch, lessons: lesson_store.Lessons, samples: np.ndarray, places: np.ndarray, grid: int, boxes: bool
+) -> None:
     rows = [lessons.ids[lessons.starts[s] : lessons.starts[s + 1]] for s in samples]
     row_index, columns, wanted, weights = [], [], [], []
+    pointing: list[tuple[int, int, int]] = []
     for index, (sample, row) in enumerate(zip(samples, rows, strict=True)):
         begin, weight = int(lessons.answers[sample]), LONG_WEIGHT.get(TASKS[lessons.tasks[sample]], 1.0)
         count = len(row) - begin
@@ -163,14 +167,40 @@ def _add_block(batch: Batch, lessons: lesson_store.Lessons, samples: np.ndarray,
         columns += range(begin - 1, len(row) - 1)
         wanted += row[begin:].tolist()
         weights += [weight] * count
+        written = [(index, *place) for place in pointing_positions(row, begin, grid)] if boxes else []
+        pointing += written
+        if lessons.targets[sample] >= 0 and not any(column == begin - 1 for _, column, _ in written):
+            pointing.append((index, begin - 1, int(lessons.targets[sample])))
     batch.ids.append(torch.from_numpy(lesson_store.pad(rows)))
     batch.picture.append(torch.from_numpy(places))
-    batch.asking.append(torch.from_numpy(lessons.answers[samples].astype(np.int64) - 1))
-    batch.target.append(torch.from_numpy(lessons.targets[samples].astype(np.int64)))
+    table = torch.tensor(pointing, dtype=torch.long).view(-1, 3)
+    batch.asking.append(table[:, :2])
+    batch.target.append(table[:, 2])
     batch.rows.append(torch.tensor(row_index))
     batch.columns.append(torch.tensor(columns))
     batch.wanted.append(torch.tensor(wanted))
     batch.weights.append(torch.tensor(weights))
+
+
+@cache
+def _first_coordinates() -> dict[int, int]:
+    return {token: bin for bin, token in enumerate(pieces.coordinate_ids()[0])}
+
+
+@cache
+def _bins() -> dict[int, int]:
+    return {token: bin for ids in pieces.coordinate_ids() for bin, token in enumerate(ids)}
+
+
+def pointing_positions(row: np.ndarray, begin: int, grid: int) -> list[tuple[int, int]]:
+    """(column, patch) for each position of an answer that writes a coordinate: the patch of the box's centre."""
+    found: list[tuple[int, int]] = []
+    for first in range(begin, len(row) - 3):
+        if int(row[first]) in _first_coordinates():
+            box = Box(*(_bins()[int(token)] / 100 for token in row[first : first + 4]))
+            patch = lesson_store.patch_of(box, grid)
+            found += [(first - 1 + corner, patch) for corner in range(4)]
+    return found
 
 
 def prefix_ids(grid: int) -> Tensor:
@@ -207,10 +237,9 @@ def losses_of(learner: Learner, batch: Batch, corpus: Corpus, device: torch.devi
     slots = (prefix_ids(round(features.shape[1] ** 0.5)) == IMAGE_SLOT).to(device)
     asking, pictures, targets = [], [], []
     for middle, at, picture, target in zip(passed.middle, batch.asking, batch.picture, batch.target, strict=True):
-        rows = (target >= 0).nonzero()[:, 0]
-        asking.append(middle[rows, at[rows]])
-        pictures.append(picture[rows])
-        targets.append(target[rows])
+        asking.append(middle[at[:, 0], at[:, 1]])
+        pictures.append(picture[at[:, 0]])
+        targets.append(target)
     pointing = learner.pointer(
         torch.cat(asking), passed.prefix_middle[:, slots], torch.cat(pictures).to(device), torch.cat(targets).to(device)
     )
