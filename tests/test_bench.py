@@ -1,0 +1,116 @@
+"""The bench on tiny shapes: every contestant runs, rows are complete, ratios and floors add up, files are written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from vlcompare.bench import Options, Report, Row, contestants, run
+from vlcompare.bench.report import plot, ratios, table
+from vlcompare.cli import main
+from vlcompare.errors import RequestError
+from vlcompare.models.config import MambaConfig, ModelConfig, PythiaConfig, VisionConfig
+
+SCENE = {"stem": [8, 8, 16, 24], "depth": 1, "heads": 2, "hidden": 32, "grid": 4}
+VISION = VisionConfig("vlcompare/scene", 64, scene=SCENE)
+TINY = {
+    "pythia": ModelConfig("pythia", VISION, PythiaConfig(64, 64, 2, 2, 128), 64),
+    "mamba": ModelConfig("mamba", VISION, MambaConfig(64, 64, 2), 64),
+}
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    options = Options(shapes=("pythia", "mamba"), precisions=("fp32",), prompt=30, tokens=3, repeats=2)
+    return run(options, presets=TINY)
+
+
+@pytest.mark.parametrize("shape", ["pythia", "mamba"])
+def test_ours_and_theirs_are_timed_in_one_run(report: Report, shape: str) -> None:
+    rows = {row.who: row for row in report.rows if row.shape == shape}
+    assert {"vlcompare", "transformers"} <= set(rows)
+    assert not rows["transformers"].note
+    for who in ("vlcompare", "transformers"):
+        assert (rows[who].prefill_ms or 0) > 0 and (rows[who].token_ms or 0) > 0
+    ours = rows["vlcompare"]
+    assert ours.token_bytes and ours.token_ms and ours.gbytes_per_s and ours.bandwidth_share
+    assert ours.gbytes_per_s == pytest.approx(ours.token_bytes / ours.token_ms / 1e6)
+    assert ours.bandwidth_share == pytest.approx(ours.gbytes_per_s / report.machine["gbytes_per_s"])
+    assert ours.vision_ms and ours.ttft_ms == pytest.approx(ours.vision_ms + (ours.prefill_ms or 0))
+    assert ours.state_bytes and ours.peak_bytes and ours.load_s is not None
+
+
+def test_both_contestants_compute_the_same() -> None:
+    config = TINY["pythia"]
+    vlm = contestants.build(config, "fp32", torch.device("cpu"))
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        embeddings = torch.randn(1, 9, 64)
+        ours, theirs = contestants.Ours(vlm, embeddings, 4, graphs=False), contestants.Transformers(vlm, embeddings)
+        for contestant in (ours, theirs):
+            contestant.prefill()
+        for _ in range(4):
+            assert ours.ids is not None and theirs.ids is not None
+            assert torch.equal(ours.ids, theirs.ids)
+            ours.step()
+            theirs.step()
+
+
+def test_bytes_of_a_token_count_each_weight_once() -> None:
+    pythia, mamba = (contestants.build(TINY[name], "fp32", torch.device("cpu")) for name in ("pythia", "mamba"))
+    whole = sum(parameter.nbytes for parameter in pythia.language_model.parameters())
+    assert contestants.token_bytes(pythia) == whole - 63 * 64 * 4  # one row of the embedding is read
+    assert contestants.token_bytes(mamba) == sum(parameter.nbytes for parameter in mamba.language_model.parameters())
+
+
+def test_what_cannot_run_here_is_a_row_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vlcompare.runtime import quantize
+
+    monkeypatch.setattr(quantize, "has_kernels", lambda method, device: False)
+    report = run(Options(shapes=("mamba",), precisions=("nf4",)), presets=TINY)
+    assert [row.note for row in report.rows] == ["no fast path for nf4 on this device"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (Options(shapes=("pythiavl_9b",)), "'pythiavl_9b' is not known"),
+        (Options(precisions=("fp8",)), "'fp8' is not known"),
+        (Options(repeats=0), "at least 1"),
+    ],
+)
+def test_odd_wishes_are_refused(options: Options, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        run(options)
+
+
+def test_table_ratios_and_files(report: Report, tmp_path: Path) -> None:
+    text = table(report)
+    assert "transformers" in text and "GB/s measured" in text
+    assert len(ratios(report)) == sum(not row.who.startswith("vlcompare") and not row.note for row in report.rows)
+    data = json.loads(json.dumps(report.to_json()))
+    assert len(data["rows"]) == len(report.rows)
+    assert {"threads", "kernels", "cache_policy", "versions", "gbytes_per_s"} <= set(data["machine"])
+    plot(report, tmp_path / "bench.png")
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(RequestError, match="cannot be written"):
+        plot(report, tmp_path / "missing" / "bench.png")
+
+
+def test_ratio_is_ours_over_theirs(report: Report) -> None:
+    rows = (
+        Row("s", "bf16", "vlcompare", prefill_ms=50.0, token_ms=3.0),
+        Row("s", "bf16", "transformers", prefill_ms=100.0, token_ms=6.0),
+        Row("s", "fp32", "transformers", prefill_ms=1.0, token_ms=1.0),
+    )
+    assert ratios(Report(report.machine, report.options, rows)) == [
+        "s, bf16: vlcompare / transformers: prefill 0.50x, token 0.50x"
+    ]
+
+
+def test_command_refuses_in_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--shapes", "nothing"]) == 2
+    assert capsys.readouterr().err.startswith("vlcompare: The shape 'nothing' is not known")

@@ -1,0 +1,108 @@
+"""On a CUDA GPU: every kernel against the torch reference, in float32 and bf16, forward, backward, step and NF4."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from vlcompare.models import kernels
+from vlcompare.models.kernels import reference
+
+pytestmark = pytest.mark.gpu
+
+# batch, channels, states, positions: a published width at a real prompt's length, odd ones, one position
+SIZES = ((1, 5120, 16, 620), (2, 130, 16, 65), (1, 48, 8, 1), (3, 64, 16, 200))
+
+
+def arguments(batch: int, channels: int, states: int, length: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    torch.manual_seed(channels + length)
+
+    def rows() -> Tensor:
+        return torch.randn(batch, length, channels, device="cuda").to(dtype).transpose(1, 2)
+
+    def small() -> Tensor:
+        return torch.randn(batch, length, states, device="cuda").to(dtype).transpose(1, 2)
+
+    A = -torch.rand(channels, states, device="cuda") * 4
+    vectors = torch.randn(2, channels, device="cuda")
+    state = torch.randn(batch, channels, states, device="cuda")
+    return [rows(), rows() - 2, A, small(), small(), vectors[0], rows(), vectors[1], state]
+
+
+def scan(name: str, values: list[Tensor]) -> tuple[Tensor, Tensor]:
+    with kernels.use(name):
+        y, last = kernels.selective_scan(*values[:8], initial_state=values[8])
+    assert last is not None
+    return y, last
+
+
+def close(ours: Tensor, truth: Tensor, tolerance: float) -> None:
+    assert ours.shape == truth.shape
+    scale = max(1.0, float(truth.float().abs().max()))
+    torch.testing.assert_close(ours.float(), truth.float(), rtol=0, atol=tolerance * scale)
+
+
+@pytest.mark.parametrize("name", ["triton", "mamba_ssm"])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_scan_equals_reference(name: str, size: tuple[int, int, int, int], dtype: torch.dtype) -> None:
+    if name not in kernels.available("cuda"):
+        pytest.skip(f"{name} does not run here (mamba-ssm: not installed, or it disagrees with the reference)")
+    values = arguments(*size, dtype)
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-2
+    for ours, truth in zip(scan(name, values), scan("reference", values), strict=True):
+        close(ours, truth, tolerance)
+
+
+@pytest.mark.parametrize("size", SIZES[1:])
+def test_gradients_equal_autograd_through_reference(size: tuple[int, int, int, int]) -> None:
+    gradients = []
+    for name in ("triton", "reference"):
+        leaves = [value.clone().requires_grad_() for value in arguments(*size)]
+        y, last = scan(name, list(leaves))
+        torch.manual_seed(1)
+        ((y * torch.randn_like(y)).sum() + (last * torch.randn_like(last)).sum()).backward()
+        gradients.append([leaf.grad for leaf in leaves])
+    for ours, truth in zip(*gradients, strict=True):
+        assert ours is not None and truth is not None
+        close(ours, truth, 2e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_steps_equal_reference(dtype: torch.dtype) -> None:
+    u, delta, A, B, C, D, z, bias, state = arguments(2, 5120, 16, 4, dtype)
+    weight = torch.randn(5120, 4, device="cuda").to(dtype)
+    window = torch.randn(2, 5120, 3, device="cuda")
+    ours, truth, our_window, true_window = state.clone(), state.clone(), window.clone(), window.clone()
+    for t in range(4):
+        given = (u[:, :, t], delta[:, :, t], A, B[:, :, t], C[:, :, t], D, z[:, :, t], bias)
+        with kernels.use("triton"):
+            y = kernels.selective_step(ours, *given)
+            x = kernels.conv_step(our_window, u[:, :, t], weight, bias)
+        tolerance = 1e-5 if dtype == torch.float32 else 1e-2
+        close(y, reference.selective_step(truth, *given), tolerance)
+        close(x, reference.conv_step(true_window, u[:, :, t], weight, bias), tolerance)
+    close(ours, truth, 1e-5)
+    assert torch.equal(our_window, true_window)
+
+
+@pytest.mark.parametrize(("outputs", "inputs"), [(7680, 2560), (2560, 10240), (33, 64)])
+def test_nf4_product_equals_unpacked_weights(outputs: int, inputs: int) -> None:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    from vlcompare.models.kernels import nf4
+    from vlcompare.runtime import quantize
+
+    torch.manual_seed(0)
+    weight = torch.randn(outputs, inputs, device="cuda", dtype=torch.bfloat16)
+    parts = quantize.quantize(weight, "nf4")
+    unpacked = quantize.dequantize(parts, "nf4", (outputs, inputs), torch.float32)
+    x, bias = torch.randn(2, inputs, device="cuda").bfloat16(), torch.randn(outputs, device="cuda").bfloat16()
+    code = quantize.nf4_code("cuda").float()
+    ours = nf4.product(x, parts["nf4"], parts["absmax"], code, outputs, bias=bias)
+    close(ours, torch.nn.functional.linear(x.float(), unpacked, bias.float()), 4e-3)
+
+
+def test_dispatch_takes_a_compiled_kernel() -> None:
+    assert kernels.active("cuda") in ("mamba_ssm", "triton")
+    assert kernels.available("cuda")[-2:] == ("triton", "reference")
