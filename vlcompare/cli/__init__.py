@@ -15,7 +15,18 @@ from collections.abc import Sequence
 from vlcompare import __version__
 from vlcompare.errors import VLCompareError
 
-COMMANDS: tuple[str, ...] = ("ask", "compare", "serve", "checkpoints", "quantize", "scenes", "train", "evaluate", "score")
+COMMANDS: tuple[str, ...] = (
+    "ask",
+    "compare",
+    "serve",
+    "checkpoints",
+    "quantize",
+    "bench",
+    "scenes",
+    "train",
+    "evaluate",
+    "score",
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
