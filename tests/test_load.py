@@ -18,9 +18,11 @@ from safetensors.torch import load_file, save_file
 
 from tests.tiny import write_checkpoint
 from vlcompare.errors import CheckpointError, DeviceMemoryError, RequestError
+from vlcompare.models.config import PRESETS
+from vlcompare.models.mamba import Mamba
 from vlcompare.models.vlm import VisionLanguageModel
 from vlcompare.runtime import fill as fill_module
-from vlcompare.runtime import registry
+from vlcompare.runtime import quantize
 from vlcompare.runtime.load import estimate_bytes, load
 from vlcompare.runtime.verify import verify
 
@@ -399,13 +401,33 @@ def test_the_estimate_is_what_is_loaded(folders: dict[str, Path], family: str, d
     assert estimate_bytes(folders[family], dtype=dtype, device="cpu") == pytest.approx(loaded, rel=0.02)
 
 
-def test_the_estimate_of_a_published_size_needs_no_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "quantization", "gigabytes"),
+    [
+        ("finetuned_pythiavl_1b", "none", 2.64),
+        ("finetuned_mambavl_2.8b", "none", 6.17),
+        ("finetuned_pythiavl_2.8b", "nf4", 2.56),
+        ("finetuned_mambavl_2.8b", "nf4", 2.56),
+        ("somebody/unheard-of", "none", 0.0),
+    ],
+)
+def test_the_estimate_of_a_published_size_needs_no_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, quantization: str, gigabytes: float
+) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv("VLCOMPARE_DATA", str(tmp_path))
-    known = registry.find("finetuned_pythiavl_1b")
-    assert known is not None and known.parameters
-    assert estimate_bytes(known.name, dtype="bf16", device="cpu") == 2 * known.parameters
-    assert estimate_bytes("somebody/unheard-of", device="cpu") == 0
+    monkeypatch.setenv(quantize.ON_CPU, "1")
+    assert estimate_bytes(name, quantization, "bf16", "cpu") / 1e9 == pytest.approx(gigabytes, abs=0.01)
+
+
+def test_the_counted_shapes_are_those_that_are_built() -> None:
+    """The count above against the model itself, on the smallest published shape."""
+    preset = PRESETS["mambavl_790m"]
+    with torch.device("meta"):
+        language_model = Mamba(preset.language)  # type: ignore[arg-type]
+    large = quantize.targets(language_model, "mamba")
+    assert len(large) == 2 * 48
+    assert sum(linear.weight.numel() for linear in large.values()) == 48 * (6144 * 1536 + 1536 * 3072)
 
 
 _MEASURE = """

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from vlcompare.errors import CheckpointError, RequestError
-from vlcompare.models.config import ModelConfig, from_dict
+from vlcompare.models.config import PRESETS, ModelConfig, PythiaConfig, from_dict
 from vlcompare.paths import CHECKPOINTS
 from vlcompare.runtime import hub, quantize, registry
-from vlcompare.runtime.keys import file_key, model_key
+from vlcompare.runtime.keys import model_key
 from vlcompare.runtime.weights import Stored, read_headers, weight_files
 
 SECTION = "vlcompare_quantization"  # in config.json of a checkpoint that `vlcompare quantize` wrote
@@ -112,7 +112,7 @@ def estimate_bytes(
     source = find_source(checkpoint, revision=revision, offline=True)
     if source is None:
         known = registry.find(str(checkpoint))
-        return _guess(known.preset, quantization, kind, place) if known and known.preset else 0
+        return _guess(known, quantization, kind, place) if known and known.preset else 0
     method = source.quantization if source.quantization != "none" else quantization
     stored = read_stored(source)
     return bytes_of(stored, source.config.family, method, kind, place)
@@ -175,14 +175,18 @@ def _bytes_of_one(name: str, entry: Stored, family: str, method: str, dtype: tor
     return count * (4 if name.endswith(FLOAT32) else dtype.itemsize)
 
 
-def _guess(preset: str, method: str, dtype: torch.dtype, device: torch.device) -> int:
-    """The same from a published shape, built without any memory."""
-    from vlcompare.models.config import PRESETS
-    from vlcompare.models.vlm import meta_model
-
-    config = PRESETS[preset]
-    stored = {
-        file_key(name, config.family): Stored(Path(preset), name, parameter.dtype, tuple(parameter.shape), 0, 0)
-        for name, parameter in meta_model(config).named_parameters()
-    }
-    return bytes_of(stored, config.family, method, dtype, device)
+def _guess(known: registry.Checkpoint, method: str, dtype: torch.dtype, device: torch.device) -> int:
+    """The same for a published shape that is not on this machine, by counting: nothing is built."""
+    shape = PRESETS[str(known.preset)].language
+    if isinstance(shape, PythiaConfig):
+        h, m = shape.hidden_size, shape.intermediate_size
+        large = [(3 * h, h), (h, h), (m, h), (h, m)]
+        kept = 0
+    else:
+        large = [(2 * shape.inner_size, shape.hidden_size), (shape.hidden_size, shape.inner_size)]
+        kept = shape.layers * shape.inner_size * (shape.state_size + 2)  # A, D and the time step's bias
+    total = int(known.parameters or 0) * dtype.itemsize + kept * (4 - dtype.itemsize)
+    if method != "none" and quantize.has_kernels(method, device):
+        for rows, columns in large:
+            total += shape.layers * (quantize.part_bytes(method, rows, columns) - rows * columns * dtype.itemsize)
+    return total
