@@ -194,3 +194,40 @@ def test_float64_takes_the_reference() -> None:
     truth = reference.selective_scan(*values[:8], initial_state=values[8])
     assert y.dtype == last.dtype == torch.float64
     assert torch.equal(y, truth[0])
+
+
+def test_gradients_of_the_convolution() -> None:
+    gradients = []
+    for name in ("numba", "reference"):
+        torch.manual_seed(3)
+        x = torch.randn(2, 9, 32).transpose(1, 2).clone().requires_grad_()
+        leaves = [x, *(torch.randn(shape).requires_grad_() for shape in ((32, 4), (32,), (2, 32, 3)))]
+        with kernels.use(name):
+            y, window = kernels.causal_conv(*leaves)
+        ((y * torch.randn(y.shape)).sum() + 2 * window.sum()).backward()
+        gradients.append([leaf.grad for leaf in leaves])
+    for ours, truth in zip(*gradients, strict=True):
+        assert ours is not None and truth is not None
+        close(ours, truth, 2e-6)
+
+
+def test_one_half_of_wider_rows_is_read_in_place() -> None:
+    wide = torch.randn(2, 70, 96)
+    x, weight = wide[:, :, 48:].transpose(1, 2), torch.randn(48, 4)
+    with torch.no_grad():
+        y, _ = kernels.causal_conv(x, weight, None, None)
+    close(y, reference.causal_conv(x, weight, None, None)[0])
+
+
+def test_threads_follow_torch_and_stay_safe(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vlcompare.models.kernels import cpu
+
+    before = torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            assert cpu.threads() == min(count, cpu._MOST_THREADS)
+        monkeypatch.setattr(cpu, "_threads_are_safe", lambda: False)
+        assert cpu.threads() == 1
+    finally:
+        torch.set_num_threads(before)

@@ -6,6 +6,9 @@ are. As many threads as torch uses.
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import importlib
 from typing import Any
 
 import numba
@@ -27,9 +30,22 @@ def usable(device: torch.device) -> bool:
     return device.type == "cpu"
 
 
+@functools.cache
+def _threads_are_safe() -> bool:
+    """Whether numba has a pool that several Python threads may use at once; its plain one ends the process then.
+
+    On Linux its OpenMP pool finds the OpenMP library that torch has brought, so that both share their threads.
+    """
+    for pool in ("omppool", "tbbpool"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(f"numba.np.ufunc.{pool}")
+            return True
+    return False
+
+
 def threads() -> int:
     """torch's number of threads, as far as numba was started with that many; sets it for the calling thread."""
-    count = max(1, min(torch.get_num_threads(), _MOST_THREADS))
+    count = max(1, min(torch.get_num_threads(), _MOST_THREADS)) if _threads_are_safe() else 1
     if count > 1:
         numba.set_num_threads(count)
     return count
