@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from vlcompare.tasks.reading import read_answer
-from vlcompare.types import TASKS, Box, Request, Sample
+from vlcompare.tasks.reading import Reading, read_answer
+from vlcompare.types import Box, Request, Sample
 
 MAX_SCORED_TEXT = 20_000  # characters of an answer that are read; no task's answer is near it
 
@@ -46,7 +47,7 @@ def read_reply(sample: Sample, row: Mapping[str, Any] | None) -> Reply:
     given = read_boxes(row.get("boxes"))
     if given and sample.task == "grounding":
         return Reply(text, given, (), True)
-    reading = read_answer(_for_reading(sample), text)
+    reading = _read(sample.task, sample.choices, text)
     boxes = given or reading.boxes
     readable = reading.parse == "ok" or (bool(given) and sample.task == "grounded_captioning")
     phrases = reading.phrases
@@ -55,12 +56,10 @@ def read_reply(sample: Sample, row: Mapping[str, Any] | None) -> Reply:
     return Reply(reading.text, boxes, phrases, readable)
 
 
-_PLAIN = {task: Request(task) for task in TASKS}
-
-
-def _for_reading(sample: Sample) -> Request:
-    """What reading needs to know of the question: the task, and the choices where there are any."""
-    return _PLAIN[sample.task] if not sample.choices else Request(sample.task, choices=sample.choices)
+@lru_cache(maxsize=16384)
+def _read(task: str, choices: tuple[Any, ...] | None, text: str) -> Reading:
+    """Short answers repeat: "yes", "True.", "B". Reading depends on nothing but the task, its choices and the text."""
+    return read_answer(Request(task, choices=choices), text)
 
 
 def read_boxes(value: Any) -> tuple[Box, ...]:

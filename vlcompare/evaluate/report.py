@@ -25,7 +25,7 @@ PICTURE = 320
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1000px; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem }
-table { border-collapse: collapse; margin: .6rem 0; width: 100% } td, th { padding: .25rem .6rem; text-align: left }
+table { border-collapse: collapse; margin: .6rem 0; width: 100% } td, th { padding: .25rem .6rem; text-align: left; overflow-wrap: anywhere }
 tr { border-bottom: 1px solid #e3e6e8 } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
 .sample { display: grid; grid-template-columns: 340px 1fr; gap: 1rem; border-top: 1px solid #ccc; padding: 1rem 0 }
 .sample img { max-width: 100% } pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: .2rem 0 }
@@ -109,7 +109,7 @@ def _charts(table: RunTable, rows: Rows, names: tuple[str, str]) -> str:
 
 
 def _slices(table: RunTable, rows: Rows | None) -> str:
-    parts = ["<h2>By slice</h2>"]
+    parts = ['<h2>By slice</h2><p class="quiet">Shares of rows that are right, by each task\'s own measure.</p>']
     everything = overall(table, rows)
     for name, aspect in table.aspects.items():
         figures = slice_figures(table, name, rows)
@@ -126,7 +126,7 @@ def _slices(table: RunTable, rows: Rows | None) -> str:
 
 
 def _slice_table(rows: Iterable[SliceRow], table: RunTable) -> str:
-    head = "".join(f'<th class="n">{escape(side)} right</th>' for side in table.sides)
+    head = "".join(f'<th class="n">{escape(table.run.checkpoint(side))}</th>' for side in table.sides)
     lines = []
     for row in rows:
         cells = [row.value, str(row.n), str(row.n_images), _interval(row.left, row.left_ci95)]

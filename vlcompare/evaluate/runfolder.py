@@ -225,7 +225,9 @@ class RunFolder:
                     continue
                 if index is None:
                     continue
-                rows = found.setdefault(side, SideRows([None] * count, [None] * count))
+                if side not in found:
+                    found[side] = SideRows([None] * count, [None] * count)
+                rows = found[side]
                 if rows.rows[index] is None:
                     rows.rows[index], rows.places[index] = _slim(row), Place(path, start, len(line))
 

@@ -59,7 +59,7 @@ def cluster_codes(keys: Sequence[Hashable]) -> NDArray[np.int64]:
 
 
 def cluster_sums(values: Floats, clusters: NDArray[np.int64], count: int) -> Floats:
-    return np.bincount(clusters, weights=values, minlength=count)
+    return np.bincount(clusters, weights=values, minlength=count).astype(np.float64)
 
 
 def mean_and_variance(values: ArrayLike, clusters: NDArray[np.int64]) -> tuple[float, float, int]:

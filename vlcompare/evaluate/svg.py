@@ -11,6 +11,7 @@ from html import escape
 LEFT, RIGHT, GREY, INK, BOTH, NEITHER = "#0072b2", "#e69f00", "#c8ccd0", "#333", "#009e73", "#8a9096"
 _QUADRANT_COLORS = {"both": BOTH, "only_left": LEFT, "only_right": RIGHT, "neither": NEITHER}
 WIDTH = 640
+_TICKS = ((0.01, "0"), (0.5, "0.5"), (0.99, "1"))
 
 
 def quadrant_bar(counts: dict[str, int], names: tuple[str, str]) -> str:
@@ -81,7 +82,7 @@ def histogram(left: Sequence[float], right: Sequence[float] | None, names: tuple
                 f"<title>{escape(names[index])}, {i / bins:.2f} to {(i + 1) / bins:.2f}: {count}</title></rect>"
             )
     axis = f'<line x1="{pad}" y1="{10 + height}" x2="{WIDTH}" y2="{10 + height}" stroke="{INK}"/>'
-    ticks = "".join(_text(pad + (WIDTH - pad) * t, height + 26, f"{t:g}", "middle") for t in (0.02, 0.5, 0.98))
+    ticks = "".join(_text(pad + (WIDTH - pad) * at, height + 26, name, "middle") for at, name in _TICKS)
     return _svg(WIDTH, height + 34, "".join(bars) + axis + ticks, "Scores")
 
 

@@ -6,8 +6,8 @@ Knows nothing of samples or files: strings in, numbers out, one answer at a time
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,7 @@ _COMMA_IN_NUMBER = re.compile(r"\d,\d")
 _PERIOD = re.compile(r"\.(?!\d)")  # a full stop that no digit follows; the official pattern's look-behind has no effect
 
 
+@lru_cache(maxsize=65536)
 def normalise_vqa(answer: str) -> str:
     """The official normalisation in its order: white space, punctuation, case, numbers, articles, contractions."""
     text = answer.replace("\n", " ").replace("\t", " ").strip()
@@ -139,8 +140,3 @@ def f1(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     """F1 of sums of `f1_columns`, along the last axis; 0 where there is nothing to find and nothing found."""
     true, wrong, missed = sums[..., 0], sums[..., 1], sums[..., 2]
     return 2 * true / np.maximum(2 * true + wrong + missed, 1e-12)
-
-
-def majority(references: Sequence[str]) -> str:
-    """The commonest reference, the earlier of equals."""
-    return Counter(references).most_common(1)[0][0] if references else ""
