@@ -1,4 +1,4 @@
-"""Run folders for the inspect page's tests: real files of the real runner, answers from a fake. Nothing here is a test."""
+"""Run folders for the inspect page: files of the real runner, answers from a fake. Nothing here is a test."""
 
 from __future__ import annotations
 
@@ -68,8 +68,12 @@ def write_samples(folder: Path, pictures: int = 6) -> Path:
     return path
 
 
-def fake_engine(truth: dict[tuple[str, str], dict[str, Any]]) -> Engine:
-    """Answers that are right about as often as SKILL says. truth: (picture's file name, text) -> the sample's row."""
+def fake_engine(rows: Sequence[dict[str, Any]]) -> Engine:
+    """Answers that are right about as often as SKILL says. rows: the samples, whose truth is bent."""
+    truth: dict[tuple[str, ...], dict[str, Any]] = {}
+    for row in rows:
+        key = row["task"], row.get("text", "")
+        truth[key] = truth[(*key, Path(row["image"]).name)] = row
 
     def load(checkpoint: str, **options: Any) -> Any:
         config = SimpleNamespace(image_size=112)
@@ -79,10 +83,12 @@ def fake_engine(truth: dict[tuple[str, str], dict[str, Any]]) -> Engine:
         )  # fmt: skip
 
     def generate(model: Any, asked: Sequence[tuple[Any, Request]], alternatives: int = 0) -> list[Answer]:
-        return [
-            answer_of(model.checkpoint, request, truth.get((Path(str(image)).name, request.text), {}))
-            for image, request in asked
-        ]
+        answers = []
+        for image, request in asked:
+            key = request.task, request.text
+            row = truth.get((*key, Path(str(image)).name)) or truth[key]  # a copied picture has another name
+            answers.append(answer_of(model.checkpoint, request, row))
+        return answers
 
     return Engine(load, generate)
 
@@ -147,25 +153,36 @@ def write_run(
 ) -> Path:
     """A finished run in `folder` over `data` (a samples.jsonl; painted pictures where none is given)."""
     data = data or write_samples(folder.with_name(folder.name + "-data"))
-    truth = {}
-    for line in data.read_text().splitlines():
-        row = json.loads(line)
-        truth[(Path(row["image"]).name, row.get("text", ""))] = row
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
     chosen = {side: SideSettings(name) for side, name in (sides or CHECKPOINTS).items()}
     settings = RunSettings(str(data), folder, chosen, batch_size=64, copy_images=copy_images, progress=False)
-    run(replace(settings, alternatives=1), fake_engine(truth))
+    run(replace(settings, alternatives=1), fake_engine(rows))
     return folder
 
 
-def write_many_samples(folder: Path, count: int, pictures: int = 40) -> Path:
-    """`count` rows about few pictures, for what must not slow down."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write_many(folder: Path, count: int, pictures: int = 40) -> Path:
+    """A finished run of `count` rows about few pictures, written without asking: for what must stay quick."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
     for index in range(pictures):
-        Image.new("RGB", (64, 64), (index * 6 % 255, 120, 200)).save(folder / f"p{index}.png")
-    with (folder / "samples.jsonl").open("w") as file:
+        Image.new("RGB", (64, 64), (index * 6 % 255, 120, 200)).save(folder / "images" / f"p{index}.png")
+    ids = ", ".join(["4118", *["-200"] * 64, "10494", "1", "2", "3"])
+    with (folder / "samples.jsonl").open("w") as samples, (folder / "predictions.jsonl").open("w") as predictions:
         for row in _many(count, pictures):
-            file.write(json.dumps(row) + "\n")
-    return folder / "samples.jsonl"
+            samples.write(json.dumps(row) + "\n")
+            for side, checkpoint in CHECKPOINTS.items():
+                predictions.write(_many_answer(row, side, checkpoint, ids))
+    sides = {side: {"checkpoint": name, "quantization": "none"} for side, name in CHECKPOINTS.items()}
+    record = {
+        "schema_version": 1,
+        "identity": {"data": {"from": "many.jsonl"}, "sides": sides},
+        "samples": {"count": count, "sha256": "", "skipped": 0, "issues": []},
+        "images_root": None,
+        "sides": sides,
+        "sessions": [],
+        "complete": True,
+    }
+    (folder / "run.json").write_text(json.dumps(record))
+    return folder
 
 
 def _many(count: int, pictures: int) -> Iterator[dict[str, Any]]:
@@ -174,9 +191,30 @@ def _many(count: int, pictures: int) -> Iterator[dict[str, Any]]:
     for index in range(count):
         x, y, side = dice.uniform(0, 0.6), dice.uniform(0, 0.6), dice.choice((0.08, 0.2, 0.38))
         what = f"the {dice.choice(colors)} {dice.choice(kinds)} number {index}"
-        row = {"id": f"r{index}", "image": f"p{index % pictures}.png", "source": "many", "split": f"part{index % 3}"}
+        row = {"id": f"r{index}", "image": f"images/p{index % pictures}.png", "source": "many"}
         tags = {"type": dice.choice(("attribute", "relation", "ordinal")), "distractors": dice.randrange(5)}
+        row |= {"split": f"part{index % 3}", "tags": tags}
         if index % 3:
-            yield {**row, "task": "grounding", "text": what, "boxes": [[x, y, x + side, y + side]], "tags": tags}
+            box = [round(v, 4) for v in (x, y, x + side, y + side)]
+            yield {**row, "task": "grounding", "text": what, "boxes": [box]}
         else:
-            yield {**row, "task": "vqa", "text": f"What is {what}?", "references": [dice.choice(colors)], "tags": tags}
+            yield {**row, "task": "vqa", "text": f"What is {what}?", "references": [dice.choice(colors)]}
+
+
+def _many_answer(row: dict[str, Any], side: str, checkpoint: str, ids: str) -> str:
+    """One line of predictions.jsonl, about as long as a real one."""
+    dice = random.Random(f"{side}{row['id']}")
+    if row["task"] == "grounding":
+        box = [min(1.0, max(0.0, v + dice.gauss(0, 0.06))) for v in row["boxes"][0]]
+        text, boxes = "[" + ",".join(f"{v:.2f}" for v in box) + "].", [[round(v, 2) for v in box]]
+    else:
+        text, boxes = dice.choice(["red", "blue", "green", "orange"]), []
+    tokens = [{"id": 100 + i, "text": piece, "logprob": -dice.random()} for i, piece in enumerate(_pieces(text))]
+    gaps = [2.5] * (len(tokens) - 1)
+    return (
+        f'{{"id": "{row["id"]}", "side": "{side}", "schema_version": 1, "text": "{text}", '
+        f'"boxes": {json.dumps(boxes)}, '
+        f'"phrases": [], "parse": "ok", "tokens": {json.dumps(tokens)}, "prompt": {{"turns": ["<image>", "x"], '
+        f'"ids": [{ids}], "order": "image_first"}}, "stop_reason": "end", "error": null, "timings": {{"ttft_ms": 9.0, '
+        f'"token_ms": {json.dumps(gaps)}, "total_ms": 40.0}}, "memory": {{}}, "checkpoint": "{checkpoint}"}}\n'
+    )

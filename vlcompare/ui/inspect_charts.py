@@ -92,7 +92,7 @@ def histogram(values: Sequence[tuple[str, Floats]], measure: Measure) -> Safe:
         return el("p", f"No sample here has {measure.title}.", class_="vl-empty")
     end = _end(measure, *[column for _, column in known])
     counts = [(side, np.histogram(column, bins=BINS, range=(0, end))[0]) for side, column in known]
-    width, height, (x0, y0, right, bottom) = 520, 230, EDGE
+    width, height, (x0, y0, right, bottom) = 360, SIDE - 60, EDGE
     marks_y = ticks(0.0, float(max(c.max() for _, c in counts)) or 1.0, 4, whole=True)
     across, up = width - x0 - right, height - y0 - bottom
     parts = [el("title", f"{measure.title}, number of samples in each of {BINS} bins")]
@@ -128,7 +128,7 @@ def histogram(values: Sequence[tuple[str, Floats]], measure: Measure) -> Safe:
 
 def interval(difference: float, low: float, high: float, reach: float) -> Safe:
     """A difference (left - right) with its interval, on an axis from -reach to reach; coloured where 0 is outside."""
-    width, height = 150, 18
+    width, height = 110, 18
 
     def x(value: float) -> float:
         return width / 2 * (1 + max(-1.0, min(1.0, value / (reach or 1.0))))

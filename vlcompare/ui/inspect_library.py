@@ -6,6 +6,7 @@ nothing else on the server can be opened. A run that changed on the disk is read
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
@@ -15,6 +16,7 @@ from typing import Any
 
 from vlcompare.errors import SampleError
 from vlcompare.evaluate import run_files
+from vlcompare.evaluate.archive import open_archive
 from vlcompare.evaluate.runfolder import RunFolder, find_runs, join
 from vlcompare.ui import examples
 from vlcompare.ui.inspect_selection import Opened
@@ -45,7 +47,8 @@ class Library:
 
     def __init__(self, allow_path: Path | None = None, given: Sequence[Path] = (), shipped: Path | None = None) -> None:
         self._allow = allow_path
-        self._given = tuple(given)
+        self._given = tuple(path for path in given if path.suffix != ".zip")
+        self._unpacked = [_unpack(path) for path in given if path.suffix == ".zip"]
         self._shipped = shipped
         self._runs = _Kept(MOST_KEPT)
         self._pairs = _Kept(MOST_KEPT)
@@ -53,6 +56,7 @@ class Library:
     def places(self) -> list[Place]:
         """What can be opened now: the given folders first, the project's example last."""
         found: dict[Path, str] = {}
+        found.update({run.path: name for name, run, _ in self._unpacked})
         for folder in self._given:
             for run in find_runs(folder, 1):
                 found.setdefault(run.resolve(), run.resolve().name)
@@ -72,7 +76,7 @@ class Library:
     def first(self) -> Place | None:
         """The run that the page opens with: the first given one, else the example that comes with the project."""
         places = self.places()
-        if self._given:
+        if self._given or self._unpacked:
             return places[0] if places else None
         return next((place for place in places if place.title.endswith("(example)")), None)
 
@@ -85,12 +89,21 @@ class Library:
 
     def run(self, folder: Path) -> RunFolder:
         """The run in `folder`, from memory where it has not changed."""
+        for _, run, _ in self._unpacked:
+            if run.path == folder:
+                return run
         return self._runs.get((folder, _stamp(folder)), lambda: RunFolder.open(folder))
 
     def pair(self, left: Side, right: Side | None) -> Opened:
         """The two sides beside each other as columns, from memory where they have been so before."""
         key = tuple((id(side.run), side.name) if side else None for side in (left, right))
         return self._pairs.get(key, lambda: _beside(left, right))
+
+
+def _unpack(path: Path) -> tuple[str, RunFolder, Any]:
+    """(name, run, the folder that goes when the server does) of a run archive."""
+    folder = tempfile.TemporaryDirectory(prefix="vlcompare-run-", ignore_cleanup_errors=True)
+    return path.stem, open_archive(path, Path(folder.name) / "run"), folder
 
 
 def _beside(left: Side, right: Side | None) -> Opened:

@@ -111,7 +111,7 @@ def _layout(settings: AppSettings, library: Library) -> InspectParts:
             with gr.Column(elem_classes="vl-panel", min_width=0):
                 _heading("Share right, by slice")
                 fields["dimension"] = gr.Dropdown(
-                    [], label="Slice by", show_label=False, container=False, elem_id="vi-dimension", filterable=False
+                    [], label="Slice by", show_label=False, elem_id="vi-dimension", filterable=False
                 )
                 regions["slices"] = _picking("vi-slices")
         with gr.Accordion("Figures of every task, over all samples", open=False, elem_classes="vl-more"):
@@ -138,7 +138,7 @@ def _picking(elem_id: str) -> gr.HTML:
 
 def _bar(library: Library, fields: dict[str, gr.components.Component], buttons: dict[str, Any]) -> None:
     """Which runs are open, and which two sides are beside each other."""
-    with gr.Row(elem_classes="vi-bar", equal_height=False):
+    with gr.Row(elem_classes=["vi-bar", "vl-panel"], equal_height=False):
         fields["runs"] = gr.Dropdown(
             [place.key for place in library.places()],
             value=[],
@@ -158,26 +158,21 @@ def _filters(fields: dict[str, gr.components.Component]) -> None:
     _heading("Samples")
     with gr.Row(elem_classes="vi-filters"):
         fields["text"] = gr.Textbox(
-            label="Search in questions, answers, ids",
-            placeholder="red square",
-            elem_id="vi-text",
-            scale=3,
-            min_width=180,
+            label="Search questions, answers and ids", placeholder="red square", elem_id="vi-text", min_width=160
         )
         fields["regex"] = gr.Checkbox(False, label="Regular expression", elem_id="vi-regex", min_width=90)
         fields["disagree"] = gr.Checkbox(False, label="Answers differ", elem_id="vi-disagree", min_width=90)
-    with gr.Row(elem_classes="vi-filters"):
-        fields["gap"] = gr.Slider(
-            0, 3, value=0, step=0.05, label="Confidence gap at least (log-probability)", elem_id="vi-gap", min_width=160
+        fields["gap"] = gr.Number(
+            0, minimum=0, maximum=50, step=0.1, label="Confidence gap at least", elem_id="vi-gap", min_width=90
         )
+        noted = [(title, name) for name, title in NOTED.items()]
         fields["noted"] = gr.Dropdown(
-            [(title, name) for name, title in NOTED.items()], value="", label="Notes", elem_id="vi-noted",
-            min_width=110, filterable=False,
-        )  # fmt: skip
+            noted, value="", label="Notes", elem_id="vi-noted", min_width=110, filterable=False
+        )
+        types = [("Any", ""), *((name, name) for name in ERROR_TYPES)]
         fields["tag"] = gr.Dropdown(
-            [("Any", ""), *((name, name) for name in ERROR_TYPES)], value="", label="Noted as", elem_id="vi-tag",
-            min_width=130, filterable=False,
-        )  # fmt: skip
+            types, value="", label="Noted as", elem_id="vi-tag", min_width=130, filterable=False
+        )
 
 
 def _sample(regions: dict[str, gr.HTML], fields: dict[str, gr.components.Component], buttons: dict[str, Any]) -> None:

@@ -35,7 +35,7 @@ class Query:
     text: str = ""
     regex: bool = False
     disagree: bool = False
-    gap: float = 0.0  # confidence gap at least
+    gap: float = 0.0  # between both sides' mean log-probability of a token, at least
     noted: str = ""
     tag: str = ""  # an error type or a tag of one's own
     slices: tuple[tuple[str, str], ...] = ()  # (dimension, value)
@@ -154,7 +154,7 @@ def filled(
         text=str(text or "").replace("\x00", "")[:MOST_TEXT],
         regex=bool(regex),
         disagree=bool(disagree),
-        gap=min(1.0, max(0.0, least)) if math.isfinite(least) else 0.0,
+        gap=min(50.0, max(0.0, least)) if math.isfinite(least) else 0.0,
         noted=str(noted) if noted in NOTED else "",
         tag=str(tag or "")[:80],
         page=0,

@@ -15,8 +15,10 @@ from vlcompare.evaluate.aspects import target_box
 from vlcompare.evaluate.replies import request_of
 from vlcompare.evaluate.runfolder import RunFolder
 from vlcompare.tasks.boxes import rounding_ceiling
+from vlcompare.tasks.prompts import SPECS
 from vlcompare.types import Answer, Sample
 from vlcompare.ui import views
+from vlcompare.ui.figures import figures_table
 from vlcompare.ui.forms import ORDERS, QUANTIZATIONS
 from vlcompare.ui.inspect_selection import Opened
 from vlcompare.ui.inspect_session import recorded_of
@@ -87,6 +89,7 @@ def view(run: Run, sample: Sample, line: Line, names: Names, place: str, missing
         el("p", missing, class_="vl-warn") if missing else None,
         el("figure", overlay(run), el("figcaption", _caption(run, sample)), class_="vl-figure"),
         el("div", *sides, class_="vi-answers"),
+        _tags(sample),
         el(
             "details", el("summary", "The exact prompts"), views.prompt_view(run), class_="vi-fold", data_fold="prompts"
         ),
@@ -106,7 +109,6 @@ def _caption(run: Run, sample: Sample) -> str:
 
 def _question(sample: Sample) -> Safe:
     facts = [sample.id, sample.task.replace("_", " "), sample.source, sample.split]
-    chips = [el("span", f"{key}: {value}", class_="vi-tag") for key, value in sample.tags.items() if value is not None]
     choices = None
     if sample.choices and sample.task != "pointing":
         lines = [el("li", el("b", chr(65 + index)), " ", str(choice)) for index, choice in enumerate(sample.choices)]
@@ -115,13 +117,20 @@ def _question(sample: Sample) -> Safe:
     return el(
         "header",
         el("p", " · ".join(str(fact) for fact in facts if fact), class_="vi-facts"),
-        el("h3", sample.text or "(no text: the task itself is the question)", class_="vi-text"),
+        el("h3", sample.text or SPECS[sample.task].title, class_="vi-text"),
         choices,
         el("p", el("span", "Expected: ", class_="vl-muted"), el("b", right[:600]), class_="vl-expected")
         if right
         else None,
-        el("div", *chips[:16], class_="vi-tags") if chips else None,
     )
+
+
+def _tags(sample: Sample) -> Safe | None:
+    chips = [el("span", f"{key}: {value}", class_="vi-tag") for key, value in sample.tags.items() if value is not None]
+    if not chips:
+        return None
+    title = el("summary", f"{len(chips)} tags of the data set")
+    return el("details", title, el("div", *chips[:40], class_="vi-tags"), class_="vi-fold", data_fold="tags")
 
 
 def _answer(run: Run, side: str, cell: Cell, names: Names) -> Safe:
@@ -157,4 +166,4 @@ def _times(run: Run) -> Safe:
     modes = {answer.timings.mode for side in run.sides if (answer := run.answer(side))}
     shared = "batch" in modes
     note = "Answered in batches: times are of the whole batch's turn, shared with other samples." if shared else None
-    return el("div", el("p", note, class_="vl-note") if note else None, views.figures_table(run))
+    return el("div", el("p", note, class_="vl-note") if note else None, figures_table(run))

@@ -7,6 +7,7 @@ page's query; knows nothing of gradio or markup.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -31,6 +32,7 @@ MEASURES = {
     "words": Measure("words", "words of the answer", None),
 }
 SORTS = {"left": "score_left", "right": "score_right", "difference": "difference", "gap": "confidence_gap"}
+_BOXES = re.compile(r"\|\||\s*\[[\d., ]+\]")  # what a grounded caption holds besides its words
 READ_TASKS = frozenset(("grounding", "grounded_captioning", "multiple_choice", "pointing", "image_text_match"))
 
 
@@ -139,7 +141,9 @@ class Opened:
         note = notes.get(sample.id)
         noted: Sequence[str] = (*note.tags, *(("note",) if note.text else ())) if note else ()
         cells = {role: self._cell(role, row) for role in self.roles}
-        return Line(row, sample.id, sample.task, sample.text, cells, None if math.isnan(gap) else gap, noted)
+        expected = _BOXES.sub("", sample.references[0]) if sample.references and not sample.text else ""
+        known = None if math.isnan(gap) else gap
+        return Line(row, sample.id, sample.task, sample.text, cells, known, expected, noted)
 
     def _cell(self, role: str, row: int) -> Cell:
         side, sample = self.roles[role], self.run.samples[row]

@@ -52,6 +52,7 @@ class Line:
     text: str
     cells: Mapping[str, Cell]
     gap: float | None = None
+    expected: str = ""
     noted: Sequence[str] = ()
 
 
@@ -95,7 +96,7 @@ def head(names: Names, facts: Mapping[str, Any]) -> Safe:
     caution = (
         el(
             "details",
-            el("summary", f"{len(notes)} things to know about these figures"),
+            el("summary", f"{len(notes)} {'thing' if len(notes) == 1 else 'things'} to know about these figures"),
             el("ul", *notes),
             class_="vi-warnings",
         )
@@ -122,7 +123,7 @@ def slices_table(rows: Sequence[Figures], names: Names, dimension: str, title: s
         pressed = (dimension, row.name) in query.slices
         button = el(
             "button",
-            row.name,
+            row.name.replace("_", " ") if dimension == "task" else row.name,
             type="button",
             data_pick=f"slice:{dimension}|{row.name}",
             aria_pressed="true" if pressed else "false",
@@ -276,14 +277,21 @@ def _sort_head(name: str, title: str, how: str, query: Query) -> Safe:
         title=f"Sort {how}",
     )
     order = ("descending" if query.descending else "ascending") if sorted_ else None
-    return el("th", button, scope="col", aria_sort=order, data_side=side, class_=f"vi-col-{name}")
+    return el(
+        "th",
+        button,
+        scope="col",
+        aria_sort=order,
+        data_side=side,
+        class_=f"vi-col-{name} vi-wide" if name in ("difference", "gap") else f"vi-col-{name}",
+    )
 
 
 def _row(line: Line, names: Names, current: int | None) -> Safe:
     marks = [_mark(line.cells.get(side), side) for side in names.sides]
     question = el(
         "button",
-        shorten(line.text) or el("i", "(no text)"),
+        shorten(line.text) or el("i", shorten(line.expected) or "(no text)", title="What is expected"),
         type="button",
         class_="vi-open",
         data_pick=f"row:{line.row}",
@@ -298,8 +306,8 @@ def _row(line: Line, names: Names, current: int | None) -> Safe:
     if names.both:
         left, right = (line.cells.get(side) for side in names.sides)
         known = left and right and left.score is not None and right.score is not None
-        cells.append(el("td", f"{left.score - right.score:+.2f}" if known else "–", class_="vi-number"))  # type: ignore
-        cells.append(el("td", "–" if line.gap is None else f"{line.gap:.2f}", class_="vi-number"))
+        cells.append(el("td", f"{left.score - right.score:+.2f}" if known else "–", class_="vi-number vi-wide"))  # type: ignore
+        cells.append(el("td", "–" if line.gap is None else f"{line.gap:.2f}", class_="vi-number vi-wide"))
     return el("tr", *cells, data_pick=f"row:{line.row}", class_="vi-current" if line.row == current else None)
 
 

@@ -1,0 +1,474 @@
+"""The inspect page without a browser: queries, selections, markup, runs side by side, notes, files, and its limits."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import zipfile
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from inspect_world import CHECKPOINTS, write_run, write_samples
+
+from vlcompare.errors import RequestError, SampleError
+from vlcompare.evaluate.archive import write_archive
+from vlcompare.evaluate.runfolder import RunFolder
+from vlcompare.ui import inspect_actions as actions
+from vlcompare.ui import inspect_charts as charts
+from vlcompare.ui import inspect_files as files
+from vlcompare.ui.inspect_library import Library
+from vlcompare.ui.inspect_query import PAGE_ROWS, Query, Range, chips, clicked, filled, pages
+from vlcompare.ui.inspect_selection import MEASURES
+from vlcompare.ui.inspect_session import Inspection
+from vlcompare.ui.settings import AppSettings
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs over the same painted pictures (one of a single side), and one over others."""
+    root = tmp_path_factory.mktemp("runs")
+    data = write_samples(root / "data", 20)
+    write_run(root / "runs" / "both", data)
+    write_run(root / "runs" / "single", data, sides={"left": "tiny-mamba-vl-seed-2"})
+    write_run(root / "runs" / "other", write_samples(root / "more", 2), copy_images=True)
+    (root / "more" / "p0.png").unlink()
+    for run in (root / "runs" / "other",):  # other samples: nothing in common
+        for name in ("samples.jsonl", "predictions.jsonl"):
+            text = (run / name).read_text()
+            (run / name).write_text(re.sub(r'"id": "([gsvc])', r'"id": "x\1', text))
+    return root / "runs"
+
+
+@pytest.fixture
+def inspection(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Inspection:
+    """The run of two sides, open; notes go to a place of the test's own."""
+    monkeypatch.setenv("VLCOMPARE_DATA", str(tmp_path / "data"))
+    (folder / "both" / "notes.sqlite").unlink(missing_ok=True)
+    made = Inspection(Library(folder, [folder / "both"], shipped=tmp_path))
+    page = actions.start(made)
+    assert page["controls"] and made.data is not None
+    return made
+
+
+# ---- queries ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pick", "wanted"),
+    [
+        ("quadrant:only_left", Query(quadrant="only_left")),
+        ("quadrant:all", Query()),
+        ("slice:task|vqa", Query(slices=(("task", "vqa"),))),
+        ("slice:tag: a|b|c", Query(slices=(("tag: a", "b|c"),))),
+        ("slice:task", Query()),
+        ("bin:left:iou:0.5:0.55", Query(ranges=(Range("left", "iou", 0.5, 0.55),))),
+        ("bin:middle:iou:0.5:0.55", Query()),
+        ("bin:left:iou:a:b", Query()),
+        ("bin:left:iou:nan:1", Query()),
+        ("cell:iou:0:0.1:0.2:0.3", Query(ranges=(Range("left", "iou", 0, 0.1), Range("right", "iou", 0.2, 0.3)))),
+        ("sort:difference", Query(sort="difference", descending=True)),
+        ("sort:text", Query(sort="text")),
+        ("sort:evil", Query()),
+        ("page:7", Query(page=7)),
+        ("page:-1", Query()),
+        ("page:99999999999999999999", Query()),
+        ("drop:everything", Query()),
+        ("unknown", Query()),
+        ("", Query()),
+    ],
+)
+def test_a_click_changes_the_query_or_nothing(pick: str, wanted: Query) -> None:
+    assert clicked(Query(), pick) == wanted
+
+
+def test_clicks_that_are_repeated_take_back_what_they_did() -> None:
+    for pick in ("quadrant:both", "slice:task|vqa", "bin:left:iou:0.5:0.55", "cell:iou:0:0.1:0.2:0.3"):
+        assert clicked(clicked(Query(), pick), pick) == Query()
+    assert clicked(clicked(Query(), "slice:task|vqa"), "slice:task|pointing").slices == (("task", "pointing"),)
+    first = clicked(Query(), "sort:left")
+    assert [first.descending, clicked(first, "sort:left").descending] == [True, False]
+    assert clicked(clicked(first, "sort:left"), "sort:left") == Query()
+    assert clicked(replace(Query(), page=3), "quadrant:both").page == 0
+
+
+def test_every_chip_drops_its_filter_and_nothing_else() -> None:
+    full = Query("both", "red", True, True, 0.5, "noted", "counting", (("task", "vqa"),), (Range("left", "iou", 0, 1),))
+    found = chips(full)
+    assert len(found) == 8
+    for _, what in found:
+        fewer = clicked(full, f"drop:{what}")
+        assert len(chips(fewer)) == 7 and what not in [other for _, other in chips(fewer)]
+    assert clicked(replace(full, sort="text"), "drop:all") == Query(sort="text")
+
+
+def test_the_form_is_brought_within_its_bounds() -> None:
+    found = filled(Query(page=4), "a\x00b" + "x" * 900, 1, None, "1e9", "<b>", "y" * 900)
+    assert found.text.startswith("abx") and len(found.text) == 300 and found.page == 0
+    assert (found.gap, found.noted, len(found.tag), found.disagree) == (50.0, "", 80, False)
+    assert filled(Query(), None, 0, 0, "much", "", None) == Query()
+    assert filled(Query(), None, 0, 0, float("nan"), "", None) == Query()
+    assert [pages(n) for n in (0, 1, 50, 51, 50_000)] == [1, 1, 1, 2, 1000]
+
+
+# ---- selections ------------------------------------------------------------------------------------------------------
+
+
+def test_the_quadrants_count_what_they_then_select(inspection: Inspection) -> None:
+    data = inspection.data
+    counts = data.quadrant_counts(Query(), {})
+    assert sum(counts.values()) == data.table.count == 80
+    for name, count in counts.items():
+        actions.click(inspection, f"quadrant:{name}")
+        assert len(inspection.rows) == count
+        # the other quadrants stay countable while one is chosen
+        assert data.quadrant_counts(inspection.query, {}) == counts
+        actions.click(inspection, f"quadrant:{name}")
+    assert not inspection.query.narrowed
+
+
+def test_filters_hold_together(inspection: Inspection) -> None:
+    samples = inspection.data.run.samples
+    actions.click(inspection, "slice:task|grounding")
+    actions.fill(inspection, "square", False, False, 0, "", "")
+    assert {samples[i].task for i in inspection.rows} == {"grounding"}
+    assert len(inspection.rows) == 20 and all("square" in samples[i].text for i in inspection.rows)
+    actions.fill(inspection, r"square 1\d$", True, False, 0, "", "")
+    ids = {samples[i].id for i in inspection.rows}
+    assert ids <= {f"g{n}" for n in range(10, 20)}
+    actions.fill(inspection, "", False, True, 0, "", "")
+    table = inspection.data.table
+    assert all(table.text("left", i) != table.text("right", i) for i in inspection.rows)
+    actions.fill(inspection, "", False, False, 0.3, "", "")
+    assert len(inspection.rows) and all(abs(table.confidence_gap()[i]) >= 0.3 for i in inspection.rows)
+
+
+@pytest.mark.parametrize("measure", list(MEASURES))
+def test_the_bars_of_a_histogram_select_their_samples(inspection: Inspection, measure: str) -> None:
+    """Every sample that a side has a value for is in exactly one bar, and a click on the bar finds just these."""
+    column = inspection.data.measure("left", measure)
+    drawn = charts.histogram([("left", column)], MEASURES[measure])
+    found = re.findall(r"<title>left: ([\d,]+) samples.*?</title>", drawn)
+    picks = re.findall(r'data-pick="(bin:[^"]+)"', drawn)
+    assert len(found) == len(picks) > 0
+    assert sum(int(n.replace(",", "")) for n in found) == int(np.isfinite(column).sum())
+    for count, pick in zip(found, picks, strict=True):
+        rows = inspection.data.select(clicked(Query(), pick), {})
+        assert len(rows) == int(count), pick
+
+
+def test_the_squares_of_a_dense_scatter_select_their_samples(
+    inspection: Inspection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(charts, "MOST_POINTS", 3)
+    data = inspection.data
+    left, right = data.measure("left", "iou"), data.measure("right", "iou")
+    drawn = charts.scatter(left, right, range(data.table.count), MEASURES["iou"], ("left", "right"))
+    cells = re.findall(r'<rect[^>]*data-pick="(cell:[^"]+)"[^>]*><title>([\d,]+) samples', drawn)
+    assert sum(int(n) for _, n in cells) == 40
+    for pick, count in cells:
+        assert len(data.select(clicked(Query(), pick), {})) == int(count)
+
+
+@pytest.mark.parametrize("sort", ["order", "text", "left", "right", "difference", "gap"])
+def test_sorting_keeps_every_row_and_puts_it_in_order(inspection: Inspection, sort: str) -> None:
+    data = inspection.data
+    rows = data.select(Query(sort=sort, descending=True), {})
+    assert sorted(rows.tolist()) == list(range(80))
+    lines = [data.line(int(i), {}) for i in rows]
+    if sort == "gap":
+        values = [line.gap for line in lines]
+    elif sort in ("left", "right"):
+        values = [line.cells[sort].score for line in lines]
+    elif sort == "difference":
+        values = [line.cells["left"].score - line.cells["right"].score for line in lines]
+    else:
+        values = [line.text.lower() if sort == "text" else line.row for line in lines]
+    assert values == sorted(values, reverse=True)
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+$", "(", "a" * 500, r"(x)\1", "(.*)*(.*)*y"])
+def test_a_pattern_that_cannot_be_used_leaves_everything_as_it_was(inspection: Inspection, pattern: str) -> None:
+    actions.fill(inspection, "red", False, False, 0, "", "")
+    before, rows = inspection.query, inspection.rows
+    page = actions.fill(inspection, pattern, True, False, 0, "", "")
+    assert set(page) == {"message"} and 'role="alert"' in page["message"]
+    assert inspection.query == before and inspection.rows is rows
+
+
+def test_only_one_page_of_rows_is_ever_shown(inspection: Inspection) -> None:
+    page = actions.everything(inspection)
+    assert page["table"].count("<tr") == PAGE_ROWS + 1
+    shown = actions.click(inspection, "page:1")["table"]
+    assert shown.count("<tr") == 30 + 1 and "51 to 80 of 80" in shown
+    assert actions.click(inspection, "page:5000")["table"].count("<tr") == 30 + 1  # past the end: the last page
+
+
+# ---- the sample ------------------------------------------------------------------------------------------------------
+
+
+def test_a_sample_shows_everything_and_the_keys_walk_the_selection(inspection: Inspection) -> None:
+    actions.click(inspection, "slice:task|grounding")
+    page = actions.step(inspection, 1)
+    shown = page["sample"]
+    assert "1 of 40 in this selection" in shown and 'class="vl-box vl-truth"' in shown
+    assert shown.count("vl-side-box") >= 1 and shown.count('class="vl-token"') > 4
+    assert "IoU" in shown and "confidence" in shown and "64 of them" not in shown and "49 of them patches" in shown
+    assert "data:image/webp;base64," in shown and "two decimals allow an IoU of" in shown
+    assert actions.step(inspection, -1) == {"message": page["message"]}  # there is none before the first
+    for place in range(2, 41):
+        assert f"{place} of 40 in this selection" in actions.step(inspection, 1)["sample"]
+    assert set(actions.step(inspection, 1)) == {"message"}
+    actions.click(inspection, "slice:task|vqa")  # the open sample is not among these: the next is their first
+    assert "1 of 20 in this selection" in actions.step(inspection, 1)["sample"]
+
+
+def test_walking_past_the_page_turns_the_table(inspection: Inspection) -> None:
+    actions.click(inspection, f"row:{int(inspection.rows[PAGE_ROWS - 1])}")
+    assert inspection.query.page == 0
+    table = actions.step(inspection, 1)["table"]
+    assert inspection.query.page == 1 and table.count("vi-current") == 1
+
+
+@pytest.mark.parametrize("pick", ["row:80", "row:-1", "row:x", "row:999999999999", "row:"])
+def test_rows_that_are_not_there_are_passed_over(inspection: Inspection, pick: str) -> None:
+    assert set(actions.click(inspection, pick)) == {"message"} and inspection.row is None
+
+
+class Strict(HTMLParser):
+    """Collects elements and attributes as a browser would see them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+
+def test_what_models_and_data_wrote_is_never_markup(inspection: Inspection) -> None:
+    parser = Strict()
+    for row in range(inspection.data.table.count):
+        parser.feed(actions.click(inspection, f"row:{row}")["sample"])
+    for name, shown in actions.everything(inspection).items():
+        if isinstance(shown, str) and name != "message":
+            parser.feed(shown)
+    actions.fill(inspection, "<script>alert(1)</script>", False, False, 0, "", "")
+    parser.feed(actions.everything(inspection)["chips"])
+    assert not parser.tags & {"script", "iframe", "object", "a"} and "onerror" not in parser.attributes
+    first = actions.click(inspection, "row:0")["sample"]
+    assert "the red &lt;b&gt;square&lt;/b&gt;" in first
+
+
+def test_a_picture_that_is_gone_or_outside_is_said_and_the_boxes_stay(folder: Path, tmp_path: Path) -> None:
+    run = RunFolder.open(folder / "both", allowed=())
+    made = Inspection(Library(shipped=tmp_path))
+    made.add("r", "r", run)
+    shown = actions.click(made, "row:0")["sample"]
+    assert "The picture is not shown" in shown and "outside" in shown and "vl-truth" in shown
+
+
+# ---- several runs ----------------------------------------------------------------------------------------------------
+
+
+def test_only_listed_runs_can_be_opened(inspection: Inspection, folder: Path) -> None:
+    assert sorted(place.key for place in inspection.library.places()) == ["both", "other", "single"]
+    for key in (str(folder / "both"), "../both", "/etc", ""):
+        page = actions.choose(inspection, [key])
+        assert "not among those" in page["message"] and list(inspection.open) == ["both"]
+    assert Library(None, (), shipped=folder / "none").first() is None
+
+
+def test_sides_of_two_runs_are_set_against_each_other(inspection: Inspection) -> None:
+    actions.choose(inspection, ["both", "single"])
+    titles = dict(inspection.side_choices())
+    assert list(titles) == ["both\nleft", "both\nright", "single\nleft"]
+    page = actions.set_sides(inspection, "both\nright", "single\nleft")
+    assert "error" not in page["message"] and inspection.data.table.count == 80
+    assert inspection.names.run == "both against single"
+    both = RunFolder.open(inspection.open["both"].path)
+    single = RunFolder.open(inspection.open["single"].path)
+    actions.click(inspection, "row:7")
+    assert inspection.run.answer("left") == both.answer("right", 7)
+    assert inspection.run.answer("right") == single.answer("left", 7)
+    assert "paired" in inspection.data.summary and inspection.data.summary["paired"]["vqa"]
+
+
+def test_sides_can_be_swapped_and_one_alone_can_be_looked_at(inspection: Inspection) -> None:
+    counts = inspection.data.quadrant_counts(Query(), {})
+    actions.set_sides(inspection, "both\nright", "both\nleft")
+    swapped = inspection.data.quadrant_counts(Query(), {})
+    assert (swapped["only_left"], swapped["only_right"]) == (counts["only_right"], counts["only_left"])
+    page = actions.set_sides(inspection, "both\nright", "")
+    alone = inspection.data.quadrant_counts(Query(), {})
+    assert alone["both"] == counts["both"] + counts["only_right"] and alone["only_left"] == 0
+    assert page["quadrants"].count("<button") == 2 and "left − right" not in page["slices"]
+    assert "vl-side-box" in actions.click(inspection, "row:0")["sample"]
+
+
+def test_runs_without_a_common_sample_are_refused_and_nothing_changes(inspection: Inspection) -> None:
+    actions.choose(inspection, ["both", "other"])
+    before = inspection.left, inspection.right
+    page = actions.set_sides(inspection, "both\nleft", "other\nright")
+    assert "no sample in common" in page["message"] and (inspection.left, inspection.right) == before
+    assert inspection.data.table.count == 80
+    page = actions.set_sides(inspection, "both\nleft", "secret\nright")
+    assert "no run that is open" in page["message"]
+
+
+def test_closing_the_last_run_leaves_an_empty_page(inspection: Inspection) -> None:
+    actions.click(inspection, "row:3")
+    page = actions.choose(inspection, [])
+    assert "No run is open" in page["head"] and inspection.data is None and page["table"] == ""
+    assert actions.step(inspection, 1)["message"] and set(actions.click(inspection, "row:1")) == {"message"}
+
+
+def test_a_run_that_grew_is_read_again(folder: Path, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", write_samples(tmp_path / "data", 1))
+    library = Library(given=[run], shipped=tmp_path)
+    first = library.run(run)
+    assert library.run(run) is first
+    lines = (run / "predictions.jsonl").read_text().splitlines(keepends=True)
+    (run / "predictions.jsonl").write_text("".join(lines[:-1]))
+    assert library.run(run) is not first and library.run(run).sides["right"].rows[-1] is None
+
+
+# ---- notes -----------------------------------------------------------------------------------------------------------
+
+
+def test_notes_are_kept_found_and_taken_back(inspection: Inspection, folder: Path) -> None:
+    page = actions.note(inspection, "g3", ["counting", "my own"], "two of <them>")
+    assert "Kept" in page["note_state"] and (folder / "both" / "notes.sqlite").is_file()
+    assert "my own" in page["table"] or inspection.query.page
+    samples = inspection.data.run.samples
+    for form, wanted in (
+        (("", False, False, 0, "noted", ""), {"g3"}),
+        (("", False, False, 0, "", "counting"), {"g3"}),
+        (("", False, False, 0, "", "reading"), set()),
+    ):
+        actions.fill(inspection, *form)
+        assert {samples[i].id for i in inspection.rows} == wanted
+    actions.fill(inspection, "", False, False, 0, "bare", "")
+    assert len(inspection.rows) == 79
+    # the form belongs to the sample that it was opened for, wherever the visitor has gone since
+    actions.click(inspection, "row:0")
+    assert set(actions.note(inspection, "g3", ["my own", "counting"], " two of <them> ")) == {"message"}
+    assert "gone" in actions.note(inspection, "g3", [], " ")["note_state"]
+    assert "no run that is open" in actions.note(inspection, "nobody", ["x"], "")["message"]
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_exports_hold_the_selection_with_its_notes(inspection: Inspection) -> None:
+    actions.note(inspection, "v2", ["label wrong"], "=1+1")
+    actions.click(inspection, "slice:task|vqa")
+    name, content = files.export_text(inspection, "csv", only=True)
+    rows = list(csv.DictReader(io.StringIO(content)))
+    assert name.endswith(".csv") and len(rows) == 20
+    (noted,) = [row for row in rows if row["id"] == "v2"]
+    assert noted["note"] == "'=1+1" and "label wrong" in noted["tags"]
+    assert len(list(csv.DictReader(io.StringIO(files.export_text(inspection, "csv", only=False)[1])))) == 80
+    found = json.loads(files.export_text(inspection, "json", only=True)[1])
+    assert len(found["samples"]) == 20 and found["samples"][0]["sides"]["left"]["tokens"]
+    compared = json.loads(files.export_text(inspection, "comparator", only=True)[1])
+    assert [model["name"] for model in compared["models"]] == list(CHECKPOINTS.values())
+    assert len(compared["examples"]) == 20 and -1.5 <= compared["examples"][0]["score"] <= 1.5
+    name, report = files.export_text(inspection, "report", only=True)
+    parser = Strict()
+    parser.feed(report)
+    assert (
+        name.endswith(".html") and not parser.tags & {"script", "link", "iframe"} and "onerror" not in parser.attributes
+    )
+    assert "http://" not in report.replace("http://www.w3.org", "") and report.index("v2") > 0
+
+
+def test_what_cannot_be_exported_is_said(inspection: Inspection) -> None:
+    actions.fill(inspection, "nothing is like this", False, False, 0, "", "")
+    with pytest.raises(RequestError, match="nothing to export"):
+        files.export_text(inspection, "csv", only=True)
+    with pytest.raises(RequestError, match="no export"):
+        files.export_text(inspection, "exe", only=False)
+    actions.choose(inspection, [])
+    with pytest.raises(RequestError, match="No run is open"):
+        files.export_file(inspection, "archive", only=True)
+
+
+def test_an_archive_goes_out_and_comes_back_with_its_notes(inspection: Inspection, tmp_path: Path) -> None:
+    actions.note(inspection, "g1", ["attribute"], "kept")
+    path = files.export_file(inspection, "archive", only=True)
+    other = Inspection(Library(shipped=tmp_path))
+    page = files.upload(other, path)
+    assert "error" not in page["message"] and other.data.table.count == 80
+    assert other.notes()["g1"].tags == ("attribute",)
+    shown = actions.click(other, "row:0")["sample"]
+    assert "not shown" not in shown  # the picture came along
+    unpacked = Path(other.unpacked[0].name)
+    assert unpacked.is_dir()
+    other.close()
+    assert not unpacked.exists()
+
+
+@pytest.mark.parametrize("name", ["../evil.txt", "/etc/passwd", "run/../../evil", "images/x.svg"])
+def test_an_archive_that_reaches_out_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "evil.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(name, "x")
+    made = Inspection(Library(shipped=tmp_path))
+    page = files.upload(made, str(path))
+    assert 'role="alert"' in page["message"] and not made.open and not made.unpacked
+
+
+def test_an_uploaded_run_names_no_file_of_the_server(folder: Path, tmp_path: Path) -> None:
+    """Absolute paths in a crafted archive's samples show no picture from this machine."""
+    path = write_archive(RunFolder.open(folder / "both"), tmp_path / "run.zip", pictures=False)
+    crafted = tmp_path / "crafted.zip"
+    target = str((folder.parent / "data" / "p1.png").resolve())
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(crafted, "w") as new:
+        for entry in old.namelist():
+            text = old.read(entry).decode()
+            if entry == "samples.jsonl":
+                rows = [{**json.loads(line), "image": target} for line in text.splitlines()]
+                text = "".join(json.dumps(row) + "\n" for row in rows)
+            if entry == "run.json":
+                text = json.dumps({**json.loads(text), "images_root": "/"})
+            new.writestr(entry, text)
+    made = Inspection(Library(shipped=tmp_path))
+    files.upload(made, str(crafted))
+    assert made.data is not None and "The picture is not shown" in actions.click(made, "row:0")["sample"]
+
+
+def test_archives_on_the_command_line_are_opened_like_folders(folder: Path, tmp_path: Path) -> None:
+    path = write_archive(RunFolder.open(folder / "both"), tmp_path / "taken.zip")
+    made = Inspection(Library(given=[path], shipped=tmp_path))
+    actions.start(made)
+    assert list(made.open) == ["taken"] and made.data.table.count == 80
+    with pytest.raises(SampleError):
+        Library(given=[tmp_path / "none.zip"])
+
+
+def test_a_sample_can_be_asked_again(inspection: Inspection) -> None:
+    settings = AppSettings()
+    assert files.compare_values(inspection, settings) is None
+    actions.click(inspection, "row:1")
+    picture, ask, sides = files.compare_values(inspection, settings)
+    sample = inspection.data.run.samples[1]
+    assert Path(picture).read_bytes() == Path(sample.image).read_bytes()
+    assert ask[:2] == [sample.task, sample.text]
+    assert {side: form["checkpoint"] for side, form in sides.items()} == CHECKPOINTS
+    offered = files.compare_values(inspection, AppSettings(offered=("something-else",)))
+    assert all("checkpoint" not in form for form in offered[2].values())
+
+
+def test_a_visitor_sees_nothing_of_another(inspection: Inspection) -> None:
+    import copy
+
+    actions.click(inspection, "row:5")
+    other = copy.deepcopy(inspection)
+    assert other.library is inspection.library and other.data is None and not other.open and other.row is None

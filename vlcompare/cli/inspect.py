@@ -1,0 +1,46 @@
+"""`inspect DIR`: the page at its second tab, with these runs open. The work is in `ui.inspect_page`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "inspect",
+        help="look at a finished run: who is right where, each picture, notes",
+        description="Open run folders (or run archives, .zip) in the browser: quadrants, slices, a table that sorts "
+        "and filters, every sample with both answers, notes and exports. Several runs over the same samples can be set "
+        "against each other.",
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="DIR", help="a run folder, a folder of runs, or a .zip")
+    parser.add_argument("--host", help="address to listen on (default 127.0.0.1; 0.0.0.0 for everybody in the network)")
+    parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
+    parser.add_argument("--open", action="store_true", help="open a browser window")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until interrupted."""
+    checked(args.runs)
+    from vlcompare.ui.page import serve
+    from vlcompare.ui.settings import AppSettings
+
+    settings = AppSettings.from_environment(host=args.host, port=args.port)
+    serve(settings, runs=args.runs, inbrowser=args.open)
+    return 0
+
+
+def checked(paths: list[Path]) -> None:
+    """Raise SampleError, before anything is loaded, where a path holds no run."""
+    from vlcompare.errors import SampleError
+    from vlcompare.evaluate.runfolder import find_runs
+
+    for path in paths:
+        if not path.exists():
+            raise SampleError(f"{path} does not exist: give the folder that `evaluate --out` wrote.")
+        if path.is_file() and path.suffix != ".zip":
+            raise SampleError(f"{path} is a file: give the run's folder, or its archive (.zip).")
+        if path.is_dir() and not find_runs(path, 1):
+            raise SampleError(f"{path} holds no run: there is no samples.jsonl with a predictions.jsonl in it.")
