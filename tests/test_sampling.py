@@ -58,3 +58,9 @@ def test_draws_follow_the_distribution() -> None:
     sampler = Sampler([Sampling(temperature=1.0, seed=3)], CPU)
     counts = torch.bincount(torch.tensor([sampler(values)[0].item() for _ in range(3000)]), minlength=3) / 3000
     assert torch.allclose(counts, torch.tensor([0.6, 0.3, 0.1]), atol=0.04)
+
+
+def test_alternatives_are_as_many_as_asked_for() -> None:
+    for count in (0, 1, 3):
+        (choice,) = Sampler([Sampling()], CPU, count)(logits(1, 1))[1]
+        assert len(choice.top_ids) == len(choice.top_logprobs) == count

@@ -60,7 +60,7 @@ class Sampler:
     def __call__(self, logits: Tensor) -> tuple[Tensor, list[Choice]]:
         """logits (B, V) float32 -> the chosen ids (B,) on the device, and a Choice for each row."""
         logprobs = torch.log_softmax(logits, dim=-1)  # (B, V)
-        top_logprobs, top_ids = logprobs.topk(min(self.alternatives, logits.shape[-1]), dim=-1)  # (B, K)
+        top_logprobs, top_ids = logprobs.topk(min(max(1, self.alternatives), logits.shape[-1]), dim=-1)  # (B, K)
         ids = top_ids[:, 0]
         if any(generator is not None for generator in self._generators):
             drawn = [self._draw(logits[row], row) for row in range(len(self.rules))]
@@ -71,8 +71,10 @@ class Sampler:
         return ids, [self._choice(row) for row in packed.tolist()]
 
     def _choice(self, row: list[float]) -> Choice:
-        count = (len(row) - 2) // 2
-        return Choice(int(row[0]), row[1], tuple(int(value) for value in row[2 : 2 + count]), tuple(row[2 + count :]))
+        found = (len(row) - 2) // 2
+        shown = min(found, self.alternatives)
+        ids, logprobs = row[2 : 2 + shown], row[2 + found : 2 + found + shown]
+        return Choice(int(row[0]), row[1], tuple(map(int, ids)), tuple(logprobs))
 
     def _draw(self, logits: Tensor, row: int) -> Tensor | None:
         """One row's drawn id as a scalar tensor; None where the row is greedy. logits (V,)"""
