@@ -136,7 +136,7 @@ def _local_folder(name: str, known: registry.Checkpoint | None) -> Path | None:
 def _read(name: str, folder: Path, revision: str | None, repository: str | None = None) -> Source:
     data, config = read_config(folder)
     section = data.get(SECTION)
-    method = "none"
+    method: Any = "none"
     if section is not None:
         method = section.get("method") if isinstance(section, dict) else None
         if method not in quantize.METHODS or section.get("version") != 1 or section.get("block") != quantize.BLOCK:

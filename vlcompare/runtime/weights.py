@@ -119,7 +119,7 @@ def read_tensor(stored: Stored) -> Tensor:
     if not stored.bytes:
         return tensor
     # reinterpreting the tensor's own memory as bytes: the file is read straight into it, without a second copy
-    view = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+    view = tensor.reshape(-1).view(torch.uint8).numpy().data
     try:
         with stored.file.open("rb", buffering=0) as stream:
             stream.seek(stored.begin)
@@ -171,7 +171,7 @@ def write_file(
 
 def as_bytes(tensor: Tensor) -> memoryview:
     """A tensor's bytes in memory order; a view where it lies on the CPU."""
-    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def file_sha256(file: Path) -> str:
