@@ -255,3 +255,25 @@ def test_the_prior_answers_every_sample_and_a_card_shows_what_the_report_says(tm
     write_card(tmp_path, "pythia", report)
     card = (tmp_path / "README.md").read_text()
     assert card.startswith("# tiny-pythia-vl") and "| questions |" in card and "seed 3" in card
+
+
+def test_a_longer_schedule_goes_on_from_before_the_decay(trained: Path) -> None:
+    import shutil
+
+    from vlcompare.synth.train_language import train_language
+
+    out = trained.parent / "longer"
+    shutil.copytree(trained, out, ignore=shutil.ignore_patterns("*.pt"))
+    short = dataclasses.replace(recipes.SMOKE, language=dataclasses.replace(recipes.SMOKE.language, steps=10))
+    options = {"save_every": 2, "look_every": 1000}
+    assert train_language("pythia", short, out, **options)
+    stable = load_state(out / "pythia-before-decay.pt")
+    assert stable["step"] == 6 and load_state(out / "pythia.pt")["step"] == 10
+    long = dataclasses.replace(short, language=dataclasses.replace(short.language, steps=20))
+    assert not train_language("pythia", long, out, resume=True, budget_seconds=0.0, **options)
+    went_back = load_state(out / "pythia.pt")
+    assert went_back["step"] == 6
+    same = [torch.equal(a, b) for a, b in zip(went_back["learner"].values(), stable["learner"].values(), strict=True)]
+    assert all(same)
+    assert train_language("pythia", long, out, resume=True, **options)
+    assert load_state(out / "pythia.pt")["step"] == 20

@@ -260,6 +260,7 @@ class LanguageTraining:
     optimizers: list[torch.optim.Optimizer]
     step: int = 0
     seconds: float = 0.0
+    planned: int = 0  # steps of the schedule under which the last ones were taken
 
     @classmethod
     def fresh(cls, family: str, recipe: Recipe, feature_width: int, device: torch.device) -> LanguageTraining:
@@ -272,6 +273,7 @@ class LanguageTraining:
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "step": self.step,
             "seconds": self.seconds,
+            "planned": self.planned,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -279,6 +281,7 @@ class LanguageTraining:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.step, self.seconds = state["step"], state["seconds"]
+        self.planned = state.get("planned", 0)
 
 
 def train_step(training: LanguageTraining, corpus: Corpus, recipe: Recipe, total: int, device: torch.device) -> dict:
@@ -296,8 +299,13 @@ def train_step(training: LanguageTraining, corpus: Corpus, recipe: Recipe, total
     for optimizer in training.optimizers:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    training.step += 1
+    training.step, training.planned = step + 1, total
     return losses
+
+
+def begins_to_decay(step: int, total: int, recipe: Recipe) -> bool:
+    """Whether the rates of a schedule of `total` steps have begun to fall at this step."""
+    return step > recipe.language.decay_from * total
 
 
 def planned_steps(out: Path, recipe: Recipe) -> int:
@@ -324,12 +332,15 @@ def train_language(
     corpus = Corpus.open(out, recipe)
     training = LanguageTraining.fresh(family, recipe, corpus.width, place)
     state_path, log = out / f"{family}.pt", Log(out / f"{family}.jsonl")
+    total, stable = planned_steps(out, recipe), out / f"{family}-before-decay.pt"
     if resume and state_path.exists():
         training.restore(load_state(state_path))
+        if training.planned and begins_to_decay(training.step, training.planned, recipe) and total > training.planned:
+            # a longer schedule goes on from before the decay: rates that fall and rise again lose what was learnt
+            training.restore(load_state(stable))
     elif log.path.exists():
         log.path.unlink()
     clock = Clock(training.seconds, budget_seconds)
-    total, stable = planned_steps(out, recipe), out / f"{family}-before-decay.pt"
     try:
         while training.step < total and not clock.spent:
             losses = train_step(training, corpus, recipe, total, place)
@@ -343,7 +354,7 @@ def train_language(
                 training.seconds = clock.seconds
                 save_state(state_path, training.state())
                 total = planned_steps(out, recipe)
-                if training.step <= recipe.language.decay_from * total:
+                if not begins_to_decay(training.step, total, recipe):
                     save_state(stable, training.state())
     finally:
         training.seconds = clock.seconds
