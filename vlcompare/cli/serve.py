@@ -38,6 +38,9 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until interrupted."""
     settings = settings_of(args)
+    from vlcompare.ui.quick import import_gradio
+
+    import_gradio()
     from vlcompare.ui.page import serve
 
     serve(settings, share=args.share, inbrowser=args.open)

@@ -145,6 +145,7 @@ def serve(handlers: Handlers) -> None:
     served.__name__ = "compare"
     served.__wrapped__ = compare  # type: ignore[attr-defined]  parameter names and defaults, as `inspect` reads them
     number = {"precision": None, "visible": False}
+    numbers = {"type": "array", "items": {"type": "number"}}
     with gr.Row(visible=False):
         fields = [
             only_uploads(gr.Image(type="filepath", image_mode=None, label="image")),
@@ -152,8 +153,8 @@ def serve(handlers: Handlers) -> None:
             gr.Textbox("", label="text"),
             gr.Textbox(settings.left, label="left"),
             gr.Textbox(settings.right, label="right"),
-            gr.JSON(label="choices"),
-            gr.JSON(label="box"),
+            _typed(gr.JSON(label="choices"), {"type": "array", "items": {"anyOf": [{"type": "string"}, numbers]}}),
+            _typed(gr.JSON(label="box"), numbers),
             gr.Textbox("", label="ocr_text"),
             gr.Radio(list(MODES), value="measure", label="mode"),
             gr.Radio(list(QUANTIZATIONS), value=settings.quantization, label="left_quantization"),
@@ -165,7 +166,7 @@ def serve(handlers: Handlers) -> None:
             gr.Number(0, label="temperature", **number),
             gr.Number(0, label="seed", **number),
         ]
-        result = gr.JSON(label="answers")
+        result = _typed(gr.JSON(label="answers"), {"type": "object"})
         gr.Button("compare").click(
             served,
             fields,
@@ -175,3 +176,9 @@ def serve(handlers: Handlers) -> None:
             concurrency_id="models",
             show_progress="hidden",
         )
+
+
+def _typed(component: Any, schema: dict[str, Any]) -> Any:
+    """The component with a schema of its own: gradio's for JSON, `{"type": {}}`, is none that MCP clients accept."""
+    component.api_info = lambda: schema
+    return component

@@ -1,0 +1,193 @@
+"""The page's server as programs use it: /compare by gradio_client and by MCP, two clients at once, and refusals."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ui_fakes import FakeCompare, png
+
+from vlcompare.types import Answer
+
+
+class ColorCompare(FakeCompare):
+    """Says the first pixel of the picture that it was given."""
+
+    def _echo(self, side: Any, request: Any) -> list[str]:
+        from vlcompare.runtime.image import open_image
+
+        pixel = open_image(self.asked_here.image).getpixel((0, 0))
+        return [f"{request.text} {pixel}"]
+
+    asked_here = threading.local()
+
+    def __call__(self, image: Any, *args: Any, **how: Any) -> Any:
+        def events() -> Any:
+            self.asked_here.image = image
+            yield from super(ColorCompare, self).__call__(image, *args, **how)
+
+        return events()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    from vlcompare.runtime.image import open_image
+    from vlcompare.ui.handlers import Handlers
+    from vlcompare.ui.page import build_page, launch
+    from vlcompare.ui.settings import AppSettings
+
+    folder = tmp_path_factory.mktemp("api")
+    settings = AppSettings(data=folder)
+    fake = ColorCompare()
+    page = build_page(settings, Handlers(settings, fake, None, open_image))
+    _, address, _ = launch(page, settings, prevent_thread_lock=True)
+    yield SimpleNamespace(address=address, fake=fake, folder=folder)
+    page.close()
+
+
+def client(server: SimpleNamespace) -> Any:
+    from gradio_client import Client
+
+    return Client(server.address, verbose=False)
+
+
+def picture(folder: Path, color: tuple[int, int, int]) -> Any:
+    from gradio_client import handle_file
+
+    path = folder / f"{'-'.join(map(str, color))}.png"
+    path.write_bytes(png(color))
+    return handle_file(str(path))
+
+
+def test_one_call_one_json(server: SimpleNamespace) -> None:
+    found = client(server).predict(picture(server.folder, (9, 8, 7)), task="grounding", text="it", api_name="/compare")
+    assert set(found) == {"sides"} and set(found["sides"]) == {"left", "right"}
+    left, right = (Answer.from_json(found["sides"][side]) for side in ("left", "right"))
+    assert left.boxes and left.checkpoint == "tiny-pythia-vl" and right.checkpoint == "tiny-mamba-vl"
+    assert len(left.timings.token_ms) == len(left.tokens) - 1 and left.prompt and -200 in left.prompt.ids
+
+
+def test_choices_boxes_and_settings_arrive(server: SimpleNamespace) -> None:
+    found = client(server).predict(
+        picture(server.folder, (1, 2, 3)),
+        task="pointing",
+        text="which?",
+        choices=[[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]],
+        left="broken/one",
+        right_prompt_order="instruction_first",
+        seed=5,
+        api_name="/compare",
+    )
+    assert "cut off" in found["sides"]["left"]["error"]
+    assert found["sides"]["right"]["boxes"] == [[0, 0, 0.5, 0.5]]
+    assert found["sides"]["right"]["prompt"]["order"] == "instruction_first" and found["sides"]["right"]["seed"] == 5
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"text": ""}, "needs a description"),
+        ({"text": "x" * 5000}, "characters"),
+        ({"text": "x", "left": "/etc"}, "operator"),
+        ({"text": "x", "max_new_tokens": 10_000}, "between 1 and 512"),
+        ({"text": "x", "task": "region_description", "box": [0, 0, 2, 2]}, "box"),
+        ({"text": "x", "task": "juggling"}, "juggling"),
+    ],
+)
+def test_limits_hold_in_the_api(server: SimpleNamespace, more: dict[str, Any], said: str) -> None:
+    with pytest.raises(Exception, match=said):
+        client(server).predict(picture(server.folder, (1, 1, 1)), api_name="/compare", **more)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/etc/passwd",
+        "http://127.0.0.1:1/x.png",
+        "http://localhost/x.png",
+        "https://example.com/x.png",
+        "file:///etc/passwd",
+    ],
+)
+def test_no_file_and_no_address_of_the_server_is_opened(server: SimpleNamespace, path: str) -> None:
+    before = len(server.fake.asked)
+    body = json.dumps(
+        {"data": [{"path": path, "url": path, "meta": {"_type": "gradio.FileData"}}, "chat", "x"]}
+    ).encode()
+    request = urllib.request.Request(
+        f"{server.address}gradio_api/call/compare", body, {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as reply:
+        event = json.load(reply)["event_id"]
+    with urllib.request.urlopen(f"{server.address}gradio_api/call/compare/{event}", timeout=60) as reply:
+        said = reply.read().decode()
+    assert "event: error" in said and len(server.fake.asked) == before and "root:" not in said
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "app.py", "../app.py", "votes.sqlite"])
+def test_no_file_of_the_server_is_served(server: SimpleNamespace, path: str) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"{server.address}gradio_api/file={path}", timeout=60)
+    assert refused.value.code in (403, 404)
+
+
+def test_two_clients_twenty_rounds_nothing_mixed(server: SimpleNamespace) -> None:
+    wrong: list[Any] = []
+
+    def visitor(number: int) -> None:
+        own = client(server)
+        for round_ in range(20):
+            color = (number, round_, 100)
+            found = own.predict(
+                picture(server.folder, color), task="chat", text=f"v{number}r{round_}", api_name="/compare"
+            )
+            for side in found["sides"].values():
+                if side["text"] != f"v{number}r{round_} {color}":
+                    wrong.append((number, round_, side["text"]))
+
+    threads = [threading.Thread(target=visitor, args=(number,)) for number in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_openapi_names_the_parameters(server: SimpleNamespace) -> None:
+    with urllib.request.urlopen(f"{server.address}gradio_api/info", timeout=60) as reply:
+        endpoints = json.load(reply)["named_endpoints"]
+    assert list(endpoints) == ["/compare"]  # nothing else of the page is offered to programs
+    names = [parameter["parameter_name"] for parameter in endpoints["/compare"]["parameters"]]
+    assert names[:5] == ["image", "task", "text", "left", "right"] and "left_quantization" in names
+    with urllib.request.urlopen(f"{server.address}gradio_api/openapi.json", timeout=60) as reply:
+        assert "/compare" in reply.read().decode()
+
+
+def test_mcp_tool_takes_an_uploaded_picture(server: SimpleNamespace) -> None:
+    from mcp import ClientSession
+    from mcp.client.streamable_http import streamablehttp_client
+
+    async def call() -> tuple[list[Any], Any]:
+        async with (
+            streamablehttp_client(f"{server.address}gradio_api/mcp/") as (read, write, _),
+            ClientSession(read, write) as session,
+        ):
+            await session.initialize()
+            tools = (await session.list_tools()).tools
+            address = "data:image/png;base64," + base64.b64encode(png((4, 5, 6))).decode()
+            done = await session.call_tool(tools[0].name, {"image": address, "task": "chat", "text": "hello"})
+            return tools, done
+
+    tools, done = asyncio.run(call())
+    assert [tool.name.endswith("compare") for tool in tools] == [True]
+    assert "image" in tools[0].inputSchema["properties"] and "seed" in tools[0].inputSchema["properties"]
+    assert not done.isError and "(4, 5, 6)" in done.content[0].text
