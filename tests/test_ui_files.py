@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,11 @@ def test_the_annotated_picture_is_a_picture() -> None:
 
 def test_downloads_keep_to_their_folder(tmp_path: Path) -> None:
     path = Path(exports.write_file("../../etc/passwd\n", b"x"))
-    assert path.read_bytes() == b"x" and path.parent.name.startswith("vlcompare-") and path.name == "..-..-etc-passwd-"
+    assert path.read_bytes() == b"x" and path.name == "..-..-etc-passwd-"
+    assert path.parent.parent.name.startswith("vlcompare-")
+    os.utime(path.parent, (1, 1))
+    exports.write_file("next", b"y")
+    assert not path.exists()
 
 
 def test_votes_need_consent_and_keep_no_picture(tmp_path: Path) -> None:

@@ -223,13 +223,12 @@ def test_stop_fifty_times_at_the_third_token(handlers: Handlers, picture: str) -
     session = Session()
     stepping = replace(handlers, compare=FakeCompare(gap=0.001, words={"chat": ["word "] * 100_0}))
     for _ in range(50):
-        for page in stepping.ask(session, picture, AskForm("chat", "go"), PAIR):
+        for _page in stepping.ask(session, picture, AskForm("chat", "go"), PAIR):
             run = session.current
             if run and len(run.sides["left"].steps) >= 3:
                 session.stop()
         assert run and run.answer("left").stop_reason == "cancelled"  # type: ignore[union-attr]
         assert threading.active_count() < 20
-        del page
     assert len(session.history) == session.limits.history_runs
 
 

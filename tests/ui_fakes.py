@@ -19,7 +19,9 @@ from vlcompare.types import Alternative, Answer, Memory, Prompt, Request, Step, 
 
 WORDS = {
     "grounding": ["[", "0.10", ",", "0.20", ",", "0.55", ",", "0.70", "]", "."],
-    "grounded_captioning": ["||", "a red square ", "[0.10,0.20,0.50,0.70]", "|| near ||", "a disc ", "[0.60,0.55,0.90,0.85]", "||."],
+    "grounded_captioning": [
+        *("||", "a red square ", "[0.10,0.20,0.50,0.70]", "|| near ||", "a disc ", "[0.60,0.55,0.90,0.85]", "||.")
+    ],
     "multiple_choice": ["B"],
     "pointing": ["A"],
     "image_text_match": ["True", "."],

@@ -11,7 +11,9 @@ import binascii
 import hashlib
 import io
 import json
+import os
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 KIND = "vlcompare-run"
 VERSION = 1
+KEPT_SECONDS = 300  # of a download before gradio has copied it
 VOTES = {"left": 1.0, "right": -1.0, "tie": 0.0, "both_bad": 0.0}
 
 
@@ -237,9 +240,17 @@ def picture_file(picture: Picture) -> str:
 
 
 def write_file(name: str, data: bytes) -> str:
-    """A download: a file of this name in a fresh temporary folder, which gradio copies into its cache."""
+    """A download: a file of this name in a fresh temporary folder, which gradio copies into its cache.
+
+    Folders that have served their turn are removed on the way, so that a long visit leaves nothing behind.
+    """
+    root = Path(tempfile.gettempdir()) / f"vlcompare-{os.getpid()}"
+    root.mkdir(mode=0o700, exist_ok=True)
+    for old in root.iterdir():
+        if time.time() - old.stat().st_mtime > KEPT_SECONDS:
+            shutil.rmtree(old, ignore_errors=True)
     safe = re.sub(r"[^\w.-]+", "-", name)[:80]
-    path = Path(tempfile.mkdtemp(prefix="vlcompare-")) / safe
+    path = Path(tempfile.mkdtemp(dir=root)) / safe
     path.write_bytes(data)
     return str(path)
 

@@ -14,7 +14,7 @@ from typing import Any
 import gradio as gr
 
 from vlcompare.errors import RequestError, VLCompareError
-from vlcompare.ui import api, compare_page, panels, wiring
+from vlcompare.ui import api, compare_page, examples, panels, wiring
 from vlcompare.ui.handlers import Handlers, engine_sessions
 from vlcompare.ui.inspect_page import build_inspect_tab
 from vlcompare.ui.markup import el
@@ -89,6 +89,7 @@ def launch(page: gr.Blocks, settings: AppSettings, **more: Any) -> Any:
         "server_name": settings.host,
         "server_port": settings.port,
         "share": False,
+        "allowed_paths": [str(examples.FOLDER)],  # wherever the server was started from
         "max_file_size": settings.limits.file_bytes,
         "mcp_server": True,
         "show_error": True,

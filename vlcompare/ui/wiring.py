@@ -35,8 +35,12 @@ def wire(parts: Parts, handlers: Handlers) -> Any:
 
 def wire_stop(parts: Parts, handlers: Handlers, running: list[Any]) -> None:
     """Stop: say so to the engine at once, take what still waits out of the queue, then show how far it came."""
+
+    def signal(session: Session) -> None:
+        session.stop()
+
     stop = parts.buttons["stop"]
-    stop.click(lambda session: session.stop() and None, [parts.session], None, **QUIET)
+    stop.click(signal, [parts.session], None, **QUIET)
     stop.click(None, cancels=running).then(
         lambda session: outputs_of(handlers.stopped(session)), [parts.session], parts.outputs, **QUIET
     )
