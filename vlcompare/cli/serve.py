@@ -12,19 +12,19 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "serve",
         help="open the page: two models on one picture, side by side",
-        description="Serve the page. Every option can also be given as an environment variable, e.g. VLCOMPARE_PRELOAD.",
+        description="Serve the page. Every option can also come from the environment, as in VLCOMPARE_PRELOAD.",
     )
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1; 0.0.0.0 for everybody in the network)")
     parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
     parser.add_argument("--left", help="the left side's checkpoint when the page opens")
     parser.add_argument("--right", help="the right side's checkpoint when the page opens")
     parser.add_argument("--offer", nargs="+", metavar="CHECKPOINT", help="only these (default: all, and any Hub id)")
-    parser.add_argument("--preload", nargs="*", metavar="CHECKPOINT", help="load these at once (none named: both sides)")
-    parser.add_argument("--quantization", choices=("none", "int8", "nf4"), help="both sides' setting when the page opens")
+    parser.add_argument("--preload", nargs="*", metavar="CHECKPOINT", help="load these at the start (none named: both)")
+    parser.add_argument("--quantization", choices=("none", "int8", "nf4"), help="of both sides when the page opens")
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--allow-path", type=Path, help="visitors may open checkpoint folders below this folder")
     parser.add_argument("--data", type=Path, help="where votes are kept (default: the user's data folder)")
-    parser.add_argument("--memory", metavar="SIZE", help="budget of memory for weights, e.g. 6GB (default: what is free)")
+    parser.add_argument("--memory", metavar="SIZE", help="memory for weights at most, e.g. 6GB (default: what is free)")
     parser.add_argument("--max-seconds", type=float, help="work for one answer at most (default 300)")
     parser.add_argument("--max-new-tokens", type=int, help="tokens of one answer at most (default 512)")
     parser.add_argument("--max-megabytes", type=int, help="size of a picture at most (default 20)")

@@ -1,8 +1,8 @@
 """Importing gradio in half the time, so that the page opens soon.
 
-At every import gradio writes type stubs (.pyi) beside its own components, which parses each component's source again and
-takes as long as all the rest. It leaves that out for classes that have no file; so that is what it is told here, for its
-own classes and for the time of the import only. Nothing at run time depends on the stubs.
+At every import gradio writes type stubs (.pyi) beside its own components, which parses each component's source again
+and takes as long as all the rest. It leaves that out for classes that have no file; so that is what it is told here,
+for its own classes and for the time of the import only. Nothing at run time depends on the stubs.
 """
 
 from __future__ import annotations
