@@ -43,16 +43,19 @@ def read(source: Source) -> Iterator[Sample | Issue]:
 def _stream(source: Source) -> Iterator[dict[str, Any]]:
     if not source.split:
         raise SampleError(f"Say which split of {source.hub_id} to read with --split.")
-    load = source.load_dataset
-    if load is None:
-        from datasets import load_dataset as load
     try:
-        rows = load(source.hub_id, source.config, split=source.split, streaming=True, revision=source.revision)
+        rows = (source.load_dataset or _library())(source.hub_id, source.config, split=source.split, streaming=True, revision=source.revision)
         rows = _undecoded(rows)
         yield from rows
     except (OSError, ValueError, RuntimeError) as error:
         sentence = str(error).strip().split("\n")[0].rstrip(".")
         raise HubError(f"The data set {source.hub_id} ({source.split}) could not be streamed: {sentence}.") from error
+
+
+def _library() -> Any:
+    from datasets import load_dataset
+
+    return load_dataset
 
 
 def _undecoded(rows: Any) -> Any:
