@@ -80,7 +80,7 @@ def draw(work: Path, count: int = COUNT, seed: int = SEED) -> tuple[Path, Path]:
 def ask_one(family: str, checkpoints: Path, data: Path, work: Path) -> dict[str, dict[str, Any]]:
     """One model's answers to one set of samples, by id; a run that was begun is gone on with."""
     out = work / f"run-{family}-{data.name}"
-    sides = {"left": SideSettings(str(checkpoints / FOLDERS[family]))}
+    sides = {"left": SideSettings(str((checkpoints / FOLDERS[family]).resolve()))}
     run(RunSettings(str(data / SAMPLES), out, sides, resume=out.exists(), progress=False, batch_size=32))
     return next(iter(read_predictions(out / run_files.PREDICTIONS).sides.values()))
 
