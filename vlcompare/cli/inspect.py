@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+MOST_UPLOADED = 2 << 30  # bytes
 
 
 def add_parser(subparsers: Any) -> None:
@@ -28,6 +31,8 @@ def run(args: argparse.Namespace) -> int:
     from vlcompare.ui.settings import AppSettings
 
     settings = AppSettings.from_environment(host=args.host, port=args.port)
+    # run archives that are uploaded bring their pictures along; a picture by itself has its limits where it is opened
+    settings = replace(settings, limits=replace(settings.limits, file_bytes=MOST_UPLOADED))
     serve(settings, runs=args.runs, inbrowser=args.open)
     return 0
 

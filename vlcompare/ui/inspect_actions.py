@@ -233,7 +233,8 @@ def note(inspection: Inspection, sample_id: str, tags: list[str], text: str) -> 
         if sample_id not in data.run.index:
             raise RequestError("This sample is of no run that is open here.")
         known = data.run.notes.get(sample_id)
-        if set(known.tags) == set(tags) and known.text == text.strip():
+        wanted = {" ".join(tag.split()) for tag in tags} - {""}
+        if set(known.tags) == wanted and known.text == text.strip():
             return {}
         kept = data.run.notes.put(sample_id, text, tags)
         said = "Kept." if kept.tags or kept.text else "The note is gone."

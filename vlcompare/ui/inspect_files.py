@@ -87,8 +87,7 @@ def export_file(inspection: Inspection, kind: str, *, only: bool) -> str:
             if inspection.data is None:
                 raise RequestError("No run is open to be exported.")
             run = inspection.data.run
-            target = Path(tempfile.mkdtemp(prefix="vlcompare-")) / f"{run.name or 'run'}.zip"
-            return str(archive.write_archive(run, target))
+            return str(archive.write_archive(run, Path(write_file(f"{run.name or 'run'}.zip", b""))))
         name, content = export_text(inspection, kind, only=only)
         return write_file(name, content.encode())
 

@@ -184,8 +184,8 @@ def _sample(regions: dict[str, gr.HTML], fields: dict[str, gr.components.Compone
     with gr.Column(elem_classes="vi-note", elem_id="vi-note"):
         fields["note_for"] = gr.Textbox("", visible=False)
         fields["types"] = gr.CheckboxGroup(list(ERROR_TYPES), label="What went wrong", elem_id="vi-types")
-        fields["own_tags"] = gr.Dropdown(
-            [], value=[], multiselect=True, allow_custom_value=True, label="Own tags", elem_id="vi-own-tags"
+        fields["own_tags"] = gr.Textbox(
+            label="Own tags, separated by commas", max_lines=1, elem_id="vi-own-tags", placeholder="night, blurred"
         )
         fields["note_text"] = gr.Textbox(
             label="Note", lines=2, max_lines=8, elem_id="vi-note-text", placeholder="Kept beside the run"

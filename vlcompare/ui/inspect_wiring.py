@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
@@ -15,6 +15,7 @@ from vlcompare.ui.forms import SIDE_FIELDS, SIDES
 from vlcompare.ui.inspect_actions import Page
 from vlcompare.ui.inspect_page import FORM, InspectParts
 from vlcompare.ui.inspect_session import Inspection
+from vlcompare.ui.inspect_views import nothing
 from vlcompare.ui.markup import el
 from vlcompare.ui.settings import AppSettings
 
@@ -43,7 +44,7 @@ def _outputs(parts: InspectParts, inspection: Inspection, page: Page) -> list[An
     if query is not None:
         found.update(zip(FORM, actions.reset(query), strict=True))
     if note is not ...:
-        found.update(_note_fields(inspection, note))
+        found.update(_note_fields(note))
     if found.pop("controls", False):
         found.update(_controls(inspection))
     return [found.get(name, gr.skip()) for name in parts.names]
@@ -69,17 +70,15 @@ def _tag_lists(inspection: Inspection) -> dict[str, Any]:
     return {"tag": gr.update(choices=[("Any", ""), *((tag, tag) for tag in tags)])}
 
 
-def _note_fields(inspection: Inspection, note: Any) -> dict[str, Any]:
+def _note_fields(note: Any) -> dict[str, Any]:
     """The note's form for the open sample."""
     if note is None:
-        return {"note_for": "", "types": [], "own_tags": gr.update(value=[]), "note_text": ""}
-    used = inspection.data.run.notes.tags() if inspection.data else ()
+        return {"note_for": "", "types": [], "own_tags": "", "note_text": ""}
     own = [tag for tag in note.tags if tag not in ERROR_TYPES]
-    choices = list(dict.fromkeys([*(tag for tag in used if tag not in ERROR_TYPES), *own]))
     return {
         "note_for": note.sample,
         "types": [tag for tag in note.tags if tag in ERROR_TYPES],
-        "own_tags": gr.update(choices=choices, value=own),
+        "own_tags": ", ".join(own),
         "note_text": note.text,
     }
 
@@ -87,8 +86,11 @@ def _note_fields(inspection: Inspection, note: Any) -> dict[str, Any]:
 def _wire_opening(parts: InspectParts, settings: AppSettings, page: gr.Blocks | None) -> None:
     fields, session = parts.fields, parts.session
 
-    def start(inspection: Inspection) -> list[Any]:
-        return _outputs(parts, inspection, actions.start(inspection))
+    def start(inspection: Inspection) -> Iterator[list[Any]]:
+        first = inspection.library.first()
+        if first is not None and not inspection.open:
+            yield _outputs(parts, inspection, {"head": nothing(f"Reading {first.title} …")})
+        yield _outputs(parts, inspection, actions.start(inspection))
 
     if page is not None:
         page.load(start, [session], parts.outputs, **READING)
@@ -158,8 +160,8 @@ def _wire_notes(parts: InspectParts) -> None:
     fields = parts.fields
     names = ("note_for", "types", "own_tags", "note_text")
 
-    def save(inspection: Inspection, sample: str, types: list[str], own: list[str], text: str) -> list[Any]:
-        page = actions.note(inspection, sample, [*(types or []), *(own or [])], text or "")
+    def save(inspection: Inspection, sample: str, types: list[str], own: str, text: str) -> list[Any]:
+        page = actions.note(inspection, sample, [*(types or []), *(own or "").split(",")], text or "")
         state = page.pop("note_state", None)
         found = _outputs(parts, inspection, page)
         lists = _tag_lists(inspection) if state else {}
@@ -170,8 +172,9 @@ def _wire_notes(parts: InspectParts) -> None:
             found[at["note_state"]] = el("p", state, class_="vl-note", role="status")
         return found
 
+    written = [getattr(fields[name], event) for name in ("own_tags", "note_text") for event in ("blur", "submit")]
     gr.on(
-        [fields["types"].input, fields["own_tags"].input, fields["note_text"].blur, fields["note_text"].submit],  # type: ignore
+        [fields["types"].input, *written],  # type: ignore[attr-defined]
         save,
         [parts.session, *(fields[name] for name in names)],
         parts.outputs,
