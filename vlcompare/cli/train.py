@@ -49,5 +49,6 @@ def run(args: argparse.Namespace) -> int:
     )
     done = train.run_all(settings) if args.stage == "all" else train.run_stage(args.stage, settings)
     if not done:
-        print(f"The budget is spent; go on with: python -m vlcompare train --out {args.out} --resume")
+        again = f"--out {args.out} --stage {args.stage} --recipe {args.recipe} --device {args.device} --resume"
+        print(f"The budget is spent; go on with: python -m vlcompare train {again}")
     return 0 if done else UNFINISHED

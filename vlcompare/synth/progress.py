@@ -29,6 +29,12 @@ class Log:
             print(" ".join(f"{key}={value}" for key, value in plain.items()), flush=True)
 
 
+    def forget_after(self, step: int) -> None:
+        """Drop the lines of later steps: the run goes on from an earlier state."""
+        rows = [row for row in read_log(self.path) if row.get("step", 0) <= step]
+        self.path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
 def read_log(path: Path) -> list[dict[str, Any]]:
     """All lines of a log; a last line that was cut off is left out."""
     rows = []

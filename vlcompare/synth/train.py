@@ -53,8 +53,7 @@ class RunSettings:
 def run_stage(stage: str, settings: RunSettings) -> bool:
     """Run one stage. Returns whether it is finished; False means that the budget ran out and `resume` goes on."""
     torch.set_num_threads(settings.threads)
-    settings.out.mkdir(parents=True, exist_ok=True)
-    (settings.out / "recipe.json").write_text(json.dumps(recipes.to_dict(settings.recipe), indent=2), encoding="utf-8")
+    _keep_recipe(settings)
     return _RUN[stage](stage, settings)
 
 
@@ -63,6 +62,7 @@ def run_all(settings: RunSettings) -> bool:
 
     With `resume`, stages that are finished are left as they are. Returns whether all is done.
     """
+    _keep_recipe(settings)
     deadline = None if settings.budget_seconds is None else time.monotonic() + settings.budget_seconds
     for stage in ("encoder", "features"):
         if not (settings.resume and _finished(stage, settings)) and not run_stage(stage, _left(settings, deadline)):
@@ -72,6 +72,11 @@ def run_all(settings: RunSettings) -> bool:
     else:
         done = all([run_stage(family, _left(settings, deadline)) for family in FAMILIES])
     return done and run_stage("export", settings) and run_stage("report", settings)
+
+
+def _keep_recipe(settings: RunSettings) -> None:
+    settings.out.mkdir(parents=True, exist_ok=True)
+    (settings.out / "recipe.json").write_text(json.dumps(recipes.to_dict(settings.recipe), indent=2), encoding="utf-8")
 
 
 def _left(settings: RunSettings, deadline: float | None) -> RunSettings:
