@@ -114,8 +114,8 @@ def smooth_embedding(width: int, generator: torch.Generator, std: float = 0.05) 
 
     table = normal(len(pieces.vocabulary()), width)
     for word in pieces.VOCABULARY:
-        ids = list(pieces.word_ids(word))
-        table[ids] = 0.9 * normal(width) + 0.45 * normal(len(ids), width)
+        forms = list(pieces.word_ids(word))
+        table[forms] = 0.9 * normal(width) + 0.45 * normal(len(forms), width)
     position = torch.arange(pieces.BINS) / (pieces.BINS - 1)
     waves = [torch.stack([(math.pi * k * position).cos(), (math.pi * k * position).sin()], 1) / k for k in range(1, 13)]
     basis = torch.cat([*waves, position[:, None] * 2 - 1], dim=1)  # (101, 25)
