@@ -233,17 +233,17 @@ class _Comparison:
     def _guarded(self, name: str, put: Put, work: Callable[[], None]) -> None:
         """Do one side's work; whatever goes wrong becomes this side's answer, and only this side's."""
         side = self.sides[name]
-        known = {"checkpoint": side.checkpoint, "quantization": side.quantization}
+        failed = Answer(checkpoint=side.checkpoint, quantization=side.quantization, stop_reason="error")
         try:
             work()
             return
         except _Stopped:
-            answer = Answer(stop_reason="cancelled", **known)
+            answer = replace(failed, stop_reason="cancelled")
         except VLCompareError as error:
-            answer = Answer(stop_reason="error", error=str(error), **known)
+            answer = replace(failed, error=str(error))
         except Exception as error:  # a defect of ours must not take the other side along
             sentence = f"This side failed unexpectedly ({type(error).__name__}: {error}); the other is not affected."
-            answer = Answer(stop_reason="error", error=sentence, **known)
+            answer = replace(failed, error=sentence)
         put(Event(name, "answer", answer))
 
     def _load(self, name: str, put: Put, loaded: ExitStack) -> Any:

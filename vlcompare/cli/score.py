@@ -61,6 +61,6 @@ def run(args: argparse.Namespace) -> int:
 
 def reading_options(args: argparse.Namespace) -> dict[str, object]:
     """The declared options as `open_samples` takes them."""
-    names = ("format", "task", "limit", "images", "annotations", "question", "box_format", "box_scale")
+    names: tuple[str, ...] = ("format", "task", "limit", "images", "annotations", "question", "box_format", "box_scale")
     names += ("source", "split", "config", "need_pictures")
     return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}

@@ -98,10 +98,10 @@ def _charts(table: RunTable, rows: Rows, names: tuple[str, str]) -> str:
         known = left[np.isfinite(left)]
         return f"<h2>Scores</h2>{svg.histogram(known.tolist(), None, names)}" if len(known) else ""
     right = table.score[table.sides[1]][rows]
-    known = np.isfinite(left) & np.isfinite(right)
-    if not known.any():
+    both = np.isfinite(left) & np.isfinite(right)
+    if not both.any():
         return ""
-    a, b = left[known], right[known]
+    a, b = left[both], right[both]
     step = max(1, len(a) // MAX_POINTS)
     return (
         f"<h2>Scores</h2>{svg.histogram(a.tolist(), b.tolist(), names)}"

@@ -126,7 +126,8 @@ class RunTable:
             rows = rows[[self.run.samples[i].id in wanted.samples for i in rows]] if len(rows) else rows
         if wanted.disagreeing and len(self.sides) == 2:
             a, b = self.sides
-            rows = np.array([i for i in rows if self.text(a, i).strip() != self.text(b, i).strip()], dtype=np.int64)
+            differing = [i for i in rows.tolist() if self.text(a, i).strip() != self.text(b, i).strip()]
+            rows = np.array(differing, dtype=np.int64)
         return self._searching(rows, wanted)
 
     def _searching(self, rows: Rows, wanted: Filter) -> Rows:

@@ -76,7 +76,7 @@ def _answer_rows(
     graphs: bool,
 ) -> list[Answer]:
     """Prefill and decode rows that are known to be sound. features (B, P, D)."""
-    lm = model.vlm.language_model
+    lm: Any = model.vlm.language_model
     peak = PeakMemory(model.device)
     lengths = [len(row.prompt.ids) for row in rows if row.prompt]
     longest = max(lengths)

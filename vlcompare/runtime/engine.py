@@ -10,7 +10,7 @@ whose `cancel` is set, ends within one token and frees its memory.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
@@ -171,12 +171,12 @@ class _Run:
             features, laps = self._look(image, start, clock)
             row.stop_reason = row.stop_reason or self._interrupted(clock)
             state, logits = self._prefill(prompt, new_ids, start, features, row.limit)
-            laps["prefill_ms"] = 1e3 * clock.lap()
+            laps = replace(laps, prefill_ms=1e3 * clock.lap())
             runner = step_runner(self.model.vlm.language_model, state, graphs=self.graphs)
             yield from self._speak(row, runner, logits, state, clock, peak)
             if self.session is not None:
                 self.session.keep(self.model, features, state, prompt, row)
-            timings = Timings(**laps, total_ms=1e3 * clock.total, mode=self.mode, graphed=runner.graphed)
+            timings = replace(laps, total_ms=1e3 * clock.total, mode=self.mode, graphed=runner.graphed)
             yield row.answer(timings, self._memory(state, peak))
         except torch.OutOfMemoryError as error:
             raise DeviceMemoryError(
@@ -184,14 +184,14 @@ class _Run:
                 "choose a smaller checkpoint, nf4, or a lower resolution."
             ) from error
 
-    def _look(self, image: Any, start: _Start, clock: Clock) -> tuple[Tensor, dict[str, float]]:
+    def _look(self, image: Any, start: _Start, clock: Clock) -> tuple[Tensor, Timings]:
         """The picture's features (1, P, D), from the follow-up's start where it has them, and what that took."""
         if start.features is not None:
-            return start.features, {}
+            return start.features, Timings()
         pixels = torch.as_tensor(self.model.preprocess(open_image(image)))[None]  # (1, 3, H, W)
         image_ms = 1e3 * clock.lap()
         features = self.model.vlm.encode_image(pixels.to(self.model.device, self.model.vision_dtype))
-        return features, {"image_ms": image_ms, "vision_ms": 1e3 * clock.lap()}
+        return features, Timings(image_ms=image_ms, vision_ms=1e3 * clock.lap())
 
     def _speak(
         self, row: Row, runner: Any, logits: Tensor, state: Any, clock: Clock, peak: PeakMemory

@@ -5,6 +5,7 @@ The same checks and limits as on the page. Knows the engine's interface; `serve`
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -78,7 +79,12 @@ def make_compare(handlers: Handlers) -> Callable[..., dict[str, Any]]:
         """
         form = AskForm(task, text, _choices_text(choices), _box_text(box), ocr_text or "", mode)
         request = read_request(form, settings.limits)
-        common = {"image_size": image_size, "max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+        common: dict[str, Any] = {
+            "image_size": image_size,
+            "max_new_tokens": max_new_tokens,
+            "temperature": temperature,
+            "seed": seed,
+        }
         sides = {
             "left": SideForm(left, left_quantization, left_prompt_order, **common),
             "right": SideForm(right, right_quantization, right_prompt_order, **common),
@@ -135,16 +141,13 @@ def serve(handlers: Handlers) -> None:
     settings = handlers.settings
     compare = make_compare(handlers)
 
+    @functools.wraps(compare)
     def served(*values: Any) -> dict[str, Any]:
         try:
             return compare(*values)
         except VLCompareError as error:
             raise gr.Error(str(error), print_exception=False) from None
 
-    served.__doc__ = compare.__doc__
-    served.__name__ = "compare"
-    served.__wrapped__ = compare  # type: ignore[attr-defined]  parameter names and defaults, as `inspect` reads them
-    number = {"precision": None, "visible": False}
     numbers = {"type": "array", "items": {"type": "number"}}
     with gr.Row(visible=False):
         fields = [
@@ -161,10 +164,10 @@ def serve(handlers: Handlers) -> None:
             gr.Radio(list(QUANTIZATIONS), value=settings.quantization, label="right_quantization"),
             gr.Radio(list(ORDERS), value="image_first", label="left_prompt_order"),
             gr.Radio(list(ORDERS), value="image_first", label="right_prompt_order"),
-            gr.Number(None, label="image_size", **number),
-            gr.Number(None, label="max_new_tokens", **number),
-            gr.Number(0, label="temperature", **number),
-            gr.Number(0, label="seed", **number),
+            gr.Number(None, label="image_size"),
+            gr.Number(None, label="max_new_tokens"),
+            gr.Number(0, label="temperature"),
+            gr.Number(0, label="seed"),
         ]
         result = _typed(gr.JSON(label="answers"), {"type": "object"})
         gr.Button("compare").click(

@@ -44,7 +44,8 @@ def _stream(source: Source) -> Iterator[dict[str, Any]]:
     if not source.split:
         raise SampleError(f"Say which split of {source.hub_id} to read with --split.")
     try:
-        rows = (source.load_dataset or _library())(source.hub_id, source.config, split=source.split, streaming=True, revision=source.revision)
+        load = source.load_dataset or _library()
+        rows = load(source.hub_id, source.config, split=source.split, streaming=True, revision=source.revision)
         rows = _undecoded(rows)
         yield from rows
     except (OSError, ValueError, RuntimeError) as error:
