@@ -130,7 +130,7 @@ or the scores alone:
 {training.get("limits", "Not recorded.")}
 
 Trained with the image first and at {training.get("image_size", "one size of")} pixels only. Instruction first and
-other image sizes run, untrained, and are worse. It has no knowledge of anything but its scenes, and answers with
+other image sizes run, but were not trained. It has no knowledge of anything but its scenes, and answers with
 confidence whatever it is shown.
 """
     (folder / "README.md").write_text(text, encoding="utf-8")
