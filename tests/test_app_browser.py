@@ -176,7 +176,7 @@ def test_upload_and_mark_a_region_with_two_clicks(app: SimpleNamespace, visit: A
 
 
 def test_stop_in_the_middle_and_the_next_run_works(app: SimpleNamespace, visit: Any) -> None:
-    page = visit("?task=chat&text=" + "+".join(["word"] * 300))
+    page = visit("?left=slow/one&task=chat&text=" + "+".join(["word"] * 300))
     page.locator(".vl-example").first.wait_for()
     upload(page)
     page.locator("#vl-run").click()
@@ -228,8 +228,9 @@ def test_export_import_and_restore(app: SimpleNamespace, visit: Any) -> None:
     fresh.locator("#vl-load input[type=file], input[type=file][accept*='json']").first.set_input_files(str(file))
     fresh.wait_for_function("document.querySelector('#vl-message').innerText.includes('Imported')")
     assert "[0.10" in text(fresh, "#vl-left-card .vl-answer")
-    file.write_text(file.read_text()[:500])
-    fresh.locator("#vl-load input[type=file], input[type=file][accept*='json']").first.set_input_files(str(file))
+    damaged = file.with_name("damaged.json")
+    damaged.write_text(file.read_text()[:500])
+    fresh.locator("#vl-load input[type=file], input[type=file][accept*='json']").first.set_input_files(str(damaged))
     fresh.wait_for_function("document.querySelector('#vl-message').innerText.includes('not JSON')")
 
 
@@ -303,7 +304,7 @@ OVERLAPS = """() => {
 
 # WCAG 2.2, 1.4.3: the contrast of text with its ground is at least 4.5
 CONTRAST = """() => {
-  const parse = (c) => (c.match(/[\\d.]+/g) || []).map(Number);
+  const parse = (c) => (c.match(/[\\d.]+/g) || []).map((v, i) => c.startsWith('color(') && i < 3 ? 255 * v : Number(v));
   const linear = (v) => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
   const light = (c) => c.slice(0, 3).map(linear).reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
   const ground = (node) => {

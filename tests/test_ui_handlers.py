@@ -427,3 +427,22 @@ def test_the_page_costs_little_over_the_engine_at_thirty_milliseconds_a_token(ha
     own = replace(handlers, compare=engine)
     page = seconds(own.ask(Session(), picture, AskForm("chat", "go"), {side: SideForm("x/y") for side in SIDES}))
     assert page < 1.05 * alone + 0.2  # opening the picture and the last drawing are not a token's cost
+
+
+def test_recorded_answers_are_shown_as_such_and_only_for_their_pair(handlers: Handlers, shipped: Path) -> None:
+    import json
+
+    folder = shipped.parent
+    rows = json.loads((folder / "examples.json").read_text())
+    said = {"text": "[0.10,0.20,0.50,0.70].", "boxes": [[0.1, 0.2, 0.5, 0.7]], "parse": "ok"}
+    rows[0]["answers"] = {side: {**said, "checkpoint": form.checkpoint} for side, form in PAIR.items()}
+    other = folder.parent / "recorded"
+    write_examples(other)
+    (other / "examples.json").write_text(json.dumps(rows))
+    (example, *rest) = examples.load_examples(other)
+    page = handlers.recorded(Session(), example, PAIR)
+    assert "Recorded" in page["message"] and "Recorded earlier" in page["left_card"] and "1.00" in page["together"]
+    assert "ms" not in page["figures"] and "history" not in page
+    assert handlers.recorded(Session(), example, {**PAIR, "left": SideForm("x/y")}) == {}
+    assert handlers.recorded(Session(), example, {**PAIR, "left": SideForm("tiny-pythia-vl", "nf4")}) == {}
+    assert handlers.recorded(Session(), rest[0], PAIR) == {}

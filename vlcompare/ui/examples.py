@@ -10,12 +10,13 @@ from __future__ import annotations
 import base64
 import io
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from vlcompare.types import TASKS, Box
+from vlcompare.types import TASKS, Answer, Box
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples"
 
@@ -34,6 +35,7 @@ class Example:
     truth: tuple[Box, ...] = ()
     references: tuple[str, ...] = ()
     ocr_text: str = ""
+    answers: Mapping[str, Answer] = field(default_factory=dict)  # side -> what a model said when this was recorded
 
 
 def load_examples(folder: Path | None = None) -> tuple[Example, ...]:
@@ -75,9 +77,22 @@ def _read(row: Any, folder: Path) -> Example | None:
             truth=_truth(task, boxes, choices, references),
             references=references,
             ocr_text=str(row.get("ocr_text") or ""),
+            answers={side: _recorded(said) for side, said in (row.get("answers") or {}).items()},
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         return None
+
+
+def _recorded(said: Any) -> Answer:
+    """What was said when the example was made: the text and its boxes, no figures."""
+    return Answer(
+        text=str(said["text"]),
+        boxes=tuple(Box(*(float(value) for value in box)) for box in said.get("boxes") or ()),
+        phrases=tuple(str(phrase) for phrase in said.get("phrases") or ()),
+        parse=said.get("parse") if said.get("parse") in ("ok", "unparseable") else "none",
+        stop_reason="recorded",
+        checkpoint=str(said["checkpoint"]),
+    )
 
 
 def _truth(task: str, boxes: tuple[Box, ...], choices: tuple[Any, ...], references: tuple[str, ...]) -> tuple[Box, ...]:

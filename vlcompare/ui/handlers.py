@@ -152,6 +152,34 @@ class Handlers:
             session.current = run
         return self.whole(session, run)
 
+    def recorded(self, session: Session, example: Example, sides: Mapping[str, SideForm]) -> Page:
+        """An example's recorded answers, where they are those of the chosen checkpoints; else the page before a run."""
+        plain = all(
+            (form.quantization, form.prompt_order, form.image_size or None) == ("none", "image_first", None)
+            for form in sides.values()
+        )
+        asked = {side: sides[side].checkpoint for side in SIDES}
+        if session.cancel or not plain or {s: a.checkpoint for s, a in example.answers.items()} != asked:
+            return {}
+        try:
+            picture = self.read_picture(str(example.image))
+        except VLCompareError:
+            return {}
+        request = Request(example.task, example.text, example.choices or None, example.box, example.ocr_text or None)
+        parts = {
+            side: SideRun(read_side(sides[side], self.settings), "", answer=example.answers[side]) for side in SIDES
+        }
+        run = Run(request, picture, parts, truth=example.truth, references=example.references, example=example.id)
+        session.current = None  # nothing was run: there is nothing to vote on or to follow up
+        page = self.opening(session, run)
+        said = "Recorded answers of this pair: press Compare to run it here, with all figures."
+        return {
+            **page,
+            "message": views.message(said),
+            "figures": views.blank("figures"),
+            "charts": views.blank("charts"),
+        }
+
     # ---- pages
 
     def opening(self, session: Session, run: Run) -> Page:
@@ -211,11 +239,8 @@ class Handlers:
         path = Path(image)
         if path.stat().st_size > self.settings.limits.file_bytes:
             raise ImageError(f"The picture is larger than {self.settings.limits.file_bytes // 2**20} MB.")
-        open_image = self.open_image
-        if open_image is None:
-            from vlcompare.runtime.image import open_image
         data = path.read_bytes()
-        return Picture.of(open_image(data), data)
+        return Picture.of((self.open_image or door())(data), data)
 
     def new_run(
         self,
@@ -268,6 +293,13 @@ class Handlers:
             session.forget_follow_ups()
             session.engines = self.engine_sessions(run)
         return session.engines
+
+
+def door() -> Callable[..., Any]:
+    """The project's one door for pictures; imported at the first picture."""
+    from vlcompare.runtime.image import open_image
+
+    return open_image
 
 
 def engine_sessions(run: Run) -> dict[str, Any]:

@@ -23,8 +23,17 @@ from vlcompare.ui.markup import el
 from vlcompare.ui.runs import Run, Session
 from vlcompare.ui.uploads import only_uploads
 from vlcompare.ui.votes import CHOICES, Votes
-from vlcompare.ui.wiring import QUIET, RUNNING, example_form, form_values
+from vlcompare.ui.wiring import QUIET, RUNNING, asks, example_form, form_values
 
+SAVE = """(file) => {
+  if (!file?.url) return;
+  const link = document.createElement('a');
+  link.href = file.url;
+  link.download = file.orig_name || '';
+  document.body.append(link);
+  link.click();
+  link.remove();
+}"""
 THREE_HINT = "Caption, question and box in one go: where does each architecture break?"
 
 
@@ -43,10 +52,11 @@ class Panels:
     note: gr.Textbox
     consent: gr.Checkbox
     vote_message: gr.HTML
-    my_votes: gr.DownloadButton
-    save: gr.DownloadButton
-    picture: gr.DownloadButton
-    comparator: gr.DownloadButton
+    my_votes: gr.Button
+    save: gr.Button
+    picture: gr.Button
+    comparator: gr.Button
+    file: gr.DownloadButton
     load: gr.UploadButton
     link: gr.Textbox
 
@@ -100,13 +110,11 @@ def build_after() -> dict[str, Any]:
         with gr.Column(elem_classes="vl-panel", min_width=280):
             gr.HTML(el("h2", "Keep it", class_="vl-section"))
             with gr.Row(elem_classes="vl-files"):
-                parts["save"] = gr.DownloadButton("Export this run", size="sm", elem_id="vl-save")
+                parts["save"] = gr.Button("Export this run", size="sm", elem_id="vl-save")
                 parts["load"] = gr.UploadButton("Import a run", size="sm", file_types=[".json"], elem_id="vl-load")
-                parts["picture"] = gr.DownloadButton("Annotated picture", size="sm", elem_id="vl-annotated")
-                parts["comparator"] = gr.DownloadButton(
-                    "All runs for LLM Comparator", size="sm", elem_id="vl-comparator"
-                )
-                parts["my_votes"] = gr.DownloadButton("My votes as CSV", size="sm", elem_id="vl-my-votes")
+                parts["picture"] = gr.Button("Annotated picture", size="sm", elem_id="vl-annotated")
+                parts["comparator"] = gr.Button("All runs for LLM Comparator", size="sm", elem_id="vl-comparator")
+                parts["my_votes"] = gr.Button("My votes as CSV", size="sm", elem_id="vl-my-votes")
             parts["link"] = gr.Textbox(
                 label="Link to these settings and the example",
                 interactive=False,
@@ -114,6 +122,7 @@ def build_after() -> dict[str, Any]:
                 elem_id="vl-link",
                 max_lines=1,
             )
+    parts["file"] = gr.DownloadButton("file", visible="hidden")
     only_uploads(parts["load"])
     return parts
 
@@ -227,7 +236,7 @@ def _wire_files(parts: Parts, panels: Panels, handlers: Handlers, votes: Votes) 
         (panels.comparator, comparator),
         (panels.my_votes, my_votes),
     ):
-        download(button, make, parts.session)
+        download(button, make, parts.session, panels.file)
 
     def load(session: Session, path: str | None) -> list[Any]:
         nothing = [gr.skip()] * (2 + len(parts.form))
@@ -250,9 +259,12 @@ def _wire_files(parts: Parts, panels: Panels, handlers: Handlers, votes: Votes) 
     )
 
 
-def download(button: gr.DownloadButton, make: Any, session: gr.State) -> None:
-    """Make the file when the button is pressed, then hand it over."""
-    button.click(make, [session], [button], **QUIET)
+def download(button: gr.Button, make: Any, session: gr.State, file: gr.DownloadButton) -> None:
+    """Make the file when the button is pressed, then let the browser save it.
+
+    A download button of gradio's own saves what it held before its click was handled; hence the two steps.
+    """
+    button.click(make, [session], [file], **QUIET).success(None, [file], None, js=SAVE, show_progress="hidden")
 
 
 def _wire_link(parts: Parts, panels: Panels, handlers: Handlers, page: gr.Blocks) -> None:
@@ -272,7 +284,7 @@ def _wire_link(parts: Parts, panels: Panels, handlers: Handlers, page: gr.Blocks
         **QUIET,
     )
 
-    def opened(request: gr.Request) -> list[Any]:
+    def opened(session: Session, request: gr.Request) -> list[Any]:
         found = permalink.read(dict(request.query_params), settings)
         example = find_example(found.example)
         if example is None and not set(request.query_params) & {"task", "text"} and load_examples():
@@ -283,6 +295,13 @@ def _wire_link(parts: Parts, panels: Panels, handlers: Handlers, page: gr.Blocks
         fields = [getattr(ask, name) for name in ASK_FIELDS]
         sides = [getattr(found.sides[side], name) for side in SIDES for name in SIDE_FIELDS]
         chosen = example.id if example else None
-        return [str(example.image) if example else None, chosen, examples_view(chosen), *fields, *sides]
+        shown = handlers.recorded(session, example, found.sides) if example and asks(example, ask) else {}
+        image = str(example.image) if example else None
+        return [image, chosen, examples_view(chosen), *fields, *sides, *outputs_of(shown)]
 
-    page.load(opened, None, [parts.picture, parts.example, parts.examples, *parts.form], **QUIET)
+    page.load(
+        opened,
+        [parts.session],
+        [parts.picture, parts.example, parts.examples, *parts.form, *parts.outputs],
+        **QUIET,
+    )

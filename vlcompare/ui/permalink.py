@@ -87,7 +87,8 @@ def read(query: Mapping[str, Any], settings: AppSettings) -> Link:
                     continue
                 if number != number or abs(number) > 1e12:
                     continue
-                sides[side] = replace(sides[side], **{f.name: int(number) if number == int(number) else number})
+                changed: dict[str, Any] = {f.name: int(number) if number == int(number) else number}
+                sides[side] = replace(sides[side], **changed)
             elif f.name != "checkpoint" or not settings.offered or value in settings.offered:
                 sides[side] = replace(sides[side], **{f.name: value})
     return Link(ask, sides, _text(query.get("example")))

@@ -26,6 +26,7 @@ STOPS = {
     "deadline": "time limit reached",
     "context": "context full",
     "error": "failed",
+    "recorded": "recorded earlier",
 }
 PHOTO_NOTICE = (
     "An embedded model knows only this project's rendered scenes of coloured shapes and short documents. "
@@ -116,7 +117,8 @@ def _live_figures(part: SideRun, hidden: bool) -> list[tuple[str, str]]:
     else:
         gaps = [step.seconds for step in part.steps]
         first = 1e3 * gaps[0] if gaps else 0.0
-        rate = (len(gaps) - 1) / sum(gaps[1:]) if len(gaps) > 1 and sum(gaps[1:]) else 0.0
+        spent = math.fsum(gaps[1:])
+        rate = (len(gaps) - 1) / spent if spent else 0.0
         count = len(gaps)
     return [
         ("first token", milliseconds(first) if first else "–"),

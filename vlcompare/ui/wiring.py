@@ -27,7 +27,7 @@ QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibil
 
 def wire(parts: Parts, handlers: Handlers) -> Any:
     """Connect the tab's components; returns the event that compares, for Stop."""
-    _wire_question(parts)
+    _wire_question(parts, handlers)
     _wire_sides(parts)
     _wire_history(parts, handlers)
     return _wire_running(parts, handlers)
@@ -62,7 +62,7 @@ def _wire_running(parts: Parts, handlers: Handlers) -> Any:
     )
 
 
-def _wire_question(parts: Parts) -> None:
+def _wire_question(parts: Parts, handlers: Handlers) -> None:
     fields = [parts.ask[name] for name in ASK_FIELDS]
 
     def task_changed(task: str) -> list[Any]:
@@ -78,15 +78,21 @@ def _wire_question(parts: Parts) -> None:
 
     parts.ask["task"].change(task_changed, [parts.ask["task"]], fields[:5], **QUIET)  # type: ignore[attr-defined]
 
-    def pick(event: gr.EventData) -> list[Any]:
+    def pick(session: Session, event: gr.EventData, *values: Any) -> list[Any]:
         example = find_example(str(event.pick))
         if example is None:
-            return [gr.skip()] * (3 + len(fields))
+            return [gr.skip()] * (3 + len(fields) + len(parts.outputs))
         form = example_form(example)
-        values = [getattr(form, name) for name in ASK_FIELDS[:5]]
-        return [str(example.image), example.id, examples_view(example.id), *values, gr.skip()]
+        own = [getattr(form, name) for name in ASK_FIELDS[:5]]
+        shown = handlers.recorded(session, example, read_form(values)[1])
+        return [str(example.image), example.id, examples_view(example.id), *own, gr.skip(), *outputs_of(shown)]
 
-    parts.examples.click(pick, None, [parts.picture, parts.example, parts.examples, *fields], **QUIET)  # type: ignore[attr-defined]
+    parts.examples.click(  # type: ignore[attr-defined]
+        pick,
+        [parts.session, *parts.form],
+        [parts.picture, parts.example, parts.examples, *fields, *parts.outputs],
+        **QUIET,
+    )
 
     def mark(session: Session, task: str, image: str | None, event: gr.SelectData) -> tuple[Any, Any]:
         if not SPECS[task].box or not image or not isinstance(event.index, (list, tuple)):
@@ -147,6 +153,12 @@ def form_values(run: Run) -> list[Any]:
     fields = [getattr(form, name) for name in ASK_FIELDS]
     sides = [asdict(side_form_of(part.settings))[name] for part in run.sides.values() for name in SIDE_FIELDS]
     return [picture_file(run.picture), run.example, *fields, *sides]
+
+
+def asks(example: Example, form: AskForm) -> bool:
+    """Whether the form asks exactly what the example asks."""
+    own = example_form(example)
+    return all(getattr(own, name) == getattr(form, name) for name in ASK_FIELDS[:5])
 
 
 def example_form(example: Example) -> AskForm:
