@@ -276,6 +276,7 @@ def test_nothing_scrolls_sideways_or_overlaps(visit: Any, width: int, scheme: st
     assert page.evaluate(CONTRAST) == []
 
 
+@pytest.mark.slow  # it has to catch the caret of a stream that may be over sooner than the browser looks
 def test_nothing_jumps_while_streaming(visit: Any) -> None:
     page = visit()
     tops = "['#vl-left-picture', '#vl-together'].map((s) => $(s).getBoundingClientRect().top + scrollY)"
