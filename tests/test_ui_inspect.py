@@ -104,6 +104,7 @@ def test_every_chip_drops_its_filter_and_nothing_else() -> None:
         fewer = clicked(full, f"drop:{what}")
         assert len(chips(fewer)) == 7 and what not in [other for _, other in chips(fewer)]
     assert clicked(replace(full, sort="text"), "drop:all") == Query(sort="text")
+    assert full.narrowed and not Query(sort="left", regex=True, page=3).narrowed
 
 
 def test_the_form_is_brought_within_its_bounds() -> None:

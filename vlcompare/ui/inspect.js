@@ -35,6 +35,9 @@
   }, true);
 
   window.vlInspect = {
+    save() {
+      button("vi-download")?.click();
+    },
     shown() {
       const sample = document.querySelector("#vi-sample .vi-sample");
       if (!sample) return;

@@ -41,13 +41,21 @@ def everything(inspection: Inspection) -> Page:
     if data is None:
         empty = {name: Safe("") for name in REGIONS}
         return {**empty, "message": message(""), "head": views.nothing(CLOSED), "sample": views.nothing(NO_SAMPLE)}
-    figures = of_summary(data.summary, data.roles)
     return {
         "head": views.head(inspection.names, facts(inspection)),
-        "figures": views.figures_table(figures, inspection.names),
+        "figures": figures(inspection),
         **selection(inspection),
         **sample(inspection),
     }
+
+
+def figures(inspection: Inspection) -> Safe:
+    """Every task's figures over all samples; where no file has them, a button that computes them."""
+    data = inspection.data
+    assert data is not None
+    if not data.summary_known:
+        return views.to_be_computed()
+    return views.figures_table(of_summary(data.summary, data.roles), inspection.names)
 
 
 def selection(inspection: Inspection) -> Page:
@@ -146,6 +154,12 @@ def click(inspection: Inspection, pick: str) -> Page:
         if inspection.data is None:
             return {}
         kind, _, rest = pick.partition(":")
+        if kind == "figures":
+            return {
+                "figures": views.figures_table(
+                    of_summary(inspection.data.summary, inspection.data.roles), inspection.names
+                )
+            }
         if kind == "row":
             return open_row(inspection, int(rest)) if rest.isdecimal() and len(rest) < 12 else {}
         query = clicked(inspection.query, pick)
@@ -264,7 +278,8 @@ def facts(inspection: Inspection) -> dict[str, Any]:
     for role, side in data.roles.items():
         known, _ = recorded_of(run, side)
         settings[role] = " · ".join(str(known[k]) for k in ("dtype", "device") if known.get(k))
-    warnings = [*run.problems[:20], *(str(w) for w in data.summary.get("warnings", ()))]
+    known = data.summary.get("warnings", ()) if data.summary_known else ()
+    warnings = [*run.problems[:20], *(str(sentence) for sentence in known)]
     problem = None if run.complete else "This run is not complete: samples without an answer count as wrong."
     return {"about": " · ".join(a for a in about if a), "problem": problem, "settings": settings, "warnings": warnings}
 

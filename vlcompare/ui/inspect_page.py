@@ -48,7 +48,6 @@ class InspectParts:
     regions: dict[str, gr.HTML]
     fields: dict[str, gr.components.Component]
     buttons: dict[str, Any]
-    exports: dict[str, gr.DownloadButton]
 
     @property
     def outputs(self) -> list[gr.components.Component]:
@@ -115,7 +114,7 @@ def _layout(settings: AppSettings, library: Library) -> InspectParts:
                 )
                 regions["slices"] = _picking("vi-slices")
         with gr.Accordion("Figures of every task, over all samples", open=False, elem_classes="vl-more"):
-            regions["figures"] = gr.HTML("", elem_id="vi-figures")
+            regions["figures"] = _picking("vi-figures")
         with gr.Row(elem_classes="vi-work", equal_height=False):
             with gr.Column(elem_classes=["vl-panel", "vi-list"], min_width=0):
                 _filters(fields)
@@ -123,8 +122,8 @@ def _layout(settings: AppSettings, library: Library) -> InspectParts:
                 regions["table"] = _picking("vi-table")
             with gr.Column(elem_classes=["vl-panel", "vi-detail"], min_width=0):
                 _sample(regions, fields, buttons)
-        exports = _exports(fields)
-    return InspectParts(session, regions, fields, buttons, exports)
+        _exports(fields, buttons)
+    return InspectParts(session, regions, fields, buttons)
 
 
 def _heading(text: str) -> None:
@@ -193,12 +192,11 @@ def _sample(regions: dict[str, gr.HTML], fields: dict[str, gr.components.Compone
         fields["note_state"] = gr.HTML(el("p", KEYS, class_="vl-note"), elem_id="vi-note-state")
 
 
-def _exports(fields: dict[str, gr.components.Component]) -> dict[str, gr.DownloadButton]:
+def _exports(fields: dict[str, gr.components.Component], buttons: dict[str, Any]) -> None:
     with gr.Column(elem_classes="vl-panel"):
         _heading("Export")
         with gr.Row(elem_classes="vi-exports"):
             fields["only"] = gr.Checkbox(True, label="Only the selected samples", elem_id="vi-only", min_width=160)
-            return {
-                kind: gr.DownloadButton(title, size="sm", elem_id=f"vi-export-{kind}", min_width=90)
-                for kind, title in EXPORTS.items()
-            }
+            for kind, title in EXPORTS.items():
+                buttons[kind] = gr.Button(title, size="sm", elem_id=f"vi-export-{kind}", min_width=90)
+            buttons["download"] = gr.DownloadButton("Download", elem_id="vi-download", visible="hidden")

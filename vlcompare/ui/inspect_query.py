@@ -47,7 +47,7 @@ class Query:
     @property
     def narrowed(self) -> bool:
         """Whether anything is left out."""
-        return replace(self, sort="order", descending=False, page=0) != Query()
+        return bool(chips(self))
 
 
 def clicked(query: Query, pick: str) -> Query:

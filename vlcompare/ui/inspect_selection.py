@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from vlcompare.evaluate.notes import Note
 from vlcompare.evaluate.replies import read_reply
+from vlcompare.evaluate.run_files import SUMMARY
 from vlcompare.evaluate.runfolder import RunFolder
 from vlcompare.evaluate.summary import summarise
 from vlcompare.evaluate.table import UNSCORED, Filter, Rows, RunTable
@@ -74,6 +75,11 @@ class Opened:
             rows = self.run.sides[side].rows
             return np.array([math.nan if row is None else len(str(row.get("text") or "").split()) for row in rows])
         return score
+
+    @property
+    def summary_known(self) -> bool:
+        """Whether the figures of all rows need not be computed first."""
+        return "summary" in self.__dict__ or (not self.joined and (self.run.path / SUMMARY).is_file())
 
     @cached_property
     def summary(self) -> dict[str, Any]:

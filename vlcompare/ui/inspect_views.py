@@ -76,6 +76,12 @@ def nothing(sentence: str) -> Safe:
     return el("div", el("p", sentence, class_="vl-empty"), class_="vi-nothing")
 
 
+def to_be_computed() -> Safe:
+    """In place of figures that take a while and that nobody has asked for yet."""
+    button = el("button", "Compute them", type="button", data_pick="figures:", class_="vi-chip")
+    return el("p", "These two sides have no summary yet. ", button, class_="vl-empty")
+
+
 # ---- the run ---------------------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from vlcompare.ui import inspect_actions as actions
 from vlcompare.ui import inspect_files as files
 from vlcompare.ui.forms import SIDE_FIELDS, SIDES
 from vlcompare.ui.inspect_actions import Page
-from vlcompare.ui.inspect_page import FORM, InspectParts
+from vlcompare.ui.inspect_page import EXPORTS, FORM, InspectParts
 from vlcompare.ui.inspect_session import Inspection
 from vlcompare.ui.inspect_views import nothing
 from vlcompare.ui.markup import el
@@ -21,6 +21,7 @@ from vlcompare.ui.settings import AppSettings
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 READING: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private", "concurrency_limit": 4}
+SAVE = "() => new Promise((done) => setTimeout(() => { window.vlInspect.save(); done(); }, 80))"
 SHOW = "() => window.vlInspect && window.vlInspect.shown()"
 
 
@@ -123,17 +124,19 @@ def _wire_selection(parts: InspectParts) -> None:
     def click(inspection: Inspection, event: gr.EventData) -> list[Any]:
         return _outputs(parts, inspection, actions.click(inspection, str(event.pick)))
 
-    for name in ("quadrants", "charts", "slices", "chips", "table"):
+    for name in ("quadrants", "charts", "slices", "chips", "table", "figures"):
         happened = parts.regions[name].click(click, [session], parts.outputs, trigger_mode="multiple", **QUIET)  # type: ignore
         if name in ("charts", "table"):
             happened.then(None, js=SHOW)
 
     def fill(inspection: Inspection, *values: Any) -> list[Any]:
-        return _outputs(parts, inspection, actions.fill(inspection, *values))
+        return _outputs(parts, inspection, actions.fill(inspection, *values))[: len(parts.regions)]
 
     form = [fields[name] for name in FORM]
-    typed = [fields[name].input for name in FORM]  # type: ignore[attr-defined]
-    gr.on(typed, fill, [session, *form], parts.outputs, trigger_mode="always_last", **QUIET)
+    # "change", not "input": the first input after the server has written into a text field is not told of. What the
+    # server wrote comes back this way too, and changes nothing
+    changed = [fields[name].change for name in FORM]  # type: ignore[attr-defined]
+    gr.on(changed, fill, [session, *form], list(parts.regions.values()), trigger_mode="always_last", **QUIET)
 
     def slice_by(inspection: Inspection, name: str) -> list[Any]:
         return _outputs(parts, inspection, actions.look(inspection, dimension=name))
@@ -193,10 +196,11 @@ def _wire_exports(parts: InspectParts) -> None:
 
         return make
 
-    for kind, button in parts.exports.items():
-        button.click(
-            maker(kind), [parts.session, parts.fields["only"]], [button], **{**READING, "concurrency_limit": 2}
-        )
+    # a download button hands over the file that it already has, so an unseen one is pressed when the file is there
+    hidden = parts.buttons["download"]
+    for kind in EXPORTS:
+        made = parts.buttons[kind].click(maker(kind), [parts.session, parts.fields["only"]], [hidden], **READING)
+        made.success(None, js=SAVE)
 
 
 def _wire_compare(parts: InspectParts, settings: AppSettings, compare: Any, tabs: gr.Tabs) -> None:

@@ -1,0 +1,216 @@
+"""The inspect tab in headless Chromium: quadrant, table, sample, note, export, open again; keys, phone, dark mode."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from inspect_world import write_run, write_samples
+from ui_fakes import FakeCompare
+
+pytestmark = pytest.mark.browser
+WAIT = 120_000  # milliseconds: a busy machine is slow to paint
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """The page on a free port with two runs open to it, the first of them given on the command line."""
+    from vlcompare.runtime.image import open_image
+    from vlcompare.ui.handlers import Handlers
+    from vlcompare.ui.page import build_page, launch
+    from vlcompare.ui.settings import AppSettings
+
+    root = tmp_path_factory.mktemp("inspect")
+    data = write_samples(root / "data", 16)
+    run = write_run(root / "runs" / "painted", data)
+    write_run(root / "runs" / "second", data, sides={"left": "tiny-mamba-vl-two"})
+    settings = AppSettings(data=root / "data-folder", allow_path=root / "runs")
+    page = build_page(settings, Handlers(settings, FakeCompare(), None, open_image), runs=[run])
+    _, address, _ = launch(page, settings, prevent_thread_lock=True)
+    yield SimpleNamespace(address=address, run=run, root=root)
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(app: SimpleNamespace, browser: Any) -> Iterator[Any]:
+    """Opens the page and waits for the table; complains about script errors at the end."""
+    errors: list[str] = []
+    contexts = []
+
+    def open_page(width: int = 1440, height: int = 900, scheme: str = "light") -> Any:
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=scheme, accept_downloads=True
+        )
+        context.set_default_timeout(WAIT)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("dialog", lambda dialog: errors.append(f"a script ran: {dialog.message}"))
+        query = "?__theme=dark" if scheme == "dark" else ""
+        page.goto(app.address + query, wait_until="domcontentloaded")
+        page.wait_for_selector("#vi-table .vi-rows")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not errors, errors
+
+
+def said(page: Any, selector: str, pattern: str) -> None:
+    """Wait until the element's text matches."""
+    page.wait_for_function(
+        "([selector, pattern]) => new RegExp(pattern).test(document.querySelector(selector)?.innerText ?? '')",
+        arg=[selector, pattern],
+    )
+
+
+def export(page: Any, kind: str) -> bytes:
+    with page.expect_download() as download:
+        page.locator(f"#vi-export-{kind}").click()
+    return Path(download.value.path()).read_bytes()
+
+
+def test_quadrant_table_sample_note_export_and_open_again(app: SimpleNamespace, visit: Any) -> None:
+    page = visit()
+    only_left = page.locator("[data-quadrant='only_left']")
+    count = int(only_left.locator("b").inner_text())
+    only_left.click()
+    said(page, "#vi-chips", rf"^{count} of 64 samples")
+    assert only_left.get_attribute("aria-pressed") == "true"
+    assert page.locator("#vi-table tbody tr").count() == count
+    page.locator("#vi-table .vi-open").first.click()
+    said(page, "#vi-sample", rf"1 of {count} in this selection")
+    sample_id = page.locator(".vi-facts").inner_text().split(" · ")[0]
+    assert page.locator("#vi-sample .vl-stage img").evaluate("img => img.naturalWidth") == 160
+    assert "right" in page.locator(".vi-side[data-side='left'] .vi-verdict").inner_text()
+    assert "wrong" in page.locator(".vi-side[data-side='right'] .vi-verdict").inner_text()
+    # a note: one error type, a tag of one's own, a text
+    page.locator("#vi-types label", has_text="attribute").click()
+    said(page, "#vi-note-state", "Kept")
+    page.locator("#vi-own-tags").locator("input, textarea").fill("night shift")
+    page.keyboard.press("Enter")
+    said(page, "#vi-table .vi-current", "night shift")
+    page.locator("#vi-note-text textarea").fill("the <b>square</b> is redder")
+    page.locator("#vi-note-text textarea").blur()
+    said(page, "#vi-table .vi-current", r"note")
+    # the export holds the selection and the note
+    found = json.loads(export(page, "json"))
+    assert len(found["samples"]) == count
+    (noted,) = [sample for sample in found["samples"] if sample["id"] == sample_id]
+    assert set(noted["note"]["tags"]) == {"attribute", "night shift"}
+    assert noted["note"]["text"] == "the <b>square</b> is redder"
+    assert export(page, "report").startswith(b"<!doctype html>")
+    archive = export(page, "archive")
+    # opened again: the note is there, and is found by its tag
+    again = visit()
+    again.locator("#vi-tag input").click()
+    again.get_by_role("option", name="night shift", exact=True).click()
+    said(again, "#vi-chips", "^1 of 64 samples")
+    again.locator("#vi-table .vi-open").first.click()
+    again.wait_for_function("document.querySelector('#vi-note-text textarea').value.includes('redder')")
+    assert again.locator("#vi-types input:checked").count() == 1
+    # and so it is in the archive, for whoever uploads it
+    path = app.root / "taken.zip"
+    path.write_bytes(archive)
+    again.locator("input[type=file][accept*='zip']").set_input_files(str(path))
+    said(again, "#vi-head", r"taken \(uploaded\)")
+    said(again, "#vi-table", "night shift")
+
+
+def test_keys_walk_mark_and_search(visit: Any) -> None:
+    page = visit()
+    page.locator("#vi-table .vi-open").first.click()
+    said(page, "#vi-sample", "1 of 64")
+    for key, place in (("ArrowRight", 2), ("j", 3), ("k", 2), ("ArrowLeft", 1)):
+        page.keyboard.press(key)
+        said(page, "#vi-sample", rf"(^|\n){place} of 64")
+    page.keyboard.press("ArrowRight")
+    said(page, "#vi-sample", "2 of 64")
+    page.keyboard.press("5")
+    said(page, "#vi-table .vi-current", "counting")
+    page.keyboard.press("/")
+    page.keyboard.type("blue 5j")  # letters in a field are letters
+    assert page.locator("#vi-text textarea, #vi-text input").first.input_value() == "blue 5j"
+    said(page, "#vi-table", "No sample fits")
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.tagName") == "BODY"
+    page.locator("#vi-chips .vi-chip").first.click()  # the chip empties the field it stands for
+    page.wait_for_function("document.querySelector('#vi-text textarea, #vi-text input').value === ''")
+    said(page, "#vi-chips", "All 64")
+
+
+def test_charts_slices_and_headings_filter_and_sort(visit: Any) -> None:
+    page = visit()
+    page.locator("#vi-slices .vi-link", has_text="grounding").click()
+    said(page, "#vi-chips", r"^32 of 64 samples[\s\S]*task: grounding")
+    bar = page.locator("#vi-charts [data-pick^='bin:right']").last
+    bar.click()
+    said(page, "#vi-chips", "right iou")
+    page.locator("#vi-chips .vi-all").click()
+    said(page, "#vi-chips", "All 64")
+    page.locator("[data-pick='sort:difference']").click()
+    said(page, "#vi-table thead", "▼")
+    first = page.locator("#vi-table tbody tr").first.locator("td.vi-wide").first.inner_text()
+    assert float(first) > 0
+    page.locator("#vi-charts circle.vi-point").first.click()
+    page.wait_for_selector("#vi-sample .vi-sample")
+    page.locator("#vi-regex input").check()
+    page.locator("#vi-text textarea, #vi-text input").first.fill("(a+)+$")
+    said(page, "#vi-message", "repetition")
+    said(page, "#vi-chips", "All 64")
+    page.locator("#vi-text textarea, #vi-text input").first.fill("square 1[0-3]$")
+    said(page, "#vi-chips", "^4 of 64")
+
+
+def test_two_runs_side_by_side_and_ask_again(visit: Any) -> None:
+    page = visit()
+    page.locator("#vi-runs input").click()
+    page.get_by_role("option", name="second", exact=True).click()
+    page.keyboard.press("Escape")
+    page.wait_for_function("document.querySelectorAll('#vi-runs .token').length === 2")
+    page.locator("#vi-right input").click()
+    page.get_by_role("option", name=re.compile("second")).click()
+    said(page, "#vi-head", "painted against second")
+    page.locator("#vi-table .vi-open").first.click()
+    page.wait_for_selector("#vi-sample .vi-sample")
+    asked = page.locator("#vi-sample .vi-text").inner_text()
+    page.locator("#vi-ask").click()
+    page.wait_for_selector("#vl-run")
+    page.wait_for_function("(t) => document.querySelector('#vl-text textarea').value === t", arg=asked)
+    page.wait_for_selector("#vl-picture img")
+    page.wait_for_function("document.querySelector('#vl-right-checkpoint input').value.includes('two')")
+
+
+def test_text_of_models_runs_nothing_and_phone_and_dark_fit(visit: Any) -> None:
+    page = visit(390, 844)
+    page.locator("#vi-table .vi-open").first.click()
+    page.wait_for_selector("#vi-sample .vi-sample")
+    assert "<b>square</b>" in page.locator("#vi-sample .vi-text").inner_text()
+    page.locator("#vi-text textarea, #vi-text input").first.fill("onerror")
+    said(page, "#vi-chips", r"^\d+ of 64")
+    assert "<img src=x" in page.locator("#vi-table").inner_text()
+    assert page.evaluate("document.querySelectorAll('#vi-table img').length") == 0
+    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+    dark = visit(scheme="dark")
+    light = "el => Math.max(...getComputedStyle(el).{}.match(/\\d+/g).slice(0, 3).map(Number))"
+    panel = dark.locator(".vi-list").first
+    assert panel.evaluate(light.format("backgroundColor")) < 80
+    assert dark.locator("#vi-table .vi-open").first.evaluate(light.format("color")) > 180
