@@ -141,6 +141,13 @@ def test_overlap_ceiling_and_line() -> None:
     assert "vl-truth" in overlay(run)
 
 
+def test_several_true_boxes_are_counted_one_by_one() -> None:
+    truth = (Box(0.1, 0.2, 0.5, 0.7), Box(0.6, 0.6, 0.9, 0.9))
+    run = run_of(truth=truth)
+    assert overlap_rows(run)[0] == ("left", 0.5, 1)
+    assert "1 of 2 found" in together.together(run) and "Mean IoU" in together.together(run)
+
+
 def test_alternative_boxes_replace_one_token() -> None:
     found = alternative_boxes(answer())
     assert [(index, box) for index, box, _ in found] == [(3, Box(0.1, 0.2, 0.6, 0.7))]

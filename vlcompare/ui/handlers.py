@@ -175,7 +175,7 @@ class Handlers:
         said = "Recorded answers of this pair: press Compare to run it here, with all figures."
         return {
             **page,
-            "message": views.message(said),
+            "message": views.message(said, "info"),
             "figures": views.blank("figures"),
             "charts": views.blank("charts"),
         }

@@ -45,7 +45,9 @@ def side_picture(run: Run, side: str) -> Safe:
     if answer is not None:
         for index, box in enumerate(answer.boxes):
             name = answer.phrases[index] if index < len(answer.phrases) else ""
-            data = {"data_box": str(index), "data_colour": str(index % PALETTE)}
+            data = {"data_box": str(index)}
+            if len(answer.boxes) > 1:  # one box alone has its side's colour
+                data["data_colour"] = str(index % PALETTE)
             marks.append(box_mark(box, str(index + 1), "vl-answer-box", title=name, **data))
         marks.extend(_alternative(box, index, share) for index, box, share in alternative_boxes(answer))
     return el(
@@ -138,11 +140,20 @@ def _given(run: Run) -> list[Safe]:
     return marks
 
 
-def overlap_rows(run: Run) -> Sequence[tuple[str, float | None, Box | None]]:
-    """For each side: the IoU of its first box with the truth (the best of several truths), and the box; else None."""
-    rows = []
+def overlap_rows(run: Run) -> Sequence[tuple[str, float | None, int]]:
+    """For each side: the IoU with the truth, and how many true boxes it has found (IoU of 0.5 or more).
+
+    With one true box the answer's first box counts. With several, each takes the answer's best, and the IoU is their
+    mean. None where the answer holds no box.
+    """
+    rows: list[tuple[str, float | None, int]] = []
     for side in run.sides:
         answer = run.answer(side)
-        box = answer.boxes[0] if answer and answer.boxes else None
-        rows.append((side, max((box.iou(t) for t in run.truth), default=None) if box else None, box))
+        boxes = answer.boxes if answer else ()
+        if not boxes or not run.truth:
+            rows.append((side, None, 0))
+            continue
+        counted = boxes[:1] if len(run.truth) == 1 else boxes
+        best = [max(box.iou(true) for box in counted) for true in run.truth]
+        rows.append((side, sum(best) / len(best), sum(iou >= 0.5 for iou in best)))
     return rows

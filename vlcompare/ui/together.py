@@ -70,9 +70,10 @@ def _expected(run: Run) -> Safe | None:
 
 def _overlap_table(run: Run) -> Safe:
     rows = []
-    for side, iou, box in overlap_rows(run):
+    several = len(run.truth) > 1
+    for side, iou, found in overlap_rows(run):
         name = el("th", el("i", class_="vl-key", data_side=side), side_name(run, side)[0], scope="row")
-        if iou is None or box is None:
+        if iou is None:
             answer = run.answer(side)
             said = "failed" if answer and answer.error else "no box" if answer else "…"
             rows.append(el("tr", name, el("td", "–"), el("td", said, class_="vl-muted")))
@@ -84,17 +85,13 @@ def _overlap_table(run: Run) -> Safe:
             class_="vl-iou",
             data_side=side,
         )
-        rows.append(
-            el("tr", name, el("td", f"{iou:.2f}"), el("td", bar, "right at 0.5" if iou >= 0.5 else "below 0.5"))
-        )
-    ceiling = max((rounding_ceiling(box) for box in run.truth), default=0.0)
+        said = f"{found} of {len(run.truth)} found" if several else "right at 0.5" if found else "below 0.5"
+        rows.append(el("tr", name, el("td", f"{iou:.2f}"), el("td", bar, said)))
+    ceilings = [rounding_ceiling(box) for box in run.truth]
+    ceiling = sum(ceilings) / len(ceilings) if ceilings else 0.0
     note = f"The line is IoU 0.5. Two decimals alone allow at most {ceiling:.2f} here."
-    table = el(
-        "table",
-        el("thead", el("tr", el("th", "Side"), el("th", "IoU"), el("th", ""))),
-        el("tbody", *rows),
-        class_="vl-table",
-    )
+    head = el("tr", el("th", "Side"), el("th", "Mean IoU" if several else "IoU"), el("th", ""))
+    table = el("table", el("thead", head), el("tbody", *rows), class_="vl-table")
     return el("div", table, el("p", note, class_="vl-note"))
 
 

@@ -155,7 +155,9 @@ def answer_text(part: SideRun, task: str) -> Safe:
     position = 0
     for index, found in enumerate(find_boxes(whole)):
         before = whole[position : found.start]
-        link = {"data_box": str(index), "data_colour": str(index % PALETTE)}
+        link = {"data_box": str(index)}
+        if len(answer.boxes) > 1:
+            link["data_colour"] = str(index % PALETTE)
         phrase = answer.phrases[index] if index < len(answer.phrases) else ""
         if phrase and phrase in before:
             cut = before.rindex(phrase)
