@@ -20,6 +20,7 @@ from typing import Any
 
 from vlcompare.errors import ImageError, RequestError, SampleError
 from vlcompare.evaluate import run_files
+from vlcompare.evaluate.lines import loads
 from vlcompare.evaluate.notes import Notes
 from vlcompare.evaluate.predictions import NO_SIDE
 from vlcompare.evaluate.rows import Place
@@ -217,7 +218,7 @@ class RunFolder:
             for number, line in enumerate(file, 1):
                 start, end = end, end + len(line)
                 try:
-                    row = json.loads(line)
+                    row = loads(line)
                     side, index = str(row.get("side") or NO_SIDE), self.index.get(str(row["id"]))
                 except (ValueError, KeyError, AttributeError, RecursionError):
                     if line.strip():
