@@ -302,6 +302,7 @@ def test_three_questions_on_one_picture(handlers: Handlers, picture: str) -> Non
     page = last(handlers.three(session, picture, forms, PAIR))
     assert page["three"].count("<tr>") == 4 and "what? said tiny-mamba-vl" in page["three"]
     assert [run.request.task for run in session.history] == ["grounding", "vqa", "captioning"]
+    assert "rendered scenes" in page["message"]
     missing = last(handlers.three(session, picture, [AskForm("vqa", "")], PAIR))
     assert "needs a question" in missing["message"]
 

@@ -92,13 +92,19 @@ class Handlers:
         yield from self.play(session, run)
 
     def three(
-        self, session: Session, image: str | None, forms: Sequence[AskForm], sides: Mapping[str, SideForm]
+        self,
+        session: Session,
+        image: str | None,
+        forms: Sequence[AskForm],
+        sides: Mapping[str, SideForm],
+        *,
+        example: str | None = None,
     ) -> Iterator[Page]:
         """One picture, three questions (caption, question, box) one after the other; each is a run of the history."""
         try:
-            picture = self.read_picture(image)
+            picture, shipped = self.read_picture(image), find_example(example)
             runs = [
-                self.new_run(read_request(form, self.settings.limits), picture, sides, form.mode, False, None)
+                self.new_run(read_request(form, self.settings.limits), picture, sides, form.mode, False, shipped)
                 for form in forms
             ]
         except VLCompareError as error:

@@ -152,14 +152,16 @@ def _wire_follow_up(parts: Parts, panels: Panels, handlers: Handlers) -> Any:
 
 
 def _wire_three(parts: Parts, panels: Panels, handlers: Handlers) -> Any:
-    def three(session: Session, image: str | None, question: str, find: str, *values: Any) -> Iterator[list[Any]]:
+    def three(
+        session: Session, image: str | None, example: str | None, question: str, find: str, *values: Any
+    ) -> Iterator[list[Any]]:
         ask, sides = read_form(values)
         forms = [
             AskForm("captioning", mode=ask.mode),
             AskForm("vqa", question, mode=ask.mode),
             AskForm("grounding", find, mode=ask.mode),
         ]
-        pages = handlers.three(session, image, forms, sides)
+        pages = handlers.three(session, image, forms, sides, example=example)
         try:
             for page in pages:
                 yield [*outputs_of(page), page.get("three", gr.skip())]
@@ -168,7 +170,7 @@ def _wire_three(parts: Parts, panels: Panels, handlers: Handlers) -> Any:
 
     return panels.three.click(
         three,
-        [parts.session, parts.picture, panels.three_question, panels.three_find, *parts.form],
+        [parts.session, parts.picture, parts.example, panels.three_question, panels.three_find, *parts.form],
         [*parts.outputs, panels.three_view],
         concurrency_limit=handlers.settings.concurrency,
         show_progress_on=[parts.regions["message"]],

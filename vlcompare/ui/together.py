@@ -113,4 +113,5 @@ def three_view(runs: Sequence[Run]) -> Safe:
     table = el(
         "table", el("thead", el("tr", el("th", "Question"), *head)), el("tbody", *rows), class_="vl-table vl-words"
     )
-    return el("div", table, class_="vl-scroll")
+    heading = el("h2", "One picture, three questions", class_="vl-section")
+    return el("div", heading, el("div", table, class_="vl-scroll"), class_="vl-three")
