@@ -33,7 +33,7 @@ from vlcompare.tasks.sequence import IMAGE_SLOT, image_ids
 from vlcompare.types import TASKS, Box
 
 FAMILIES = ("pythia", "mamba")
-LIMITS = (13, 24)  # lengths at which questions are grouped
+LIMITS = (10, 12, 14, 17, 22, 30)  # lengths at which questions are grouped: little padding, few calls
 LONG_WEIGHT = {"grounded_captioning": 0.4, "captioning": 0.7}  # weight of a token; long answers would drown the others
 
 
