@@ -33,9 +33,10 @@ def corpus(seed: int, count: int = 40) -> tuple[list[str], list[list[str]]]:
     return candidates, references
 
 
-@pytest.mark.parametrize("row", RECORDED, ids=lambda row: repr(row["caption"])[:40])
-def test_tokens_are_those_of_the_reference_tokeniser(row):
-    assert tokenise(row["caption"]) == row["tokens"]
+def test_tokens_are_those_of_the_reference_tokeniser():
+    assert len(RECORDED) > 800
+    found = {row["caption"]: tokenise(row["caption"]) for row in RECORDED}
+    assert found == {row["caption"]: row["tokens"] for row in RECORDED}
 
 
 @pytest.mark.parametrize("seed", range(4))

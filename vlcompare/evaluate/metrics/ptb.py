@@ -19,8 +19,9 @@ PUNCTUATION = frozenset(
 _BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
 _CHARACTERS = str.maketrans(
     {"‘": "'", "’": "'", "‛": "'", "“": '"', "”": '"', "„": '"', "£": "#", "€": "$", "¤": "$", "\u00a0": " "}
-    | {"¢": "cents ", "½": "1/2", "¼": "1/4", "¾": "3/4", "⅓": "1/3", "⅔": "2/3"}
+    | {"¢": " cents ", "½": " ½ ", "¼": " ¼ ", "¾": " ¾ ", "⅓": " ⅓ ", "⅔": " ⅔ "}
 )
+_FRACTIONS = {"½": "1/2", "¼": "1/4", "¾": "3/4", "⅓": "1/3", "⅔": "2/3"}
 _ENTITIES = (("&amp;", "&"), ("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&apos;", "'"), ("&nbsp;", " "))
 
 # Words that the treebank splits although nothing separates the parts: how many letters the first part has.
@@ -33,6 +34,11 @@ gov sen rep pres lt col capt maj sgt cpl pvt hon st ave blvd rd sq mt ft jr sr b
 dist etc vs al bldg calif fla tex mass mich minn penn wash conn ariz ill ind ky la okla ore tenn va wis
 """
 _BEFORE_NUMBERS = ("no", "nos", "p", "pp", "fig", "figs", "art")
+# A single letter keeps its full stop ("plan b. with"), but not before one of the words that begin sentences.
+_STARTS = """
+A An The This That These There Then They One Some Many He She It Her In At But So If When While What Other We You Our
+Their After As Here However Now Since Such According Additionally Last More Once Yet
+"""
 
 _LETTER = r"[^\W\d_]"
 _SHORT = r"(?:s|m|d|ll|ve|re)(?!\w)"  # what follows the apostrophe of a shortened word
@@ -42,19 +48,22 @@ _TOKEN = re.compile(
     rf"""
       (?P<tag></?[A-Za-z!?][^<>\n]*>)
     | (?P<url>(?:https?://|www\.)[^\s<>"()]*[^\s<>"().,;:!?'/])
-    | (?P<mail>[\w.+-]+@[\w-]+(?:\.[\w-]+)+)
+    | (?P<mail>[\w.+-]*\w@[\w-]+(?:\.[\w-]+)*)
     | (?P<handle>[@\#]{_LETTER}\w*)
     | (?P<smiley>(?<!\w)[:;=]'?-?[()DPp|](?!\w))
     | (?P<dots>\.(?:\s?\.){{2,}}|…)
     | (?P<dashes>-{{2,}}|[–—])
-    | (?P<stars>\*+)
+    | (?P<signs>\*+|\#{{2,}}|@{{2,}}|_{{2,}})
     | (?P<shout>[!?]+)
     | (?P<quote>''|``|")
-    | (?P<decade>'\d\ds\b)
+    | (?P<decade>'[2-9]0s\b|'\d\d(?!\S))
     | (?P<tis>'t(?:is|was)\b)
-    | (?P<elision>'(?:em|til|cause)(?!\w)|'n'|'n(?!\w)|\bol'(?!\w))
+    | (?P<elision>'(?:em|til|cause)(?!\w)|'n'|'n(?![\w.])|\bol'(?!\w))
     | (?P<short>'{_SHORT}|n't(?!\w))
-    | (?P<initials>(?:{_LETTER}\.){{2,}}(?:{_LETTER}(?!\w))?|ph\.d\.|\b(?!i\.){_LETTER}\.(?=\s+\w|$))
+    | (?P<initials>(?:{_LETTER}\.){{2,}}(?:{_LETTER}(?!\w))?|ph\.d\.
+        |\b(?-i:[A-Za-z])\.(?!\w|\s+(?-i:{"|".join(_STARTS.split())})\b))
+    | (?P<halted>{_PIECE}(?:-{_PIECE})*\.(?=[,:;]))
+    | (?P<fraction>(?<!\w)\d{{1,4}}[ -]\d{{1,4}}/\d{{1,4}}(?![\d/]))
     | (?P<abbreviation>\b(?:{"|".join(_ABBREVIATIONS.split())})\.(?!\w))
     | (?P<numbered>\b(?:{"|".join(_BEFORE_NUMBERS)})\.(?=\s?\d))
     | (?P<clock>\d+:\d+(?=[ap]m\b))
@@ -96,6 +105,8 @@ def _all_tokens(caption: str) -> list[str]:
             found.append("''")
         elif kind in ("smiley", "other"):
             found.append("".join(_BRACKETS.get(character, character) for character in token))
+        elif kind == "fraction":
+            found.append(token.replace(" ", "\u00a0"))  # one token, which some metrics split again
         else:
-            found.append(token)
+            found.append(_FRACTIONS.get(token, token))
     return found
