@@ -157,10 +157,10 @@ def test_broken_rows_name_their_line_and_reason():
         ("line 10", "outside the data folder"),
         ("line 11", "no file name"),
         ("line 12", "is not in"),
-        ("sample 'inline'", "same `id`"),
+        ("line 13, sample 'inline'", "same `id`"),
         ("line 14", "not JSON"),
         ("line 15", "not a JSON object"),
-        ("sample 'letter'", "not a letter"),
+        ("line 16, sample 'letter'", "not a letter"),
     ]:
         assert any(issue.startswith(place) and reason in issue for issue in found), (place, reason, found)
 
@@ -389,3 +389,65 @@ def test_choices_of_visual7w_are_mixed_the_same_way_every_time():
     _, pointing = read("visual7w_pointing.json", "visual7w", images=PICTURES)
     chosen = pointing[0].choices["ABCD".index(pointing[0].references[0])]
     assert chosen == pytest.approx((0.1, 0.1, 0.3, 0.3))
+
+
+def test_a_tsv_row_may_name_a_later_rows_picture_and_broken_pictures_are_told(tmp_path):
+    import base64
+
+    good = base64.b64encode((PICTURES / "doc_1.png").read_bytes()).decode()
+    rows = [
+        ["index", "image", "question", "A", "B", "answer"],
+        ["10", "12", "named ahead", "x", "y", "A"],
+        ["11", "!" + good, "no base64", "x", "y", "A"],
+        ["12", good, "own", "x", "y", "B"],
+        ["13", "10", "a row that has none of its own", "x", "y", "B"],
+        ["14", f"['{good}', '{good}']", "two pictures", "x", "y", "B"],
+        ["15", good, "no choices", "", "", "B"],
+    ]
+    (tmp_path / "t.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
+    stream = open_samples(tmp_path / "t.tsv", format="vlmevalkit")
+    samples = list(stream)
+    assert [s.id for s in samples] == ["10", "12"]
+    assert samples[0].image_key == samples[1].image_key and picture(samples[0]).size == (80, 60)
+    assert [str(issue).partition(":")[0] for issue in stream.issues] == ["line 3", "line 5", "line 6", "line 7"]
+
+
+@pytest.mark.parametrize(("name", "format", "declared", "count", "skipped", "first"), CASES, ids=[c[0] for c in CASES])
+def test_any_value_in_any_place_is_a_skipped_row_or_one_sentence(
+    tmp_path, name, format, declared, count, skipped, first
+):
+    """Every value of every row in turn becomes something else: nothing but SampleError may come out."""
+    path = HERE / name
+    if path.is_dir() or path.suffix == ".tsv":
+        return
+    text = path.read_text(encoding="utf-8")
+    whole = path.suffix == ".json"
+    rows = [json.loads(text)] if whole else [json.loads(line) for line in text.splitlines()[:2]]
+    declared = {"images": PICTURES, **declared}
+    for index, row in enumerate(rows):
+        for place in list(_places(row)):
+            for odd in (None, 7, "", "x", [], {}, [None], True, -1.5):
+                changed = json.loads(json.dumps(row))
+                _set(changed, place, odd)
+                made = [*rows[:index], changed, *rows[index + 1 :]]
+                (tmp_path / name).write_text("".join(json.dumps(value) + "\n" for value in made))
+                try:
+                    for sample in open_samples(tmp_path / name, format=format, **declared):
+                        assert all(isinstance(text, str) for text in (sample.id, sample.text, *sample.references))
+                        assert isinstance(sample.source or sample.split or "", str)
+                except SampleError:
+                    pass
+
+
+def _places(value, path=()):
+    if path:
+        yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from _places(item, (*path, key))
+
+
+def _set(value, path, new):
+    for key in path[:-1]:
+        value = value[key]
+    value[path[-1]] = new

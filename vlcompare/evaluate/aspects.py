@@ -83,10 +83,11 @@ def _similar(sample: Sample, box: Box | None) -> str | None:
     """Objects to mistake for the target: as the sample says, else others of its kind in a rendered scene."""
     count = _number(sample.tags.get("distractors", sample.tags.get("similar")))
     if count is None:
-        if box is None or not sample.objects:
+        things = [thing for thing in sample.objects if thing.get("box")]
+        if box is None or not things:
             return None
-        near = max(sample.objects, key=lambda thing: Box(*thing["box"]).iou(box))
-        count = sum(thing["kind"] == near["kind"] for thing in sample.objects) - 1
+        near = max(things, key=lambda thing: Box(*thing["box"]).iou(box))
+        count = sum(thing["kind"] == near["kind"] for thing in things) - 1
     return next(name for limit, name in _SIMILAR if count <= limit)
 
 

@@ -77,12 +77,13 @@ def read_samples(folder: Path) -> Iterator[Sample]:
     for item in jsonl.read(source):
         if isinstance(item, Issue):
             raise SampleError(f"{folder / SAMPLES} is damaged: {item}.")
-        if item.image is None and item.image_key:
+        sample = item.sample
+        if sample.image is None and sample.image_key:
             # a name becomes a path here and is looked at later; a relative one lies in the run folder
-            if item.image_key not in paths:
-                paths[item.image_key] = folder / item.image_key
-            object.__setattr__(item, "image", paths[item.image_key])
-        yield item
+            if sample.image_key not in paths:
+                paths[sample.image_key] = folder / sample.image_key
+            object.__setattr__(sample, "image", paths[sample.image_key])
+        yield sample
 
 
 def parts(folder: Path) -> list[Path]:

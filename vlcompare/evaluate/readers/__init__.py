@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vlcompare.errors import SampleError
-from vlcompare.evaluate.readers.base import BOX_FORMATS, BOX_SCALES, Issue, RowError, Source
+from vlcompare.evaluate.readers.base import BOX_FORMATS, BOX_SCALES, Issue, Placed, RowError, Source
 from vlcompare.evaluate.readers.check import check_sample
 from vlcompare.types import TASKS, Sample
 
@@ -62,21 +62,21 @@ class SampleStream:
     def _samples(self) -> Iterator[Sample]:
         seen: set[str] = set()
         for item in _reader(self.format).read(replace(self.source, format=self.rows or self.format)):
-            if isinstance(item, Sample):
-                item, problem = self._checked(item, seen)
-                if problem is None and (self.keep is None or self.keep(item)):
-                    seen.add(item.id)
-                    self.read += 1
-                    yield item
-                    continue
+            if isinstance(item, Placed):
+                sample, problem = self._checked(item, seen)
                 if problem is None:
+                    if self.keep is None or self.keep(sample):
+                        seen.add(sample.id)
+                        self.read += 1
+                        yield sample
                     continue
                 item = problem
             self.skipped += 1
             if len(self.issues) < ISSUES_KEPT:
                 self.issues.append(item)
 
-    def _checked(self, sample: Sample, seen: set[str]) -> tuple[Sample, Issue | None]:
+    def _checked(self, row: Placed, seen: set[str]) -> tuple[Sample, Issue | None]:
+        place, sample = row
         sample = replace(
             sample,
             source=sample.source or self.source.source,
@@ -84,11 +84,13 @@ class SampleStream:
             image_key=sample.image_key or sample.id,
         )
         try:
+            if not all(isinstance(name, (str, type(None))) for name in (sample.source, sample.split)):
+                raise RowError("its source or split is not a text")
             if sample.id in seen:
                 raise RowError("the same `id` as an earlier row")
             check_sample(sample, need_references=self.need_references)
         except RowError as error:
-            return sample, Issue(f"sample {sample.id[:60]!r}", str(error))
+            return sample, Issue(f"{place}, sample {sample.id[:60]!r}", str(error))
         return sample, None
 
     def report(self) -> str:

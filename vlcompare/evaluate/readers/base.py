@@ -1,6 +1,7 @@
 """What all readers share: the source they read, rows that are broken, pictures that stay inside the data folder.
 
-A reader is a function from a Source to an iterator of Samples and Issues; it holds one row at a time. Knows no format.
+A reader is a function from a Source to an iterator of samples (Placed) and Issues; it holds one row at a time. Knows no
+format.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vlcompare.errors import SampleError
 from vlcompare.types import Box, Sample
@@ -38,6 +39,13 @@ class Issue:
 
     def __str__(self) -> str:
         return f"{self.place}: {self.reason}"
+
+
+class Placed(NamedTuple):
+    """A sample and where its row stands: whatever is found wrong with it later is reported with that place."""
+
+    place: str
+    sample: Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +73,9 @@ class Source:
         return self.images or (self.path if self.path.is_dir() else self.path.parent)
 
 
-def each(source: Source, rows: Iterator[tuple[str, Any]], make: Callable[[Source, str, Any], Any]) -> Iterator[Any]:
+def each(
+    source: Source, rows: Iterator[tuple[str, Any]], make: Callable[[Source, str, Any], Any]
+) -> Iterator[Placed | Issue]:
     """Samples of every row; a row that raises RowError, or has an unexpected shape, becomes an Issue."""
     for place, row in rows:
         if isinstance(row, RowError):
@@ -79,7 +89,7 @@ def each(source: Source, rows: Iterator[tuple[str, Any]], make: Callable[[Source
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             yield Issue(place, f"not as this format has it ({type(error).__name__}: {error})")
         else:
-            yield from samples
+            yield from (Placed(place, sample) for sample in samples)
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
@@ -210,6 +220,19 @@ def text_of(row: Any, *names: str, required: bool = True) -> str:
     if required:
         raise RowError(f"no text in {' / '.join(names)}")
     return ""
+
+
+def is_id(value: Any) -> bool:
+    """A text or a whole number that can name a row."""
+    return isinstance(value, (str, int)) and not isinstance(value, bool) and value != ""
+
+
+def id_of(row: Any, *names: str, default: str | None = None) -> str:
+    """The first of these fields that names the row; whatever is neither text nor number does not."""
+    found = next((row[name] for name in names if is_id(row.get(name))), default)
+    if found is None:
+        raise RowError(f"no {' / '.join(names)} that names the row")
+    return str(found)
 
 
 def texts_of(value: Any, what: str) -> tuple[str, ...]:

@@ -14,10 +14,13 @@ from typing import Any
 from vlcompare.errors import SampleError
 from vlcompare.evaluate.readers.base import (
     Issue,
+    Placed,
     RowError,
     Source,
     checked_box,
     each,
+    id_of,
+    is_id,
     json_lines,
     json_object,
     picture,
@@ -28,7 +31,7 @@ from vlcompare.evaluate.readers.base import (
 from vlcompare.types import Box, Sample
 
 
-def read(source: Source) -> Iterator[Sample | Issue]:
+def read(source: Source) -> Iterator[Placed | Issue]:
     """Samples of AI2D or Visual7W, as declared."""
     return _ai2d(source) if source.format == "ai2d" else _visual7w(source)
 
@@ -36,7 +39,7 @@ def read(source: Source) -> Iterator[Sample | Issue]:
 # ---- AI2D: questions/*.json beside images/, each {imageName, questions: {text: {answerTexts, correctAnswer}}} --------
 
 
-def _ai2d(source: Source) -> Iterator[Sample | Issue]:
+def _ai2d(source: Source) -> Iterator[Placed | Issue]:
     if source.path.is_file():
         yield from each(source, json_lines(source.path), _ai2d_line)
         return
@@ -58,7 +61,7 @@ def _ai2d_question(source: Source, place: str, value: tuple[dict[str, Any], str,
     if source.images is None and (source.path / "images").is_dir():
         name = f"images/{name}"
     return _letters(
-        source, row.get("questionId") or place, name, text, row["answerTexts"], row["correctAnswer"], "ai2d"
+        source, id_of(row, "questionId", default=place), name, text, row["answerTexts"], row["correctAnswer"], "ai2d"
     )
 
 
@@ -66,7 +69,7 @@ def _ai2d_line(source: Source, place: str, row: dict[str, Any]) -> Sample:
     """A line {image, question, options, answer: index}, as conversions of AI2D have it."""
     options = row.get("options") or row["answerTexts"]
     answer = row["answer"] if "answer" in row else row["correctAnswer"]
-    key = row.get("id") or row.get("question_id") or place.replace("line ", "ai2d-")
+    key = id_of(row, "id", "question_id", default=place.replace("line ", "ai2d-"))
     return _letters(source, key, row["image"], text_of(row, "question"), options, answer, "ai2d", row.get("ocr_text"))
 
 
@@ -99,11 +102,12 @@ def letter_of(answer: Any, count: int) -> str:
 # ---- Visual7W: `images` [{filename, split, qa_pairs: [{qa_id, question, answer, multiple_choices}]}] -----------------
 
 
-def _visual7w(source: Source) -> Iterator[Sample | Issue]:
+def _visual7w(source: Source) -> Iterator[Placed | Issue]:
     data = json_object(source.path)
     if not isinstance(data.get("images"), list):
         raise SampleError(f"{source.path} is no Visual7W file: it has no list `images`.")
-    boxes = {row["box_id"]: row for row in data.get("boxes") or ()}
+    listed = data.get("boxes") if isinstance(data.get("boxes"), list) else []
+    boxes = {row["box_id"]: row for row in listed if isinstance(row, dict) and is_id(row.get("box_id"))}
     for number, image in enumerate(data["images"], 1):
         try:
             pairs = list(image["qa_pairs"])
@@ -126,7 +130,7 @@ def _visual7w_pair(source: Source, place: str, value: tuple[Any, Any, dict[Any, 
     if pointing:
         choices = _region_boxes(source, [boxes[key] for key in choices], image)
     return Sample(
-        id=str(pair["qa_id"]),
+        id=id_of(pair, "qa_id"),
         image=path,
         task="pointing" if pointing else "multiple_choice",
         text=text_of(pair, "question"),

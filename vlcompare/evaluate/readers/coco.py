@@ -9,19 +9,20 @@ from collections.abc import Iterator
 from typing import Any
 
 from vlcompare.errors import SampleError
-from vlcompare.evaluate.readers.base import Issue, RowError, Source, each, json_object, picture
+from vlcompare.evaluate.readers.base import Issue, Placed, RowError, Source, each, id_of, is_id, json_object, picture
 from vlcompare.types import Sample
 
 
-def read(source: Source) -> Iterator[Sample | Issue]:
+def read(source: Source) -> Iterator[Placed | Issue]:
     """One captioning sample a picture, its captions as references."""
     data = json_object(source.path)
-    if not isinstance(data.get("images"), list):
-        raise SampleError(f"{source.path} is no COCO captions file: it has no list `images`.")
+    annotations = data.get("annotations") or []
+    if not isinstance(data.get("images"), list) or not isinstance(annotations, list):
+        raise SampleError(f"{source.path} is no COCO captions file: it has no lists `images` and `annotations`.")
     captions: dict[Any, list[str]] = {}
     problems: list[tuple[str, Any]] = []
-    for number, row in enumerate(data.get("annotations") or [], 1):
-        if isinstance(row, dict) and isinstance(row.get("caption"), str) and "image_id" in row:
+    for number, row in enumerate(annotations, 1):
+        if isinstance(row, dict) and isinstance(row.get("caption"), str) and is_id(row.get("image_id")):
             captions.setdefault(row["image_id"], []).append(row["caption"])
         else:
             problems.append((f"annotation {number}", RowError("no `image_id` and `caption`")))
@@ -34,7 +35,7 @@ def _picture(source: Source, place: str, value: tuple[dict[str, Any], dict[Any, 
     row, captions = value
     path, key = picture(source, row["file_name"])
     return Sample(
-        id=str(row["id"]),
+        id=id_of(row, "id"),
         image=path,
         task="captioning",
         references=tuple(captions.get(row["id"], ())),

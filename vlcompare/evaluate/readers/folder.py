@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vlcompare.errors import SampleError
-from vlcompare.evaluate.readers.base import PICTURE_SUFFIXES, Issue, Source, picture
+from vlcompare.evaluate.readers.base import PICTURE_SUFFIXES, Issue, Placed, Source, picture
 from vlcompare.types import Sample
 
 
-def read(source: Source) -> Iterator[Sample | Issue]:
+def read(source: Source) -> Iterator[Placed | Issue]:
     """One sample a picture, in the order of their names; `id` is the path inside the folder."""
     if not source.path.is_dir():
         raise SampleError(f"{source.path} is not a folder.")
@@ -26,4 +26,4 @@ def read(source: Source) -> Iterator[Sample | Issue]:
         except ValueError as error:
             yield Issue(name, str(error))
             continue
-        yield Sample(id=name, image=found, task=task, text=source.question or "", image_key=key)
+        yield Placed(name, Sample(id=name, image=found, task=task, text=source.question or "", image_key=key))

@@ -11,7 +11,7 @@ from typing import Any
 
 from vlcompare.errors import HubError, SampleError
 from vlcompare.evaluate.readers import refcoco
-from vlcompare.evaluate.readers.base import Issue, RowError, Source, each, text_of, texts_of, undeclared
+from vlcompare.evaluate.readers.base import Issue, Placed, RowError, Source, each, text_of, texts_of, undeclared
 from vlcompare.evaluate.readers.choices import letter_of
 from vlcompare.types import Sample
 
@@ -30,7 +30,7 @@ _ID = ("id", "question_id", "questionId", "qa_id", "index", "image_id")
 _TAGS = ("question_type", "answer_type", "category", "relation", "type")
 
 
-def read(source: Source) -> Iterator[Sample | Issue]:
+def read(source: Source) -> Iterator[Placed | Issue]:
     """Samples of a data set's split, in its order."""
     if source.format not in _TASKS:
         raise SampleError(f"Rows of a Hub data set are read as one of {', '.join(_TASKS)}: say which with --format.")

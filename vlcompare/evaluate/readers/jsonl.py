@@ -22,6 +22,7 @@ from typing import Any
 from vlcompare.evaluate.readers.base import (
     Issue,
     LinePicture,
+    Placed,
     RowError,
     Source,
     checked_box,
@@ -36,7 +37,7 @@ from vlcompare.evaluate.readers.base import (
 from vlcompare.types import TASKS, Sample
 
 
-def read(source: Source) -> Iterator[Sample | Issue]:
+def read(source: Source) -> Iterator[Placed | Issue]:
     """Samples of a JSONL file, in its order."""
     return each(source, _lines(source.path), _sample)
 
@@ -74,14 +75,14 @@ def _sample(source: Source, place: str, numbered: tuple[int, dict[str, Any]]) ->
     if task not in TASKS:
         raise RowError(f"`task` is {task!r}, not one of {', '.join(TASKS)}")
     image, image_key = _picture(source, row.get("image"), offset)
-    objects = row.get("objects") or []
-    if not isinstance(objects, list) or not all(isinstance(item, dict) for item in objects):
-        raise RowError("`objects` is not a list of objects")
     tags = row.get("tags") or {}
     if isinstance(tags, list):
         tags = {str(tag): True for tag in tags}
     if not isinstance(tags, dict):
         raise RowError("`tags` is not an object")
+    for name in ("source", "split", "ocr_text"):
+        if not isinstance(row.get(name), (str, type(None))):
+            raise RowError(f"`{name}` is not a text")
     return Sample(
         id=str(key),
         image=image,
@@ -94,7 +95,7 @@ def _sample(source: Source, place: str, numbered: tuple[int, dict[str, Any]]) ->
         split=row.get("split") or source.split,
         tags=tags,
         ocr_text=row.get("ocr_text"),
-        objects=tuple(objects),
+        objects=_objects(row.get("objects") or []),
         image_key=image_key,
     )
 
@@ -107,6 +108,18 @@ def _picture(source: Source, value: Any, offset: int) -> tuple[Any, str]:
     if value in (None, "") and not source.need_pictures:
         return None, ""
     return picture(source, value)
+
+
+def _objects(value: Any) -> tuple[dict[str, Any], ...]:
+    """A rendered scene's objects, each at least {"kind": text}; a box is four numbers."""
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise RowError("`objects` is not a list of objects")
+    for item in value:
+        box = item.get("box", (0, 0, 0, 0))
+        numbers = isinstance(box, (list, tuple)) and all(type(number) in (int, float) for number in box)
+        if not isinstance(item.get("kind"), str) or not numbers or len(box) != 4:
+            raise RowError("an object of `objects` has no `kind`, or its `box` is not four numbers")
+    return tuple(value)
 
 
 def _choices(task: str, value: Any) -> tuple[Any, ...] | None:

@@ -14,6 +14,7 @@ from typing import Any
 from vlcompare.errors import SampleError
 from vlcompare.evaluate.readers.base import (
     Issue,
+    Placed,
     RowError,
     Source,
     declared_box,
@@ -35,7 +36,7 @@ _ID = ("id", "ref_id", "question_id", "ann_id", "anno_id")
 _PARQUET_ROWS = 64  # rows held at a time
 
 
-def read(source: Source) -> Iterator[Sample | Issue]:
+def read(source: Source) -> Iterator[Placed | Issue]:
     """Grounding samples of a file of JSON lines or parquet."""
     if source.box_format is None or source.box_scale is None:
         raise undeclared(source)

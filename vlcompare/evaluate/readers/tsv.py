@@ -1,8 +1,9 @@
 """VLMEvalKit's TSV: index, image (base64), question, answer, A, B, C, D, hint, category, split.
 
 Knows this format only (VLMEvalKit, "Develop new Benchmark": the data fields). Rows are read one at a time; a picture is
-read again from its place in the file when it is wanted. An `image` that is a number names the row whose picture it
-shares. Lists of answers stand in Python's notation there: they are read as literals, never evaluated.
+read again from its place in the file when it is wanted. An `image` that is short names the row whose picture it shares,
+an earlier one or a later one. Lists of answers stand in Python's notation there: they are read as literals, never
+evaluated.
 """
 
 from __future__ import annotations
@@ -17,7 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from vlcompare.errors import SampleError
-from vlcompare.evaluate.readers.base import MAX_ROW_CHARACTERS, Issue, RowError, Source, decode_picture, each, hashed
+from vlcompare.evaluate.readers.base import (
+    MAX_ROW_CHARACTERS,
+    Issue,
+    Placed,
+    RowError,
+    Source,
+    decode_picture,
+    each,
+    hashed,
+)
 from vlcompare.evaluate.readers.choices import letter_of
 from vlcompare.types import Sample
 
@@ -41,33 +51,68 @@ class TsvPicture:
         return decode_picture(fields[self.column])
 
 
-def read(source: Source) -> Iterator[Sample | Issue]:
+def read(source: Source) -> Iterator[Placed | Issue]:
     """Samples of a TSV: multiple choice where it has columns A, B, ..; else of the declared task."""
     return each(source, _rows(source), _sample)
 
 
+class _Pictures:
+    """The pictures of a file by their row's index; a row that names a later one's has the rest looked through once."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._known: dict[str, tuple[TsvPicture, str]] = {}
+        self._complete = False
+
+    def take(self, row: dict[str, str], picture: TsvPicture) -> None:
+        if len(row["image"]) > _SHARED:
+            self._known.setdefault(row["index"], (picture, hashed(row["image"])))
+
+    def find(self, row: dict[str, str]) -> tuple[TsvPicture | None, str]:
+        """(picture, its key) of a row. Raises RowError where it has none, or it is no base64."""
+        own = len(row["image"]) > _SHARED
+        name = row["index"] if own else row["image"].strip()
+        if own and self._source.need_pictures:
+            decode_picture(row["image"])
+        if name not in self._known and not self._complete:
+            for _, value in _table(self._source.path):
+                if not isinstance(value, RowError):
+                    self.take(*value)
+            self._complete = True
+        if name not in self._known and self._source.need_pictures:
+            raise RowError(f"there is no picture here, and none in a row {name[:20]!r}")
+        return self._known.get(name, (None, ""))
+
+
 def _rows(source: Source) -> Iterator[tuple[str, Any]]:
+    pictures = _Pictures(source)
+    for place, value in _table(source.path):
+        if isinstance(value, RowError):
+            yield place, value
+            continue
+        pictures.take(*value)
+        yield place, (value[0], pictures)
+
+
+def _table(path: Path) -> Iterator[tuple[str, Any]]:
+    """(place, (row, its picture)) of each row, or a RowError in its place."""
     header: list[str] = []
-    pictures: dict[str, tuple[TsvPicture, str]] = {}
-    for number, offset, length, text in _records(source.path):
+    for number, offset, length, text in _records(path):
         try:
             fields = _fields(text)
-        except (csv.Error, ValueError) as error:
+        except (csv.Error, ValueError, StopIteration) as error:
             yield f"line {number}", RowError(f"not a TSV row ({error})")
             continue
         if not header:
             header = fields
             if "index" not in header or "image" not in header:
-                raise SampleError(f"{source.path} is no VLMEvalKit TSV: it has no columns index and image.")
+                raise SampleError(f"{path} is no VLMEvalKit TSV: it has no columns index and image.")
             continue
         if len(fields) != len(header):
             yield f"line {number}", RowError(f"{len(fields)} fields, not {len(header)}")
             continue
         row = dict(zip(header, fields, strict=True))
-        if len(row["image"]) > _SHARED:
-            found = TsvPicture(source.path, offset, length, header.index("image")), hashed(row["image"])
-            pictures[row["index"]] = found
-        yield f"line {number}", (row, pictures)
+        yield f"line {number}", (row, TsvPicture(path, offset, length, header.index("image")))
 
 
 def _records(path: Path) -> Iterator[tuple[int, int, int, str]]:
@@ -77,14 +122,15 @@ def _records(path: Path) -> Iterator[tuple[int, int, int, str]]:
     except OSError as error:
         raise SampleError(f"{path} cannot be read: {error.strerror or error}.") from error
     with file:
-        start = length = first = 0
+        start = length = first = quotes = 0
         parts: list[bytes] = []
         for number, line in enumerate(file, 1):
             if not parts:
-                start, first, length = start + length, number, 0
+                start, first, length, quotes = start + length, number, 0, 0
             parts.append(line)
             length += len(line)
-            if b"".join(parts).count(b'"') % 2 and length < MAX_ROW_CHARACTERS:
+            quotes += line.count(b'"')
+            if quotes % 2 and length < MAX_ROW_CHARACTERS:
                 continue
             text = b"".join(parts).decode("utf-8-sig" if start == 0 else "utf-8", errors="replace")
             parts = []
@@ -99,14 +145,14 @@ def _fields(text: str) -> list[str]:
     return next(csv.reader(io.StringIO(text.rstrip("\r\n"), newline=""), delimiter="\t", strict=True))
 
 
-def _sample(source: Source, place: str, value: tuple[dict[str, str], dict[str, tuple[TsvPicture, str]]]) -> Sample:
+def _sample(source: Source, place: str, value: tuple[dict[str, str], _Pictures]) -> Sample:
     row, pictures = value
-    picture, key = pictures.get(row["index"] if len(row["image"]) > _SHARED else row["image"].strip(), (None, ""))
-    if picture is None and source.need_pictures:
-        raise RowError(f"there is no picture here, and none in an earlier row {row['image'][:20]!r}")
+    picture, key = pictures.find(row)
     choices = tuple(row[letter] for letter in string.ascii_uppercase if row.get(letter, "").strip())
     task = source.task or ("multiple_choice" if choices else None)
     if task is None:
+        if "A" in row:
+            raise RowError("no choices A, B, ..")
         raise SampleError(f"{source.path.name} has no choices A, B, ..: say what its rows are with --task.")
     answer = row.get("answer", "")
     if task == "multiple_choice":

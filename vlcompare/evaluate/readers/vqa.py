@@ -11,9 +11,12 @@ from typing import Any
 from vlcompare.errors import SampleError
 from vlcompare.evaluate.readers.base import (
     Issue,
+    Placed,
     RowError,
     Source,
     each,
+    id_of,
+    is_id,
     json_lines,
     json_object,
     picture,
@@ -23,30 +26,34 @@ from vlcompare.evaluate.readers.base import (
 from vlcompare.types import Sample
 
 
-def read(source: Source) -> Iterator[Sample | Issue]:
+def read(source: Source) -> Iterator[Placed | Issue]:
     """Samples of whichever of the five formats was declared."""
     return _READERS[source.format](source)
 
 
-def _vqav2(source: Source) -> Iterator[Sample | Issue]:
+def _vqav2(source: Source) -> Iterator[Placed | Issue]:
     """visualqa.org, "Input questions format" and "Annotation format"."""
     questions = json_object(source.path)
     subtype = str(questions.get("data_subtype") or source.split or "")
+    pictures = subtype.replace("test-dev", "test")  # test-dev's pictures are named as those of the whole test set
     answers: dict[Any, dict[str, Any]] = {}
     if source.annotations is not None:
-        answers = {row["question_id"]: row for row in json_object(source.annotations).get("annotations", ())}
+        rows = json_object(source.annotations).get("annotations")
+        for row in rows if isinstance(rows, list) else ():
+            if isinstance(row, dict) and is_id(row.get("question_id")):
+                answers[str(row["question_id"])] = row
 
     def sample(source: Source, place: str, row: dict[str, Any]) -> Sample:
-        truth = answers.get(row["question_id"], {})
+        truth = answers.get(id_of(row, "question_id"), {})
         if source.annotations is not None and not truth:
             raise RowError(f"question {row['question_id']} has no annotation")
-        path, key = picture(source, row.get("image") or f"COCO_{subtype}_{int(row['image_id']):012d}.jpg")
+        path, key = picture(source, row.get("image") or f"COCO_{pictures}_{int(row['image_id']):012d}.jpg")
         return Sample(
-            id=str(row["question_id"]),
+            id=id_of(row, "question_id"),
             image=path,
             task="vqa",
             text=text_of(row, "question"),
-            references=tuple(answer["answer"] for answer in truth.get("answers", ())),
+            references=texts_of([answer["answer"] for answer in truth["answers"]], "`answers`") if truth else (),
             source=source.source or "vqav2",
             split=source.split or subtype or None,
             tags={key: truth[key] for key in ("question_type", "answer_type") if key in truth},
@@ -56,7 +63,7 @@ def _vqav2(source: Source) -> Iterator[Sample | Issue]:
     return each(source, _numbered(questions.get("questions"), "question"), sample)
 
 
-def _gqa(source: Source) -> Iterator[Sample | Issue]:
+def _gqa(source: Source) -> Iterator[Placed | Issue]:
     """The GQA download page: question id -> {question, answer, imageId, types}."""
     data = json_object(source.path)
     rows = ((f"question {key}", (key, row)) for key, row in data.items())
@@ -79,7 +86,7 @@ def _gqa(source: Source) -> Iterator[Sample | Issue]:
     return each(source, rows, sample)
 
 
-def _docvqa(source: Source) -> Iterator[Sample | Issue]:
+def _docvqa(source: Source) -> Iterator[Placed | Issue]:
     """The Robust Reading Competition's file: `data` [{questionId, question, image, answers}]."""
     data = json_object(source.path)
 
@@ -87,7 +94,7 @@ def _docvqa(source: Source) -> Iterator[Sample | Issue]:
         path, key = picture(source, row["image"])
         kinds = row.get("question_types") or []
         return Sample(
-            id=str(row["questionId"]),
+            id=id_of(row, "questionId"),
             image=path,
             task="document_vqa",
             text=text_of(row, "question"),
@@ -101,7 +108,7 @@ def _docvqa(source: Source) -> Iterator[Sample | Issue]:
     return each(source, _numbered(data.get("data"), "row"), sample)
 
 
-def _pope(source: Source) -> Iterator[Sample | Issue]:
+def _pope(source: Source) -> Iterator[Placed | Issue]:
     """One line a question: {question_id, image, text, label: "yes" | "no"}."""
 
     def sample(source: Source, place: str, row: dict[str, Any]) -> Sample:
@@ -110,7 +117,7 @@ def _pope(source: Source) -> Iterator[Sample | Issue]:
             raise RowError(f"the label is {row['label']!r}, not yes or no")
         path, key = picture(source, row["image"])
         return Sample(
-            id=str(row["question_id"]),
+            id=id_of(row, "question_id"),
             image=path,
             task="vqa",
             text=text_of(row, "text", "question"),
@@ -122,7 +129,7 @@ def _pope(source: Source) -> Iterator[Sample | Issue]:
     return each(source, json_lines(source.path), sample)
 
 
-def _vsr(source: Source) -> Iterator[Sample | Issue]:
+def _vsr(source: Source) -> Iterator[Placed | Issue]:
     """One line a statement: {image, caption, label: 0 | 1, relation}."""
 
     def sample(source: Source, place: str, row: dict[str, Any]) -> Sample:
@@ -130,7 +137,7 @@ def _vsr(source: Source) -> Iterator[Sample | Issue]:
             raise RowError(f"the label is {row['label']!r}, not 0 or 1")
         path, key = picture(source, row["image"])
         return Sample(
-            id=str(row.get("id") or place.replace("line ", "vsr-")),
+            id=id_of(row, "id", default=place.replace("line ", "vsr-")),
             image=path,
             task="image_text_match",
             text=text_of(row, "caption"),
