@@ -13,7 +13,7 @@ import pytest
 from inspect_world import write_run, write_samples
 from ui_fakes import FakeCompare
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = pytest.mark.browser
 WAIT = 120_000  # milliseconds: a busy machine is slow to paint
 
 
