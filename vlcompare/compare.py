@@ -58,12 +58,13 @@ class Side:
 class Event(NamedTuple):
     """Something that happened on one side.
 
-    kind "status": a sentence (loading, waiting); "prompt": the Prompt; "step": a Step; "answer": the Answer, once a
-    side, last, with `error` set when the side failed.
+    kind "status": a sentence (loading, waiting); "notice": a sentence on how the model was loaded that belongs beside
+    its answer; "prompt": the Prompt; "step": a Step; "answer": the Answer, once a side, last, with `error` set when the
+    side failed.
     """
 
     side: str
-    kind: Literal["status", "prompt", "step", "answer"]
+    kind: Literal["status", "notice", "prompt", "step", "answer"]
     value: str | Prompt | Step | Answer
 
 
@@ -264,7 +265,10 @@ class _Comparison:
             side.revision,
             side.tokenizer,
         )
-        return loaded.enter_context(self.pool.acquire(key, say))
+        model = loaded.enter_context(self.pool.acquire(key, say))
+        for sentence in getattr(model, "notices", ()):
+            put(Event(name, "notice", sentence))
+        return model
 
     def _warm(self, name: str, model: Any, put: Put) -> None:
         """A short run of the same shape, so that first-call costs (kernels, caches) are in nobody's figures."""

@@ -108,6 +108,8 @@ def _print_events(events: Iterable[Event], sides: dict[str, Side], *, quiet: boo
                 print(f"{side:<5}  {sides[side].checkpoint}: ", end="")
                 speaking = side
             print(plain(value.text), end="", flush=True)
+        elif kind == "notice":
+            print(f"note on the {side} side: {plain(value)}", file=sys.stderr)
         elif kind == "status" and sys.stderr.isatty():
             print(f"\r{side}: {value}\033[K\r", end="", file=sys.stderr, flush=True)
     return {name: answers[name] for name in sides}

@@ -85,7 +85,8 @@ def scores_table(left: str, right: str) -> Safe:
         return el(
             "p",
             "Nothing was published about these two: scores are known for the finetuned checkpoints. ",
-            "The embedded pair's own figures are measured, see the evaluation page.",
+            "The embedded pair was scored on scenes that it had not seen: its cards in checkpoints/ say how, ",
+            "and the Inspect tab opens such a run.",
             class_="vl-empty",
         )
     known = registry()

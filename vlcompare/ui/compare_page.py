@@ -77,6 +77,7 @@ def build(handlers: Handlers, asking: Callable[[], None], after: Callable[[], No
             asking()
         with gr.Column(elem_classes="vl-results"):
             regions["message"] = gr.HTML(views.message(""), elem_id="vl-message")
+            regions["three"] = gr.HTML("", js_on_load=PICK, elem_id="vl-three-view")
             with gr.Row(elem_classes="vl-swap"):
                 buttons["swap"] = gr.Button("⇄ Swap sides", size="sm")
                 buttons["copy_right"] = gr.Button("Copy settings left → right", size="sm")
@@ -92,7 +93,7 @@ def build(handlers: Handlers, asking: Callable[[], None], after: Callable[[], No
                             ("tokens", views.blank("tokens")),
                         ):
                             regions[f"{side}_{part}"] = gr.HTML(first, elem_id=f"vl-{side}-{part}")
-            _results(regions, after)
+            _results(handlers, regions, after)
     return Parts(session, picture, example, examples, ask, sides, regions, buttons, blind)
 
 
@@ -188,7 +189,7 @@ def _side(handlers: Handlers, side: str) -> dict[str, gr.components.Component]:
     return parts
 
 
-def _results(regions: dict[str, gr.HTML], after: Callable[[], None]) -> None:
+def _results(handlers: Handlers, regions: dict[str, gr.HTML], after: Callable[[], None]) -> None:
     """What both sides have in common, below them."""
     with gr.Column(elem_classes="vl-panel"):
         gr.HTML(el("h2", "Together", class_="vl-section"))
@@ -197,11 +198,12 @@ def _results(regions: dict[str, gr.HTML], after: Callable[[], None]) -> None:
         gr.HTML(el("h2", "Figures", class_="vl-section"))
         regions["charts"] = gr.HTML(views.blank("charts"), elem_id="vl-charts")
         regions["figures"] = gr.HTML(views.blank("figures"), elem_id="vl-figures")
+    after()
     with gr.Accordion("The exact prompts", open=False, elem_classes="vl-more"):
         regions["prompts"] = gr.HTML(views.blank("prompts"), elem_id="vl-prompts")
     with gr.Accordion("Published scores", open=False, elem_classes="vl-more"):
-        regions["scores"] = gr.HTML(views.blank("scores"), elem_id="vl-scores")
-    after()
+        settings = handlers.settings
+        regions["scores"] = gr.HTML(catalog.scores_table(settings.left, settings.right), elem_id="vl-scores")
     with gr.Column(elem_classes="vl-panel"):
         gr.HTML(el("h2", "This session", class_="vl-section"))
         regions["history"] = gr.HTML(views.history_view([], None), js_on_load=PICK, elem_id="vl-history")

@@ -46,6 +46,7 @@ def run_to_json(run: Run) -> dict[str, Any]:
         "request": _plain(asdict(run.request)),
         "settings": {side: asdict(part.settings) for side, part in run.sides.items()},
         "sides": {side: part.answer.to_json() for side, part in run.sides.items() if part.answer},
+        "notices": {side: list(part.notices) for side, part in run.sides.items() if part.notices},
         "truth": [list(box) for box in run.truth],
         "references": list(run.references),
         "example": run.example,
@@ -103,7 +104,8 @@ def _read_run(found: dict[str, Any], open_image: Any) -> Run:
             raise RequestError("a side names no checkpoint.")
         answer = Answer.from_json(found["sides"][side])
         _check_answer(answer)
-        sides[side] = SideRun(settings, status="", prompt=answer.prompt, answer=answer)
+        notices = tuple(str(sentence) for sentence in (found.get("notices") or {}).get(side) or ())
+        sides[side] = SideRun(settings, status="", prompt=answer.prompt, answer=answer, notices=notices)
     return Run(
         request=validate(_request(found["request"])),
         picture=picture,

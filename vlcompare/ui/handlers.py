@@ -16,6 +16,7 @@ from typing import Any
 
 from vlcompare.errors import ImageError, RequestError, VLCompareError
 from vlcompare.tasks.boxes import format_box
+from vlcompare.tasks.prompts import SPECS
 from vlcompare.types import Box, Request
 from vlcompare.ui import figures, together, views
 from vlcompare.ui.catalog import name_of, scores_table
@@ -23,12 +24,13 @@ from vlcompare.ui.examples import Example, load_examples
 from vlcompare.ui.forms import SIDES, AskForm, SideForm, read_mode, read_request, read_side, side_form_of
 from vlcompare.ui.picture import side_picture
 from vlcompare.ui.running import Compare, follow
-from vlcompare.ui.runs import Picture, Run, Session, SideRun
+from vlcompare.ui.runs import Caches, Picture, Run, Session, SideRun
 from vlcompare.ui.settings import AppSettings
 
 Page = dict[str, Any]
 REGIONS = (
     "message",
+    "three",
     *(f"{side}_{part}" for side in SIDES for part in ("card", "picture", "tokens")),
     "together",
     "figures",
@@ -38,6 +40,7 @@ REGIONS = (
     "history",
 )
 CHART_PACE = 0.4  # seconds between two drawings of the charts while the answers stream
+FOLLOW_TASKS = tuple(name for name, spec in SPECS.items() if not spec.choices and not spec.box)
 
 
 @dataclass
@@ -49,6 +52,7 @@ class Handlers:
     pool: Any = None
     open_image: Callable[..., Any] | None = None
     engine_sessions: Callable[[Run], dict[str, Any]] = field(default=lambda run: nothing_kept(run))
+    caches: Caches = field(default_factory=Caches)
 
     def ask(
         self,
@@ -69,19 +73,23 @@ class Handlers:
             return
         yield from self.play(session, run)
 
-    def follow_up(self, session: Session, text: str, how: str) -> Iterator[Page]:
-        """Ask again on the picture of the last run without encoding it again: "continue" or "anew"."""
+    def follow_up(self, session: Session, text: str, how: str, task: str = "") -> Iterator[Page]:
+        """Ask again on the picture of the last run without encoding it again: "continue" or "anew".
+
+        task: another task that takes a text at most; empty: the last one's, or a question where that takes no text.
+        """
         last = session.current
         try:
             if last is None or not last.done:
                 raise RequestError("There is nothing to follow up: compare something first.")
             if how not in ("continue", "anew"):
                 raise RequestError("A follow-up either continues or asks anew.")
-            if how == "continue" and session.asked != last.id:
+            if how == "continue" and (session.kept is None or session.kept.id != last.id):
                 raise RequestError("The earlier question's cache is gone: ask anew, which reads the picture again.")
-            form = AskForm(last.request.task, text, mode=last.mode)
-            if last.request.choices or last.request.box:
-                raise RequestError("Follow-ups take a text only: for choices and regions ask a new question.")
+            if task not in ("", *FOLLOW_TASKS):
+                raise RequestError("Follow-ups take a text at most: for choices and regions ask a new question.")
+            same = last.request.task if last.request.task in FOLLOW_TASKS and SPECS[last.request.task].text else "vqa"
+            form = AskForm(task or same, text, mode=last.mode)
             request = read_request(form, self.settings.limits)
             # read again: a run that was imported may name what this server does not open
             sides = {name: self._reread(part) for name, part in last.sides.items()}
@@ -107,13 +115,13 @@ class Handlers:
                 self.new_run(read_request(form, self.settings.limits), picture, sides, form.mode, False, shipped)
                 for form in forms
             ]
+            for run in runs:
+                run.group = runs[0].id
         except VLCompareError as error:
             yield {"message": views.message(str(error), "error")}
             return
-        for index, run in enumerate(runs):
-            for page in self.play(session, run):
-                page.setdefault("three", together.three_view(runs[: index + 1]))
-                yield page
+        for run in runs:
+            yield from self.play(session, run)
             if any(answer and answer.stop_reason == "cancelled" for answer in map(run.answer, run.sides)):
                 return
 
@@ -123,16 +131,15 @@ class Handlers:
         try:
             yield self.opening(session, run)
             drawn = 0.0
-            for changed in follow(run, lambda: self.events(run, cancel, self._kept(session, run)), cancel):
-                page = self.changes(run, changed)
+            for changed in follow(run, lambda: self._begin(session, run, cancel), cancel):
+                page = self.changes(session, run, changed)
                 if time.monotonic() - drawn > CHART_PACE and not run.hidden:
                     page.setdefault("charts", figures.charts(run))
                     drawn = time.monotonic()
                 yield page
             session.remember(run)
-            session.asked = (
-                run.id if session.engines and not any(a and a.error for a in map(run.answer, SIDES)) else None
-            )
+            session.kept = run if session.engines else None
+            self.caches.keep(session, self.settings.limits.kept_caches)
         finally:
             cancel.set()
             session.finish(run)
@@ -147,7 +154,7 @@ class Handlers:
             return {"message": views.message("Stopped before it began.")}
         if run.done:
             session.remember(run)
-        return {**self.whole(session, run), "message": views.message("Stopped. What had come in stays.")}
+        return {**self.whole(session, run), "message": views.heading(run, "Stopped. What had come in stays.")}
 
     def restore(self, session: Session, run_id: str) -> Page:
         """A run of the history, shown again."""
@@ -181,7 +188,7 @@ class Handlers:
         said = "Recorded answers of this pair: press Compare to run it here, with all figures."
         return {
             **page,
-            "message": views.message(said, "info"),
+            "message": views.heading(run, said, "info"),
             "figures": views.blank("figures"),
             "charts": views.blank("charts"),
         }
@@ -192,14 +199,15 @@ class Handlers:
         """The page as it stands when a run begins: empty cards over the new picture."""
         page: Page = {f"{side}_{part}": view for side in run.sides for part, view in self._side(run, side).items()}
         page |= {
-            "message": views.message(self.notice(run)),
+            "message": views.heading(run, self.notice(run)),
+            "three": together.three_view(session.group(run), run.id),
             "together": together.together(run),
             "figures": figures.figures_table(run),
             "charts": figures.charts(run),
         }
         return page
 
-    def changes(self, run: Run, changed: set[str]) -> Page:
+    def changes(self, session: Session, run: Run, changed: set[str]) -> Page:
         """Only what has changed: the text while it streams, a side's pictures and figures once it has answered."""
         page: Page = {f"{side}_card": views.card(run, side) for side in changed}
         finished = [side for side in changed if run.answer(side) is not None]
@@ -207,6 +215,7 @@ class Handlers:
             page |= {f"{side}_{part}": view for part, view in self._side(run, side).items()}
         if finished:
             page |= {
+                "three": together.three_view(session.group(run), run.id),
                 "together": together.together(run),
                 "figures": figures.figures_table(run),
                 "charts": figures.charts(run),
@@ -278,9 +287,11 @@ class Handlers:
     def _reread(self, part: SideRun) -> SideRun:
         return SideRun(read_side(side_form_of(part.settings), self.settings))
 
-    def events(self, run: Run, cancel: threading.Event, engines: Mapping[str, Any]) -> Iterator[Any]:
-        """The comparison's events. engines: what is kept of each side for follow-ups."""
-        how = {"follow_up": run.follow_up} if run.follow_up and engines else {}
+    def events(
+        self, run: Run, cancel: threading.Event, engines: Mapping[str, Any], follow_up: str | None = None
+    ) -> Iterator[Any]:
+        """The comparison's events. engines: what is kept of each side; follow_up: how to go on from it."""
+        how = {"follow_up": follow_up} if follow_up else {}
         return self.compare(
             run.picture.data,
             run.request,
@@ -293,12 +304,15 @@ class Handlers:
             **how,
         )
 
-    def _kept(self, session: Session, run: Run) -> Mapping[str, Any]:
-        """The session's caches: those of the last run for a follow-up, new ones for a new question."""
-        if run.follow_up is None or not session.engines:
-            session.forget_follow_ups()
-            session.engines = self.engine_sessions(run)
-        return session.engines
+    def _begin(self, session: Session, run: Run, cancel: threading.Event) -> Iterator[Any]:
+        """The events of `run`, going on from the session's caches where they are those of its picture and sides."""
+        kept = session.kept
+        same = kept is not None and kept.picture.data == run.picture.data and kept.settings == run.settings
+        if run.follow_up is not None and same:
+            return self.events(run, cancel, session.engines, run.follow_up)
+        session.forget_follow_ups()
+        session.engines = self.engine_sessions(run)
+        return self.events(run, cancel, session.engines)
 
 
 def door() -> Callable[..., Any]:

@@ -14,11 +14,12 @@ from typing import Any
 import gradio as gr
 
 from vlcompare.errors import RequestError, VLCompareError
+from vlcompare.tasks.prompts import SPECS
 from vlcompare.ui import exports, permalink, views
 from vlcompare.ui.compare_page import ASK_FIELDS, Parts, examples_view, outputs_of, read_form, streamed
 from vlcompare.ui.examples import load_examples
 from vlcompare.ui.forms import SIDE_FIELDS, SIDES, AskForm
-from vlcompare.ui.handlers import Handlers, find_example
+from vlcompare.ui.handlers import FOLLOW_TASKS, Handlers, find_example
 from vlcompare.ui.markup import el
 from vlcompare.ui.runs import Run, Session
 from vlcompare.ui.uploads import only_uploads
@@ -35,6 +36,7 @@ SAVE = """(file) => {
   link.remove();
 }"""
 THREE_HINT = "Caption, question and box in one go: where does each architecture break?"
+THREE_QUESTION = "How many things are in the picture?"
 
 
 @dataclass
@@ -42,12 +44,12 @@ class Panels:
     """Their components by name."""
 
     follow_text: gr.Textbox
+    follow_task: gr.Dropdown
     follow_how: gr.Radio
     follow: gr.Button
     three_question: gr.Textbox
     three_find: gr.Textbox
     three: gr.Button
-    three_view: gr.HTML
     votes: dict[str, gr.Button]
     note: gr.Textbox
     consent: gr.Checkbox
@@ -65,6 +67,8 @@ def build_asking() -> dict[str, Any]:
     """Below the question: further ways to ask. To be called in the left column."""
     with gr.Accordion("Follow up on this picture", open=False, elem_classes="vl-fold"):
         follow_text = gr.Textbox(label="Next question", lines=2, elem_id="vl-follow-text")
+        tasks = [("The same task", ""), *((SPECS[name].title, name) for name in FOLLOW_TASKS)]
+        follow_task = gr.Dropdown(tasks, value="", label="As", filterable=False, elem_id="vl-follow-task")
         follow_how = gr.Radio(
             [("Continue the conversation", "continue"), ("Ask anew", "anew")],
             value="continue",
@@ -74,13 +78,17 @@ def build_asking() -> dict[str, Any]:
         follow = gr.Button("Follow up", size="sm", elem_id="vl-follow")
     with gr.Accordion("One picture, three questions", open=False, elem_classes="vl-fold"):
         gr.HTML(el("p", THREE_HINT, class_="vl-note"))
-        three_question = gr.Textbox(
-            label="Question", placeholder="What color is the large disc?", elem_id="vl-three-question"
+        three_question = gr.Textbox(THREE_QUESTION, label="Question", max_lines=3, elem_id="vl-three-question")
+        three_find = gr.Textbox(
+            label="What to find",
+            placeholder="the red car; empty: the description above",
+            max_lines=3,
+            elem_id="vl-three-find",
         )
-        three_find = gr.Textbox(label="What to find", placeholder="the red square", elem_id="vl-three-find")
         three = gr.Button("Ask all three", size="sm", elem_id="vl-three")
     return {
         "follow_text": follow_text,
+        "follow_task": follow_task,
         "follow_how": follow_how,
         "follow": follow,
         "three_question": three_question,
@@ -91,7 +99,7 @@ def build_asking() -> dict[str, Any]:
 
 def build_after() -> dict[str, Any]:
     """Below the results: the vote, the files, the link."""
-    parts: dict[str, Any] = {"three_view": gr.HTML("", elem_id="vl-three-view")}
+    parts: dict[str, Any] = {}
     with gr.Row(elem_classes="vl-after", equal_height=False):
         with gr.Column(elem_classes="vl-panel", min_width=280):
             gr.HTML(el("h2", "Which answer is better?", class_="vl-section"))
@@ -137,13 +145,13 @@ def wire(parts: Parts, panels: Panels, handlers: Handlers, votes: Votes, page: g
 
 
 def _wire_follow_up(parts: Parts, panels: Panels, handlers: Handlers) -> Any:
-    def follow(session: Session, text: str, how: str) -> Iterator[list[Any]]:
-        yield from streamed(handlers.follow_up(session, text, how))
+    def follow(session: Session, text: str, how: str, task: str) -> Iterator[list[Any]]:
+        yield from streamed(handlers.follow_up(session, text, how, task or ""))
 
     return gr.on(
         [panels.follow.click, panels.follow_text.submit],
         follow,
-        [parts.session, panels.follow_text, panels.follow_how],
+        [parts.session, panels.follow_text, panels.follow_how, panels.follow_task],
         parts.outputs,
         concurrency_limit=handlers.settings.concurrency,
         show_progress_on=[parts.regions["message"]],
@@ -159,19 +167,14 @@ def _wire_three(parts: Parts, panels: Panels, handlers: Handlers) -> Any:
         forms = [
             AskForm("captioning", mode=ask.mode),
             AskForm("vqa", question, mode=ask.mode),
-            AskForm("grounding", find, mode=ask.mode),
+            AskForm("grounding", find or (ask.text if ask.task == "grounding" else ""), mode=ask.mode),
         ]
-        pages = handlers.three(session, image, forms, sides, example=example)
-        try:
-            for page in pages:
-                yield [*outputs_of(page), page.get("three", gr.skip())]
-        finally:
-            pages.close()  # type: ignore[attr-defined]
+        yield from streamed(handlers.three(session, image, forms, sides, example=example))
 
     return panels.three.click(
         three,
         [parts.session, parts.picture, parts.example, panels.three_question, panels.three_find, *parts.form],
-        [*parts.outputs, panels.three_view],
+        parts.outputs,
         concurrency_limit=handlers.settings.concurrency,
         show_progress_on=[parts.regions["message"]],
         **RUNNING,

@@ -34,7 +34,8 @@ def box_mark(box: Box, badge: str, class_: str, *, title: str = "", **data: str)
     box = box.clip()
     width, height = max(0.0, box.x1 - box.x0), max(0.0, box.y1 - box.y0)
     style = f"left:{100 * box.x0:.2f}%;top:{100 * box.y0:.2f}%;width:{100 * width:.2f}%;height:{100 * height:.2f}%"
-    inside = el("span", badge, class_="vl-badge" + (" vl-badge-in" if box.y0 < 0.08 else "")) if badge else None
+    place = (" vl-badge-in" if box.y0 < 0.08 else "") + (" vl-badge-low" if box.y1 > 0.92 else "")
+    inside = el("span", badge, class_="vl-badge" + place) if badge else None
     return el("div", inside, class_=f"vl-box {class_}", style=style, title=title or None, **data)
 
 

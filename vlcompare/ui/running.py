@@ -77,6 +77,8 @@ def apply(run: Run, event: Any) -> str:
     side = run.sides[event.side]
     if event.kind == "status":
         side.status = event.value
+    elif event.kind == "notice":
+        side.notices = tuple(dict.fromkeys((*side.notices, event.value)))
     elif event.kind == "prompt":
         side.prompt = event.value
     elif event.kind == "step":

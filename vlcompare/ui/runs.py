@@ -9,6 +9,7 @@ import io
 import secrets
 import threading
 import time
+import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,7 @@ class SideRun:
     steps: list[Step] = field(default_factory=list)
     prompt: Prompt | None = None
     answer: Answer | None = None
+    notices: tuple[str, ...] = ()  # how the model was loaded, where that matters to the answer
 
     @property
     def text(self) -> str:
@@ -70,6 +72,7 @@ class Run:
     blind: bool = False  # names are hidden until the vote
     voted: str | None = None
     follow_up: str | None = None
+    group: str | None = None  # of the questions that were asked in one go
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     created: float = field(default_factory=time.time)
 
@@ -81,6 +84,10 @@ class Run:
     def hidden(self) -> bool:
         """Whether names and figures, which give a model away, must not be shown yet."""
         return self.blind and self.voted is None
+
+    @property
+    def settings(self) -> dict[str, Side]:
+        return {side: part.settings for side, part in self.sides.items()}
 
     def answer(self, side: str) -> Answer | None:
         return self.sides[side].answer
@@ -103,7 +110,7 @@ class Session:
         self.current: Run | None = None
         self.cancel: threading.Event | None = None
         self.engines: dict[str, Any] = {}  # side -> engine session, for follow-ups
-        self.asked: str | None = None  # id of the run whose caches `engines` hold
+        self.kept: Run | None = None  # the run whose picture and conversation `engines` hold
         self.corner: tuple[float, float] | None = None  # first corner of a region being marked
         self.finished = threading.Event()
         self.finished.set()
@@ -140,17 +147,45 @@ class Session:
     def find(self, run_id: str) -> Run | None:
         return next((run for run in self.history if run.id == run_id), None)
 
+    def group(self, run: Run) -> list[Run]:
+        """The questions that were asked in one go with `run`, in their order; empty where it was asked alone."""
+        if run.group is None:
+            return []
+        others = [old for old in self.history if old.group == run.group and old.id != run.id]
+        return sorted([*others, run], key=lambda one: one.created)
+
     def forget_follow_ups(self) -> None:
         """Let go of the kept caches and states."""
         for engine in self.engines.values():
             engine.close()
-        self.engines, self.asked = {}, None
+        self.engines, self.kept = {}, None
 
     def close(self) -> None:
         """The visitor left: stop, and let go of everything."""
         self.stop()
         self.forget_follow_ups()
         self.history, self.current = [], None
+
+
+class Caches:
+    """Which visitors' caches are on the device: of those that nobody is using, the oldest leave first.
+
+    They are no part of the pool's budget of weights, so their number is bounded.
+    """
+
+    def __init__(self) -> None:
+        self._holders: list[weakref.ref[Session]] = []
+        self._guard = threading.Lock()
+
+    def keep(self, session: Session, most: int) -> None:
+        """`session` holds the newest; all but the `most` newest let go of theirs."""
+        with self._guard:
+            alive = [ref for ref in self._holders if (held := ref()) is not None and held.engines]
+            self._holders = [ref for ref in alive if ref() is not session] + [weakref.ref(session)]
+            for ref in self._holders[: max(0, len(self._holders) - most)]:
+                held = ref()
+                if held is not None and held.cancel is None:  # not in the middle of a follow-up
+                    held.forget_follow_ups()
 
 
 def _encoded(picture: Image.Image, side: int, quality: int) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vlcompare.tasks.boxes import rounding_ceiling
+from vlcompare.tasks.boxes import find_boxes, rounding_ceiling
 from vlcompare.tasks.prompts import SPECS
 from vlcompare.ui.markup import Safe, el
 from vlcompare.ui.picture import overlap_rows, overlay, size_line
@@ -64,8 +64,15 @@ def _said(run: Run) -> Safe:
 def _expected(run: Run) -> Safe | None:
     if not run.references:
         return None
-    shown = " / ".join(dict.fromkeys(run.references))
+    # phrases are expected with their boxes, which are on the picture and in the table
+    shown = " / ".join(dict.fromkeys(_without_boxes(reference) for reference in run.references))
     return el("p", el("span", "Expected: ", class_="vl-muted"), el("b", shown[:400]), class_="vl-expected")
+
+
+def _without_boxes(text: str) -> str:
+    for found in reversed(find_boxes(text)):
+        text = text[: found.start].rstrip() + text[found.stop :]
+    return text.replace("||", "") or "a box"
 
 
 def _overlap_table(run: Run) -> Safe:
@@ -95,8 +102,8 @@ def _overlap_table(run: Run) -> Safe:
     return el("div", table, el("p", note, class_="vl-note"))
 
 
-def three_view(runs: Sequence[Run]) -> Safe:
-    """One picture, three questions: what each side said to each."""
+def three_view(runs: Sequence[Run], shown: str = "") -> Safe:
+    """One picture, three questions: what each side said to each; a question is a button that shows its run."""
     if not runs:
         return el("div")
     head = [el("th", side_name(runs[0], side)[0], scope="col", data_side=side) for side in runs[0].sides]
@@ -108,7 +115,15 @@ def three_view(runs: Sequence[Run]) -> Safe:
             said = "…" if answer is None else answer.error or answer.text or "(no text)"
             mark = " (unparseable)" if answer and answer.parse == "unparseable" else ""
             cells.append(el("td", said, mark))
-        asked = run.request.text or SPECS[run.request.task].title
+        asked = el(
+            "button",
+            el("b", SPECS[run.request.task].title),
+            el("span", run.request.text) if run.request.text else None,
+            type="button",
+            class_="vl-asked-one",
+            data_pick=run.id,
+            aria_pressed="true" if run.id == shown else "false",
+        )
         rows.append(el("tr", el("th", asked, scope="row"), *cells))
     table = el(
         "table", el("thead", el("tr", el("th", "Question"), *head)), el("tbody", *rows), class_="vl-table vl-words"

@@ -86,6 +86,7 @@ def card(run: Run | None, side: str) -> Safe:
         body = el(
             "div", part.text or None, caret if part.steps else el("span", "…", class_="vl-empty"), class_="vl-answer"
         )
+    notices = [] if run.hidden else [el("p", sentence, class_="vl-note") for sentence in part.notices]
     name = [el("b", title, class_="vl-name"), el("span", architecture, class_="vl-arch") if architecture else None]
     if not run.hidden:
         name += [el("span", words, class_="vl-tag") for words in untrained(part)]
@@ -93,6 +94,7 @@ def card(run: Run | None, side: str) -> Safe:
         "div",
         el("div", el("span", state, class_=f"vl-status vl-{kind}"), *name, class_="vl-card-head"),
         body,
+        *notices,
         _live(_live_figures(part, run.hidden)),
         class_="vl-card",
         data_side=side,
@@ -198,7 +200,7 @@ def tokens_view(run: Run, side: str) -> Safe:
         buttons.append(
             el(
                 "button",
-                _visible(token.text) or f"‹{token.id}›",
+                _visible(token.text) or ("‹end›" if token.id == 0 else f"‹{token.id}›"),
                 type="button",
                 class_="vl-token",
                 style=f"--doubt:{1 - probability:.2f}",
@@ -325,6 +327,22 @@ def message(sentence: str, kind: str = "note") -> Safe:
     return el("div", sentence, class_=f"vl-message vl-message-{kind}", role="alert" if kind == "error" else "status")
 
 
+def heading(run: Run, sentence: str = "", kind: str = "note") -> Safe:
+    """What was asked, above its answers, and a line for the visitor below it where there is one."""
+    spec = SPECS[run.request.task]
+    how = {"continue": "continued", "anew": "same picture, asked anew"}.get(run.follow_up or "")
+    tags = [how, "race: times contended" if run.mode == "race" else None, "blind" if run.hidden else None]
+    asked = el(
+        "div",
+        el("b", spec.title),
+        el("span", run.request.text, class_="vl-asked-text") if run.request.text else None,
+        *[el("span", tag, class_="vl-tag") for tag in tags if tag],
+        class_="vl-asked",
+    )
+    heard = el("p", summary(run), class_="vl-heard", role="status") if run.done else None
+    return el("div", asked, message(sentence, kind) if sentence else None, heard, class_="vl-heading")
+
+
 def summary(run: Run) -> Safe:
     """The run in one sentence, for people who listen to the page."""
     parts = []
@@ -344,7 +362,6 @@ BLANKS = {
     "charts": "Time to first token, latency of each token, and memory, both sides on one axis.",
     "figures": "",
     "prompts": "The prompt of each side, token by token, once something was asked.",
-    "scores": "The published scores of the two checkpoints, once something was asked.",
 }
 
 

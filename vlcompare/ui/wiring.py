@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from vlcompare.tasks.prompts import SPECS
-from vlcompare.ui import views
+from vlcompare.ui import catalog, views
 from vlcompare.ui.compare_page import ASK_FIELDS, Parts, examples_view, outputs_of, read_form, streamed
 from vlcompare.ui.examples import Example
 from vlcompare.ui.forms import SIDE_FIELDS, SIDES, AskForm, box_text, form_of, side_form_of
@@ -97,12 +97,11 @@ def _wire_question(parts: Parts, handlers: Handlers) -> None:
     def mark(session: Session, task: str, image: str | None, event: gr.SelectData) -> tuple[Any, Any]:
         if not SPECS[task].box or not image or not isinstance(event.index, (list, tuple)):
             return gr.skip(), gr.skip()
-        from PIL import Image, ImageOps
+        from PIL import Image
 
         with Image.open(image) as picture:
             orientation = picture.getexif().get(274, 1)
             width, height = picture.size if orientation < 5 else picture.size[::-1]
-        del ImageOps
         x, y = event.index[0] / max(1, width), event.index[1] / max(1, height)
         if session.corner is None:
             session.corner = (x, y)
@@ -129,6 +128,8 @@ def _wire_sides(parts: Parts) -> None:
     parts.buttons["swap"].click(
         lambda *v: [*v[len(v) // 2 :], *v[: len(v) // 2]], [*left, *right], [*left, *right], **QUIET
     )
+    named = [parts.sides[side]["checkpoint"] for side in SIDES]
+    gr.on([box.change for box in named], catalog.scores_table, named, parts.regions["scores"], **QUIET)  # type: ignore[attr-defined]
     parts.buttons["copy_right"].click(lambda *values: list(values), left[1:], right[1:], **QUIET)
     parts.buttons["copy_left"].click(lambda *values: list(values), right[1:], left[1:], **QUIET)
 
@@ -140,8 +141,12 @@ def _wire_history(parts: Parts, handlers: Handlers) -> None:
         fields = form_values(run) if run else [gr.skip()] * (2 + len(parts.form))
         return [*outputs_of(page), *fields]
 
-    parts.regions["history"].click(  # type: ignore[attr-defined]
-        restore, [parts.session], [*parts.outputs, parts.picture, parts.example, *parts.form], **QUIET
+    gr.on(
+        [parts.regions[name].click for name in ("history", "three")],  # type: ignore[attr-defined]
+        restore,
+        [parts.session],
+        [*parts.outputs, parts.picture, parts.example, *parts.form],
+        **QUIET,
     )
 
 
