@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import json
+import struct
 import threading
+import time
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 from ui_fakes import FakeCompare, png
 
 from vlcompare.types import Answer
@@ -58,6 +63,12 @@ def client(server: SimpleNamespace) -> Any:
     from gradio_client import Client
 
     return Client(server.address, verbose=False)
+
+
+def whole(image: Any, task: str = "chat", text: str = "x") -> list[Any]:
+    """Every value of /compare in its order, as the bare protocol wants them."""
+    pair = ["tiny-pythia-vl", "tiny-mamba-vl"]
+    return [image, task, text, *pair, None, None, "", "measure", "none", "none", *["image_first"] * 2, None, None, 0, 0]
 
 
 def picture(folder: Path, color: tuple[int, int, int]) -> Any:
@@ -120,9 +131,7 @@ def test_limits_hold_in_the_api(server: SimpleNamespace, more: dict[str, Any], s
 )
 def test_no_file_and_no_address_of_the_server_is_opened(server: SimpleNamespace, path: str) -> None:
     before = len(server.fake.asked)
-    body = json.dumps(
-        {"data": [{"path": path, "url": path, "meta": {"_type": "gradio.FileData"}}, "chat", "x"]}
-    ).encode()
+    body = json.dumps({"data": whole({"path": path, "url": path, "meta": {"_type": "gradio.FileData"}})}).encode()
     request = urllib.request.Request(
         f"{server.address}gradio_api/call/compare", body, {"Content-Type": "application/json"}
     )
@@ -131,6 +140,93 @@ def test_no_file_and_no_address_of_the_server_is_opened(server: SimpleNamespace,
     with urllib.request.urlopen(f"{server.address}gradio_api/call/compare/{event}", timeout=60) as reply:
         said = reply.read().decode()
     assert "event: error" in said and len(server.fake.asked) == before and "root:" not in said
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **how: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **how)
+    return buffer.getvalue()
+
+
+def bomb() -> bytes:
+    """A PNG of a few bytes that claims 30,000 x 30,000 pixels."""
+    data = bytearray(png())
+    data[16:24] = struct.pack(">II", 30_000, 30_000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    return bytes(data)
+
+
+GROUND = Image.new("RGB", (64, 48), (9, 8, 7))
+TURNED = Image.Exif()
+TURNED[274] = 6
+ODD = {  # what is uploaded -> the pixel that the model's side sees, or what the refusal says
+    "bomb.png": (bomb(), "30,000 x 30,000 pixels"),
+    "truncated.jpg": (encoded(GROUND, "JPEG")[:-60], "damaged or cut off"),
+    "empty.png": (b"", "empty"),
+    "gif-inside.png": (encoded(GROUND, "GIF"), "is a GIF, not a JPEG, PNG or WebP"),
+    "svg-inside.svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is an SVG"),
+    "text.png": (b"hello", "not a JPEG, PNG or WebP"),
+    "cmyk.jpg": (encoded(Image.new("CMYK", (64, 48), (0, 0, 0, 255)), "JPEG"), "(0, 0, 0)"),
+    "16-bit.png": (encoded(Image.new("I;16", (64, 48), 65535)), "(255, 255, 255)"),
+    "palette.png": (encoded(GROUND.quantize()), "(9, 8, 7)"),
+    "animated.webp": (
+        encoded(GROUND, "WEBP", save_all=True, append_images=[Image.new("RGB", (64, 48))], lossless=True),
+        "(9, 8, 7)",
+    ),
+    "turned.webp": (encoded(GROUND, "WEBP", exif=TURNED, lossless=True), "(9, 8, 7)"),
+}
+
+
+def test_odd_pictures_are_taken_rightly_or_refused_in_a_sentence(server: SimpleNamespace) -> None:
+    """Through the server's own upload, where gradio must not look into the file before the project's door does."""
+    import httpx
+    import psutil
+
+    def said(name: str, data: bytes) -> str:
+        with httpx.Client(base_url=server.address, timeout=60) as http:
+            (path,) = http.post("gradio_api/upload", files={"files": (name, data)}).raise_for_status().json()
+            file = {"path": path, "orig_name": name, "meta": {"_type": "gradio.FileData"}}
+            event = http.post("gradio_api/call/compare", json={"data": whole(file)}).json()["event_id"]
+            return http.get(f"gradio_api/call/compare/{event}").text
+
+    process = psutil.Process()
+    for number in range(2):
+        for name, (data, expected) in ODD.items():
+            reply = said(name, data)
+            assert expected in reply and ("event: error" in reply) == ("(" not in expected), (name, reply[:300])
+            assert "/tmp" not in reply and "Traceback" not in reply
+        memory = process.memory_info().rss
+        if number == 0:
+            before = memory
+    assert memory - before < 32 * 2**20
+
+
+def test_a_full_queue_is_said(tmp_path: Path) -> None:
+    import httpx
+
+    from vlcompare.runtime.image import open_image
+    from vlcompare.ui.handlers import Handlers
+    from vlcompare.ui.page import build_page, launch
+    from vlcompare.ui.settings import AppSettings, Limits
+
+    settings = AppSettings(data=tmp_path, limits=Limits(queue=1), concurrency=1)
+    slow = FakeCompare(gap=0.2, words={"chat": ["word "] * 20})
+    page = build_page(settings, Handlers(settings, slow, None, open_image))
+    _, address, _ = launch(page, settings, prevent_thread_lock=True)
+    try:
+        with httpx.Client(base_url=address, timeout=60) as http:
+            files = {"files": ("a.png", png())}
+            (path,) = http.post("gradio_api/upload", files=files).raise_for_status().json()
+            body = {"data": whole({"path": path, "meta": {"_type": "gradio.FileData"}})}
+            replies = []
+            for _ in range(6):
+                replies.append(http.post("gradio_api/call/compare", json=body))
+                time.sleep(0.3)  # until the first of them is at work
+    finally:
+        page.close()
+    codes = [reply.status_code for reply in replies]
+    assert codes[0] == 200 and set(codes) == {200, 503}
+    assert "full" in next(reply for reply in replies if reply.status_code == 503).text
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "app.py", "../app.py", "votes.sqlite"])

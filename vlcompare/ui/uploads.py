@@ -2,7 +2,8 @@
 
 gradio downloads any http address that a client sends in place of a file (guarded against private networks, but a fetch
 all the same). Components that pass through `only_uploads` refuse that; addresses of this server's own uploads, which
-MCP clients send, are taken as the files that they are, and must lie in the upload folder.
+MCP clients send, are taken as the files that they are, and must lie in the upload folder. Nor does gradio look into a
+picture: whatever was uploaded goes to the project's own door, which says in a sentence what it refuses.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ def only_uploads(component: Component) -> Component:
         return await original(local_path(url_or_file_path) if url_or_file_path is not None else None)
 
     component.async_move_resource_to_block_cache = moved  # type: ignore[method-assign]
+    if isinstance(component, gr.Image):
+        component.preprocess = lambda payload: payload.path if payload is not None else None  # type: ignore[method-assign]
     return component
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from vlcompare.errors import VLCompareError
 from vlcompare.tasks.prompts import SPECS
 from vlcompare.ui import catalog, views
 from vlcompare.ui.compare_page import ASK_FIELDS, Parts, examples_view, outputs_of, read_form, streamed
@@ -97,11 +98,11 @@ def _wire_question(parts: Parts, handlers: Handlers) -> None:
     def mark(session: Session, task: str, image: str | None, event: gr.SelectData) -> tuple[Any, Any]:
         if not SPECS[task].box or not image or not isinstance(event.index, (list, tuple)):
             return gr.skip(), gr.skip()
-        from PIL import Image
-
-        with Image.open(image) as picture:
-            orientation = picture.getexif().get(274, 1)
-            width, height = picture.size if orientation < 5 else picture.size[::-1]
+        try:
+            picture = handlers.read_picture(image)
+        except VLCompareError as error:
+            return gr.skip(), views.message(str(error), "error")
+        width, height = picture.width, picture.height
         x, y = event.index[0] / max(1, width), event.index[1] / max(1, height)
         if session.corner is None:
             session.corner = (x, y)
