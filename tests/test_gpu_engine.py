@@ -13,6 +13,7 @@ from torch import Tensor
 from vlcompare.bench import contestants
 from vlcompare.models.config import MambaConfig, ModelConfig, PythiaConfig, VisionConfig
 from vlcompare.runtime.graphs import step_runner
+from vlcompare.runtime.sampling import Sampler, Sampling
 
 pytestmark = pytest.mark.gpu
 
@@ -90,19 +91,32 @@ def test_own_nf4_product_gives_the_same_first_tokens(family: str) -> None:
     assert answer(lm, embeddings, 4, False)[0] == theirs
 
 
-def test_sampling_inside_the_graph_needs_no_host() -> None:
-    lm = contestants.build(MODELS["mamba"], "bf16", torch.device("cuda")).language_model
+@pytest.mark.parametrize("family", sorted(MODELS))
+def test_choosing_inside_the_graph_reports_what_choosing_outside_does(family: str) -> None:
+    """Ids, log-probabilities and alternatives; and no copy to the host but the one that reads them."""
+    lm = contestants.build(MODELS[family], "bf16", torch.device("cuda")).language_model
     embeddings = torch.randn(1, 30, 512, device="cuda").bfloat16()
-    plain, _ = answer(lm, embeddings, 10, True)
-    state = lm.new_state(1, 60)
-    with torch.inference_mode():
-        ids = lm.logits(lm(embeddings, state)[:, -1]).argmax(-1)
-        found = [ids.clone()]
-        runner = step_runner(lm, state, tail=lambda logits: logits.argmax(-1))
-        for _ in range(9):
-            ids = runner(ids)
-            found.append(ids.clone())
-    assert [int(token) for token in found] == plain
+    plain, _ = answer(lm, embeddings, 40, True)
+    sampler = Sampler([Sampling()], torch.device("cuda"))
+    found = []
+    for graphs in (True, False):
+        state = lm.new_state(1, 100)
+        with torch.inference_mode():
+            logits = lm.logits(lm(embeddings, state)[:, -1])
+            runner = step_runner(lm, state, tail=sampler.tail, graphs=graphs)
+            chosen, choices = sampler.choose(logits), []
+            runner.prepare(39)
+            for _ in range(40):
+                choices.append(sampler.read(chosen)[0])
+                torch.cuda.set_sync_debug_mode("error")
+                chosen = runner(chosen.ids)
+                torch.cuda.set_sync_debug_mode("default")
+        assert runner.graphed is graphs, runner.reason
+        found.append(choices)
+    assert [choice.id for choice in found[0]] == [choice.id for choice in found[1]] == plain
+    for graphed, eager in zip(*found, strict=True):
+        assert graphed.top_ids == eager.top_ids
+        assert graphed.top_logprobs == pytest.approx(eager.top_logprobs, abs=1e-2)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -15,7 +15,9 @@ from vlcompare.models.config import MambaConfig, PythiaConfig
 from vlcompare.models.mamba import Mamba
 from vlcompare.models.pythia import Pythia
 from vlcompare.runtime import graphs
+from vlcompare.runtime.decode import decode
 from vlcompare.runtime.graphs import step_runner
+from vlcompare.runtime.sampling import Choice, Chosen, Sampler, Sampling, greedy
 
 
 class FakeCapturer:
@@ -38,7 +40,29 @@ class FakeCapturer:
         out = function()
         self.state.copy_(before)
 
-        return lambda: out.copy_(function()), out
+        def replay() -> None:
+            for buffer, value in zip(tensors(out), tensors(function()), strict=True):
+                buffer.copy_(value)
+
+        return replay, out
+
+
+def tensors(result: Any) -> tuple[Tensor, ...]:
+    return (result,) if isinstance(result, Tensor) else tuple(result)
+
+
+class CountingSampler(Sampler):
+    """Counts what crosses to the host, and what was chosen outside of a captured step."""
+
+    reads = chosen_outside = 0
+
+    def choose(self, logits: Tensor) -> Chosen:
+        self.chosen_outside += 1
+        return super().choose(logits)
+
+    def read(self, chosen: Chosen) -> list[Choice]:
+        self.reads += 1
+        return super().read(chosen)
 
 
 def language_model(family: str) -> Any:
@@ -133,18 +157,68 @@ def test_a_full_state_is_refused_before_anything_is_captured() -> None:
     assert runner.graphed and capturer.captured == 0
 
 
-def test_a_tail_runs_behind_the_logits() -> None:
+@pytest.mark.parametrize("family", ["pythia", "mamba"])
+def test_the_choice_is_part_of_the_captured_step(family: str) -> None:
+    """Through the decode loop: the same ids, log-probabilities and alternatives; one copy to the host a token."""
+    lm = language_model(family)
+    found = []
+    for replayed in (True, False):
+        state = prompted(lm, 120, 160)
+        capturer = FakeCapturer()
+        sampler = CountingSampler([Sampling()], torch.device("cpu"))
+        runner = step_runner(lm, state, graphs=replayed, tail=sampler.tail, capturer=lambda device, c=capturer: c)
+        capturer.state = state
+        runner.prepare(19)
+        captured = capturer.captured
+        with torch.inference_mode():
+            logits = lm.logits(lm.embed_tokens(torch.tensor([7])))
+            steps = decode(runner, logits, sampler, state_full=lambda: state.length >= 139)  # noqa: B023
+            found.append([choice for (choice,) in steps])
+        assert runner.graphed is replayed
+        assert capturer.captured == captured == (0 if not replayed else 2 if family == "pythia" else 1)
+        assert sampler.reads == len(found[-1]) == 20
+        assert sampler.chosen_outside == 1  # the prompt's own token
+    for graphed, eager in zip(*found, strict=True):
+        assert (graphed.id, graphed.top_ids) == (eager.id, eager.top_ids)
+        assert graphed.top_logprobs == pytest.approx(eager.top_logprobs, abs=1e-5)
+
+
+def test_drawn_tokens_are_chosen_behind_the_replay() -> None:
     lm = language_model("mamba")
-    state, eager = prompted(lm, 4, 9), prompted(lm, 4, 9)
-    capturer = FakeCapturer()
-    capturer.state = state
-    runner = step_runner(lm, state, capturer=lambda device: capturer, tail=lambda logits: logits.argmax(-1))
-    plain = step_runner(lm, eager, graphs=False)
-    with torch.inference_mode():
-        ids = torch.tensor([3])
-        for _ in range(4):
-            assert torch.equal(runner(ids), plain(ids).argmax(-1))
-            ids = ids + 1
+    found = []
+    for replayed in (True, False):
+        state = prompted(lm, 4, 40)
+        capturer = FakeCapturer()
+        capturer.state = state
+        sampler = Sampler([Sampling(temperature=1.0, seed=3)], torch.device("cpu"))
+        assert sampler.tail is None
+        runner = step_runner(lm, state, graphs=replayed, tail=sampler.tail, capturer=lambda device, c=capturer: c)
+        capturer.state = state
+        with torch.inference_mode():
+            logits = lm.logits(lm.embed_tokens(torch.tensor([7])))
+            steps = decode(runner, logits, sampler, state_full=lambda: state.length >= 30)  # noqa: B023
+            found.append([choice.id for (choice,) in steps])
+    assert found[0] == found[1] and len(found[0]) == 27
+
+
+def test_one_home_holds_graphs_with_and_without_a_tail() -> None:
+    lm = language_model("mamba")
+    made: list[FakeCapturer] = []
+
+    def capturer(device: torch.device) -> FakeCapturer:
+        made.append(FakeCapturer())
+        return made[-1]
+
+    for tail in (None, greedy(5), None, greedy(5), greedy(3)):
+        state = prompted(lm, 4, 40)
+        runner = step_runner(lm, state, tail=tail, capturer=capturer)
+        made[0].state = state
+        with torch.inference_mode():
+            runner(torch.tensor([1]))
+        made[0].state = None
+        del state, runner
+        gc.collect()
+    assert len(made) == 1 and made[0].captured == 3
 
 
 def test_without_a_cuda_device_steps_are_eager() -> None:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
 from vlcompare.models import kernels
-from vlcompare.models.kernels import reference
+from vlcompare.models.kernels import reference, rows
+
+ROOT = Path(__file__).resolve().parents[1]
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state")
 # batch, channels, states, positions: one position, odd widths, several vectors, lengths around the backward's stretch
@@ -219,15 +228,72 @@ def test_one_half_of_wider_rows_is_read_in_place() -> None:
     close(y, reference.causal_conv(x, weight, None, None)[0])
 
 
-def test_threads_follow_torch_and_stay_safe(monkeypatch: pytest.MonkeyPatch) -> None:
-    from vlcompare.models.kernels import cpu
+def test_threads_follow_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vlcompare.models.kernels import team
 
     before = torch.get_num_threads()
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
-            assert cpu.threads() == min(count, cpu._MOST_THREADS)
-        monkeypatch.setattr(cpu, "_threads_are_safe", lambda: False)
-        assert cpu.threads() == 1
+            assert team.threads() == (count if team._library() is not None else 1)
+        monkeypatch.setattr(team, "_library", lambda: None)
+        assert team.threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_torch_brings_the_threads_on_linux() -> None:
+    """One pool for both: a second one would wait for work on the same cores."""
+    from vlcompare.models.kernels import team
+
+    if sys.platform != "linux":
+        pytest.skip("GNU OpenMP is what torch brings on Linux")
+    library = team._library()
+    assert library is not None and Path(library._name).parent.parent == Path(torch.__file__).parent
+
+
+def test_every_task_is_done_once_whatever_the_threads() -> None:
+    """Several Python threads at once, each with threads of its own: results do not depend on them."""
+    values = arguments(3, 130, 16, 21)
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 256), torch.randn(1000, 256)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone, product = scan("numba", list(values)), rows.product(x, weight, None)
+        torch.testing.assert_close(product, x @ weight.T, rtol=0, atol=1e-4)
+        torch.set_num_threads(2)
+        with ThreadPoolExecutor(3) as pool:
+            scans = [pool.submit(scan, "numba", list(values)) for _ in range(12)]
+            products = [pool.submit(rows.product, x, weight, None) for _ in range(12)]
+        for done in scans:
+            assert all(torch.equal(ours, truth) for ours, truth in zip(done.result(), alone, strict=True))
+        assert all(torch.equal(done.result(), product) for done in products)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_kernels_run_where_nothing_can_be_written(tmp_path: Path) -> None:
+    """A read-only install without a home: compiled in memory, as quick afterwards, and right."""
+    program = (
+        "import torch; from vlcompare.models.kernels import rows, rows_numba\n"
+        "x, w = torch.ones(1, 256), torch.ones(512, 256)\n"
+        "assert float(rows.product(x, w, None).sum()) == 512 * 256\n"
+        "print(type(rows_numba.product._cache).__name__)\n"
+    )
+    package = tmp_path / "vlcompare"
+    shutil.copytree(ROOT / "vlcompare", package, ignore=shutil.ignore_patterns("__pycache__", "ui", "synth"))
+    folders = [path for path in (tmp_path, *tmp_path.rglob("*")) if path.is_dir()]
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path), "HOME": "/dev/null", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-B", "-c", program]
+    if os.geteuid() == 0:  # root writes everywhere: the folders are made unusable in another way
+        env["NUMBA_CACHE_LOCATOR_CLASSES"] = "UserWideCacheLocator"
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == "NullCache"

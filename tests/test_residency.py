@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from vlcompare.errors import DeviceMemoryError
+from vlcompare.runtime import placement
 from vlcompare.runtime.residency import ModelKey, ModelPool
 
 
@@ -95,3 +96,67 @@ def test_one_load_serves_all_who_wait() -> None:
     assert loader.loaded == ["a"]
     assert len(seen) == 8
     assert len(set(map(id, seen))) == 1
+
+
+@pytest.fixture
+def two_gpus() -> ModelPool:
+    """Two GPUs of 100 bytes; a model takes 40."""
+    loaded: dict[str, int] = {"cuda:0": 0, "cuda:1": 0}
+
+    def load(key: ModelKey, say) -> SimpleNamespace:
+        loaded[key.device] += 40
+        return SimpleNamespace(weights_bytes=40, name=key.checkpoint, device=key.device)
+
+    def free(key: ModelKey) -> int:
+        there = sum(size for known, size in models.resident().items() if known.device == key.device)
+        return 100 - there
+
+    models = ModelPool(
+        None, load=load, estimate=lambda key: 40, free=free,
+        gpus=lambda: {name: 100 - size for name, size in loaded.items()},
+    )  # fmt: skip
+    return models
+
+
+def test_two_sides_go_to_two_gpus_and_stay_there(two_gpus: ModelPool) -> None:
+    with two_gpus.acquire(ModelKey("a")) as left, two_gpus.acquire(ModelKey("b", device="cuda")) as right:
+        assert (left.device, right.device) == ("cuda:0", "cuda:1")
+    for _ in range(2):  # found again where they are, whatever is free elsewhere
+        with two_gpus.acquire(ModelKey("b", device="cuda")) as right, two_gpus.acquire(ModelKey("a")) as left:
+            assert (left.device, right.device) == ("cuda:0", "cuda:1")
+    with two_gpus.acquire(ModelKey("a", device="cuda:1")) as asked:
+        assert asked.device == "cuda:1"
+    assert len(two_gpus.resident()) == 3
+
+
+def test_room_is_made_on_the_gpu_that_needs_it(two_gpus: ModelPool) -> None:
+    said: list[str] = []
+    for name, device in (("a", "cuda:0"), ("b", "cuda:1"), ("c", "cuda:1"), ("d", "cuda:1")):
+        with two_gpus.acquire(ModelKey(name, device=device), said.append):
+            pass
+    assert said.count("b left memory to make room") == 1
+    assert {(key.checkpoint, key.device) for key in two_gpus.resident()} == {
+        ("a", "cuda:0"), ("c", "cuda:1"), ("d", "cuda:1"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("device", "free", "models", "expected"),
+    [
+        ("auto", {}, {}, "auto"),  # one GPU or none: nothing to choose
+        ("cpu", {"cuda:0": 9, "cuda:1": 9}, {}, "cpu"),
+        ("cuda:1", {"cuda:0": 9, "cuda:1": 1}, {"cuda:1": 3}, "cuda:1"),
+        ("auto", {"cuda:0": 5, "cuda:1": 9}, {}, "cuda:1"),
+        ("auto", {"cuda:0": 5, "cuda:1": 9}, {"cuda:1": 1}, "cuda:0"),
+        ("cuda", {"cuda:0": 9, "cuda:1": 9}, {"cuda:0": 1}, "cuda:1"),
+    ],
+)
+def test_placement(device: str, free: dict[str, int], models: dict[str, int], expected: str) -> None:
+    assert placement.choose(device, free, models) == expected
+
+
+def test_on_this_machine_placement_agrees_with_torch() -> None:
+    import torch
+
+    free = placement.free_bytes()
+    assert len(free) == (torch.cuda.device_count() if torch.cuda.device_count() > 1 else 0)

@@ -17,8 +17,10 @@ from vlcompare.models.config import MambaConfig, ModelConfig, PythiaConfig
 from vlcompare.models.vlm import VisionLanguageModel, meta_model
 from vlcompare.runtime import quantize
 from vlcompare.runtime.graphs import step_runner
+from vlcompare.runtime.sampling import pack
 from vlcompare.tasks.sequence import IMAGE_SLOT
 
+_ALTERNATIVES = 5  # likeliest tokens that every step reports with their log-probabilities, as the engine does
 _NOISE = 1 << 22  # random numbers that all weights are cut from: drawing billions would take minutes on a CPU
 
 
@@ -87,7 +89,7 @@ def prompt_ids(config: ModelConfig, vlm: VisionLanguageModel, length: int, devic
 
 
 class Ours:
-    """This project's engine as the decode loop uses it: static state, one runner, greedy."""
+    """This project's engine as the decode loop uses it: static state, one runner, greedy, with log-probabilities."""
 
     def __init__(
         self, vlm: VisionLanguageModel, embeddings: Tensor, tokens: int, *, graphs: bool, own_nf4: bool = False
@@ -96,7 +98,7 @@ class Ours:
         self.capacity = embeddings.shape[1] + tokens + 1
         self.name = "vlcompare" + (", graphed" if graphs else "") + (", own nf4" if own_nf4 else "")
         # a function of its own, so that no contestant finds another one's graphs
-        self.tail = lambda logits: logits.argmax(-1)
+        self.tail = lambda logits: pack(logits, _ALTERNATIVES)
         self.state: Any = None
         self.runner: Any = None
         self.ids: Tensor | None = None
@@ -109,13 +111,12 @@ class Ours:
             nf4.take_over(self.lm, self.own_nf4)
         self.state = self.lm.new_state(1, self.capacity)
         hidden_bld = self.lm(self.embeddings, self.state)
-        self.ids = self.lm.logits(hidden_bld[:, -1]).argmax(-1)
+        self.ids = self.tail(self.lm.logits(hidden_bld[:, -1])).ids
+        self.runner = step_runner(self.lm, self.state, graphs=self.graphs, tail=self.tail)
 
     def step(self) -> None:
         assert self.ids is not None
-        if self.runner is None:
-            self.runner = step_runner(self.lm, self.state, graphs=self.graphs, tail=self.tail)
-        self.ids = self.runner(self.ids)
+        self.ids = self.runner(self.ids).ids
 
     @property
     def reason(self) -> str:

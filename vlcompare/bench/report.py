@@ -17,7 +17,8 @@ def table(report: Report) -> str:
     """Machine, then one line a contestant, then how ours stands to theirs."""
     machine = report.machine
     lines = [
-        f"{machine['device']}, {machine['threads']} threads, {machine['capability']}",
+        f"{machine['device']}, {machine['threads']} threads, {machine['capability']}"
+        + ("" if machine["native_bfloat16"] else ", no bfloat16 instructions: torch emulates them"),
         f"scan: {machine['kernels']['used']}; cache: {machine['cache_policy']}",
         f"memory: {machine['gbytes_per_s']:.1f} GB/s measured; " + ", ".join(
             f"{name} {version}" for name, version in machine["versions"].items()

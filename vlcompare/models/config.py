@@ -21,6 +21,7 @@ Norm = Literal["layernorm", "rmsnorm"]
 # hidden_act in a GPT-NeoX config -> activation; "gelu" is the exact one, the others that begin so approximate it
 ACTIVATIONS: dict[str, str] = {
     "gelu": "gelu",
+    "gelu_python": "gelu",
     "gelu_new": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
@@ -79,7 +80,7 @@ class MambaConfig:
     layers: int
     state_size: int = 16  # N in the paper
     conv_size: int = 4  # taps of the causal convolution
-    expand: int = 2  # E in the paper: inner width over hidden size
+    expand: float = 2  # E in the paper: inner width over hidden size
     time_step_rank: int = 0  # rank of the projection to Δ; 0: a sixteenth of the hidden size
     projection_bias: bool = False
     conv_bias: bool = True
@@ -88,7 +89,7 @@ class MambaConfig:
 
     @property
     def inner_size(self) -> int:
-        return self.expand * self.hidden_size
+        return int(self.expand * self.hidden_size)
 
     @property
     def rank(self) -> int:
@@ -293,14 +294,15 @@ def _mamba_config(fields: _Fields) -> MambaConfig:
     if kind != "Mamba1":
         raise CheckpointError(f"config.json: 'ssm_cfg' asks for {kind!r} layers; only Mamba-1 is supported.")
     rank = 0 if ssm.data.get("dt_rank", "auto") == "auto" else ssm.integer("dt_rank")
-    multiple = fields.integer("pad_vocab_size_multiple", default=1, kind="small")
+    # mamba_ssm's own default: a file that leaves it out was made with 8
+    multiple = fields.integer("pad_vocab_size_multiple", default=8, kind="small")
     return MambaConfig(
         vocab_size=-(-fields.integer("vocab_size", kind="vocabulary") // multiple) * multiple,
         hidden_size=fields.integer("d_model", "hidden_size"),
         layers=fields.integer("n_layer", "num_hidden_layers", kind="layers"),
         state_size=ssm.integer("d_state", default=16, kind="small"),
         conv_size=ssm.integer("d_conv", default=4, kind="small"),
-        expand=ssm.integer("expand", default=2, kind="small"),
+        expand=ssm.number("expand", default=2, high=_LARGEST["small"]),
         time_step_rank=rank,
         projection_bias=ssm.flag("bias", default=False),
         conv_bias=ssm.flag("conv_bias", default=True),

@@ -10,8 +10,7 @@ of pretraining). CLIP: arXiv 2103.00020, read at one of its hidden states as in 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from vlcompare.errors import CheckpointError, RequestError
 from vlcompare.models.config import VisionConfig
+from vlcompare.models.empty import real_buffers, structure_only
 
 SCENE = "vlcompare/scene"
 
@@ -141,18 +141,6 @@ def require_multiple(config: VisionConfig, patch_size: int) -> None:
         )
 
 
-@contextlib.contextmanager
-def _real_buffers() -> Iterator[None]:
-    """Under torch.device("meta") only parameters stay empty: buffers are in no file and must be computed at once."""
-    if torch.get_default_device().type != "meta":
-        yield
-        return
-    from accelerate import init_empty_weights
-
-    with torch.device("cpu"), init_empty_weights(include_buffers=False):
-        yield
-
-
 def _timm(config: VisionConfig, name: str) -> VisionEncoder:
     import timm
 
@@ -160,7 +148,7 @@ def _timm(config: VisionConfig, name: str) -> VisionEncoder:
         raise CheckpointError(f"The vision encoder {config.name!r} is not an EVA-02 model that timm knows.")
     patch_size = _timm_patch_size(name)
     require_multiple(config, patch_size)
-    with _real_buffers():
+    with real_buffers():
         model = timm.create_model(name, pretrained=False, num_classes=0, img_size=config.image_size)
     return VisionEncoder(
         model,
@@ -177,7 +165,7 @@ def _timm_patch_size(name: str) -> int:
     """Asked of a model with one block on the meta device, before one is built for a size that may not fit."""
     import timm
 
-    with torch.device("meta"):
+    with structure_only():
         model = timm.create_model(name, pretrained=False, num_classes=0, depth=1)
     rows, columns = model.patch_embed.patch_size  # type: ignore[union-attr, misc]
     if rows != columns:
@@ -198,7 +186,7 @@ def _clip(config: VisionConfig, shape: ClipShape) -> VisionEncoder:
         raise CheckpointError(
             f"'select_layer' is {config.select_layer}, but {config.name} has {shape.layers} layers to choose from."
         )
-    with _real_buffers():
+    with real_buffers():
         model = CLIPVisionModel(
             CLIPVisionConfig(
                 hidden_size=shape.width,
@@ -231,7 +219,7 @@ def _scene(config: VisionConfig) -> VisionEncoder:
 
     shape = SceneEncoderConfig.from_dict(config.scene)
     require_multiple(config, shape.patch_size)
-    with _real_buffers():
+    with real_buffers():
         model = SceneEncoder(shape)
     # it resamples its own positions in forward, so the loader has nothing to resample
     return VisionEncoder(

@@ -6,11 +6,11 @@ positions are is written in the ids (-200), after the sequence that the authors 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from vlcompare.errors import CheckpointError, RequestError
 from vlcompare.models.config import ModelConfig, PythiaConfig
+from vlcompare.models.empty import structure_only
 from vlcompare.models.mamba import Mamba
 from vlcompare.models.pythia import Pythia
 from vlcompare.models.vision import build_vision_encoder
@@ -72,5 +72,5 @@ class VisionLanguageModel(nn.Module):
 
 def meta_model(config: ModelConfig) -> VisionLanguageModel:
     """The model without any weights in memory, to be filled by a loader or to be counted."""
-    with torch.device("meta"):
+    with structure_only():
         return VisionLanguageModel(config)

@@ -20,7 +20,7 @@ from vlcompare.errors import DeviceMemoryError, RequestError
 from vlcompare.runtime.answering import Row
 from vlcompare.runtime.batch import generate_batch
 from vlcompare.runtime.decode import Clock, decode
-from vlcompare.runtime.graphs import step_runner
+from vlcompare.runtime.graphs import StepRunner, step_runner
 from vlcompare.runtime.image import open_image
 from vlcompare.runtime.memory import PeakMemory
 from vlcompare.runtime.prompt import check_length, encode_prompt, encode_turns, image_end
@@ -172,8 +172,9 @@ class _Run:
             row.stop_reason = row.stop_reason or self._interrupted(clock)
             state, logits = self._prefill(prompt, new_ids, start, features, row.limit)
             laps = replace(laps, prefill_ms=1e3 * clock.lap())
-            runner = step_runner(self.model.vlm.language_model, state, graphs=self.graphs)
-            yield from self._speak(row, runner, logits, state, clock, peak)
+            sampler = Sampler([Sampling.of(self.request)], self.model.device, self.alternatives)
+            runner = step_runner(self.model.vlm.language_model, state, graphs=self.graphs, tail=sampler.tail)
+            yield from self._speak(row, runner, sampler, logits, state, clock, peak)
             if self.session is not None:
                 self.session.keep(self.model, features, state, prompt, row)
             timings = replace(laps, total_ms=1e3 * clock.total, mode=self.mode, graphed=runner.graphed)
@@ -194,12 +195,11 @@ class _Run:
         return features, Timings(image_ms=image_ms, vision_ms=1e3 * clock.lap())
 
     def _speak(
-        self, row: Row, runner: Any, logits: Tensor, state: Any, clock: Clock, peak: PeakMemory
+        self, row: Row, runner: StepRunner, sampler: Sampler, logits: Tensor, state: Any, clock: Clock, peak: PeakMemory
     ) -> Iterator[Step]:
         """The answer's tokens; leaves the loop as soon as the row has a reason to stop."""
         if row.stop_reason:
             return
-        sampler = Sampler([Sampling.of(self.request)], self.model.device, self.alternatives)
         before = 0.0
         for (choice,) in decode(runner, logits, sampler, state_full=lambda: state.length >= state.capacity):
             clock.lap()
@@ -212,6 +212,10 @@ class _Run:
             row.stop_reason = row.stop_reason or self._interrupted(clock)
             if row.stop_reason:
                 return
+            if step.index == 0:
+                clock.leave()  # graphs are captured once for all answers of a shape: no token's own time
+                runner.prepare(row.limit - 1)
+                clock.come_back()
 
     def _interrupted(self, clock: Clock) -> str:
         if self.cancel is not None and self.cancel.is_set():

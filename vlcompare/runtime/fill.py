@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vlcompare.errors import CheckpointError
+from vlcompare.models.empty import registering
 from vlcompare.models.vision import resample_position_embedding
 from vlcompare.models.vlm import VisionLanguageModel
 from vlcompare.runtime import quantize
@@ -162,7 +163,8 @@ class _Filler:
         for name, parts in self.parts.items():
             linear = self.linears[name]
             shape = (linear.out_features, linear.in_features)
-            module = quantize.quantized_linear(parts, self.target.method, shape, linear.bias, self.target.dtype)
+            with registering:
+                module = quantize.quantized_linear(parts, self.target.method, shape, linear.bias, self.target.dtype)
             parent, _, last = name.rpartition(".")
             setattr(self.vlm.get_submodule(parent), last, module)
         for module in self.vlm.modules():

@@ -10,9 +10,8 @@ The cache of the Transformer is attended to up to a window; one graph is capture
 (multiples of WINDOW), lazily, inside the call that needs it. A recurrence has one graph for all lengths. A capture that
 fails leaves the state as it was, and the runner goes on eagerly and says why.
 
-Sampling without a stop for each token: `tail` is captured behind the logits and may be any function of them that stays
-on the device, e.g. log-softmax, top-k and argmax; the runner then returns what `tail` returns, and the ids it chose can
-be given straight back to the runner, so that the host only waits where it wants to show a token.
+The choice of a token is part of the step: `tail` (`sampling.greedy`) is captured behind the logits, and the ids that it
+chose are written to where the next replay reads them. A token is then one replay and one copy to the host.
 """
 
 from __future__ import annotations
@@ -24,10 +23,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from vlcompare.runtime.sampling import Chosen
+
 WINDOW = 128  # slots by which the attended part of a cache grows from one graph to the next
+GRAIN = 1024  # slots by which the capacity of a home is rounded up, so that answers of many lengths share one
+AHEAD = 3 * WINDOW  # steps for which `prepare` captures at most
 HOMES = 2  # free homes kept with a language model
 
-Tail = Callable[[Tensor], Any]
+Tail = Callable[[Tensor], Chosen]
 
 
 class StepRunner(Protocol):
@@ -35,6 +38,9 @@ class StepRunner(Protocol):
 
     graphed: bool
     reason: str
+
+    def prepare(self, count: int) -> None:
+        """Do now what the next `count` steps would otherwise do when they come to it."""
 
     def __call__(self, ids: Tensor) -> Any: ...
 
@@ -49,6 +55,9 @@ class EagerRunner:
         self.state = state
         self.reason = reason
         self.tail = tail
+
+    def prepare(self, count: int) -> None:
+        """Nothing is kept from step to step."""
 
     def __call__(self, ids: Tensor) -> Any:
         lm = self.language_model
@@ -94,25 +103,23 @@ class CudaCapturer:
 
 
 class Home:
-    """Buffers that graphs were captured on, and the graphs, by window (0 where lengths make no difference)."""
+    """Buffers that graphs were captured on, and the graphs, by tail and window (0 where lengths make no difference)."""
 
-    def __init__(self, state: Any, capturer: Capturer, tail: Tail | None) -> None:
+    def __init__(self, state: Any, capturer: Capturer) -> None:
         self.state = state
         self.capturer = capturer
-        self.tail = tail
         self.ids = torch.zeros_like(state.positions)
-        self.graphs: dict[int, tuple[Callable[[], None], Any]] = {}
+        self.graphs: dict[tuple[Tail | None, int], tuple[Callable[[], None], Any]] = {}
         self._guest: weakref.ref[Any] | None = None
 
     @property
     def free(self) -> bool:
         return self._guest is None or self._guest() is None
 
-    def fits(self, state: Any, tail: Tail | None) -> bool:
+    def fits(self, state: Any) -> bool:
         """Whether `state` can live here: as many rows, of the same kind, no more positions."""
         return (
-            self.tail is tail
-            and self.state.capacity >= state.capacity
+            self.state.capacity >= state.capacity
             and _kinds(self.state) == _kinds(state)
             and self.ids.shape == state.positions.shape
         )
@@ -134,51 +141,69 @@ _homes: weakref.WeakKeyDictionary[Any, list[Home]] = weakref.WeakKeyDictionary()
 class GraphRunner:
     """Replays one captured step a call; falls back to eager steps where a capture fails."""
 
-    def __init__(self, language_model: Any, state: Any, home: Home) -> None:
+    def __init__(self, language_model: Any, state: Any, home: Home, tail: Tail | None) -> None:
         self.language_model = language_model
         self.state = state
         self.home = home
+        self.tail = tail
         self.graphed = True
         self.reason = ""
         home.take_in(state)
 
     @torch.inference_mode()
+    def prepare(self, count: int) -> None:
+        """Capture what the next `count` steps will replay, so that none of them takes the time for it."""
+        last = min(self.state.length + min(count, AHEAD), self.state.capacity)
+        for window in sorted({self._window(length) for length in range(self.state.length + 1, last + 1)}):
+            if self.graphed:
+                self._captured(window)
+
+    @torch.inference_mode()
     def __call__(self, ids: Tensor) -> Any:
         """The result lies in a buffer of its own that the next call writes to."""
-        if not self.graphed:
-            return EagerRunner(self.language_model, self.state, tail=self.home.tail)(ids)
-        self.state.require(1)
+        if self.graphed:
+            self.state.require(1)
+        found = self._captured(self._window(self.state.length + 1)) if self.graphed else None
+        if found is None:
+            return EagerRunner(self.language_model, self.state, tail=self.tail)(ids)
         if ids is not self.home.ids:
             self.home.ids.copy_(ids)
-        window = self._window()
-        if window not in self.home.graphs:
-            try:
-                self.home.graphs[window] = self._capture(window)
-            except Exception as error:  # whatever a driver or a library raises: eager steps still work
-                self.graphed, self.reason = False, f"the capture failed: {_first_line(error)}"
-                return self(ids)
-        replay, result = self.home.graphs[window]
+        replay, result = found
         replay()
         self.state.note_step()
         return result
 
-    def _window(self) -> int:
-        """Cache slots to attend to, this step's own among them, rounded up; 0 for a recurrence."""
+    def _captured(self, window: int) -> tuple[Callable[[], None], Any] | None:
+        """The graph for a window, captured now if need be; None where that fails, and then there are no graphs."""
+        key = (self.tail, window)
+        if key not in self.home.graphs:
+            try:
+                self.home.graphs[key] = self._capture(window)
+            except Exception as error:  # whatever a driver or a library raises: eager steps still work
+                self.graphed, self.reason = False, f"the capture failed: {_first_line(error)}"
+                return None
+        return self.home.graphs[key]
+
+    def _window(self, needed: int) -> int:
+        """Cache slots to attend to, so that `needed` are among them, rounded up; 0 for a recurrence."""
         if self.language_model.max_positions is None:
             return 0
-        needed = self.state.length + 1
         return min(-(-needed // WINDOW) * WINDOW, self.state.capacity)
 
     def _capture(self, window: int) -> tuple[Callable[[], None], Any]:
         """Warm up and record one step, leaving the state as it was."""
-        lm, home = self.language_model, self.home
+        lm, home, tail = self.language_model, self.home, self.tail
         # the home's own state has the same buffers as the one that lives in it, and may outlive it in the recording
         state = home.state
         state.length = self.state.length
 
         def step() -> Any:
             logits = lm.logits(lm.step(lm.embed_tokens(home.ids), state, window=window or None))
-            return logits if home.tail is None else home.tail(logits)
+            if tail is None:
+                return logits
+            chosen = tail(logits)
+            home.ids.copy_(chosen.ids)  # where the next replay reads
+            return chosen._replace(ids=home.ids)
 
         before = state.snapshot()
         try:
@@ -203,7 +228,8 @@ def step_runner(
 ) -> StepRunner:
     """The fastest runner for where the state is. `state` is moved into buffers that stay; hold on to it as before.
 
-    tail: see above. capturer: what records (CUDA graphs unless a test brings its own).
+    tail: chooses the next ids from logits, on the device; the runner then returns its Chosen. capturer: what records
+    (CUDA graphs unless a test brings its own).
     """
     device = state.positions.device
     if not graphs:
@@ -211,27 +237,27 @@ def step_runner(
     if capturer is None and device.type != "cuda":
         return EagerRunner(language_model, state, "CUDA graphs need a CUDA device", tail)
     try:
-        home = _find_home(language_model, state, tail, capturer or CudaCapturer)
+        home = _find_home(language_model, state, capturer or CudaCapturer)
     except torch.OutOfMemoryError:
         return EagerRunner(language_model, state, "too little memory for buffers that stay", tail)
-    return GraphRunner(language_model, state, home)
+    return GraphRunner(language_model, state, home, tail)
 
 
 @torch.inference_mode(False)  # plain tensors may be written to in and out of inference mode
 @torch.no_grad()
-def _find_home(lm: Any, state: Any, tail: Tail | None, capturer: Callable[[torch.device], Capturer]) -> Home:
+def _find_home(lm: Any, state: Any, capturer: Callable[[torch.device], Capturer]) -> Home:
     homes = _homes.setdefault(lm, [])
     for home in homes:
-        if home.free and home.fits(state, tail):
+        if home.free and home.fits(state):
             return home
     spare = [home for home in homes if home.free]
     for home in spare[: max(0, len(spare) - HOMES + 1)]:
         homes.remove(home)
     capacity = state.capacity
     if lm.max_positions is not None:  # rounded up, so that prompts of similar lengths share a home
-        capacity = max(capacity, min(-(-capacity // (2 * WINDOW)) * 2 * WINDOW, lm.max_positions))
+        capacity = max(capacity, min(-(-capacity // GRAIN) * GRAIN, lm.max_positions))
     dtypes = [x.dtype for x in vars(state).values() if isinstance(x, Tensor) and x.is_floating_point()]
     device = state.positions.device
     fresh = lm.new_state(state.positions.shape[0], capacity, device=device, dtype=dtypes[0] if dtypes else None)
-    homes.append(Home(fresh, capturer(device), tail))
+    homes.append(Home(fresh, capturer(device)))
     return homes[-1]

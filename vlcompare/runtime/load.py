@@ -27,6 +27,7 @@ from vlcompare.runtime.keys import stored_norm
 from vlcompare.runtime.memory import available_bytes
 from vlcompare.runtime.source import Source, bytes_of, estimate_bytes, find_source, read_stored
 from vlcompare.runtime.text import Tokenizer
+from vlcompare.runtime.warm import compiling
 from vlcompare.runtime.weights import NAMES, Stored, as_bytes, read_tensor
 
 __all__ = ["Model", "estimate_bytes", "load", "resolve_device", "resolve_dtype"]
@@ -211,6 +212,7 @@ def _load(
     notices: list[str] = []
     config = _config(source, stored, image_size, norm, notices)
     vlm = meta_model(config)
+    kernels = compiling(config.family, kind) if place.type == "cpu" else None
     if method != "none" and (sentence := quantize.left_out(vlm, config.family)):
         notices.append(sentence)
     target = Target(place, kind, method, source.quantization, zero_norm_biases=norm == "layernorm")
@@ -218,6 +220,10 @@ def _load(
     vlm.eval().requires_grad_(False)
     if method != "none" and not quantize.has_kernels(method, place):
         notices.append(quantize.notice(method, kind))
+    if kernels is not None and kernels.is_alive():
+        if progress is not None:
+            progress("Compiling kernels for this processor, once", 0, 0)
+        kernels.join()
     if place.type == "cuda" and kind == torch.float32:
         torch.backends.cudnn.allow_tf32 = False  # float32 means float32, in convolutions too
     return Model(

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import gc
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vlcompare.errors import DeviceMemoryError
+from vlcompare.runtime import placement
 
 Say = Callable[[str], None]
 
@@ -44,7 +46,8 @@ class ModelPool:
     """Loaded models, at most `budget_bytes` of weights (None: what the device has free when a model is wanted).
 
     load: ModelKey, progress -> model (with `.weights_bytes`). estimate: ModelKey -> bytes. free: ModelKey -> bytes that
-    may still be taken on its device. They are given by hand in tests; the defaults are the package's own.
+    may still be taken on its device. gpus: free bytes by device, where there are several GPUs to choose from. They are
+    given by hand in tests; the defaults are the package's own.
     """
 
     def __init__(
@@ -54,11 +57,13 @@ class ModelPool:
         load: Callable[[ModelKey, Say], Any] | None = None,
         estimate: Callable[[ModelKey], int] | None = None,
         free: Callable[[ModelKey], int] | None = None,
+        gpus: Callable[[], dict[str, int]] | None = None,
     ) -> None:
         self.budget_bytes = budget_bytes
         self._load = load or _load
         self._estimate = estimate or _estimate
         self._free = free or _free
+        self._gpus = gpus or placement.free_bytes
         self._entries: dict[ModelKey, _Entry] = {}
         self._guard = threading.Lock()
         self._room = threading.Lock()  # one load at a time makes room, so that two cannot count the same bytes
@@ -71,7 +76,7 @@ class ModelPool:
         say: told in sentences what is happening. Raises what `vlcompare.load` raises, and DeviceMemoryError when the
         model does not fit even with every idle model gone.
         """
-        entry = self._enter(key)
+        key, entry = self._enter(key)
         try:
             with entry.lock:
                 if entry.model is None:
@@ -89,20 +94,32 @@ class ModelPool:
         with self._guard:
             return {key: entry.bytes for key, entry in self._entries.items() if entry.model is not None}
 
-    def evict_idle(self) -> list[ModelKey]:
-        """Let go of every model that nobody is using; returns which."""
+    def evict_idle(self, device: str = "auto") -> list[ModelKey]:
+        """Let go of every model that nobody is using; returns which. `device` "cuda:N": of those on that GPU."""
         gone = []
-        while (key := self._evict_one()) is not None:
+        while (key := self._evict_one(device)) is not None:
             gone.append(key)
         return gone
 
-    def _enter(self, key: ModelKey) -> _Entry:
+    def _enter(self, key: ModelKey) -> tuple[ModelKey, _Entry]:
         with self._guard:
+            key = self._placed(key)
             entry = self._entries.setdefault(key, _Entry())
             self._clock += 1
             entry.users += 1
             entry.last_used = self._clock
-            return entry
+            return key, entry
+
+    def _placed(self, key: ModelKey) -> ModelKey:
+        """The key with the GPU that its model is on, or goes to, where it may be on any of several."""
+        if key.device not in ("auto", "cuda") or key in self._entries:
+            return key
+        there = next((known for known in self._entries if replace(known, device=key.device) == key
+                      and known.device.startswith("cuda:")), None)  # fmt: skip
+        if there is not None:
+            return there
+        models = Counter(known.device for known in self._entries)
+        return replace(key, device=placement.choose(key.device, self._gpus(), models))
 
     def _load_with_room(self, key: ModelKey, say: Say) -> Any:
         with self._room:
@@ -112,7 +129,7 @@ class ModelPool:
             try:
                 return self._load(key, say)
             except DeviceMemoryError:
-                gone = self.evict_idle()
+                gone = self.evict_idle(key.device)
                 if not gone:
                     raise
                 say(f"Out of memory: {', '.join(k.checkpoint for k in gone)} left the device; trying once more")
@@ -120,7 +137,7 @@ class ModelPool:
 
     def _make_room(self, key: ModelKey, needed: int, say: Say) -> None:
         while needed > self._left(key):
-            gone = self._evict_one()
+            gone = self._evict_one(key.device)
             if gone is None:
                 raise DeviceMemoryError(
                     f"{key.checkpoint} needs about {_size(needed)} and {_size(max(0, self._left(key)))} are free: "
@@ -134,9 +151,13 @@ class ModelPool:
             free = min(free, self.budget_bytes - sum(self.resident().values()))
         return free
 
-    def _evict_one(self) -> ModelKey | None:
+    def _evict_one(self, device: str) -> ModelKey | None:
         with self._guard:
-            idle = [(e.last_used, key) for key, e in self._entries.items() if e.users == 0 and e.model is not None]
+            idle = [
+                (entry.last_used, key)
+                for key, entry in self._entries.items()
+                if entry.users == 0 and entry.model is not None and not _apart(device, key.device)
+            ]
             if not idle:
                 return None
             _, key = min(idle, key=lambda pair: pair[0])
@@ -145,6 +166,11 @@ class ModelPool:
         gc.collect()
         _release_cached_memory()
         return key
+
+
+def _apart(one: str, other: str) -> bool:
+    """Whether these are certainly two different GPUs: letting go of a model on one makes no room on the other."""
+    return one.startswith("cuda:") and other.startswith("cuda:") and one != other
 
 
 def _size(count: int) -> str:

@@ -1,14 +1,19 @@
 """From logits to the next token: greedy, or temperature with top-k and top-p, and what the model thought of it.
 
-Knows tensors and numbers only: no text, no model. Each row of a batch draws from a generator of its own, so that a row
-gives the same tokens in any batch. The distribution is cut by top-k (Fan et al. 2018, arXiv 1805.04833), then by top-p
-(Holtzman et al. 2020, arXiv 1904.09751), and drawn by the Gumbel-max trick, which needs no normalisation on the host.
+Knows tensors and numbers only: no text, no model. Choosing happens where the logits are; all that the host needs of a
+token (its id, what the model thought of it, the likeliest others) then crosses in one copy, which is also the only
+point where the host waits. A greedy choice is a plain function of the logits, so that a CUDA graph can hold it. Each
+row of a batch draws from a generator of its own, so that a row gives the same tokens in any batch. The distribution is
+cut by top-k (Fan et al. 2018, arXiv 1805.04833), then by top-p (Holtzman et al. 2020, arXiv 1904.09751), and drawn by
+the Gumbel-max trick, which needs no normalisation on the host.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,29 +51,62 @@ class Sampling:
         return torch.Generator(device=device).manual_seed(self.seed)
 
 
-class Sampler:
-    """Chooses one token a row from logits (B, V), with one copy from the device a call.
+class Chosen(NamedTuple):
+    """Tokens that are chosen and still on the device."""
 
-    `alternatives` is how many of the likeliest tokens are reported a row.
+    ids: Tensor  # (B,), as the next step takes them
+    packed: Tensor  # (B, 2 + 2 K) float64: id, log-probability, K likeliest ids, their log-probabilities
+
+
+def pack(logits: Tensor, alternatives: int, drawn: Callable[[Tensor], Tensor] = lambda ids: ids) -> Chosen:
+    """logits (B, V) float32 -> the likeliest token of each row, or what `drawn` makes of these, and what to report."""
+    logprobs = torch.log_softmax(logits, dim=-1)  # (B, V)
+    top_logprobs, top_ids = logprobs.topk(min(max(1, alternatives), logits.shape[-1]), dim=-1)  # (B, K)
+    ids = drawn(top_ids[:, 0])
+    chosen = logprobs.gather(1, ids[:, None])  # (B, 1)
+    # ids stay exact in float64, so that everything the host needs is in one tensor
+    return Chosen(ids, torch.cat([part.double() for part in (ids[:, None], chosen, top_ids, top_logprobs)], dim=1))
+
+
+@functools.cache
+def greedy(alternatives: int) -> Callable[[Tensor], Chosen]:
+    """The greedy choice as a function of logits alone; always the same one, since graphs are kept by it."""
+    return lambda logits: pack(logits, alternatives)
+
+
+class Sampler:
+    """Chooses one token a row from logits (B, V), with one copy from the device a token.
+
+    `alternatives` is how many of the likeliest tokens are reported a row. `tail`: the whole choice as a function that
+    may be captured behind the logits; None where something is drawn.
     """
 
     def __init__(self, rules: Sequence[Sampling], device: torch.device, alternatives: int = 5) -> None:
         self.rules = tuple(rules)
         self.alternatives = alternatives
         self._generators = [rule.generator(device) for rule in self.rules]
+        self._greedy = all(generator is None for generator in self._generators)
+        self.tail = greedy(alternatives) if self._greedy else None
 
     def __call__(self, logits: Tensor) -> tuple[Tensor, list[Choice]]:
         """logits (B, V) float32 -> the chosen ids (B,) on the device, and a Choice for each row."""
-        logprobs = torch.log_softmax(logits, dim=-1)  # (B, V)
-        top_logprobs, top_ids = logprobs.topk(min(max(1, self.alternatives), logits.shape[-1]), dim=-1)  # (B, K)
-        ids = top_ids[:, 0]
-        if any(generator is not None for generator in self._generators):
-            drawn = [self._draw(logits[row], row) for row in range(len(self.rules))]
-            ids = torch.stack([ids[row] if token is None else token for row, token in enumerate(drawn)])
-        chosen = logprobs.gather(1, ids[:, None])  # (B, 1)
-        # ids stay exact in float64, so that everything the host needs crosses in one copy, which also synchronises
-        packed = torch.cat([part.double() for part in (ids[:, None], chosen, top_ids, top_logprobs)], dim=1)
-        return ids, [self._choice(row) for row in packed.tolist()]
+        chosen = self.choose(logits)
+        return chosen.ids, self.read(chosen)
+
+    def choose(self, logits: Tensor) -> Chosen:
+        """The next tokens, on the device; nothing waits for it."""
+        if self.tail is not None:
+            return self.tail(logits)
+
+        def drawn(likeliest: Tensor) -> Tensor:
+            rows = [self._draw(logits[row], row) for row in range(len(self.rules))]
+            return torch.stack([likeliest[row] if token is None else token for row, token in enumerate(rows)])
+
+        return pack(logits, self.alternatives, drawn)
+
+    def read(self, chosen: Chosen) -> list[Choice]:
+        """What was chosen, on the host: the one copy, and the one wait."""
+        return [self._choice(row) for row in chosen.packed.tolist()]
 
     def _choice(self, row: list[float]) -> Choice:
         found = (len(row) - 2) // 2

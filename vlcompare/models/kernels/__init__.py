@@ -21,6 +21,7 @@ MODULES = {"numba": "cpu", "mamba_ssm": "mamba_ssm", "triton": "triton_scan", "r
 
 _forced: str | None = None
 _chosen: dict[tuple[str, int | None], str] = {}
+_found: dict[tuple[str, str, str, int | None], Any] = {}  # functions, by name, active implementation and device
 
 
 def available(device: torch.device | str = "cpu") -> tuple[str, ...]:
@@ -69,13 +70,13 @@ def _kernel(function: str, tensor: Tensor) -> Any:
     """The function of the active implementation, or of the next one: mamba-ssm, say, brings the scan alone."""
     if tensor.dtype == torch.float64:  # only the reference works in float64 (gradient checks)
         return getattr(_module("reference"), function)
-    names = (active(tensor.device), *ORDER.get(tensor.device.type, ()), "reference")
-    for position, name in enumerate(names):
-        if position == 0 or _usable(name, tensor.device):
-            found = getattr(_module(name, function), function, None)
-            if found is not None:
-                return found
-    raise AttributeError(function)
+    device = tensor.device
+    key = (function, active(device), device.type, device.index)
+    if key not in _found:  # asked hundreds of times a token
+        names = (key[1], *(name for name in ORDER.get(device.type, ()) if _usable(name, device)), "reference")
+        functions = (getattr(_module(name, function), function, None) for name in names)
+        _found[key] = next(found for found in functions if found is not None)
+    return _found[key]
 
 
 def selective_scan(

@@ -19,14 +19,13 @@ def attend_one(q_bhk: Tensor, keys_bhsk: Tensor, values_bhsk: Tensor, counts_b: 
     if not _usable(q_bhk, keys_bhsk, values_bhsk):
         return None
     from vlcompare.models.kernels import attention_numba as loops
-    from vlcompare.models.kernels.cpu import threads
+    from vlcompare.models.kernels.team import threads
 
     heads, capacity, size = keys_bhsk.shape[1:]
     scaled = (q_bhk.float() * size**-0.5).contiguous()
     out = torch.empty_like(scaled)
-    run = loops.heads_parallel if threads() > 1 else loops.heads_serial
     arrays = (_flat(tensor) for tensor in (scaled, keys_bhsk, values_bhsk, out))
-    run(*arrays, counts_b.contiguous().numpy(), heads, capacity, size)
+    loops.attend(*arrays, counts_b.contiguous().numpy(), heads, capacity, size, threads())
     return out.to(q_bhk.dtype)
 
 

@@ -13,14 +13,15 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import prange
 
 from vlcompare.models.kernels.lanes import WIDTH, compiled, fma, load, splat, store, total
+from vlcompare.models.kernels.team import share_out
 
 
-@compiled()
-def one_head(query, keys, values, out, head, begin, size, count):
-    """out[head] = softmax(keys query) values over `count` slots that begin at element `begin`; query is scaled."""
+@compiled(inner=True)
+def _one_head(query, keys, values, out, counts, heads, capacity, size, head):
+    """out[head] = softmax(keys query) values over the filled slots; query is scaled. Heads of all rows are counted."""
+    begin, count = head * capacity * size, counts[head // heads]
     vectors = size // WIDTH
     weights = np.empty(count, np.float32)
     largest = np.float32(-np.inf)
@@ -46,12 +47,6 @@ def one_head(query, keys, values, out, head, begin, size, count):
 
 
 @compiled()
-def heads_serial(query, keys, values, out, counts, heads, capacity, size):
-    for head in range(counts.shape[0] * heads):
-        one_head(query, keys, values, out, head, head * capacity * size, size, counts[head // heads])
-
-
-@compiled(parallel=True)
-def heads_parallel(query, keys, values, out, counts, heads, capacity, size):
-    for head in prange(counts.shape[0] * heads):
-        one_head(query, keys, values, out, head, head * capacity * size, size, counts[head // heads])
+def attend(query, keys, values, out, counts, heads, capacity, size, threads):
+    given = (query, keys, values, out, counts, heads, capacity, size)
+    share_out(_one_head, given, counts.shape[0] * heads, threads)

@@ -6,12 +6,8 @@ are. As many threads as torch uses.
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import importlib
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -19,8 +15,8 @@ from torch import Tensor
 
 from vlcompare.models.kernels import scan_numba as loops
 from vlcompare.models.kernels.lanes import LOG2E, WIDTH
+from vlcompare.models.kernels.team import threads
 
-_MOST_THREADS: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # fixed when numba starts
 _NOTHING = np.zeros(0, np.float32)
 _STRETCH = 8  # positions whose states the backward pass holds at once: 2 x 8 KB at 16 states
 
@@ -28,27 +24,6 @@ _STRETCH = 8  # positions whose states the backward pass holds at once: 2 x 8 KB
 def usable(device: torch.device) -> bool:
     """numba compiles for the processor it runs on, so this is a question of the device alone."""
     return device.type == "cpu"
-
-
-@functools.cache
-def _threads_are_safe() -> bool:
-    """Whether numba has a pool that several Python threads may use at once; its plain one ends the process then.
-
-    On Linux its OpenMP pool finds the OpenMP library that torch has brought, so that both share their threads.
-    """
-    for pool in ("omppool", "tbbpool"):
-        with contextlib.suppress(ImportError):
-            importlib.import_module(f"numba.np.ufunc.{pool}")
-            return True
-    return False
-
-
-def threads() -> int:
-    """torch's number of threads, as far as numba was started with that many; sets it for the calling thread."""
-    count = max(1, min(torch.get_num_threads(), _MOST_THREADS)) if _threads_are_safe() else 1
-    if count > 1:
-        numba.set_num_threads(count)
-    return count
 
 
 def flat(tensor: Tensor) -> np.ndarray[Any, Any]:
@@ -104,9 +79,9 @@ class _Call:
 
     def forward(self, state: Tensor, every: int, y: Tensor, marks: Tensor | None) -> None:
         """Fills y (B, L, width) and marks; `state` (B, n, width) moves to the end."""
-        run = loops.forward_parallel if threads() > 1 else loops.forward_serial
         arrays = [flat(x) for x in (self.u, self.dt, self.z, self.A2, self.B, self.C, self.D, self.bias, state)]
-        run(*arrays, _NOTHING if marks is None else flat(marks), flat(y), self.sizes(every), self.batch)
+        stored = _NOTHING if marks is None else flat(marks)
+        loops.forward(*arrays, stored, flat(y), self.sizes(every), self.batch, threads())
 
     def unpad(self, rows: Tensor) -> Tensor:
         """(B, L, width) -> (B, d, L) without padding."""
@@ -139,10 +114,9 @@ class _Scan(torch.autograd.Function):
         dsums = torch.zeros(batch, 2, width)
         groups = -(-width // (loops.GROUP * WIDTH))
         dB, dC = torch.zeros(2, groups, batch, length, n)
-        run = loops.backward_parallel if threads() > 1 else loops.backward_serial
         given = (call.u, call.dt, call.z, call.A2, call.B, call.C, call.D, call.bias, ctx.marks, dy, dlast)
         tensors = (*given, du, ddt, dz, dA, dB, dC, dsums, dfirst)
-        run(*(flat(x) for x in tensors), call.sizes(_STRETCH), batch)
+        loops.backward(*(flat(x) for x in tensors), call.sizes(_STRETCH), batch, threads())
         dD, dbias = dsums.sum(0)[:, :channels]
         values = (
             call.unpad(du),

@@ -28,19 +28,27 @@ _I32 = ir.VectorType(ir.IntType(32), WIDTH)
 _I16 = ir.VectorType(ir.IntType(16), WIDTH)
 
 
-def compiled(parallel: bool = False) -> Any:
-    """Decorator: numba's njit, kept on disk between starts where a folder for that can be written."""
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "parallel": parallel}
+def compiled(inner: bool = False) -> Any:
+    """Decorator: numba's njit, kept on disk between starts where a folder for that can be written.
+
+    inner: called by compiled functions alone, so that it needs no door for Python and is kept as a part of these.
+    """
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+    if inner:
+        options |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
     def decorate(function: Callable[..., Any]) -> Any:
+        if inner:
+            return njit(**options)(function)
         try:
             dispatcher = njit(cache=True, **options)(function)
         except RuntimeError:  # numba: "no locator available", neither beside the source nor in the user's cache
             return njit(**options)(function)
-        # numba looks at the age of the function's own file alone, though this file is compiled into it, too
+        # numba looks at the age of the function's own file alone, though these files are compiled into it, too
         with contextlib.suppress(AttributeError):
             kept = dispatcher._cache._cache_file
-            kept._source_stamp = (kept._source_stamp, Path(__file__).stat().st_mtime)
+            beside = (Path(__file__), Path(__file__).with_name("team.py"))
+            kept._source_stamp = (kept._source_stamp, *(file.stat().st_mtime for file in beside))
         return dispatcher
 
     return decorate

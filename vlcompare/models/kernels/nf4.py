@@ -76,10 +76,11 @@ def product(
     inputs = x.shape[-1]
     rows = x.reshape(-1, inputs)
     y = torch.empty(rows.shape[0], outputs, dtype=x.dtype, device=x.device)
-    _product[triton.cdiv(outputs, ROWS), rows.shape[0]](
-        rows, packed, absmax, code, code if bias is None else bias, y, inputs, outputs, rows.stride(0),
-        HALF=block // 2, ROWS=ROWS, GROUPS=GROUPS, BIASED=bias is not None,
-    )  # fmt: skip
+    with torch.cuda.device_of(x):
+        _product[triton.cdiv(outputs, ROWS), rows.shape[0]](
+            rows, packed, absmax, code, code if bias is None else bias, y, inputs, outputs, rows.stride(0),
+            HALF=block // 2, ROWS=ROWS, GROUPS=GROUPS, BIASED=bias is not None,
+        )  # fmt: skip
     return y.view(*x.shape[:-1], outputs)
 
 

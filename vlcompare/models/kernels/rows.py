@@ -13,8 +13,9 @@ from torch import Tensor
 
 from vlcompare.models.kernels import reference
 from vlcompare.models.kernels import rows_numba as loops
-from vlcompare.models.kernels.cpu import flat, threads
+from vlcompare.models.kernels.cpu import flat
 from vlcompare.models.kernels.lanes import WIDTH
+from vlcompare.models.kernels.team import threads
 
 _DTYPES = (torch.float32, torch.bfloat16)
 _zeros: dict[int, Any] = {}
@@ -36,8 +37,8 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     rows, inputs = x.shape
     outputs = weight.shape[0]
     y = torch.empty(rows, outputs)
-    run = loops.product_parallel if threads() > 1 else loops.product_serial
-    run(_floats(x), flat(weight), _nothing(outputs) if bias is None else _floats(bias), flat(y), rows, inputs, outputs)
+    added = _nothing(outputs) if bias is None else _floats(bias)
+    loops.product(_floats(x), flat(weight), added, flat(y), rows, inputs, outputs, threads())
     return y.to(x.dtype)
 
 
@@ -75,11 +76,10 @@ def selective_step(
     y = torch.empty(batch, width)
     nothing = _nothing(width)
     dense_x = _floats(x)
-    run = loops.step_parallel if threads() > 1 and batch * width >= 2048 else loops.step_serial
-    run(
+    loops.step(
         flat(state), dense_x, _floats(dt), _floats(A), _floats(B), _floats(C), nothing if D is None else _floats(D),
         dense_x if z is None else _floats(z), nothing if dt_bias is None else _floats(dt_bias), flat(y),
-        batch, width, n, z is not None,
+        batch, width, n, z is not None, threads() if batch * width >= 2048 else 1,
     )  # fmt: skip
     return y.to(x.dtype)
 
@@ -116,9 +116,8 @@ class _Conv(torch.autograd.Function):
         taps_td = weight.detach().float().t().contiguous()
         bias_d = torch.zeros(width) if bias is None else bias.detach().float().contiguous()
         y = torch.empty(batch, length, width, dtype=x_bld.dtype)
-        run = loops.conv_parallel if threads() > 1 and batch * length > loops.SHARE else loops.conv_serial
         sizes = (length, width, taps, stride)
-        run(flat(span), flat(before), flat(taps_td), flat(bias_d), flat(y), sizes, batch)
+        loops.conv(flat(span), flat(before), flat(taps_td), flat(bias_d), flat(y), sizes, batch, threads())
         if ctx is not None:
             ctx.kept = x_bld, before, taps_td, bias_d, sizes
             ctx.dtypes = [None if v is None else v.dtype for v in (x, weight, bias, window)]

@@ -12,7 +12,6 @@ number of threads.
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 
 from vlcompare.models.kernels.lanes import (
     LOG2E,
@@ -28,12 +27,13 @@ from vlcompare.models.kernels.lanes import (
     store,
     total,
 )
+from vlcompare.models.kernels.team import share_out
 
 OUTPUTS = 4  # output rows whose weights are read side by side
-SHARE = 64  # output rows a thread takes at a time
+SHARE = 64  # output rows, or positions, that are one task
 
 
-@compiled()
+@compiled(inner=True)
 def _outputs(x, weight, bias, y, row, first, last, inputs, outputs):
     """y[row, first..last - 1] = weight[first..last - 1] x[row] + bias."""
     nothing = splat(0.0)
@@ -55,25 +55,25 @@ def _outputs(x, weight, bias, y, row, first, last, inputs, outputs):
         y[row * outputs + d] = total(sum_d) + bias[d]
 
 
+@compiled(inner=True)
+def _product_share(x, weight, bias, y, rows, inputs, outputs, task):
+    first = task * SHARE
+    for row in range(rows):  # a share of the weights stays in the cache for the next row
+        _outputs(x, weight, bias, y, row, first, min(first + SHARE, outputs), inputs, outputs)
+
+
 @compiled()
-def product_serial(x, weight, bias, y, rows, inputs, outputs):
+def product(x, weight, bias, y, rows, inputs, outputs, threads):
     """y (rows, outputs) = x (rows, inputs) weight^T + bias; weight (outputs, inputs) float32 or bfloat16."""
-    for first in range(0, outputs, SHARE):
-        for row in range(rows):  # a share of the weights stays in the cache for the next row
-            _outputs(x, weight, bias, y, row, first, min(first + SHARE, outputs), inputs, outputs)
+    shares = (outputs + SHARE - 1) // SHARE
+    share_out(_product_share, (x, weight, bias, y, rows, inputs, outputs), shares, threads)
 
 
-@compiled(parallel=True)
-def product_parallel(x, weight, bias, y, rows, inputs, outputs):
-    for share in prange((outputs + SHARE - 1) // SHARE):
-        first = share * SHARE
-        for row in range(rows):
-            _outputs(x, weight, bias, y, row, first, min(first + SHARE, outputs), inputs, outputs)
-
-
-@compiled()
-def _step_channels(state, x, dt, A, B, C, D, z, bias, y, row, first, width, n, gated):
-    """Sixteen channels from `first`: the state (d, n) has its n side by side, so a channel's states are the vectors."""
+@compiled(inner=True)
+def _step_channels(state, x, dt, A, B, C, D, z, bias, y, width, n, gated, task):
+    """Sixteen channels: the state (d, n) has its n side by side, so a channel's states are the vectors."""
+    vectors = width // WIDTH
+    row, first = task // vectors, (task % vectors) * WIDTH
     near = np.empty(2 * WIDTH, np.float32)
     at = row * width + first
     step = softplus(load(dt, at) + load(bias, first))
@@ -98,19 +98,10 @@ def _step_channels(state, x, dt, A, B, C, D, z, bias, y, row, first, width, n, g
 
 
 @compiled()
-def step_serial(state, x, dt, A, B, C, D, z, bias, y, batch, width, n, gated):
+def step(state, x, dt, A, B, C, D, z, bias, y, batch, width, n, gated, threads):
     """One position of the scan for a batch: state (B, d, n) in place, y (B, d); d and n are multiples of 16."""
-    for row in range(batch):
-        for first in range(0, width, WIDTH):
-            _step_channels(state, x, dt, A, B, C, D, z, bias, y, row, first, width, n, gated)
-
-
-@compiled(parallel=True)
-def step_parallel(state, x, dt, A, B, C, D, z, bias, y, batch, width, n, gated):
-    vectors = width // WIDTH
-    for task in prange(batch * vectors):
-        first = (task % vectors) * WIDTH
-        _step_channels(state, x, dt, A, B, C, D, z, bias, y, task // vectors, first, width, n, gated)
+    given = (state, x, dt, A, B, C, D, z, bias, y, width, n, gated)
+    share_out(_step_channels, given, batch * (width // WIDTH), threads)
 
 
 @compiled()
@@ -134,10 +125,13 @@ def conv_step(window, x, weight, bias, y, batch, width, taps):
             store(y, row * width + channel, result * sigmoid(result))
 
 
-@compiled()
-def _conv_rows(x, before, weight, bias, y, row, first, last, sizes):
-    """Positions first..last - 1 of one batch row. x has `stride` numbers a position; before: (B, taps - 1, d)."""
+@compiled(inner=True)
+def _conv_rows(x, before, weight, bias, y, sizes, task):
+    """SHARE positions of one batch row. x has `stride` numbers a position; before: (B, taps - 1, d)."""
     length, width, taps, stride = sizes
+    pieces = (length + SHARE - 1) // SHARE
+    row, first = task // pieces, (task % pieces) * SHARE
+    last = min(first + SHARE, length)
     for t in range(first, last):
         for channel in range(0, width, WIDTH):
             result = load(bias, channel)
@@ -152,24 +146,15 @@ def _conv_rows(x, before, weight, bias, y, row, first, last, sizes):
 
 
 @compiled()
-def conv_serial(x, before, weight, bias, y, sizes, batch):
+def conv(x, before, weight, bias, y, sizes, batch, threads):
     """y (B, L, d) = SiLU of the causal convolution; weight (taps, d)."""
-    for row in range(batch):
-        _conv_rows(x, before, weight, bias, y, row, 0, sizes[0], sizes)
-
-
-@compiled(parallel=True)
-def conv_parallel(x, before, weight, bias, y, sizes, batch):
-    length = sizes[0]
-    pieces = (length + SHARE - 1) // SHARE
-    for task in prange(batch * pieces):
-        first = (task % pieces) * SHARE
-        _conv_rows(x, before, weight, bias, y, task // pieces, first, min(first + SHARE, length), sizes)
+    pieces = (sizes[0] + SHARE - 1) // SHARE
+    share_out(_conv_rows, (x, before, weight, bias, y, sizes), batch * pieces, threads)
 
 
 @compiled()
 def conv_backward(x, before, weight, bias, dy, dinner, dx, dbefore, dweight, dbias, sizes, batch):
-    """Gradients of `conv_serial` (x dense, stride = d); dweight (taps, d), dbias (d,) and dbefore are added to.
+    """Gradients of `conv` (x dense, stride = d); dweight (taps, d), dbias (d,) and dbefore are added to.
 
     dinner (B, L, d): scratch for the gradient before SiLU.
     """

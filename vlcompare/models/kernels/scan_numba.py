@@ -1,10 +1,10 @@
 """The compiled loops of the CPU scan, forward and backward: flat arrays in, flat arrays out. No torch in here.
 
 Glossary as in `reference`. Arrays are flat views of (B, L, d) or (B, L, n), so that sixteen neighbouring channels are
-one vector; A comes transposed and times log2(e), (n, d); states are (B, n, d). d is a multiple of 16. One call of
-`forward_group` or `backward_group` does one batch row and a group of up to `GROUP` vectors of channels; the drivers
-spread these over threads. The backward pass keeps one state in `every` and computes those between again, a stretch at a
-time, in a scratch that stays in the first-level cache: storing all would be n times the size of the input.
+one vector; A comes transposed and times log2(e), (n, d); states are (B, n, d). d is a multiple of 16. One task of
+`forward` or `backward` is one batch row and a group of up to `GROUP` vectors of channels. The backward pass keeps one
+state in `every` and computes those between again, a stretch at a time, in a scratch that stays in the first-level
+cache: storing all would be n times the size of the input.
 What the inner loops touch again and again is copied into small dense arrays first: rows of (n, d) often lie 4096 bytes
 apart, and then all of them compete for the same few lines of the cache.
 """
@@ -15,7 +15,6 @@ apart, and then all of them compete for the same few lines of the cache.
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 
 from vlcompare.models.kernels.lanes import (
     LOG2E,
@@ -31,12 +30,13 @@ from vlcompare.models.kernels.lanes import (
     store,
     total,
 )
+from vlcompare.models.kernels.team import share_out
 
 GROUP = 4
 TILE = 8  # positions whose time steps and gates are computed together, before and after the recurrence
 
 
-@compiled()
+@compiled(inner=True)
 def _gather(source, start, stride, rows, width):
     """`rows` rows of `width` numbers, `stride` apart, side by side in a fresh array."""
     out = np.empty(rows * width, np.float32)
@@ -46,7 +46,7 @@ def _gather(source, start, stride, rows, width):
     return out
 
 
-@compiled()
+@compiled(inner=True)
 def _scatter(source, target, start, stride, rows, width):
     """The inverse of `_gather`."""
     for row in range(rows):
@@ -54,11 +54,13 @@ def _scatter(source, target, start, stride, rows, width):
             store(target, start + row * stride + i, load(source, row * width + i))
 
 
-@compiled()
-def forward_group(u, dt, z, A2, B, C, D, bias, state, marks, y, sizes, row, first, vectors):
-    """y and last state of one row, `vectors` x 16 channels from `first`; marks: the state before each stretch."""
+@compiled(inner=True)
+def _forward_group(u, dt, z, A2, B, C, D, bias, state, marks, y, sizes, task):
+    """y and last state of one batch row and one group of channels; marks: the state before each stretch."""
     length, width, n, every, flags = sizes
-    block = vectors * WIDTH
+    groups = (width // WIDTH + GROUP - 1) // GROUP
+    row, first = task // groups, (task % groups) * GROUP * WIDTH
+    block = min(GROUP * WIDTH, width - first)
     near_A = _gather(A2, first, width, n, block)
     near = _gather(state, row * n * width + first, width, n, block)
     steps, drives, outs = np.empty((3, TILE * block), np.float32)
@@ -102,25 +104,12 @@ def forward_group(u, dt, z, A2, B, C, D, bias, state, marks, y, sizes, row, firs
 
 
 @compiled()
-def forward_serial(u, dt, z, A2, B, C, D, bias, state, marks, y, sizes, batch):
-    vectors = sizes[1] // WIDTH
-    for row in range(batch):
-        for v in range(0, vectors, GROUP):
-            count = min(GROUP, vectors - v)
-            forward_group(u, dt, z, A2, B, C, D, bias, state, marks, y, sizes, row, v * WIDTH, count)
+def forward(u, dt, z, A2, B, C, D, bias, state, marks, y, sizes, batch, threads):
+    groups = (sizes[1] // WIDTH + GROUP - 1) // GROUP
+    share_out(_forward_group, (u, dt, z, A2, B, C, D, bias, state, marks, y, sizes), batch * groups, threads)
 
 
-@compiled(parallel=True)
-def forward_parallel(u, dt, z, A2, B, C, D, bias, state, marks, y, sizes, batch):
-    vectors = sizes[1] // WIDTH
-    groups = (vectors + GROUP - 1) // GROUP
-    for task in prange(batch * groups):
-        v = (task % groups) * GROUP
-        count = min(GROUP, vectors - v)
-        forward_group(u, dt, z, A2, B, C, D, bias, state, marks, y, sizes, task // groups, v * WIDTH, count)
-
-
-@compiled()
+@compiled(inner=True)
 def _stretch_forward(u, dt, near_A, B, bias, hs, decays, steps, sizes, row, channel, start, end):
     """States, decays and time steps of positions start..end - 1 for sixteen channels; hs begins with the mark."""
     length, width, n, every, flags = sizes
@@ -141,7 +130,7 @@ def _stretch_forward(u, dt, near_A, B, bias, hs, decays, steps, sizes, row, chan
             store(hs, cell + n * WIDTH, fma(decay, load(hs, cell), drive * spread(B, small + s)))
 
 
-@compiled()
+@compiled(inner=True)
 def _recurrence_backward(near_A, B, C, hs, decays, step, drive, inner, out, carry, dA, dB, dC, n, k, small, into):
     """One position of sixteen channels, backwards; carry: gradient of the state behind it, (n, 16), in and out.
 
@@ -165,7 +154,7 @@ def _recurrence_backward(near_A, B, C, hs, decays, step, drive, inner, out, carr
     return out, ddrive, dexponent
 
 
-@compiled()
+@compiled(inner=True)
 def _stretch_backward(u, z, near_A, B, C, skip, dy, hs, decays, steps, carry, dA, sums, near, du, ddt, dz, dB, dC, into,
                       sizes, row, channel, start, end):  # fmt: skip
     """Gradients of positions end - 1 .. start of sixteen channels. sums (2, 16: D and the bias) is added to.
@@ -210,12 +199,15 @@ def _stretch_backward(u, z, near_A, B, C, skip, dy, hs, decays, steps, carry, dA
             store(dz, at, load(dy, at) * load(near, outs + i) * (sig * fma(gate, one - sig, one)))
 
 
-@compiled()
-def backward_group(u, dt, z, A2, B, C, D, bias, marks, dy, dlast, du, ddt, dz, dA, dB, dC, dsums, dfirst, sizes,
-                   row, group, vectors):  # fmt: skip
+@compiled(inner=True)
+def _backward_group(u, dt, z, A2, B, C, D, bias, marks, dy, dlast, du, ddt, dz, dA, dB, dC, dsums, dfirst, sizes,
+                    task):  # fmt: skip
     """All gradients of one row and one group of channels; dB, dC: this group's part of zeros (groups, B, L, n)."""
     length, width, n, every, flags = sizes
     batch = dlast.size // (n * width)
+    groups = (width // WIDTH + GROUP - 1) // GROUP
+    row, group = task // groups, task % groups
+    vectors = min(GROUP, width // WIDTH - group * GROUP)
     stretches = (length + every - 1) // every
     hs = np.empty((every + 1) * n * WIDTH, np.float32)
     decays = np.empty(every * n * WIDTH, np.float32)
@@ -243,24 +235,8 @@ def backward_group(u, dt, z, A2, B, C, D, bias, marks, dy, dlast, du, ddt, dz, d
 
 
 @compiled()
-def backward_serial(
-    u, dt, z, A2, B, C, D, bias, marks, dy, dlast, du, ddt, dz, dA, dB, dC, dsums, dfirst, sizes, batch
-):  # fmt: skip
-    vectors = sizes[1] // WIDTH
-    groups = (vectors + GROUP - 1) // GROUP
-    for task in range(batch * groups):
-        group = task % groups
-        backward_group(u, dt, z, A2, B, C, D, bias, marks, dy, dlast, du, ddt, dz, dA, dB, dC, dsums, dfirst, sizes,
-                       task // groups, group, min(GROUP, vectors - group * GROUP))  # fmt: skip
-
-
-@compiled(parallel=True)
-def backward_parallel(
-    u, dt, z, A2, B, C, D, bias, marks, dy, dlast, du, ddt, dz, dA, dB, dC, dsums, dfirst, sizes, batch
-):  # fmt: skip
-    vectors = sizes[1] // WIDTH
-    groups = (vectors + GROUP - 1) // GROUP
-    for task in prange(batch * groups):
-        group = task % groups
-        backward_group(u, dt, z, A2, B, C, D, bias, marks, dy, dlast, du, ddt, dz, dA, dB, dC, dsums, dfirst, sizes,
-                       task // groups, group, min(GROUP, vectors - group * GROUP))  # fmt: skip
+def backward(u, dt, z, A2, B, C, D, bias, marks, dy, dlast, du, ddt, dz, dA, dB, dC, dsums, dfirst, sizes, batch,
+             threads):  # fmt: skip
+    groups = (sizes[1] // WIDTH + GROUP - 1) // GROUP
+    given = (u, dt, z, A2, B, C, D, bias, marks, dy, dlast, du, ddt, dz, dA, dB, dC, dsums, dfirst, sizes)
+    share_out(_backward_group, given, batch * groups, threads)

@@ -5,7 +5,7 @@ float dtype and any strides. The scan goes through a chunk of positions at once 
 (decay, drive), the way of section 3.3.2 of the paper (arXiv 2312.00752): (a1, b1) then (a2, b2) is (a2 a1, a2 b1 + b2);
 the state passes from chunk to chunk in registers. The forward pass for training keeps the state before each chunk, and
 the backward pass computes the rest again, as the paper's section 3.3.2 recomputes instead of storing.
-Names as in `reference`.
+Triton launches on the current device, so each launch is told its tensors' one. Names as in `reference`.
 """
 
 # the kernels' arguments are pointers and numbers that Triton types itself
@@ -257,13 +257,14 @@ def _forward(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tenso
     last = torch.empty(batch, width, n, device=u.device)
     marks = torch.empty(batch, width, chunks if marked else 0, n, device=u.device)
     gate = u if z is None else z
-    _scan_forward[batch, triton.cdiv(width, CHANNELS)](
-        u, delta, A32, B, C, A32 if D32 is None else D32, gate, A32 if bias32 is None else bias32,
-        last if initial32 is None else initial32, y, last, marks, width, length, chunks,
-        *u.stride(), *delta.stride(), *B.stride(), *C.stride(), *gate.stride(), *y.stride(),
-        N=n, NP=_power(n), CHUNK=CHUNK, BD=CHANNELS, SMOOTH=smooth, SKIP=D is not None, GATED=z is not None,
-        BIASED=bias is not None, STARTED=initial is not None, MARKED=marked,
-    )  # fmt: skip
+    with torch.cuda.device_of(u):
+        _scan_forward[batch, triton.cdiv(width, CHANNELS)](
+            u, delta, A32, B, C, A32 if D32 is None else D32, gate, A32 if bias32 is None else bias32,
+            last if initial32 is None else initial32, y, last, marks, width, length, chunks,
+            *u.stride(), *delta.stride(), *B.stride(), *C.stride(), *gate.stride(), *y.stride(),
+            N=n, NP=_power(n), CHUNK=CHUNK, BD=CHANNELS, SMOOTH=smooth, SKIP=D is not None, GATED=z is not None,
+            BIASED=bias is not None, STARTED=initial is not None, MARKED=marked,
+        )  # fmt: skip
     return y, last, marks
 
 
@@ -290,12 +291,13 @@ class _Scan(torch.autograd.Function):
         du, ddt, dz = torch.empty_like(u), torch.empty_like(u), torch.empty_like(u)
         dA, dfirst, dB, dC = torch.empty_like(dlast), torch.empty_like(dlast), torch.zeros_like(B), torch.zeros_like(B)
         dD, dbias = torch.empty(2, batch, width, device=u.device)
-        _scan_backward[batch, triton.cdiv(width, CHANNELS)](
-            u, delta, A, B, C, A if D is None else D, u if z is None else z, A if bias is None else bias, marks, dy,
-            dlast, du, ddt, dz, dA, dB, dC, dD, dbias, dfirst, width, length, marks.shape[2],
-            N=n, NP=_power(n), CHUNK=CHUNK, BD=CHANNELS, SMOOTH=ctx.smooth, SKIP=D is not None, GATED=z is not None,
-            BIASED=bias is not None,
-        )  # fmt: skip
+        with torch.cuda.device_of(u):
+            _scan_backward[batch, triton.cdiv(width, CHANNELS)](
+                u, delta, A, B, C, A if D is None else D, u if z is None else z, A if bias is None else bias, marks, dy,
+                dlast, du, ddt, dz, dA, dB, dC, dD, dbias, dfirst, width, length, marks.shape[2],
+                N=n, NP=_power(n), CHUNK=CHUNK, BD=CHANNELS, SMOOTH=ctx.smooth, SKIP=D is not None, GATED=z is not None,
+                BIASED=bias is not None,
+            )  # fmt: skip
         values = (du, ddt, dA.sum(0), dB, dC, dD.sum(0), dz, dbias.sum(0), dfirst)
         out = [None if kind is None else value.to(kind) for value, kind in zip(values, ctx.dtypes, strict=True)]
         return (*out[:8], None, out[8])
@@ -349,12 +351,13 @@ def selective_step(
     gate = x if z is None else _dense(z)
     A32, D32, bias32 = _wide(A), _wide(D), _wide(dt_bias)
     y = torch.empty(batch, width, dtype=x.dtype, device=x.device)
-    _step[batch, triton.cdiv(width, STEP_CHANNELS)](
-        state, x, dt, A32, B, C, A32 if D32 is None else D32, gate, A32 if bias32 is None else bias32, y, width,
-        x.stride(0), dt.stride(0), B.stride(0), C.stride(0), gate.stride(0),
-        N=n, NP=_power(n), BD=STEP_CHANNELS, SMOOTH=dt_softplus, SKIP=D is not None, GATED=z is not None,
-        BIASED=dt_bias is not None,
-    )  # fmt: skip
+    with torch.cuda.device_of(state):
+        _step[batch, triton.cdiv(width, STEP_CHANNELS)](
+            state, x, dt, A32, B, C, A32 if D32 is None else D32, gate, A32 if bias32 is None else bias32, y, width,
+            x.stride(0), dt.stride(0), B.stride(0), C.stride(0), gate.stride(0),
+            N=n, NP=_power(n), BD=STEP_CHANNELS, SMOOTH=dt_softplus, SKIP=D is not None, GATED=z is not None,
+            BIASED=dt_bias is not None,
+        )  # fmt: skip
     return y
 
 
@@ -366,8 +369,9 @@ def conv_step(window: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) ->
     batch, width, before = window.shape
     x, weight = _dense(x), weight.contiguous()
     y = torch.empty(batch, width, dtype=x.dtype, device=x.device)
-    _conv_step[batch, triton.cdiv(width, 4 * STEP_CHANNELS)](
-        window, x, weight, weight if bias is None else bias, y, width, x.stride(0),
-        TAPS=before + 1, BD=4 * STEP_CHANNELS, BIASED=bias is not None,
-    )  # fmt: skip
+    with torch.cuda.device_of(window):
+        _conv_step[batch, triton.cdiv(width, 4 * STEP_CHANNELS)](
+            window, x, weight, weight if bias is None else bias, y, width, x.stride(0),
+            TAPS=before + 1, BD=4 * STEP_CHANNELS, BIASED=bias is not None,
+        )  # fmt: skip
     return y
