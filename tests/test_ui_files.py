@@ -21,7 +21,7 @@ from vlcompare.errors import RequestError
 from vlcompare.types import Box, Request
 from vlcompare.ui import exports, permalink
 from vlcompare.ui.forms import AskForm, SideForm
-from vlcompare.ui.settings import AppSettings, Limits, parse_bytes
+from vlcompare.ui.settings import LIMIT_VARIABLES, VARIABLES, AppSettings, Limits, parse_bytes
 from vlcompare.ui.votes import COLUMNS, Votes
 
 
@@ -225,3 +225,28 @@ def test_options_go_before_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_
     )
     assert (settings.limits.queue, settings.limits.file_bytes, settings.host) == (3, 5 * 2**20, "127.0.0.1")
     assert settings_of(build_parser().parse_args(["serve", "--preload"])).preload == (settings.left, settings.right)
+
+
+def test_a_host_says_where_the_page_is_served() -> None:
+    assert AppSettings.from_environment({"SPACE_ID": "me/space"}).host == "0.0.0.0"
+    on_space = {"GRADIO_SERVER_NAME": "0.0.0.0", "GRADIO_SERVER_PORT": "7860"}
+    settings = AppSettings.from_environment(on_space)
+    assert (settings.host, settings.port) == ("0.0.0.0", 7860)
+    assert AppSettings.from_environment({**on_space, "VLCOMPARE_PORT": "9000"}).port == 9000
+    limits = AppSettings.from_environment({"VLCOMPARE_QUEUE": "5", "VLCOMPARE_MAX_MEGABYTES": "3"}).limits
+    assert (limits.queue, limits.file_bytes) == (5, 3 * 2**20)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [("PORT", "x", "must be a number"), ("QUEUE", "0", "at least 1"), ("MEMORY", "lots", "amount of memory")],
+)
+def test_a_wrong_variable_is_named(name: str, value: str, said: str) -> None:
+    with pytest.raises(RequestError, match=f"VLCOMPARE_{name} .*{said}"):
+        AppSettings.from_environment({f"VLCOMPARE_{name}": value})
+
+
+def test_every_variable_is_in_the_readme() -> None:
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+    for name in (*VARIABLES, *LIMIT_VARIABLES):
+        assert name.startswith("GRADIO") or f"`{name}`" in readme, name

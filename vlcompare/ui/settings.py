@@ -58,9 +58,10 @@ class AppSettings:
     def from_environment(cls, environment: Mapping[str, str] | None = None, **given: Any) -> AppSettings:
         """Defaults, overlaid by the environment, overlaid by `given` values that are not None."""
         env = os.environ if environment is None else environment
-        values: dict[str, Any] = {name: read(env[key]) for key, (name, read) in VARIABLES.items() if env.get(key)}
+        values = {"host": "0.0.0.0"} if env.get("SPACE_ID") else {}  # a Space is reached from outside
+        values |= _read(env, VARIABLES)
         values.update({name: value for name, value in given.items() if value is not None})
-        return replace(cls(), **values)
+        return replace(cls(), limits=replace(Limits(), **_read(env, LIMIT_VARIABLES)), **values)
 
 
 def parse_bytes(value: str) -> int:
@@ -81,7 +82,29 @@ def names(value: str) -> tuple[str, ...]:
     return tuple(part for part in value.replace(",", " ").split() if part)
 
 
-VARIABLES: dict[str, tuple[str, Any]] = {
+def _read(env: Mapping[str, str], variables: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
+    values = {}
+    for key, (name, read) in variables.items():
+        if not env.get(key):
+            continue
+        try:
+            values[name] = read(env[key])
+        except ValueError as error:
+            said = str(error).rstrip(".") if isinstance(error, RequestError) else "it must be a number"
+            raise RequestError(f"The variable {key} is {env[key]!r}: {said}.") from error
+    return values
+
+
+def _count(value: str) -> int:
+    count = int(value)
+    if count < 1:
+        raise RequestError("it must be at least 1")
+    return count
+
+
+VARIABLES: dict[str, tuple[str, Any]] = {  # the later ones go first
+    "GRADIO_SERVER_NAME": ("host", str),
+    "GRADIO_SERVER_PORT": ("port", int),
     "VLCOMPARE_HOST": ("host", str),
     "VLCOMPARE_PORT": ("port", int),
     "VLCOMPARE_LEFT": ("left", str),
@@ -94,4 +117,11 @@ VARIABLES: dict[str, tuple[str, Any]] = {
     "VLCOMPARE_DATA": ("data", lambda value: Path(value).expanduser()),
     "VLCOMPARE_MEMORY": ("budget_bytes", parse_bytes),
     "VLCOMPARE_VOTES_DATASET": ("votes_dataset", str),
+    "VLCOMPARE_CONCURRENCY": ("concurrency", _count),
+}
+LIMIT_VARIABLES: dict[str, tuple[str, Any]] = {
+    "VLCOMPARE_QUEUE": ("queue", _count),
+    "VLCOMPARE_MAX_SECONDS": ("seconds", _count),
+    "VLCOMPARE_MAX_NEW_TOKENS": ("new_tokens", _count),
+    "VLCOMPARE_MAX_MEGABYTES": ("file_bytes", lambda value: _count(value) * 2**20),
 }
