@@ -9,7 +9,8 @@ whose `cancel` is set, ends within one token and frees its memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -56,17 +57,18 @@ class Session:
     state: Any = None  # the state after everything so far
     turns: list[str] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)  # everything so far, answers with it
-    model: Any = None
+    model: Callable[[], Model | None] = lambda: None  # a weak reference: what is kept keeps no weights in memory
 
     def keep(self, model: Model, features: Tensor, state: Any, prompt: Prompt, row: Row) -> None:
         """Take over what a question leaves behind."""
-        self.model, self.features, self.state = model, features, state
+        self.model, self.features, self.state = weakref.ref(model), features, state
         self.turns = [*prompt.turns, "".join(token.text for token in row.tokens)]
         self.ids = [*prompt.ids, *(token.id for token in row.tokens)]
 
     def close(self) -> None:
         """Let go of the tensors."""
-        self.features = self.snapshot = self.state = self.model = None
+        self.features = self.snapshot = self.state = None
+        self.model = lambda: None
         self.turns, self.ids = [], []
 
 
@@ -232,7 +234,7 @@ class _Run:
             return prompt, list(prompt.ids), _Start()
         if session is None or session.features is None:
             raise RequestError("There is no earlier question to follow up: ask a first question on this picture.")
-        if session.model is not self.model:
+        if session.model() is not self.model:
             raise RequestError("A follow-up needs the same model as the first question: ask a first question again.")
         if self.follow_up == "anew":
             prompt = encode_prompt(self.model, self.request)
