@@ -13,6 +13,7 @@ Glossary, after "Mamba" (arXiv 2312.00752, figure 3 for the block, section 3.2 a
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -90,7 +91,9 @@ class Mixer(nn.Module):
         self.x_proj = Linear(inner, sum(self.sizes), bias=False)
         self.dt_proj = Linear(config.rank, inner)
         # A from 1 to n in every channel and D of ones, as the authors begin (section 3.6, S4D-Real)
-        self.A_log = nn.Parameter(torch.arange(1.0, config.state_size + 1).log().repeat(inner, 1))
+        # (not by torch.log, which on the meta device imports torch's compiler: seconds at the first load)
+        logs = torch.tensor([math.log(n) for n in range(1, config.state_size + 1)])
+        self.A_log = nn.Parameter(logs.repeat(inner, 1))
         self.D = nn.Parameter(torch.ones(inner))
         self.out_proj = Linear(inner, config.hidden_size, bias=bias)
         self._kept: tuple[Any, Recurrence] | None = None
