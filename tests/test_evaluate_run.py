@@ -282,7 +282,7 @@ def test_several_processes_give_the_same_run(data, tmp_path, count):
     assert (tmp_path / "many" / "summary.json").read_bytes() == (tmp_path / "one" / "summary.json").read_bytes()
     assert not list((tmp_path / "many").glob("predictions.rank-*"))
     assert sum(len(engine.asked) for engine in engines) == 82
-    assert max(len(engine.asked) for engine in engines) <= 82 // count + 2
+    assert max(len(engine.asked) for engine in engines) <= 82 // count + 4  # whole batches of four
 
 
 def test_a_run_of_two_processes_can_be_resumed_by_one(data, tmp_path):

@@ -6,6 +6,7 @@ Raster position: the paper reads pictures row by row, so a target's place in tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from vlcompare.types import Box, Sample
 
 MAX_VALUES = 40  # a tag with more values than this is no slice
 GRID = 24  # patches a side at 336 pixels and patch 14
-_BOX_SIZES = ((0.01, "below 1 %"), (0.05, "1 to 5 %"), (0.15, "5 to 15 %"), (0.4, "15 to 40 %"), (2.0, "above 40 %"))
+_BOX_SIZES = ((0.01, "below 1 %"), (0.05, "1 to 5 %"), (0.15, "5 to 15 %"), (0.4, "15 to 40 %"), (10**9, "above 40 %"))
 _LENGTHS = ((1, "1 word"), (3, "2 to 3 words"), (7, "4 to 7 words"), (10**9, "8 words or more"))
 _SIMILAR = ((0, "none"), (1, "1"), (2, "2"), (10**9, "3 or more"))
 _POSITIONS = ("first fifth", "second fifth", "third fifth", "fourth fifth", "last fifth")
@@ -71,7 +72,7 @@ def _source(sample: Sample, box: Box | None) -> str | None:
 
 def _box_size(sample: Sample, box: Box | None) -> str | None:
     area = (box.x1 - box.x0) * (box.y1 - box.y0) if box else _number(sample.tags.get("area"))
-    return None if area is None else next(name for limit, name in _BOX_SIZES if area < limit)
+    return None if area is None else next((name for limit, name in _BOX_SIZES if area < limit), None)
 
 
 def _position(sample: Sample, box: Box | None) -> str | None:
@@ -88,7 +89,7 @@ def _similar(sample: Sample, box: Box | None) -> str | None:
             return None
         near = max(things, key=lambda thing: Box(*thing["box"]).iou(box))
         count = sum(thing["kind"] == near["kind"] for thing in things) - 1
-    return next(name for limit, name in _SIMILAR if count <= limit)
+    return next((name for limit, name in _SIMILAR if count <= limit), None)
 
 
 def _answer_length(sample: Sample, box: Box | None) -> str | None:
@@ -108,7 +109,8 @@ def _question_type(sample: Sample, box: Box | None) -> str | None:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    known = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if known else None
 
 
 # name -> (title, value of a sample, order of the values or ())

@@ -6,6 +6,7 @@ one model is in memory at a time. Rows are appended batch by batch and put into 
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 import time
@@ -19,7 +20,7 @@ from vlcompare.evaluate import run_files
 from vlcompare.evaluate.processes import Processes, current
 from vlcompare.evaluate.readers import SampleStream, open_samples
 from vlcompare.evaluate.replies import request_of
-from vlcompare.evaluate.rows import RowWriter, merge, write_json
+from vlcompare.evaluate.rows import Key, RowWriter, merge, write_json
 from vlcompare.evaluate.run_settings import RUN_VERSION, RunSettings, SideSettings, check_same, versions
 from vlcompare.types import Answer, Request, Sample
 
@@ -31,17 +32,21 @@ Generate = Callable[..., list[Answer]]
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What the runner asks of the rest: how to load a model and how to answer many questions with it."""
+    """What the runner asks of the rest: how to load a model and how to answer many questions with it.
+
+    `keep()` makes what one model's batches share, as keywords of `generate_batch`.
+    """
 
     load: Load
     generate_batch: Generate
+    keep: Callable[[], dict[str, Any]] = dict
 
     @classmethod
     def real(cls) -> Engine:
-        from vlcompare.runtime.engine import generate_batch
+        from vlcompare.runtime.batch import Features, generate_batch
         from vlcompare.runtime.load import load
 
-        return cls(load, generate_batch)
+        return cls(load, generate_batch, lambda: {"features": Features()})
 
 
 def run(settings: RunSettings, engine: Engine | None = None, processes: Processes | None = None) -> dict[str, Any]:
@@ -59,11 +64,11 @@ def run(settings: RunSettings, engine: Engine | None = None, processes: Processe
     processes.wait()  # nobody writes before everybody has seen what is there
     count = record["samples"]["count"]
     session = {"started": _now(), "processes": processes.count, "batch_size": settings.batch_size, **_machine(settings)}
-    for side, options in settings.sides.items():
-        pending = [i for i, sample in enumerate(run_files.read_samples(folder)) if (side, sample.id) not in done]
-        mine = pending[processes.rank :: processes.count]
+    for turn, (side, options) in enumerate(settings.sides.items()):
+        pending = sum((side, sample.id) not in done for sample in run_files.read_samples(folder))
         if pending:
-            _answer_side(settings, side, options, frozenset(mine), len(mine), engine or Engine.real(), processes)
+            share = Share(settings, side, done, (processes.rank + turn) % processes.count, processes.count)
+            _answer_side(settings, side, options, share, engine or Engine.real(), processes)
     processes.wait()
     return _finish(settings, session, count) if processes.main else {}
 
@@ -119,33 +124,49 @@ def _machine(settings: RunSettings) -> dict[str, Any]:
 # ---- answering -------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One process's part of one side: every `count`-th batch of the whole data set, less what is answered.
+
+    Batches are made of all samples, answered or not, so that a row is asked beside the same rows however often the run
+    was stopped and however many processes there are: its answer is then the same to the last digit.
+    """
+
+    settings: RunSettings
+    side: str
+    done: frozenset[Key]
+    number: int
+    count: int
+
+    def __iter__(self) -> Iterator[list[Sample]]:
+        made = batches(run_files.read_samples(self.settings.out), self.settings.batch_size)
+        for batch in itertools.islice(made, self.number, None, self.count):
+            if pending := [sample for sample in batch if (self.side, sample.id) not in self.done]:
+                yield pending
+
+
 def _answer_side(
-    settings: RunSettings,
-    side: str,
-    options: SideSettings,
-    mine: frozenset[int],
-    total: int,
-    engine: Engine,
-    processes: Processes,
+    settings: RunSettings, side: str, options: SideSettings, share: Share, engine: Engine, processes: Processes
 ) -> None:
     """Load one side's model and answer this process's share of what is pending."""
     from tqdm import tqdm
 
-    if not mine and not processes.main:
+    total = sum(map(len, share))
+    if not total and not processes.main:
         return
     model = engine.load(options.checkpoint, device=processes.device(settings.device), **options.load_options())
     try:
         if processes.main:
             _record_side(settings, side, options, model)
-        chosen = (sample for i, sample in enumerate(run_files.read_samples(settings.out)) if i in mine)
+        generate = functools.partial(engine.generate_batch, **engine.keep())
         shown = settings.progress and processes.main
         label = side if processes.count == 1 else f"{side}, process 1 of {processes.count}"
         with (
             RowWriter(run_files.part_of(settings.out, processes.rank, processes.count)) as writer,
             tqdm(total=total, desc=label, unit=" samples", disable=not shown, dynamic_ncols=True) as bar,
         ):
-            for batch in batches(chosen, settings.batch_size):
-                answers = _answer(engine.generate_batch, model, batch, options, settings.alternatives)
+            for batch in share:
+                answers = _answer(generate, model, batch, options, settings.alternatives)
                 writer.append(
                     _row(sample, side, answer, settings.alternatives)
                     for sample, answer in zip(batch, answers, strict=True)

@@ -6,7 +6,8 @@ refused (a broken picture, a prompt that is too long) gets an answer that says s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,40 +30,90 @@ if TYPE_CHECKING:
     from vlcompare.runtime.load import Model
 
 
+class Features:
+    """What the last pictures became at the image's positions, for one model: asked again, they are not encoded again.
+
+    Bounded by bytes on the model's device; the picture that was wanted longest ago goes first. Only pictures that are
+    files are kept, by their path: they are taken not to change while this lives.
+    """
+
+    def __init__(self, most_bytes: int = 256 << 20) -> None:
+        self._most = most_bytes
+        self._kept: OrderedDict[str, Tensor] = OrderedDict()
+
+    def get(self, image: Any) -> Tensor | None:
+        """(P, D) of a picture, where it is known."""
+        found = self._kept.get(str(image)) if isinstance(image, (str, Path)) else None
+        if found is not None:
+            self._kept.move_to_end(str(image))
+        return found
+
+    def put(self, image: Any, features: Tensor) -> None:
+        """Keep (P, D) of a picture."""
+        if isinstance(image, (str, Path)):
+            self._kept[str(image)] = features.clone()
+            while len(self._kept) > 1 and self.nbytes() > self._most:
+                self._kept.popitem(last=False)
+
+    def nbytes(self) -> int:
+        return sum(kept.nbytes for kept in self._kept.values())
+
+
 @torch.inference_mode()
 def generate_batch(
-    model: Model, asked: Sequence[tuple[Any, Request]], *, alternatives: int = 5, graphs: bool = True
+    model: Model,
+    asked: Sequence[tuple[Any, Request]],
+    *,
+    alternatives: int = 5,
+    graphs: bool = True,
+    features: Features | None = None,
 ) -> list[Answer]:
     """Answers in the order of `asked`, each (picture, request); one forward pass for all.
 
-    Times of a batch are shared by its rows and marked with mode "batch": they are no latency figures.
+    features: kept by the caller from batch to batch, for questions about the same pictures. Times of a batch are shared
+    by its rows and marked with mode "batch": they are no latency figures.
     """
     clock = Clock(model.device)
+    features = Features() if features is None else features
     answers: list[Answer | None] = [None] * len(asked)
     rows: dict[int, Row] = {}
-    pixels: dict[Any, Tensor] = {}  # one entry a picture, however many questions are asked about it
+    known: dict[Any, Tensor] = {}  # (P, D) of pictures that were encoded before
+    pixels: dict[Any, tuple[Any, Tensor]] = {}  # one entry a picture, however many questions are asked about it
     for index, (image, request) in enumerate(asked):
         try:
-            request = validate(request)
-            if _key(image) not in pixels:
-                pixels[_key(image)] = torch.as_tensor(model.preprocess(open_image(image)))
+            request, key = validate(request), _key(image)
+            if key not in known and key not in pixels:
+                found = features.get(image)
+                if found is None:
+                    pixels[key] = image, torch.as_tensor(model.preprocess(open_image(image)))
+                else:
+                    known[key] = found
             rows[index] = Row(model, request, encode_prompt(model, request))
         except VLCompareError as error:
             answers[index] = _refused(model, request, str(error))
     if rows:
         image_ms = 1e3 * clock.lap()
-        order = {key: position for position, key in enumerate(pixels)}
-        picture_of = [order[_key(asked[index][0])] for index in rows]
-        stacked = torch.stack(list(pixels.values())).to(model.device, model.vision_dtype)  # (N, 3, H, W)
-        features = model.vlm.encode_image(stacked)[torch.tensor(picture_of, device=model.device)]  # (B, P, D)
+        known |= _encoded(model, pixels, features)
+        stacked = torch.stack([known[_key(asked[index][0])] for index in rows])  # (B, P, D)
         vision_ms = 1e3 * clock.lap()
         for index, answer in zip(
             rows,
-            _answer_rows(model, list(rows.values()), features, clock, image_ms, vision_ms, alternatives, graphs),
+            _answer_rows(model, list(rows.values()), stacked, clock, image_ms, vision_ms, alternatives, graphs),
             strict=True,
         ):
             answers[index] = answer
     return [answer for answer in answers if answer is not None]
+
+
+def _encoded(model: Model, pixels: dict[Any, tuple[Any, Tensor]], features: Features) -> Iterable[tuple[Any, Tensor]]:
+    """(key, (P, D)) of each picture, all in one pass of the encoder; they are kept for later batches, too."""
+    if not pixels:
+        return []
+    stacked = torch.stack([part for _, part in pixels.values()]).to(model.device, model.vision_dtype)  # (N, 3, H, W)
+    made = list(model.vlm.encode_image(stacked))
+    for (image, _), one in zip(pixels.values(), made, strict=True):
+        features.put(image, one)
+    return zip(pixels, made, strict=True)
 
 
 def _answer_rows(
