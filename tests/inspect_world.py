@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -158,63 +158,3 @@ def write_run(
     settings = RunSettings(str(data), folder, chosen, batch_size=64, copy_images=copy_images, progress=False)
     run(replace(settings, alternatives=1), fake_engine(rows))
     return folder
-
-
-def write_many(folder: Path, count: int, pictures: int = 40) -> Path:
-    """A finished run of `count` rows about few pictures, written without asking: for what must stay quick."""
-    (folder / "images").mkdir(parents=True, exist_ok=True)
-    for index in range(pictures):
-        Image.new("RGB", (64, 64), (index * 6 % 255, 120, 200)).save(folder / "images" / f"p{index}.png")
-    ids = ", ".join(["4118", *["-200"] * 64, "10494", "1", "2", "3"])
-    with (folder / "samples.jsonl").open("w") as samples, (folder / "predictions.jsonl").open("w") as predictions:
-        for row in _many(count, pictures):
-            samples.write(json.dumps(row) + "\n")
-            for side, checkpoint in CHECKPOINTS.items():
-                predictions.write(_many_answer(row, side, checkpoint, ids))
-    sides = {side: {"checkpoint": name, "quantization": "none"} for side, name in CHECKPOINTS.items()}
-    record = {
-        "schema_version": 1,
-        "identity": {"data": {"from": "many.jsonl"}, "sides": sides},
-        "samples": {"count": count, "sha256": "", "skipped": 0, "issues": []},
-        "images_root": None,
-        "sides": sides,
-        "sessions": [],
-        "complete": True,
-    }
-    (folder / "run.json").write_text(json.dumps(record))
-    return folder
-
-
-def _many(count: int, pictures: int) -> Iterator[dict[str, Any]]:
-    dice = random.Random(7)
-    colors, kinds = ("red", "blue", "green", "orange"), ("cat", "car", "disc", "fish", "house")
-    for index in range(count):
-        x, y, side = dice.uniform(0, 0.6), dice.uniform(0, 0.6), dice.choice((0.08, 0.2, 0.38))
-        what = f"the {dice.choice(colors)} {dice.choice(kinds)} number {index}"
-        row = {"id": f"r{index}", "image": f"images/p{index % pictures}.png", "source": "many"}
-        tags = {"type": dice.choice(("attribute", "relation", "ordinal")), "distractors": dice.randrange(5)}
-        row |= {"split": f"part{index % 3}", "tags": tags}
-        if index % 3:
-            box = [round(v, 4) for v in (x, y, x + side, y + side)]
-            yield {**row, "task": "grounding", "text": what, "boxes": [box]}
-        else:
-            yield {**row, "task": "vqa", "text": f"What is {what}?", "references": [dice.choice(colors)]}
-
-
-def _many_answer(row: dict[str, Any], side: str, checkpoint: str, ids: str) -> str:
-    """One line of predictions.jsonl, about as long as a real one."""
-    dice = random.Random(f"{side}{row['id']}")
-    if row["task"] == "grounding":
-        box = [min(1.0, max(0.0, v + dice.gauss(0, 0.06))) for v in row["boxes"][0]]
-        text, boxes = "[" + ",".join(f"{v:.2f}" for v in box) + "].", [[round(v, 2) for v in box]]
-    else:
-        text, boxes = dice.choice(["red", "blue", "green", "orange"]), []
-    tokens = [{"id": 100 + i, "text": piece, "logprob": -dice.random()} for i, piece in enumerate(_pieces(text))]
-    gaps = [2.5] * (len(tokens) - 1)
-    return (
-        f'{{"id": "{row["id"]}", "side": "{side}", "schema_version": 1, "text": "{text}", '
-        f'"boxes": {json.dumps(boxes)}, '
-        f'"phrases": [], "parse": "ok", "tokens": {json.dumps(tokens)}, "prompt": {{"turns": ["<image>", "x"], '
-        f'"ids": [{ids}], "order": "image_first"}}, "stop_reason": "end", "error": null, "timings": {{"ttft_ms": 9.0, '
-        f'"token_ms": {json.dumps(gaps)}, "total_ms": 40.0}}, "memory": {{}}, "checkpoint": "{checkpoint}"}}\n'
-    )

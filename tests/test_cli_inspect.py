@@ -8,10 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from inspect_world import write_many
 
 from vlcompare.cli import inspect, main
 from vlcompare.errors import SampleError
+from vlcompare.ui.inspect_bench import write_many
 
 
 @pytest.fixture

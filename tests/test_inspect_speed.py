@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from inspect_world import write_many
+
+from vlcompare.ui.inspect_bench import write_many
 
 pytestmark = pytest.mark.slow
 COUNT = 50_000
