@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 
 from vlcompare.evaluate.notes import ERROR_TYPES
-from vlcompare.ui.inspect_actions import CLOSED, NO_SAMPLE
+from vlcompare.ui.inspect_actions import CLOSED, NO_SAMPLE, start
 from vlcompare.ui.inspect_library import Library
 from vlcompare.ui.inspect_query import NOTED
 from vlcompare.ui.inspect_selection import MEASURES
@@ -78,6 +78,8 @@ def build_inspect_tab(
     library = library or Library(settings.allow_path, runs)
     parts = _layout(settings, library)
     wire(parts, settings, page=page, compare=compare, tabs=tabs)
+    if runs:  # whoever names a run looks at it next: it is read before anybody is let in, and the page opens at once
+        start(Inspection(library))
     return parts
 
 
