@@ -5,6 +5,7 @@ Only layout; what happens is in `inspect_actions`, which event calls which actio
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,8 @@ def build_inspect_tab(
     wire(parts, settings, page=page, compare=compare, tabs=tabs)
     if runs:  # whoever names a run looks at it next: it is read before anybody is let in, and the page opens at once
         start(Inspection(library))
+        gc.collect()
+        gc.freeze()  # its millions of values stay: no later collection has to look through them
     return parts
 
 
