@@ -17,6 +17,14 @@ def add_parser(subparsers: Any) -> None:
         "downloaded), with transformers' own models beside ours in the same run. Without options: the smallest pair in "
         "bf16 on the CPU, a few minutes on two cores.",
     )
+    parser.add_argument(
+        "--what",
+        choices=("models", "page", "batch", "inspect"),
+        default="models",
+        help="models: the table described above (default); page: how soon the page opens and answers, and what "
+        "streaming through it adds to the engine alone; batch: an evaluation's questions one by one and in batches; "
+        "inspect: the inspect page over 50,000 samples, in a browser",
+    )
     parser.add_argument("--shapes", nargs="+", metavar="SHAPE", help="published shapes, e.g. mambavl_2.8b, or all")
     parser.add_argument("--precisions", nargs="+", metavar="P", default=["bf16"], help="of fp32 bf16 int8 nf4")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (default: cpu)")
@@ -24,6 +32,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--tokens", type=int, default=32, help="tokens of each answer (default: 32)")
     parser.add_argument("--repeats", type=int, default=5, help="rounds, of which medians are taken (default: 5)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    parser.add_argument("--token-ms", type=float, default=30.0, metavar="MS", help="page: how long a token takes")
     parser.add_argument("--no-vision", action="store_true", help="leave the vision encoder's times out")
     parser.add_argument("--no-peers", action="store_true", help="ours alone")
     parser.add_argument("--json", type=Path, metavar="F", help="also write everything as JSON")
@@ -31,6 +40,10 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    return {"models": _models, "page": _page, "batch": _batch, "inspect": _inspect}[args.what](args)
+
+
+def _models(args: argparse.Namespace) -> int:
     import torch
 
     from vlcompare.bench import SMALL, Options
@@ -54,13 +67,55 @@ def run(args: argparse.Namespace) -> int:
         vision=not args.no_vision,
         peers=not args.no_peers,
     )
-    report = measure(options, said=lambda sentence: print(sentence, file=sys.stderr, flush=True))
+    report = measure(options, said=_say)
     print(table(report))
-    if args.json:
-        try:
-            args.json.write_text(json.dumps(report.to_json(), indent=1) + "\n")
-        except OSError as error:
-            raise RequestError(f"The report cannot be written to {args.json} ({error.strerror}).") from error
+    _write(args.json, report.to_json())
     if args.plot:
         plot(report, args.plot)
     return 0
+
+
+def _page(args: argparse.Namespace) -> int:
+    from vlcompare.ui.quick import import_gradio
+
+    import_gradio()
+    from vlcompare.ui import page_bench
+
+    options = page_bench.Options(token_ms=args.token_ms, tokens=args.tokens, repeats=args.repeats)
+    report = page_bench.run(options, said=_say)
+    print(page_bench.table(report))
+    _write(args.json, report.to_json())
+    return 0
+
+
+def _batch(args: argparse.Namespace) -> int:
+    from vlcompare.evaluate import batch_bench
+
+    report = batch_bench.run(batch_bench.Options(device=args.device), said=_say)
+    print(batch_bench.table(report))
+    _write(args.json, report.to_json())
+    return 0
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from vlcompare.ui import inspect_bench
+
+    report = inspect_bench.run(inspect_bench.Options(repeats=args.repeats), said=_say)
+    print(inspect_bench.table(report))
+    _write(args.json, report.to_json())
+    return 0
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def _write(path: Path | None, found: dict[str, Any]) -> None:
+    from vlcompare.errors import RequestError
+
+    if path is None:
+        return
+    try:
+        path.write_text(json.dumps(found, indent=1) + "\n")
+    except OSError as error:
+        raise RequestError(f"The report cannot be written to {path} ({error.strerror}).") from error
