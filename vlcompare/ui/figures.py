@@ -28,7 +28,7 @@ def figures_table(run: Run) -> Safe:
         note = el(
             "p", "Race: both sides shared the machine, so these times are contended and no figures.", class_="vl-warn"
         )
-    table = el("table", el("thead", el("tr", el("th", ""), *head)), el("tbody", *rows), class_="vl-table")
+    table = el("table", el("thead", el("tr", el("th", ""), *head)), el("tbody", *rows), class_="vl-table vl-figures")
     return el("div", note, el("div", table, class_="vl-scroll"))
 
 

@@ -128,22 +128,25 @@ class Handlers:
     def play(self, session: Session, run: Run) -> Iterator[Page]:
         """Run `run` in the session and show it as it grows."""
         cancel = session.start(run)
+        sent: Page = {}
         try:
-            yield self.opening(session, run)
+            yield news(sent, self.opening(session, run))
             drawn = 0.0
             for changed in follow(run, lambda: self._begin(session, run, cancel), cancel):
                 page = self.changes(session, run, changed)
                 if time.monotonic() - drawn > CHART_PACE and not run.hidden:
                     page.setdefault("charts", figures.charts(run))
                     drawn = time.monotonic()
-                yield page
+                yield news(sent, page)
             session.remember(run)
             session.kept = run if session.engines else None
             self.caches.keep(session, self.settings.limits.kept_caches)
         finally:
             cancel.set()
             session.finish(run)
-        yield self.whole(session, run)
+        # everything where another run was looked at meanwhile; else what has not been sent: pictures are large
+        shown = self.whole(session, run)
+        yield shown if session.looked_elsewhere else news(sent, shown)
 
     def stopped(self, session: Session) -> Page:
         """What is shown after Stop: the run as far as it came."""
@@ -163,6 +166,7 @@ class Handlers:
             return {"message": views.message("This run is no longer kept: the history is bounded.", "error")}
         if session.cancel is None:
             session.current = run
+        session.looked_elsewhere = True
         return self.whole(session, run)
 
     def recorded(self, session: Session, example: Example, sides: Mapping[str, SideForm]) -> Page:
@@ -313,6 +317,13 @@ class Handlers:
         session.forget_follow_ups()
         session.engines = self.engine_sessions(run)
         return self.events(run, cancel, session.engines)
+
+
+def news(sent: Page, page: Page) -> Page:
+    """What of `page` differs from what was `sent` before, which takes it over."""
+    new = {name: view for name, view in page.items() if sent.get(name) != view}
+    sent.update(new)
+    return new
 
 
 def door() -> Callable[..., Any]:

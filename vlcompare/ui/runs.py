@@ -39,7 +39,7 @@ class Picture:
     def of(cls, opened: Image.Image, data: bytes) -> Picture:
         """From an opened picture (RGB, upright) and the bytes it came from."""
         keep = data if len(data) <= KEPT_BYTES else _encoded(opened, 1600, 92)
-        return cls(keep, _encoded(opened, SHOWN_SIDE, 88), opened.width, opened.height, keep is not data)
+        return cls(keep, _encoded(opened, SHOWN_SIDE, 82), opened.width, opened.height, keep is not data)
 
 
 @dataclass
@@ -111,6 +111,7 @@ class Session:
         self.cancel: threading.Event | None = None
         self.engines: dict[str, Any] = {}  # side -> engine session, for follow-ups
         self.kept: Run | None = None  # the run whose picture and conversation `engines` hold
+        self.looked_elsewhere = False  # another run was shown while this one is at work
         self.corner: tuple[float, float] | None = None  # first corner of a region being marked
         self.finished = threading.Event()
         self.finished.set()
@@ -121,7 +122,7 @@ class Session:
     def start(self, run: Run) -> threading.Event:
         """Make `run` the current one; returns the event that stops it."""
         self.stop()
-        self.current, self.cancel = run, threading.Event()
+        self.current, self.cancel, self.looked_elsewhere = run, threading.Event(), False
         self.finished.clear()
         return self.cancel
 

@@ -96,9 +96,15 @@ def card(run: Run | None, side: str) -> Safe:
         body,
         *notices,
         _live(_live_figures(part, run.hidden)),
-        class_="vl-card",
+        class_="vl-card" + tall(run),
         data_side=side,
     )
+
+
+def tall(run: Run) -> str:
+    """A class for tasks with long answers: room is kept for them, so that nothing below moves while they stream."""
+    spec = SPECS[run.request.task]
+    return " vl-tall" if spec.reads in ("text", "phrases") and spec.max_new_tokens >= 100 else ""
 
 
 def _state(part: SideRun) -> tuple[str, str]:
@@ -188,6 +194,7 @@ def tokens_view(run: Run, side: str) -> Safe:
         return el(
             "div",
             el("p", "Tokens: after the answer." if not run.hidden else "Tokens: after your vote.", class_="vl-empty"),
+            class_="vl-token-panel" + tall(run),
         )
     gaps = (answer.timings.ttft_ms, *answer.timings.token_ms)
     buttons = []
@@ -218,7 +225,7 @@ def tokens_view(run: Run, side: str) -> Safe:
         "div",
         el("div", *buttons, class_="vl-tokens", role="group", aria_label="Tokens of the answer"),
         el("div", el("p", hint, class_="vl-empty"), class_="vl-inspect", aria_live="polite"),
-        class_="vl-token-panel",
+        class_="vl-token-panel" + tall(run),
         data_side=side,
     )
 
