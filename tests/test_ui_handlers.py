@@ -409,27 +409,6 @@ def test_an_unlisted_architecture_is_read_off_its_memory(handlers: Handlers, pic
     assert "cache grows" in page["left_card"] and "state stays constant" in page["right_card"]
 
 
-@pytest.mark.slow
-def test_the_page_costs_little_over_the_engine_at_thirty_milliseconds_a_token(handlers: Handlers, picture: str) -> None:
-    """Everything but the network: events are taken in, markup is made, while an engine of 30 ms a token works."""
-    import time
-
-    words = {"chat": ["word "] * 60}
-
-    def seconds(work: Any) -> float:
-        start = time.perf_counter()
-        for _ in work:
-            pass
-        return time.perf_counter() - start
-
-    engine = FakeCompare(gap=0.03, words=words)
-    sides = {side: Side("x/y") for side in SIDES}
-    alone = seconds(engine(png(), Request("chat", "go"), sides, cancel=threading.Event(), mode="measure"))
-    own = replace(handlers, compare=engine)
-    page = seconds(own.ask(Session(), picture, AskForm("chat", "go"), {side: SideForm("x/y") for side in SIDES}))
-    assert page < 1.05 * alone + 0.2  # opening the picture and the last drawing are not a token's cost
-
-
 def test_recorded_answers_are_shown_as_such_and_only_for_their_pair(handlers: Handlers, shipped: Path) -> None:
     import json
 

@@ -109,7 +109,7 @@ def _print_events(events: Iterable[Event], sides: dict[str, Side], *, quiet: boo
                 speaking = side
             print(plain(value.text), end="", flush=True)
         elif kind == "notice":
-            print(f"note on the {side} side: {plain(value)}", file=sys.stderr)
+            print(f"note on the {side} side: {plain(str(value))}", file=sys.stderr)
         elif kind == "status" and sys.stderr.isatty():
             print(f"\r{side}: {value}\033[K\r", end="", file=sys.stderr, flush=True)
     return {name: answers[name] for name in sides}

@@ -1,0 +1,196 @@
+"""The real page over the embedded pair, in headless Chromium and by gradio_client: nothing here is faked.
+
+The answers are whatever the pair says; what is tested is that they come, on both sides, with figures and boxes that
+belong together, through uploads, every kind of example, Stop, a damaged checkpoint, follow-ups and files.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from app_world import choose_task, compare, done, launched, pick, text, upload, visits
+from ui_fakes import until
+
+from vlcompare.types import Answer
+from vlcompare.ui.examples import load_examples
+
+pytestmark = pytest.mark.browser
+ROOT = Path(__file__).resolve().parents[1]
+KINDS = {example.task: example for example in reversed(load_examples())}  # one example of each task
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """The page as `serve` builds it, with a folder that visitors may open, in which a checkpoint is cut off."""
+    from vlcompare.compare import compare as real
+    from vlcompare.ui.page import build_page, launch, real_handlers
+    from vlcompare.ui.page_bench import Options, PacedEngine
+    from vlcompare.ui.settings import AppSettings
+
+    folder = tmp_path_factory.mktemp("real")
+    damaged = folder / "models" / "damaged"
+    shutil.copytree(ROOT / "checkpoints" / "tiny-mamba-vl", damaged)
+    weights = damaged / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100_000])
+    settings = AppSettings(data=folder / "data", allow_path=folder / "models")
+    handlers = real_handlers(settings)
+    slow = PacedEngine(Options(token_ms=40, tokens=150), __import__("time").sleep)
+    state = SimpleNamespace(paced=False, folder=folder, handlers=handlers)
+    handlers.compare = lambda *given, **how: (slow if state.paced else real)(*given, **how)
+    page = build_page(settings, handlers)
+    _, state.address, _ = launch(page, settings, prevent_thread_lock=True)
+    yield state
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Any]:
+    with launched(chromium) as browser:
+        yield browser
+
+
+@pytest.fixture
+def visit(app: SimpleNamespace, browser: Any) -> Iterator[Any]:
+    with visits(browser, app.address) as open_page:
+        yield open_page
+
+
+def scene(seed: int) -> bytes:
+    from vlcompare.synth.scenes import draw_scene
+
+    buffer = io.BytesIO()
+    draw_scene(seed).image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def answered(page: Any) -> None:
+    """Both sides have said something, with figures, and neither has failed."""
+    for side in ("left", "right"):
+        assert page.locator(f"#vl-{side}-card [role=alert]").count() == 0, text(page, f"#vl-{side}-card")
+        assert page.locator(f"#vl-{side}-tokens .vl-token").count() >= 1
+        assert " ms" in text(page, f"#vl-{side}-card .vl-live") or " s" in text(page, f"#vl-{side}-card .vl-live")
+
+
+def test_an_uploaded_scene_measured_and_raced(visit: Any) -> None:
+    page = visit()
+    upload(page, scene(2026_000_101))
+    choose_task(page, "Caption")
+    compare(page)
+    answered(page)
+    assert "rendered scenes" in text(page, "#vl-message")  # not one of the shipped examples
+    assert "Original 224×224 · model input 112×112" in text(page, "#vl-left-picture")
+    assert "KB cache (formula" in text(page, "#vl-figures") and "KB state (formula" in text(page, "#vl-figures")
+    assert page.locator("#vl-charts .vl-measured").count() == 2 and page.locator("#vl-charts .vl-dash").count() == 2
+    page.locator("#vl-mode input[value='race']").check()
+    compare(page)
+    answered(page)
+    assert "contended" in text(page, "#vl-figures") and "race" in text(page, "#vl-message")
+
+
+def test_an_example_of_every_task(visit: Any) -> None:
+    page = visit()
+    for task, example in KINDS.items():
+        pick(page, example.id)
+        compare(page)
+        answered(page)
+        if example.truth:
+            assert page.locator("#vl-together .vl-truth").count() == len(example.truth), task
+    choose_task(page, "Chat")
+    page.locator("#vl-text textarea").fill("What is in the picture?")
+    compare(page)
+    answered(page)
+    assert page.locator(".vl-history-item").count() == len(KINDS) + 1 >= 10
+
+
+def test_stop_in_the_middle_and_run_again(app: SimpleNamespace, visit: Any) -> None:
+    page = visit()
+    app.paced = True
+    try:
+        page.locator("#vl-run").click()
+        page.wait_for_function("Number(document.querySelector('#vl-left-card dl > div:last-child dd').innerText) >= 3")
+        page.locator("#vl-stop").click()
+        page.wait_for_selector("#vl-left-card .vl-done")
+        page.wait_for_selector("#vl-right-card .vl-done")
+    finally:
+        app.paced = False
+    assert "Stopped" in text(page, "#vl-left-card") and "Stopped" in text(page, "#vl-right-card")
+    assert until(lambda: not any(entry.users for entry in app.handlers.pool._entries.values()))  # the device is free
+    compare(page)
+    answered(page)
+    assert "Ended by itself" in text(page, "#vl-left-card")
+
+
+def test_a_damaged_checkpoint_fails_alone(visit: Any) -> None:
+    page = visit("?left=damaged&right=tiny-mamba-vl")
+    compare(page)
+    assert "model.safetensors" in text(page, "#vl-left-card [role=alert]")
+    assert page.locator("#vl-right-tokens .vl-token").count() >= 1 and "Failed" in text(page, "#vl-left-card")
+    assert "damaged" in text(page, "#vl-figures") or "–" in text(page, "#vl-figures")
+
+
+def test_two_follow_ups_and_three_questions(visit: Any) -> None:
+    page = visit(f"?example={KINDS['vqa'].id}")
+    compare(page)
+    page.get_by_role("button", name="Follow up on this picture").click()
+    page.locator("#vl-follow-text textarea").fill("How many things are in the picture?")
+    for how, said in (("continue", "continued"), ("anew", "asked anew")):
+        page.locator(f"#vl-follow-how input[value='{how}']").check()
+        page.locator("#vl-follow").click()
+        page.wait_for_function("(said) => document.querySelector('#vl-message').innerText.includes(said)", arg=said)
+        done(page)
+        answered(page)
+        assert "· vision encoder\t0.0 ms\t0.0 ms" in text(page, "#vl-figures")  # the picture was not encoded again
+    page.get_by_role("button", name="One picture, three questions").click()
+    page.locator("#vl-three-find textarea, #vl-three-find input").first.fill("the red thing")
+    page.locator("#vl-three").click()
+    page.wait_for_function("document.querySelectorAll('.vl-history-item').length == 6")
+    done(page)
+    assert page.locator(".vl-three tbody tr").count() == 3 and "…" not in text(page, ".vl-three")
+    page.locator(".vl-asked-one").nth(1).click()  # the second question's own run, with its figures
+    page.wait_for_function("document.querySelector('#vl-message').innerText.includes('How many things')")
+    answered(page)
+    compare(page)  # a question of its own is none of the three
+    assert page.locator(".vl-three").count() == 0
+
+
+def test_a_real_run_is_exported_and_comes_back(app: SimpleNamespace, visit: Any) -> None:
+    page = visit(f"?example={KINDS['grounded_captioning'].id}")
+    compare(page)
+    said = text(page, "#vl-left-card .vl-answer")
+    with page.expect_download() as waiting:
+        page.locator("#vl-save").click()
+    file = app.folder / "run.json"
+    waiting.value.save_as(file)
+    answers = {side: Answer.from_json(found) for side, found in json.loads(file.read_text())["sides"].items()}
+    assert answers["left"].memory.state_bytes == answers["left"].memory.state_bytes_formula > 0
+    with page.expect_download() as waiting:
+        page.locator("#vl-annotated").click()
+    assert Path(waiting.value.path()).read_bytes().startswith(b"\x89PNG")
+    fresh = visit()
+    fresh.locator("#vl-load input[type=file], input[type=file][accept*='json']").first.set_input_files(str(file))
+    fresh.wait_for_function("document.querySelector('#vl-message').innerText.includes('Imported')")
+    assert text(fresh, "#vl-left-card .vl-answer") == said
+
+
+def test_the_endpoint_answers_with_the_real_pair(app: SimpleNamespace) -> None:
+    from gradio_client import Client, handle_file
+
+    example = KINDS["grounding"]
+    client, picture = Client(app.address, verbose=False, ssl_verify=False), handle_file(str(example.image))
+    found = client.predict(picture, task="grounding", text=example.text, api_name="/compare")
+    for side, family in (("left", "pythia"), ("right", "mamba")):
+        answer = Answer.from_json(found["sides"][side])
+        assert answer.error is None and family in answer.checkpoint and answer.tokens and answer.timings.ttft_ms > 0
+        assert len(answer.timings.token_ms) == len(answer.tokens) - 1 and answer.timings.mode == "measure"
+    marks = "<|endoftext|> ### <image> && <|padding|>"  # typed by a person: text, whatever they look like
+    found = client.predict(picture, task="chat", text=marks, left="tiny-mamba-vl", api_name="/compare")
+    for side in ("left", "right"):
+        prompt = Answer.from_json(found["sides"][side]).prompt
+        assert prompt and prompt.ids.count(-200) == 49 and 0 not in prompt.ids and marks in "".join(prompt.turns)
