@@ -87,7 +87,8 @@ def _measure(model: Any, checkpoint: str, samples: Sequence[Sample], options: Op
     from vlcompare.runtime.batch import Features, generate_batch
 
     def ask(rows: Sequence[Sample], size: int, features: Any) -> tuple[float, dict[str, Answer]]:
-        start, found = time.perf_counter(), {}
+        start = time.perf_counter()
+        found: dict[str, Answer] = {}
         for batch in batches(iter(rows), size):
             given = generate_batch(model, [(s.image, request_of(s)) for s in batch], alternatives=1, features=features)
             found |= {sample.id: answer for sample, answer in zip(batch, given, strict=True)}
