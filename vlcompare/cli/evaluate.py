@@ -33,7 +33,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Ask every sample of both models and write a run folder: run.json, samples.jsonl, "
         "predictions.jsonl, summary.json. Killed at any point, --resume goes on where it was. Several processes share "
         "the work under `accelerate launch --multi_gpu --num_processes N -m vlcompare evaluate ...`, on GPUs, or on "
-        "the CPU with --device cpu (accelerate's own --cpu starts one process only, unless through mpirun). Options of a side can be given to both (--quantization) or to one "
+        "the CPU with --device cpu (accelerate's own --cpu starts one process only, unless through mpirun). "
+        "Options of a side can be given to both (--quantization) or to one "
         "(--quantization-left).",
     )
     parser.add_argument("data", metavar="DATA", help="a file, a folder of pictures, or hub:OWNER/NAME")

@@ -15,7 +15,8 @@ _PATIENCE = timedelta(days=7)  # how long the fast ones wait for the slow one
 _COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")  # as launchers name it
 ALONE = (
     "This is one process only: with --cpu, `accelerate launch` starts several through mpirun (--mpirun_hostfile) "
-    "alone. For several on this machine's CPU: `accelerate launch --multi_gpu --num_processes 2 -m vlcompare evaluate ...`."
+    "alone. For several on this machine's CPU: `accelerate launch --multi_gpu --num_processes 2 -m vlcompare "
+    "evaluate ...`."
 )
 
 

@@ -228,7 +228,7 @@ def _many(count: int, pictures: int) -> Iterator[dict[str, Any]]:
     for index in range(count):
         x, y, side = dice.uniform(0, 0.6), dice.uniform(0, 0.6), dice.choice((0.08, 0.2, 0.38))
         what = f"the {dice.choice(colors)} {dice.choice(kinds)} number {index}"
-        row = {"id": f"r{index}", "image": f"images/p{index % pictures}.png", "source": "many"}
+        row: dict[str, Any] = {"id": f"r{index}", "image": f"images/p{index % pictures}.png", "source": "many"}
         tags = {"type": dice.choice(("attribute", "relation", "ordinal")), "distractors": dice.randrange(5)}
         row |= {"split": f"part{index % 3}", "tags": tags}
         if index % 3:

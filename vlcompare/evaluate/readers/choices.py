@@ -106,8 +106,12 @@ def _visual7w(source: Source) -> Iterator[Placed | Issue]:
     data = json_object(source.path)
     if not isinstance(data.get("images"), list):
         raise SampleError(f"{source.path} is no Visual7W file: it has no list `images`.")
-    listed = data.get("boxes") if isinstance(data.get("boxes"), list) else []
-    boxes = {row["box_id"]: row for row in listed if isinstance(row, dict) and is_id(row.get("box_id"))}
+    listed = data.get("boxes")
+    boxes = {
+        row["box_id"]: row
+        for row in (listed if isinstance(listed, list) else ())
+        if isinstance(row, dict) and is_id(row.get("box_id"))
+    }
     for number, image in enumerate(data["images"], 1):
         try:
             pairs = list(image["qa_pairs"])

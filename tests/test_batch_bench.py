@@ -1,0 +1,22 @@
+"""The benchmark of batches against one by one, on a few questions: it measures, and the answers are the same."""
+
+from __future__ import annotations
+
+import pytest
+
+from vlcompare.errors import RequestError
+from vlcompare.evaluate import batch_bench
+
+
+def test_a_few_questions_are_answered_alike_and_timed() -> None:
+    report = batch_bench.run(batch_bench.Options(count=12, batch_size=4, block=8))
+    assert [row.checkpoint for row in report.rows] == list(batch_bench.EMBEDDED)
+    for row in report.to_json()["rows"]:
+        assert row["same"] == row["count"] == 12
+        assert row["single_s"] > 0 and row["batch_s"] > 0 and row["widest_gap"] < 1e-3
+    assert batch_bench.table(report).count("times as fast") == 2
+
+
+def test_no_questions_is_one_sentence() -> None:
+    with pytest.raises(RequestError, match="at least one question"):
+        batch_bench.run(batch_bench.Options(count=0))
