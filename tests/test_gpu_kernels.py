@@ -103,6 +103,35 @@ def test_nf4_product_equals_unpacked_weights(outputs: int, inputs: int) -> None:
     close(ours, torch.nn.functional.linear(x.float(), unpacked, bias.float()), 4e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_of_one_position_equals_torchs(dtype: torch.dtype) -> None:
+    from vlcompare.models.kernels import triton_attention
+
+    assert triton_attention.agrees(torch.device("cuda", 0), dtype)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_own_nf4_product_is_taken_only_where_it_is_right(right: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    from vlcompare.models.kernels import nf4
+    from vlcompare.runtime import quantize
+
+    torch.manual_seed(0)
+    layers = torch.nn.ModuleList()
+    for outputs, inputs in ((7680, 2560), (2560, 2560), (2560, 10240)):
+        parts = quantize.quantize(torch.randn(outputs, inputs, device="cuda"), "nf4")
+        layers.append(quantize.quantized_linear(parts, "nf4", (outputs, inputs), None, torch.bfloat16))
+    x = torch.randn(1, 2560, device="cuda").bfloat16()
+    before = layers[0](x)
+    if not right:
+        product = nf4.product
+        monkeypatch.setattr(nf4, "product", lambda *given, **named: product(*given, **named) * 2)
+    taken = nf4.take_over_where_faster(layers)
+    print("own NF4 product taken:", taken)
+    assert right or not taken
+    close(layers[0](x), before, 2e-2)
+
+
 def test_dispatch_takes_a_compiled_kernel() -> None:
     assert kernels.active("cuda") in ("mamba_ssm", "triton")
     assert kernels.available("cuda")[-2:] == ("triton", "reference")

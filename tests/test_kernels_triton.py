@@ -26,7 +26,7 @@ def errors() -> dict[str, float]:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("kind", ["forward", "continued", "gradient", "step", "convolution", "nf4"])
+@pytest.mark.parametrize("kind", ["forward", "continued", "gradient", "step", "convolution", "attention", "nf4"])
 def test_interpreted_kernels_equal_the_reference(errors: dict[str, float], kind: str) -> None:
     mine = {label: error for label, error in errors.items() if label.startswith(kind)}
     assert mine
@@ -40,17 +40,22 @@ def _compiled(architecture: int) -> dict[str, int]:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from vlcompare.models.kernels import nf4, triton_scan
+    from vlcompare.models.kernels import nf4, triton_attention, triton_scan
 
+    head = {"K": 80, "KP": 128}
     sizes = {"N": 16, "NP": 16, "SMOOTH": True, "SKIP": True, "GATED": True, "BIASED": True}
     kernels = {
         "forward": (triton_scan._scan_forward, {**sizes, "CHUNK": 64, "BD": 4, "STARTED": True, "MARKED": True}),
         "backward": (triton_scan._scan_backward, {**sizes, "CHUNK": 64, "BD": 4}),
         "step": (triton_scan._step, {**sizes, "BD": 32}),
         "convolution": (triton_scan._conv_step, {"TAPS": 4, "BD": 128, "BIASED": True}),
+        "turn": (triton_attention._turn, {**head, "R": 20}),
+        "look back": (triton_attention._look_back, {**head, "BLOCK": 32, "SPLITS": 8}),
+        "merge": (triton_attention._merge, {**head, "SPLITS": 8}),
         "nf4": (nf4._product, {"HALF": 32, "ROWS": 4, "GROUPS": 16, "BIASED": True}),
     }
     half = ("u_ptr", "x_ptr", "z_ptr", "y_ptr", "B_ptr", "C_ptr")
+    cached = ("qkv_ptr", "cos_ptr", "sin_ptr", "keys_ptr", "values_ptr", "out_ptr")
     out = {}
     for name, (kernel, constants) in kernels.items():
         signature = {}
@@ -59,6 +64,12 @@ def _compiled(architecture: int) -> dict[str, int]:
                 signature[argument] = "constexpr"
             elif argument == "packed_ptr":
                 signature[argument] = "*u8"
+            elif argument == "position_ptr":
+                signature[argument] = "*i64"
+            elif argument in cached:
+                signature[argument] = "*bf16"
+            elif argument == "scale":
+                signature[argument] = "fp32"
             elif argument.endswith("_ptr"):
                 signature[argument] = "*bf16" if argument in half and name in ("step", "nf4") else "*fp32"
             else:
@@ -80,5 +91,5 @@ def test_kernels_compile_for(architecture: int) -> None:
     except ImportError:
         pytest.skip("this triton cannot compile without a device")
     made = _compiled(architecture)
-    assert sorted(made) == ["backward", "convolution", "forward", "nf4", "step"]
+    assert sorted(made) == ["backward", "convolution", "forward", "look back", "merge", "nf4", "step", "turn"]
     assert all(made.values())

@@ -1,6 +1,8 @@
 """Run by test_kernels_triton in a process of its own with TRITON_INTERPRET=1: prints each case's largest error as JSON.
 
-The kernels run on CPU tensors in Triton's interpreter, beside the torch reference.
+The kernels run on CPU tensors in Triton's interpreter, beside the torch reference. The interpreter goes through a scan
+number by number, so chunks are of 8 positions here (but for one case); the lengths lie around that as real ones around
+64.
 """
 
 from __future__ import annotations
@@ -11,10 +13,14 @@ import sys
 import torch
 from torch import Tensor
 
-from vlcompare.models.kernels import nf4, reference, triton_scan
+from vlcompare.models import pythia
+from vlcompare.models.config import PythiaConfig
+from vlcompare.models.kernels import nf4, reference, triton_attention, triton_scan
+from vlcompare.models.pythia import Pythia, rotate
 
-# batch, channels, states, positions: around the chunk of 64 positions and the block of 4 channels; odd states
-SIZES = ((2, 5, 4, 7), (1, 4, 16, 65), (1, 3, 5, 130), (1, 8, 16, 1))
+CHUNK = 8
+# batch, channels, states, positions: around the chunk and the block of 4 channels; odd states
+SIZES = ((2, 5, 4, 7), (1, 4, 16, 9), (1, 3, 5, 18), (1, 8, 16, 1))
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state")
 
 
@@ -58,10 +64,10 @@ def forward() -> dict[str, float]:
 
 
 def continued() -> dict[str, float]:
-    values = arguments(1, 5, 16, 75)
+    values = arguments(1, 5, 16, 24)
     whole, last = scan(reference, values)
     state, parts = values[8], []
-    for start, end in ((0, 3), (3, 70), (70, 75)):
+    for start, end in ((0, 3), (3, 20), (20, 24)):
         piece = [value[:, :, start:end] if index in (0, 1, 3, 4, 6) else value for index, value in enumerate(values)]
         y, state = scan(triton_scan, [*piece[:8], state])
         parts.append(y)
@@ -81,6 +87,56 @@ def backward() -> dict[str, float]:
         for name, ours, truth in zip(NAMES, *gradients, strict=True):
             out[f"gradient of {name} {size}"] = error(ours, truth)
     return out
+
+
+def whole_chunk() -> dict[str, float]:
+    """The chunk that GPUs run with."""
+    triton_scan.CHUNK, before = WHOLE, triton_scan.CHUNK
+    values = arguments(1, 2, 2, WHOLE + 1)
+    pairs = zip(scan(triton_scan, values), scan(reference, values), strict=True)
+    triton_scan.CHUNK = before
+    return {"forward whole chunk": max(error(ours, truth) for ours, truth in pairs)}
+
+
+def attention() -> dict[str, float]:
+    """Around the block of 32 slots and the shares of 8; all channels turned, some, none; channels of any number."""
+    out = {}
+    for batch, heads, size, turned, places in ((2, 3, 20, 6, (40, 0)), (1, 2, 16, 16, (31,)), (1, 1, 5, 0, (299,))):
+        torch.manual_seed(size)
+        capacity = max(places) + 2
+        qkv = torch.randn(batch, heads, 3, size)
+        keys, values = torch.randn(2, batch, heads, capacity, size)
+        angles = torch.randn(capacity, turned // 2).repeat(1, 2)
+        cos, sin = angles.cos(), torch.cat((-angles.sin()[:, : turned // 2], angles.sin()[:, turned // 2 :]), 1)
+        true_keys, true_values = keys.clone(), values.clone()
+        ours = triton_attention.attend_one(qkv, cos, sin, torch.tensor(places), keys, values)
+        for row, place in enumerate(places):
+            query, key = (rotate(qkv[row, :, part], cos[place], sin[place]) for part in (0, 1))
+            true_keys[row, :, place], true_values[row, :, place] = key, qkv[row, :, 2]
+            past = true_keys[row, :, : place + 1], true_values[row, :, : place + 1]
+            truth = torch.nn.functional.scaled_dot_product_attention(query[:, None], *past)[:, 0]
+            out[f"attention {size} {place}"] = error(ours[row], truth)
+        out[f"attention's cache {size}"] = max(error(keys, true_keys), error(values, true_values))
+    out["attention agrees"] = 0.0 if triton_attention.agrees(torch.device("cpu"), torch.float32) else 1.0
+    return out
+
+
+def attention_in_the_model() -> dict[str, float]:
+    """Pythia's step through these kernels, rows of different lengths among them, beside its step on CPU."""
+    torch.manual_seed(0)
+    lm = Pythia(PythiaConfig(30, 48, 2, 3, 64, max_positions=64)).eval()
+    mask = torch.ones(2, 6, dtype=torch.bool)
+    mask[1, :2] = False
+    hidden, alone = [], pythia.attends_alone
+    with torch.inference_mode():
+        for takes in (alone, lambda keys: True):
+            pythia.attends_alone = takes
+            state = lm.new_state(2, 20)
+            lm(lm.embed_tokens(torch.arange(12).view(2, 6)), state, mask)
+            tokens = [lm.step(lm.embed_tokens(torch.tensor([t, t + 7])), state) for t in range(3)]
+            hidden.append(torch.stack([*tokens, state.keys_nbhsk[0, :, :, :7].flatten(1)[:, :48]]))
+    pythia.attends_alone = alone
+    return {"attention in the model": error(hidden[1], hidden[0])}
 
 
 def steps() -> dict[str, float]:
@@ -119,7 +175,8 @@ def quantized() -> dict[str, float]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    WHOLE, triton_scan.CHUNK = triton_scan.CHUNK, CHUNK
     cases: dict[str, float] = {}
-    for part in (forward, continued, backward, steps, quantized):
+    for part in (forward, whole_chunk, continued, backward, steps, attention, attention_in_the_model, quantized):
         cases.update(part())
     json.dump(cases, sys.stdout)

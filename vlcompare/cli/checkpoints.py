@@ -67,16 +67,25 @@ def _info(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(facts, indent=2))
         return 0
+    on_hub = not (known and known.embedded)
     for key, value in facts.items():
+        if value == {} or value is None and not on_hub:
+            continue
         if isinstance(value, dict):
             print(f"{key}:")
             for name, item in value.items():
-                print(f"  {name:<24}{'not known' if item is None else item}")
-        elif value not in ({}, None):
-            print(f"{key + ':':<26}{value}")
+                print(f"  {name:<24}{_shown(key, item)}")
         else:
-            print(f"{key + ':':<26}not known")
+            print(f"{key + ':':<26}{_shown(key, value)}")
     return 0
+
+
+def _shown(key: str, value: Any) -> str:
+    if value is None:
+        return "not known"
+    if key.endswith("_bytes"):
+        return f"{value / 1e9:.2f} GB" if value >= 1e8 else f"{value / 1e6:.1f} MB"
+    return f"{sum(value):.2f} in {len(value)} files" if key == "download_gb" else str(value)
 
 
 def _download(args: argparse.Namespace) -> int:
@@ -117,7 +126,8 @@ def _remove(args: argparse.Namespace) -> int:
     repository = known.repository if known and known.repository else args.name
     if not hub.is_repository(repository):
         raise RequestError(f"{args.name!r} is no known checkpoint and no Hub id; folders of your own are left alone.")
-    print(f"{hub.remove(repository) / 1e9:.2f} GB freed.")
+    freed = hub.remove(repository)
+    print(f"{freed / 1e9:.2f} GB freed." if freed else f"Nothing of {repository} was in the cache.")
     return 0
 
 

@@ -235,6 +235,10 @@ class Mamba(nn.Module):
         state.length += length
         return self.norm_f(x_bld)
 
+    def windowed(self, state: MambaState) -> bool:
+        """No: a recurrence looks at nothing but its state."""
+        return False
+
     def step(self, embeddings: Tensor, state: MambaState, *, window: int | None = None) -> Tensor:
         """One position: (B, D) -> (B, D) after the final norm; `state` moves on by one.
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from vlcompare.errors import RequestError
 from vlcompare.models.config import PythiaConfig
-from vlcompare.models.kernels.attention import attend_one
+from vlcompare.models.kernels.attention import attend_one, attends_alone, turn_and_attend
 from vlcompare.models.linear import Linear
 
 ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {
@@ -122,6 +122,15 @@ class Span:
     fresh: bool = False  # the cache was empty: plain causal attention among the L positions
 
 
+@dataclass(frozen=True, slots=True)
+class Single:
+    """One new position a row, for kernels that read on the device where it stands; the same for all layers."""
+
+    positions_b: Tensor
+    cos_sr: Tensor
+    sin_sr: Tensor
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with rotary positions; queries, keys and values of a head lie side by side."""
 
@@ -131,9 +140,14 @@ class Attention(nn.Module):
         self.query_key_value = Linear(config.hidden_size, 3 * config.hidden_size, bias=config.attention_bias)
         self.dense = Linear(config.hidden_size, config.hidden_size, bias=config.attention_bias)
 
-    def forward(self, x_bld: Tensor, keys_bhsk: Tensor, values_bhsk: Tensor, span: Span) -> Tensor:
+    def forward(self, x_bld: Tensor, keys_bhsk: Tensor, values_bhsk: Tensor, span: Span | Single) -> Tensor:
         """softmax(q k^T / sqrt(K)) v, projected to (B, L, D); the new keys and values go into the cache."""
         qkv_blhk = self.query_key_value(x_bld).unflatten(-1, (self.heads, 3, self.head_size))
+        if isinstance(span, Single):
+            out_bhk = turn_and_attend(
+                qkv_blhk[:, 0], span.cos_sr, span.sin_sr, span.positions_b, keys_bhsk, values_bhsk
+            )
+            return self.dense(out_bhk.flatten(1)[:, None])
         qk_blhk, v_blhk = qkv_blhk[..., :2, :], qkv_blhk[..., 2, :]
         q_blhk, k_blhk = rotate(qk_blhk, span.cos_blhr, span.sin_blhr).unbind(-2)
         q_bhlk, k_bhlk, v_bhlk = q_blhk.transpose(1, 2), k_blhk.transpose(1, 2), v_blhk.transpose(1, 2)
@@ -180,7 +194,7 @@ class Layer(nn.Module):
         self.attention = Attention(config)
         self.mlp = MLP(config)
 
-    def forward(self, x_bld: Tensor, keys_bhsk: Tensor, values_bhsk: Tensor, span: Span) -> Tensor:
+    def forward(self, x_bld: Tensor, keys_bhsk: Tensor, values_bhsk: Tensor, span: Span | Single) -> Tensor:
         attended_bld = self.attention(self.input_layernorm(x_bld), keys_bhsk, values_bhsk, span)
         if self.parallel:
             return self.mlp(self.post_attention_layernorm(x_bld)) + attended_bld + x_bld
@@ -251,13 +265,22 @@ class Pythia(nn.Module):
         """One position: (B, D) -> (B, D) after the final norm; `state` moves on by one.
 
         `window` is the number of cache slots that are attended to; those not yet filled are masked by the position on
-        the device. None takes exactly the filled ones, which needs no mask but fits no graph.
+        the device. None takes exactly the filled ones, which needs no mask but fits no graph, unless `windowed` says
+        that there are no windows.
         """
         state.require(1)
         return self._advance(embeddings[:, None], state, window)[:, 0]
 
+    def windowed(self, state: PythiaState) -> bool:
+        """Whether a step attends to a window that the host chooses; else its kernel finds the filled slots itself."""
+        return not attends_alone(state.keys_nbhsk)
+
     def _advance(self, x_bld: Tensor, state: PythiaState, window: int | None = None) -> Tensor:
-        span = self._span(state, x_bld.shape[1], window, x_bld.dtype)
+        span: Span | Single
+        if x_bld.shape[1] == 1 and state.length and not self.windowed(state):
+            span = Single(state.positions, state.cos_sr, state.sin_sr)
+        else:
+            span = self._span(state, x_bld.shape[1], window, x_bld.dtype)
         for layer, keys_bhsk, values_bhsk in zip(self.layers, state.keys_nbhsk, state.values_nbhsk, strict=True):
             x_bld = layer(x_bld, keys_bhsk, values_bhsk, span)
         state.positions += x_bld.shape[1]

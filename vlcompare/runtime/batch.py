@@ -143,7 +143,7 @@ def _answer_rows(
     logits = lm.logits(hidden[:, -1])
     prefill_ms = 1e3 * clock.lap()
     sampler = Sampler([Sampling.of(row.request) for row in rows], model.device, alternatives)
-    runner = step_runner(lm, state, graphs=graphs)
+    runner = step_runner(lm, state, graphs=graphs, tail=sampler.tail)
     spoken = 0.0
     for choices in decode(runner, logits, sampler, state_full=lambda: state.length >= state.capacity):
         clock.lap()

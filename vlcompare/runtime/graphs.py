@@ -6,8 +6,9 @@ the chosen ids (B,) and returns the next logits (B, V) float32, having moved the
 A graph holds addresses, so whatever it reads and writes must stay where it is: ids and logits lie in the runner's own
 buffers, and the state that is handed in moves into buffers that are kept with the language model ("a home"), so that
 the next answer finds its graphs captured. A home is free again when the state that lives in it is gone.
-The cache of the Transformer is attended to up to a window; one graph is captured for each window that is reached
-(multiples of WINDOW), lazily, inside the call that needs it. A recurrence has one graph for all lengths. A capture that
+A recurrence has one graph for all lengths, and so has attention whose kernel finds the filled slots itself. Where
+torch's own attention is taken, the cache is attended to up to a window, and one graph is captured for each window that
+is reached (multiples of WINDOW), lazily, inside the call that needs it. A capture that
 fails leaves the state as it was, and the runner goes on eagerly and says why.
 
 The choice of a token is part of the step: `tail` (`sampling.greedy`) is captured behind the logits, and the ids that it
@@ -185,8 +186,8 @@ class GraphRunner:
         return self.home.graphs[key]
 
     def _window(self, needed: int) -> int:
-        """Cache slots to attend to, so that `needed` are among them, rounded up; 0 for a recurrence."""
-        if self.language_model.max_positions is None:
+        """Cache slots to attend to, so that `needed` are among them, rounded up; 0 where there are no windows."""
+        if not self.language_model.windowed(self.state):
             return 0
         return min(-(-needed // WINDOW) * WINDOW, self.state.capacity)
 

@@ -218,6 +218,8 @@ def _load(
     target = Target(place, kind, method, source.quantization, zero_norm_biases=norm == "layernorm")
     notices += fill(vlm, stored, target, _percent(progress, source.name))
     vlm.eval().requires_grad_(False)
+    if method == "nf4" and place.type == "cuda":
+        quantize.choose_kernels(vlm.language_model)
     if method != "none" and not quantize.has_kernels(method, place):
         notices.append(quantize.notice(method, kind))
     if kernels is not None and kernels.is_alive():

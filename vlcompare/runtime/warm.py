@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import threading
+from typing import Any
 
 import torch
 
@@ -18,7 +19,7 @@ from vlcompare.models.mamba import Mamba
 from vlcompare.models.pythia import Pythia
 
 # the smallest whose products are large enough for the compiled kernels
-_TINY = {"pythia": PythiaConfig(512, 256, 1, 4, 512), "mamba": MambaConfig(512, 256, 1)}
+_TINY: dict[str, PythiaConfig | MambaConfig] = {"pythia": PythiaConfig(512, 256, 1, 4, 512), "mamba": MambaConfig(512, 256, 1)}
 
 
 @functools.cache
@@ -38,7 +39,7 @@ def _run(family: str, dtype: torch.dtype) -> None:
         return
     config = _TINY[family]
     with registering, structure_only():  # no random numbers are drawn: the caller's come out as without this
-        model = Mamba(config) if isinstance(config, MambaConfig) else Pythia(config)
+        model: Any = Mamba(config) if isinstance(config, MambaConfig) else Pythia(config)
     model.to_empty(device="cpu").to(dtype).eval()
     for parameter in model.parameters():
         parameter.zero_()

@@ -18,7 +18,7 @@ STEP = 0.01  # of a coordinate: two decimals
 # cut off may lack the closing bracket: then a group also ends with the text.
 _GROUP = re.compile(r"\[([^\[\]]{0,400})(?:\]|\Z)")
 _SEPARATOR = re.compile(r"\s*[,;]\s*|\s+")
-_NUMBER = re.compile(r"[+-]?(?:\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][+-]?\d{1,4})?\Z")
+_NUMBER = re.compile(r"[+-]?(?:\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][+-]?\d{1,4})?\Z", re.ASCII)
 
 
 class Found(NamedTuple):

@@ -1,6 +1,6 @@
-"""Attention of one new position to a static key-value cache on CPU: torch tensors to and from numba's compiled loops.
+"""Attention of one new position to a static key-value cache: numba's compiled loops on CPU, Triton's kernels on CUDA.
 
-Knows a query, a cache and how many of its slots are filled; nothing of layers. Where it does not run, torch's own does.
+Knows a query, a cache and how many of its slots are filled; nothing of layers. Where neither runs, torch's own does.
 """
 
 from __future__ import annotations
@@ -27,6 +27,26 @@ def attend_one(q_bhk: Tensor, keys_bhsk: Tensor, values_bhsk: Tensor, counts_b: 
     arrays = (_flat(tensor) for tensor in (scaled, keys_bhsk, values_bhsk, out))
     loops.attend(*arrays, counts_b.contiguous().numpy(), heads, capacity, size, threads())
     return out.to(q_bhk.dtype)
+
+
+def attends_alone(keys: Tensor) -> bool:
+    """Whether `turn_and_attend` runs for a cache like `keys`: on CUDA, in inference, where it has agreed with torch."""
+    if not keys.is_cuda or torch.is_grad_enabled() or not keys.is_contiguous():
+        return False
+    try:
+        from vlcompare.models.kernels import triton_attention
+    except ImportError:
+        return False
+    return triton_attention.proven(keys.device, keys.dtype)
+
+
+def turn_and_attend(
+    qkv_bhtk: Tensor, cos_sr: Tensor, sin_sr: Tensor, positions_b: Tensor, keys_bhsk: Tensor, values_bhsk: Tensor
+) -> Tensor:
+    """See `triton_attention.attend_one`."""
+    from vlcompare.models.kernels import triton_attention
+
+    return triton_attention.attend_one(qkv_bhtk.contiguous(), cos_sr, sin_sr, positions_b, keys_bhsk, values_bhsk)
 
 
 def _usable(q_bhk: Tensor, keys_bhsk: Tensor, values_bhsk: Tensor) -> bool:
