@@ -19,7 +19,10 @@ from vlcompare.models.mamba import Mamba
 from vlcompare.models.pythia import Pythia
 
 # the smallest whose products are large enough for the compiled kernels
-_TINY: dict[str, PythiaConfig | MambaConfig] = {"pythia": PythiaConfig(512, 256, 1, 4, 512), "mamba": MambaConfig(512, 256, 1)}
+_TINY: dict[str, PythiaConfig | MambaConfig] = {
+    "pythia": PythiaConfig(512, 256, 1, 4, 512),
+    "mamba": MambaConfig(512, 256, 1),
+}
 
 
 @functools.cache
