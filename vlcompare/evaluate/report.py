@@ -27,6 +27,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1000px; mar
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem }
 table { border-collapse: collapse; margin: .6rem 0; width: 100% }
 td, th { padding: .25rem .6rem; text-align: left; overflow-wrap: anywhere }
+td:first-child { white-space: nowrap; overflow-wrap: normal }
 tr { border-bottom: 1px solid #e3e6e8 } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
 .sample { display: grid; grid-template-columns: 340px 1fr; gap: 1rem; border-top: 1px solid #ccc; padding: 1rem 0 }
 .sample img { max-width: 100% } pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: .2rem 0 }
