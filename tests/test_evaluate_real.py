@@ -57,8 +57,17 @@ def answers(folder: Path) -> list[tuple[Any, ...]]:
 
 
 def said(folder: Path) -> list[tuple[Any, ...]]:
-    """The same with the tokens' ids alone: log-probabilities may differ in their last digits from batch to batch."""
+    """The same with the tokens' ids alone."""
     return [(*row[:-1], [token["id"] for token in row[-1]]) for row in answers(folder)]
+
+
+def assert_alike(folder: Path, other: Path) -> None:
+    """The same answers token by token. Log-probabilities may differ in their last digits: a sum is rounded by the order
+    in which it is taken, which depends on how rows share a batch and on the number of threads."""
+    assert said(folder) == said(other)
+    tokens = [[row[-1] for row in answers(one)] for one in (folder, other)]
+    gaps = [abs(a["logprob"] - b["logprob"]) for x, y in zip(*tokens, strict=True) for a, b in zip(x, y, strict=True)]
+    assert max(gaps) < 1e-3
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +78,7 @@ def whole(world: Path) -> Path:
 
 def test_batches_answer_as_one_by_one(world: Path, whole: Path) -> None:
     assert main(line(world, "single", "--batch-size", "1")) == 0
-    assert said(world / "single") == said(whole)
-    tokens = [[row[-1] for row in answers(folder)] for folder in (world / "single", whole)]
-    gaps = [abs(a["logprob"] - b["logprob"]) for x, y in zip(*tokens, strict=True) for a, b in zip(x, y, strict=True)]
-    assert max(gaps) < 1e-3
+    assert_alike(world / "single", whole)
     rows = [json.loads(row) for row in (whole / "predictions.jsonl").read_text().splitlines()]
     assert {row["timings"]["mode"] for row in rows} == {"batch"}
 
@@ -114,10 +120,7 @@ def test_killed_at_random_points_and_resumed_it_is_the_same_run(
     child = server.Process(target=work, args=(command, 0.0))
     child.start()
     child.join()
-    if seed == 1:
-        assert said(world / out) == said(whole)
-    else:
-        assert answers(world / out) == answers(whole)
+    assert_alike(world / out, whole)
     assert (world / out / "summary.json").read_bytes() == (whole / "summary.json").read_bytes()
 
 
@@ -127,7 +130,7 @@ def test_two_processes_of_accelerate_are_one_run(world: Path, whole: Path) -> No
     launch += ["--main_process_port", "0", "-m", "vlcompare", *line(world, "two", "--batch-size", "16")]
     done = subprocess.run([*launch, "--device", "cpu"], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert answers(world / "two") == answers(whole)
+    assert_alike(world / "two", whole)
     assert (world / "two" / "summary.json").read_bytes() == (whole / "summary.json").read_bytes()
     record = json.loads((world / "two" / "run.json").read_text())
     assert record["sessions"][0]["processes"] == 2

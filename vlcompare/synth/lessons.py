@@ -27,13 +27,13 @@ from vlcompare.types import TASKS, Box, Request, Sample
 WEIGHTS: dict[str, float] = {
     "captioning": 0.8,
     "grounded_captioning": 0.6,
-    "region_description": 0.4,
-    "vqa": 1.2,
-    "document_vqa": 1.4,
+    "region_description": 0.3,
+    "vqa": 1.4,
+    "document_vqa": 1.2,
     "multiple_choice": 0.4,
     "pointing": 0.4,
-    "grounding": 1.4,
-    "image_text_match": 1.6,
+    "grounding": 1.2,
+    "image_text_match": 2.0,
     "chat": 0.1,
 }
 CHAT: tuple[str, ...] = ("What is in the picture?", "What is this?")  # both are answered with the caption

@@ -34,7 +34,15 @@ from vlcompare.types import TASKS, Box
 
 FAMILIES = ("pythia", "mamba")
 LIMITS = (10, 12, 14, 17, 22, 30)  # lengths at which questions are grouped: little padding, few calls
-LONG_WEIGHT = {"grounded_captioning": 0.4, "captioning": 0.7}  # weight of a token; long answers would drown the others
+# weight of an answer's token: the one word that decides a yes or no would drown among the many of a caption
+TOKEN_WEIGHT: dict[str, float] = {
+    "captioning": 0.6,
+    "grounded_captioning": 0.3,
+    "vqa": 2.0,
+    "image_text_match": 2.5,
+    "multiple_choice": 2.5,
+    "pointing": 2.0,
+}
 
 
 def language_config(family: str, shapes: ModelShapes) -> PythiaConfig | MambaConfig:
@@ -161,7 +169,7 @@ def _add_block(
     row_index, columns, wanted, weights = [], [], [], []
     pointing: list[tuple[int, int, int]] = []
     for index, (sample, row) in enumerate(zip(samples, rows, strict=True)):
-        begin, weight = int(lessons.answers[sample]), LONG_WEIGHT.get(TASKS[lessons.tasks[sample]], 1.0)
+        begin, weight = int(lessons.answers[sample]), TOKEN_WEIGHT.get(TASKS[lessons.tasks[sample]], 1.0)
         count = len(row) - begin
         row_index += [index] * count
         columns += range(begin - 1, len(row) - 1)
