@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-WAIT = int(os.environ.get("VLCOMPARE_TEST_WAIT_MS", 60_000))  # a busy machine is slow to paint
+WAIT = int(os.environ.get("VLCOMPARE_TEST_WAIT_MS", 120_000))  # a busy machine is slow to paint
 
 
 @contextmanager
@@ -24,8 +24,11 @@ def launched(chromium: str) -> Iterator[Any]:
 
 
 @contextmanager
-def visits(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
-    """Opens the page at `address` and waits until it is filled; complains about script errors at the end."""
+def visits(browser: Any, address: str, ready: Callable[[Any, str], None] | None = None) -> Iterator[Callable[..., Any]]:
+    """Opens the page at `address` and waits until `ready(page, query)` (None: the Compare tab) finds it filled.
+
+    Complains at the end about errors and dialogues of scripts.
+    """
     errors: list[str] = []
     contexts = []
 
@@ -35,15 +38,21 @@ def visits(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("dialog", lambda dialog: errors.append(f"a script ran: {dialog.message}"))
         page.goto(address + query, wait_until="domcontentloaded")
-        page.wait_for_selector(".vl-example[aria-pressed='true']" if "text=" not in query else ".vl-example")
-        page.wait_for_function("document.querySelector('#vl-link input, #vl-link textarea')?.value.startsWith('http')")
+        (ready or comparing)(page, query)
         return page
 
     yield open_page
     for context in contexts:
         context.close()
     assert not errors, errors
+
+
+def comparing(page: Any, query: str) -> None:
+    """Wait until the Compare tab has its example and its link."""
+    page.wait_for_selector(".vl-example[aria-pressed='true']" if "text=" not in query else ".vl-example")
+    page.wait_for_function("document.querySelector('#vl-link input, #vl-link textarea')?.value.startsWith('http')")
 
 
 def compare(page: Any) -> None:

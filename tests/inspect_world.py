@@ -17,6 +17,7 @@ from vlcompare.evaluate.run import Engine, run
 from vlcompare.evaluate.run_settings import RunSettings, SideSettings
 from vlcompare.tasks.reading import read_answer
 from vlcompare.types import Alternative, Answer, Box, Memory, Prompt, Request, Timings, Token
+from vlcompare.ui.inspect_bench import pieces
 
 CHECKPOINTS = {"left": "tiny-pythia-vl", "right": "tiny-mamba-vl"}
 SKILL = {"tiny-pythia-vl": 0.72, "tiny-mamba-vl": 0.58}
@@ -101,11 +102,11 @@ def answer_of(checkpoint: str, request: Request, row: dict[str, Any]) -> Answer:
     text = _said(request, row, right, dice)
     reading = read_answer(request, text)
     sure = 0.9 if right else 0.55
-    pieces = _pieces(text)
-    chances = [min(0.999, max(0.05, dice.gauss(sure, 0.12))) for _ in pieces]
+    parts = pieces(text)
+    chances = [min(0.999, max(0.05, dice.gauss(sure, 0.12))) for _ in parts]
     tokens = tuple(
         Token(100 + i, piece, math.log(chance), (Alternative(100 + i, piece, math.log(chance)),))
-        for i, (piece, chance) in enumerate(zip(pieces, chances, strict=True))
+        for i, (piece, chance) in enumerate(zip(parts, chances, strict=True))
     )
     prompt = Prompt(("<image>", f"{request.text}\n"), (4118, *[-200] * 49, 10494, 1, 2, 3), request.prompt_order)
     gap = 3.0 if "mamba" in checkpoint else 2.0
@@ -136,16 +137,6 @@ def _said(request: Request, row: dict[str, Any], right: bool, dice: random.Rando
     if request.task == "image_text_match":
         return "False" if references[0] == "True" else "True"
     return dice.choice(["blue", "a green disc", "no", "7", "<img src=x onerror=alert(1)>"])
-
-
-def _pieces(text: str) -> list[str]:
-    out: list[str] = []
-    for char in text:
-        if out and (char.isalnum() == out[-1][-1].isalnum()) and char not in " ,[]":
-            out[-1] += char
-        else:
-            out.append(char)
-    return out
 
 
 def write_run(

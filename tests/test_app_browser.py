@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from app_world import choose_task, compare, done, launched, pick, text, upload, visits
+from app_world import choose_task, compare, done, pick, text, upload, visits
 from ui_fakes import FakeCompare, png, until, write_examples
 
 pytestmark = pytest.mark.browser
@@ -33,12 +33,6 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     yield SimpleNamespace(address=address, fake=fake, settings=settings, folder=folder)
     page.close()
     examples.FOLDER = before
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Any]:
-    with launched(chromium) as browser:
-        yield browser
 
 
 @pytest.fixture
@@ -102,6 +96,9 @@ def test_each_task_shows_its_own_fields(visit: Any) -> None:
             page.locator(selector).wait_for(state="visible")
         for selector in hidden:
             page.locator(selector).wait_for(state="hidden")
+        assert [page.locator(selector).is_visible() for selector in (*shown, *hidden)] == (
+            [True] * len(shown) + [False] * len(hidden)
+        )
 
 
 def test_upload_and_mark_a_region_with_two_clicks(app: SimpleNamespace, visit: Any) -> None:

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from app_world import choose_task, compare, done, launched, pick, text, upload, visits
+from app_world import choose_task, compare, done, pick, text, upload, visits
 from ui_fakes import until
 
 from vlcompare.types import Answer
@@ -48,12 +48,6 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     _, state.address, _ = launch(page, settings, prevent_thread_lock=True)
     yield state
     page.close()
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Any]:
-    with launched(chromium) as browser:
-        yield browser
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +33,9 @@ ANSWER = Answer(
 )
 
 
-@dataclass
 class FakeModel:
-    notices: tuple[str, ...] = ("This image size was not trained.",)
+    def notices_for(self, request: Request) -> tuple[str, ...]:
+        return ("This image size was not trained.",)
 
 
 @pytest.fixture

@@ -22,6 +22,9 @@ class FakeModel:
     def __init__(self, name: str) -> None:
         self.checkpoint = name
 
+    def notices_for(self, request: Request) -> tuple[str, ...]:
+        return ("Not trained in this order.",) if request.prompt_order == "instruction_first" else ()
+
 
 class FakePool:
     """Models by name; "missing" cannot be loaded."""
@@ -94,6 +97,13 @@ def test_a_race_lets_the_fast_side_finish_first(engine: FakeEngine) -> None:
     assert order == ["left", "right"]
     assert engine.together
     assert {mode for _, _, mode in engine.asked} == {"race"}
+
+
+def test_a_side_is_told_what_its_model_was_not_trained_for(engine: FakeEngine) -> None:
+    sides = {"left": Side("fast", prompt_order="instruction_first"), "right": Side("slow")}
+    events = list(compare("x", REQUEST, sides, pool=FakePool()))
+    told = [(event.side, event.value) for event in events if event.kind == "notice"]
+    assert told == [("left", "Not trained in this order.")]
 
 
 def test_a_measure_has_the_device_alone_and_warm(engine: FakeEngine) -> None:

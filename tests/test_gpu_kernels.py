@@ -37,7 +37,7 @@ def scan(name: str, values: list[Tensor]) -> tuple[Tensor, Tensor]:
     return y, last
 
 
-def close(ours: Tensor, truth: Tensor, tolerance: float) -> None:
+def assert_close(ours: Tensor, truth: Tensor, tolerance: float) -> None:
     assert ours.shape == truth.shape
     scale = max(1.0, float(truth.float().abs().max()))
     torch.testing.assert_close(ours.float(), truth.float(), rtol=0, atol=tolerance * scale)
@@ -52,7 +52,7 @@ def test_scan_equals_reference(name: str, size: tuple[int, int, int, int], dtype
     values = arguments(*size, dtype)
     tolerance = 1e-5 if dtype == torch.float32 else 1e-2
     for ours, truth in zip(scan(name, values), scan("reference", values), strict=True):
-        close(ours, truth, tolerance)
+        assert_close(ours, truth, tolerance)
 
 
 @pytest.mark.parametrize("size", SIZES[1:])
@@ -66,7 +66,7 @@ def test_gradients_equal_autograd_through_reference(size: tuple[int, int, int, i
         gradients.append([leaf.grad for leaf in leaves])
     for ours, truth in zip(*gradients, strict=True):
         assert ours is not None and truth is not None
-        close(ours, truth, 2e-5)
+        assert_close(ours, truth, 2e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -81,9 +81,9 @@ def test_steps_equal_reference(dtype: torch.dtype) -> None:
             y = kernels.selective_step(ours, *given)
             x = kernels.conv_step(our_window, u[:, :, t], weight, bias)
         tolerance = 1e-5 if dtype == torch.float32 else 1e-2
-        close(y, reference.selective_step(truth, *given), tolerance)
-        close(x, reference.conv_step(true_window, u[:, :, t], weight, bias), tolerance)
-    close(ours, truth, 1e-5)
+        assert_close(y, reference.selective_step(truth, *given), tolerance)
+        assert_close(x, reference.conv_step(true_window, u[:, :, t], weight, bias), tolerance)
+    assert_close(ours, truth, 1e-5)
     assert torch.equal(our_window, true_window)
 
 
@@ -100,7 +100,7 @@ def test_nf4_product_equals_unpacked_weights(outputs: int, inputs: int) -> None:
     x, bias = torch.randn(2, inputs, device="cuda").bfloat16(), torch.randn(outputs, device="cuda").bfloat16()
     code = quantize.nf4_code("cuda").float()
     ours = nf4.product(x, parts["nf4"], parts["absmax"], code, outputs, bias=bias)
-    close(ours, torch.nn.functional.linear(x.float(), unpacked, bias.float()), 4e-3)
+    assert_close(ours, torch.nn.functional.linear(x.float(), unpacked, bias.float()), 4e-3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -129,7 +129,7 @@ def test_own_nf4_product_is_taken_only_where_it_is_right(right: bool, monkeypatc
     taken = nf4.take_over_where_faster(layers)
     print("own NF4 product taken:", taken)
     assert right or not taken
-    close(layers[0](x), before, 2e-2)
+    assert_close(layers[0](x), before, 2e-2)
 
 
 def test_dispatch_takes_a_compiled_kernel() -> None:

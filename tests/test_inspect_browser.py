@@ -10,11 +10,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from app_world import visits
 from inspect_world import write_run, write_samples
 from ui_fakes import FakeCompare
 
 pytestmark = pytest.mark.browser
-WAIT = 120_000  # milliseconds: a busy machine is slow to paint
 
 
 @pytest.fixture(scope="module")
@@ -36,42 +36,15 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     page.close()
 
 
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def visit(app: SimpleNamespace, browser: Any) -> Iterator[Any]:
     """Opens the page and waits for the table; complains about script errors at the end."""
-    errors: list[str] = []
-    contexts = []
 
-    def open_page(width: int = 1440, height: int = 900, scheme: str = "light") -> Any:
-        context = browser.new_context(
-            viewport={"width": width, "height": height}, color_scheme=scheme, accept_downloads=True
-        )
-        context.set_default_timeout(WAIT)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("dialog", lambda dialog: errors.append(f"a script ran: {dialog.message}"))
-        query = "?__theme=dark" if scheme == "dark" else ""
-        page.goto(app.address + query, wait_until="domcontentloaded")
+    def filled(page: Any, query: str) -> None:
         page.wait_for_selector("#vi-table .vi-rows")
-        return page
 
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert not errors, errors
+    with visits(browser, app.address, filled) as open_page:
+        yield open_page
 
 
 def said(page: Any, selector: str, pattern: str) -> None:
@@ -197,10 +170,11 @@ def test_two_runs_side_by_side_and_ask_again(visit: Any) -> None:
     page.wait_for_function("(t) => document.querySelector('#vl-text textarea').value === t", arg=asked)
     page.wait_for_selector("#vl-picture img")
     page.wait_for_function("document.querySelector('#vl-right-checkpoint input').value.includes('two')")
+    assert page.locator("#vl-text textarea").input_value() == asked
 
 
 def test_text_of_models_runs_nothing_and_phone_and_dark_fit(visit: Any) -> None:
-    page = visit(390, 844)
+    page = visit(width=390, height=844)
     page.locator("#vi-table .vi-open").first.click()
     page.wait_for_selector("#vi-sample .vi-sample")
     assert "<b>square</b>" in page.locator("#vi-sample .vi-text").inner_text()
@@ -209,7 +183,7 @@ def test_text_of_models_runs_nothing_and_phone_and_dark_fit(visit: Any) -> None:
     assert "<img src=x" in page.locator("#vi-table").inner_text()
     assert page.evaluate("document.querySelectorAll('#vi-table img').length") == 0
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
-    dark = visit(scheme="dark")
+    dark = visit("?__theme=dark", scheme="dark")
     light = "el => Math.max(...getComputedStyle(el).{}.match(/\\d+/g).slice(0, 3).map(Number))"
     panel = dark.locator(".vi-list").first
     assert panel.evaluate(light.format("backgroundColor")) < 80

@@ -45,7 +45,7 @@ def scan(name: str, values: list[Tensor | None], **options: bool) -> tuple[Tenso
     return y, last
 
 
-def close(ours: Tensor, truth: Tensor, tolerance: float = 2e-6) -> None:
+def assert_close(ours: Tensor, truth: Tensor, tolerance: float = 2e-6) -> None:
     assert ours.shape == truth.shape and ours.dtype == truth.dtype
     scale = max(1.0, float(truth.abs().max())) if truth.numel() else 1.0
     torch.testing.assert_close(ours, truth, rtol=0, atol=tolerance * scale)
@@ -55,7 +55,7 @@ def close(ours: Tensor, truth: Tensor, tolerance: float = 2e-6) -> None:
 def test_scan_equals_reference(size: tuple[int, int, int, int]) -> None:
     values = arguments(*size)
     for ours, truth in zip(scan("numba", values), scan("reference", values), strict=True):
-        close(ours, truth)
+        assert_close(ours, truth)
 
 
 @pytest.mark.parametrize("without", ["D", "z", "delta_bias", "initial_state"])
@@ -63,7 +63,7 @@ def test_optional_arguments(without: str) -> None:
     values: list[Tensor | None] = list(arguments(2, 24, 16, 9))
     values[NAMES.index(without)] = None
     for ours, truth in zip(scan("numba", values), scan("reference", values), strict=True):
-        close(ours, truth)
+        assert_close(ours, truth)
 
 
 def test_time_step_as_it_is() -> None:
@@ -72,7 +72,7 @@ def test_time_step_as_it_is() -> None:
     for ours, truth in zip(
         scan("numba", values, delta_softplus=False), scan("reference", values, delta_softplus=False), strict=True
     ):
-        close(ours, truth)
+        assert_close(ours, truth)
 
 
 def test_extreme_time_steps_stay_finite() -> None:
@@ -81,7 +81,7 @@ def test_extreme_time_steps_stay_finite() -> None:
     values[6] = torch.tensor([-300.0, 300.0, -80.0, 80.0, 0.0, 1.0]).expand(1, 16, 6)
     for ours, truth in zip(scan("numba", values), scan("reference", values), strict=True):
         assert torch.isfinite(ours).all()
-        close(ours, truth, 1e-5)
+        assert_close(ours, truth, 1e-5)
 
 
 def test_not_a_number_is_not_hidden() -> None:
@@ -110,7 +110,7 @@ def test_gradients_equal_autograd_through_reference(size: tuple[int, int, int, i
         torch.set_num_threads(before)
     for label, ours, truth in zip(NAMES, *gradients, strict=True):
         assert ours is not None and truth is not None, label
-        close(ours, truth, 4e-6)
+        assert_close(ours, truth, 4e-6)
 
 
 def test_gradients_without_optional_arguments() -> None:
@@ -123,7 +123,7 @@ def test_gradients_without_optional_arguments() -> None:
         gradients.append([leaf.grad for leaf in leaves])
     for ours, truth in zip(*gradients, strict=True):
         assert ours is not None and truth is not None
-        close(ours, truth, 4e-6)
+        assert_close(ours, truth, 4e-6)
 
 
 def test_whole_equals_continued() -> None:
@@ -134,8 +134,8 @@ def test_whole_equals_continued() -> None:
         piece = [value[:, :, start:end] if index in (0, 1, 3, 4, 6) else value for index, value in enumerate(values)]
         y, state = scan("numba", [*piece[:8], state])
         parts.append(y)
-    close(torch.cat(parts, 2), whole)
-    close(state, last)
+    assert_close(torch.cat(parts, 2), whole)
+    assert_close(state, last)
 
 
 @pytest.mark.parametrize("name", ["numba", "reference"])
@@ -147,8 +147,8 @@ def test_scan_equals_steps(name: str) -> None:
             y = kernels.selective_step(
                 state, u[:, :, t], delta[:, :, t], A, B[:, :, t], C[:, :, t], D, z[:, :, t], bias
             )
-            close(y, whole[:, :, t])
-    close(state, last)
+            assert_close(y, whole[:, :, t])
+    assert_close(state, last)
 
 
 def test_no_positions_leave_the_state() -> None:
@@ -164,7 +164,7 @@ def test_bfloat16_in_and_out() -> None:
     truth, truth_last = scan("reference", values)
     assert y.dtype == torch.bfloat16 and last.dtype == torch.float32
     torch.testing.assert_close(y, truth, rtol=2**-7, atol=1e-3)  # both round once: at most one last bit apart
-    close(last, truth_last)
+    assert_close(last, truth_last)
 
 
 @pytest.mark.parametrize("name", ["numba", "reference"])
@@ -175,10 +175,10 @@ def test_convolution_equals_conv1d_and_its_steps(name: str) -> None:
     conv = torch.nn.functional.conv1d(torch.cat([window, x], 2), weight[:, None], bias, groups=24)
     with kernels.use(name):
         y, last = kernels.causal_conv(x, weight, bias, window)
-        close(y, torch.nn.functional.silu(conv), 1e-6)
+        assert_close(y, torch.nn.functional.silu(conv), 1e-6)
         assert torch.equal(last, x[:, :, -3:])
         for t in range(9):
-            close(kernels.conv_step(window, x[:, :, t], weight, bias), y[:, :, t], 1e-6)
+            assert_close(kernels.conv_step(window, x[:, :, t], weight, bias), y[:, :, t], 1e-6)
     assert torch.equal(window, last)
 
 
@@ -217,7 +217,7 @@ def test_gradients_of_the_convolution() -> None:
         gradients.append([leaf.grad for leaf in leaves])
     for ours, truth in zip(*gradients, strict=True):
         assert ours is not None and truth is not None
-        close(ours, truth, 2e-6)
+        assert_close(ours, truth, 2e-6)
 
 
 def test_one_half_of_wider_rows_is_read_in_place() -> None:
@@ -225,7 +225,7 @@ def test_one_half_of_wider_rows_is_read_in_place() -> None:
     x, weight = wide[:, :, 48:].transpose(1, 2), torch.randn(48, 4)
     with torch.no_grad():
         y, _ = kernels.causal_conv(x, weight, None, None)
-    close(y, reference.causal_conv(x, weight, None, None)[0])
+    assert_close(y, reference.causal_conv(x, weight, None, None)[0])
 
 
 def test_threads_follow_torch(monkeypatch: pytest.MonkeyPatch) -> None:

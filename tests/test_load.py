@@ -25,6 +25,7 @@ from vlcompare.runtime import fill as fill_module
 from vlcompare.runtime import quantize
 from vlcompare.runtime.load import estimate_bytes, load
 from vlcompare.runtime.verify import verify
+from vlcompare.types import Request
 
 FAMILIES = ("pythia", "mamba")
 IDS = [5, 6, -200, 7, 8]
@@ -118,6 +119,16 @@ def test_tied_tensors_that_differ_are_told_and_the_head_serves(folder: Path) -> 
     assert not model.vlm.language_model.embedding.weight.any()
 
 
+def test_a_prompt_order_that_was_not_trained_is_marked(folder: Path) -> None:
+    request = Request("captioning", prompt_order="instruction_first")
+    (sentence,) = load(folder).notices_for(request)
+    assert "not trained with the instruction first" in sentence
+    config = json.loads((folder / "config.json").read_text())
+    config["trained_prompt_orders"] = ["image_first", "instruction_first"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert load(folder).notices_for(request) == ()
+
+
 @pytest.mark.parametrize("folder", FAMILIES, indirect=True)
 def test_another_image_size_is_resampled_and_marked(folder: Path) -> None:
     small, large = load(folder), load(folder, image_size=96)
@@ -125,6 +136,8 @@ def test_another_image_size_is_resampled_and_marked(folder: Path) -> None:
     assert large.vlm.vision_encoder.grid == (6, 6) and small.vlm.vision_encoder.grid == (4, 4)
     assert "was trained at 64 pixels and is run at 96" in large.notices[0]
     assert load(folder, image_size=64).notices == ()
+    request = Request("captioning")
+    assert small.notices_for(request) == () and large.notices_for(request) == large.notices
     assert large.logits(torch.rand(3, 96, 96), ids_of(large)).isfinite().all()
 
 

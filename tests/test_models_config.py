@@ -96,6 +96,7 @@ def test_mamba_options() -> None:
         (MAMBA, {"vision_encoder_name": 3}, "'vision_encoder_name' is 3"),
         (MAMBA, {"select_feature": "cls_patch"}, "'cls_patch'"),
         (MAMBA, {"select_layer": "last"}, "'select_layer' is 'last'"),
+        (MAMBA, {"trained_prompt_orders": "image_first"}, "'trained_prompt_orders' is 'image_first'"),
         (PYTHIA, {"hidden_act": "tanhish"}, "'tanhish'"),
         (PYTHIA, {"num_attention_heads": 7}, "no multiple"),
         (PYTHIA, {"rotary_pct": 0.2}, "odd number"),

@@ -6,6 +6,7 @@ import copy
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -426,3 +427,21 @@ def test_recorded_answers_are_shown_as_such_and_only_for_their_pair(handlers: Ha
     assert handlers.recorded(Session(), example, {**PAIR, "left": SideForm("x/y")}) == {}
     assert handlers.recorded(Session(), example, {**PAIR, "left": SideForm("tiny-pythia-vl", "nf4")}) == {}
     assert handlers.recorded(Session(), rest[0], PAIR) == {}
+
+
+@pytest.mark.parametrize(("device", "compiled"), [("cpu", ["pythia", "mamba"]), ("cuda:99", [])])
+def test_kernels_are_compiled_and_models_loaded_behind_the_scenes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], device: str, compiled: list
+) -> None:
+    from vlcompare.runtime import warm
+    from vlcompare.runtime.residency import ModelPool
+    from vlcompare.ui.page import warm_up
+
+    asked: list[str] = []
+    monkeypatch.setattr(warm, "compiling", lambda family, dtype: asked.append(family))
+    model = SimpleNamespace(weights_bytes=1)
+    pool = ModelPool(100, load=lambda key, say: model, estimate=lambda key: 1, free=lambda key: 10**9)
+    settings = AppSettings(data=tmp_path, device=device, preload=("tiny-mamba-vl",))
+    warm_up(settings, Handlers(settings, FakeCompare(), pool, open_image))
+    assert asked == compiled
+    assert "tiny-mamba-vl is loaded" in capsys.readouterr().out

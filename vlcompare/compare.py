@@ -266,7 +266,7 @@ class _Comparison:
             side.tokenizer,
         )
         model = loaded.enter_context(self.pool.acquire(key, say))
-        for sentence in getattr(model, "notices", ()):
+        for sentence in model.notices_for(side.request(self.request)):
             put(Event(name, "notice", sentence))
         return model
 

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         tokenizer=args.tokenizer,
         progress=terminal_progress(),
     )
-    for notice in model.notices:
+    for notice in model.notices_for(request):
         print(f"note: {notice}", file=sys.stderr)
     if args.warm_up:
         _warm_up(model, args.image, request)

@@ -104,6 +104,7 @@ class ModelConfig:
     vision: VisionConfig
     language: PythiaConfig | MambaConfig
     trained_image_size: int
+    trained_prompt_orders: tuple[str, ...] = ("image_first",)  # as published; `trained_prompt_orders` may say otherwise
 
     @property
     def image_size(self) -> int:
@@ -202,6 +203,12 @@ class _Fields:
             raise CheckpointError(f"{self.where}: {key!r} is {value!r}, but must be a name.")
         return value
 
+    def names(self, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
+        _, value = self._find((key,), default)
+        if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
+            raise CheckpointError(f"{self.where}: {key!r} is {value!r}, but must be a list of names.")
+        return tuple(value)
+
     def table(self, key: str) -> _Fields:
         value = self.data.get(key) or {}
         if not isinstance(value, Mapping):
@@ -220,7 +227,8 @@ def from_dict(data: Any) -> ModelConfig:
     family = _family(data)
     vision = _vision(fields)
     language = _pythia_config(fields) if family == "pythia" else _mamba_config(fields)
-    return ModelConfig(family, vision, language, vision.image_size)
+    orders = fields.names("trained_prompt_orders", default=("image_first",))
+    return ModelConfig(family, vision, language, vision.image_size, orders)
 
 
 def _family(data: Mapping[str, Any]) -> Family:

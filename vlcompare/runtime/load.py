@@ -29,6 +29,7 @@ from vlcompare.runtime.source import Source, bytes_of, estimate_bytes, find_sour
 from vlcompare.runtime.text import Tokenizer
 from vlcompare.runtime.warm import compiling
 from vlcompare.runtime.weights import NAMES, Stored, as_bytes, read_tensor
+from vlcompare.types import Request
 
 __all__ = ["Model", "estimate_bytes", "load", "resolve_device", "resolve_dtype"]
 
@@ -75,6 +76,14 @@ class Model:
     @property
     def trained_image_size(self) -> int:
         return self.config.trained_image_size
+
+    def notices_for(self, request: Request) -> tuple[str, ...]:
+        """Sentences that a user should see beside the answer to this request."""
+        order = request.prompt_order
+        if order in self.config.trained_prompt_orders:
+            return self.notices
+        first = {"image_first": "the image", "instruction_first": "the instruction"}
+        return (*self.notices, f"{self.checkpoint} was not trained with {first[order]} first, as it is asked here.")
 
     def preprocess(self, image: Any) -> Tensor:
         """An upright RGB picture (PIL) as the encoder takes it: float32 (3, H, W), on the CPU."""

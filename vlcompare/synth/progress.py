@@ -28,7 +28,6 @@ class Log:
         if not self.quiet:
             print(" ".join(f"{key}={value}" for key, value in plain.items()), flush=True)
 
-
     def forget_after(self, step: int) -> None:
         """Drop the lines of later steps: the run goes on from an earlier state."""
         rows = [row for row in read_log(self.path) if row.get("step", 0) <= step]

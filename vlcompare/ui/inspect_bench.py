@@ -8,13 +8,11 @@ another one whose page shows ten samples. The samples are made up: their picture
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import socket
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,8 +20,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from vlcompare.errors import RequestError
+from vlcompare.ui.server_process import server
 
 OPEN_S, ACTION_S, GROWN_MB = 5.0, 0.5, 500.0  # the goals
 PATIENCE_MS = 120_000
@@ -154,28 +154,18 @@ def _use(page: Any, count: int) -> dict[str, float]:
 
 @contextmanager
 def _serving(folder: Path, data: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "vlcompare", "inspect", str(folder), "--port", str(port)]
-    environment = {**os.environ, "VLCOMPARE_DATA": str(data)}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
+    """The inspect page of a run, once it is open."""
+    with server(["inspect", str(folder)], {"VLCOMPARE_DATA": str(data)}) as (address, process):
+        place = urlsplit(address)
         for _ in range(PATIENCE_MS // 100):
             if process.poll() is not None:
                 break
             with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    yield f"http://127.0.0.1:{port}/", process
+                if probe.connect_ex((place.hostname, place.port)) == 0:
+                    yield address, process
                     return
             time.sleep(0.1)
         raise RequestError("The page did not open: run `python -m vlcompare inspect` to see why.")
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
 
 
 def table(report: InspectReport) -> str:
@@ -246,7 +236,7 @@ def _many_answer(row: dict[str, Any], side: str, checkpoint: str, ids: str) -> s
         text, boxes = "[" + ",".join(f"{v:.2f}" for v in box) + "].", [[round(v, 2) for v in box]]
     else:
         text, boxes = dice.choice(["red", "blue", "green", "orange"]), []
-    tokens = [{"id": 100 + i, "text": piece, "logprob": -dice.random()} for i, piece in enumerate(_pieces(text))]
+    tokens = [{"id": 100 + i, "text": piece, "logprob": -dice.random()} for i, piece in enumerate(pieces(text))]
     gaps = [2.5] * (len(tokens) - 1)
     return (
         f'{{"id": "{row["id"]}", "side": "{side}", "schema_version": 1, "text": "{text}", '
@@ -257,7 +247,8 @@ def _many_answer(row: dict[str, Any], side: str, checkpoint: str, ids: str) -> s
     )
 
 
-def _pieces(text: str) -> list[str]:
+def pieces(text: str) -> list[str]:
+    """A made-up answer cut into words, numbers and marks, as a tokenizer might."""
     out: list[str] = []
     for char in text:
         if out and (char.isalnum() == out[-1][-1].isalnum()) and char not in " ,[]":

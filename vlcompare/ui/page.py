@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -122,10 +123,16 @@ def serve(settings: AppSettings, *, runs: Sequence[Path] = (), **more: Any) -> N
 
 
 def warm_up(settings: AppSettings, handlers: Handlers) -> None:
-    """Import what is slow to import, and load what is to be preloaded, behind the visitor's back."""
+    """Import what is slow to import, compile the CPU's kernels, and load what is to be preloaded, behind the scenes."""
     from vlcompare.runtime import engine  # noqa: F401  brings torch along
+    from vlcompare.runtime.load import resolve_device, resolve_dtype
     from vlcompare.runtime.residency import ModelKey
+    from vlcompare.runtime.warm import FAMILIES, compiling
 
+    with suppress(VLCompareError):  # a device that is not there is told to whoever asks for an answer
+        place = resolve_device(settings.device)
+        for family in FAMILIES if place.type == "cpu" else ():
+            compiling(family, resolve_dtype("auto", place))
     for name in settings.preload:
         try:
             with handlers.pool.acquire(ModelKey(name, settings.quantization, settings.device)):

@@ -11,18 +11,16 @@ from __future__ import annotations
 import json
 import secrets
 import statistics
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from vlcompare.errors import RequestError
 from vlcompare.types import Request
 from vlcompare.ui.examples import Example, load_examples
+from vlcompare.ui.server_process import server
 from vlcompare.ui.settings import EMBEDDED, AppSettings
 
 OPEN_S, EXAMPLE_S, OVERHEAD = 8.0, 1.5, 0.05  # the goals
@@ -219,13 +217,11 @@ def _burn(seconds: float) -> None:
 
 def _opening(example: Example, repeats: int) -> tuple[float, float, float]:
     """(seconds until the page is served, first example, example once loaded)."""
-    port = _free_port()
-    command = [sys.executable, "-m", "vlcompare", "serve", "--port", str(port)]
     start = time.perf_counter()
-    with _running(command) as process:
+    with server(["serve"]) as (address, process):
         visitor = None
         while visitor is None:
-            visitor = Visitor.at(f"http://127.0.0.1:{port}/")
+            visitor = Visitor.at(address)
             if process.poll() is not None or time.perf_counter() - start > PATIENCE_S:
                 raise RequestError("The page did not open: run `python -m vlcompare serve` to see why.")
         opened = time.perf_counter() - start
@@ -233,27 +229,6 @@ def _opening(example: Example, repeats: int) -> tuple[float, float, float]:
         first = visitor.run("vl-run", given).seconds
         again = statistics.median(visitor.run("vl-run", given).seconds for _ in range(repeats))
     return opened, first, again
-
-
-@contextmanager
-def _running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 # ---- a visitor without a browser

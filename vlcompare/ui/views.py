@@ -52,10 +52,10 @@ def measured_architecture(answer: Answer | None) -> str:
 
 
 def untrained(part: SideRun) -> list[str]:
-    """Settings that this checkpoint was not trained with, each in a few words."""
+    """Settings that a listed checkpoint was not trained with, each in a few words."""
     known = lookup(part.settings.checkpoint)
     said = []
-    if part.settings.prompt_order == "instruction_first":
+    if known and part.settings.prompt_order == "instruction_first":
         said.append("instruction first: not trained in this order")
     if known and known.image_size and part.settings.image_size not in (None, known.image_size):
         said.append(f"{part.settings.image_size} pixels: trained at {known.image_size}")

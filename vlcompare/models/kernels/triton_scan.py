@@ -43,6 +43,15 @@ def _softplus(x):
 
 
 @triton.jit
+def _time_steps(raw, there, SMOOTH: tl.constexpr):
+    """Time steps with their bias -> smoothed where asked; 0 behind the end: decay 1, drive 0, so the state stays."""
+    steps = raw
+    if SMOOTH:
+        steps = _softplus(raw)
+    return tl.where(there, steps, 0.0)
+
+
+@triton.jit
 def _scan_forward(
     u_ptr, dt_ptr, A_ptr, B_ptr, C_ptr, D_ptr, z_ptr, bias_ptr, initial_ptr, y_ptr, last_ptr, marks_ptr,
     width, length, chunks,
@@ -72,10 +81,7 @@ def _scan_forward(
             tl.store(marks_ptr + mark_at, state, mask=cells)
         u = tl.load(u_ptr + row * u_b + d[:, None] * u_d + t[None, :] * u_l, mask=there, other=0.0).to(tl.float32)
         dt = tl.load(dt_ptr + row * dt_b + d[:, None] * dt_d + t[None, :] * dt_l, mask=there, other=0.0).to(tl.float32)
-        dt += bias[:, None]
-        if SMOOTH:
-            dt = _softplus(dt)
-        dt = tl.where(there, dt, 0.0)  # behind the end: decay 1, drive 0, so that the state stays
+        dt = _time_steps(dt + bias[:, None], there, SMOOTH)
         some = (n < N)[:, None] & (t < length)[None, :]
         B = tl.load(B_ptr + row * B_b + n[:, None] * B_n + t[None, :] * B_l, mask=some, other=0.0).to(tl.float32)
         C = tl.load(C_ptr + row * C_b + n[:, None] * C_n + t[None, :] * C_l, mask=some, other=0.0).to(tl.float32)
@@ -127,12 +133,7 @@ def _scan_backward(
         raw = tl.load(dt_ptr + at, mask=there, other=0.0) + bias[:, None]
         following = here[:, None] & (t + 1 < length)[None, :]
         after = tl.load(dt_ptr + at + 1, mask=following, other=0.0) + bias[:, None]
-        dt = raw
-        if SMOOTH:
-            dt = _softplus(raw)
-            after = _softplus(after)
-        dt = tl.where(there, dt, 0.0)
-        after = tl.where(following, after, 0.0)  # behind the end: factor 1 hands the carry through
+        dt, after = _time_steps(raw, there, SMOOTH), _time_steps(after, following, SMOOTH)
         small = (n < N)[:, None] & (t < length)[None, :]
         small_at = (row * N + n[:, None]) * length + t[None, :]
         B = tl.load(B_ptr + small_at, mask=small, other=0.0)
