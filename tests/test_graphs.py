@@ -23,8 +23,8 @@ from vlcompare.runtime.sampling import Choice, Chosen, Sampler, Sampling, greedy
 class FakeCapturer:
     """Runs the recorded function again at each replay."""
 
-    def __init__(self, fail: bool = False) -> None:
-        self.fail = fail
+    def __init__(self, fail_from: int | None = None) -> None:
+        self.fail_from = fail_from  # captures that succeed before one fails
         self.state: Any = None
         self.warmed = self.captured = 0
 
@@ -33,7 +33,7 @@ class FakeCapturer:
         function()
 
     def capture(self, function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
-        if self.fail:
+        if self.captured == self.fail_from:
             raise RuntimeError("operation not permitted when stream is capturing\nand more lines")
         self.captured += 1
         before = self.state.snapshot()
@@ -109,7 +109,7 @@ def test_graphed_equals_eager_across_windows(family: str) -> None:
 def test_failed_capture_goes_on_eagerly_and_says_why(family: str) -> None:
     lm = language_model(family)
     state, eager = prompted(lm, 7, 20), prompted(lm, 7, 20)
-    runner = step_runner(lm, state, capturer=lambda device: FakeCapturer(fail=True))
+    runner = step_runner(lm, state, capturer=lambda device: FakeCapturer(fail_from=0))
     ours, truth = walk(runner, 5), walk(step_runner(lm, eager, graphs=False), 5)
     assert not runner.graphed
     assert runner.reason == "the capture failed: operation not permitted when stream is capturing"
@@ -181,6 +181,24 @@ def test_the_choice_is_part_of_the_captured_step(family: str) -> None:
     for graphed, eager in zip(*found, strict=True):
         assert (graphed.id, graphed.top_ids) == (eager.id, eager.top_ids)
         assert graphed.top_logprobs == pytest.approx(eager.top_logprobs, abs=1e-5)
+
+
+@pytest.mark.parametrize("fail_from", [None, 1])
+def test_a_graph_captured_in_the_middle_of_an_answer_reads_the_token_at_hand(fail_from: int | None) -> None:
+    """Nothing is prepared: the second window's graph is captured, or fails to be, when a replay's own ids come in."""
+    lm = language_model("pythia")
+    found = []
+    for replayed in (True, False):
+        state = prompted(lm, 120, 160)
+        capturer = FakeCapturer(fail_from=fail_from)
+        capturer.state = state
+        runner = step_runner(lm, state, graphs=replayed, tail=greedy(3), capturer=lambda device, c=capturer: c)
+        ids = torch.tensor([7])
+        with torch.inference_mode():
+            found.append([int((ids := runner(ids).ids)) for _ in range(20)])
+        assert capturer.captured == (0 if not replayed else 2 if fail_from is None else 1)
+    assert len(set(found[0])) > 1
+    assert found[0] == found[1]
 
 
 def test_drawn_tokens_are_chosen_behind_the_replay() -> None:

@@ -206,13 +206,15 @@ class GraphRunner:
             home.ids.copy_(chosen.ids)  # where the next replay reads
             return chosen._replace(ids=home.ids)
 
-        before = state.snapshot()
+        before, ids = state.snapshot(), home.ids.clone()
         try:
             home.capturer.warm(step)
             state.copy_(before)
             return home.capturer.capture(step)
         finally:
-            state.copy_(before)  # the warm-up moved the device on by a position
+            # the warm-up moved the device on by a position, and chose the token after the one that is to be read next
+            state.copy_(before)
+            home.ids.copy_(ids)
 
 
 def _first_line(error: Exception) -> str:
