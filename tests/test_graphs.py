@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ from torch import Tensor
 
 from vlcompare.errors import RequestError
 from vlcompare.models.config import MambaConfig, PythiaConfig
+from vlcompare.models.kernels.recording import recording
 from vlcompare.models.mamba import Mamba
 from vlcompare.models.pythia import Pythia
 from vlcompare.runtime import graphs
@@ -195,10 +199,51 @@ def test_a_graph_captured_in_the_middle_of_an_answer_reads_the_token_at_hand(fai
         runner = step_runner(lm, state, graphs=replayed, tail=greedy(3), capturer=lambda device, c=capturer: c)
         ids = torch.tensor([7])
         with torch.inference_mode():
-            found.append([int((ids := runner(ids).ids)) for _ in range(20)])
+            found.append([int(ids := runner(ids).ids) for _ in range(20)])
         assert capturer.captured == (0 if not replayed else 2 if fail_from is None else 1)
     assert len(set(found[0])) > 1
     assert found[0] == found[1]
+
+
+def test_one_recording_at_a_time_and_none_leaves_its_stream_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two sides of a race: torch waits for the whole device where a recording begins, so no other may be under way."""
+    under_way: list[str] = []
+    together: list[int] = []
+    streams = {"current": "default"}
+
+    @contextlib.contextmanager
+    def graph(made: object, *, pool: object, stream: str, capture_error_mode: str) -> Iterator[None]:
+        assert capture_error_mode == "thread_local"
+        under_way.append(stream)
+        together.append(len(under_way))
+        streams["current"] = stream
+        time.sleep(0.02)
+        try:
+            yield
+        finally:  # like torch's own, which leaves the stream as it is where the end of a recording raises
+            under_way.remove(stream)
+
+    fakes = {
+        "CUDAGraph": object,
+        "graph": graph,
+        "device": lambda device: contextlib.nullcontext(),
+        "current_stream": lambda device: streams["current"],
+        "set_stream": lambda stream: streams.update(current=stream),
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+
+    def record(stream: str) -> None:
+        with contextlib.suppress(RuntimeError), recording(torch.device("cuda", 0), stream):
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    threads = [threading.Thread(target=record, args=(f"side {number}",)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert together == [1, 1, 1]
+    assert streams["current"] == "default"
 
 
 def test_drawn_tokens_are_chosen_behind_the_replay() -> None:

@@ -24,6 +24,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from vlcompare.models.kernels.recording import recording
 from vlcompare.runtime.sampling import Chosen
 
 WINDOW = 128  # slots by which the attended part of a cache grows from one graph to the next
@@ -92,12 +93,7 @@ class CudaCapturer:
         current.wait_stream(self.stream)
 
     def capture(self, function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
-        graph = torch.cuda.CUDAGraph()
-        # thread_local: the other side of a comparison may be at work in another thread meanwhile
-        with (
-            torch.cuda.device(self.device),
-            torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"),
-        ):
+        with recording(self.device, self.stream, self.pool) as graph:
             result = function()
         self.pool = graph.pool()
         return graph.replay, result

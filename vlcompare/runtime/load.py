@@ -19,6 +19,7 @@ from torch import Tensor
 
 from vlcompare.errors import CheckpointError, DeviceMemoryError, RequestError, VLCompareError
 from vlcompare.models.config import ModelConfig
+from vlcompare.models.kernels.recording import release_cached_memory
 from vlcompare.models.vlm import VisionLanguageModel, meta_model
 from vlcompare.runtime import hub, quantize, registry
 from vlcompare.runtime.fill import Target, fill
@@ -167,8 +168,7 @@ def load(
     # outside of the handlers, where no traceback holds on to what was half loaded
     failure.__cause__ = failure.__context__ = None
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    release_cached_memory()
     raise failure
 
 

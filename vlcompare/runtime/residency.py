@@ -209,7 +209,6 @@ def _free(key: ModelKey) -> int:
 
 
 def _release_cached_memory() -> None:
-    import torch
+    from vlcompare.models.kernels.recording import release_cached_memory
 
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    release_cached_memory()

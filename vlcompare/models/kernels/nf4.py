@@ -18,6 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
+from vlcompare.models.kernels.recording import recording
+
 ROWS = 4  # output rows of one program
 GROUPS = 16  # blocks of one row that are read at once: 512 bytes at the usual block of 64 numbers
 
@@ -129,8 +131,7 @@ def _replayed_ms(layers: list[nn.Module], rows: dict[int, Tensor]) -> float:
             for layer in layers:
                 layer(rows[id(layer)])
         torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with recording(device, side) as graph:
             for layer in layers:
                 layer(rows[id(layer)])
         times = []
