@@ -121,8 +121,9 @@ def test_failed_capture_goes_on_eagerly_and_says_why(family: str) -> None:
     assert state.length == 12
 
 
-def test_a_home_is_used_again_once_its_state_is_gone() -> None:
-    lm = language_model("pythia")
+@pytest.mark.parametrize("family", ["pythia", "mamba"])
+def test_a_home_is_used_again_once_its_state_is_gone(family: str) -> None:
+    lm = language_model(family)
     made: list[FakeCapturer] = []
 
     def capturer(device: torch.device) -> FakeCapturer:
@@ -152,8 +153,8 @@ def test_a_home_is_used_again_once_its_state_is_gone() -> None:
 
 
 def test_a_full_state_is_refused_before_anything_is_captured() -> None:
-    lm = language_model("mamba")
-    state = prompted(lm, 4, 4)
+    lm = language_model("pythia")
+    state = prompted(lm, 512, 512)
     capturer = FakeCapturer()
     runner = step_runner(lm, state, capturer=lambda device: capturer)
     with pytest.raises(RequestError, match="full"):

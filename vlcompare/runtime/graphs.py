@@ -17,6 +17,7 @@ chose are written to where the next replay reads them. A token is then one repla
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -133,6 +134,7 @@ def _kinds(state: Any) -> dict[str, tuple[torch.dtype, torch.device]]:
 
 
 _homes: weakref.WeakKeyDictionary[Any, list[Home]] = weakref.WeakKeyDictionary()
+_moving_in = threading.Lock()  # both sides of a race may run one model: a home is given to one of them
 
 
 class GraphRunner:
@@ -236,10 +238,11 @@ def step_runner(
     if capturer is None and device.type != "cuda":
         return EagerRunner(language_model, state, "CUDA graphs need a CUDA device", tail)
     try:
-        home = _find_home(language_model, state, capturer or CudaCapturer)
+        with _moving_in:
+            home = _find_home(language_model, state, capturer or CudaCapturer)
+            return GraphRunner(language_model, state, home, tail)
     except torch.OutOfMemoryError:
         return EagerRunner(language_model, state, "too little memory for buffers that stay", tail)
-    return GraphRunner(language_model, state, home, tail)
 
 
 @torch.inference_mode(False)  # plain tensors may be written to in and out of inference mode
@@ -252,9 +255,8 @@ def _find_home(lm: Any, state: Any, capturer: Callable[[torch.device], Capturer]
     spare = [home for home in homes if home.free]
     for home in spare[: max(0, len(spare) - HOMES + 1)]:
         homes.remove(home)
-    capacity = state.capacity
-    if lm.max_positions is not None:  # rounded up, so that prompts of similar lengths share a home
-        capacity = max(capacity, min(-(-capacity // GRAIN) * GRAIN, lm.max_positions))
+    # rounded up, so that prompts of similar lengths share a home
+    capacity = max(state.capacity, min(-(-state.capacity // GRAIN) * GRAIN, lm.max_positions or 1 << 62))
     dtypes = [x.dtype for x in vars(state).values() if isinstance(x, Tensor) and x.is_floating_point()]
     device = state.positions.device
     fresh = lm.new_state(state.positions.shape[0], capacity, device=device, dtype=dtypes[0] if dtypes else None)
