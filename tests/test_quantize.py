@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.tiny import write_checkpoint
 from vlcompare.cli import main
@@ -123,6 +124,27 @@ def test_modules_multiply_with_what_is_stored(kernels: None, method: str, tolera
         found = module(x[None] if method == "nf4" and len(shape) == 1 else x).view(*shape[:-1], 64)
         tolerance = max(tolerance, 2e-2) if quantize._bitsandbytes().functional.has_avx512bf16() else tolerance
         assert found.dtype == x.dtype and apart(found, linear(x)) < tolerance
+
+
+def test_int8_hands_dense_rows_to_kernels_that_know_addresses_only(kernels: None) -> None:
+    """A scan may leave its positions side by side in memory; bitsandbytes' CUDA kernels do not look at strides."""
+    seen = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            if "int8_vectorwise_quant" in str(func):
+                seen.append(args[0].is_contiguous())
+            return func(*args, **(kwargs or {}))
+
+    torch.manual_seed(0)
+    linear = nn.Linear(128, 64).requires_grad_(False)
+    parts = quantize.quantize(linear.weight, "int8")
+    module = quantize.quantized_linear(parts, "int8", (64, 128), linear.bias, torch.float32)
+    x = torch.randn(1, 128, 5).transpose(1, 2)
+    with Watch():
+        found = module(x)
+    assert seen == [True]
+    assert torch.equal(found, module(x.contiguous()))
 
 
 # ------------------------------------------------------------------------------------------------ models
@@ -267,6 +289,7 @@ def test_a_write_that_fails_leaves_no_folder(
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_cuda_rounds_to_the_same_bits(folders: dict[str, Path], family: str, method: str) -> None:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
     weight = torch.randn(256, 192, generator=torch.Generator().manual_seed(0))
     here, there = quantize.quantize(weight, method), quantize.quantize(weight.cuda(), method)
     assert all(torch.equal(here[key], there[key].cpu()) for key in here)

@@ -170,8 +170,8 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, self.in_features)
-        # bitsandbytes' kernels take activations in float16 only
-        values, scales, _ = torch.ops.bitsandbytes.int8_vectorwise_quant.default(rows.half(), 0.0)
+        # bitsandbytes' kernels take activations in float16 only, and on CUDA by their address alone: rows must be dense
+        values, scales, _ = torch.ops.bitsandbytes.int8_vectorwise_quant.default(rows.half().contiguous(), 0.0)
         out = torch.ops.bitsandbytes.int8_scaled_mm.default(
             values, self.weight, scales, self.absmax, bias=self.bias, dtype=x.dtype
         )

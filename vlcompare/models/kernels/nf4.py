@@ -76,7 +76,7 @@ def product(
     resolved). code: the sixteen values, float32.
     """
     inputs = x.shape[-1]
-    rows = x.reshape(-1, inputs)
+    rows = x.reshape(-1, inputs).contiguous()
     y = torch.empty(rows.shape[0], outputs, dtype=x.dtype, device=x.device)
     with torch.cuda.device_of(x):
         _product[triton.cdiv(outputs, ROWS), rows.shape[0]](
