@@ -87,6 +87,20 @@ def test_steps_equal_reference(dtype: torch.dtype) -> None:
     assert torch.equal(our_window, true_window)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("started", [False, True])
+def test_convolution_equals_reference(dtype: torch.dtype, started: bool) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 620, 5120, device="cuda").to(dtype).transpose(1, 2)
+    weight, bias = torch.randn(5120, 4, device="cuda").to(dtype), torch.randn(5120, device="cuda").to(dtype)
+    window = torch.randn(2, 5120, 3, device="cuda") if started else None
+    with kernels.use("triton"):
+        y, last = kernels.causal_conv(x, weight, bias, window)
+    truth, true_last = reference.causal_conv(x.float(), weight.float(), bias.float(), window)
+    assert_close(y, truth, 1e-5 if dtype == torch.float32 else 1e-2)
+    assert torch.equal(last.float(), true_last)
+
+
 @pytest.mark.parametrize(("outputs", "inputs"), [(7680, 2560), (2560, 10240), (33, 64)])
 def test_nf4_product_equals_unpacked_weights(outputs: int, inputs: int) -> None:
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")

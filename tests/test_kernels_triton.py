@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("triton", reason="triton is not installed (it comes with torch on Linux)")
 HERE = Path(__file__).resolve().parent
 ARCHITECTURES = (80, 89, 90, 100, 120)
+KERNELS = ("forward", "backward", "step", "convolution", "its step", "turn", "look back", "merge", "nf4")
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,9 @@ def errors() -> dict[str, float]:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("kind", ["forward", "continued", "gradient", "step", "convolution", "attention", "nf4"])
+@pytest.mark.parametrize(
+    "kind", ["forward", "continued", "gradient", "step", "convolution", "prompt's convolution", "attention", "nf4"]
+)
 def test_interpreted_kernels_equal_the_reference(errors: dict[str, float], kind: str) -> None:
     mine = {label: error for label, error in errors.items() if label.startswith(kind)}
     assert mine
@@ -40,7 +43,7 @@ def _compiled(architecture: int) -> dict[str, int]:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from vlcompare.models.kernels import nf4, triton_attention, triton_scan
+    from vlcompare.models.kernels import nf4, triton_attention, triton_conv, triton_scan
 
     head = {"K": 80, "KP": 128}
     sizes = {"N": 16, "NP": 16, "SMOOTH": True, "SKIP": True, "GATED": True, "BIASED": True}
@@ -48,7 +51,8 @@ def _compiled(architecture: int) -> dict[str, int]:
         "forward": (triton_scan._scan_forward, {**sizes, "CHUNK": 64, "BD": 4, "STARTED": True, "MARKED": True}),
         "backward": (triton_scan._scan_backward, {**sizes, "CHUNK": 64, "BD": 4}),
         "step": (triton_scan._step, {**sizes, "BD": 32}),
-        "convolution": (triton_scan._conv_step, {"TAPS": 4, "BD": 128, "BIASED": True}),
+        "convolution": (triton_conv._conv, {"TAPS": 4, "BL": 16, "BD": 128, "BIASED": True, "STARTED": True}),
+        "its step": (triton_conv._conv_step, {"TAPS": 4, "BD": 128, "BIASED": True}),
         "turn": (triton_attention._turn, {**head, "R": 20}),
         "look back": (triton_attention._look_back, {**head, "BLOCK": 32, "SPLITS": 8}),
         "merge": (triton_attention._merge, {**head, "SPLITS": 8}),
@@ -91,5 +95,5 @@ def test_kernels_compile_for(architecture: int) -> None:
     except ImportError:
         pytest.skip("this triton cannot compile without a device")
     made = _compiled(architecture)
-    assert sorted(made) == ["backward", "convolution", "forward", "look back", "merge", "nf4", "step", "turn"]
+    assert sorted(made) == sorted(KERNELS)
     assert all(made.values())

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vlcompare.models import pythia
 from vlcompare.models.config import PythiaConfig
-from vlcompare.models.kernels import nf4, reference, triton_attention, triton_scan
+from vlcompare.models.kernels import nf4, reference, triton_attention, triton_conv, triton_scan
 from vlcompare.models.pythia import Pythia, rotate
 
 CHUNK = 8
@@ -152,9 +152,23 @@ def steps() -> dict[str, float]:
         window, weight = torch.randn(size[0], size[1], 3), torch.randn(size[1], 4)
         other = window.clone()
         for t in range(3):
-            y = triton_scan.conv_step(window, u[:, :, t], weight, bias)
+            y = triton_conv.conv_step(window, u[:, :, t], weight, bias)
             out[f"convolution {size} {t}"] = error(y, reference.conv_step(other, u[:, :, t], weight, bias))
         out[f"convolution's window {size}"] = error(window, other)
+    return out
+
+
+def convolutions() -> dict[str, float]:
+    """Around the block of 16 positions, from zeros and from a window, with and without a bias."""
+    out = {}
+    for batch, channels, length, taps in ((2, 5, 17, 4), (1, 130, 2, 4), (1, 3, 40, 2), (1, 4, 1, 1)):
+        torch.manual_seed(length)
+        x, weight = torch.randn(batch, length, channels).transpose(1, 2), torch.randn(channels, taps)
+        for bias in (torch.randn(channels), None):
+            for window in (torch.randn(batch, channels, taps - 1), None):
+                ours, truth = (part.causal_conv(x, weight, bias, window) for part in (triton_conv, reference))
+                label = f"prompt's convolution {channels} x {length} {bias is None} {window is None}"
+                out[label] = max(error(one, other) for one, other in zip(ours, truth, strict=True))
     return out
 
 
@@ -177,6 +191,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     WHOLE, triton_scan.CHUNK = triton_scan.CHUNK, CHUNK
     cases: dict[str, float] = {}
-    for part in (forward, whole_chunk, continued, backward, steps, attention, attention_in_the_model, quantized):
+    scans, others = (forward, whole_chunk, continued, backward), (attention, attention_in_the_model, quantized)
+    for part in (*scans, steps, convolutions, *others):
         cases.update(part())
     json.dump(cases, sys.stdout)

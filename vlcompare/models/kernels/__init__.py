@@ -18,6 +18,11 @@ from torch import Tensor
 # device type -> implementations, best first; each is a module of this folder with `usable(device) -> bool`
 ORDER: dict[str, tuple[str, ...]] = {"cpu": ("numba",), "cuda": ("mamba_ssm", "triton")}
 MODULES = {"numba": "cpu", "mamba_ssm": "mamba_ssm", "triton": "triton_scan", "reference": "reference"}
+# modules of single functions that do not stand beside their implementation's scan
+ELSEWHERE = {
+    **{("numba", name): "rows" for name in ("selective_step", "causal_conv", "conv_step")},
+    **{("triton", name): "triton_conv" for name in ("causal_conv", "conv_step")},
+}
 
 _forced: str | None = None
 _chosen: dict[tuple[str, int | None], str] = {}
@@ -55,8 +60,7 @@ def use(name: str) -> Iterator[None]:
 
 
 def _module(name: str, function: str = "selective_scan") -> ModuleType:
-    single = name == "numba" and function != "selective_scan"
-    return importlib.import_module(f"{__name__}.{'rows' if single else MODULES[name]}")
+    return importlib.import_module(f"{__name__}.{ELSEWHERE.get((name, function), MODULES[name])}")
 
 
 def _usable(name: str, device: torch.device) -> bool:

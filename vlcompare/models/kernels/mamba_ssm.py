@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlcompare.models.kernels import reference
+from vlcompare.models.kernels.proof import agrees
 
 
 @functools.cache
@@ -30,30 +30,7 @@ def usable(device: torch.device) -> bool:
 
 @functools.cache
 def _proven(device: torch.device) -> bool:
-    try:
-        return all(_agrees(device, dtype) for dtype in (torch.float32, torch.bfloat16))
-    except Exception:  # whatever a foreign extension raises: it is not used
-        return False
-
-
-def _agrees(device: torch.device, dtype: torch.dtype) -> bool:
-    generator = torch.Generator().manual_seed(0)
-
-    def random(*shape: int, kind: torch.dtype = dtype) -> Tensor:
-        return torch.randn(shape, generator=generator).to(device, kind)
-
-    wide = torch.float32
-    A = -torch.rand(64, 16, generator=generator).to(device)
-    given = (
-        random(2, 64, 75), random(2, 64, 75), A, random(2, 16, 75), random(2, 16, 75),
-        random(64, kind=wide), random(2, 64, 75), random(64, kind=wide),
-    )  # fmt: skip
-    ours, ours_last = reference.selective_scan(*given)
-    theirs, theirs_last = _call(*given, True)
-    tolerance = 1e-4 if dtype == torch.float32 else 2e-2
-    scale = float(ours.float().abs().max())
-    close = torch.allclose(theirs.float(), ours.float(), rtol=0, atol=tolerance * scale)
-    return close and ours_last is not None and torch.allclose(theirs_last, ours_last, rtol=1e-3, atol=1e-3)
+    return agrees(functools.partial(_call, smooth=True), device)
 
 
 def _call(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,

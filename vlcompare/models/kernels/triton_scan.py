@@ -1,4 +1,4 @@
-"""The scan forward and backward, its step and the convolution's step as Triton kernels for CUDA.
+"""The scan forward and backward, and its step, as Triton kernels for CUDA.
 
 Knows tensors on a GPU (or Triton's interpreter, in tests); nothing of layers. State and sums are float32; inputs of any
 float dtype and any strides. The scan goes through a chunk of positions at once with an associative scan over pairs
@@ -13,6 +13,7 @@ Triton launches on the current device, so each launch is told its tensors' one. 
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -20,14 +21,23 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from vlcompare.models.kernels.proof import agrees
+
 CHUNK = 64  # positions scanned at once
 CHANNELS = 4  # channels of one program: 4 x 16 states x 64 positions are 32 numbers a thread with four warps
 STEP_CHANNELS = 32
 
 
 def usable(device: torch.device) -> bool:
-    """CUDA from Ampere on; Triton makes kernels for the device it finds."""
-    return device.type == "cuda" and torch.cuda.is_available() and torch.cuda.get_device_capability(device) >= (7, 5)
+    """CUDA from Turing on, where the compiled scan gives the reference's numbers."""
+    if device.type != "cuda" or not torch.cuda.is_available() or torch.cuda.get_device_capability(device) < (7, 5):
+        return False
+    return _proven(torch.device(device.type, device.index))
+
+
+@functools.cache
+def _proven(device: torch.device) -> bool:
+    return agrees(selective_scan, device)
 
 
 @triton.jit
@@ -38,8 +48,10 @@ def _then(a1, b1, a2, b2):
 
 @triton.jit
 def _softplus(x):
-    """log(1 + e^x) without overflow."""
-    return tl.maximum(x, 0.0) + tl.log(1.0 + tl.exp(-tl.abs(x)))
+    """log(1 + e^x) without overflow, and right to the last digits for small time steps, too."""
+    e = tl.exp(-tl.abs(x))
+    series = e * (1.0 - e * (1.0 / 2.0 - e * (1.0 / 3.0 - e / 4.0)))
+    return tl.maximum(x, 0.0) + tl.where(e < 1.0 / 32.0, series, tl.log(1.0 + e))
 
 
 @triton.jit
@@ -214,30 +226,6 @@ def _step(
     tl.store(y_ptr + row * width + d, y, mask=here)
 
 
-@triton.jit
-def _conv_step(
-    window_ptr, x_ptr, weight_ptr, bias_ptr, y_ptr, width, x_b,
-    TAPS: tl.constexpr, BD: tl.constexpr, BIASED: tl.constexpr,
-):  # fmt: skip
-    """One position of the convolution and SiLU; window (B, d, TAPS - 1) moves on by one; weight (d, TAPS)."""
-    row = tl.program_id(0).to(tl.int64)
-    d = tl.program_id(1) * BD + tl.arange(0, BD)
-    here = d < width
-    x = tl.load(x_ptr + row * x_b + d, mask=here, other=0.0).to(tl.float32)
-    y = x * tl.load(weight_ptr + d * TAPS + TAPS - 1, mask=here, other=0.0).to(tl.float32)
-    if BIASED:
-        y += tl.load(bias_ptr + d, mask=here, other=0.0).to(tl.float32)
-    at = (row * width + d) * (TAPS - 1)
-    for tap in tl.static_range(TAPS - 1):
-        past = tl.load(window_ptr + at + tap, mask=here, other=0.0)
-        y += past * tl.load(weight_ptr + d * TAPS + tap, mask=here, other=0.0).to(tl.float32)
-        if tap > 0:
-            tl.store(window_ptr + at + tap - 1, past, mask=here)
-    if TAPS > 1:
-        tl.store(window_ptr + at + TAPS - 2, x, mask=here)
-    tl.store(y_ptr + row * width + d, y * tl.sigmoid(y), mask=here)
-
-
 def _power(number: int) -> int:
     return 1 << max(0, number - 1).bit_length()
 
@@ -326,7 +314,7 @@ def selective_scan(
     return y, last if return_state else None
 
 
-def _dense(tensor: Tensor) -> Tensor:
+def dense(tensor: Tensor) -> Tensor:
     """The same tensor where its last axis is dense; rows may lie further apart."""
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
@@ -348,8 +336,8 @@ def selective_step(
     if not state.is_contiguous() or state.dtype != torch.float32:
         raise ValueError(f"the state must be contiguous float32, got {state.dtype} with strides {state.stride()}")
     batch, width, n = state.shape
-    x, dt, B, C = (_dense(value) for value in (x, dt, B, C))
-    gate = x if z is None else _dense(z)
+    x, dt, B, C = (dense(value) for value in (x, dt, B, C))
+    gate = x if z is None else dense(z)
     A32, D32, bias32 = _wide(A), _wide(D), _wide(dt_bias)
     y = torch.empty(batch, width, dtype=x.dtype, device=x.device)
     with torch.cuda.device_of(state):
@@ -358,21 +346,5 @@ def selective_step(
             x.stride(0), dt.stride(0), B.stride(0), C.stride(0), gate.stride(0),
             N=n, NP=_power(n), BD=STEP_CHANNELS, SMOOTH=dt_softplus, SKIP=D is not None, GATED=z is not None,
             BIASED=dt_bias is not None,
-        )  # fmt: skip
-    return y
-
-
-@torch.no_grad()
-def conv_step(window: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """See `kernels.conv_step`; one kernel, capturable in a CUDA graph."""
-    if not window.is_contiguous() or window.dtype != torch.float32:
-        raise ValueError(f"the window must be contiguous float32, got {window.dtype} with strides {window.stride()}")
-    batch, width, before = window.shape
-    x, weight = _dense(x), weight.contiguous()
-    y = torch.empty(batch, width, dtype=x.dtype, device=x.device)
-    with torch.cuda.device_of(window):
-        _conv_step[batch, triton.cdiv(width, 4 * STEP_CHANNELS)](
-            window, x, weight, weight if bias is None else bias, y, width, x.stride(0),
-            TAPS=before + 1, BD=4 * STEP_CHANNELS, BIASED=bias is not None,
         )  # fmt: skip
     return y

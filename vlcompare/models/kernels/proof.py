@@ -1,0 +1,45 @@
+"""The proof that a scan must give before it is used on a device: a real call there, set beside the reference.
+
+Installed or compiled is not enough: built for another torch or another GPU a kernel imports and then fails, or worse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from vlcompare.models.kernels import reference
+
+
+def agrees(scan: Callable[..., tuple[Any, Any]], device: torch.device) -> bool:
+    """Whether scan(u, delta, A, B, C, D, z, delta_bias) with softplus gives the reference's y and state on `device`.
+
+    Tried with random numbers, in float32 and in bfloat16. Any exception means no.
+    """
+    try:
+        with torch.inference_mode():
+            return all(_agrees(scan, device, dtype) for dtype in (torch.float32, torch.bfloat16))
+    except Exception:  # whatever a compiler or a foreign extension raises: it is not used
+        return False
+
+
+def _agrees(scan: Callable[..., tuple[Any, Any]], device: torch.device, dtype: torch.dtype) -> bool:
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int, kind: torch.dtype = dtype) -> torch.Tensor:
+        return torch.randn(shape, generator=generator).to(device, kind)
+
+    wide = torch.float32
+    A = -torch.rand(64, 16, generator=generator).to(device)
+    given = (
+        random(2, 64, 75), random(2, 64, 75), A, random(2, 16, 75), random(2, 16, 75),
+        random(64, kind=wide), random(2, 64, 75), random(64, kind=wide),
+    )  # fmt: skip
+    truth, true_last = reference.selective_scan(*given)
+    y, last = scan(*given)
+    tolerance = 1e-4 if dtype == torch.float32 else 2e-2
+    scale = float(truth.float().abs().max())
+    close = torch.allclose(y.float(), truth.float(), rtol=0, atol=tolerance * scale)
+    return close and true_last is not None and torch.allclose(last, true_last, rtol=1e-3, atol=1e-3)
