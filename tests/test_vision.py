@@ -64,7 +64,7 @@ def test_built_on_meta_then_filled_is_the_same(name: str, tiny_clip: str) -> Non
 
 @pytest.mark.parametrize("name", [TINY_EVA, "test/clip"])
 def test_filled_in_another_precision(name: str, tiny_clip: str) -> None:
-    """A loader casts parameters alone; the buffers follow."""
+    """A loader casts parameters alone. Buffers that are multiplied with them follow; the angles' tables stay exact."""
     torch.manual_seed(0)
     config = VisionConfig(name, 112)
     real = build_vision_encoder(config)
@@ -74,6 +74,7 @@ def test_filled_in_another_precision(name: str, tiny_clip: str) -> None:
     with torch.no_grad():
         ours, exact = empty(pixels(112).bfloat16()), real(pixels(112))
     assert ours.dtype == torch.bfloat16
+    assert {buffer.dtype for path, buffer in empty.named_buffers() if "rope" in path} <= {torch.float32}
     assert (ours.float() - exact).abs().mean() < 0.05 * exact.abs().mean()
 
 

@@ -48,6 +48,10 @@ CLIP_SHAPES: dict[str, ClipShape] = {
 }
 
 
+# buffers that take part in products with weights; all others (rotary tables) keep the precision they were computed in
+BUFFERS_IN_WEIGHTS_DTYPE = ("k_bias",)
+
+
 class VisionEncoder(nn.Module):
     """A foreign encoder behind one face: forward(pixels (B, 3, H, W)) -> (B, P, C), patches in raster order."""
 
@@ -86,13 +90,13 @@ class VisionEncoder(nn.Module):
         return self._features(self.model, pixels)
 
     def place_buffers(self, device: torch.device) -> None:
-        """Bring buffers (rotary tables, position ids; in no file) to `device` and to the weights' dtype, once."""
+        """Bring buffers (rotary tables, position ids; in no file) to `device`, once; see BUFFERS_IN_WEIGHTS_DTYPE."""
         dtype = self.dtype
         for module in self.model.modules():
             for name, buffer in module._buffers.items():
                 if buffer is None:
                     continue
-                wanted = dtype if buffer.is_floating_point() else buffer.dtype
+                wanted = dtype if name in BUFFERS_IN_WEIGHTS_DTYPE else buffer.dtype
                 if buffer.device != device or buffer.dtype != wanted:
                     module._buffers[name] = buffer.to(device, wanted)
 

@@ -15,15 +15,12 @@ from torch import Tensor, nn
 
 from vlcompare.errors import CheckpointError
 from vlcompare.models.empty import registering
-from vlcompare.models.vision import resample_position_embedding
+from vlcompare.models.vision import BUFFERS_IN_WEIGHTS_DTYPE, resample_position_embedding
 from vlcompare.models.vlm import VisionLanguageModel
 from vlcompare.runtime import quantize
 from vlcompare.runtime.keys import Plan, plan
 from vlcompare.runtime.source import FLOAT32
 from vlcompare.runtime.weights import Stored, as_bytes, check_finite, read_tensor
-
-# buffers that take part in products with weights; all others (rotary tables) keep the precision they were computed in
-_BUFFERS_IN_DTYPE = ("k_bias",)
 
 Said = Callable[[int, int], None]  # bytes done, bytes in all
 
@@ -170,7 +167,7 @@ class _Filler:
         for module in self.vlm.modules():
             for last, buffer in module._buffers.items():
                 if buffer is not None:
-                    dtype = self.target.dtype if last in _BUFFERS_IN_DTYPE else buffer.dtype
+                    dtype = self.target.dtype if last in BUFFERS_IN_WEIGHTS_DTYPE else buffer.dtype
                     module._buffers[last] = buffer.to(self.target.device, dtype)
 
 
