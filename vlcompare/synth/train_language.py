@@ -346,7 +346,7 @@ def train_language(
         if training.planned and begins_to_decay(training.step, training.planned, recipe) and total > training.planned:
             # a longer schedule goes on from before the decay: rates that fall and rise again lose what was learnt
             training.restore(load_state(stable))
-            log.forget_after(training.step)
+        log.forget_after(training.step)  # what was done after the state was saved is done again
     elif log.path.exists():
         log.path.unlink()
     clock = Clock(training.seconds, budget_seconds)
