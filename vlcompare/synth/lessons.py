@@ -25,7 +25,7 @@ from vlcompare.types import TASKS, Box, Request, Sample
 # how often a task is asked relative to its rows: more where answers are learnt late (checking a statement, counting,
 # boxes), less where they come early or cost many tokens
 WEIGHTS: dict[str, float] = {
-    "captioning": 0.8,
+    "captioning": 1.6,
     "grounded_captioning": 0.6,
     "region_description": 0.3,
     "vqa": 1.4,
@@ -33,7 +33,7 @@ WEIGHTS: dict[str, float] = {
     "multiple_choice": 0.4,
     "pointing": 0.4,
     "grounding": 1.2,
-    "image_text_match": 2.0,
+    "image_text_match": 2.4,
     "chat": 0.1,
 }
 CHAT: tuple[str, ...] = ("What is in the picture?", "What is this?")  # both are answered with the caption

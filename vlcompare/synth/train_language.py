@@ -36,7 +36,7 @@ FAMILIES = ("pythia", "mamba")
 LIMITS = (10, 12, 14, 17, 22, 30)  # lengths at which questions are grouped: little padding, few calls
 # weight of an answer's token: the one word that decides a yes or no would drown among the many of a caption
 TOKEN_WEIGHT: dict[str, float] = {
-    "captioning": 0.6,
+    "captioning": 1.0,
     "grounded_captioning": 0.3,
     "vqa": 2.0,
     "image_text_match": 2.5,
