@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import gc
 import itertools
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -225,12 +226,11 @@ def _is_memory(error: BaseException) -> bool:
 
 def release() -> None:
     """Give memory that nobody holds back to the device."""
-    import sys
-
     gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    if "torch" in sys.modules:  # a run with another engine needs none
+        from vlcompare.models.kernels.recording import release_cached_memory
+
+        release_cached_memory()
 
 
 def _row(sample: Sample, side: str, answer: Answer, alternatives: int) -> dict[str, Any]:
