@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -160,7 +159,7 @@ def test_two_runs_side_by_side_and_ask_again(visit: Any) -> None:
     page.keyboard.press("Escape")
     page.wait_for_function("document.querySelectorAll('#vi-runs .token').length === 2")
     page.locator("#vi-right input").click()
-    page.get_by_role("option", name=re.compile("second")).click()
+    page.get_by_role("option", name="second: tiny-mamba-vl-two", exact=True).click()
     said(page, "#vi-head", "painted against second")
     page.locator("#vi-table .vi-open").first.click()
     page.wait_for_selector("#vi-sample .vi-sample")
