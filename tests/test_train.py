@@ -18,15 +18,18 @@ from vlcompare.synth import lessons as lesson_store
 from vlcompare.synth import recipe as recipes
 from vlcompare.synth import tokenizer as pieces
 from vlcompare.synth import train
+from vlcompare.synth.batches import make_batch, option_marks
 from vlcompare.synth.dense import BLANK, IGNORE, glyph_truth, patch_truth
+from vlcompare.synth.learner import Learner
 from vlcompare.synth.losses import AnswerLoss, Pointer, smooth_embedding
 from vlcompare.synth.optim import Muon, orthogonalise, trapezoid
 from vlcompare.synth.pictures import HELD_OUT, SEEDS_PER_PICTURE, kept_seeds
+from vlcompare.synth.probe import text_of
 from vlcompare.synth.progress import Clock, Log, load_state, read_log
 from vlcompare.synth.scenes import lay_out
 from vlcompare.synth.shared_prefix import Block, run
-from vlcompare.synth.train_language import LanguageTraining, Learner, make_batch, train_step
-from vlcompare.types import TASKS, Box
+from vlcompare.synth.train_language import LanguageTraining, train_step
+from vlcompare.types import TASKS, Box, Sample
 
 CPU = torch.device("cpu")
 
@@ -226,6 +229,18 @@ def test_both_families_see_the_same_batches(trained: Path) -> None:
     assert np.array_equal(one.pictures, two.pictures)
     assert all(torch.equal(a, b) for a, b in zip(one.ids, two.ids, strict=True))
     assert not np.array_equal(one.pictures, make_batch(corpus, 4, options, 0).pictures)
+
+
+def test_listed_options_are_judged_where_they_end() -> None:
+    encode = lesson_store.encoder()
+    asked, choices = "What is the red thing?", ("Star", "Car", "Top left", "Fish")
+    sample = Sample("one", "", "multiple_choice", asked, choices, references=("C",))
+    row, prompt = lesson_store.sample_ids(sample, encode)
+    marks = {column: token for column, token in option_marks(np.array(row), prompt)}
+    assert [text_of([row[column]]).strip(" ?\n") for column in marks] == ["", "Star", "Car", "left", "Fish"]
+    assert [text_of([token]).strip() for token in marks.values()] == ["Top", "No", "No", "C", "No"]
+    row, prompt = lesson_store.sample_ids(Sample("two", "", "vqa", asked, references=("car",)), encode)
+    assert option_marks(np.array(row), prompt) == []
 
 
 def test_the_smoke_run_left_its_curves(trained: Path) -> None:

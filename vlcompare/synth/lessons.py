@@ -25,15 +25,15 @@ from vlcompare.types import TASKS, Box, Request, Sample
 # how often a task is asked relative to its rows: more where answers are learnt late (checking a statement, counting,
 # boxes), less where they come early or cost many tokens
 WEIGHTS: dict[str, float] = {
-    "captioning": 1.6,
-    "grounded_captioning": 0.6,
-    "region_description": 0.3,
+    "captioning": 5.0,
+    "grounded_captioning": 0.3,
+    "region_description": 0.2,
     "vqa": 1.4,
     "document_vqa": 1.2,
-    "multiple_choice": 0.4,
-    "pointing": 0.4,
+    "multiple_choice": 1.0,
+    "pointing": 0.8,
     "grounding": 1.2,
-    "image_text_match": 2.4,
+    "image_text_match": 2.0,
     "chat": 0.1,
 }
 CHAT: tuple[str, ...] = ("What is in the picture?", "What is this?")  # both are answered with the caption

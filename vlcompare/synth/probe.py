@@ -7,20 +7,17 @@ nothing of optimisers.
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vlcompare.synth import tokenizer as pieces
+from vlcompare.synth.corpus import Corpus
+from vlcompare.synth.learner import Learner, embed_prefix
 from vlcompare.synth.lessons import Lessons
 from vlcompare.tasks.boxes import parse_boxes
 from vlcompare.types import TASKS
-
-if TYPE_CHECKING:
-    from vlcompare.synth.corpus import Corpus
-    from vlcompare.synth.train_language import Learner
 
 LONGEST = 48  # new tokens
 MOST = 50  # samples of a task
@@ -44,8 +41,6 @@ def greedy(
     learner: Learner, features: Tensor, prompts: list[np.ndarray], limit: int = LONGEST
 ) -> list[list[int]]:
     """Greedy answers to prompts (ids behind the image), one picture's features (P, C) each."""
-    from vlcompare.synth.train_language import embed_prefix
-
     model = learner.language_model
     device = features.device
     prefix, _ = embed_prefix(learner, features)

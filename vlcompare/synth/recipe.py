@@ -58,6 +58,7 @@ class LanguageRecipe:
     auxiliary_until: float = 0.25
     pointer: float = 0.5  # weight of pointing at the right patch from mid depth
     box_pointer_from: int = 0  # from this step on, all four positions that write a box point, not only the prompt's end
+    option_marks_from: int = 0  # from this step on, a prompt's listed options are judged where they end
 
 
 @dataclass(frozen=True)

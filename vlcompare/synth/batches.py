@@ -1,0 +1,150 @@
+"""Batches of questions for the language models: which samples a step asks, and at which positions what is taught.
+
+Beside the answers' tokens, some positions point at a patch of the picture and some judge a listed option. Knows the
+lessons, nothing of models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlcompare.synth import lessons as lesson_store
+from vlcompare.synth import tokenizer as pieces
+from vlcompare.synth.corpus import Corpus
+from vlcompare.synth.recipe import LanguageRecipe
+from vlcompare.types import TASKS, Box
+
+LIMITS = (10, 12, 14, 17, 22, 30)  # lengths at which questions are grouped: little padding, few calls
+# weight of an answer's token: the one word that decides a yes or no would drown among the many of a caption
+TOKEN_WEIGHT: dict[str, float] = {
+    "captioning": 1.5,
+    "grounded_captioning": 0.3,
+    "vqa": 2.0,
+    "image_text_match": 2.5,
+    "multiple_choice": 2.5,
+    "pointing": 2.0,
+}
+
+
+@dataclass
+class Batch:
+    """Pictures (indices) and the questions about them, in blocks of similar length."""
+
+    pictures: np.ndarray
+    ids: list[Tensor] = field(default_factory=list)  # (n, L) each
+    picture: list[Tensor] = field(default_factory=list)  # (n,)
+    asking: list[Tensor] = field(default_factory=list)  # (m, 2) row and column of positions that should point ..
+    target: list[Tensor] = field(default_factory=list)  # (m,) .. at this patch
+    rows: list[Tensor] = field(default_factory=list)  # answer positions as (N,) row, (N,) column that predicts
+    columns: list[Tensor] = field(default_factory=list)
+    wanted: list[Tensor] = field(default_factory=list)
+    weights: list[Tensor] = field(default_factory=list)
+
+
+def make_batch(corpus: Corpus, step: int, options: LanguageRecipe, seed: int) -> Batch:
+    """The batch of a step: a function of the step and the seed alone, so both families see the same."""
+    dice = np.random.default_rng([seed, step])
+    pictures = corpus.order(step, options.pictures)
+    lessons = corpus.lessons
+    chosen, owner = [], []
+    for place, picture in enumerate(pictures):
+        samples = lesson_store.choose(lessons, int(picture), options.questions, dice)
+        chosen += samples.tolist()
+        owner += [place] * len(samples)
+    samples, places = np.array(chosen), np.array(owner)
+    lengths = lessons.starts[samples + 1] - lessons.starts[samples]
+    batch = Batch(pictures)
+    for group in lesson_store.blocks_of(lengths, LIMITS):
+        _add_block(
+            batch,
+            lessons,
+            samples[group],
+            places[group],
+            corpus.grid,
+            boxes=step >= options.box_pointer_from,
+            options=step >= options.option_marks_from,
+        )
+    return batch
+
+
+def _add_block(
+    batch: Batch,
+    lessons: lesson_store.Lessons,
+    samples: np.ndarray,
+    places: np.ndarray,
+    grid: int,
+    *,
+    boxes: bool,
+    options: bool,
+) -> None:
+    rows = [lessons.ids[lessons.starts[s] : lessons.starts[s + 1]] for s in samples]
+    taught: list[tuple[int, int, int, float]] = []  # row, column, token, weight
+    pointing: list[tuple[int, int, int]] = []
+    for index, (sample, row) in enumerate(zip(samples, rows, strict=True)):
+        begin, weight = int(lessons.answers[sample]), TOKEN_WEIGHT.get(TASKS[lessons.tasks[sample]], 1.0)
+        taught += [(index, column, int(row[column + 1]), weight) for column in range(begin - 1, len(row) - 1)]
+        if options:
+            taught += [(index, column, token, 1.0) for column, token in option_marks(row, begin)]
+        written = [(index, *place) for place in pointing_positions(row, begin, grid)] if boxes else []
+        pointing += written
+        if lessons.targets[sample] >= 0 and not any(column == begin - 1 for _, column, _ in written):
+            pointing.append((index, begin - 1, int(lessons.targets[sample])))
+    batch.ids.append(torch.from_numpy(lesson_store.pad(rows)))
+    batch.picture.append(torch.from_numpy(places))
+    table = torch.tensor(pointing, dtype=torch.long).view(-1, 3)
+    batch.asking.append(table[:, :2])
+    batch.target.append(table[:, 2])
+    row_index, columns, wanted, weights = zip(*taught, strict=True)
+    batch.rows.append(torch.tensor(row_index))
+    batch.columns.append(torch.tensor(columns))
+    batch.wanted.append(torch.tensor(wanted))
+    batch.weights.append(torch.tensor(weights))
+
+
+@cache
+def _first_coordinates() -> dict[int, int]:
+    return {token: bin for bin, token in enumerate(pieces.coordinate_ids()[0])}
+
+
+@cache
+def _bins() -> dict[int, int]:
+    return {token: bin for ids in pieces.coordinate_ids() for bin, token in enumerate(ids)}
+
+
+def pointing_positions(row: np.ndarray, begin: int, grid: int) -> list[tuple[int, int]]:
+    """(column, patch) for each position of an answer that writes a coordinate: the patch of the box's centre."""
+    found: list[tuple[int, int]] = []
+    for first in range(begin, len(row) - 3):
+        if int(row[first]) in _first_coordinates():
+            box = Box(*(_bins()[int(token)] / 100 for token in row[first : first + 4]))
+            patch = lesson_store.patch_of(box, grid)
+            found += [(first - 1 + corner, patch) for corner in range(4)]
+    return found
+
+
+@cache
+def _option_ids() -> dict[str, int]:
+    return {text: pieces.token_id(text) for text in ("A: ", "B: ", "C: ", "D: ", "A", "B", "C", "D", "No")}
+
+
+def option_marks(row: np.ndarray, begin: int) -> list[tuple[int, int]]:
+    """(column, token) that a prompt with four listed options is taught beside its letter, [] for every other prompt.
+
+    Where the question ends, the first token of the right option; where an option ends, its letter if it is the right
+    one, "No" if not. The letter at the answer alone (one of four, no hint of how it comes about) was not learnt from.
+    """
+    ids = _option_ids()
+    tokens = row[:begin].tolist()
+    starts = [tokens.index(ids[f"{letter}: "]) for letter in "ABCD" if ids[f"{letter}: "] in tokens]
+    letters = [ids[letter] for letter in "ABCD"]
+    if len(starts) != 4 or int(row[begin]) not in letters:
+        return []
+    right = letters.index(int(row[begin]))
+    ends = [start - 2 for start in starts[1:]] + [begin - 2]  # before the line's end, before the answer's frame
+    marks = [(end, letters[right] if option == right else ids["No"]) for option, end in enumerate(ends)]
+    return [(starts[0] - 1, tokens[starts[right] + 1]), *marks]
