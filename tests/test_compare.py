@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -53,6 +53,7 @@ class FakeEngine:
         self.together = False
         self.start = threading.Barrier(1)
         self.asked: list[tuple[str, Request, str]] = []
+        self.pause: Callable[[str, int], object] = lambda name, index: time.sleep(0.03 if name == "slow" else 0.001)
 
     def __call__(
         self, model, image, request, *, cancel=None, mode="single", **other
@@ -60,12 +61,12 @@ class FakeEngine:
         self.asked.append((model.checkpoint, request, mode))
         self.at_work.add(model.checkpoint)
         try:
-            self.start.wait(timeout=10)
+            self.start.wait(timeout=60)
             yield Prompt(("<image>", "x"), (-200, 1), "image_first")
             reason = "limit"
             for index in range(min(5, request.max_new_tokens or 5)):
                 self.together |= len(self.at_work) > 1
-                time.sleep(0.03 if model.checkpoint == "slow" else 0.001)
+                self.pause(model.checkpoint, index)
                 if model.checkpoint == "broken" and index == 2:
                     raise ZeroDivisionError("a defect")
                 yield Step(index, index, f"{model.checkpoint}{index} ", -0.1, (), 0.01)
@@ -92,8 +93,13 @@ def answers(events: list[Event]) -> dict[str, Answer]:
 
 def test_a_race_lets_the_fast_side_finish_first(engine: FakeEngine) -> None:
     engine.start = threading.Barrier(2)  # passes only if both sides are at work at the same time
-    events = list(compare("x", REQUEST, SIDES, mode="race", pool=FakePool()))
-    order = [event.side for event in events if event.kind == "answer"]
+    first = threading.Event()
+    engine.pause = lambda name, index: name == "slow" and first.wait(60)  # slow ends once the other answer is here
+    order = []
+    for event in compare("x", REQUEST, SIDES, mode="race", pool=FakePool()):
+        if event.kind == "answer":
+            order.append(event.side)
+            first.set()
     assert order == ["left", "right"]
     assert engine.together
     assert {mode for _, _, mode in engine.asked} == {"race"}
@@ -150,6 +156,7 @@ def test_closing_the_stream_stops_all_sides(engine: FakeEngine, mode: str) -> No
 
 def test_cancel_gives_every_side_an_answer(engine: FakeEngine) -> None:
     cancel = threading.Event()
+    engine.pause = lambda name, index: index and cancel.wait(60)  # neither gets beyond its first token before
     events = []
     for event in compare("x", REQUEST, SIDES, mode="race", pool=FakePool(), cancel=cancel):
         events.append(event)
