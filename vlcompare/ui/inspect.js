@@ -35,9 +35,6 @@
   }, true);
 
   window.vlInspect = {
-    save() {
-      button("vi-download")?.click();
-    },
     shown() {
       const sample = document.querySelector("#vi-sample .vi-sample");
       if (!sample) return;

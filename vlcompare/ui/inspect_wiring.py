@@ -17,11 +17,11 @@ from vlcompare.ui.inspect_page import EXPORTS, FORM, InspectParts
 from vlcompare.ui.inspect_session import Inspection
 from vlcompare.ui.inspect_views import nothing
 from vlcompare.ui.markup import el
+from vlcompare.ui.panels import SAVE
 from vlcompare.ui.settings import AppSettings
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 READING: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private", "concurrency_limit": 4}
-SAVE = "() => new Promise((done) => setTimeout(() => { window.vlInspect.save(); done(); }, 80))"
 SHOW = "() => window.vlInspect && window.vlInspect.shown()"
 
 
@@ -196,11 +196,11 @@ def _wire_exports(parts: InspectParts) -> None:
 
         return make
 
-    # a download button hands over the file that it already has, so an unseen one is pressed when the file is there
+    # a download button saves what it held before its click was handled: an unseen one takes the file, a link saves it
     hidden = parts.buttons["download"]
     for kind in EXPORTS:
         made = parts.buttons[kind].click(maker(kind), [parts.session, parts.fields["only"]], [hidden], **READING)
-        made.success(None, js=SAVE)
+        made.success(None, [hidden], None, js=SAVE, show_progress="hidden")
 
 
 def _wire_compare(parts: InspectParts, settings: AppSettings, compare: Any, tabs: gr.Tabs) -> None:

@@ -112,7 +112,11 @@ def _wire_question(parts: Parts, handlers: Handlers) -> None:
         return ", ".join(f"{v:.2f}" for v in corners), views.message("")
 
     parts.picture.select(
-        mark, [parts.session, parts.ask["task"], parts.picture], [parts.ask["box"], parts.regions["message"]], **QUIET
+        mark,
+        [parts.session, parts.ask["task"], parts.picture],
+        [parts.ask["box"], parts.regions["message"]],
+        trigger_mode="multiple",  # else a second corner that is clicked before the first is answered would be lost
+        **QUIET,
     )
 
     def forget(session: Session) -> tuple[None, Any]:
