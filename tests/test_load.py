@@ -129,6 +129,15 @@ def test_a_prompt_order_that_was_not_trained_is_marked(folder: Path) -> None:
     assert load(folder).notices_for(request) == ()
 
 
+def test_a_task_that_is_answered_by_chance_is_marked(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"tasks_at_chance": ["multiple_choice"]}))
+    model = load(folder)
+    (sentence,) = model.notices_for(Request("multiple_choice", text="Which?", choices=("a", "b")))
+    assert "guesses at multiple choice" in sentence
+    assert model.notices_for(Request("captioning")) == ()
+
+
 @pytest.mark.parametrize("folder", FAMILIES, indirect=True)
 def test_another_image_size_is_resampled_and_marked(folder: Path) -> None:
     small, large = load(folder), load(folder, image_size=96)

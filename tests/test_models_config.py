@@ -97,6 +97,7 @@ def test_mamba_options() -> None:
         (MAMBA, {"select_feature": "cls_patch"}, "'cls_patch'"),
         (MAMBA, {"select_layer": "last"}, "'select_layer' is 'last'"),
         (MAMBA, {"trained_prompt_orders": "image_first"}, "'trained_prompt_orders' is 'image_first'"),
+        (MAMBA, {"tasks_at_chance": [1]}, "'tasks_at_chance' is [1]"),
         (PYTHIA, {"hidden_act": "tanhish"}, "'tanhish'"),
         (PYTHIA, {"num_attention_heads": 7}, "no multiple"),
         (PYTHIA, {"rotary_pct": 0.2}, "odd number"),

@@ -105,6 +105,7 @@ class ModelConfig:
     language: PythiaConfig | MambaConfig
     trained_image_size: int
     trained_prompt_orders: tuple[str, ...] = ("image_first",)  # as published; `trained_prompt_orders` may say otherwise
+    tasks_at_chance: tuple[str, ...] = ()  # guessed at, as its makers measured; its card has the figures
 
     @property
     def image_size(self) -> int:
@@ -228,7 +229,8 @@ def from_dict(data: Any) -> ModelConfig:
     vision = _vision(fields)
     language = _pythia_config(fields) if family == "pythia" else _mamba_config(fields)
     orders = fields.names("trained_prompt_orders", default=("image_first",))
-    return ModelConfig(family, vision, language, vision.image_size, orders)
+    at_chance = fields.names("tasks_at_chance", default=())
+    return ModelConfig(family, vision, language, vision.image_size, orders, at_chance)
 
 
 def _family(data: Mapping[str, Any]) -> Family:

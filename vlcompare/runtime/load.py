@@ -80,11 +80,14 @@ class Model:
 
     def notices_for(self, request: Request) -> tuple[str, ...]:
         """Sentences that a user should see beside the answer to this request."""
-        order = request.prompt_order
-        if order in self.config.trained_prompt_orders:
-            return self.notices
-        first = {"image_first": "the image", "instruction_first": "the instruction"}
-        return (*self.notices, f"{self.checkpoint} was not trained with {first[order]} first, as it is asked here.")
+        sentences = list(self.notices)
+        if request.prompt_order not in self.config.trained_prompt_orders:
+            first = {"image_first": "the image", "instruction_first": "the instruction"}[request.prompt_order]
+            sentences.append(f"{self.checkpoint} was not trained with {first} first, as it is asked here.")
+        if request.task in self.config.tasks_at_chance:
+            task = request.task.replace("_", " ")
+            sentences.append(f"{self.checkpoint} guesses at {task}: it is right no more often than by chance.")
+        return tuple(sentences)
 
     def preprocess(self, image: Any) -> Tensor:
         """An upright RGB picture (PIL) as the encoder takes it: float32 (3, H, W), on the CPU."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,10 @@ from vlcompare.synth.train_encoder import EncoderTraining
 FOLDERS = {"pythia": "tiny-pythia-vl", "mamba": "tiny-mamba-vl"}
 
 
-def config_json(family: str, recipe: Recipe, shape: SceneEncoderConfig) -> dict[str, Any]:
-    """config.json with the keys that the published files use."""
+def config_json(
+    family: str, recipe: Recipe, shape: SceneEncoderConfig, at_chance: Sequence[str] = ()
+) -> dict[str, Any]:
+    """config.json with the keys that the published files use, and which tasks the model guesses at."""
     language = language_config(family, recipe.shapes)
     shared: dict[str, Any] = {
         "torch_dtype": "bfloat16",
@@ -48,6 +51,7 @@ def config_json(family: str, recipe: Recipe, shape: SceneEncoderConfig) -> dict[
         "select_feature": "patch",
         "trained_prompt_orders": ["image_first"],
         "trained_image_sizes": [recipe.pictures.image_size],
+        "tasks_at_chance": list(at_chance),
     }
     if isinstance(language, PythiaConfig):
         return {
@@ -109,17 +113,22 @@ def published_tensors(model: VisionLanguageModel, family: str) -> dict[str, Tens
     return tensors
 
 
+def read_notes(out: Path) -> dict[str, Any]:
+    """What a person noted beside a training: `notes.json` in `out`, {} where there is none."""
+    path = out / "notes.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
 def training_json(recipe: Recipe, out: Path, encoder: SceneEncoder) -> dict[str, Any]:
     """What was run: recipe, steps and minutes so far, parameters, the search for learning rates, and notes.
 
-    `notes.json` in `out`, if there is one, has the sentences "about" and "limits" for the card.
+    The notes have the sentences "about" and "limits" for the card.
     """
     runs = {}
     for name in ("encoder", *FOLDERS):
         state = load_state(out / f"{name}.pt") if (out / f"{name}.pt").exists() else {}
         runs[name] = {"steps": state.get("step"), "minutes": round(state.get("seconds", 0.0) / 60, 1)}
-    notes_path = out / "notes.json"
-    notes = json.loads(notes_path.read_text(encoding="utf-8")) if notes_path.exists() else {}
+    notes = read_notes(out)
     return {
         "recipe": to_dict(recipe),
         "runs": runs,
@@ -158,7 +167,7 @@ def export(family: str, recipe: Recipe, out: Path, checkpoints: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     save_file(published_tensors(model, family), folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "model.safetensors").chmod(0o644)
-    config = config_json(family, recipe, encoding.encoder.config)
+    config = config_json(family, recipe, encoding.encoder.config, read_notes(out).get("tasks_at_chance", ()))
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     tokenizer.write(folder)
     for name in (f"{family}.jsonl", "encoder.jsonl"):
