@@ -50,24 +50,75 @@ def visits(browser: Any, address: str, ready: Callable[[Any, str], None] | None 
 
 
 def comparing(page: Any, query: str) -> None:
-    """Wait until the Compare tab has its example and its link."""
-    page.wait_for_selector(".vl-example[aria-pressed='true']" if "text=" not in query else ".vl-example")
+    """Wait until the Compare tab has its example, with its picture, and its link."""
+    if "text=" in query:
+        page.wait_for_selector(".vl-example")
+    else:
+        page.wait_for_selector(".vl-example[aria-pressed='true']")
+        page.wait_for_selector("#vl-picture img")
     page.wait_for_function("document.querySelector('#vl-link input, #vl-link textarea')?.value.startsWith('http')")
 
 
-def compare(page: Any) -> None:
-    """Press Compare, and wait until the page shows the new run."""
+def said(page: Any, selector: str, pattern: str) -> None:
+    """Wait until the element's text matches."""
+    page.wait_for_function(
+        "([selector, pattern]) => new RegExp(pattern).test(document.querySelector(selector)?.innerText ?? '')",
+        arg=[selector, pattern],
+    )
+
+
+def compare(page: Any, button: str = "#vl-run") -> None:
+    """Press Compare (or another button that runs the models), and wait until the page shows the new run."""
     runs = page.locator(".vl-history-item").count()
-    page.locator("#vl-run").click()
+    page.locator(button).click()
     page.wait_for_function("(runs) => document.querySelectorAll('.vl-history-item').length > runs", arg=runs)
     done(page)
 
 
 def done(page: Any) -> None:
-    """Both sides have answered, and the run is in the history."""
+    """Both sides have answered, the run is in the history, and the page takes the next press of a button."""
     for side in ("left", "right"):
         page.wait_for_selector(f"#vl-{side}-card .vl-status:is(.vl-done, .vl-failed)")
     page.wait_for_selector(".vl-history-item[aria-pressed='true']")
+    idle(page)
+
+
+def idle(page: Any) -> None:
+    """The stream is closed: what has been shown before may be its last words, and until then Compare is not taken."""
+    page.wait_for_selector("#vl-message [data-testid=status-tracker].hide", state="attached")
+
+
+def stop(page: Any) -> None:
+    """Press Stop, and wait until the page has stopped and says so."""
+    page.locator("#vl-stop").click()
+    for side in ("left", "right"):
+        page.wait_for_selector(f"#vl-{side}-card .vl-done")
+    said(page, "#vl-message", r"Stopped\. What had come in stays")
+    idle(page)
+
+
+# true once nothing has moved for ten frames: pictures and fonts are there, and no transition is under way
+STILL = """() => {
+  const nodes = [...document.querySelectorAll('body *')].filter((node) => node.checkVisibility());
+  const place = nodes.map((node) => {
+    const r = node.getBoundingClientRect();
+    return [r.left, r.top, r.width, r.height].map((v) => v.toFixed(1)).join();
+  }).join(';');
+  const moving = document.getAnimations().some((one) =>
+    one.playState === 'running' && one.effect.getComputedTiming().endTime !== Infinity);
+  const loaded = document.fonts.status === 'loaded' &&
+    nodes.every((node) => node.tagName !== 'IMG' || node.loading === 'lazy' || node.complete);
+  const still = window.vlStill ??= {place: '', frames: 0};
+  still.frames = place === still.place && loaded && !moving ? still.frames + 1 : 0;
+  still.place = place;
+  return still.frames >= 10;
+}"""
+
+
+def settled(page: Any) -> None:
+    """Wait until everything has found its place: to be called before places, widths or colours are measured."""
+    page.evaluate("delete window.vlStill")
+    page.wait_for_function(STILL)
 
 
 def pick(page: Any, example: str) -> None:
@@ -80,9 +131,15 @@ def text(page: Any, selector: str) -> str:
     return str(page.locator(selector).first.inner_text())
 
 
+def choose(page: Any, field: str, name: str) -> None:
+    """Choose from a field's own list: another one may still be fading out. Leaves with the list gone."""
+    page.locator(f"{field} input").click()
+    page.locator(field).get_by_role("option", name=name, exact=True).click()
+    page.locator(field).get_by_role("listbox").wait_for(state="detached")
+
+
 def choose_task(page: Any, title: str) -> None:
-    page.locator("#vl-task input").click()
-    page.get_by_role("option", name=title, exact=True).click()
+    choose(page, "#vl-task", title)
 
 
 def upload(page: Any, data: bytes, name: str = "mine.png") -> None:
@@ -90,6 +147,7 @@ def upload(page: Any, data: bytes, name: str = "mine.png") -> None:
     clear = page.locator("#vl-picture button[aria-label='Clear'], #vl-picture button[aria-label='Remove Image']")
     if clear.count():
         clear.first.click()
+        page.wait_for_selector("#vl-picture img", state="detached")
         page.wait_for_selector(".vl-example[aria-pressed='true']", state="detached")
     page.locator("#vl-picture input[type=file]").first.set_input_files(
         {"name": name, "mimeType": "image/png", "buffer": data}

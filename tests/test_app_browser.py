@@ -9,8 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from app_world import choose_task, compare, done, pick, text, upload, visits
-from ui_fakes import FakeCompare, png, until, write_examples
+from app_world import choose_task, compare, done, pick, said, settled, stop, text, upload, visits
+from ui_fakes import WORDS, FakeCompare, png, until, write_examples
 
 pytestmark = pytest.mark.browser
 
@@ -43,10 +43,13 @@ def visit(app: SimpleNamespace, browser: Any) -> Iterator[Any]:
 
 def test_a_comparison_streams_and_shows_boxes_figures_and_truth(app: SimpleNamespace, visit: Any) -> None:
     page = visit()
-    page.evaluate(LENGTHS)
-    compare(page)
-    lengths = page.evaluate("window.lengths")  # it streams: the answer grows while it is not done
-    assert len(set(lengths)) >= 3 and lengths == sorted(lengths), lengths
+    words = WORDS["grounding"]
+    with app.fake.word_by_word() as next_word:
+        page.locator("#vl-run").click()
+        for count in range(1, len(words)):  # it streams: the answer grows while it is not done
+            next_word()
+            streams(page, "left", words[:count])
+    done(page)
     assert "[0.10,0.20,0.55,0.70]" in text(page, "#vl-left-card .vl-answer").replace(" ", "")
     assert "Transformer" in text(page, "#vl-left-card") and "State-space" in text(page, "#vl-right-card")
     assert page.locator("#vl-left-picture .vl-answer-box").count() == 1
@@ -62,6 +65,15 @@ def test_a_comparison_streams_and_shows_boxes_figures_and_truth(app: SimpleNames
     assert "token 4" in text(page, "#vl-left-tokens .vl-inspect")
 
 
+def streams(page: Any, side: str, words: list[str]) -> None:
+    """Wait until the side's answer has come so far and is not done."""
+    page.wait_for_function(
+        "([side, said]) => { const answer = document.querySelector(`#vl-${side}-card .vl-answer`);"
+        " return answer.querySelector('.vl-caret') && answer.textContent === said; }",
+        arg=[side, "".join(words)],
+    )
+
+
 SAID = {"caption": "a red square", "word": "What color is the disc?", "region": "a red square and", "letters": "A"}
 
 
@@ -75,6 +87,7 @@ def test_examples_of_each_kind(visit: Any) -> None:
             phrase = page.locator("#vl-left-card .vl-phrase").first
             box = page.locator("#vl-left-picture .vl-answer-box").first
             assert phrase.get_attribute("data-colour") == box.get_attribute("data-colour")
+            settled(page)  # else what is pointed at may move away
             phrase.hover()
             page.wait_for_selector("#vl-left-picture .vl-answer-box.vl-lit[data-box='0']")
     assert page.locator(".vl-history-item").count() == len(SAID)
@@ -106,9 +119,10 @@ def test_upload_and_mark_a_region_with_two_clicks(app: SimpleNamespace, visit: A
     upload(page, png((10, 120, 60), (320, 200)))
     choose_task(page, "Describe a region")
     page.locator("#vl-box-text").wait_for(state="visible")
+    settled(page)
     box = page.locator("#vl-picture img").bounding_box()
     page.mouse.click(box["x"] + 0.25 * box["width"], box["y"] + 0.25 * box["height"])
-    page.wait_for_function("document.querySelector('#vl-message').innerText.includes('First corner')")
+    said(page, "#vl-message", "First corner")
     page.mouse.click(box["x"] + 0.75 * box["width"], box["y"] + 0.75 * box["height"])
     page.wait_for_function("document.querySelector('#vl-box-text textarea, #vl-box-text input').value.length > 8")
     value = page.locator("#vl-box-text textarea, #vl-box-text input").first.input_value()
@@ -120,12 +134,13 @@ def test_upload_and_mark_a_region_with_two_clicks(app: SimpleNamespace, visit: A
 
 def test_stop_in_the_middle_and_the_next_run_works(app: SimpleNamespace, visit: Any) -> None:
     page = visit("?left=slow/one&task=chat&text=" + "+".join(["word"] * 300))
-    page.locator(".vl-example").first.wait_for()
     upload(page, png())
-    page.locator("#vl-run").click()
-    page.wait_for_function("document.querySelector('#vl-left-card .vl-answer').innerText.length > 20")
-    page.locator("#vl-stop").click()
-    page.wait_for_selector("#vl-left-card .vl-done")
+    with app.fake.word_by_word() as next_word:
+        page.locator("#vl-run").click()
+        for _ in range(5):
+            next_word()
+        streams(page, "left", ["word "] * 5)
+        stop(page)
     assert "Stopped" in text(page, "#vl-left-card")
     assert until(lambda: app.fake.running == 0)
     page.locator("#vl-text textarea").fill("short")
@@ -138,7 +153,11 @@ def test_stop_in_the_middle_and_the_next_run_works(app: SimpleNamespace, visit: 
 def test_swap_and_a_failure_on_one_side(visit: Any) -> None:
     page = visit("?left=broken/one&right=tiny-mamba-vl")
     page.get_by_role("button", name="Swap sides").click()
-    page.wait_for_function("document.querySelector('#vl-right-checkpoint input').value.includes('broken')")
+    for side, name in (("right", "broken"), ("left", "amba")):
+        page.wait_for_function(
+            "([side, name]) => document.querySelector(`#vl-${side}-checkpoint input`).value.includes(name)",
+            arg=[side, name],
+        )
     compare(page)
     assert "cut off" in text(page, "#vl-right-card [role=alert]")
     assert "[0.10" in text(page, "#vl-left-card .vl-answer")
@@ -161,7 +180,7 @@ def test_export_import_and_restore(app: SimpleNamespace, visit: Any) -> None:
     fresh = visit()
     fresh.locator("#vl-load input[type=file], input[type=file][accept*='json']").first.set_input_files(str(file))
     fresh.wait_for_function("document.querySelector('#vl-message').innerText.includes('Imported')")
-    assert "[0.10" in text(fresh, "#vl-left-card .vl-answer")
+    said(fresh, "#vl-left-card .vl-answer", r"\[0\.10")
     damaged = file.with_name("damaged.json")
     damaged.write_text(file.read_text()[:500])
     fresh.locator("#vl-load input[type=file], input[type=file][accept*='json']").first.set_input_files(str(damaged))
@@ -203,36 +222,40 @@ def test_nothing_scrolls_sideways_or_overlaps(visit: Any, scheme: str) -> None:
     compare(page)
     for width in (1440, 1024, 390):
         page.set_viewport_size({"width": width, "height": 900})
-        page.wait_for_timeout(300)  # until everything has found its place
+        settled(page)
         assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
         assert page.evaluate(CUT_OFF) == [], width
         assert page.evaluate(OVERLAPS) == [], width
         assert page.evaluate(CONTRAST) == [], width
 
 
-def test_nothing_jumps_while_streaming(visit: Any) -> None:
+def test_nothing_jumps_while_streaming(app: SimpleNamespace, visit: Any) -> None:
     """Every frame of a slow answer: from its first to its last token what is below and beside it stays where it is."""
     page = visit("?left=slow/one&right=slow/two&example=find")
+    settled(page)
+    words = WORDS["grounding"]
     page.evaluate(WATCH)
-    compare(page)
-    frames = page.evaluate("window.frames_seen")
-    streaming = [frame for frame in frames if frame["streaming"]]
-    assert len(streaming) >= 3 and {frame["side"] for frame in streaming} == {"left", "right"}
+    with app.fake.word_by_word() as next_word:
+        page.locator("#vl-run").click()
+        for side in ("left", "right"):
+            for count in range(1, len(words)):
+                next_word()
+                streams(page, side, words[:count])
+                page.evaluate(TWO_FRAMES)  # each word is painted, and looked at
+            next_word()
+        done(page)
+    streaming = [frame for frame in page.evaluate("window.frames_seen") if frame["streaming"]]
+    seen = {side: {frame["said"] for frame in streaming if frame["side"] == side} for side in ("left", "right")}
+    every = {"".join(words[:count]) for count in range(1, len(words))}
+    assert seen["left"] >= every and seen["right"] >= every, seen
     for name in streaming[0]["tops"]:
         tops = [frame["tops"][name] for frame in streaming]
         assert max(tops) - min(tops) <= 2, (name, sorted(set(tops)))
 
 
-# how long the left answer is at every change of the page in which it has a caret
-LENGTHS = """() => {
-  window.lengths = [];
-  new MutationObserver(() => {
-    const answer = document.querySelector('#vl-left-card .vl-answer');
-    if (answer?.querySelector('.vl-caret')) window.lengths.push(answer.textContent.length);
-  }).observe(document.body, {subtree: true, childList: true, characterData: true});
-}"""
+TWO_FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
-# what is in the page at each animation frame: which side streams, and where everything begins
+# what is in the page at each animation frame: which side streams, what it has said, and where everything begins
 WATCH = """() => {
   window.frames_seen = [];
   const names = ['#vl-run', '#vl-left-card', '#vl-right-card', '#vl-left-picture', '#vl-right-picture',
@@ -241,7 +264,8 @@ WATCH = """() => {
     const caret = document.querySelector('.vl-caret');
     const tops = Object.fromEntries(names.map((name) =>
       [name, Math.round(document.querySelector(name).getBoundingClientRect().top + scrollY)]));
-    window.frames_seen.push({streaming: Boolean(caret), side: caret?.closest('[data-side]').dataset.side, tops});
+    const said = caret?.parentElement.textContent;
+    window.frames_seen.push({streaming: Boolean(caret), side: caret?.closest('[data-side]').dataset.side, said, tops});
     requestAnimationFrame(look);
   };
   look();

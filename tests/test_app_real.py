@@ -9,16 +9,18 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from app_world import choose_task, compare, done, pick, text, upload, visits
+from app_world import choose_task, compare, done, pick, said, stop, text, upload, visits
 from ui_fakes import until
 
-from vlcompare.types import Answer
+from vlcompare.types import Answer, Request
 from vlcompare.ui.examples import load_examples
 
 pytestmark = pytest.mark.browser
@@ -26,12 +28,36 @@ ROOT = Path(__file__).resolve().parents[1]
 KINDS = {example.task: example for example in reversed(load_examples())}  # one example of each task
 
 
+class Held(threading.Event):
+    """A cancel that holds the engine, which looks at it once a token, from the third token until Stop is pressed."""
+
+    def __init__(self, cancel: threading.Event) -> None:
+        super().__init__()
+        self.cancel, self.tokens = cancel, 0
+
+    def set(self) -> None:
+        self.cancel.set()
+
+    def is_set(self) -> bool:
+        return self.cancel.wait(600) if self.tokens >= 3 else self.cancel.is_set()
+
+
+def until_stopped(image: Any, request: Request, sides: Any, *, cancel: threading.Event, **how: Any) -> Iterator[Any]:
+    """The real comparison, in the middle of an answer for as long as it takes to press Stop."""
+    from vlcompare.compare import compare as real
+
+    held = Held(cancel)
+    longer = replace(request, stop_at_end=False, max_new_tokens=300)
+    for event in real(image, longer, sides, cancel=held, **how):
+        held.tokens += event.kind == "step"
+        yield event
+
+
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """The page as `serve` builds it, with a folder that visitors may open, in which a checkpoint is cut off."""
     from vlcompare.compare import compare as real
     from vlcompare.ui.page import build_page, launch, real_handlers
-    from vlcompare.ui.page_bench import Options, PacedEngine
     from vlcompare.ui.settings import AppSettings
 
     folder = tmp_path_factory.mktemp("real")
@@ -41,9 +67,8 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     weights.write_bytes(weights.read_bytes()[:100_000])
     settings = AppSettings(data=folder / "data", allow_path=folder / "models")
     handlers = real_handlers(settings)
-    slow = PacedEngine(Options(token_ms=40, tokens=150), __import__("time").sleep)
-    state = SimpleNamespace(paced=False, folder=folder, handlers=handlers)
-    handlers.compare = lambda *given, **how: (slow if state.paced else real)(*given, **how)
+    state = SimpleNamespace(held=False, folder=folder, handlers=handlers)
+    handlers.compare = lambda *given, **how: (until_stopped if state.held else real)(*given, **how)
     page = build_page(settings, handlers)
     _, state.address, _ = launch(page, settings, prevent_thread_lock=True)
     yield state
@@ -105,15 +130,13 @@ def test_an_example_of_every_task(visit: Any) -> None:
 
 def test_stop_in_the_middle_and_run_again(app: SimpleNamespace, visit: Any) -> None:
     page = visit()
-    app.paced = True
+    app.held = True
     try:
         page.locator("#vl-run").click()
         page.wait_for_function("Number(document.querySelector('#vl-left-card dl > div:last-child dd').innerText) >= 3")
-        page.locator("#vl-stop").click()
-        page.wait_for_selector("#vl-left-card .vl-done")
-        page.wait_for_selector("#vl-right-card .vl-done")
+        stop(page)
     finally:
-        app.paced = False
+        app.held = False
     assert "Stopped" in text(page, "#vl-left-card") and "Stopped" in text(page, "#vl-right-card")
     assert until(lambda: not any(entry.users for entry in app.handlers.pool._entries.values()))  # the device is free
     compare(page)
@@ -134,11 +157,10 @@ def test_two_follow_ups_and_three_questions(visit: Any) -> None:
     compare(page)
     page.get_by_role("button", name="Follow up on this picture").click()
     page.locator("#vl-follow-text textarea").fill("How many things are in the picture?")
-    for how, said in (("continue", "continued"), ("anew", "asked anew")):
+    for how, heading in (("continue", "continued"), ("anew", "asked anew")):
         page.locator(f"#vl-follow-how input[value='{how}']").check()
-        page.locator("#vl-follow").click()
-        page.wait_for_function("(said) => document.querySelector('#vl-message').innerText.includes(said)", arg=said)
-        done(page)
+        compare(page, "#vl-follow")
+        assert heading in text(page, "#vl-message")
         answered(page)
         assert "· vision encoder\t0.0 ms\t0.0 ms" in text(page, "#vl-figures")  # the picture was not encoded again
     page.get_by_role("button", name="One picture, three questions").click()
@@ -148,7 +170,7 @@ def test_two_follow_ups_and_three_questions(visit: Any) -> None:
     done(page)
     assert page.locator(".vl-three tbody tr").count() == 3 and "…" not in text(page, ".vl-three")
     page.locator(".vl-asked-one").nth(1).click()  # the second question's own run, with its figures
-    page.wait_for_function("document.querySelector('#vl-message').innerText.includes('How many things')")
+    said(page, "#vl-message", "How many things")
     answered(page)
     compare(page)  # a question of its own is none of the three
     assert page.locator(".vl-three").count() == 0
@@ -157,7 +179,7 @@ def test_two_follow_ups_and_three_questions(visit: Any) -> None:
 def test_a_real_run_is_exported_and_comes_back(app: SimpleNamespace, visit: Any) -> None:
     page = visit(f"?example={KINDS['grounded_captioning'].id}")
     compare(page)
-    said = text(page, "#vl-left-card .vl-answer")
+    answer = text(page, "#vl-left-card .vl-answer")
     with page.expect_download() as waiting:
         page.locator("#vl-save").click()
     file = app.folder / "run.json"
@@ -169,8 +191,8 @@ def test_a_real_run_is_exported_and_comes_back(app: SimpleNamespace, visit: Any)
     assert Path(waiting.value.path()).read_bytes().startswith(b"\x89PNG")
     fresh = visit()
     fresh.locator("#vl-load input[type=file], input[type=file][accept*='json']").first.set_input_files(str(file))
-    fresh.wait_for_function("document.querySelector('#vl-message').innerText.includes('Imported')")
-    assert text(fresh, "#vl-left-card .vl-answer") == said
+    said(fresh, "#vl-message", "Imported")
+    assert text(fresh, "#vl-left-card .vl-answer") == answer
 
 
 def test_the_endpoint_answers_with_the_real_pair(app: SimpleNamespace) -> None:

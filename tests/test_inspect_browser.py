@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from app_world import visits
+from app_world import choose, said, settled, visits
 from inspect_world import write_run, write_samples
 from ui_fakes import FakeCompare
 
@@ -46,12 +46,12 @@ def visit(app: SimpleNamespace, browser: Any) -> Iterator[Any]:
         yield open_page
 
 
-def said(page: Any, selector: str, pattern: str) -> None:
-    """Wait until the element's text matches."""
-    page.wait_for_function(
-        "([selector, pattern]) => new RegExp(pattern).test(document.querySelector(selector)?.innerText ?? '')",
-        arg=[selector, pattern],
-    )
+WIDTH = "async (img) => { await img.decode(); return img.naturalWidth; }"  # 0 until it is loaded
+
+
+def counted(page: Any, selector: str, count: int) -> None:
+    """Wait until there are as many of them."""
+    page.wait_for_function("([s, n]) => document.querySelectorAll(s).length === n", arg=[selector, count])
 
 
 def export(page: Any, kind: str) -> bytes:
@@ -66,12 +66,12 @@ def test_quadrant_table_sample_note_export_and_open_again(app: SimpleNamespace, 
     count = int(only_left.locator("b").inner_text())
     only_left.click()
     said(page, "#vi-chips", rf"^{count} of 64 samples")
-    assert only_left.get_attribute("aria-pressed") == "true"
-    assert page.locator("#vi-table tbody tr").count() == count
+    page.wait_for_selector("[data-quadrant='only_left'][aria-pressed='true']")
+    counted(page, "#vi-table tbody tr", count)
     page.locator("#vi-table .vi-open").first.click()
     said(page, "#vi-sample", rf"1 of {count} in this selection")
     sample_id = page.locator(".vi-facts").inner_text().split(" · ")[0]
-    assert page.locator("#vi-sample .vl-stage img").evaluate("img => img.naturalWidth") == 160
+    assert page.locator("#vi-sample .vl-stage img").evaluate(WIDTH) == 160
     assert "right" in page.locator(".vi-side[data-side='left'] .vi-verdict").inner_text()
     assert "wrong" in page.locator(".vi-side[data-side='right'] .vi-verdict").inner_text()
     # a note: one error type, a tag of one's own, a text
@@ -80,6 +80,8 @@ def test_quadrant_table_sample_note_export_and_open_again(app: SimpleNamespace, 
     page.locator("#vi-own-tags").locator("input, textarea").fill("night shift")
     page.keyboard.press("Enter")
     said(page, "#vi-table .vi-current", "night shift")
+    with page.expect_response(lambda reply: "/run/" in reply.url):  # leaving the field keeps the note once more
+        page.locator("#vi-own-tags").locator("input, textarea").blur()
     page.locator("#vi-note-text textarea").fill("the <b>square</b> is redder")
     page.locator("#vi-note-text textarea").blur()
     said(page, "#vi-table .vi-current", r"note")
@@ -93,12 +95,11 @@ def test_quadrant_table_sample_note_export_and_open_again(app: SimpleNamespace, 
     archive = export(page, "archive")
     # opened again: the note is there, and is found by its tag
     again = visit()
-    again.locator("#vi-tag input").click()
-    again.get_by_role("option", name="night shift", exact=True).click()
+    choose(again, "#vi-tag", "night shift")
     said(again, "#vi-chips", "^1 of 64 samples")
     again.locator("#vi-table .vi-open").first.click()
     again.wait_for_function("document.querySelector('#vi-note-text textarea').value.includes('redder')")
-    assert again.locator("#vi-types input:checked").count() == 1
+    counted(again, "#vi-types input:checked", 1)
     # and so it is in the archive, for whoever uploads it
     path = app.root / "taken.zip"
     path.write_bytes(archive)
@@ -122,6 +123,7 @@ def test_keys_walk_mark_and_search(visit: Any) -> None:
     page.keyboard.type("blue 5j")  # letters in a field are letters
     assert page.locator("#vi-text textarea, #vi-text input").first.input_value() == "blue 5j"
     said(page, "#vi-table", "No sample fits")
+    said(page, "#vi-chips", "blue 5j")  # the last letter has been taken, not only the ones before
     page.keyboard.press("Escape")
     assert page.evaluate("document.activeElement.tagName") == "BODY"
     page.locator("#vi-chips .vi-chip").first.click()  # the chip empties the field it stands for
@@ -155,20 +157,21 @@ def test_charts_slices_and_headings_filter_and_sort(visit: Any) -> None:
 def test_two_runs_side_by_side_and_ask_again(visit: Any) -> None:
     page = visit()
     page.locator("#vi-runs input").click()
-    page.get_by_role("option", name="second", exact=True).click()
+    page.locator("#vi-runs").get_by_role("option", name="second", exact=True).click()
+    counted(page, "#vi-runs .token", 2)
     page.keyboard.press("Escape")
-    page.wait_for_function("document.querySelectorAll('#vi-runs .token').length === 2")
-    page.locator("#vi-right input").click()
-    page.get_by_role("option", name="second: tiny-mamba-vl-two", exact=True).click()
+    # the answer with both runs is there: it names the sides after their runs
+    page.wait_for_function("document.querySelector('#vi-left input').value.startsWith('painted')")
+    choose(page, "#vi-right", "second: tiny-mamba-vl-two")
     said(page, "#vi-head", "painted against second")
     page.locator("#vi-table .vi-open").first.click()
     page.wait_for_selector("#vi-sample .vi-sample")
     asked = page.locator("#vi-sample .vi-text").inner_text()
     page.locator("#vi-ask").click()
     page.wait_for_selector("#vl-run")
-    page.wait_for_function("(t) => document.querySelector('#vl-text textarea').value === t", arg=asked)
+    page.wait_for_function("(t) => document.querySelector('#vl-text textarea')?.value === t", arg=asked)
     page.wait_for_selector("#vl-picture img")
-    page.wait_for_function("document.querySelector('#vl-right-checkpoint input').value.includes('two')")
+    page.wait_for_function("document.querySelector('#vl-right-checkpoint input')?.value.includes('two')")
     assert page.locator("#vl-text textarea").input_value() == asked
 
 
@@ -179,11 +182,13 @@ def test_text_of_models_runs_nothing_and_phone_and_dark_fit(visit: Any) -> None:
     assert "<b>square</b>" in page.locator("#vi-sample .vi-text").inner_text()
     page.locator("#vi-text textarea, #vi-text input").first.fill("onerror")
     said(page, "#vi-chips", r"^\d+ of 64")
-    assert "<img src=x" in page.locator("#vi-table").inner_text()
+    said(page, "#vi-table", "<img src=x")
+    settled(page)
     assert page.evaluate("document.querySelectorAll('#vi-table img').length") == 0
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
     dark = visit("?__theme=dark", scheme="dark")
     light = "el => Math.max(...getComputedStyle(el).{}.match(/\\d+/g).slice(0, 3).map(Number))"
+    settled(dark)  # colours, too, are on their way at first
     panel = dark.locator(".vi-list").first
     assert panel.evaluate(light.format("backgroundColor")) < 80
     assert dark.locator("#vi-table .vi-open").first.evaluate(light.format("color")) > 180

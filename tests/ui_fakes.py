@@ -7,7 +7,8 @@ import json
 import math
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,26 @@ class FakeCompare:
         self.words = dict(words or {})
         self.asked: list[tuple[bytes, Request, dict[str, Side]]] = []
         self.running = 0
+        self._turns: threading.Semaphore | None = None
+
+    @contextmanager
+    def word_by_word(self) -> Iterator[Callable[[], None]]:
+        """Hands out a function that lets one more word out: however slow the page is, it can be seen with each one."""
+        turns = self._turns = threading.Semaphore(0)
+        try:
+            yield turns.release
+        finally:
+            self._turns = None
+            turns.release(1000)  # whatever still waits goes on
+
+    def _stopped(self, gap: float, cancel: threading.Event) -> bool:
+        """Wait for the next word's time or turn; True where the visitor pressed Stop instead."""
+        turns = self._turns
+        if turns is None:
+            return cancel.wait(gap)
+        while not cancel.is_set() and not turns.acquire(timeout=0.02):
+            pass
+        return cancel.is_set()
 
     def __call__(
         self, image: Any, request: Request, sides: Mapping[str, Side], *, cancel: threading.Event, mode: str, **_: Any
@@ -61,7 +82,7 @@ class FakeCompare:
         words = words[: own.max_new_tokens or 512]
         tokens: list[Token] = []
         for index, word in enumerate(words):
-            if cancel.wait(self.gap * (4 if side.checkpoint.startswith("slow/") else 1)):
+            if self._stopped(self.gap * (4 if side.checkpoint.startswith("slow/") else 1), cancel):
                 break
             top = (Alternative(index, word, math.log(0.7)), Alternative(900 + index, "0.80", math.log(0.2)))
             tokens.append(Token(index, word, math.log(0.7), top))
@@ -129,7 +150,7 @@ def write_examples(folder: Path) -> Path:
     return folder
 
 
-def until(condition: Any, seconds: float = 20.0) -> bool:
+def until(condition: Any, seconds: float = 60.0) -> bool:
     """Wait until `condition()` is true."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
