@@ -5,6 +5,7 @@ Runs are made in children of a fork server that has everything imported, so that
 
 from __future__ import annotations
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -83,11 +84,13 @@ def test_batches_answer_as_one_by_one(world: Path, whole: Path) -> None:
     assert {row["timings"]["mode"] for row in rows} == {"batch"}
 
 
-def work(command: list[str], delay: float) -> None:
-    """In a child: run the command slowly, so that it can be killed anywhere."""
+def work(command: list[str], delay: float, ends: bool = True) -> None:
+    """In a child: run the command slowly, so that it can be killed anywhere, if need be before its end."""
     from vlcompare.runtime import batch
 
     asked = batch.generate_batch
+    if not ends:  # whoever kills it may be late on a busy machine
+        importlib.import_module("vlcompare.evaluate.run")._finish = lambda *given: time.sleep(3600)  # type: ignore
 
     def slowly(*args: Any, **options: Any) -> Any:
         time.sleep(delay)
@@ -105,7 +108,7 @@ def test_killed_at_random_points_and_resumed_it_is_the_same_run(
     command = line(world, out, "--batch-size", "16")
     target = len(answers(whole))
     for wanted in sorted(dice.sample(range(1, target), seed)):
-        child = server.Process(target=work, args=(command, 0.05))
+        child = server.Process(target=work, args=(command, 0.05, False))
         child.start()
         path = world / out / "predictions.jsonl"
         while child.is_alive() and (not path.exists() or path.read_bytes().count(b"\n") < wanted):

@@ -257,7 +257,7 @@ def together(data, out, count, **other):
             run(
                 settings(data, out, **other),
                 engines[rank].as_engine(),
-                Processes(rank, count, rank, lambda: barrier.wait(20)),
+                Processes(rank, count, rank, lambda: barrier.wait(120)),
             )
         except BaseException as error:
             failures.append(error)

@@ -162,7 +162,7 @@ def test_votes_are_published_and_a_failure_there_is_not_the_voters(tmp_path: Pat
 
     votes = Votes(tmp_path, publish=publish)
     votes.add(run_of(), "left", consent=True)
-    assert gone.wait(5) and seen[0]["choice"] == "left" and votes.count() == 1
+    assert gone.wait(60) and seen[0]["choice"] == "left" and votes.count() == 1
 
 
 def test_links_bring_the_settings_back() -> None:

@@ -217,11 +217,11 @@ def test_closing_the_page_stops_the_comparison(handlers: Handlers, picture: str)
     next(pages)
     next(pages)
     pages.close()
-    assert until(lambda: slow.running == 0, 5)
+    assert until(lambda: slow.running == 0)
 
 
 def test_stop_fifty_times_at_the_third_token(handlers: Handlers, picture: str) -> None:
-    session = Session()
+    session, threads = Session(), threading.active_count()  # other tests' servers may have left some
     stepping = replace(handlers, compare=FakeCompare(gap=0.001, words={"chat": ["word "] * 100_0}))
     for _ in range(50):
         for _page in stepping.ask(session, picture, AskForm("chat", "go"), PAIR):
@@ -229,7 +229,7 @@ def test_stop_fifty_times_at_the_third_token(handlers: Handlers, picture: str) -
             if run and len(run.sides["left"].steps) >= 3:
                 session.stop()
         assert run and run.answer("left").stop_reason == "cancelled"  # type: ignore[union-attr]
-        assert threading.active_count() < 20
+        assert threading.active_count() < threads + 10
     assert len(session.history) == session.limits.history_runs
 
 
@@ -384,7 +384,7 @@ def test_loading_that_takes_no_notice_can_be_stopped(handlers: Handlers, picture
 
     def stuck(*_: Any, **how: Any) -> Any:
         yield Event("left", "status", "Loading")
-        free.wait(20)
+        free.wait(60)
 
     session = Session()
     pages = replace(handlers, compare=stuck).ask(session, picture, AskForm("chat", "one"), PAIR)
