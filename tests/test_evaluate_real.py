@@ -90,7 +90,7 @@ def work(command: list[str], delay: float, ends: bool = True) -> None:
 
     asked = batch.generate_batch
     if not ends:  # whoever kills it may be late on a busy machine
-        importlib.import_module("vlcompare.evaluate.run")._finish = lambda *given: time.sleep(3600)  # type: ignore
+        importlib.import_module("vlcompare.evaluate.run")._finish = lambda *given: time.sleep(60)  # type: ignore
 
     def slowly(*args: Any, **options: Any) -> Any:
         time.sleep(delay)
