@@ -150,6 +150,8 @@ def test_recipes_by_name_and_from_files(tmp_path: Path) -> None:
     path.write_text(json.dumps({"name": "mine", "language": {"steps": 7}}))
     mine = recipes.load(str(path))
     assert mine.language.steps == 7 and mine.encoder == recipes.CPU.encoder
+    path.write_text(json.dumps({"language": {"asked": {"chat": 9.0}}}))
+    assert recipes.load(str(path)).language.asked == dataclasses.replace(recipes.ASKED, chat=9.0)
     path.write_text(json.dumps(recipes.to_dict(recipes.GPU)))
     assert recipes.load(str(path)) == recipes.GPU
     path.write_text(json.dumps({"language": {"stepz": 7}}))
@@ -229,6 +231,17 @@ def test_both_families_see_the_same_batches(trained: Path) -> None:
     assert np.array_equal(one.pictures, two.pictures)
     assert all(torch.equal(a, b) for a, b in zip(one.ids, two.ids, strict=True))
     assert not np.array_equal(one.pictures, make_batch(corpus, 4, options, 0).pictures)
+
+
+def test_tasks_are_asked_by_their_weights(trained: Path) -> None:
+    from vlcompare.synth.corpus import Corpus
+
+    lessons = Corpus.open(trained, recipes.SMOKE).lessons
+    for task in ("captioning", "chat"):
+        weights = dataclasses.replace(recipes.ASKED, **{task: 1e6}).by_task()
+        for picture in range(8):
+            (sample,) = lesson_store.choose(lessons, picture, 1, weights, np.random.default_rng(picture))
+            assert TASKS[lessons.tasks[sample]] == task
 
 
 def test_listed_options_are_judged_where_they_end() -> None:

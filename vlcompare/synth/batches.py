@@ -17,18 +17,9 @@ from vlcompare.synth import lessons as lesson_store
 from vlcompare.synth import tokenizer as pieces
 from vlcompare.synth.corpus import Corpus
 from vlcompare.synth.recipe import LanguageRecipe
-from vlcompare.types import TASKS, Box
+from vlcompare.types import Box
 
 LIMITS = (10, 12, 14, 17, 22, 30)  # lengths at which questions are grouped: little padding, few calls
-# weight of an answer's token: the one word that decides a yes or no would drown among the many of a caption
-TOKEN_WEIGHT: dict[str, float] = {
-    "captioning": 1.5,
-    "grounded_captioning": 0.3,
-    "vqa": 2.0,
-    "image_text_match": 2.5,
-    "multiple_choice": 2.5,
-    "pointing": 2.0,
-}
 
 
 @dataclass
@@ -51,9 +42,10 @@ def make_batch(corpus: Corpus, step: int, options: LanguageRecipe, seed: int) ->
     dice = np.random.default_rng([seed, step])
     pictures = corpus.order(step, options.pictures)
     lessons = corpus.lessons
+    asked = options.asked.by_task()
     chosen, owner = [], []
     for place, picture in enumerate(pictures):
-        samples = lesson_store.choose(lessons, int(picture), options.questions, dice)
+        samples = lesson_store.choose(lessons, int(picture), options.questions, asked, dice)
         chosen += samples.tolist()
         owner += [place] * len(samples)
     samples, places = np.array(chosen), np.array(owner)
@@ -65,9 +57,10 @@ def make_batch(corpus: Corpus, step: int, options: LanguageRecipe, seed: int) ->
             lessons,
             samples[group],
             places[group],
+            options.token_weights.by_task(),
             corpus.grid,
             boxes=step >= options.box_pointer_from,
-            options=step >= options.option_marks_from,
+            marks=step >= options.option_marks_from,
         )
     return batch
 
@@ -77,18 +70,19 @@ def _add_block(
     lessons: lesson_store.Lessons,
     samples: np.ndarray,
     places: np.ndarray,
+    token_weights: np.ndarray,
     grid: int,
     *,
     boxes: bool,
-    options: bool,
+    marks: bool,
 ) -> None:
     rows = [lessons.ids[lessons.starts[s] : lessons.starts[s + 1]] for s in samples]
     taught: list[tuple[int, int, int, float]] = []  # row, column, token, weight
     pointing: list[tuple[int, int, int]] = []
     for index, (sample, row) in enumerate(zip(samples, rows, strict=True)):
-        begin, weight = int(lessons.answers[sample]), TOKEN_WEIGHT.get(TASKS[lessons.tasks[sample]], 1.0)
+        begin, weight = int(lessons.answers[sample]), float(token_weights[lessons.tasks[sample]])
         taught += [(index, column, int(row[column + 1]), weight) for column in range(begin - 1, len(row) - 1)]
-        if options:
+        if marks:
             taught += [(index, column, token, 1.0) for column, token in option_marks(row, begin)]
         written = [(index, *place) for place in pointing_positions(row, begin, grid)] if boxes else []
         pointing += written

@@ -22,20 +22,6 @@ from vlcompare.tasks.prompts import build_turns
 from vlcompare.tasks.sequence import IMAGE_MARK
 from vlcompare.types import TASKS, Box, Request, Sample
 
-# how often a task is asked relative to its rows: more where answers are learnt late (checking a statement, counting,
-# boxes), less where they come early or cost many tokens
-WEIGHTS: dict[str, float] = {
-    "captioning": 5.0,
-    "grounded_captioning": 0.3,
-    "region_description": 0.2,
-    "vqa": 1.4,
-    "document_vqa": 1.2,
-    "multiple_choice": 1.0,
-    "pointing": 0.8,
-    "grounding": 1.2,
-    "image_text_match": 2.0,
-    "chat": 0.1,
-}
 CHAT: tuple[str, ...] = ("What is in the picture?", "What is this?")  # both are answered with the caption
 
 
@@ -196,12 +182,13 @@ def read(path: Path) -> Lessons:
         return Lessons(**{name: data[name] for name in FIELDS})
 
 
-def choose(lessons: Lessons, picture: int, count: int, dice: np.random.Generator) -> np.ndarray:
-    """`count` different samples of a picture, by the tasks' weights."""
+def choose(
+    lessons: Lessons, picture: int, count: int, weights: np.ndarray, dice: np.random.Generator
+) -> np.ndarray:
+    """`count` different samples of a picture, by the weights of their tasks (in the order of TASKS)."""
     first, last = lessons.pictures[picture], lessons.pictures[picture + 1]
-    weights = np.array([WEIGHTS[TASKS[task]] for task in lessons.tasks[first:last]])
     # Efraimidis-Spirakis: the largest u^(1/w) are a weighted sample without replacement
-    keys = np.log(dice.random(len(weights))) / weights
+    keys = np.log(dice.random(last - first)) / weights[lessons.tasks[first:last]]
     return first + np.argsort(-keys)[:count]
 
 

@@ -1,8 +1,8 @@
 """The training recipe of the embedded pair as one table of frozen values. Knows nothing of how they are used.
 
-`CPU` is for two processor cores: what the embedded pair was trained with, in one go (its card tells what was changed on
-the way); `GPU` is the same recipe at a larger budget. `SMOKE` is for tests: it runs in
-seconds and teaches nothing. Sizes of both language models are here because they have to be matched.
+`CPU` is for two processor cores: the schedule of the embedded pair's first 14,000 steps in one go, with what was learnt
+on the way (its card tells the phases that it went through); `GPU` is the same recipe at a larger budget. `SMOKE` is for
+tests: it runs in seconds and teaches nothing. Sizes of both language models are here because they have to be matched.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vlcompare.errors import CheckpointError
+from vlcompare.types import TASKS
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,46 @@ class EncoderRecipe:
 
 
 @dataclass(frozen=True)
+class TaskWeights:
+    """A weight for each task."""
+
+    captioning: float = 1.0
+    grounded_captioning: float = 1.0
+    region_description: float = 1.0
+    vqa: float = 1.0
+    document_vqa: float = 1.0
+    multiple_choice: float = 1.0
+    pointing: float = 1.0
+    grounding: float = 1.0
+    image_text_match: float = 1.0
+    chat: float = 1.0
+
+    def by_task(self) -> np.ndarray:
+        """(tasks,) in the order of TASKS."""
+        return np.array([getattr(self, task) for task in TASKS])
+
+
+# how often a task is asked relative to its rows: more where answers are learnt late (checking a statement, counting,
+# boxes), less where they come early or cost many tokens
+ASKED = TaskWeights(
+    captioning=5.0,
+    grounded_captioning=0.3,
+    region_description=0.2,
+    vqa=1.4,
+    document_vqa=1.2,
+    multiple_choice=0.4,
+    pointing=0.4,
+    grounding=1.2,
+    image_text_match=2.0,
+    chat=0.1,
+)
+# weight of an answer's token: the one word that decides a yes or no would drown among the many of a caption
+TOKENS = TaskWeights(
+    captioning=1.5, grounded_captioning=0.3, vqa=2.0, image_text_match=2.5, multiple_choice=2.5, pointing=2.0
+)
+
+
+@dataclass(frozen=True)
 class LanguageRecipe:
     """Both language models: the same pictures, questions, order and number of steps."""
 
@@ -59,6 +102,8 @@ class LanguageRecipe:
     pointer: float = 0.5  # weight of pointing at the right patch from mid depth
     box_pointer_from: int = 0  # from this step on, all four positions that write a box point, not only the prompt's end
     option_marks_from: int = 0  # from this step on, a prompt's listed options are judged where they end
+    asked: TaskWeights = ASKED
+    token_weights: TaskWeights = TOKENS
 
 
 @dataclass(frozen=True)
