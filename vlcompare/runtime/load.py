@@ -86,7 +86,7 @@ class Model:
             sentences.append(f"{self.checkpoint} was not trained with {first} first, as it is asked here.")
         if request.task in self.config.tasks_at_chance:
             task = request.task.replace("_", " ")
-            sentences.append(f"{self.checkpoint} guesses at {task}: it is right no more often than by chance.")
+            sentences.append(f"{self.checkpoint} guesses at {task}: it is right hardly more often than by chance.")
         return tuple(sentences)
 
     def preprocess(self, image: Any) -> Tensor:
