@@ -52,39 +52,25 @@ def make_batch(corpus: Corpus, step: int, options: LanguageRecipe, seed: int) ->
     lengths = lessons.starts[samples + 1] - lessons.starts[samples]
     batch = Batch(pictures)
     for group in lesson_store.blocks_of(lengths, LIMITS):
-        _add_block(
-            batch,
-            lessons,
-            samples[group],
-            places[group],
-            options.token_weights.by_task(),
-            corpus.grid,
-            boxes=step >= options.box_pointer_from,
-            marks=step >= options.option_marks_from,
-        )
+        _add_block(batch, corpus, samples[group], places[group], step, options)
     return batch
 
 
 def _add_block(
-    batch: Batch,
-    lessons: lesson_store.Lessons,
-    samples: np.ndarray,
-    places: np.ndarray,
-    token_weights: np.ndarray,
-    grid: int,
-    *,
-    boxes: bool,
-    marks: bool,
+    batch: Batch, corpus: Corpus, samples: np.ndarray, places: np.ndarray, step: int, options: LanguageRecipe
 ) -> None:
+    lessons, token_weights = corpus.lessons, options.token_weights.by_task()
     rows = [lessons.ids[lessons.starts[s] : lessons.starts[s + 1]] for s in samples]
     taught: list[tuple[int, int, int, float]] = []  # row, column, token, weight
     pointing: list[tuple[int, int, int]] = []
     for index, (sample, row) in enumerate(zip(samples, rows, strict=True)):
         begin, weight = int(lessons.answers[sample]), float(token_weights[lessons.tasks[sample]])
         taught += [(index, column, int(row[column + 1]), weight) for column in range(begin - 1, len(row) - 1)]
-        if marks:
+        if step >= options.option_marks_from:
             taught += [(index, column, token, 1.0) for column, token in option_marks(row, begin)]
-        written = [(index, *place) for place in pointing_positions(row, begin, grid)] if boxes else []
+        written: list[tuple[int, int, int]] = []
+        if step >= options.box_pointer_from:
+            written = [(index, *place) for place in pointing_positions(row, begin, corpus.grid)]
         pointing += written
         if lessons.targets[sample] >= 0 and not any(column == begin - 1 for _, column, _ in written):
             pointing.append((index, begin - 1, int(lessons.targets[sample])))
