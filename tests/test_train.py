@@ -18,8 +18,8 @@ from vlcompare.synth import lessons as lesson_store
 from vlcompare.synth import recipe as recipes
 from vlcompare.synth import tokenizer as pieces
 from vlcompare.synth import train
-from vlcompare.synth.batches import make_batch, option_marks
-from vlcompare.synth.dense import BLANK, IGNORE, glyph_truth, patch_truth
+from vlcompare.synth.batches import make_batch, mention_positions, option_marks
+from vlcompare.synth.dense import BLANK, COLORS, COLUMNS, IGNORE, KINDS, glyph_truth, patch_truth
 from vlcompare.synth.learner import Learner
 from vlcompare.synth.losses import AnswerLoss, Pointer, smooth_embedding
 from vlcompare.synth.optim import Muon, orthogonalise, trapezoid
@@ -254,6 +254,30 @@ def test_listed_options_are_judged_where_they_end() -> None:
     assert [text_of([token]).strip() for token in marks.values()] == ["Top", "No", "No", "C", "No"]
     row, prompt = lesson_store.sample_ids(Sample("two", "", "vqa", asked, references=("car",)), encode)
     assert option_marks(np.array(row), prompt) == []
+
+
+def test_a_caption_points_at_the_things_it_mentions() -> None:
+    looks = ("heart blue", "sign red", "heart blue", "boat red", "sign red")
+    attributes = np.full((8, len(COLUMNS)), IGNORE)
+    for row, look in zip(attributes, looks, strict=False):
+        kind, color = look.split()
+        row[:2] = KINDS.index(kind), COLORS.index(color)
+    centres = np.array([[0.1, 0.1], [0.9, 0.1], [0.1, 0.9], [0.9, 0.9], [0.5, 0.5], *[[0.0, 0.0]] * 3])
+    boxes = np.concatenate([centres - 0.05, centres + 0.05], axis=1)
+    answer = "two blue hearts, a red sign that says open, a red boat and a red sign that says 42"
+    row, prompt = lesson_store.sample_ids(Sample("one", "", "captioning", references=(answer,)), lesson_store.encoder())
+    pointed: dict[int, list[int]] = {}
+    for column, patch in mention_positions(np.array(row), prompt, attributes, boxes, 7):
+        pointed.setdefault(column, []).append(patch)
+    written = [(text_of([row[column + 1]]).strip().lower(), patches) for column, patches in sorted(pointed.items())]
+    assert written == [
+        *((word, [0, 42]) for word in ("two", "blue", "hearts")),
+        *((word, [6]) for word in ("a", "red", "sign", "that", "says", "open")),
+        *((word, [48]) for word in ("a", "red", "boat")),
+        *((word, [24]) for word in ("a", "red", "sign", "that", "says")),
+        *((mark, [24]) for mark in ("", "4", "2")),
+    ]
+    assert mention_positions(np.array([5, 6, 7, 0]), 1, attributes, boxes, 7) == []
 
 
 def test_the_smoke_run_left_its_curves(trained: Path) -> None:

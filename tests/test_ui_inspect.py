@@ -279,7 +279,7 @@ def test_a_picture_that_is_gone_or_outside_is_said_and_the_boxes_stay(folder: Pa
 
 
 def test_only_listed_runs_can_be_opened(inspection: Inspection, folder: Path) -> None:
-    assert sorted(place.key for place in inspection.library.places()) == ["both", "other", "single"]
+    assert sorted(place.key for place in inspection.catalogue.places()) == ["both", "other", "single"]
     for key in (str(folder / "both"), "../both", "/etc", ""):
         page = actions.choose(inspection, [key])
         assert "not among those" in page["message"] and list(inspection.open) == ["both"]
@@ -472,4 +472,4 @@ def test_a_visitor_sees_nothing_of_another(inspection: Inspection) -> None:
 
     actions.click(inspection, "row:5")
     other = copy.deepcopy(inspection)
-    assert other.library is inspection.library and other.data is None and not other.open and other.row is None
+    assert other.catalogue is inspection.catalogue and other.data is None and not other.open and other.row is None

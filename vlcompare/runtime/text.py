@@ -54,11 +54,11 @@ class Tokenizer:
 
     def token_id(self, token: str) -> int | None:
         """The id of exactly this piece of the vocabulary, or None."""
-        return self._load().library.token_to_id(token)
+        return self._load().backend.token_to_id(token)
 
     @property
     def vocabulary_size(self) -> int:
-        return self._load().library.get_vocab_size(with_added_tokens=True)
+        return self._load().backend.get_vocab_size(with_added_tokens=True)
 
     @property
     def mark_id(self) -> int:
@@ -86,7 +86,7 @@ class Tokenizer:
 
     def _place(self, text: str) -> int:
         try:
-            found = self._load().library.token_to_id(text)
+            found = self._load().backend.token_to_id(text)
         except _Missing:
             return DEFAULT_IDS[text]
         if found is None:
@@ -134,13 +134,13 @@ class StreamDecoder:
         if not known:
             return ""
         self._window += known
-        text = self._loaded.library.decode(self._window, skip_special_tokens=True)
+        text = self._loaded.backend.decode(self._window, skip_special_tokens=True)
         if text.endswith("\N{REPLACEMENT CHARACTER}") or not text.startswith(self._given):
             return ""
         added = text[len(self._given) :]
         # such decoders look one piece back (a leading space, a prefix mark), never further: keep that one alone
         self._window = known
-        self._given = self._loaded.library.decode(known, skip_special_tokens=True)
+        self._given = self._loaded.backend.decode(known, skip_special_tokens=True)
         return added
 
     def flush(self) -> str:
@@ -149,7 +149,7 @@ class StreamDecoder:
             rest = self._bytes.decode(b"", final=True)
             self._bytes.reset()
             return rest
-        text = self._loaded.library.decode(self._window, skip_special_tokens=True)
+        text = self._loaded.backend.decode(self._window, skip_special_tokens=True)
         rest = text[len(self._given) :] if text.startswith(self._given) else ""
         self._window, self._given = [], ""
         return rest
@@ -167,24 +167,24 @@ class _Loaded:
 
         self.path = path
         try:
-            self.library: Any = tokenizers.Tokenizer.from_file(str(path))
+            self.backend: Any = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception for every kind of damage
             raise CheckpointError(f"The tokenizer {path} cannot be read ({error}).") from error
-        self.library.encode_special_tokens = True
-        self.library.no_truncation()
-        self.library.no_padding()
-        added = self.library.get_added_tokens_decoder()
+        self.backend.encode_special_tokens = True
+        self.backend.no_truncation()
+        self.backend.no_padding()
+        added = self.backend.get_added_tokens_decoder()
         special = {token for token, entry in added.items() if entry.special}
-        self.special = frozenset(special | ({self.library.token_to_id(END)} - {None}))
+        self.special = frozenset(special | ({self.backend.token_to_id(END)} - {None}))
         self.pieces = self._byte_pieces(added) if self._is_byte_level() else None
 
     def encode(self, text: str) -> list[int]:
         """Ids as the library gives them, nothing added."""
-        return list(self.library.encode(text, add_special_tokens=False).ids)
+        return list(self.backend.encode(text, add_special_tokens=False).ids)
 
     def apart(self, text: str) -> list[str]:
         """The text in parts of which none holds the name of a special token."""
-        names = sorted((self.library.id_to_token(token) for token in self.special), key=len, reverse=True)
+        names = sorted((self.backend.id_to_token(token) for token in self.special), key=len, reverse=True)
         return re.split("|".join(f"(?<={re.escape(name[:1])})(?={re.escape(name[1:])})" for name in names), text)
 
     def piece(self, token: int) -> bytes:
@@ -194,14 +194,14 @@ class _Loaded:
 
     def known(self, ids: Iterable[int]) -> list[int]:
         """The ids that have text."""
-        return [i for i in ids if i >= 0 and i not in self.special and self.library.id_to_token(i) is not None]
+        return [i for i in ids if i >= 0 and i not in self.special and self.backend.id_to_token(i) is not None]
 
     def _is_byte_level(self) -> bool:
-        decoder = json.loads(self.library.to_str()).get("decoder") or {}
+        decoder = json.loads(self.backend.to_str()).get("decoder") or {}
         return decoder.get("type") == "ByteLevel"
 
     def _byte_pieces(self, added: dict[int, Any]) -> list[bytes]:
-        vocabulary = self.library.get_vocab(with_added_tokens=True)
+        vocabulary = self.backend.get_vocab(with_added_tokens=True)
         pieces = [b""] * (max(vocabulary.values(), default=-1) + 1)
         byte_of = _byte_of_character()
         for text, token in vocabulary.items():

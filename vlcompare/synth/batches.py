@@ -13,12 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vlcompare.synth import dense
 from vlcompare.synth import lessons as lesson_store
 from vlcompare.synth import tokenizer as pieces
 from vlcompare.synth.corpus import Corpus
+from vlcompare.synth.phrases import NUMBER_WORDS, plural
 from vlcompare.synth.recipe import LanguageRecipe
-from vlcompare.types import Box
+from vlcompare.types import TASKS, Box
 
+DESCRIBING = ("captioning", "chat")  # tasks whose answer is a caption without boxes
 LIMITS = (10, 12, 14, 17, 22, 30)  # lengths at which questions are grouped: little padding, few calls
 
 
@@ -71,6 +74,9 @@ def _add_block(
         written: list[tuple[int, int, int]] = []
         if step >= options.box_pointer_from:
             written = [(index, *place) for place in pointing_positions(row, begin, corpus.grid)]
+        if step >= options.mention_pointer_from and TASKS[lessons.tasks[sample]] in DESCRIBING:
+            attributes, boxes = (corpus.arrays[name][batch.pictures[places[index]]] for name in ("attributes", "boxes"))
+            written += [(index, *place) for place in mention_positions(row, begin, attributes, boxes, corpus.grid)]
         pointing += written
         if lessons.targets[sample] >= 0 and not any(column == begin - 1 for _, column, _ in written):
             pointing.append((index, begin - 1, int(lessons.targets[sample])))
@@ -105,6 +111,56 @@ def pointing_positions(row: np.ndarray, begin: int, grid: int) -> list[tuple[int
             patch = lesson_store.patch_of(box, grid)
             found += [(first - 1 + corner, patch) for corner in range(4)]
     return found
+
+
+@cache
+def _kinds_and_colors() -> tuple[dict[int, int], dict[int, int]]:
+    """Token -> index in KINDS (singular or plural), token -> index in COLORS."""
+    kinds = {
+        token: index
+        for index, kind in enumerate(dense.KINDS)
+        for word in (kind, plural(kind))
+        for token in pieces.word_ids(word)
+    }
+    return kinds, {token: index for index, color in enumerate(dense.COLORS) for token in pieces.word_ids(color)}
+
+
+@cache
+def _between_mentions() -> frozenset[int]:
+    return frozenset(pieces.token_id(text) for text in (",", " and", ".", ".\n"))
+
+
+def mention_positions(
+    row: np.ndarray, begin: int, attributes: np.ndarray, boxes: np.ndarray, grid: int
+) -> list[tuple[int, int]]:
+    """(column, patch) for each position of a caption that writes a mention: the centres of the things it mentions.
+
+    "two blue hearts" points at both hearts from each of its three positions, so that the number is read from the
+    picture. `attributes` (things, columns of dense.COLUMNS) and `boxes` (things, 4) are in the caption's order.
+    """
+    kinds, colors = _kinds_and_colors()
+    looks = [(int(thing[0]), int(thing[1])) for thing in attributes]
+    taken: set[int] = set()
+    found: list[tuple[int, int]] = []
+    first = begin
+    for end in range(begin, len(row)):
+        if int(row[end]) not in _between_mentions():
+            continue
+        named = [kinds[token] for token in row[first:end].tolist() if token in kinds]
+        shown = [colors[token] for token in row[first:end].tolist() if token in colors]
+        if named and shown:
+            alike = [i for i, look in enumerate(looks) if look == (named[0], shown[0]) and i not in taken]
+            members = alike if int(row[first]) in _numbers() else alike[:1]
+            taken.update(members)
+            patches = [lesson_store.patch_of(Box(*boxes[member]), grid) for member in members]
+            found += [(column - 1, patch) for column in range(first, end) for patch in patches]
+        first = end + 1
+    return found
+
+
+@cache
+def _numbers() -> frozenset[int]:
+    return frozenset(token for word in NUMBER_WORDS[2:] for token in pieces.word_ids(word))
 
 
 @cache

@@ -101,6 +101,7 @@ class LanguageRecipe:
     auxiliary_until: float = 0.25
     pointer: float = 0.5  # weight of pointing at the right patch from mid depth
     box_pointer_from: int = 0  # from this step on, all four positions that write a box point, not only the prompt's end
+    mention_pointer_from: int = 0  # from this step on, the positions of a caption point at the things they mention
     option_marks_from: int = 0  # from this step on, a prompt's listed options are judged where they end
     asked: TaskWeights = ASKED
     token_weights: TaskWeights = TOKENS

@@ -129,7 +129,7 @@ def start(inspection: Inspection) -> Page:
     """The page was opened: show the given run, or the example that comes with the project."""
 
     def act() -> Page:
-        first = inspection.library.first()
+        first = inspection.catalogue.first()
         if first is not None and not inspection.open:
             inspection.choose([first.key])
         return {**everything(inspection), "controls": True}

@@ -29,7 +29,7 @@ class Inspection:
     """One visitor's state. Made afresh wherever it is copied: gradio copies a state's first value for every visitor."""
 
     def __init__(self, library: Library) -> None:
-        self.library = library
+        self.catalogue = library
         self.lock = threading.RLock()
         self.open: dict[str, RunFolder] = {}  # key -> run, in the order opened
         self.titles: dict[str, str] = {}
@@ -45,7 +45,7 @@ class Inspection:
         self.run: Run | None = None  # the open sample, as the compare tab knows it
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Inspection:
-        return Inspection(self.library)
+        return Inspection(self.catalogue)
 
     def close(self) -> None:
         """The visitor left: let go of everything."""
@@ -66,8 +66,8 @@ class Inspection:
             if key in self.open:
                 opened[key] = self.open[key]
                 continue
-            place = self.library.find(key)
-            opened[key] = self.library.run(place.folder)
+            place = self.catalogue.find(key)
+            opened[key] = self.catalogue.run(place.folder)
             self.titles[key] = place.title
         self._opened(opened)
 
@@ -119,7 +119,7 @@ class Inspection:
             Side(self.open[key], value.rpartition("\n")[2])
             for key, value in zip(keys, (self.left, self.right), strict=False)
         ]
-        data = self.library.pair(sides[0], sides[1] if len(sides) > 1 else None)
+        data = self.catalogue.pair(sides[0], sides[1] if len(sides) > 1 else None)
         several = len(set(keys)) > 1
         titles = {
             role: side_title(side.run, side.name) + (f" ({self.titles[key]})" if several else "")

@@ -54,7 +54,7 @@ def _outputs(parts: InspectParts, inspection: Inspection, page: Page) -> list[An
 def _controls(inspection: Inspection) -> dict[str, Any]:
     """The lists that depend on what is open."""
     sides = [(title, value) for value, title in inspection.side_choices()]
-    places = [place.key for place in inspection.library.places()]
+    places = [place.key for place in inspection.catalogue.places()]
     opened = list(inspection.open)
     return {
         "runs": gr.update(choices=list(dict.fromkeys([*places, *opened])), value=opened),
@@ -88,7 +88,7 @@ def _wire_opening(parts: InspectParts, settings: AppSettings, page: gr.Blocks | 
     fields, session = parts.fields, parts.session
 
     def start(inspection: Inspection) -> Iterator[list[Any]]:
-        first = inspection.library.first()
+        first = inspection.catalogue.first()
         if first is not None and not inspection.open:
             yield _outputs(parts, inspection, {"head": nothing(f"Reading {first.title} …")})
         yield _outputs(parts, inspection, actions.start(inspection))
