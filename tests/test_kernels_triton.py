@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 pytest.importorskip("triton", reason="triton is not installed (it comes with torch on Linux)")
 HERE = Path(__file__).resolve().parent
@@ -37,8 +40,9 @@ def test_interpreted_kernels_equal_the_reference(errors: dict[str, float], kind:
     assert not wrong
 
 
-def _compiled(architecture: int) -> dict[str, int]:
-    """Bytes of machine code of every kernel, compiled for a GPU that need not be there."""
+@functools.cache
+def _compiled(architecture: int) -> dict[str, tuple[int, str]]:
+    """Bytes of machine code of every kernel, compiled for a GPU that need not be there, and its PTX."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -47,16 +51,17 @@ def _compiled(architecture: int) -> dict[str, int]:
 
     head = {"K": 80, "KP": 128}
     sizes = {"N": 16, "NP": 16, "SMOOTH": True, "SKIP": True, "GATED": True, "BIASED": True}
+    scan = {**sizes, "CHUNK": triton_scan.CHUNK, "BD": triton_scan.CHANNELS}
     kernels = {
-        "forward": (triton_scan._scan_forward, {**sizes, "CHUNK": 64, "BD": 4, "STARTED": True, "MARKED": True}),
-        "backward": (triton_scan._scan_backward, {**sizes, "CHUNK": 64, "BD": 4}),
+        "forward": (triton_scan._scan_forward, {**scan, "STARTED": True, "MARKED": True}),
+        "backward": (triton_scan._scan_backward, scan),
         "step": (triton_scan._step, {**sizes, "BD": 32}),
         "convolution": (triton_conv._conv, {"TAPS": 4, "BL": 16, "BD": 128, "BIASED": True, "STARTED": True}),
         "its step": (triton_conv._conv_step, {"TAPS": 4, "BD": 128, "BIASED": True}),
         "turn": (triton_attention._turn, {**head, "R": 20}),
         "look back": (triton_attention._look_back, {**head, "BLOCK": 32, "SPLITS": 8}),
         "merge": (triton_attention._merge, {**head, "SPLITS": 8}),
-        "nf4": (nf4._product, {"HALF": 32, "ROWS": 4, "GROUPS": 16, "BIASED": True}),
+        "nf4": (nf4._product, {"WORDS": 8, "ROWS": nf4.ROWS, "GROUPS": nf4.NUMBERS // 64, "BIASED": True}),
     }
     half = ("u_ptr", "x_ptr", "z_ptr", "y_ptr", "B_ptr", "C_ptr")
     cached = ("qkv_ptr", "cos_ptr", "sin_ptr", "keys_ptr", "values_ptr", "out_ptr")
@@ -66,8 +71,8 @@ def _compiled(architecture: int) -> dict[str, int]:
         for argument in kernel.arg_names:
             if argument in constants:
                 signature[argument] = "constexpr"
-            elif argument == "packed_ptr":
-                signature[argument] = "*u8"
+            elif argument == "words_ptr":
+                signature[argument] = "*i32"
             elif argument == "position_ptr":
                 signature[argument] = "*i64"
             elif argument in cached:
@@ -78,15 +83,17 @@ def _compiled(architecture: int) -> dict[str, int]:
                 signature[argument] = "*bf16" if argument in half and name in ("step", "nf4") else "*fp32"
             else:
                 signature[argument] = "i32"
-        source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
-        out[name] = len(triton.compile(source, target=GPUTarget("cuda", architecture, 32)).asm["cubin"])
+        # addresses and widths are multiples of 16 in earnest, and the compiler is told so
+        even = [a.endswith("_ptr") or a in ("inputs", "outputs", "width", "x_b") for a in kernel.arg_names]
+        attributes = {(place,): [["tt.divisibility", 16]] for place, one in enumerate(even) if one}
+        source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
+        warps = {"num_warps": 1} if name == "nf4" else None
+        made = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=warps).asm
+        out[name] = len(made["cubin"]), made["ptx"]
     return out
 
 
-@pytest.mark.parametrize(
-    "architecture", [a if a in (90, 120) else pytest.param(a, marks=pytest.mark.slow) for a in ARCHITECTURES]
-)
-def test_kernels_compile_for(architecture: int) -> None:
+def _needs_a_compiler() -> None:
     if os.environ.get("TRITON_INTERPRET") == "1":
         pytest.skip("TRITON_INTERPRET=1: the interpreter replaces the compiler")
     try:
@@ -94,6 +101,90 @@ def test_kernels_compile_for(architecture: int) -> None:
         from triton.compiler import ASTSource  # noqa: F401
     except ImportError:
         pytest.skip("this triton cannot compile without a device")
+
+
+@pytest.mark.parametrize(
+    "architecture", [a if a in (90, 120) else pytest.param(a, marks=pytest.mark.slow) for a in ARCHITECTURES]
+)
+def test_kernels_compile_for(architecture: int) -> None:
+    _needs_a_compiler()
     made = _compiled(architecture)
     assert sorted(made) == sorted(KERNELS)
-    assert all(made.values())
+    assert all(size for size, _ in made.values())
+
+
+@pytest.mark.parametrize(
+    ("kernel", "instruction", "most"),
+    [
+        # the scan itself exchanges nothing between threads: what is left are sums over 16 states, four for a position
+        ("forward", "shfl.sync", 4 * 16),
+        # values are looked up among the threads of a warp (eight words of eight numbers each), not in memory
+        ("nf4", "shfl.sync", 8 * 8 + 8),
+        ("nf4", "ld.global", 20),
+    ],
+)
+def test_what_the_compiler_made_of_a_layout(kernel: str, instruction: str, most: int) -> None:
+    _needs_a_compiler()
+    _, ptx = _compiled(90)[kernel]
+    assert 0 < ptx.count(instruction) <= most
+
+
+@pytest.mark.parametrize("kernel", ["step", "its step", "turn"])
+def test_steps_ask_for_everything_before_they_store(kernel: str) -> None:
+    _needs_a_compiler()
+    _, ptx = _compiled(90)[kernel]  # a load behind a store may not be moved before it: it would wait for memory anew
+    assert 0 < ptx.rindex("ld.global") < ptx.index("st.global")
+
+
+def test_lengths_and_capacities_are_no_reason_to_compile_again() -> None:
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        pytest.skip("TRITON_INTERPRET=1: the interpreter replaces the compiler")
+    from vlcompare.models.kernels import triton_attention, triton_conv, triton_scan
+
+    for kernel, names in (
+        (triton_scan._scan_forward, {"length", "chunks"}),
+        (triton_conv._conv, {"length"}),
+        (triton_attention._turn, {"capacity"}),
+        (triton_attention._look_back, {"capacity"}),
+    ):
+        assert names <= {parameter.name for parameter in kernel.params if parameter.do_not_specialize}
+
+
+def _raises(*given: object) -> None:
+    raise RuntimeError("no compiler")
+
+
+def test_steps_are_proven_like_the_scan() -> None:
+    from vlcompare.models.kernels import reference
+    from vlcompare.models.kernels.proof import steps_agree
+
+    right: list[Any] = [reference.selective_step, reference.conv_step, reference.causal_conv]
+    assert steps_agree(right[0], right[1], right[2], torch.device("cpu"))
+    wrong: tuple[Any, ...] = (
+        lambda *given: reference.selective_step(*given) * 1.1,
+        lambda *given: reference.conv_step(*given) + 1.0,
+        lambda *given: (reference.causal_conv(*given)[0] * 1.1, reference.causal_conv(*given)[1]),
+    )
+    for place in range(3):
+        for other in (wrong[place], _raises):
+            given = [*right[:place], other, *right[place + 1 :]]
+            assert not steps_agree(given[0], given[1], given[2], torch.device("cpu"))
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_what_mamba_ssm_cannot_do_goes_to_a_scan_that_runs(runs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vlcompare.models.kernels import mamba_ssm, reference, triton_scan
+
+    monkeypatch.setattr(triton_scan, "usable", lambda device: runs)
+    expected = triton_scan.selective_scan if runs else reference.selective_scan
+    assert mamba_ssm._otherwise(torch.device("cuda", 0)) is expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "inputs", "block", "taken"),
+    [(1, 2560, 64, True), (1, 1088, 64, True), (2, 2560, 64, False), (1, 96, 64, False), (1, 4096, 1024, False)],
+)
+def test_own_nf4_product_is_for_one_row(rows: int, inputs: int, block: int, taken: bool) -> None:
+    from vlcompare.models.kernels import nf4
+
+    assert nf4.applies(torch.zeros(rows, inputs), inputs, block) is taken

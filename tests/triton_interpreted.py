@@ -2,7 +2,7 @@
 
 The kernels run on CPU tensors in Triton's interpreter, beside the torch reference. The interpreter goes through a scan
 number by number, so chunks are of 8 positions here (but for one case); the lengths lie around that as real ones around
-64.
+the chunk of a GPU.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from vlcompare.models.kernels import nf4, reference, triton_attention, triton_co
 from vlcompare.models.pythia import Pythia, rotate
 
 CHUNK = 8
-# batch, channels, states, positions: around the chunk and the block of 4 channels; odd states
-SIZES = ((2, 5, 4, 7), (1, 4, 16, 9), (1, 3, 5, 18), (1, 8, 16, 1))
+# batch, channels, states, positions: around the chunk and the block of 8 channels; odd states
+SIZES = ((2, 9, 4, 7), (1, 8, 16, 9), (1, 3, 5, 18), (1, 10, 16, 1))
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state")
 
 
@@ -149,12 +149,14 @@ def steps() -> dict[str, float]:
             y = triton_scan.selective_step(ours, *given)
             out[f"step {size} {t}"] = error(y, reference.selective_step(truth, *given))
         out[f"step's state {size}"] = error(ours, truth)
-        window, weight = torch.randn(size[0], size[1], 3), torch.randn(size[1], 4)
-        other = window.clone()
-        for t in range(3):
-            y = triton_conv.conv_step(window, u[:, :, t], weight, bias)
-            out[f"convolution {size} {t}"] = error(y, reference.conv_step(other, u[:, :, t], weight, bias))
-        out[f"convolution's window {size}"] = error(window, other)
+        for taps in (4, 3, 2, 1):
+            window, weight = torch.randn(size[0], size[1], taps - 1), torch.randn(size[1], taps)
+            other = window.clone()
+            for t in range(3):
+                y = triton_conv.conv_step(window, u[:, :, t], weight, bias)
+                truth_y = reference.conv_step(other, u[:, :, t], weight, bias)
+                out[f"convolution {size} {taps} {t}"] = error(y, truth_y)
+            out[f"convolution's window {size} {taps}"] = error(window, other)
     return out
 
 

@@ -8,11 +8,13 @@ takes no initial state, so that prompts which continue from a state go to the ne
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from vlcompare.models.kernels import reference
 from vlcompare.models.kernels.proof import agrees
 
 
@@ -31,6 +33,15 @@ def usable(device: torch.device) -> bool:
 @functools.cache
 def _proven(device: torch.device) -> bool:
     return agrees(functools.partial(_call, smooth=True), device)
+
+
+def _otherwise(device: torch.device) -> Callable[..., tuple[Tensor, Tensor | None]]:
+    """The scan for what this one cannot do: Triton's where it runs, too (it needs a C compiler), or the reference."""
+    try:
+        from vlcompare.models.kernels import triton_scan
+    except ImportError:
+        return reference.selective_scan
+    return triton_scan.selective_scan if triton_scan.usable(device) else reference.selective_scan
 
 
 def _call(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
@@ -60,10 +71,7 @@ def selective_scan(
         x is not None and x.requires_grad for x in (u, delta, A, B, C, D, z, delta_bias)
     )
     if initial_state is not None or trains or u.shape[2] == 0:
-        from vlcompare.models.kernels import triton_scan
-
-        return triton_scan.selective_scan(
-            u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, return_state
-        )
+        scan = _otherwise(u.device)
+        return scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, return_state)
     y, last = _call(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
     return y, last if return_state else None

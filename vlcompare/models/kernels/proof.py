@@ -1,4 +1,4 @@
-"""The proof that a scan must give before it is used on a device: a real call there, set beside the reference.
+"""The proof that kernels must give before they are used on a device: a real call there, set beside the reference.
 
 Installed or compiled is not enough: built for another torch or another GPU a kernel imports and then fails, or worse.
 """
@@ -23,6 +23,50 @@ def agrees(scan: Callable[..., tuple[Any, Any]], device: torch.device) -> bool:
             return all(_agrees(scan, device, dtype) for dtype in (torch.float32, torch.bfloat16))
     except Exception:  # whatever a compiler or a foreign extension raises: it is not used
         return False
+
+
+def steps_agree(
+    step: Callable[..., Any], conv_step: Callable[..., Any], convolve: Callable[..., Any], device: torch.device
+) -> bool:
+    """Whether one step of the scan, one of the convolution, and the whole convolution give the reference's numbers.
+
+    Tried in bfloat16 with float32 states, as the models decode. Any exception means no.
+    """
+    try:
+        with torch.inference_mode():
+            return _steps_agree(step, conv_step, convolve, device)
+    except Exception:  # whatever a compiler raises: it is not used
+        return False
+
+
+def _steps_agree(
+    step: Callable[..., Any], conv_step: Callable[..., Any], convolve: Callable[..., Any], device: torch.device
+) -> bool:
+    generator = torch.Generator().manual_seed(0)
+    half, wide = torch.bfloat16, torch.float32
+
+    def random(*shape: int, kind: torch.dtype = half) -> torch.Tensor:
+        return torch.randn(shape, generator=generator).to(device, kind)
+
+    def close(ours: torch.Tensor, truth: torch.Tensor) -> bool:
+        scale = max(1.0, float(truth.float().abs().max()))
+        return torch.allclose(ours.float(), truth.float(), rtol=0, atol=2e-2 * scale)
+
+    state, window = random(2, 64, 16, kind=wide), random(2, 64, 3, kind=wide)
+    weight, bias = random(64, 4), random(64)
+    A = -torch.rand(64, 16, generator=generator).to(device)
+    vector = random(64, kind=wide)
+    given = random(2, 64), random(2, 64), A, random(2, 16), random(2, 16), vector, random(2, 64), vector
+    x, row = random(2, 64, 75), random(2, 64)
+    found = []
+    for one, other, whole in (
+        (step, conv_step, convolve),
+        (reference.selective_step, reference.conv_step, reference.causal_conv),
+    ):
+        after, moved = state.clone(), window.clone()
+        y = one(after, *given)
+        found.append((y, after, other(moved, row, weight, bias), moved, *whole(x, weight, bias, window)))
+    return all(close(ours, truth) for ours, truth in zip(*found, strict=True))
 
 
 def _agrees(scan: Callable[..., tuple[Any, Any]], device: torch.device, dtype: torch.dtype) -> bool:

@@ -24,7 +24,7 @@ SPLITS = 8  # programs that share one head's filled slots
 BLOCK = 32  # slots that a program reads at once
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["capacity"])  # one compilation for caches of any size
 def _turn(
     qkv_ptr, cos_ptr, sin_ptr, position_ptr, keys_ptr, values_ptr, query_ptr, heads, capacity, scale,
     K: tl.constexpr, KP: tl.constexpr, R: tl.constexpr,
@@ -43,13 +43,14 @@ def _turn(
     query += tl.load(at + partner, mask=here, other=0.0).to(tl.float32) * sin
     key = tl.load(at + K + k, mask=here, other=0.0).to(tl.float32) * cos
     key += tl.load(at + K + partner, mask=here, other=0.0).to(tl.float32) * sin
+    value = tl.load(at + 2 * K + k, mask=here, other=0.0)  # before the first store: no load may overtake one
     cell = (which * capacity + position) * K + k
     tl.store(keys_ptr + cell, key, mask=here)
-    tl.store(values_ptr + cell, tl.load(at + 2 * K + k, mask=here, other=0.0), mask=here)
+    tl.store(values_ptr + cell, value, mask=here)
     tl.store(query_ptr + which * K + k, query * scale, mask=here)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["capacity"])
 def _look_back(
     query_ptr, keys_ptr, values_ptr, position_ptr, parts_ptr, peaks_ptr, sums_ptr, heads, capacity,
     K: tl.constexpr, KP: tl.constexpr, BLOCK: tl.constexpr, SPLITS: tl.constexpr,
@@ -72,12 +73,13 @@ def _look_back(
         there = (slot < last)[:, None] & here[None, :]
         at = (which * capacity + slot)[:, None] * K + k[None, :]
         keys = tl.load(keys_ptr + at, mask=there, other=0.0).to(tl.float32)
+        # asked for together with the keys: behind the sums below it would wait for memory a second time
+        values = tl.load(values_ptr + at, mask=there, other=0.0)
         score = tl.where(slot < last, tl.sum(keys * query[None, :], 1), float("-inf"))
         higher = tl.maximum(peak, tl.max(score, 0))
         weight = tl.exp(score - higher)
         before = tl.exp(peak - higher)
-        values = tl.load(values_ptr + at, mask=there, other=0.0).to(tl.float32)
-        out = out * before + tl.sum(weight[:, None] * values, 0)
+        out = out * before + tl.sum(weight[:, None] * values.to(tl.float32), 0)
         total = total * before + tl.sum(weight, 0)
         peak = higher
     part = which * SPLITS + split

@@ -19,7 +19,7 @@ from vlcompare.models.kernels.triton_scan import dense
 POSITIONS, CHANNELS = 16, 128  # of one program; channels lie side by side in memory
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length"])  # one compilation for prompts of any length
 def _conv(
     x_ptr, weight_ptr, bias_ptr, window_ptr, y_ptr, width, length, x_b, x_d, x_l, y_b, y_d, y_l,
     TAPS: tl.constexpr, BL: tl.constexpr, BD: tl.constexpr, BIASED: tl.constexpr, STARTED: tl.constexpr,
@@ -58,11 +58,16 @@ def _conv_step(
     if BIASED:
         y += tl.load(bias_ptr + d, mask=here, other=0.0).to(tl.float32)
     at = (row * width + d) * (TAPS - 1)
+    before = x
     for tap in tl.static_range(TAPS - 1):
         past = tl.load(window_ptr + at + tap, mask=here, other=0.0)
         y += past * tl.load(weight_ptr + d * TAPS + tap, mask=here, other=0.0).to(tl.float32)
-        if tap > 0:
-            tl.store(window_ptr + at + tap - 1, past, mask=here)
+        # stored a turn late: no load may overtake a store, and each that waits for one waits for memory again
+        if tap > 1:
+            tl.store(window_ptr + at + tap - 2, before, mask=here)
+        before = past
+    if TAPS > 2:
+        tl.store(window_ptr + at + TAPS - 3, before, mask=here)
     if TAPS > 1:
         tl.store(window_ptr + at + TAPS - 2, x, mask=here)
     tl.store(y_ptr + row * width + d, y * tl.sigmoid(y), mask=here)

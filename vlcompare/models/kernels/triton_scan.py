@@ -3,7 +3,9 @@
 Knows tensors on a GPU (or Triton's interpreter, in tests); nothing of layers. State and sums are float32; inputs of any
 float dtype and any strides. The scan goes through a chunk of positions at once with an associative scan over pairs
 (decay, drive), the way of section 3.3.2 of the paper (arXiv 2312.00752): (a1, b1) then (a2, b2) is (a2 a1, a2 b1 + b2);
-the state passes from chunk to chunk in registers. The forward pass for training keeps the state before each chunk, and
+the state passes from chunk to chunk in registers. Positions are a tile's first axis, which Triton spreads over threads
+last: all positions of a chunk then lie in the registers of one thread, and the scan is a loop without any exchange
+between threads. The forward pass for training keeps the state before each chunk, and
 the backward pass computes the rest again, as the paper's section 3.3.2 recomputes instead of storing.
 Triton launches on the current device, so each launch is told its tensors' one. Names as in `reference`.
 """
@@ -21,15 +23,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vlcompare.models.kernels.proof import agrees
+from vlcompare.models.kernels.proof import agrees, steps_agree
 
-CHUNK = 64  # positions scanned at once
-CHANNELS = 4  # channels of one program: 4 x 16 states x 64 positions are 32 numbers a thread with four warps
+CHUNK = 16  # positions scanned at once
+CHANNELS = 8  # channels of one program: with 16 states one channel's state for each thread of four warps
 STEP_CHANNELS = 32
 
 
 def usable(device: torch.device) -> bool:
-    """CUDA from Turing on, where the compiled scan gives the reference's numbers."""
+    """CUDA from Turing on, where the compiled scan, convolution and steps give the reference's numbers."""
     if device.type != "cuda" or not torch.cuda.is_available() or torch.cuda.get_device_capability(device) < (7, 5):
         return False
     return _proven(torch.device(device.type, device.index))
@@ -37,7 +39,11 @@ def usable(device: torch.device) -> bool:
 
 @functools.cache
 def _proven(device: torch.device) -> bool:
-    return agrees(selective_scan, device)
+    from vlcompare.models.kernels import triton_conv  # which imports this module
+
+    return agrees(selective_scan, device) and steps_agree(
+        selective_step, triton_conv.conv_step, triton_conv.causal_conv, device
+    )
 
 
 @triton.jit
@@ -64,6 +70,13 @@ def _time_steps(raw, there, SMOOTH: tl.constexpr):
 
 
 @triton.jit
+def _tile(start, t, k, t_stride, k_stride, length, width):
+    """Positions t of channels or states k, as they are stored; 0 behind the end."""
+    there = (t < length)[:, None] & (k < width)[None, :]
+    return tl.load(start + t[:, None] * t_stride + k[None, :] * k_stride, mask=there, other=0.0)
+
+
+@triton.jit(do_not_specialize=["length", "chunks"])  # one compilation for prompts of any length
 def _scan_forward(
     u_ptr, dt_ptr, A_ptr, B_ptr, C_ptr, D_ptr, z_ptr, bias_ptr, initial_ptr, y_ptr, last_ptr, marks_ptr,
     width, length, chunks,
@@ -85,28 +98,42 @@ def _scan_forward(
         state = tl.load(initial_ptr + state_at, mask=cells, other=0.0)
     bias = tl.load(bias_ptr + d, mask=here, other=0.0) if BIASED else tl.zeros((BD,), tl.float32)
     skip = tl.load(D_ptr + d, mask=here, other=0.0) if SKIP else tl.zeros((BD,), tl.float32)
+    u_ptr += row * u_b
+    dt_ptr += row * dt_b
+    B_ptr += row * B_b
+    C_ptr += row * C_b
+    z_ptr += row * z_b
+    t = tl.arange(0, CHUNK)
+    begins, ends = (t == 0)[:, None, None], (t == CHUNK - 1)[:, None, None]
+    u_next, dt_next = _tile(u_ptr, t, d, u_l, u_d, length, width), _tile(dt_ptr, t, d, dt_l, dt_d, length, width)
+    B_next, C_next = _tile(B_ptr, t, n, B_l, B_n, length, N), _tile(C_ptr, t, n, C_l, C_n, length, N)
+    if GATED:
+        z_next = _tile(z_ptr, t, d, z_l, z_d, length, width)
     for chunk in range(chunks):
-        t = chunk * CHUNK + tl.arange(0, CHUNK)
-        there = here[:, None] & (t < length)[None, :]
+        there = (t < length)[:, None] & here[None, :]
         if MARKED:
             mark_at = ((row * width + d[:, None]) * chunks + chunk) * N + n[None, :]
             tl.store(marks_ptr + mark_at, state, mask=cells)
-        u = tl.load(u_ptr + row * u_b + d[:, None] * u_d + t[None, :] * u_l, mask=there, other=0.0).to(tl.float32)
-        dt = tl.load(dt_ptr + row * dt_b + d[:, None] * dt_d + t[None, :] * dt_l, mask=there, other=0.0).to(tl.float32)
-        dt = _time_steps(dt + bias[:, None], there, SMOOTH)
-        some = (n < N)[:, None] & (t < length)[None, :]
-        B = tl.load(B_ptr + row * B_b + n[:, None] * B_n + t[None, :] * B_l, mask=some, other=0.0).to(tl.float32)
-        C = tl.load(C_ptr + row * C_b + n[:, None] * C_n + t[None, :] * C_l, mask=some, other=0.0).to(tl.float32)
-        decay = tl.exp(dt[:, None, :] * A[:, :, None])
-        drive = (dt * u)[:, None, :] * B[None, :, :]
-        through, h = tl.associative_scan((decay, drive), 2, _then)
-        h += through * state[:, :, None]
-        y = tl.sum(h * C[None, :, :], 1) + skip[:, None] * u
+        u, dt, B, C = u_next.to(tl.float32), dt_next.to(tl.float32), B_next.to(tl.float32), C_next.to(tl.float32)
+        # the next chunk is on its way while this one is computed
+        u_next = _tile(u_ptr, t + CHUNK, d, u_l, u_d, length, width)
+        dt_next = _tile(dt_ptr, t + CHUNK, d, dt_l, dt_d, length, width)
+        B_next = _tile(B_ptr, t + CHUNK, n, B_l, B_n, length, N)
+        C_next = _tile(C_ptr, t + CHUNK, n, C_l, C_n, length, N)
         if GATED:
-            z = tl.load(z_ptr + row * z_b + d[:, None] * z_d + t[None, :] * z_l, mask=there, other=0.0).to(tl.float32)
+            z = z_next.to(tl.float32)
+            z_next = _tile(z_ptr, t + CHUNK, d, z_l, z_d, length, width)
+        dt = _time_steps(dt + bias[None, :], there, SMOOTH)
+        decay = tl.exp(dt[:, :, None] * A[None, :, :])
+        drive = (dt * u)[:, :, None] * B[:, None, :]
+        drive += tl.where(begins, decay * state[None, :, :], 0.0)
+        _, h = tl.associative_scan((decay, drive), 0, _then)
+        y = tl.sum(h * C[:, None, :], 2) + skip[None, :] * u
+        if GATED:
             y *= z * tl.sigmoid(z)
-        tl.store(y_ptr + row * y_b + d[:, None] * y_d + t[None, :] * y_l, y, mask=there)
-        state = tl.sum(tl.where((tl.arange(0, CHUNK) == CHUNK - 1)[None, None, :], h, 0.0), 2)
+        tl.store(y_ptr + row * y_b + t[:, None] * y_l + d[None, :] * y_d, y, mask=there)
+        state = tl.sum(tl.where(ends, h, 0.0), 0)
+        t += CHUNK
     tl.store(last_ptr + state_at, state, mask=cells)
 
 
@@ -135,56 +162,57 @@ def _scan_backward(
     dA = tl.zeros((BD, NP), tl.float32)
     dD = tl.zeros((BD,), tl.float32)
     dbias = tl.zeros((BD,), tl.float32)
-    first = (tl.arange(0, CHUNK) == 0)[None, None, :]
+    step = tl.arange(0, CHUNK)
+    begins, ends = (step == 0)[:, None, None], (step == CHUNK - 1)[:, None, None]
     for back in range(chunks):
         chunk = chunks - 1 - back
-        t = chunk * CHUNK + tl.arange(0, CHUNK)
-        there = here[:, None] & (t < length)[None, :]
-        at = (row * width + d[:, None]) * length + t[None, :]
+        t = chunk * CHUNK + step
+        there = (t < length)[:, None] & here[None, :]
+        at = (row * width + d[None, :]) * length + t[:, None]
         u = tl.load(u_ptr + at, mask=there, other=0.0)
-        raw = tl.load(dt_ptr + at, mask=there, other=0.0) + bias[:, None]
-        following = here[:, None] & (t + 1 < length)[None, :]
-        after = tl.load(dt_ptr + at + 1, mask=following, other=0.0) + bias[:, None]
+        raw = tl.load(dt_ptr + at, mask=there, other=0.0) + bias[None, :]
+        following = (t + 1 < length)[:, None] & here[None, :]
+        after = tl.load(dt_ptr + at + 1, mask=following, other=0.0) + bias[None, :]
         dt, after = _time_steps(raw, there, SMOOTH), _time_steps(after, following, SMOOTH)
-        small = (n < N)[:, None] & (t < length)[None, :]
-        small_at = (row * N + n[:, None]) * length + t[None, :]
+        small = (t < length)[:, None] & (n < N)[None, :]
+        small_at = (row * N + n[None, :]) * length + t[:, None]
         B = tl.load(B_ptr + small_at, mask=small, other=0.0)
         C = tl.load(C_ptr + small_at, mask=small, other=0.0)
         mark_at = ((row * width + d[:, None]) * chunks + chunk) * N + n[None, :]
         mark = tl.load(marks_ptr + mark_at, mask=cells, other=0.0)
-        decay = tl.exp(dt[:, None, :] * A[:, :, None])
-        drive = (dt * u)[:, None, :] * B[None, :, :]
-        through, h = tl.associative_scan((decay, drive), 2, _then)
-        h += through * mark[:, :, None]
+        decay = tl.exp(dt[:, :, None] * A[None, :, :])
+        drive = (dt * u)[:, :, None] * B[:, None, :]
+        past = tl.where(begins, decay * mark[None, :, :], 0.0)
+        _, h = tl.associative_scan((decay, drive + past), 0, _then)
         dy = tl.load(dy_ptr + at, mask=there, other=0.0)
         if GATED:
             z = tl.load(z_ptr + at, mask=there, other=0.0)
             sig = tl.sigmoid(z)
-            out = tl.sum(h * C[None, :, :], 1) + skip[:, None] * u
+            out = tl.sum(h * C[:, None, :], 2) + skip[None, :] * u
             tl.store(dz_ptr + at, dy * out * sig * (1.0 + z * (1.0 - sig)), mask=there)
             dy *= z * sig
         # gradient of h_t: dy_t C_t + exp(dt_{t+1} A) (gradient of h_{t+1}), a scan from the end
-        factor = tl.exp(after[:, None, :] * A[:, :, None])
-        passed, g = tl.associative_scan((factor, dy[:, None, :] * C[None, :, :]), 2, _then, reverse=True)
-        g += passed * carry[:, :, None]
+        factor = tl.exp(after[:, :, None] * A[None, :, :])
+        future = tl.where(ends, factor * carry[None, :, :], 0.0)
+        _, g = tl.associative_scan((factor, dy[:, :, None] * C[:, None, :] + future), 0, _then, reverse=True)
         change = g * (h - drive)  # gradient of the exponent dt A: g exp(dt A) h_{t-1}
-        ddrive = tl.sum(g * B[None, :, :], 1)
-        ddt = tl.sum(change * A[:, :, None], 1) + ddrive * u
-        dA += tl.sum(change * dt[:, None, :], 2)
-        tl.atomic_add(dB_ptr + small_at, tl.sum(g * (dt * u)[:, None, :], 0), mask=small)
-        tl.atomic_add(dC_ptr + small_at, tl.sum(h * dy[:, None, :], 0), mask=small)
+        ddrive = tl.sum(g * B[:, None, :], 2)
+        ddt = tl.sum(change * A[None, :, :], 2) + ddrive * u
+        dA += tl.sum(change * dt[:, :, None], 0)
+        tl.atomic_add(dB_ptr + small_at, tl.sum(g * (dt * u)[:, :, None], 1), mask=small)
+        tl.atomic_add(dC_ptr + small_at, tl.sum(h * dy[:, :, None], 1), mask=small)
         if SMOOTH:
             ddt *= tl.sigmoid(raw)
         ddt = tl.where(there, ddt, 0.0)
         tl.store(ddt_ptr + at, ddt, mask=there)
-        tl.store(du_ptr + at, ddrive * dt + dy * skip[:, None], mask=there)
-        dbias += tl.sum(ddt, 1)
-        dD += tl.sum(dy * u, 1)
+        tl.store(du_ptr + at, ddrive * dt + dy * skip[None, :], mask=there)
+        dbias += tl.sum(ddt, 0)
+        dD += tl.sum(dy * u, 0)
         # what reaches the state before the chunk has passed the first position's decay; the chunk before applies that
         # factor itself (as its `after`), the very first one does not
-        carry = tl.sum(tl.where(first, g, 0.0), 2)
+        carry = tl.sum(tl.where(begins, g, 0.0), 0)
         if chunk == 0:
-            carry *= tl.sum(tl.where(first, decay, 0.0), 2)
+            carry *= tl.sum(tl.where(begins, decay, 0.0), 0)
     tl.store(dfirst_ptr + state_at, carry, mask=cells)
     tl.store(dA_ptr + state_at, dA, mask=cells)
     tl.store(dD_ptr + row * width + d, dD, mask=here)
@@ -215,13 +243,17 @@ def _step(
         dt = _softplus(dt)
     B = tl.load(B_ptr + row * B_b + n, mask=some, other=0.0).to(tl.float32)
     C = tl.load(C_ptr + row * C_b + n, mask=some, other=0.0).to(tl.float32)
+    # everything is asked for before the store: no load may overtake one
+    if SKIP:
+        skip = tl.load(D_ptr + d, mask=here, other=0.0)
+    if GATED:
+        z = tl.load(z_ptr + row * z_b + d, mask=here, other=0.0).to(tl.float32)
     state = tl.exp(dt[:, None] * A) * state + (dt * x)[:, None] * B[None, :]
     tl.store(state_ptr + state_at, state, mask=cells)
     y = tl.sum(state * C[None, :], 1)
     if SKIP:
-        y += tl.load(D_ptr + d, mask=here, other=0.0) * x
+        y += skip * x
     if GATED:
-        z = tl.load(z_ptr + row * z_b + d, mask=here, other=0.0).to(tl.float32)
         y *= z * tl.sigmoid(z)
     tl.store(y_ptr + row * width + d, y, mask=here)
 
