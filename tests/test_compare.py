@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+import torch
 
 from vlcompare import compare as module
 from vlcompare.compare import Event, Side, compare
@@ -19,8 +20,9 @@ SIDES = {"left": Side("fast"), "right": Side("slow")}
 
 
 class FakeModel:
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, device: str = "cpu") -> None:
         self.checkpoint = name
+        self.device = torch.device(device)
 
     def notices_for(self, request: Request) -> tuple[str, ...]:
         return ("Not trained in this order.",) if request.prompt_order == "instruction_first" else ()
@@ -29,7 +31,8 @@ class FakeModel:
 class FakePool:
     """Models by name; "missing" cannot be loaded."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
         self.models: dict[str, FakeModel] = {}
         self.in_use = 0
 
@@ -40,7 +43,7 @@ class FakePool:
             raise CheckpointError("There is no such checkpoint.")
         self.in_use += 1
         try:
-            yield self.models.setdefault(key.checkpoint, FakeModel(key.checkpoint))
+            yield self.models.setdefault(key.checkpoint, FakeModel(key.checkpoint, self.device))
         finally:
             self.in_use -= 1
 
@@ -103,6 +106,31 @@ def test_a_race_lets_the_fast_side_finish_first(engine: FakeEngine) -> None:
     assert order == ["left", "right"]
     assert engine.together
     assert {mode for _, _, mode in engine.asked} == {"race"}
+
+
+@pytest.mark.parametrize("other", ["slow", "missing", "broken"])
+def test_a_race_on_a_gpu_is_warmed_one_side_at_a_time_before_it_starts(engine: FakeEngine, other: str) -> None:
+    """What a GPU does once (compiling, capturing) is neither in anybody's race nor spoilt by the other side's work."""
+    before: list[tuple[str, ...]] = []  # who was at work whenever a side was warmed
+    loaded: list[int] = []
+    pool = FakePool("cuda")
+
+    def pause(name: str, index: int) -> None:
+        if engine.asked[-1][2] == "single":
+            before.append(tuple(engine.at_work))
+            loaded.append(pool.in_use)
+        time.sleep(0.01)
+
+    engine.pause = pause
+    sides = {"left": Side("fast"), "right": Side(other)}
+    found = answers(list(compare("x", REQUEST, sides, mode="race", pool=pool)))
+    assert found["left"].text == "fast"
+    assert bool(found["right"].error) is (other != "slow")
+    modes = [mode for _, _, mode in engine.asked]
+    assert modes == sorted(modes, key=["single", "race"].index)
+    assert before and all(len(names) == 1 for names in before)
+    if other == "slow":
+        assert set(loaded) == {2}  # both are loaded by then
 
 
 def test_a_side_is_told_what_its_model_was_not_trained_for(engine: FakeEngine) -> None:

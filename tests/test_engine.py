@@ -7,12 +7,15 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from tiny import write_checkpoint
 
 import vlcompare
-from vlcompare.errors import ImageError, RequestError
+from vlcompare.errors import DeviceMemoryError, ImageError, RequestError
+from vlcompare.runtime import graphs
 from vlcompare.runtime.engine import Session, generate, generate_batch, stream
+from vlcompare.runtime.memory import PeakMemory
 from vlcompare.types import Answer, Request, Step
 
 FAMILIES = ["pythia", "mamba"]
@@ -52,6 +55,40 @@ def test_answers_are_those_of_the_whole_sequence_at_once(model) -> None:
     for row, token in enumerate(answer.tokens):
         assert token.logprob == pytest.approx(logprobs[row, token.id].item(), abs=1e-4)
         assert token.top[0].id == token.id
+
+
+def test_no_token_asks_a_gpu_s_allocator_for_its_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps it by itself, and telling it takes longer than many a kernel: once at the end is enough."""
+    asked: list[object] = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: asked.append(device) or len(asked))
+    peak = PeakMemory(torch.device("cuda", 0))
+    before = len(asked)
+    peak.watch()
+    assert len(asked) == before
+    assert peak.look() == before + 1
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_out_of_memory_lets_go_of_buffers_that_nobody_uses(model, monkeypatch, batched: bool) -> None:
+    lm = model.vlm.language_model
+    make = lm.new_state
+    used = make(1, 9)
+    kept = graphs.step_runner(lm, used, capturer=lambda device: None)
+    graphs.step_runner(lm, make(2, 9), capturer=lambda device: None)
+    assert [home.free for home in graphs._homes[lm]] == [False, True]
+
+    def too_much(*given: object, **how: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(lm, "new_state", too_much)
+    with pytest.raises(torch.OutOfMemoryError if batched else DeviceMemoryError):
+        if batched:
+            generate_batch(model, [(PICTURE, Request("captioning"))])
+        else:
+            generate(model, PICTURE, task="captioning")
+    assert [home.free for home in graphs._homes[lm]] == [False]
+    assert kept.state is used
 
 
 def test_timings_and_memory_are_whole(model) -> None:

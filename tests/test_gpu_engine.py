@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,10 @@ import torch
 from torch import Tensor
 
 from vlcompare.bench import contestants
+from vlcompare.models import pythia
 from vlcompare.models.config import MambaConfig, ModelConfig, PythiaConfig, VisionConfig
+from vlcompare.models.kernels.recording import recording, release_cached_memory
+from vlcompare.runtime.decode import Clock
 from vlcompare.runtime.graphs import step_runner
 from vlcompare.runtime.sampling import Sampler, Sampling, greedy
 
@@ -25,6 +31,16 @@ MODELS = {
     "mamba": ModelConfig("mamba", VISION, MambaConfig(1024, 512, 6), 64),
 }
 VARIANTS = ("a_pythia_single_f32", "b_mamba_ln_both", "e_mamba_rms", "f_pythia_shards_bf16", "h_mamba_clipflags_336")
+
+
+@contextmanager
+def nobody_waits() -> Iterator[None]:
+    """Raises where the host waits for the device, as far as torch notices."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def answer(lm: Any, embeddings: Tensor, tokens: int, graphs: bool) -> tuple[list[int], Any]:
@@ -112,15 +128,93 @@ def test_choosing_inside_the_graph_reports_what_choosing_outside_does(family: st
             runner.prepare(39)
             for _ in range(40):
                 choices.append(sampler.read(chosen)[0])
-                torch.cuda.set_sync_debug_mode("error")
-                chosen = runner(chosen.ids)
-                torch.cuda.set_sync_debug_mode("default")
+                with nobody_waits():
+                    chosen = runner(chosen.ids)
         assert runner.graphed is graphs, runner.reason
         found.append(choices)
     assert [choice.id for choice in found[0]] == [choice.id for choice in found[1]] == plain
     for graphed, eager in zip(*found, strict=True):
         assert graphed.top_ids == eager.top_ids
         assert graphed.top_logprobs == pytest.approx(eager.top_logprobs, abs=1e-2)
+
+
+def test_windows_of_torch_attention_give_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel that finds the filled slots itself does not run: a graph for each window, with a mask."""
+    monkeypatch.setattr(pythia, "attends_alone", lambda keys: False)
+    lm = contestants.build(MODELS["pythia"], "fp32", torch.device("cuda")).language_model
+    torch.manual_seed(0)
+    embeddings = torch.randn(1, 100, 512, device="cuda")
+    eager, _ = answer(lm, embeddings, 64, False)
+    graphed, runner = answer(lm, embeddings, 64, True)
+    assert runner.graphed, runner.reason
+    assert sorted(window for _, window in runner.home.graphs) == [128, 256]
+    assert graphed == eager
+
+
+@pytest.mark.parametrize("rule", [Sampling(0.8, seed=1), Sampling(0.8, 0.9, 40, seed=1)])
+def test_drawing_waits_for_nothing(rule: Sampling) -> None:
+    sampler = Sampler([rule], torch.device("cuda"))
+    logits = torch.randn(1, 50_000, device="cuda")
+    with torch.inference_mode():
+        sampler.choose(logits)  # first calls load kernels
+        with nobody_waits():
+            chosen = sampler.choose(logits)
+        assert 0 <= sampler.read(chosen)[0].id < 50_000
+
+
+def test_a_failed_capture_spoils_neither_memory_nor_the_next_one() -> None:
+    device, side = torch.device("cuda", 0), torch.cuda.Stream()
+    values = torch.ones(8, device=device)
+    with pytest.raises(RuntimeError, match="captur"), recording(device, side):
+        float(values.sum())  # the host cannot wait for what is only recorded
+    release_cached_memory()
+    assert torch.randn(8, device=device).isfinite().all()
+    with recording(device, side) as graph:
+        doubled = values * 2
+    graph.replay()
+    assert doubled.tolist() == [2.0] * 8
+
+
+def test_two_threads_answer_with_graphs_at_the_same_time() -> None:
+    """Both families, captured while the other thread computes: the tokens are those of one after the other."""
+    built = {family: contestants.build(MODELS[family], "bf16", torch.device("cuda")) for family in MODELS}
+    torch.manual_seed(0)
+    embeddings = torch.randn(1, 50, 512, device="cuda").bfloat16()
+    alone = {family: answer(vlm.language_model, embeddings, 60, False)[0] for family, vlm in built.items()}
+    found: dict[str, tuple[list[int], Any]] = {}
+    threads = [
+        threading.Thread(target=lambda f=f: found.update({f: answer(built[f].language_model, embeddings, 60, True)}))  # type: ignore[misc]
+        for f in built
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {family: tokens for family, (tokens, _) in found.items()} == alone
+    assert all(runner.graphed for _, runner in found.values()), [runner.reason for _, runner in found.values()]
+
+
+def test_the_clock_tells_the_device_s_time() -> None:
+    """A lap lasts as long as the work that was queued in it, and what the consumer does between two is not in it."""
+    matrix = torch.randn(4096, 4096, device="cuda")
+    clock = Clock(torch.device("cuda"))
+    for _ in range(3):
+        matrix @ matrix
+    clock.lap()
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    for _ in range(20):
+        matrix @ matrix
+    end.record()
+    seconds = clock.lap()
+    assert end.query()
+    assert seconds == pytest.approx(begin.elapsed_time(end) / 1e3, rel=0.2)
+    clock.leave()
+    for _ in range(20):
+        matrix @ matrix
+    torch.cuda.synchronize()
+    clock.come_back()
+    assert clock.lap() < seconds / 2
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

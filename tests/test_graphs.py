@@ -6,6 +6,7 @@ import contextlib
 import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,7 +21,7 @@ from vlcompare.models.mamba import Mamba
 from vlcompare.models.pythia import Pythia
 from vlcompare.runtime import graphs
 from vlcompare.runtime.decode import decode
-from vlcompare.runtime.graphs import step_runner
+from vlcompare.runtime.graphs import CudaCapturer, step_runner
 from vlcompare.runtime.sampling import Choice, Chosen, Sampler, Sampling, greedy
 
 
@@ -210,33 +211,42 @@ def test_one_recording_at_a_time_and_none_leaves_its_stream_behind(monkeypatch: 
     """Two sides of a race: torch waits for the whole device where a recording begins, so no other may be under way."""
     under_way: list[str] = []
     together: list[int] = []
+    raised: list[Exception] = []
+    abandoned: list[tuple[object, ...]] = []
     streams = {"current": "default"}
 
     @contextlib.contextmanager
     def graph(made: object, *, pool: object, stream: str, capture_error_mode: str) -> Iterator[None]:
-        assert capture_error_mode == "thread_local"
+        assert capture_error_mode == "thread_local" and pool is not None
         under_way.append(stream)
         together.append(len(under_way))
         streams["current"] = stream
         time.sleep(0.02)
         try:
             yield
+        except ValueError:
+            raise RuntimeError("operation failed due to a previous error during capture") from None
         finally:  # like torch's own, which leaves the stream as it is where the end of a recording raises
             under_way.remove(stream)
 
     fakes = {
         "CUDAGraph": object,
         "graph": graph,
+        "graph_pool_handle": lambda: "a new pool",
         "device": lambda device: contextlib.nullcontext(),
         "current_stream": lambda device: streams["current"],
         "set_stream": lambda stream: streams.update(current=stream),
     }
     for name, fake in fakes.items():
         monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", lambda *ended: abandoned.append(ended), raising=False)
 
     def record(stream: str) -> None:
-        with contextlib.suppress(RuntimeError), recording(torch.device("cuda", 0), stream):
-            raise RuntimeError("operation failed due to a previous error during capture")
+        try:
+            with recording(torch.device("cuda", 0), stream, None if stream == "side 0" else "a pool"):
+                raise ValueError("a copy from memory that is not pinned")
+        except Exception as error:
+            raised.append(error)
 
     threads = [threading.Thread(target=record, args=(f"side {number}",)) for number in range(3)]
     for thread in threads:
@@ -245,6 +255,104 @@ def test_one_recording_at_a_time_and_none_leaves_its_stream_behind(monkeypatch: 
         thread.join()
     assert together == [1, 1, 1]
     assert streams["current"] == "default"
+    # what went wrong first is what is told, and the allocator, which still takes a recording to be under way, is freed
+    assert [str(error) for error in raised] == ["a copy from memory that is not pinned"] * 3
+    assert sorted(abandoned) == [(0, "a new pool"), (0, "a pool"), (0, "a pool")]
+
+
+def test_a_failed_recording_holds_on_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A traceback that refers to itself would keep a whole state in memory until Python's next collection."""
+
+    @contextlib.contextmanager
+    def graph(made: object, **given: object) -> Iterator[None]:
+        try:
+            yield
+        except ValueError:
+            raise RuntimeError("operation failed due to a previous error during capture") from None
+
+    nothing: Any = lambda *given: contextlib.nullcontext()  # noqa: E731
+    for name in ("graph_pool_handle", "device", "current_stream", "set_stream"):
+        monkeypatch.setattr(torch.cuda, name, nothing)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", nothing, raising=False)
+
+    def fail() -> weakref.ref[Tensor]:
+        held = torch.zeros(3)
+        with contextlib.suppress(ValueError), recording(torch.device("cuda", 0), "side"):
+            raise ValueError(str(held.shape))
+        return weakref.ref(held)
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert fail()() is None
+    finally:
+        gc.enable()
+
+
+class FakeStream:
+    """Notes who waits for whom."""
+
+    def __init__(self, notes: list[str], name: str) -> None:
+        self.notes, self.name = notes, name
+
+    def wait_stream(self, other: FakeStream) -> None:
+        self.notes.append(f"{self.name} waits for {other.name}")
+
+
+def test_streams_wait_for_each_other_even_where_the_warm_up_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a stream is used again once its home is gone: libraries keep a workspace for each."""
+    notes: list[str] = []
+    made: list[FakeStream] = []
+
+    def stream(device: torch.device) -> FakeStream:
+        made.append(FakeStream(notes, f"side {len(made)}"))
+        return made[-1]
+
+    current = FakeStream(notes, "current")
+    monkeypatch.setattr(torch.cuda, "Stream", stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: current)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    monkeypatch.setattr(CudaCapturer, "_spare", {})
+    device = torch.device("cuda", 0)
+    first, second = CudaCapturer(device), CudaCapturer(device)
+
+    def fails() -> None:
+        raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        second.warm(fails)
+    assert notes == ["side 1 waits for current", "current waits for side 1"]
+    del second
+    third = CudaCapturer(device)
+    assert (first.stream, third.stream) == (made[0], made[1])
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize("family", ["pythia", "mamba"])
+def test_free_homes_make_room_for_a_new_one(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory for two homes, no more: the second shape's home needs the first one's room, and no rounding up."""
+    lm = language_model(family)
+    make = type(lm).new_state
+    asked: list[int] = []
+
+    def scarce(self: Any, batch: int, capacity: int, **how: Any) -> Any:
+        asked.append(capacity)
+        if len(graphs._homes[lm]) or capacity > 200:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return make(self, batch, capacity, **how)
+
+    step_runner(lm, prompted(lm, 7, 20), capturer=lambda device: FakeCapturer())
+    wide = make(lm, 2, 150)
+    monkeypatch.setattr(type(lm), "new_state", scarce)
+    runner = step_runner(lm, wide, capturer=lambda device: FakeCapturer())
+    assert runner.graphed
+    assert asked == [512 if family == "pythia" else 1024, 150]
+    assert [home.ids.shape for home in graphs._homes[lm]] == [(2,)]
+    other = step_runner(lm, make(lm, 3, 10), capturer=lambda device: FakeCapturer())
+    assert not other.graphed and "memory" in other.reason  # the home of `wide` is not free
 
 
 def test_drawn_tokens_are_chosen_behind_the_replay() -> None:

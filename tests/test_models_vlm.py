@@ -147,3 +147,17 @@ def test_parameter_names_are_the_published_ones_by_prefix(model: VisionLanguageM
     names = {name.split(".")[0] for name, _ in model.named_parameters()}
     assert names == {"vision_encoder", "connector", "language_model"}
     assert {name for name, _ in model.connector.named_parameters()} == {"0.weight", "0.bias", "2.weight", "2.bias"}
+
+
+def test_no_attention_builds_a_plan_for_every_shape() -> None:
+    """cuDNN's would, wherever torch prefers it: for each prompt's length anew."""
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        torch.backends.cuda.enable_cudnn_sdp(True)
+        scene = VisionConfig(
+            "vlcompare/scene", 32, scene={"stem": [8, 8], "depth": 1, "heads": 2, "hidden": 16, "grid": 2}
+        )
+        meta_model(ModelConfig("mamba", scene, MambaConfig(64, 16, 1), 32))
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)

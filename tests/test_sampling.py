@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vlcompare.runtime.sampling import Sampler, Sampling
 
@@ -51,6 +52,16 @@ def test_cuts(rule: Sampling, allowed: set[int]) -> None:
     values = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
     sampler = Sampler([rule], CPU)
     assert {sampler(values)[0].item() for _ in range(200)} == allowed
+
+
+@pytest.mark.parametrize(
+    "rule", [Sampling(), Sampling(0.7), Sampling(0.7, top_k=5), Sampling(0.7, top_p=0.9), Sampling(0.7, 0.9, 5)]
+)
+def test_choosing_never_waits_for_the_device(rule: Sampling) -> None:
+    """Tensors without values raise where the host asks for one: each such question would be a wait, every token."""
+    with FakeTensorMode():
+        chosen = Sampler([rule, Sampling()], CPU).choose(torch.empty(2, 50))
+    assert tuple(chosen.ids.shape) == (2,)
 
 
 def test_draws_follow_the_distribution() -> None:

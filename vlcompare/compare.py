@@ -1,15 +1,16 @@
 """One question, several sides: a stream of events, and one answer a side, whatever happens on the others.
 
 "measure" runs the sides one after the other, warmed, alone on the device: its times are figures. "race" runs them at
-the same time: a show, whose times are contended and marked so. Each side works in a thread of its own, so a slow side
-never holds back a fast one, and a side that fails says why while the other goes on.
+the same time: a show, whose times are contended and marked so; on a GPU its sides are warmed, too, before they start.
+Each side works in a thread of its own, so a slow side never holds back a fast one, and a side that fails says why while
+the other goes on.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -103,20 +104,20 @@ class _Turns:
 
 
 class _Latch:
-    """Opens when it was counted down `count` times."""
+    """Opens when everybody has arrived; whoever arrives again changes nothing."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, awaited: Iterable[str]) -> None:
         self._changed = threading.Condition()
-        self._left = count
+        self._awaited = set(awaited)
 
-    def count_down(self) -> None:
+    def arrive(self, name: str) -> None:
         with self._changed:
-            self._left -= 1
+            self._awaited.discard(name)
             self._changed.notify_all()
 
     def wait(self, waiting: Callable[[], None]) -> None:
         with self._changed:
-            while self._left > 0:
+            while self._awaited:
                 waiting()
                 self._changed.wait(0.1)
 
@@ -176,7 +177,8 @@ class _Comparison:
     follow_up: FollowUp | None
 
     def __post_init__(self) -> None:
-        self._at_the_line = _Latch(len(self.sides))
+        self._loaded, self._at_the_line = _Latch(self.sides), _Latch(self.sides)
+        self._warming = threading.Lock()
 
     def events(self) -> Iterator[Event]:
         inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -210,13 +212,21 @@ class _Comparison:
                 self._guarded(name, put, partial(self._take_turn, name, model, put, warm=True))
 
     def _race(self, name: str, put: Put) -> None:
-        """Load, wait at the line until every side is loaded or has failed, and start together."""
+        """Load, wait at the line until every side is ready or has failed, and start together."""
 
         def run(loaded: ExitStack) -> None:
             try:
                 model = self._load(name, put, loaded)
+                self._loaded.arrive(name)
+                if _on_gpu(model):
+                    # kernels are compiled and graphs are captured by one side at a time, with nobody else at work on
+                    # the device: a capture can be spoilt by what another thread does for the first time meanwhile
+                    self._loaded.wait(self._stop_if_cancelled)
+                    with _turns.turn(self, self._stop_if_cancelled), self._warming:
+                        self._warm(name, model, put)
             finally:
-                self._at_the_line.count_down()
+                self._loaded.arrive(name)
+                self._at_the_line.arrive(name)
             put(Event(name, "status", "Waiting for the other side"))
             self._at_the_line.wait(self._stop_if_cancelled)
             self._take_turn(name, model, put, warm=False)
@@ -309,3 +319,7 @@ class _Comparison:
     def _stop_if_cancelled(self) -> None:
         if self.cancel.is_set():
             raise _Stopped
+
+
+def _on_gpu(model: Any) -> bool:
+    return bool(model.device.type == "cuda")

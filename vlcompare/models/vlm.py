@@ -6,6 +6,7 @@ positions are is written in the ids (-200), after the sequence that the authors 
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from vlcompare.errors import CheckpointError, RequestError
@@ -72,5 +73,8 @@ class VisionLanguageModel(nn.Module):
 
 def meta_model(config: ModelConfig) -> VisionLanguageModel:
     """The model without any weights in memory, to be filled by a loader or to be counted."""
+    # On Hopper and Blackwell newer versions of torch prefer cuDNN's attention, which builds a plan for every new shape,
+    # 100 ms and more: here every prompt's length and every batch's pictures would be one. The next choice needs none.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     with structure_only():
         return VisionLanguageModel(config)

@@ -18,7 +18,7 @@ from torch import Tensor
 from vlcompare.errors import VLCompareError
 from vlcompare.runtime.answering import Row, describe
 from vlcompare.runtime.decode import Clock, decode
-from vlcompare.runtime.graphs import step_runner
+from vlcompare.runtime.graphs import let_go_of_free_homes, step_runner
 from vlcompare.runtime.image import open_image
 from vlcompare.runtime.memory import PeakMemory
 from vlcompare.runtime.prompt import encode_prompt
@@ -93,14 +93,15 @@ def generate_batch(
             answers[index] = _refused(model, request, str(error))
     if rows:
         image_ms = 1e3 * clock.lap()
-        known |= _encoded(model, pixels, features)
-        stacked = torch.stack([known[_key(asked[index][0])] for index in rows])  # (B, P, D)
-        vision_ms = 1e3 * clock.lap()
-        for index, answer in zip(
-            rows,
-            _answer_rows(model, list(rows.values()), stacked, clock, image_ms, vision_ms, alternatives, graphs),
-            strict=True,
-        ):
+        try:
+            known |= _encoded(model, pixels, features)
+            stacked = torch.stack([known[_key(asked[index][0])] for index in rows])  # (B, P, D)
+            vision_ms = 1e3 * clock.lap()
+            given = _answer_rows(model, list(rows.values()), stacked, clock, image_ms, vision_ms, alternatives, graphs)
+        except torch.OutOfMemoryError:
+            let_go_of_free_homes()  # the caller may try fewer at a time, which then have their room
+            raise
+        for index, answer in zip(rows, given, strict=True):
             answers[index] = answer
     return [answer for answer in answers if answer is not None]
 

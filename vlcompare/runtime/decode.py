@@ -37,8 +37,8 @@ def decode(
 class Clock:
     """Time spent in the engine alone: what the consumer of a stream does between two tokens is not counted.
 
-    On CUDA the time between two laps is the device's own, between two events in its queue of work, and a lap waits for
-    that queue alone, not for what another thread has given to the same device.
+    On CUDA the time between two laps is the device's own, between two events in its queue of work. torch gives all
+    threads one queue a device: where two sides race on one GPU, a lap holds what the other one put between its events.
     """
 
     def __init__(self, device: torch.device) -> None:

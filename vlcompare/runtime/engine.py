@@ -21,7 +21,7 @@ from vlcompare.errors import DeviceMemoryError, RequestError
 from vlcompare.runtime.answering import Row
 from vlcompare.runtime.batch import generate_batch
 from vlcompare.runtime.decode import Clock, decode
-from vlcompare.runtime.graphs import StepRunner, step_runner
+from vlcompare.runtime.graphs import StepRunner, let_go_of_free_homes, step_runner
 from vlcompare.runtime.image import open_image
 from vlcompare.runtime.memory import PeakMemory
 from vlcompare.runtime.prompt import check_length, encode_prompt, encode_turns, image_end
@@ -182,6 +182,7 @@ class _Run:
             timings = replace(laps, total_ms=1e3 * clock.total, mode=self.mode, graphed=runner.graphed)
             yield row.answer(timings, self._memory(state, peak))
         except torch.OutOfMemoryError as error:
+            let_go_of_free_homes()  # so that the next attempt has their room
             raise DeviceMemoryError(
                 f"The device ran out of memory while answering with {self.model.checkpoint}: "
                 "choose a smaller checkpoint, nf4, or a lower resolution."
@@ -207,7 +208,7 @@ class _Run:
             clock.lap()
             step = row.take(choice, clock.total - before, state.nbytes())
             before = clock.total
-            peak.look()
+            peak.watch()
             clock.leave()
             yield step
             clock.come_back()

@@ -20,7 +20,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -79,19 +79,29 @@ class Capturer(Protocol):
 
 
 class CudaCapturer:
-    """torch's CUDA graphs, one pool of memory for all graphs of a home: they never run at the same time."""
+    """torch's CUDA graphs, one pool of memory for all graphs of a home: they never run at the same time.
+
+    A product leaves a workspace on its stream for good (32 MB on Hopper), so the streams of homes that are gone are
+    used again.
+    """
+
+    _spare: ClassVar[dict[torch.device, list[Any]]] = {}
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.pool: Any = None
-        self.stream = torch.cuda.Stream(device)
+        spare = self._spare.setdefault(device, [])
+        self.stream = spare.pop() if spare else torch.cuda.Stream(device)
+        weakref.finalize(self, spare.append, self.stream)
 
     def warm(self, function: Callable[[], Any]) -> None:
         current = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(current)
-        with torch.cuda.device(self.device), torch.cuda.stream(self.stream):
-            function()
-        current.wait_stream(self.stream)
+        try:
+            with torch.cuda.device(self.device), torch.cuda.stream(self.stream):
+                function()
+        finally:  # what was launched before an error is still to run, and must not write over what is restored then
+            current.wait_stream(self.stream)
 
     def capture(self, function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
         with recording(self.device, self.stream, self.pool) as graph:
@@ -259,6 +269,25 @@ def _find_home(lm: Any, state: Any, capturer: Callable[[torch.device], Capturer]
     capacity = max(state.capacity, min(-(-state.capacity // GRAIN) * GRAIN, lm.max_positions or 1 << 62))
     dtypes = [x.dtype for x in vars(state).values() if isinstance(x, Tensor) and x.is_floating_point()]
     device = state.positions.device
-    fresh = lm.new_state(state.positions.shape[0], capacity, device=device, dtype=dtypes[0] if dtypes else None)
-    homes.append(Home(fresh, capturer(device)))
+
+    def fresh(capacity: int) -> Any:
+        return lm.new_state(state.positions.shape[0], capacity, device=device, dtype=dtypes[0] if dtypes else None)
+
+    homes.append(Home(_with_room(fresh, capacity, state.capacity, homes), capturer(device)))
     return homes[-1]
+
+
+def let_go_of_free_homes() -> None:
+    """Buffers and graphs that no answer uses any more leave memory; the next answer makes new ones."""
+    with _moving_in:
+        for homes in _homes.values():
+            homes[:] = [home for home in homes if not home.free]
+
+
+def _with_room(fresh: Callable[[int], Any], wanted: int, needed: int, homes: list[Home]) -> Any:
+    """Buffers for `wanted` positions; where memory does not suffice, no more than needed, and free homes make room."""
+    try:
+        return fresh(wanted)
+    except torch.OutOfMemoryError:
+        homes[:] = [home for home in homes if not home.free]
+    return fresh(needed)  # outside of the handler, where no traceback holds on to what was half made

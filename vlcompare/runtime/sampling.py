@@ -124,9 +124,10 @@ class Sampler:
             scaled = scaled.masked_fill(scaled < scaled.topk(rule.top_k).values[-1], float("-inf"))
         if rule.top_p < 1:
             ordered, order = scaled.sort(descending=True)
-            mass_before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
-            cut = torch.empty_like(mass_before, dtype=torch.bool).scatter_(0, order, mass_before >= rule.top_p)
-            cut[order[0]] = False  # the likeliest token always stays
+            shares = ordered.softmax(-1)
+            late = shares.cumsum(-1) - shares >= rule.top_p
+            late[:1] = False  # the likeliest token always stays (a slice: writing one element makes a GPU's host wait)
+            cut = torch.empty_like(late).scatter_(0, order, late)
             scaled = scaled.masked_fill(cut, float("-inf"))
         noise = torch.rand(scaled.shape, generator=generator, device=scaled.device).clamp_min(1e-20)
         return (scaled - (-noise.log()).log()).argmax()

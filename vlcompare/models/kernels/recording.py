@@ -2,11 +2,13 @@
 
 torch allows no more than that: where a recording begins it waits for the whole device and gives unused memory back, and
 either would spoil one that is under way in another thread (two sides of a race on one GPU, a model that is being loaded
-meanwhile). Ordinary work in other threads goes on. Knows nothing of what is recorded.
+meanwhile). Ordinary work in other threads goes on. A recording that fails leaves torch as it was before, so that the
+next one can succeed. Knows nothing of what is recorded.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,16 +21,49 @@ _one_at_a_time = threading.Lock()
 
 @contextmanager
 def recording(device: torch.device, stream: Any, pool: Any = None) -> Iterator[Any]:
-    """What is launched inside is recorded on `stream`, not run; gives the torch.cuda.CUDAGraph that will replay it."""
+    """What is launched inside is recorded on `stream`, not run; gives the torch.cuda.CUDAGraph that will replay it.
+
+    pool: an earlier graph's memory, to be shared. Raises what went wrong first: torch itself would raise what the end
+    of a spoilt recording says, which is the same whatever happened.
+    """
     graph = torch.cuda.CUDAGraph()
-    with _one_at_a_time, torch.cuda.device(device):
-        before = torch.cuda.current_stream(device)
-        try:
-            # thread_local: other threads may be at work on the device meanwhile
-            with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-                yield graph
-        finally:
-            torch.cuda.set_stream(before)  # a recording that fails can leave its own stream behind
+    pool = torch.cuda.graph_pool_handle() if pool is None else pool
+    cause: BaseException | None = None
+    try:
+        with _one_at_a_time, torch.cuda.device(device):
+            before = torch.cuda.current_stream(device)
+            try:
+                # thread_local: other threads may be at work on the device meanwhile
+                with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+                    try:
+                        yield graph
+                    except BaseException as error:
+                        cause = error
+                        raise
+            except BaseException:
+                torch.cuda.set_stream(before)  # a recording that fails can leave its own stream behind
+                _abandon(device, pool)
+                if cause is None:
+                    raise
+        if cause is not None:
+            raise cause  # out here, so that nothing that it refers to refers back to it
+    finally:
+        cause = None  # a traceback holds this frame, and through it would hold all that the recorded function held
+
+
+def _abandon(device: torch.device, pool: Any) -> None:
+    """Tell torch that no recording is under way. Before 2.12 it believes so for good where the end of one has raised.
+
+    Its allocator then refuses to give memory back, to anyone and to every later recording ("captures_underway.empty()
+    INTERNAL ASSERT FAILED"), and its default generator refuses to draw. Where torch has seen to it, each of the two
+    calls changes nothing or is refused.
+    """
+    index = torch.cuda.current_device() if device.index is None else device.index
+    with contextlib.suppress(Exception):
+        torch._C._cuda_endAllocateToPool(index, pool)
+    with contextlib.suppress(Exception):
+        generator = torch.cuda.default_generators[index]
+        generator.graphsafe_set_state(generator.clone_state())
 
 
 def release_cached_memory() -> None:
