@@ -64,6 +64,13 @@ def browser(chromium: str) -> Iterator[Any]:
         yield browser
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`-m gpu` opens only the files that have such tests: others import what a plain CUDA image does not hold."""
+    if config.getoption("markexpr") != "gpu" or not collection_path.name.startswith("test_"):
+        return None
+    return True if "mark.gpu" not in collection_path.read_text(encoding="utf-8") else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:

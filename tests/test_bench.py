@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,9 @@ import torch
 from vlcompare.bench import Options, Report, Row, contestants, run
 from vlcompare.bench.report import plot, ratios, table
 from vlcompare.cli import main
-from vlcompare.errors import RequestError
+from vlcompare.errors import CheckpointError, RequestError
 from vlcompare.models.config import MambaConfig, ModelConfig, PythiaConfig, VisionConfig
+from vlcompare.runtime.source import FLOAT32
 
 SCENE = {"stem": [8, 8, 16, 24], "depth": 1, "heads": 2, "hidden": 32, "grid": 4}
 VISION = VisionConfig("vlcompare/scene", 64, scene=SCENE)
@@ -20,6 +23,30 @@ TINY = {
     "pythia": ModelConfig("pythia", VISION, PythiaConfig(64, 64, 2, 2, 128), 64),
     "mamba": ModelConfig("mamba", VISION, MambaConfig(64, 64, 2), 64),
 }
+
+
+HERE = Path(__file__).parent
+WITHOUT_NUMBA = """
+import sys
+sys.modules.update(numba=None, llvmlite=None)
+sys.path[:0] = [".", ".."]
+import torch
+from test_bench import TINY, contestants, steps
+print(*steps(contestants.build(TINY[sys.argv[1]], "fp32", torch.device("cpu"))))
+"""
+
+
+def steps(vlm: contestants.VisionLanguageModel) -> list[int]:
+    """The first tokens behind fixed embeddings."""
+    embeddings = torch.randn(1, 9, 64, generator=torch.Generator().manual_seed(0))
+    ours, found = contestants.Ours(vlm, embeddings, 4, graphs=False), []
+    with torch.inference_mode():
+        ours.prefill()
+        for _ in range(4):
+            assert ours.ids is not None
+            found.append(int(ours.ids))
+            ours.step()
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +66,8 @@ def test_ours_and_theirs_are_timed_in_one_run(report: Report, shape: str) -> Non
     assert ours.token_bytes and ours.token_ms and ours.gbytes_per_s and ours.bandwidth_share
     assert ours.gbytes_per_s == pytest.approx(ours.token_bytes / ours.token_ms / 1e6)
     assert ours.bandwidth_share == pytest.approx(ours.gbytes_per_s / report.machine["gbytes_per_s"])
-    assert ours.vision_ms and ours.ttft_ms == pytest.approx(ours.vision_ms + (ours.prefill_ms or 0))
+    assert ours.vision_ms and ours.join_ms  # the first token waits for the connector, too
+    assert ours.ttft_ms == pytest.approx(ours.vision_ms + ours.join_ms + (ours.prefill_ms or 0))
     assert ours.state_bytes and ours.peak_bytes and ours.load_s is not None
 
 
@@ -59,6 +87,31 @@ def test_both_contestants_compute_the_same() -> None:
             theirs.step()
 
 
+@pytest.mark.parametrize("family", ["pythia", "mamba"])
+def test_without_numba_steps_are_torchs(family: str) -> None:
+    """As on a CUDA image that lacks it: nothing may fail there, on its CPU either."""
+    done = subprocess.run([sys.executable, "-c", WITHOUT_NUMBA, family], capture_output=True, text=True, cwd=HERE)
+    assert done.returncode == 0, done.stderr
+    vlm = contestants.build(TINY[family], "fp32", torch.device("cpu"))
+    assert done.stdout.split() == [str(token) for token in steps(vlm)]
+
+
+@pytest.mark.parametrize("family", ["pythia", "mamba"])
+def test_a_bf16_model_is_as_the_loader_makes_it_and_peers_run_on_it(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recurrence stays float32; theirs is bf16 throughout, and needs no accelerate to be built."""
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    vlm = contestants.build(TINY[family], "bf16", torch.device("cpu"))
+    wide = {name for name, value in vlm.named_parameters() if value.dtype == torch.float32}
+    assert all(f".{name}".endswith(FLOAT32) for name in wide) and len(wide) == (0 if family == "pythia" else 6)
+    with torch.inference_mode():
+        theirs = contestants.Transformers(vlm, torch.randn(1, 9, 64).bfloat16())
+        assert {value.dtype for value in theirs.model.parameters()} == {torch.bfloat16}
+        theirs.prefill()
+        theirs.step()
+
+
 def test_bytes_of_a_token_count_each_weight_once() -> None:
     pythia, mamba = (contestants.build(TINY[name], "fp32", torch.device("cpu")) for name in ("pythia", "mamba"))
     whole = sum(parameter.nbytes for parameter in pythia.language_model.parameters())
@@ -74,12 +127,38 @@ def test_what_cannot_run_here_is_a_row_with_its_reason(monkeypatch: pytest.Monke
     assert [row.note for row in report.rows] == ["no fast path for nf4 on this device"]
 
 
+def test_what_is_known_is_kept_and_a_missing_library_costs_its_own_rows_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vlcompare.runtime import quantize
+
+    def absent() -> None:
+        raise CheckpointError("bitsandbytes cannot be used here.")
+
+    monkeypatch.setattr(quantize, "has_kernels", lambda method, device: True)
+    monkeypatch.setattr(quantize, "_bitsandbytes", absent)
+    kept: list[Report] = []
+    options = Options(("pythia",), ("nf4", "int8", "fp32"), "cpu", 20, 1, 1, vision=False, peers=False)
+    report = run(options, presets=TINY, kept=kept.append)
+    assert [len(part.rows) for part in kept] == [1, 2, 3] and kept[-1].rows == report.rows
+    assert [row.note for row in report.rows] == ["bitsandbytes cannot be used here."] * 2 + [""]
+    assert report.rows[-1].token_ms
+
+
+def test_no_plot_without_matplotlib_and_nothing_is_measured_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["bench", "--plot", str(tmp_path / "bench.png")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("vlcompare: A plot needs matplotlib") and "Measuring" not in said
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (Options(shapes=("pythiavl_9b",)), "'pythiavl_9b' is not known"),
         (Options(precisions=("fp8",)), "'fp8' is not known"),
         (Options(repeats=0), "at least 1"),
+        (Options(device="cuda:99"), "CUDA devices"),
     ],
 )
 def test_odd_wishes_are_refused(options: Options, message: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from torch import Tensor
@@ -76,6 +78,22 @@ def test_filled_in_another_precision(name: str, tiny_clip: str) -> None:
     assert ours.dtype == torch.bfloat16
     assert {buffer.dtype for path, buffer in empty.named_buffers() if "rope" in path} <= {torch.float32}
     assert (ours.float() - exact).abs().mean() < 0.05 * exact.abs().mean()
+
+
+@pytest.mark.parametrize("name", [TINY_EVA, "test/clip"])
+def test_built_without_accelerate_is_the_same(name: str, tiny_clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vlcompare.models.empty import structure_only
+
+    config = VisionConfig(name, 112)
+    real, register = build_vision_encoder(config), torch.nn.Module.register_parameter
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with structure_only():
+        empty = build_vision_encoder(config)
+    assert torch.nn.Module.register_parameter is register
+    assert all(parameter.is_meta for parameter in empty.parameters())
+    assert not any(buffer.is_meta for buffer in empty.buffers())
+    with torch.no_grad():
+        torch.testing.assert_close(filled(empty, real)(pixels(112)), real(pixels(112)), atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("name", [TINY_EVA, "test/clip"])

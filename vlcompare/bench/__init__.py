@@ -7,6 +7,7 @@ by its time, gives the bandwidth that was reached, set against the bandwidth mea
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import platform
 import statistics
@@ -26,12 +27,14 @@ from vlcompare.bench.contestants import (
     prompt_ids,
     token_bytes,
 )
-from vlcompare.errors import DeviceMemoryError, RequestError
+from vlcompare.errors import CheckpointError, DeviceMemoryError, RequestError
 from vlcompare.models import kernels
 from vlcompare.models.config import PRESETS, MambaConfig, ModelConfig
+from vlcompare.models.kernels.recording import release_cached_memory
 from vlcompare.models.linear import linear, native_bfloat16
-from vlcompare.models.vlm import VisionLanguageModel
+from vlcompare.models.vlm import VisionLanguageModel, meta_model
 from vlcompare.runtime import quantize
+from vlcompare.runtime.load import resolve_device
 from vlcompare.runtime.memory import PeakMemory
 
 PRECISIONS = ("fp32", "bf16", "int8", "nf4")
@@ -63,6 +66,7 @@ class Row:
     who: str
     load_s: float | None = None
     vision_ms: float | None = None
+    join_ms: float | None = None  # connector, and its output put among the prompt's embeddings
     prefill_ms: float | None = None
     ttft_ms: float | None = None  # picture's tensor in, first token out
     token_ms: float | None = None
@@ -91,10 +95,14 @@ def run(
     *,
     presets: Mapping[str, ModelConfig] = PRESETS,
     said: Callable[[str], None] = lambda sentence: None,
+    kept: Callable[[Report], None] = lambda report: None,
 ) -> Report:
-    """Measure; `said` hears what is being done. Raises RequestError for what cannot be measured here."""
+    """Measure; `said` hears what is being done. Raises RequestError for what cannot be measured here.
+
+    `kept` gets what is known so far after each shape and precision: a run that is stopped has not been for nothing.
+    """
     _check(options, presets)
-    device = torch.device(options.device)
+    device = resolve_device(options.device)
     said("Measuring the memory's bandwidth.")
     machine = describe(device)
     rows: list[Row] = []
@@ -111,6 +119,9 @@ def run(
                 raise DeviceMemoryError(
                     f"{shape} in {precision} does not fit into the memory of {device}: choose a smaller shape."
                 ) from error
+            except CheckpointError as error:  # quantizing without bitsandbytes: the other precisions still run
+                rows.append(Row(shape, precision, "vlcompare", note=str(error)))
+            kept(Report(machine, options, tuple(rows)))
     return Report(machine, options, tuple(rows))
 
 
@@ -123,8 +134,6 @@ def _check(options: Options, presets: Mapping[str, ModelConfig]) -> None:
         raise RequestError(f"The precision {unknown[0]!r} is not known; choose from {', '.join(PRECISIONS)}.")
     if min(options.prompt, options.tokens, options.repeats) < 1:
         raise RequestError("Prompt, tokens and repeats must each be at least 1.")
-    if options.device.startswith("cuda") and not torch.cuda.is_available():
-        raise RequestError("This machine has no CUDA device: use --device cpu.")
 
 
 @dataclass
@@ -142,6 +151,11 @@ class _Case:
 
     def measure(self) -> list[Row]:
         self.said(f"{self.shape}, {self.precision}: filling with random weights.")
+        gc.collect()  # quantized layers refer to themselves: without this the model before would count as in use
+        release_cached_memory()
+        meta_model(self.config)  # imports are not what is measured
+        if self.precision in quantize.METHODS:
+            quantize.nf4_code(self.device)
         peak = PeakMemory(self.device)
         load_s, vlm = self._timed(lambda: build(self.config, self.precision, self.device))
         pixels = torch.zeros(1, 3, self.config.image_size, self.config.image_size).to(
@@ -162,6 +176,8 @@ class _Case:
         times = self._turns([*ours, *peers])
         look = self._look(vlm, pixels) if seen and self.options.vision else (None, None)
         first = Row(self.shape, self.precision, "", load_s=load_s[0], vision_ms=look[0], peak_bytes=peak_bytes)
+        if look[0] is not None:
+            first = replace(first, join_ms=self._join(vlm, pixels, ids))
         rows = [self._ours(replace(first, who=who.name, note=who.reason), who, vlm, times[who.name]) for who in ours]
         for peer in peers:
             prefill_ms, token_ms = times[peer.name]
@@ -176,7 +192,7 @@ class _Case:
         state_bytes = vlm.language_model.state_bytes_formula(middle)
         count = token_bytes(vlm) + state_bytes
         rate = count / token_ms / 1e6
-        ttft = None if row.vision_ms is None else row.vision_ms + prefill_ms
+        ttft = None if row.vision_ms is None else row.vision_ms + (row.join_ms or 0.0) + prefill_ms
         return replace(
             row, prefill_ms=prefill_ms, token_ms=token_ms, ttft_ms=ttft, token_bytes=count, gbytes_per_s=rate,
             bandwidth_share=rate / self.machine["gbytes_per_s"], state_bytes=contestant.state.nbytes(),
@@ -246,6 +262,14 @@ class _Case:
                     theirs.append(times[1])
             self.vision[key] = statistics.median(ours), statistics.median(theirs)
         return self.vision[key]
+
+    def _join(self, vlm: VisionLanguageModel, pixels: torch.Tensor, ids: torch.Tensor) -> float:
+        """What stands between the encoder and the language model, in milliseconds."""
+        patches = vlm.vision_encoder(pixels)
+        times = [
+            self._timed(lambda: vlm.embed(ids, vlm.connector(patches)))[0][1] for _ in range(self.options.repeats + 1)
+        ]
+        return statistics.median(times[1:])
 
     def _timed(self, work: Callable[[], Any]) -> tuple[tuple[float, float], Any]:
         """((seconds, milliseconds), result), the device's own work included."""

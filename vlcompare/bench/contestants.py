@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from vlcompare.models.config import MambaConfig, ModelConfig, PythiaConfig
+from vlcompare.models.empty import empty_parameters
 from vlcompare.models.vlm import VisionLanguageModel, meta_model
 from vlcompare.runtime import quantize
 from vlcompare.runtime.graphs import step_runner
 from vlcompare.runtime.sampling import pack
+from vlcompare.runtime.source import FLOAT32
 from vlcompare.tasks.sequence import IMAGE_SLOT
 
 _ALTERNATIVES = 5  # likeliest tokens that every step reports with their log-probabilities, as the engine does
@@ -52,7 +54,10 @@ def build(config: ModelConfig, precision: str, device: torch.device) -> VisionLa
             if empty is None:
                 continue
             if id(empty) not in made:  # a tied parameter stays one
-                made[id(empty)] = nn.Parameter(_values(key, empty, noise), requires_grad=False)
+                values = _values(key, empty, noise)
+                if f".{name}.{key}".endswith(FLOAT32):  # as the loader keeps them
+                    values = values.float()
+                made[id(empty)] = nn.Parameter(values, requires_grad=False)
             module._parameters[key] = made[id(empty)]
         if name in linears:
             _quantize(vlm, name, method, dtype)
@@ -210,11 +215,11 @@ def _mamba(config: MambaConfig, ours: nn.Module) -> nn.Module:
 
 def _shared(make: Callable[[], nn.Module], ours: nn.Module, rename: Callable[[str], str]) -> nn.Module:
     """A foreign model that is empty except for our tensors; refuses to run with one that stayed empty."""
-    from accelerate import init_empty_weights
-
-    with init_empty_weights(include_buffers=False):
+    with empty_parameters():
         model = make()
     tensors = {rename(key): value for key, value in ours.state_dict().items()}
+    dtype = max(tensors.values(), key=Tensor.numel).dtype  # one for all, as their `dtype=` gives: ours keeps some wider
+    tensors = {key: value.to(dtype) for key, value in tensors.items()}
     if "embed_out.weight" in tensors:  # the head's name has changed between versions
         tensors["lm_head.weight"] = tensors["embed_out.weight"]
     model.load_state_dict(tensors, strict=False, assign=True)

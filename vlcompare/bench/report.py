@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from vlcompare.bench import Report, Row
 from vlcompare.errors import RequestError
@@ -71,17 +72,25 @@ def ratios(report: Report) -> list[str]:
     return lines
 
 
+def pyplot() -> Any:
+    """matplotlib's drawing, without a display. Raises RequestError where it is not installed."""
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise RequestError(f"A plot needs matplotlib, which cannot be used ({error}): leave --plot out.") from error
+    return pyplot
+
+
 def plot(report: Report, path: Path) -> None:
     """Milliseconds a token as bars, one for each contestant, as a PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     rows = [row for row in report.rows if row.token_ms is not None]
     if not rows:
         raise RequestError("Nothing was measured, so there is nothing to plot.")
-    figure, axes = pyplot.subplots(figsize=(9, 1.2 + 0.4 * len(rows)), layout="constrained")
+    drawing = pyplot()
+    figure, axes = drawing.subplots(figsize=(9, 1.2 + 0.4 * len(rows)), layout="constrained")
     colors = {"vlcompare": "#0072b2", "vlcompare, graphed": "#009e73"}
     places = range(len(rows))
     bars = axes.barh(places, [row.token_ms or 0 for row in rows], color=[colors.get(r.who, "#999999") for r in rows])
@@ -97,7 +106,7 @@ def plot(report: Report, path: Path) -> None:
     except (OSError, ValueError) as error:
         raise RequestError(f"The plot cannot be written to {path} ({error}).") from error
     finally:
-        pyplot.close(figure)
+        drawing.close(figure)
 
 
 def _bar_label(row: Row) -> str:

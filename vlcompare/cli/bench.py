@@ -48,7 +48,7 @@ def _models(args: argparse.Namespace) -> int:
 
     from vlcompare.bench import SMALL, Options
     from vlcompare.bench import run as measure
-    from vlcompare.bench.report import plot, table
+    from vlcompare.bench.report import plot, pyplot, table
     from vlcompare.errors import RequestError
     from vlcompare.models.config import PRESETS
 
@@ -67,7 +67,9 @@ def _models(args: argparse.Namespace) -> int:
         vision=not args.no_vision,
         peers=not args.no_peers,
     )
-    report = measure(options, said=_say)
+    if args.plot:
+        pyplot()  # not found out after everything was measured
+    report = measure(options, said=_say, kept=lambda report: _write(args.json, report.to_json()))
     print(table(report))
     _write(args.json, report.to_json())
     if args.plot:

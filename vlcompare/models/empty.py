@@ -2,7 +2,8 @@
 
 Knows nothing of which modules these are. The streaming loader (`runtime.fill`) puts every tensor where it belongs once
 it has read it, so all it needs is the bare structure. Parameters are made empty by accelerate's `init_empty_weights`,
-which, unlike `torch.device("meta")` alone, keeps what no file holds (rotary tables, position ids). accelerate's loading
+which, unlike `torch.device("meta")` alone, keeps what no file holds (rotary tables, position ids); where accelerate is
+not installed (plain CUDA images have torch, timm and transformers) the same is done by hand. accelerate's loading
 and its dispatch of one model over several devices are not used: they want a whole model per file layout that they know
 and hooks on `forward`, while a decode step here calls `step` and is captured in a CUDA graph, where nothing may move
 between devices. Which device a model goes to is `runtime.placement`'s business.
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 # accelerate changes nn.Module for the whole process while it is at work: whoever registers parameters in that time, in
@@ -57,7 +58,34 @@ def real_buffers() -> Iterator[None]:
     if torch.get_default_device().type != "meta":
         yield
         return
-    from accelerate import init_empty_weights
-
-    with registering, torch.device("cpu"), init_empty_weights(include_buffers=False):
+    with torch.device("cpu"), empty_parameters():
         yield
+
+
+@contextlib.contextmanager
+def empty_parameters() -> Iterator[None]:
+    """Parameters that modules register inside lie on the meta device, whatever device they are made on."""
+    try:
+        from accelerate import init_empty_weights
+    except ImportError:
+        emptying = _emptied_by_hand()
+    else:
+        emptying = init_empty_weights(include_buffers=False)
+    with registering, emptying:
+        yield
+
+
+@contextlib.contextmanager
+def _emptied_by_hand() -> Iterator[None]:
+    register = nn.Module.register_parameter
+
+    def register_empty(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        register(module, name, parameter)
+        if parameter is not None and not parameter.is_meta:
+            module._parameters[name] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+
+    nn.Module.register_parameter = register_empty  # type: ignore[assignment, method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]

@@ -88,10 +88,13 @@ class _Filler:
             if entry.key not in names and entry.key not in twins.keys:
                 continue
             tensor = read_tensor(entry)
-            check_finite(tensor, entry)
             twins.look(entry, tensor)
-            if entry.key in names:
-                self.put(names[entry.key], entry, tensor)
+            # looked through where it goes: one core of a CPU takes 0.7 s for each GB, which a GPU copies in less
+            name = names.get(entry.key)
+            tensor = tensor if name in (None, self.position) else tensor.to(self.target.device)
+            check_finite(tensor, entry)
+            if name is not None:
+                self.put(name, entry, tensor)
                 done += entry.bytes
                 said(done, total)
         for name in todo.zero:

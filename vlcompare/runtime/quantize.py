@@ -165,6 +165,8 @@ class Int8Linear(nn.Module):
         _bitsandbytes()
         self.register_buffer("weight", weight)
         self.register_buffer("absmax", absmax)
+        if bias is not None and bias.is_cuda:
+            bias = bias.half()  # its kernel there writes float16 and adds no other bias: that would be a launch more
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
         self.out_features, self.in_features = weight.shape
 

@@ -138,7 +138,8 @@ def check_finite(tensor: Tensor, stored: Stored) -> None:
     """Raises CheckpointError, naming file and key, where a value is NaN or infinite."""
     if not tensor.is_floating_point() or not tensor.numel():
         return
-    for part in tensor.reshape(-1).split(_CHUNK):
+    flat = tensor.reshape(-1)
+    for part in (flat,) if tensor.is_cuda else flat.split(_CHUNK):  # every look at a GPU's result waits for it
         low, high = torch.aminmax(part)  # both are NaN where any value is
         if not (math.isfinite(low.item()) and math.isfinite(high.item())):
             raise CheckpointError(f"{stored.where} holds NaN or infinite values: the checkpoint is damaged.")

@@ -5,6 +5,9 @@ Knows a query, a cache and how many of its slots are filled; nothing of layers. 
 
 from __future__ import annotations
 
+import functools
+from types import ModuleType
+
 import torch
 from torch import Tensor
 
@@ -16,9 +19,9 @@ def attend_one(q_bhk: Tensor, keys_bhsk: Tensor, values_bhsk: Tensor, counts_b: 
 
     Runs on CPU, in inference, for contiguous float32 or bfloat16 caches whose heads have a multiple of 16 channels.
     """
-    if not _usable(q_bhk, keys_bhsk, values_bhsk):
+    loops = _loops() if _usable(q_bhk, keys_bhsk, values_bhsk) else None
+    if loops is None:
         return None
-    from vlcompare.models.kernels import attention_numba as loops
     from vlcompare.models.kernels.team import threads
 
     heads, capacity, size = keys_bhsk.shape[1:]
@@ -47,6 +50,16 @@ def turn_and_attend(
     from vlcompare.models.kernels import triton_attention
 
     return triton_attention.attend_one(qkv_bhtk.contiguous(), cos_sr, sin_sr, positions_b, keys_bhsk, values_bhsk)
+
+
+@functools.cache
+def _loops() -> ModuleType | None:
+    """The compiled loops; None without numba."""
+    try:
+        from vlcompare.models.kernels import attention_numba
+    except ImportError:
+        return None
+    return attention_numba
 
 
 def _usable(q_bhk: Tensor, keys_bhsk: Tensor, values_bhsk: Tensor) -> bool:
