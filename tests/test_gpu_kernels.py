@@ -149,3 +149,33 @@ def test_own_nf4_product_is_taken_only_where_it_is_right(right: bool, monkeypatc
 def test_dispatch_takes_a_compiled_kernel() -> None:
     assert kernels.active("cuda") in ("mamba_ssm", "triton")
     assert kernels.available("cuda")[-2:] == ("triton", "reference")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", [torch.nn.LayerNorm, torch.nn.RMSNorm])
+def test_sums_and_norms_equal_torch(kind: type[torch.nn.LayerNorm | torch.nn.RMSNorm], dtype: torch.dtype) -> None:
+    from vlcompare.models.kernels import triton_fused
+
+    assert triton_fused.proven("add_norm", torch.device("cuda"))
+    torch.manual_seed(0)
+    terms = [torch.randn(2, 7, 2560, device="cuda").to(dtype) for _ in range(3)]
+    norms = [kind(2560, eps=1e-5).to("cuda", dtype) for _ in range(2)]
+    with torch.inference_mode():
+        total, normed = triton_fused.add_norm(terms, norms)
+        truth = terms[0] + terms[1] + terms[2]
+        assert torch.equal(total, truth)
+        for ours, norm in zip(normed, norms, strict=True):
+            assert_close(ours, norm(truth), 1e-5 if dtype == torch.float32 else 1e-2)
+
+
+def test_the_greedy_choice_equals_torch() -> None:
+    from vlcompare.models.kernels import triton_fused
+
+    assert triton_fused.proven("greedy", torch.device("cuda"))
+    torch.manual_seed(0)
+    logits = torch.randn(3, 50280, device="cuda") * 5
+    logits[1, [77, 9000]] = 40.0  # of equal ones the first
+    chosen, packed = triton_fused.greedy(logits, 5)
+    logprobs, ids = torch.log_softmax(logits.double(), -1).sort(dim=-1, descending=True, stable=True)
+    assert torch.equal(chosen, ids[:, 0]) and torch.equal(packed[:, 2:7].long(), ids[:, :5])
+    assert_close(packed[:, 7:], logprobs[:, :5], 1e-5)

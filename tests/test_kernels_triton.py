@@ -16,7 +16,11 @@ import torch
 pytest.importorskip("triton", reason="triton is not installed (it comes with torch on Linux)")
 HERE = Path(__file__).resolve().parent
 ARCHITECTURES = (80, 89, 90, 100, 120)
-KERNELS = ("forward", "backward", "step", "convolution", "its step", "turn", "look back", "merge", "nf4")
+KERNELS = (
+    *("forward", "backward", "step", "convolution", "its step", "turn", "look back", "merge"),
+    *("norms", "rank", "report", "nf4"),
+)
+KINDS = ("forward", "continued", "gradient", "step", "convolution", "prompt's convolution", "attention", "fused", "nf4")
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +34,7 @@ def errors() -> dict[str, float]:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize(
-    "kind", ["forward", "continued", "gradient", "step", "convolution", "prompt's convolution", "attention", "nf4"]
-)
+@pytest.mark.parametrize("kind", KINDS)
 def test_interpreted_kernels_equal_the_reference(errors: dict[str, float], kind: str) -> None:
     mine = {label: error for label, error in errors.items() if label.startswith(kind)}
     assert mine
@@ -47,7 +49,7 @@ def _compiled(architecture: int) -> dict[str, tuple[int, str]]:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from vlcompare.models.kernels import nf4, triton_attention, triton_conv, triton_scan
+    from vlcompare.models.kernels import nf4, triton_attention, triton_conv, triton_fused, triton_scan
 
     head = {"K": 80, "KP": 128}
     sizes = {"N": 16, "NP": 16, "SMOOTH": True, "SKIP": True, "GATED": True, "BIASED": True}
@@ -61,9 +63,12 @@ def _compiled(architecture: int) -> dict[str, tuple[int, str]]:
         "turn": (triton_attention._turn, {**head, "R": 20}),
         "look back": (triton_attention._look_back, {**head, "BLOCK": 32, "SPLITS": 8}),
         "merge": (triton_attention._merge, {**head, "SPLITS": 8}),
+        "norms": (triton_fused._add_norm, {"BLOCK": 4096, "TERMS": 3, "NORMS": 2, "CENTRED": True, "BIASED": True}),
+        "rank": (triton_fused._rank_share, {"COUNT": 5, "SHARE": triton_fused.SHARE}),
+        "report": (triton_fused._report, {"COUNT": 5, "SP": 64, "CP": 256}),
         "nf4": (nf4._product, {"WORDS": 8, "ROWS": nf4.ROWS, "GROUPS": nf4.NUMBERS // 64, "BIASED": True}),
     }
-    half = ("u_ptr", "x_ptr", "z_ptr", "y_ptr", "B_ptr", "C_ptr")
+    half = ("u_ptr", "x_ptr", "z_ptr", "y_ptr", "B_ptr", "C_ptr", "a_ptr", "b_ptr", "c_ptr", "total_ptr", "y2_ptr")
     cached = ("qkv_ptr", "cos_ptr", "sin_ptr", "keys_ptr", "values_ptr", "out_ptr")
     out = {}
     for name, (kernel, constants) in kernels.items():
@@ -73,21 +78,25 @@ def _compiled(architecture: int) -> dict[str, tuple[int, str]]:
                 signature[argument] = "constexpr"
             elif argument == "words_ptr":
                 signature[argument] = "*i32"
-            elif argument == "position_ptr":
+            elif argument in ("position_ptr", "chosen_ptr"):
                 signature[argument] = "*i64"
+            elif argument == "ids_ptr":
+                signature[argument] = "*i32"
+            elif argument == "packed_ptr":
+                signature[argument] = "*fp64"
             elif argument in cached:
                 signature[argument] = "*bf16"
-            elif argument == "scale":
+            elif argument in ("scale", "eps", "eps2"):
                 signature[argument] = "fp32"
             elif argument.endswith("_ptr"):
-                signature[argument] = "*bf16" if argument in half and name in ("step", "nf4") else "*fp32"
+                signature[argument] = "*bf16" if argument in half and name in ("step", "nf4", "norms") else "*fp32"
             else:
                 signature[argument] = "i32"
         # addresses and widths are multiples of 16 in earnest, and the compiler is told so
         even = [a.endswith("_ptr") or a in ("inputs", "outputs", "width", "x_b") for a in kernel.arg_names]
         attributes = {(place,): [["tt.divisibility", 16]] for place, one in enumerate(even) if one}
         source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
-        warps = {"num_warps": 1} if name == "nf4" else None
+        warps = {"num_warps": {"nf4": 1, "norms": 8}.get(name, 4)}
         made = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=warps).asm
         out[name] = len(made["cubin"]), made["ptx"]
     return out
@@ -129,7 +138,7 @@ def test_what_the_compiler_made_of_a_layout(kernel: str, instruction: str, most:
     assert 0 < ptx.count(instruction) <= most
 
 
-@pytest.mark.parametrize("kernel", ["step", "its step", "turn"])
+@pytest.mark.parametrize("kernel", ["step", "its step", "turn", "norms"])
 def test_steps_ask_for_everything_before_they_store(kernel: str) -> None:
     _needs_a_compiler()
     _, ptx = _compiled(90)[kernel]  # a load behind a store may not be moved before it: it would wait for memory anew

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from vlcompare.models import pythia
-from vlcompare.models.config import PythiaConfig
-from vlcompare.models.kernels import nf4, reference, triton_attention, triton_conv, triton_scan
+from vlcompare.models.config import MambaConfig, PythiaConfig
+from vlcompare.models.kernels import fused, nf4, reference, triton_attention, triton_conv, triton_fused, triton_scan
+from vlcompare.models.mamba import Mamba
 from vlcompare.models.pythia import Pythia, rotate
 
 CHUNK = 8
@@ -174,6 +175,38 @@ def convolutions() -> dict[str, float]:
     return out
 
 
+def fused_in_the_models() -> dict[str, float]:
+    """Prompt, step and greedy choice of both families through the fused kernels, beside torch's own functions."""
+    cpu = torch.device("cpu")
+    # the interpreter cuts numbers down to bfloat16 where a GPU rounds them
+    agree = triton_fused.norms_agree(cpu, [torch.float32]) and triton_fused.choice_agrees(cpu)
+    out = {"fused agree": 0.0 if agree else 1.0}
+    models: dict[str, Pythia | Mamba] = {
+        "parallel": Pythia(PythiaConfig(1100, 48, 2, 3, 64, max_positions=16)),
+        "sequential": Pythia(PythiaConfig(1100, 48, 2, 3, 64, max_positions=16, parallel_residual=False)),
+        "LayerNorm": Mamba(MambaConfig(1100, 48, 2, state_size=4)),
+        "RMSNorm": Mamba(MambaConfig(1100, 48, 2, state_size=4, norm="rmsnorm")),
+    }
+    kernels = fused._kernels
+    with torch.inference_mode():
+        for name, lm in models.items():
+            told = []
+            for taken in (kernels, lambda function, tensor: triton_fused):
+                fused._kernels = taken
+                state = lm.new_state(2, 8)
+                hidden = [lm(lm.embed_tokens(torch.arange(6).view(2, 3)), state)[:, -1]]
+                hidden.append(lm.step(lm.embed_tokens(torch.tensor([3, 4])), state))
+                told.append(torch.stack([fused.greedy(lm.logits(x) * 9, 3)[1] for x in hidden]))
+            out[f"fused {name}"] = error(told[1], told[0])
+            fused._kernels = kernels
+    # of equal logits the first; a row that is shorter than a share
+    chosen, packed = triton_fused.greedy(torch.tensor([[0.0, 2.0, 1.0, 2.0]]), 2)
+    told = torch.tensor([[1.0, 0, 1, 3, 0, 0]], dtype=torch.float64)
+    told[:, [1, 4, 5]] = torch.tensor([0.0, 2.0, 1.0, 2.0], dtype=torch.float64).log_softmax(-1)[1]
+    out["fused ties"] = error(packed, told) + float(chosen.tolist() != [1])
+    return out
+
+
 def quantized() -> dict[str, float]:
     out = {}
     for outputs, inputs, rows in ((7, 64, 1), (5, 1088, 2), (8, 2048, 1)):
@@ -194,6 +227,6 @@ if __name__ == "__main__":
     WHOLE, triton_scan.CHUNK = triton_scan.CHUNK, CHUNK
     cases: dict[str, float] = {}
     scans, others = (forward, whole_chunk, continued, backward), (attention, attention_in_the_model, quantized)
-    for part in (*scans, steps, convolutions, *others):
+    for part in (*scans, steps, convolutions, fused_in_the_models, *others):
         cases.update(part())
     json.dump(cases, sys.stdout)

@@ -14,7 +14,8 @@ Glossary, after "Mamba" (arXiv 2312.00752, figure 3 for the block, section 3.2 a
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from vlcompare.errors import RequestError
 from vlcompare.models import kernels
 from vlcompare.models.config import MambaConfig
+from vlcompare.models.kernels.fused import add_norm
 from vlcompare.models.linear import Linear, linear
 
 
@@ -160,24 +162,18 @@ class Mixer(nn.Module):
         return self.out_proj(y_bd)
 
 
-def _norm(config: MambaConfig) -> nn.Module:
-    kind = nn.LayerNorm if config.norm == "layernorm" else nn.RMSNorm
+def _norm(config: MambaConfig) -> nn.LayerNorm | nn.RMSNorm:
+    kind: type[nn.LayerNorm | nn.RMSNorm] = nn.LayerNorm if config.norm == "layernorm" else nn.RMSNorm
     return kind(config.hidden_size, eps=config.norm_eps)
 
 
 class Layer(nn.Module):
-    """Norm, mixer, residual. The residual stays in the model's dtype, as the authors' weights were run."""
+    """Norm and mixer; their residual is added where the next norm is taken (`Mamba`), in the model's dtype."""
 
     def __init__(self, config: MambaConfig) -> None:
         super().__init__()
         self.norm = _norm(config)
         self.mixer = Mixer(config)
-
-    def forward(self, x_bld: Tensor, window_bdk: Tensor, state_bdn: Tensor, fresh: bool, mask: Tensor | None) -> Tensor:
-        return x_bld + self.mixer(self.norm(x_bld), window_bdk, state_bdn, fresh, mask)
-
-    def step(self, x_bD: Tensor, window_bdk: Tensor, state_bdn: Tensor) -> Tensor:
-        return x_bD + self.mixer.step(self.norm(x_bD), window_bdk, state_bdn)
 
 
 class Mamba(nn.Module):
@@ -227,13 +223,12 @@ class Mamba(nn.Module):
         if pads_b is None:
             mask = None
         fresh = state.length == 0
-        for layer, window_bdk, state_bdn in zip(self.layers, state.windows_nbdk, state.states_nbdn, strict=True):
-            x_bld = layer(x_bld, window_bdk, state_bdn, fresh, mask)
+        x_bld = self._through(x_bld, state, lambda mixer, *at: mixer(*at, fresh, mask))
         state.positions += length
         if pads_b is not None:
             state.positions -= pads_b
         state.length += length
-        return self.norm_f(x_bld)
+        return x_bld
 
     def windowed(self, state: MambaState) -> bool:
         """No: a recurrence looks at nothing but its state."""
@@ -245,9 +240,18 @@ class Mamba(nn.Module):
         `window` is for the cache of the other family; a recurrence looks at nothing but its state.
         """
         state.require(1)
-        x_bD = embeddings
-        for layer, window_bdk, state_bdn in zip(self.layers, state.windows_nbdk, state.states_nbdn, strict=True):
-            x_bD = layer.step(x_bD, window_bdk, state_bdn)  # type: ignore[operator]
+        hidden_bD = self._through(embeddings, state, Mixer.step)
         state.positions += 1
         state.length += 1
-        return self.norm_f(x_bD)
+        return hidden_bD
+
+    def _through(self, x: Tensor, state: MambaState, mix: Callable[[Mixer, Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+        """All layers, then the final norm: mix(mixer, normed x, window, state) of a layer is added to x."""
+        layers = cast("list[Layer]", list(self.layers))
+        norms = [*(layer.norm for layer in layers), self.norm_f]
+        x, (normed,) = add_norm((x,), norms[:1])
+        for layer, window_bdk, state_bdn, norm in zip(
+            layers, state.windows_nbdk, state.states_nbdn, norms[1:], strict=True
+        ):
+            x, (normed,) = add_norm((x, mix(layer.mixer, normed, window_bdk, state_bdn)), (norm,))
+        return normed

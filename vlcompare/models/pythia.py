@@ -12,9 +12,9 @@ Glossary, after "GPT-NeoX-20B" (arXiv 2204.06745, section 2.1) and "RoFormer" (a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from vlcompare.errors import RequestError
 from vlcompare.models.config import PythiaConfig
 from vlcompare.models.kernels.attention import attend_one, attends_alone, turn_and_attend
+from vlcompare.models.kernels.fused import add_norm
 from vlcompare.models.linear import Linear
 
 ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {
@@ -194,12 +195,20 @@ class Layer(nn.Module):
         self.attention = Attention(config)
         self.mlp = MLP(config)
 
-    def forward(self, x_bld: Tensor, keys_bhsk: Tensor, values_bhsk: Tensor, span: Span | Single) -> Tensor:
-        attended_bld = self.attention(self.input_layernorm(x_bld), keys_bhsk, values_bhsk, span)
+    @property
+    def entry(self) -> tuple[nn.LayerNorm, ...]:
+        """The norms through which the block reads its input."""
+        return (self.input_layernorm, self.post_attention_layernorm) if self.parallel else (self.input_layernorm,)
+
+    def forward(
+        self, x_bld: Tensor, normed: Sequence[Tensor], keys_bhsk: Tensor, values_bhsk: Tensor, span: Span | Single
+    ) -> tuple[Tensor, ...]:
+        """The terms whose sum, from left to right, is the block's output; `normed` is x_bld through `entry`."""
+        attended_bld = self.attention(normed[0], keys_bhsk, values_bhsk, span)
         if self.parallel:
-            return self.mlp(self.post_attention_layernorm(x_bld)) + attended_bld + x_bld
-        x_bld = attended_bld + x_bld
-        return self.mlp(self.post_attention_layernorm(x_bld)) + x_bld
+            return self.mlp(normed[1]), attended_bld, x_bld
+        x_bld, (normed_bld,) = add_norm((attended_bld, x_bld), (self.post_attention_layernorm,))
+        return self.mlp(normed_bld), x_bld
 
 
 class Pythia(nn.Module):
@@ -281,11 +290,17 @@ class Pythia(nn.Module):
             span = Single(state.positions, state.cos_sr, state.sin_sr)
         else:
             span = self._span(state, x_bld.shape[1], window, x_bld.dtype)
-        for layer, keys_bhsk, values_bhsk in zip(self.layers, state.keys_nbhsk, state.values_nbhsk, strict=True):
-            x_bld = layer(x_bld, keys_bhsk, values_bhsk, span)
+        # a block's residual is added where the next norms are taken
+        layers = cast("list[Layer]", list(self.layers))
+        norms = [*(layer.entry for layer in layers), (self.final_layer_norm,)]
+        x_bld, normed = add_norm((x_bld,), norms[0])
+        for layer, keys_bhsk, values_bhsk, following in zip(
+            layers, state.keys_nbhsk, state.values_nbhsk, norms[1:], strict=True
+        ):
+            x_bld, normed = add_norm(layer(x_bld, normed, keys_bhsk, values_bhsk, span), following)
         state.positions += x_bld.shape[1]
         state.length += x_bld.shape[1]
-        return self.final_layer_norm(x_bld)
+        return normed[0]
 
     def _span(self, state: PythiaState, length: int, window: int | None, dtype: torch.dtype) -> Span:
         slots_bl = state.positions[:, None] + state.slots_s[:length]

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vlcompare.models.kernels import fused
 from vlcompare.types import Request
 
 
@@ -55,11 +56,11 @@ class Chosen(NamedTuple):
     """Tokens that are chosen and still on the device."""
 
     ids: Tensor  # (B,), as the next step takes them
-    packed: Tensor  # (B, 2 + 2 K) float64: id, log-probability, K likeliest ids, their log-probabilities
+    packed: Tensor  # (B, 2 + 2 K) float64: id, log-probability, K likeliest ids, theirs (as `fused.greedy` has it)
 
 
-def pack(logits: Tensor, alternatives: int, drawn: Callable[[Tensor], Tensor] = lambda ids: ids) -> Chosen:
-    """logits (B, V) float32 -> the likeliest token of each row, or what `drawn` makes of these, and what to report."""
+def pack(logits: Tensor, alternatives: int, drawn: Callable[[Tensor], Tensor]) -> Chosen:
+    """logits (B, V) float32 -> what `drawn` makes of the likeliest token of each row, and what to report."""
     logprobs = torch.log_softmax(logits, dim=-1)  # (B, V)
     top_logprobs, top_ids = logprobs.topk(min(max(1, alternatives), logits.shape[-1]), dim=-1)  # (B, K)
     ids = drawn(top_ids[:, 0])
@@ -71,7 +72,7 @@ def pack(logits: Tensor, alternatives: int, drawn: Callable[[Tensor], Tensor] = 
 @functools.cache
 def greedy(alternatives: int) -> Callable[[Tensor], Chosen]:
     """The greedy choice as a function of logits alone; always the same one, since graphs are kept by it."""
-    return lambda logits: pack(logits, alternatives)
+    return lambda logits: Chosen(*fused.greedy(logits, min(max(1, alternatives), logits.shape[-1])))
 
 
 class Sampler:
