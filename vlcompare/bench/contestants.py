@@ -18,7 +18,7 @@ from vlcompare.models.empty import empty_parameters
 from vlcompare.models.vlm import VisionLanguageModel, meta_model
 from vlcompare.runtime import quantize
 from vlcompare.runtime.graphs import step_runner
-from vlcompare.runtime.sampling import pack
+from vlcompare.runtime.sampling import greedy
 from vlcompare.runtime.source import FLOAT32
 from vlcompare.tasks.sequence import IMAGE_SLOT
 
@@ -108,7 +108,7 @@ class Ours:
         self.capacity = embeddings.shape[1] + tokens + 1
         self.name = "vlcompare" + (", graphed" if graphs else "") + (", own nf4" if own_nf4 else "")
         # a function of its own, so that no contestant finds another one's graphs
-        self.tail = lambda logits: pack(logits, _ALTERNATIVES)
+        self.tail = lambda logits: greedy(_ALTERNATIVES)(logits)
         self.state: Any = None
         self.runner: Any = None
         self.ids: Tensor | None = None
