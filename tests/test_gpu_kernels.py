@@ -87,6 +87,21 @@ def test_steps_equal_reference(dtype: torch.dtype) -> None:
     assert torch.equal(our_window, true_window)
 
 
+@pytest.mark.parametrize("rows", [1, 2, 8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_projected_steps_equal_reference(dtype: torch.dtype, rows: int) -> None:
+    u, _, A, B, C, D, z, bias, state = arguments(rows, 5120, 16, 1, dtype)
+    factors = torch.randn(rows, 160, device="cuda").to(dtype)
+    weight = (torch.randn(5120, 160, device="cuda") / 13).to(dtype)
+    given = (u[:, :, 0], factors, weight, A, B[:, :, 0], C[:, :, 0], D, z[:, :, 0], bias)
+    ours, truth = state.clone(), state.clone()
+    with kernels.use("triton"):
+        y = kernels.projected_step(ours, *given)
+    tolerance = 1e-4 if dtype == torch.float32 else 2e-2  # torch's product may sum in another order, or in TF32
+    assert_close(y, reference.projected_step(truth, *given), tolerance)
+    assert_close(ours, truth, tolerance)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("started", [False, True])
 def test_convolution_equals_reference(dtype: torch.dtype, started: bool) -> None:

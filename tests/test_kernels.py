@@ -151,6 +151,18 @@ def test_scan_equals_steps(name: str) -> None:
     assert_close(state, last)
 
 
+@pytest.mark.parametrize("name", ["numba", "reference"])
+def test_a_step_projects_its_time_steps(name: str) -> None:
+    u, _, A, B, C, D, z, bias, state = arguments(2, 32, 16, 1)
+    factors, weight = torch.randn(2, 6), torch.randn(32, 6)
+    scanned = (A, B[:, :, 0], C[:, :, 0], D, z[:, :, 0], bias)
+    ours, truth = state.clone(), state.clone()
+    with kernels.use(name):
+        y = kernels.projected_step(ours, u[:, :, 0], factors, weight, *scanned)
+        assert_close(y, kernels.selective_step(truth, u[:, :, 0], factors @ weight.T, *scanned))
+    assert_close(ours, truth)
+
+
 def test_no_positions_leave_the_state() -> None:
     values = arguments(1, 16, 4, 0)
     y, last = scan("numba", values)

@@ -57,7 +57,7 @@ def _compiled(architecture: int) -> dict[str, tuple[int, str]]:
     kernels = {
         "forward": (triton_scan._scan_forward, {**scan, "STARTED": True, "MARKED": True}),
         "backward": (triton_scan._scan_backward, scan),
-        "step": (triton_scan._step, {**sizes, "BD": 32}),
+        "step": (triton_scan._step, {**sizes, "BD": 32, "RANK": 160, "RP": 256}),
         "convolution": (triton_conv._conv, {"TAPS": 4, "BL": 16, "BD": 128, "BIASED": True, "STARTED": True}),
         "its step": (triton_conv._conv_step, {"TAPS": 4, "BD": 128, "BIASED": True}),
         "turn": (triton_attention._turn, {**head, "R": 20}),
@@ -68,7 +68,7 @@ def _compiled(architecture: int) -> dict[str, tuple[int, str]]:
         "report": (triton_fused._report, {"COUNT": 5, "SP": 64, "CP": 256}),
         "nf4": (nf4._product, {"WORDS": 8, "ROWS": nf4.ROWS, "GROUPS": nf4.NUMBERS // 64, "BIASED": True}),
     }
-    half = ("u_ptr", "x_ptr", "z_ptr", "y_ptr", "B_ptr", "C_ptr", "a_ptr", "b_ptr", "c_ptr", "total_ptr", "y2_ptr")
+    half = {f"{letter}_ptr" for letter in ("u", "x", "z", "y", "B", "C", "a", "b", "c", "total", "y2", "weight")}
     cached = ("qkv_ptr", "cos_ptr", "sin_ptr", "keys_ptr", "values_ptr", "out_ptr")
     out = {}
     for name, (kernel, constants) in kernels.items():
@@ -165,19 +165,18 @@ def _raises(*given: object) -> None:
 
 def test_steps_are_proven_like_the_scan() -> None:
     from vlcompare.models.kernels import reference
-    from vlcompare.models.kernels.proof import steps_agree
+    from vlcompare.models.kernels.proof import STEPS, steps_agree
 
-    right: list[Any] = [reference.selective_step, reference.conv_step, reference.causal_conv]
-    assert steps_agree(right[0], right[1], right[2], torch.device("cpu"))
+    right: list[Any] = [getattr(reference, name) for name in STEPS]
+    assert steps_agree(right, torch.device("cpu"))
     wrong: tuple[Any, ...] = (
         lambda *given: reference.selective_step(*given) * 1.1,
+        lambda *given: reference.projected_step(*given) * 1.1,
         lambda *given: reference.conv_step(*given) + 1.0,
         lambda *given: (reference.causal_conv(*given)[0] * 1.1, reference.causal_conv(*given)[1]),
     )
-    for place in range(3):
-        for other in (wrong[place], _raises):
-            given = [*right[:place], other, *right[place + 1 :]]
-            assert not steps_agree(given[0], given[1], given[2], torch.device("cpu"))
+    for place, other in [*enumerate(wrong), *((place, _raises) for place in range(4))]:
+        assert not steps_agree([*right[:place], other, *right[place + 1 :]], torch.device("cpu"))
 
 
 @pytest.mark.parametrize("runs", [True, False])

@@ -161,6 +161,20 @@ def steps() -> dict[str, float]:
     return out
 
 
+def projected_steps() -> dict[str, float]:
+    """Few rows, which the kernel projects itself, and more; a rank that is no power of two."""
+    out = {}
+    for rows in (1, 2, triton_scan.PROJECTED_ROWS + 1):
+        u, _, A, B, C, D, z, bias, state = arguments(rows, 37, 16, 1)
+        factors, weight = torch.randn(rows, 6), torch.randn(37, 6)
+        given = (u[:, :, 0], factors, weight, A, B[:, :, 0], C[:, :, 0], D, z[:, :, 0], bias)
+        ours, truth = state.clone(), state.clone()
+        y = triton_scan.projected_step(ours, *given)
+        out[f"step projected {rows}"] = error(y, reference.projected_step(truth, *given))
+        out[f"step projected, its state {rows}"] = error(ours, truth)
+    return out
+
+
 def convolutions() -> dict[str, float]:
     """Around the block of 16 positions, from zeros and from a window, with and without a bias."""
     out = {}
@@ -227,6 +241,6 @@ if __name__ == "__main__":
     WHOLE, triton_scan.CHUNK = triton_scan.CHUNK, CHUNK
     cases: dict[str, float] = {}
     scans, others = (forward, whole_chunk, continued, backward), (attention, attention_in_the_model, quantized)
-    for part in (*scans, steps, convolutions, fused_in_the_models, *others):
+    for part in (*scans, steps, projected_steps, convolutions, fused_in_the_models, *others):
         cases.update(part())
     json.dump(cases, sys.stdout)

@@ -156,9 +156,9 @@ class Mixer(nn.Module):
         x_bd, z_bd = self.in_proj(hidden_bD).chunk(2, dim=-1)
         x_bd = kernels.conv_step(window_bdk, x_bd, self.conv1d.weight[:, 0], self.conv1d.bias)
         dt_br, B_bn, C_bn = self.x_proj(x_bd).split(self.sizes, dim=-1)
-        dt_bd = linear(dt_br, self.dt_proj.weight)
         A_dn, D_d, dt_bias_d = self.recurrence()
-        y_bd = kernels.selective_step(state_bdn, x_bd, dt_bd, A_dn, B_bn, C_bn, D_d, z_bd, dt_bias_d)
+        weight_dr = self.dt_proj.weight
+        y_bd = kernels.projected_step(state_bdn, x_bd, dt_br, weight_dr, A_dn, B_bn, C_bn, D_d, z_bd, dt_bias_d)
         return self.out_proj(y_bd)
 
 

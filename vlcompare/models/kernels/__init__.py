@@ -20,7 +20,7 @@ ORDER: dict[str, tuple[str, ...]] = {"cpu": ("numba",), "cuda": ("mamba_ssm", "t
 MODULES = {"numba": "cpu", "mamba_ssm": "mamba_ssm", "triton": "triton_scan", "reference": "reference"}
 # modules of single functions that do not stand beside their implementation's scan
 ELSEWHERE = {
-    **{("numba", name): "rows" for name in ("selective_step", "causal_conv", "conv_step")},
+    **{("numba", name): "rows" for name in ("selective_step", "projected_step", "causal_conv", "conv_step")},
     **{("triton", name): "triton_conv" for name in ("causal_conv", "conv_step")},
 }
 
@@ -119,6 +119,23 @@ def selective_step(
 ) -> Tensor:
     """One position: `state` (B, d, n) float32 is changed in place; x, dt, z (B, d), B, C (B, n) -> y (B, d)."""
     return _kernel("selective_step", x)(state, x, dt, A, B, C, D, z, dt_bias, dt_softplus)
+
+
+def projected_step(
+    state: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    weight: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    dt_bias: Tensor | None = None,
+    dt_softplus: bool = True,
+) -> Tensor:
+    """`selective_step` with the time steps still to be projected: dt (B, r) by weight (d, r), in x's dtype."""
+    return _kernel("projected_step", x)(state, x, dt, weight, A, B, C, D, z, dt_bias, dt_softplus)
 
 
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, window: Tensor | None) -> tuple[Tensor, Tensor]:

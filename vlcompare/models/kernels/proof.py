@@ -5,12 +5,14 @@ Installed or compiled is not enough: built for another torch or another GPU a ke
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from vlcompare.models.kernels import reference
+
+STEPS = ("selective_step", "projected_step", "conv_step", "causal_conv")
 
 
 def agrees(scan: Callable[..., tuple[Any, Any]], device: torch.device) -> bool:
@@ -25,23 +27,19 @@ def agrees(scan: Callable[..., tuple[Any, Any]], device: torch.device) -> bool:
         return False
 
 
-def steps_agree(
-    step: Callable[..., Any], conv_step: Callable[..., Any], convolve: Callable[..., Any], device: torch.device
-) -> bool:
-    """Whether one step of the scan, one of the convolution, and the whole convolution give the reference's numbers.
+def steps_agree(steps: Sequence[Callable[..., Any]], device: torch.device) -> bool:
+    """Whether the functions named in STEPS, in this order, give the reference's numbers.
 
     Tried in bfloat16 with float32 states, as the models decode. Any exception means no.
     """
     try:
         with torch.inference_mode():
-            return _steps_agree(step, conv_step, convolve, device)
+            return _steps_agree(steps, device)
     except Exception:  # whatever a compiler raises: it is not used
         return False
 
 
-def _steps_agree(
-    step: Callable[..., Any], conv_step: Callable[..., Any], convolve: Callable[..., Any], device: torch.device
-) -> bool:
+def _steps_agree(steps: Sequence[Callable[..., Any]], device: torch.device) -> bool:
     generator = torch.Generator().manual_seed(0)
     half, wide = torch.bfloat16, torch.float32
 
@@ -56,16 +54,15 @@ def _steps_agree(
     weight, bias = random(64, 4), random(64)
     A = -torch.rand(64, 16, generator=generator).to(device)
     vector = random(64, kind=wide)
-    given = random(2, 64), random(2, 64), A, random(2, 16), random(2, 16), vector, random(2, 64), vector
-    x, row = random(2, 64, 75), random(2, 64)
+    scanned = A, random(2, 16), random(2, 16), vector, random(2, 64), vector
+    x, row, times = random(2, 64, 75), random(2, 64), random(2, 64)
+    factors, projection = random(2, 20), random(64, 20) / 4
     found = []
-    for one, other, whole in (
-        (step, conv_step, convolve),
-        (reference.selective_step, reference.conv_step, reference.causal_conv),
-    ):
-        after, moved = state.clone(), window.clone()
-        y = one(after, *given)
-        found.append((y, after, other(moved, row, weight, bias), moved, *whole(x, weight, bias, window)))
+    for step, projected, conv_step, convolve in (steps, [getattr(reference, name) for name in STEPS]):
+        after, further, moved = state.clone(), state.clone(), window.clone()
+        ys = step(after, row, times, *scanned), projected(further, row, factors, projection, *scanned)
+        convolved = conv_step(moved, row, weight, bias), *convolve(x, weight, bias, window)
+        found.append((*ys, after, further, *convolved, moved))
     return all(close(ours, truth) for ours, truth in zip(*found, strict=True))
 
 

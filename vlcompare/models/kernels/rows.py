@@ -16,6 +16,7 @@ from vlcompare.models.kernels import rows_numba as loops
 from vlcompare.models.kernels.cpu import flat
 from vlcompare.models.kernels.lanes import WIDTH
 from vlcompare.models.kernels.team import threads
+from vlcompare.models.linear import linear
 
 _DTYPES = (torch.float32, torch.bfloat16)
 _zeros: dict[int, Any] = {}
@@ -82,6 +83,24 @@ def selective_step(
         batch, width, n, z is not None, threads() if batch * width >= 2048 else 1,
     )  # fmt: skip
     return y.to(x.dtype)
+
+
+@torch.no_grad()
+def projected_step(
+    state: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    weight: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    dt_bias: Tensor | None = None,
+    dt_softplus: bool = True,
+) -> Tensor:
+    """See `kernels.projected_step`; two kernels, each of which reads its weights or its state once."""
+    return selective_step(state, x, linear(dt, weight), A, B, C, D, z, dt_bias, dt_softplus)
 
 
 @torch.no_grad()

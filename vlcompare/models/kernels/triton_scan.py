@@ -19,6 +19,7 @@ import functools
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -28,6 +29,7 @@ from vlcompare.models.kernels.proof import agrees, steps_agree
 CHUNK = 16  # positions scanned at once
 CHANNELS = 8  # channels of one program: with 16 states one channel's state for each thread of four warps
 STEP_CHANNELS = 32
+PROJECTED_ROWS = 4  # above this a product of its own reads the projection's weight less often
 
 
 def usable(device: torch.device) -> bool:
@@ -41,9 +43,8 @@ def usable(device: torch.device) -> bool:
 def _proven(device: torch.device) -> bool:
     from vlcompare.models.kernels import triton_conv  # which imports this module
 
-    return agrees(selective_scan, device) and steps_agree(
-        selective_step, triton_conv.conv_step, triton_conv.causal_conv, device
-    )
+    steps = selective_step, projected_step, triton_conv.conv_step, triton_conv.causal_conv
+    return agrees(selective_scan, device) and steps_agree(steps, device)
 
 
 @triton.jit
@@ -221,12 +222,15 @@ def _scan_backward(
 
 @triton.jit
 def _step(
-    state_ptr, x_ptr, dt_ptr, A_ptr, B_ptr, C_ptr, D_ptr, z_ptr, bias_ptr, y_ptr, width,
+    state_ptr, x_ptr, dt_ptr, weight_ptr, A_ptr, B_ptr, C_ptr, D_ptr, z_ptr, bias_ptr, y_ptr, width,
     x_b, dt_b, B_b, C_b, z_b,
-    N: tl.constexpr, NP: tl.constexpr, BD: tl.constexpr,
+    N: tl.constexpr, NP: tl.constexpr, BD: tl.constexpr, RANK: tl.constexpr, RP: tl.constexpr,
     SMOOTH: tl.constexpr, SKIP: tl.constexpr, GATED: tl.constexpr, BIASED: tl.constexpr,
 ):  # fmt: skip
-    """One position of one batch row and BD channels; state (B, d, n) in place, the last axis of all others dense."""
+    """One position of one batch row and BD channels; state (B, d, n) in place, the last axis of all others dense.
+
+    With a RANK dt is (B, RANK), and weight (d, RANK) makes the time steps of it, rounded to dt's dtype.
+    """
     row = tl.program_id(0).to(tl.int64)
     d = tl.program_id(1) * BD + tl.arange(0, BD)
     n = tl.arange(0, NP)
@@ -236,7 +240,14 @@ def _step(
     A = tl.load(A_ptr + d[:, None] * N + n[None, :], mask=cells, other=0.0)
     state = tl.load(state_ptr + state_at, mask=cells, other=0.0)
     x = tl.load(x_ptr + row * x_b + d, mask=here, other=0.0).to(tl.float32)
-    dt = tl.load(dt_ptr + row * dt_b + d, mask=here, other=0.0).to(tl.float32)
+    if RANK:
+        r = tl.arange(0, RP)
+        factors = tl.load(dt_ptr + row * dt_b + r, mask=r < RANK, other=0.0)
+        cells_r = here[:, None] & (r < RANK)[None, :]
+        weight = tl.load(weight_ptr + d[:, None] * RANK + r[None, :], mask=cells_r, other=0.0).to(tl.float32)
+        dt = tl.sum(weight * factors.to(tl.float32)[None, :], 1).to(factors.dtype).to(tl.float32)
+    else:
+        dt = tl.load(dt_ptr + row * dt_b + d, mask=here, other=0.0).to(tl.float32)
     if BIASED:
         dt += tl.load(bias_ptr + d, mask=here, other=0.0)
     if SMOOTH:
@@ -365,6 +376,42 @@ def selective_step(
     dt_softplus: bool = True,
 ) -> Tensor:
     """See `kernels.selective_step`; one kernel, capturable in a CUDA graph."""
+    return _stepped(state, x, dt, None, A, B, C, D, z, dt_bias, dt_softplus)
+
+
+@torch.no_grad()
+def projected_step(
+    state: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    weight: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    dt_bias: Tensor | None = None,
+    dt_softplus: bool = True,
+) -> Tensor:
+    """See `kernels.projected_step`; one kernel for few rows, each of which reads the whole weight."""
+    if x.shape[0] > PROJECTED_ROWS:
+        return selective_step(state, x, F.linear(dt, weight), A, B, C, D, z, dt_bias, dt_softplus)
+    return _stepped(state, x, dt, weight.contiguous(), A, B, C, D, z, dt_bias, dt_softplus)
+
+
+def _stepped(
+    state: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    weight: Tensor | None,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    dt_bias: Tensor | None,
+    dt_softplus: bool,
+) -> Tensor:
     if not state.is_contiguous() or state.dtype != torch.float32:
         raise ValueError(f"the state must be contiguous float32, got {state.dtype} with strides {state.stride()}")
     batch, width, n = state.shape
@@ -374,9 +421,11 @@ def selective_step(
     y = torch.empty(batch, width, dtype=x.dtype, device=x.device)
     with torch.cuda.device_of(state):
         _step[batch, triton.cdiv(width, STEP_CHANNELS)](
-            state, x, dt, A32, B, C, A32 if D32 is None else D32, gate, A32 if bias32 is None else bias32, y, width,
+            state, x, dt, x if weight is None else weight, A32, B, C, A32 if D32 is None else D32, gate,
+            A32 if bias32 is None else bias32, y, width,
             x.stride(0), dt.stride(0), B.stride(0), C.stride(0), gate.stride(0),
-            N=n, NP=_power(n), BD=STEP_CHANNELS, SMOOTH=dt_softplus, SKIP=D is not None, GATED=z is not None,
-            BIASED=dt_bias is not None,
+            N=n, NP=_power(n), BD=STEP_CHANNELS, RANK=0 if weight is None else weight.shape[1],
+            RP=1 if weight is None else _power(weight.shape[1]), SMOOTH=dt_softplus, SKIP=D is not None,
+            GATED=z is not None, BIASED=dt_bias is not None,
         )  # fmt: skip
     return y
