@@ -71,7 +71,6 @@ def _models(args: argparse.Namespace) -> int:
         pyplot()  # not found out after everything was measured
     report = measure(options, said=_say, kept=lambda report: _write(args.json, report.to_json()))
     print(table(report))
-    _write(args.json, report.to_json())
     if args.plot:
         plot(report, args.plot)
     return 0

@@ -59,20 +59,14 @@ class Chosen(NamedTuple):
     packed: Tensor  # (B, 2 + 2 K) float64: id, log-probability, K likeliest ids, theirs (as `fused.greedy` has it)
 
 
-def pack(logits: Tensor, alternatives: int, drawn: Callable[[Tensor], Tensor]) -> Chosen:
-    """logits (B, V) float32 -> what `drawn` makes of the likeliest token of each row, and what to report."""
-    logprobs = torch.log_softmax(logits, dim=-1)  # (B, V)
-    top_logprobs, top_ids = logprobs.topk(min(max(1, alternatives), logits.shape[-1]), dim=-1)  # (B, K)
-    ids = drawn(top_ids[:, 0])
-    chosen = logprobs.gather(1, ids[:, None])  # (B, 1)
-    # ids stay exact in float64, so that everything the host needs is in one tensor
-    return Chosen(ids, torch.cat([part.double() for part in (ids[:, None], chosen, top_ids, top_logprobs)], dim=1))
-
-
 @functools.cache
 def greedy(alternatives: int) -> Callable[[Tensor], Chosen]:
     """The greedy choice as a function of logits alone; always the same one, since graphs are kept by it."""
-    return lambda logits: Chosen(*fused.greedy(logits, min(max(1, alternatives), logits.shape[-1])))
+    return lambda logits: Chosen(*fused.greedy(logits, _told(alternatives, logits)))
+
+
+def _told(alternatives: int, logits: Tensor) -> int:
+    return min(max(1, alternatives), logits.shape[-1])  # the likeliest is always known
 
 
 class Sampler:
@@ -103,7 +97,7 @@ class Sampler:
             rows = [self._draw(logits[row], row) for row in range(len(self.rules))]
             return torch.stack([likeliest[row] if token is None else token for row, token in enumerate(rows)])
 
-        return pack(logits, self.alternatives, drawn)
+        return Chosen(*fused.chosen(logits, _told(self.alternatives, logits), drawn))
 
     def read(self, chosen: Chosen) -> list[Choice]:
         """What was chosen, on the host: the one copy, and the one wait."""

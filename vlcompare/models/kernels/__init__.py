@@ -121,21 +121,12 @@ def selective_step(
     return _kernel("selective_step", x)(state, x, dt, A, B, C, D, z, dt_bias, dt_softplus)
 
 
-def projected_step(
-    state: Tensor,
-    x: Tensor,
-    dt: Tensor,
-    weight: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None = None,
-    z: Tensor | None = None,
-    dt_bias: Tensor | None = None,
-    dt_softplus: bool = True,
-) -> Tensor:
-    """`selective_step` with the time steps still to be projected: dt (B, r) by weight (d, r), in x's dtype."""
-    return _kernel("projected_step", x)(state, x, dt, weight, A, B, C, D, z, dt_bias, dt_softplus)
+def projected_step(state: Tensor, x: Tensor, dt: Tensor, weight: Tensor, *scanned: Tensor | None) -> Tensor:
+    """`selective_step` with the time steps still to be projected: dt (B, r) by weight (d, r), in x's dtype.
+
+    `scanned`: A, B, C, D, z and dt_bias, as there.
+    """
+    return _kernel("projected_step", x)(state, x, dt, weight, *scanned)
 
 
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, window: Tensor | None) -> tuple[Tensor, Tensor]:

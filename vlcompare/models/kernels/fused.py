@@ -9,7 +9,7 @@ agree with torch, torch's own functions give the same; they are differentiable, 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 
 import torch
@@ -38,8 +38,16 @@ def greedy(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     kernels = _kernels("greedy", logits)
     if kernels is not None:
         return kernels.greedy(logits, count)  # type: ignore[no-any-return]
-    logprobs, ids = torch.log_softmax(logits, dim=-1).topk(count, dim=-1)  # (B, count)
-    return ids[:, 0], torch.cat([part.double() for part in (ids[:, :1], logprobs[:, :1], ids, logprobs)], dim=1)
+    return chosen(logits, count, lambda likeliest: likeliest)
+
+
+def chosen(logits: Tensor, count: int, drawn: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """`greedy` with another choice: what `drawn` makes of the likeliest ids (B,). By torch's own functions."""
+    logprobs = torch.log_softmax(logits, dim=-1)  # (B, V)
+    top_logprobs, top_ids = logprobs.topk(count, dim=-1)  # (B, count)
+    ids = drawn(top_ids[:, 0])
+    parts = ids[:, None], logprobs.gather(1, ids[:, None]), top_ids, top_logprobs
+    return ids, torch.cat([part.double() for part in parts], dim=1)
 
 
 def _kernels(function: str, tensor: Tensor) -> ModuleType | None:

@@ -93,22 +93,9 @@ def selective_step(
     return y_bd.to(x.dtype)
 
 
-@torch.no_grad()
-def projected_step(
-    state: Tensor,
-    x: Tensor,
-    dt: Tensor,
-    weight: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None = None,
-    z: Tensor | None = None,
-    dt_bias: Tensor | None = None,
-    dt_softplus: bool = True,
-) -> Tensor:
-    """The step behind its projection of the time steps: dt (B, r), weight (d, r)."""
-    return selective_step(state, x, F.linear(dt, weight), A, B, C, D, z, dt_bias, dt_softplus)
+def projected_step(state: Tensor, x: Tensor, dt: Tensor, weight: Tensor, *scanned: Tensor | None) -> Tensor:
+    """The step behind its projection of the time steps: dt (B, r), weight (d, r), then A and the others."""
+    return selective_step(state, x, F.linear(dt, weight), *scanned)  # type: ignore[arg-type]
 
 
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, window: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -85,22 +85,9 @@ def selective_step(
     return y.to(x.dtype)
 
 
-@torch.no_grad()
-def projected_step(
-    state: Tensor,
-    x: Tensor,
-    dt: Tensor,
-    weight: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None = None,
-    z: Tensor | None = None,
-    dt_bias: Tensor | None = None,
-    dt_softplus: bool = True,
-) -> Tensor:
+def projected_step(state: Tensor, x: Tensor, dt: Tensor, weight: Tensor, *scanned: Tensor | None) -> Tensor:
     """See `kernels.projected_step`; two kernels, each of which reads its weights or its state once."""
-    return selective_step(state, x, linear(dt, weight), A, B, C, D, z, dt_bias, dt_softplus)
+    return selective_step(state, x, linear(dt, weight), *scanned)  # type: ignore[arg-type]
 
 
 @torch.no_grad()

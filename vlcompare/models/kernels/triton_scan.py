@@ -374,44 +374,9 @@ def selective_step(
     z: Tensor | None = None,
     dt_bias: Tensor | None = None,
     dt_softplus: bool = True,
+    weight: Tensor | None = None,
 ) -> Tensor:
-    """See `kernels.selective_step`; one kernel, capturable in a CUDA graph."""
-    return _stepped(state, x, dt, None, A, B, C, D, z, dt_bias, dt_softplus)
-
-
-@torch.no_grad()
-def projected_step(
-    state: Tensor,
-    x: Tensor,
-    dt: Tensor,
-    weight: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None = None,
-    z: Tensor | None = None,
-    dt_bias: Tensor | None = None,
-    dt_softplus: bool = True,
-) -> Tensor:
-    """See `kernels.projected_step`; one kernel for few rows, each of which reads the whole weight."""
-    if x.shape[0] > PROJECTED_ROWS:
-        return selective_step(state, x, F.linear(dt, weight), A, B, C, D, z, dt_bias, dt_softplus)
-    return _stepped(state, x, dt, weight.contiguous(), A, B, C, D, z, dt_bias, dt_softplus)
-
-
-def _stepped(
-    state: Tensor,
-    x: Tensor,
-    dt: Tensor,
-    weight: Tensor | None,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    dt_bias: Tensor | None,
-    dt_softplus: bool,
-) -> Tensor:
+    """See `kernels.selective_step`; one kernel, capturable in a CUDA graph. `weight` (d, r): dt is (B, r) instead."""
     if not state.is_contiguous() or state.dtype != torch.float32:
         raise ValueError(f"the state must be contiguous float32, got {state.dtype} with strides {state.stride()}")
     batch, width, n = state.shape
@@ -429,3 +394,10 @@ def _stepped(
             GATED=z is not None, BIASED=dt_bias is not None,
         )  # fmt: skip
     return y
+
+
+def projected_step(state: Tensor, x: Tensor, dt: Tensor, weight: Tensor, *scanned: Tensor | None) -> Tensor:
+    """See `kernels.projected_step`; one kernel for few rows, each of which reads the whole weight."""
+    if x.shape[0] > PROJECTED_ROWS:
+        return selective_step(state, x, F.linear(dt, weight), *scanned)  # type: ignore[arg-type]
+    return selective_step(state, x, dt, *scanned, weight=weight.contiguous())  # type: ignore[arg-type,misc]
