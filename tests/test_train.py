@@ -233,6 +233,20 @@ def test_both_families_see_the_same_batches(trained: Path) -> None:
     assert not np.array_equal(one.pictures, make_batch(corpus, 4, options, 0).pictures)
 
 
+def test_captions_point_from_their_step_on(trained: Path) -> None:
+    from vlcompare.synth.corpus import Corpus
+
+    corpus = Corpus.open(trained, recipes.SMOKE)
+    asked = dataclasses.replace(recipes.ASKED, captioning=1e6)
+    pointing = {}
+    for begins in (3, 4):
+        options = dataclasses.replace(
+            recipes.SMOKE.language, pictures=8, questions=1, asked=asked, mention_pointer_from=begins
+        )
+        pointing[begins] = sum(map(len, make_batch(corpus, 3, options, 0).target))
+    assert pointing[3] > 0 and pointing[4] == 0
+
+
 def test_tasks_are_asked_by_their_weights(trained: Path) -> None:
     from vlcompare.synth.corpus import Corpus
 
