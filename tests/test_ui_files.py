@@ -14,15 +14,17 @@ from urllib.parse import parse_qsl
 import pytest
 from PIL import Image
 from test_ui_views import EVIL, answer, run_of
+from ui_fakes import write_examples
 
 from vlcompare.cli import build_parser
 from vlcompare.cli.serve import settings_of
 from vlcompare.errors import RequestError
 from vlcompare.types import Box, Request
-from vlcompare.ui import exports, permalink
+from vlcompare.ui import examples, exports, permalink
 from vlcompare.ui.forms import AskForm, SideForm
 from vlcompare.ui.settings import LIMIT_VARIABLES, VARIABLES, AppSettings, Limits, parse_bytes
 from vlcompare.ui.votes import COLUMNS, Votes
+from vlcompare.ui.wiring import question
 
 
 def exported(run: Any) -> bytes:
@@ -175,6 +177,16 @@ def test_links_bring_the_settings_back() -> None:
     query = dict(parse_qsl(permalink.write(link, settings)[1:]))
     assert permalink.read(query, settings) == link
     assert permalink.write(permalink.read({}, settings), settings) == "?"
+
+
+def test_a_link_asks_its_own_question_about_its_example(tmp_path: Path) -> None:
+    example = examples.load_examples(write_examples(tmp_path))[0]
+    settings = AppSettings()
+    for asked in (AskForm("captioning"), AskForm("grounding", "the disc", mode="race"), AskForm("vqa", "What?")):
+        query = dict(parse_qsl(permalink.write(permalink.Link(asked, {}, example.id), settings)[1:]))
+        assert question(permalink.read(query, settings).ask, example) == asked
+    assert question(AskForm(mode="race"), example) == AskForm("grounding", example.text, mode="race")
+    assert question(AskForm(), None) == AskForm()
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from vlcompare.ui.handlers import REGIONS, Handlers
 from vlcompare.ui.running import follow
 from vlcompare.ui.runs import Picture, Run, Session, SideRun
 from vlcompare.ui.settings import AppSettings, Limits
+from vlcompare.ui.wiring import form_values
 
 PAIR = {"left": SideForm("tiny-pythia-vl"), "right": SideForm("tiny-mamba-vl")}
 FIND = AskForm("grounding", "the large red square")
@@ -169,6 +170,19 @@ def test_pictures_are_refused_before_they_are_decoded(handlers: Handlers, tmp_pa
         handlers.read_picture(None)
 
 
+def test_a_picture_that_was_deleted_meanwhile_is_said(handlers: Handlers, tmp_path: Path) -> None:
+    (page,) = handlers.ask(Session(), str(tmp_path / "uploaded-an-hour-ago.png"), FIND, PAIR)
+    assert "no longer kept" in page["message"] and str(tmp_path) not in page["message"]
+
+
+def test_the_operators_limit_holds_where_the_task_has_a_larger_one(handlers: Handlers, picture: str) -> None:
+    few = replace(handlers, settings=AppSettings(limits=Limits(new_tokens=3)))
+    session = Session()
+    last(few.ask(session, picture, AskForm("chat", "a b c d e f g h"), PAIR))
+    assert [len(part.answer.tokens) for part in session.history[0].sides.values() if part.answer] == [3, 3]
+    assert read_request(AskForm("vqa", "what?"), Limits()).max_new_tokens is None  # the task's own is smaller
+
+
 def test_one_side_fails_and_the_other_goes_on(handlers: Handlers, picture: str) -> None:
     page = last(handlers.ask(Session(), picture, FIND, {**PAIR, "left": SideForm("broken/one")}))
     assert "cut off" in page["left_card"] and 'role="alert"' in page["left_card"]
@@ -267,6 +281,80 @@ def test_blind_hides_names_and_figures_until_the_vote(handlers: Handlers, pictur
     assert seen == {"tiny-pythia-vl", "tiny-mamba-vl"}  # shuffled
     run.voted = "tie"
     assert "ythia" in handlers.whole(session, run)["figures"]
+
+
+def test_a_blind_runs_models_are_named_neither_while_they_load_nor_by_what_follows(
+    handlers: Handlers, picture: str
+) -> None:
+    session = Session()
+    for page in handlers.ask(session, picture, FIND, PAIR, blind=True):
+        assert not any("ythia" in str(view) or "amba" in str(view) for view in page.values())
+    fields = form_values(session.history[0])
+    assert "tiny-pythia-vl" not in fields and "tiny-mamba-vl" not in fields
+    page = last(handlers.follow_up(session, "the disc", "anew"))
+    assert "blind" in page["message"] and "amba" not in page["left_card"] + page["right_card"]
+    session.history[0].voted = "tie"
+    assert "tiny-pythia-vl" in form_values(session.history[0])
+
+
+def test_a_newer_run_keeps_the_page_to_itself(handlers: Handlers, picture: str) -> None:
+    session = Session()
+    older = handlers.ask(session, picture, AskForm("chat", "older"), PAIR)
+    next(older)
+    newer = handlers.ask(session, picture, AskForm("chat", "newer"), PAIR)
+    page = next(newer)
+    assert all(shown == {} for shown in older)
+    page |= last(newer)
+    assert "newer" in page["message"] and "older" in page["history"]
+    assert session.kept is None or session.kept is session.current
+
+
+def test_what_else_is_looked_at_is_left_alone_until_the_answers_are_there(handlers: Handlers, picture: str) -> None:
+    session = Session()
+    last(handlers.ask(session, picture, AskForm("chat", "first"), PAIR))
+    pages = handlers.ask(session, picture, AskForm("chat", "second"), PAIR)
+    next(pages)
+    handlers.restore(session, session.history[0].id)
+    *meanwhile, end = pages
+    assert meanwhile and all(page == {} for page in meanwhile)
+    assert "second said" in end["left_card"] and "second" in end["message"] and set(end) >= set(REGIONS)
+
+
+def test_stop_claims_to_have_stopped_only_what_it_stopped(handlers: Handlers, picture: str) -> None:
+    session = Session()
+    assert "before it began" in handlers.stopped(session)["message"]
+    last(handlers.ask(session, picture, FIND, PAIR))
+    assert "had ended before" in handlers.stopped(session)["message"]
+    slow = replace(handlers, compare=FakeCompare(gap=0.05, words={"chat": ["word "] * 500}))
+    pages = slow.ask(session, picture, AskForm("chat", "go"), PAIR)
+    next(pages)
+    session.stop()
+    last(pages)
+    assert "What had come in stays" in slow.stopped(session)["message"]
+
+
+def test_caches_of_a_closed_stream_are_counted_like_any_other(handlers: Handlers, picture: str) -> None:
+    own = replace(
+        handlers,
+        settings=AppSettings(limits=Limits(kept_caches=1)),
+        engine_sessions=lambda run: {side: FakeEngineSession() for side in run.sides},
+    )
+    stopped, other = Session(), Session()
+    pages = own.ask(stopped, picture, FIND, PAIR)
+    next(pages)
+    next(pages)
+    pages.close()
+    assert stopped.engines and stopped.kept is stopped.current
+    last(own.ask(other, picture, FIND, PAIR))
+    assert other.engines and not stopped.engines
+
+
+def test_two_corners_of_one_picture_are_a_region() -> None:
+    session = Session()
+    assert session.mark("a.png", 0.9, 0.2) is None
+    assert session.mark("b.png", 0.5, 0.5) is None  # another picture: its own first corner
+    assert session.mark("b.png", 0.1, 1.7) == Box(0.1, 0.5, 0.5, 1.0)
+    assert session.mark("b.png", 0.2, 0.2) is None
 
 
 class FakeEngineSession:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlcompare.errors import RequestError
-from vlcompare.tasks.prompts import read_box, spec_of, validate
+from vlcompare.tasks.prompts import default_max_new_tokens, read_box, spec_of, validate
 from vlcompare.types import Box, Request
 from vlcompare.ui.settings import AppSettings, Limits
 
@@ -76,7 +76,10 @@ def read_request(form: AskForm, limits: Limits) -> Request:
         if not str(form.box or "").strip():
             raise RequestError("Mark the region: click two corners on the picture, or type x0, y0, x1, y1 (0 to 1).")
         box = read_box(bounded(form.box, 400, "box"))
-    return validate(Request(task=form.task, text=text, choices=choices, box=box, ocr_text=ocr_text or None))
+    request = Request(task=form.task, text=text, choices=choices, box=box, ocr_text=ocr_text or None)
+    # a side's own limit is checked with the side; this is for those that leave it to the task
+    most = limits.new_tokens if default_max_new_tokens(request) > limits.new_tokens else None
+    return validate(replace(request, max_new_tokens=most))
 
 
 def read_mode(mode: Any) -> str:

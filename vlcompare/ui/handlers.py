@@ -96,7 +96,8 @@ class Handlers:
         except VLCompareError as error:
             yield {"message": views.message(str(error), "error")}
             return
-        run = Run(request, last.picture, sides, last.mode, follow_up=how, example=last.example)
+        hidden = last.hidden  # the models of a blind run stay so until a vote
+        run = Run(request, last.picture, sides, last.mode, follow_up=how, example=last.example, blind=hidden)
         yield from self.play(session, run)
 
     def three(
@@ -126,30 +127,36 @@ class Handlers:
                 return
 
     def play(self, session: Session, run: Run) -> Iterator[Page]:
-        """Run `run` in the session and show it as it grows."""
+        """Run `run` in the session and show it as it grows; what else the visitor looks at meanwhile is left alone."""
         cancel = session.start(run)
         sent: Page = {}
         try:
             yield news(sent, self.opening(session, run))
             drawn = 0.0
             for changed in follow(run, lambda: self._begin(session, run, cancel), cancel):
+                if not session.shows(run):
+                    yield {}
+                    continue
                 page = self.changes(session, run, changed)
                 if time.monotonic() - drawn > CHART_PACE and not run.hidden:
                     page.setdefault("charts", figures.charts(run))
                     drawn = time.monotonic()
                 yield news(sent, page)
             session.remember(run)
-            session.kept = run if session.engines else None
-            self.caches.keep(session, self.settings.limits.kept_caches)
-        finally:
+        finally:  # also where the stream was closed, by Stop or by a visitor who left
             cancel.set()
+            if session.current is run:
+                session.kept = run if session.engines else None
+                self.caches.keep(session, self.settings.limits.kept_caches)
             session.finish(run)
+        if session.current is not run:  # a newer run has the page by now
+            return
         # everything where another run was looked at meanwhile; else what has not been sent: pictures are large
         shown = self.whole(session, run)
         yield shown if session.looked_elsewhere else news(sent, shown)
 
     def stopped(self, session: Session) -> Page:
-        """What is shown after Stop: the run as far as it came."""
+        """What is shown after Stop: the run as far as it came, or that there was nothing to stop."""
         stopped = session.stop()
         session.finished.wait(5)
         run = session.current
@@ -157,7 +164,9 @@ class Handlers:
             return {"message": views.message("Stopped before it began.")}
         if run.done:
             session.remember(run)
-        return {**self.whole(session, run), "message": views.heading(run, "Stopped. What had come in stays.")}
+        cut = any(answer and answer.stop_reason == "cancelled" for answer in map(run.answer, run.sides))
+        said = "Stopped. What had come in stays." if cut else "Nothing is running: what is shown had ended before."
+        return {**self.whole(session, run), "message": views.heading(run, said)}
 
     def restore(self, session: Session, run_id: str) -> Page:
         """A run of the history, shown again."""
@@ -170,7 +179,7 @@ class Handlers:
         return self.whole(session, run)
 
     def recorded(self, session: Session, example: Example, sides: Mapping[str, SideForm]) -> Page:
-        """An example's recorded answers, where they are those of the chosen checkpoints; else the page before a run."""
+        """An example's recorded answers, where they are those of the chosen checkpoints; else nothing changes."""
         plain = all(
             (form.quantization, form.prompt_order, form.image_size or None) == ("none", "image_first", None)
             for form in sides.values()
@@ -256,9 +265,12 @@ class Handlers:
         if not image:
             raise ImageError("There is no picture: upload one, paste one, or choose an example.")
         path = Path(image)
-        if path.stat().st_size > self.settings.limits.file_bytes:
-            raise ImageError(f"The picture is larger than {self.settings.limits.file_bytes // 2**20} MB.")
-        data = path.read_bytes()
+        try:
+            if path.stat().st_size > self.settings.limits.file_bytes:
+                raise ImageError(f"The picture is larger than {self.settings.limits.file_bytes // 2**20} MB.")
+            data = path.read_bytes()
+        except OSError as error:  # uploads are deleted after a while
+            raise ImageError("The picture is no longer kept on this server: choose or upload it again.") from error
         return Picture.of((self.open_image or door())(data), data)
 
     def new_run(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from vlcompare.ui.markup import el
 from vlcompare.ui.runs import Run, Session
 from vlcompare.ui.uploads import only_uploads
 from vlcompare.ui.votes import CHOICES, Votes
-from vlcompare.ui.wiring import QUIET, RUNNING, asks, example_form, form_values
+from vlcompare.ui.wiring import QUIET, RUNNING, asks, form_values, question
 
 SAVE = """(file) => {
   if (!file?.url) return;
@@ -294,9 +294,7 @@ def _wire_link(parts: Parts, panels: Panels, handlers: Handlers, page: gr.Blocks
         example = find_example(found.example)
         if example is None and not set(request.query_params) & {"task", "text"} and load_examples():
             example = load_examples()[0]  # the page opens with something to compare
-        ask = found.ask
-        if example is not None and found.ask.text == "":
-            ask = replace(example_form(example), mode=found.ask.mode)
+        ask = question(found.ask, example)
         fields = [getattr(ask, name) for name in ASK_FIELDS]
         sides = [getattr(found.sides[side], name) for side in SIDES for name in SIDE_FIELDS]
         chosen = example.id if example else None

@@ -112,7 +112,7 @@ class Session:
         self.engines: dict[str, Any] = {}  # side -> engine session, for follow-ups
         self.kept: Run | None = None  # the run whose picture and conversation `engines` hold
         self.looked_elsewhere = False  # another run was shown while this one is at work
-        self.corner: tuple[float, float] | None = None  # first corner of a region being marked
+        self.corner: tuple[str, float, float] | None = None  # picture and first corner of a region being marked
         self.finished = threading.Event()
         self.finished.set()
 
@@ -125,6 +125,18 @@ class Session:
         self.current, self.cancel, self.looked_elsewhere = run, threading.Event(), False
         self.finished.clear()
         return self.cancel
+
+    def shows(self, run: Run) -> bool:
+        """Whether the page is `run`'s: no newer run has begun, and no older one is looked at."""
+        return self.current is run and not self.looked_elsewhere
+
+    def mark(self, picture: str, x: float, y: float) -> Box | None:
+        """The region between the first corner and this one; None where this is the first on this picture."""
+        if self.corner is None or self.corner[0] != picture:
+            self.corner = picture, x, y
+            return None
+        (_, x0, y0), self.corner = self.corner, None
+        return Box(min(x, x0), min(y, y0), max(x, x0), max(y, y0)).clip()
 
     def finish(self, run: Run) -> None:
         """The current run has ended, one way or another."""

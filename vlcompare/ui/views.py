@@ -76,7 +76,7 @@ def card(run: Run | None, side: str) -> Safe:
     part = run.sides[side]
     answer = part.answer
     title, architecture = side_name(run, side)
-    state, kind = _state(part)
+    state, kind = _state(part, run.hidden)
     if answer is not None and answer.error:
         body = el("div", el("p", answer.error, role="alert", class_="vl-error"), class_="vl-answer")
     elif answer is not None:
@@ -107,8 +107,10 @@ def tall(run: Run) -> str:
     return " vl-tall" if spec.reads in ("text", "phrases") and spec.max_new_tokens >= 100 else ""
 
 
-def _state(part: SideRun) -> tuple[str, str]:
+def _state(part: SideRun, hidden: bool) -> tuple[str, str]:
     answer = part.answer
+    if answer is None and hidden:  # what is being loaded, and how large it is, would name the model
+        return "Answering" if part.steps else "Getting ready", "busy"
     if answer is None:
         return part.status or "Answering", "busy"
     if answer.error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import gradio as gr
@@ -102,14 +102,10 @@ def _wire_question(parts: Parts, handlers: Handlers) -> None:
             picture = handlers.read_picture(image)
         except VLCompareError as error:
             return gr.skip(), views.message(str(error), "error")
-        width, height = picture.width, picture.height
-        x, y = event.index[0] / max(1, width), event.index[1] / max(1, height)
-        if session.corner is None:
-            session.corner = (x, y)
+        box = session.mark(image, event.index[0] / picture.width, event.index[1] / picture.height)
+        if box is None:
             return gr.skip(), views.message("First corner set: click the opposite one.")
-        (x0, y0), session.corner = session.corner, None
-        corners = [min(1.0, max(0.0, v)) for v in (min(x, x0), min(y, y0), max(x, x0), max(y, y0))]
-        return ", ".join(f"{v:.2f}" for v in corners), views.message("")
+        return box_text(box), views.message("")
 
     parts.picture.select(
         mark,
@@ -156,12 +152,16 @@ def _wire_history(parts: Parts, handlers: Handlers) -> None:
 
 
 def form_values(run: Run) -> list[Any]:
-    """Picture, example and all fields that would ask `run` again."""
+    """Picture, example and all fields that would ask `run` again; the sides' stay where its models are hidden."""
     from vlcompare.ui.exports import picture_file
 
     form = form_of(run.request, run.mode)
     fields = [getattr(form, name) for name in ASK_FIELDS]
-    sides = [asdict(side_form_of(part.settings))[name] for part in run.sides.values() for name in SIDE_FIELDS]
+    sides = [
+        gr.skip() if run.hidden else asdict(side_form_of(part.settings))[name]
+        for part in run.sides.values()
+        for name in SIDE_FIELDS
+    ]
     return [picture_file(run.picture), run.example, *fields, *sides]
 
 
@@ -169,6 +169,12 @@ def asks(example: Example, form: AskForm) -> bool:
     """Whether the form asks exactly what the example asks."""
     own = example_form(example)
     return all(getattr(own, name) == getattr(form, name) for name in ASK_FIELDS[:5])
+
+
+def question(form: AskForm, example: Example | None) -> AskForm:
+    """What a link asks: its own question, or its example's where it says nothing of one."""
+    plain = form == AskForm(mode=form.mode)
+    return replace(example_form(example), mode=form.mode) if example and plain else form
 
 
 def example_form(example: Example) -> AskForm:

@@ -31,7 +31,8 @@ def seconds_needed(request: Request, sides: Mapping[str, Any]) -> int:
     """An estimate of the loan for one comparison: start, then every side's tokens, doubled for the warm-up's sake."""
     from vlcompare.tasks.prompts import default_max_new_tokens
 
-    tokens = sum(side.max_new_tokens or default_max_new_tokens(request) for side in sides.values())
+    own = request.max_new_tokens or default_max_new_tokens(request)
+    tokens = sum(side.max_new_tokens or own for side in sides.values())
     return int(min(LONGEST, SECONDS_TO_START + 4 * len(sides) + SECONDS_PER_TOKEN * tokens))
 
 
