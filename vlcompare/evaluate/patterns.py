@@ -1,11 +1,13 @@
 """Regular expressions from a visitor, kept from running forever. Knows nothing of what they are searched in.
 
-Python's matcher tries ways back without end where a repetition that has no bound holds another one, or where several
-stand in a row. Such patterns are refused with a sentence; what is left ends in time on a few hundred characters.
+Python's matcher tries one way after the other to fit a pattern to a text, and holds everybody up meanwhile. In how many
+ways a pattern can fit from one place is counted before it is used: one repetition without a bound fits in as many as
+the text has characters, two in a row in the square of that, a choice within a repetition in numbers without end.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from re import _parser as sre  # type: ignore[attr-defined]
 from typing import Any
@@ -13,8 +15,9 @@ from typing import Any
 from vlcompare.errors import RequestError
 
 MAX_PATTERN = 200
-MAX_UNBOUNDED = 3
-_REPEATS = {"MAX_REPEAT", "MIN_REPEAT"}
+SEARCHED = 600  # characters of a text that patterns are searched in
+MAX_WAYS = (SEARCHED + 1) ** 2  # two repetitions without a bound
+_REPEATS = {"MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"}
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
@@ -26,27 +29,35 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
         parsed = sre.parse(pattern, re.IGNORECASE)
     except (re.error, OverflowError, RecursionError) as error:
         raise RequestError(f"This is no regular expression: {error}.") from error
-    if _unbounded(parsed, inside=False) > MAX_UNBOUNDED:
+    if _ways(parsed) > MAX_WAYS:
         raise RequestError(
-            f"A pattern may hold {MAX_UNBOUNDED} of *, + and {{n,}} at most, so that searching ends in time."
+            "This pattern could search for very long: use two of *, + and {n,} at most, and neither a choice nor a "
+            "repetition within another repetition."
         )
     return compiled
 
 
-def _unbounded(node: Any, inside: bool) -> int:
-    """Counts repetitions that are long; refuses one inside another, and references back."""
-    count = 0
-    for kind, argument in node if isinstance(node, sre.SubPattern) else ():
+def _ways(node: Any) -> float:
+    """In how many ways a sub-pattern can fit from one place, at most; infinite where they are too many to count."""
+    ways = 1.0
+    for kind, argument in node:
         name = str(kind)
         if name == "GROUPREF":
             raise RequestError("References back (\\1) cannot be searched for.")
-        long = name in _REPEATS and argument[1] > 10
-        if long and inside:
-            raise RequestError("A repetition inside a repetition could search forever: write it without, please.")
-        count += long
-        for part in _parts(argument):
-            count += _unbounded(part, inside or long)
-    return count
+        parts = [_ways(part) for part in _parts(argument)]
+        if name in _REPEATS:
+            least, most = argument[0], min(argument[1], SEARCHED)
+            inside = math.prod(parts)
+            ways *= (max(0, most - least) + 1) * (1.0 if inside == 1 else _power(inside, most))
+        elif name in ("BRANCH", "GROUPREF_EXISTS"):
+            ways *= max(1.0, sum(parts))
+        else:
+            ways *= math.prod(parts)
+    return ways
+
+
+def _power(base: float, exponent: int) -> float:
+    return math.inf if exponent * math.log(max(base, 1.0)) > 100 else base**exponent
 
 
 def _parts(argument: Any) -> list[Any]:

@@ -7,6 +7,8 @@ thousand rows are filtered in milliseconds and only a page of them is ever turne
 from __future__ import annotations
 
 import math
+import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 
 from vlcompare.errors import RequestError
 from vlcompare.evaluate.aspects import Aspect, aspects_of
-from vlcompare.evaluate.patterns import compile_pattern
+from vlcompare.evaluate.patterns import SEARCHED, compile_pattern
 from vlcompare.evaluate.runfolder import RunFolder, without_collecting
 from vlcompare.evaluate.scoring import metric_of
 from vlcompare.evaluate.statistics import cluster_codes
@@ -24,7 +26,7 @@ from vlcompare.evaluate.summary import pair_of
 
 QUADRANTS = ("both", "only_left", "only_right", "neither")
 UNSCORED = -1
-SEARCHED = 600  # characters of a row that text and patterns are looked for in
+PATTERN_SECONDS = 5.0  # of computing, for one search through all rows
 SORTS = ("order", "id", "task", "quadrant", "score_left", "score_right", "difference", "confidence_gap", "answer_words")
 
 Rows = NDArray[np.int64]
@@ -136,13 +138,22 @@ class RunTable:
             lines = self._lines()
             rows = np.array([i for i in rows if needle in lines[i]], dtype=np.int64)
         if wanted.pattern:
-            pattern = compile_pattern(wanted.pattern)
-            lines = self._lines()
-            rows = np.array([i for i in rows if pattern.search(lines[i])], dtype=np.int64)
+            rows = self._matching(rows, compile_pattern(wanted.pattern))
         return rows
 
+    def _matching(self, rows: Rows, pattern: re.Pattern[str]) -> Rows:
+        """The rows in which a pattern is found. Raises RequestError where that takes too long."""
+        lines, found = self._lines(), []
+        end = time.thread_time() + PATTERN_SECONDS
+        for i in rows:
+            if pattern.search(lines[i]):
+                found.append(i)
+            if time.thread_time() > end:
+                raise RequestError("This pattern takes too long on these samples: make it plainer, or filter first.")
+        return np.array(found, dtype=np.int64)
+
     def _lines(self) -> list[str]:
-        """What is searched in, in lower case: id, question, references, answers."""
+        """What is searched in, in lower case: id, question, references, answers, SEARCHED characters of them."""
         if self._searched is None:
             self._searched = [
                 "\n".join((s.id, s.text, *s.references[:3], *(self.text(side, i) for side in self.sides)))[
