@@ -14,9 +14,10 @@ from test_slices import write_run
 from vlcompare.errors import SampleError
 from vlcompare.evaluate.archive import ArchiveLimits, open_archive, write_archive
 from vlcompare.evaluate.export import to_csv, to_json, to_llm_comparator
+from vlcompare.evaluate.gallery import write_gallery
 from vlcompare.evaluate.notes import ERROR_TYPES, Notes
 from vlcompare.evaluate.report import html_report
-from vlcompare.evaluate.runfolder import RunFolder
+from vlcompare.evaluate.runfolder import RunFolder, join
 from vlcompare.evaluate.table import Filter, RunTable, ids_with_notes
 
 
@@ -162,6 +163,19 @@ def test_csv_reads_back_and_starts_no_formula(table):
     assert len(list(csv.DictReader(io.StringIO(to_csv(table, table.select(Filter(quadrants=("neither",)))))))) == 2
 
 
+def test_csv_keeps_one_line_a_sample_and_names_each_column_once(tmp_path):
+    folder = write_run(tmp_path / "run", sides=("right", "z"))
+    text = (folder / "predictions.jsonl").read_text().replace("=blue <b>x</b>", "blue\\r=1+1")
+    (folder / "predictions.jsonl").write_text(text)
+    table = RunTable(RunFolder.open(folder))
+    assert table.sides == ("right", "z")
+    lines = list(csv.reader(io.StringIO(to_csv(table), newline="")))
+    assert len(lines) == 25 and {len(line) for line in lines} == {len(set(lines[0]))}
+    rows = [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
+    assert rows[0]["answer_right"] == "blue\r=1+1" and rows[0]["score_right"] == "0.0"
+    assert rows[6]["answer_right"] == rows[6]["answer_z"] == "Red."
+
+
 def test_json_holds_answers_figures_and_notes(table):
     table.run.notes.put("r01", "looked at", [])
     value = json.loads(to_json(table))
@@ -218,6 +232,35 @@ def test_the_report_is_one_page_that_loads_and_runs_nothing(table):
     assert nasty not in text and "&lt;img src=x" in text
     assert "=blue &lt;b&gt;x&lt;/b&gt;" in text
     assert "default-src &#x27;none&#x27;" in text or "default-src 'none'" in text
+
+
+def test_names_of_sides_stay_text_in_the_report(tmp_path):
+    nasty = '"><img src=x onerror="alert(1)">'
+    table = RunTable(RunFolder.open(write_run(tmp_path / "run", sides=("left", nasty))))
+    page = Page(html_report(table))
+    assert table.sides == ("left", nasty) and "img" not in page.tags
+
+
+def test_figures_of_a_joined_run_are_its_own(tmp_path):
+    """Not those in the left run's summary.json, which are about other answers."""
+    first = RunFolder.open(write_run(tmp_path / "a"))
+    (tmp_path / "a" / "summary.json").write_text(json.dumps(first.summary()))
+    both = join((first, "left"), (first, "left"))
+    right = both.summary()["sides"]["right"]["tasks"]["vqa"]["accuracy"]
+    assert right == first.summary()["sides"]["left"]["tasks"]["vqa"]["accuracy"] == pytest.approx(8 / 12)
+    assert first.summary()["sides"]["right"]["tasks"]["vqa"]["accuracy"] == pytest.approx(6 / 12)
+
+
+def test_a_gallery_writes_into_its_own_folder_only(tmp_path):
+    folder = write_run(tmp_path / "run")
+    for name in ("samples.jsonl", "predictions.jsonl"):
+        text = (folder / name).read_text().replace('"r', '"../../r')
+        (folder / name).write_text(text.replace('"../../red', '"red').replace('"../../right', '"right'))
+    count = write_gallery(RunFolder.open(folder), tmp_path / "one" / "two" / "out")
+    written = [path for path in tmp_path.rglob("*.png")]
+    assert count and all(path.parent == tmp_path / "one" / "two" / "out" / "pictures" for path in written)
+    kept = json.loads((tmp_path / "one" / "two" / "out" / "examples.json").read_text())["examples"]
+    assert sorted(tmp_path / "one/two/out" / row["image"] for row in kept) == sorted(written)
 
 
 def test_the_report_of_one_side(tmp_path):

@@ -35,19 +35,21 @@ def to_csv(table: RunTable, rows: Rows | None = None) -> str:
     names = ["id", "image", "task", "question", "reference", "quadrant"]
     for side in table.sides:
         names += [f"answer_{side}", f"score_{side}", f"confidence_{side}"]
-    names += [*table.aspects, "note", "tags"]
+    aspects = [name for name in table.aspects if name != "task"]
+    names += [*aspects, "note", "tags"]
     out = io.StringIO()
-    writer = csv.DictWriter(out, names, lineterminator="\n", extrasaction="ignore")
+    writer = csv.DictWriter(out, names, extrasaction="ignore")  # its "\r\n" makes it quote a lone "\r", too
     writer.writeheader()
     for i in _rows(table, rows):
         sample = table.run.samples[i]
-        cells: dict[str, Any] = {**table.cells(i), "image": sample.image_key}
+        shown = table.cells(i)
+        cells: dict[str, Any] = {**shown, "image": sample.image_key}
         for name, side in zip(("left", "right"), table.sides, strict=False):
             confidence = float(table.confidence[side][i])
-            cells[f"answer_{side}"] = cells.pop(f"answer_{name}")
-            cells[f"score_{side}"] = cells.pop(f"score_{name}")
+            cells[f"answer_{side}"] = shown[f"answer_{name}"]
+            cells[f"score_{side}"] = shown[f"score_{name}"]
             cells[f"confidence_{side}"] = "" if math.isnan(confidence) else round(confidence, 4)
-        cells |= {name: _aspect(table, name, i) for name in table.aspects}
+        cells |= {name: _aspect(table, name, i) for name in aspects}
         note = notes.get(sample.id)
         cells |= {"note": note.text if note else "", "tags": "; ".join(note.tags) if note else ""}
         writer.writerow({key: _safe(value) for key, value in cells.items()})

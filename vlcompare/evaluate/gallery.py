@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -18,9 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from vlcompare.errors import SampleError, VLCompareError
+from vlcompare.evaluate.readers.base import hashed
 from vlcompare.evaluate.runfolder import RunFolder
 from vlcompare.evaluate.table import QUADRANTS, RunTable
 from vlcompare.tasks.prompts import SPECS
+
+_FILE_NAME = re.compile(r"[\w-][\w.-]{0,99}")
 
 # (task, quadrants in order of preference)
 PLAN: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -66,12 +70,13 @@ def write_gallery(run: RunFolder, out: Path) -> int:
     pictures = out / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
     examples = [_example(table, row, pictures) for row in rows]
-    (out / "examples.json").write_text(json.dumps({"examples": examples}, indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps({"examples": examples}, indent=1, ensure_ascii=False) + "\n"
+    (out / "examples.json").write_text(text, encoding="utf-8")
     return len(examples)
 
 
 def _candidates(table: RunTable, task: str, quadrants: tuple[str, ...], pictures: set[Any]) -> Iterator[int]:
-    """Rows of the task in the first quadrant that has any, the fullest pictures first."""
+    """Rows of the task, quadrant by quadrant, the fullest pictures first."""
     for quadrant in quadrants:
         rows = [
             row
@@ -86,7 +91,8 @@ def _candidates(table: RunTable, task: str, quadrants: tuple[str, ...], pictures
 def _example(table: RunTable, row: int, pictures: Path) -> dict[str, Any]:
     run, sample = table.run, table.run.samples[row]
     source = run.picture(row)
-    name = f"{sample.id}.png"
+    # an id may be any text; what could lead out of the folder is no file name
+    name = f"{sample.id if _FILE_NAME.fullmatch(sample.id) else hashed(sample.id)}.png"
     if isinstance(source, Path):
         shutil.copyfile(source, pictures / name)
     else:

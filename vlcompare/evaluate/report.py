@@ -67,7 +67,7 @@ def _settings(table: RunTable) -> str:
     names = list(dict.fromkeys(key for side in table.sides for key in record.get(side) or {}))
     lines = [("samples", [str(table.count)] * len(table.sides))]
     lines += [(name, [_shown((record.get(side) or {}).get(name)) for side in table.sides]) for name in names]
-    head = "".join(f'<th class="{side}">{escape(side)}</th>' for side in table.sides)
+    head = "".join(f'<th class="{escape(side)}">{escape(side)}</th>' for side in table.sides)
     return f"<table><tr><th></th>{head}</tr>{''.join(_line([name, *cells]) for name, cells in lines)}</table>"
 
 

@@ -63,6 +63,7 @@ class RunFolder:
     read_only: bool = False
     allowed: tuple[Path, ...] = ()  # folders outside of the run whose pictures may be shown
     problems: list[str] = field(default_factory=list)
+    joined: bool = False  # of two runs: then summary.json is about other rows than these
 
     @classmethod
     def open(
@@ -116,9 +117,9 @@ class RunFolder:
         return str(recorded.get("checkpoint") or side)
 
     def summary(self) -> dict[str, Any]:
-        """summary.json where it is there, else computed now."""
+        """summary.json where it is there and about these rows, else computed now."""
         path = self.path / run_files.SUMMARY
-        if path.is_file():
+        if path.is_file() and not self.joined:
             try:
                 return dict(json.loads(path.read_text(encoding="utf-8")))
             except ValueError as error:
@@ -277,6 +278,7 @@ def join(left: tuple[RunFolder, str], right: tuple[RunFolder, str]) -> RunFolder
         },
         read_only=True,
         allowed=first.allowed,
+        joined=True,
     )
     left_out = len(first.samples) + len(second.samples) - 2 * len(shared)
     if left_out:
