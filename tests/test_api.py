@@ -287,3 +287,38 @@ def test_mcp_tool_takes_an_uploaded_picture(server: SimpleNamespace) -> None:
     assert [tool.name.endswith("compare") for tool in tools] == [True]
     assert "image" in tools[0].inputSchema["properties"] and "seed" in tools[0].inputSchema["properties"]
     assert not done.isError and "(4, 5, 6)" in done.content[0].text
+
+
+def test_a_visitor_who_left_is_let_go_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """History, caches and unpacked archives go with the tab: what was opened is closed without another visitor."""
+    import httpx
+    from ui_fakes import until, write_examples
+
+    from vlcompare.ui import examples, inspect_session, runs
+    from vlcompare.ui.handlers import Handlers
+    from vlcompare.ui.page import build_page, launch
+    from vlcompare.ui.settings import AppSettings
+
+    monkeypatch.setenv("GRADIO_IS_E2E_TEST", "1")  # gradio's own: a second's grace in place of an hour's
+    monkeypatch.setattr(examples, "FOLDER", write_examples(tmp_path / "examples"))
+    closed: list[str] = []
+    for kind in (runs.Session, inspect_session.Inspection):
+        monkeypatch.setattr(kind, "close", lambda self: closed.append(type(self).__name__))
+    settings = AppSettings(data=tmp_path)
+    page = build_page(settings, Handlers(settings, FakeCompare()))
+    _, address, _ = launch(page, settings, prevent_thread_lock=True)
+    try:
+        visitor = httpx.Client(base_url=address + "gradio_api/", timeout=60)
+        loads = [one for one in visitor.get("../config").json()["dependencies"] if one["targets"][0][1] == "load"]
+        with visitor.stream("GET", "heartbeat/a-visitor"):
+            for one in loads:
+                body = {"data": [None] * len(one["inputs"]), "fn_index": one["id"], "session_hash": "a-visitor"}
+                visitor.post("queue/join", json=body).raise_for_status()
+            with visitor.stream("GET", "queue/data", params={"session_hash": "a-visitor"}) as said:
+                done = (line for line in said.iter_lines() if "process_completed" in line[:80])
+                assert all('"success":true' in next(done) for _ in loads)
+            time.sleep(1.5)
+            assert closed == []  # an open tab is not
+        assert until(lambda: {"Session", "Inspection"} <= set(closed), 20)
+    finally:
+        page.close()

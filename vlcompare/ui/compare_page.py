@@ -52,6 +52,11 @@ class Parts:
     def outputs(self) -> list[gr.components.Component]:
         return [self.regions[name] for name in REGIONS]
 
+    @property
+    def kept(self) -> list[gr.components.Component]:
+        """The session and the regions: gradio closes a session, an hour after its tab, only if it was once put out."""
+        return [self.session, *self.outputs]
+
 
 def read_form(values: Sequence[Any]) -> tuple[AskForm, dict[str, SideForm]]:
     """The form's values, in the order of `Parts.form`, as what they are."""
@@ -65,10 +70,9 @@ def build(handlers: Handlers, asking: Callable[[], None], after: Callable[[], No
     """Lay out the tab inside the current Blocks. asking and after put the further panels in their places."""
     session = gr.State(
         Session(handlers.settings.limits),
-        time_to_live=handlers.settings.limits.session_seconds,
         delete_callback=lambda value: value.close() if isinstance(value, Session) else None,
     )
-    example = gr.State(None, time_to_live=handlers.settings.limits.session_seconds)
+    example = gr.State(None)
     regions: dict[str, gr.HTML] = {}
     buttons: dict[str, gr.Button] = {}
     with gr.Row(elem_classes="vl-main"):
@@ -235,11 +239,11 @@ def outputs_of(page: Page) -> list[Any]:
     return [page.get(name, gr.skip()) for name in REGIONS]
 
 
-def streamed(pages: Iterator[Page]) -> Iterator[list[Any]]:
-    """Pages as outputs, closing the handler with the stream."""
+def streamed(session: Session, pages: Iterator[Page]) -> Iterator[list[Any]]:
+    """Pages as what is `kept`, closing the handler with the stream."""
     try:
         for page in pages:
-            yield outputs_of(page)
+            yield [session, *outputs_of(page)]
     finally:
         close: Callable[[], None] | None = getattr(pages, "close", None)
         if close:

@@ -52,8 +52,11 @@ class InspectParts:
 
     @property
     def outputs(self) -> list[gr.components.Component]:
-        """Everything that an action may change, in the order of `names`."""
-        return [*self.regions.values(), *self.fields.values()]
+        """Everything that an action may change, in the order of `names`, and the session.
+
+        gradio closes a session, an hour after its tab, only if it was once put out.
+        """
+        return [*self.regions.values(), *self.fields.values(), self.session]
 
     @property
     def names(self) -> list[str]:
@@ -89,7 +92,6 @@ def build_inspect_tab(
 def _layout(settings: AppSettings, library: Library) -> InspectParts:
     session = gr.State(
         Inspection(library),
-        time_to_live=settings.limits.session_seconds,
         delete_callback=lambda value: value.close() if isinstance(value, Inspection) else None,
     )
     regions: dict[str, gr.HTML] = {}

@@ -39,7 +39,7 @@ def wire(
 
 
 def _outputs(parts: InspectParts, inspection: Inspection, page: Page) -> list[Any]:
-    """An action's page in the order of the outputs; what is not in it stays as it is."""
+    """An action's page in the order of the outputs, the session last; what is not in it stays as it is."""
     found = dict(page)
     query, note = found.pop("form", None), found.pop("note", ...)
     if query is not None:
@@ -48,7 +48,7 @@ def _outputs(parts: InspectParts, inspection: Inspection, page: Page) -> list[An
         found.update(_note_fields(note))
     if found.pop("controls", False):
         found.update(_controls(inspection))
-    return [found.get(name, gr.skip()) for name in parts.names]
+    return [*(found.get(name, gr.skip()) for name in parts.names), inspection]
 
 
 def _controls(inspection: Inspection) -> dict[str, Any]:

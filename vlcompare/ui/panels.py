@@ -146,13 +146,13 @@ def wire(parts: Parts, panels: Panels, handlers: Handlers, votes: Votes, page: g
 
 def _wire_follow_up(parts: Parts, panels: Panels, handlers: Handlers) -> Any:
     def follow(session: Session, text: str, how: str, task: str) -> Iterator[list[Any]]:
-        yield from streamed(handlers.follow_up(session, text, how, task or ""))
+        yield from streamed(session, handlers.follow_up(session, text, how, task or ""))
 
     return gr.on(
         [panels.follow.click, panels.follow_text.submit],
         follow,
         [parts.session, panels.follow_text, panels.follow_how, panels.follow_task],
-        parts.outputs,
+        parts.kept,
         concurrency_limit=handlers.settings.concurrency,
         show_progress_on=[parts.regions["message"]],
         **RUNNING,
@@ -169,12 +169,12 @@ def _wire_three(parts: Parts, panels: Panels, handlers: Handlers) -> Any:
             AskForm("vqa", question, mode=ask.mode),
             AskForm("grounding", find or (ask.text if ask.task == "grounding" else ""), mode=ask.mode),
         ]
-        yield from streamed(handlers.three(session, image, forms, sides, example=example))
+        yield from streamed(session, handlers.three(session, image, forms, sides, example=example))
 
     return panels.three.click(
         three,
         [parts.session, parts.picture, parts.example, panels.three_question, panels.three_find, *parts.form],
-        parts.outputs,
+        parts.kept,
         concurrency_limit=handlers.settings.concurrency,
         show_progress_on=[parts.regions["message"]],
         **RUNNING,
@@ -300,11 +300,11 @@ def _wire_link(parts: Parts, panels: Panels, handlers: Handlers, page: gr.Blocks
         chosen = example.id if example else None
         shown = handlers.recorded(session, example, found.sides) if example and asks(example, ask) else {}
         image = str(example.image) if example else None
-        return [image, chosen, examples_view(chosen), *fields, *sides, *outputs_of(shown)]
+        return [image, chosen, examples_view(chosen), *fields, *sides, session, *outputs_of(shown)]
 
     page.load(
         opened,
         [parts.session],
-        [parts.picture, parts.example, parts.examples, *parts.form, *parts.outputs],
+        [parts.picture, parts.example, parts.examples, *parts.form, *parts.kept],
         **QUIET,
     )

@@ -29,7 +29,6 @@ class Limits:
     history_runs: int = 20
     history_bytes: int = 64 * 2**20
     kept_caches: int = 8  # visitors whose last picture's cache or state stays on the device for follow-ups
-    session_seconds: int = 3600
     import_bytes: int = 40 * 2**20
     note_characters: int = 1000
     queue: int = 24

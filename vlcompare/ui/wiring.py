@@ -50,13 +50,13 @@ def wire_stop(parts: Parts, handlers: Handlers, running: list[Any]) -> None:
 def _wire_running(parts: Parts, handlers: Handlers) -> Any:
     def ask(session: Session, image: str | None, example: str | None, blind: bool, *values: Any) -> Iterator[list[Any]]:
         form, sides = read_form(values)
-        yield from streamed(handlers.ask(session, image, form, sides, blind=bool(blind), example=example))
+        yield from streamed(session, handlers.ask(session, image, form, sides, blind=bool(blind), example=example))
 
     return gr.on(
         [parts.buttons["run"].click, parts.ask["text"].submit],  # type: ignore[attr-defined]
         ask,
         [parts.session, parts.picture, parts.example, parts.blind, *parts.form],
-        parts.outputs,
+        parts.kept,
         show_progress_on=[parts.regions["message"]],
         concurrency_limit=handlers.settings.concurrency,
         **RUNNING,
