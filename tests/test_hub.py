@@ -284,10 +284,27 @@ def test_a_disk_that_fills_up_keeps_what_came(fake: FakeHub, monkeypatch: pytest
         hub.fetch(REPOSITORY, progress=lambda *event: None)
 
 
-@pytest.mark.parametrize("name", ["", "noslash", "a/b/c", "../../etc", "a/..", "owner/na me", "https://x/y"])
+@pytest.mark.parametrize(
+    "name", ["", "noslash", "a/b/c", "../../etc", "a/..", "owner/na me", "https://x/y", "a" * 200 + "/b"]
+)
 def test_names_that_are_no_repository(name: str) -> None:
     with pytest.raises(HubError):
         hub.fetch(name)
+
+
+def test_a_revision_never_names_a_file_of_this_machine(fake: FakeHub, tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"\xd0\xff")
+    with pytest.raises(HubError, match="has no revision"):
+        hub.fetch(REPOSITORY, revision=str(tmp_path / "binary"), progress=lambda *event: None)
+
+
+def test_small_files_are_refused_by_their_size_before_they_are_fetched(
+    fake: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "_LARGEST_SMALL", 10)
+    with pytest.raises(HubError, match=r"config.json has .* too many"):
+        hub.fetch(REPOSITORY, progress=lambda *event: None)
+    assert fake.downloads() == []
 
 
 def test_a_pickle_is_refused_before_it_is_fetched(fake: FakeHub) -> None:

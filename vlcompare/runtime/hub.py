@@ -33,6 +33,9 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SMALL = ("config.json", "tokenizer.json")
+_LARGEST_SMALL = 64 << 20  # bytes of those and of an index: fetched and read before anything is known of a repository
+_LARGEST = 50 << 30  # bytes of one file of weights; the Hub gives no more by plain HTTP
+_LONGEST_NAME = 96  # characters, as on the Hub
 _record_lock = threading.Lock()
 
 
@@ -54,7 +57,7 @@ class _File:
 
 def is_repository(name: str) -> bool:
     """Whether this can be a Hub id, `owner/name`."""
-    return _REPOSITORY.fullmatch(name) is not None
+    return len(name) <= _LONGEST_NAME and _REPOSITORY.fullmatch(name) is not None
 
 
 def fetch(
@@ -251,6 +254,9 @@ def _choose(repository: str, listed: dict[str, _File], folder: Path) -> list[_Fi
 def _get_all(snapshot: Snapshot, files: list[_File], say: Progress) -> None:
     """Bring the files that are not there yet into the cache, and link them into the snapshot's folder."""
     waiting = [file for file in files if not (snapshot.folder / file.name).is_file()]
+    for file in waiting:
+        if file.size > (_LARGEST if file.name.endswith(".safetensors") else _LARGEST_SMALL):
+            raise HubError(f"{snapshot.repository}: {file.name} has {file.size / 1e9:,.1f} GB, too many for its kind.")
     _check_disk(snapshot, sum(file.size for file in waiting))
     total, done = sum(file.size for file in waiting), 0
     for file in waiting:
@@ -395,9 +401,9 @@ def _known_commit(repository: str, revision: str) -> str | None:
     if _COMMIT.fullmatch(revision):
         return revision
     commit = _record().get(repository, {}).get("revisions", {}).get(revision)
-    if commit is None and re.fullmatch(r"[\w./-]+", revision) and ".." not in revision:
+    if commit is None and re.fullmatch(r"\w[\w./-]*", revision) and ".." not in revision:
         reference = repository_folder(repository) / "refs" / revision
-        commit = reference.read_text().strip() if reference.is_file() else None
+        commit = reference.read_text().strip() if os.path.isfile(reference) else None  # False for a name too long, too
     return commit if isinstance(commit, str) and _COMMIT.fullmatch(commit) else None
 
 

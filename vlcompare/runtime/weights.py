@@ -13,6 +13,7 @@ import json
 import math
 import os
 import re
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD = re.compile(r"^model-(\d{5})-of-(\d{5})\.safetensors$")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
 _LONGEST_HEADER = 100_000_000  # the format's own limit
+_MOST_AXES = 8  # of a tensor; with sizes below 2**63 its bytes are then counted in a moment, whatever the header says
 _CHUNK = 1 << 20  # elements looked at in one go for NaN
 
 
@@ -184,7 +186,8 @@ def file_sha256(file: Path) -> str:
 def _entry(file: Path, key: str, row: Any, start: int) -> Stored:
     try:
         dtype, shape, (begin, end) = DTYPES.get(row["dtype"]), tuple(row["shape"]), row["data_offsets"]
-        whole = all(type(value) is int and value >= 0 for value in (*shape, begin, end))
+        whole = len(shape) <= _MOST_AXES
+        whole = whole and all(type(value) is int and 0 <= value < 1 << 63 for value in (*shape, begin, end))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{file.name}: {key!r} is described incompletely; download the checkpoint again."
@@ -193,8 +196,8 @@ def _entry(file: Path, key: str, row: Any, start: int) -> Stored:
         raise CheckpointError(f"{file.name}: {key!r} is stored as {row['dtype']!r}, which this loader does not read.")
     if not whole or math.prod(shape) * dtype.itemsize != end - begin:
         raise CheckpointError(
-            f"{file.name}: the header lies about {key!r} ({row['dtype']} {list(row['shape'])} in {end!r} - {begin!r} "
-            "bytes); download the checkpoint again."
+            f"{file.name}: the header lies about {key!r} ({row['dtype']} {reprlib.repr(list(shape))} in "
+            f"{reprlib.repr(end)} - {reprlib.repr(begin)} bytes); download the checkpoint again."
         )
     return Stored(file, key, dtype, shape, start + begin, end - begin)
 
@@ -219,7 +222,7 @@ def names_in_index(index: Path) -> list[str]:
     """The files that an index lists. Raises CheckpointError where it is damaged or points out of its folder."""
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{index.name} cannot be read; delete it or download the checkpoint again.") from error
     for name in names:
         # a name with a folder in it could point anywhere on this machine
