@@ -17,13 +17,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.tiny import write_checkpoint
-from vlcompare.errors import CheckpointError, DeviceMemoryError, RequestError
+from vlcompare.errors import CheckpointError, DeviceMemoryError, RequestError, VLCompareError
 from vlcompare.models.config import PRESETS
 from vlcompare.models.mamba import Mamba
 from vlcompare.models.vlm import VisionLanguageModel
 from vlcompare.runtime import fill as fill_module
 from vlcompare.runtime import quantize
+from vlcompare.runtime.export import write_quantized
 from vlcompare.runtime.load import estimate_bytes, load
+from vlcompare.runtime.source import find_source
 from vlcompare.runtime.verify import verify
 from vlcompare.types import Request
 
@@ -117,6 +119,21 @@ def test_tied_tensors_that_differ_are_told_and_the_head_serves(folder: Path) -> 
     model = load(folder)
     assert "lm_head.weight serves as both" in model.notices[0]
     assert not model.vlm.language_model.embedding.weight.any()
+
+
+@pytest.mark.parametrize("left_out", [(), ("embed_out.weight",), ("gpt_neox.embed_in.weight",)], ids=str)
+def test_a_tied_transformer_is_loaded_verified_and_quantized_alike(
+    folders: dict[str, Path], tmp_path: Path, left_out: tuple[str, ...]
+) -> None:
+    folder = Path(shutil.copytree(folders["pythia"], tmp_path / "tied"))
+    edit_config(folder, tie_word_embeddings=True)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["embed_out.weight"] = tensors["gpt_neox.embed_in.weight"].clone()
+    save_file({key: tensor for key, tensor in tensors.items() if key not in left_out}, folder / "model.safetensors")
+    assert verify(folder)[-1] == "All values are finite."
+    again = load(write_quantized(find_source(folder), tmp_path / "int8", "int8", torch.device("cpu")))
+    first, pixels = load(folder, quantization="int8"), torch.rand(3, 64, 64)
+    assert torch.equal(again.logits(pixels, ids_of(first)), first.logits(pixels, ids_of(first)))
 
 
 def test_a_prompt_order_that_was_not_trained_is_marked(folder: Path) -> None:
@@ -277,6 +294,28 @@ def test_options_that_do_not_fit(folders: dict[str, Path], options: dict[str, An
         load(folders["mamba"], **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"quantization": "int3"}, "no quantization"),
+        ({"image_size": 10**9}, "cannot be used"),
+        ({"norm": "batchnorm"}, "no kind of norm"),
+        ({"tokenizer": "~nobody-of-this-name/tokenizer.json"}, "does not exist"),
+        ({"tokenizer": "x" * 5000}, "does not exist"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_options_are_refused_before_the_checkpoint_is_looked_for(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(VLCompareError, match=says):
+        load("no-checkpoint-of-this-name", **options)
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 64, 64), (1, 3, 64, 64)], ids=str)
+def test_pixels_of_another_shape_are_refused(folders: dict[str, Path], shape: tuple[int, ...]) -> None:
+    with pytest.raises(RequestError, match=r"must be \(3, 64, 64\)"):
+        load(folders["mamba"]).logits(torch.zeros(shape), [5])
+
+
 def test_pythia_has_no_rmsnorm(folders: dict[str, Path]) -> None:
     with pytest.raises(RequestError, match="Pythia"):
         load(folders["pythia"], norm="rmsnorm")
@@ -393,6 +432,9 @@ def test_verify_of_a_whole_checkpoint(folders: dict[str, Path]) -> None:
         ("nothing-of-this-name", "neither a known checkpoint"),
         ("", "neither a known checkpoint"),
         ("./no/such/folder", "neither a known checkpoint"),
+        ("~nobody-of-this-name/x", "neither a known checkpoint"),
+        ("x" * 300, "neither a known checkpoint"),
+        ("x" * 200 + "/" + "y" * 200, "neither a known checkpoint"),
     ],
 )
 def test_checkpoints_that_are_not_there(name: str, says: str) -> None:

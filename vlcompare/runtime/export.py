@@ -16,8 +16,8 @@ from torch import Tensor
 from vlcompare.errors import CheckpointError, RequestError
 from vlcompare.models.vlm import meta_model
 from vlcompare.runtime import hub, quantize, registry
-from vlcompare.runtime.fill import Said
-from vlcompare.runtime.keys import model_key, plan, stored_norm
+from vlcompare.runtime.fill import Said, account
+from vlcompare.runtime.keys import model_key, stored_norm
 from vlcompare.runtime.source import SECTION, Source, read_stored
 from vlcompare.runtime.weights import ONE_FILE, Stored, check_finite, read_tensor, write_file
 
@@ -67,8 +67,7 @@ def _chosen(source: Source, stored: dict[str, Stored]) -> tuple[list[Stored], se
     """The tensors that the model uses, in the order of the files, and the names of the weights to quantize."""
     config = source.config.with_norm(stored_norm(stored, source.config.family))  # type: ignore[arg-type]
     model = meta_model(config)
-    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    todo = plan(stored, wanted, config.family)
+    todo = account(model, stored, source.quantization)
     order = sorted(todo.fill.values(), key=lambda entry: (entry.file, entry.begin))
     return order, {f"{name}.weight" for name in quantize.targets(model, config.family)}
 

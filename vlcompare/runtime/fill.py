@@ -35,11 +35,6 @@ class Target:
     stored: str = "none"
     zero_norm_biases: bool = False
 
-    @classmethod
-    def of_files(cls, stored: str) -> Target:
-        """The files as they are, for looking at them only."""
-        return cls(torch.device("cpu"), torch.float32, stored, stored)
-
 
 @dataclass
 class _Place:
@@ -60,9 +55,12 @@ def fill(
     return _Filler(vlm, target).run(stored, said)
 
 
-def wanted_shapes(vlm: VisionLanguageModel, target: Target) -> dict[str, tuple[int, ...]]:
-    """Every name that must be filled, and the shape that the files must have for it."""
-    return _Filler(vlm, target).wanted()
+def account(vlm: VisionLanguageModel, stored: dict[str, Stored], quantization: str) -> Plan:
+    """What `fill` would take from where, without reading any of it. quantization: how the files are stored.
+
+    Raises CheckpointError for a key that has no place or another shape, and for one that is missing.
+    """
+    return _Filler(vlm, Target(torch.device("cpu"), torch.float32, quantization, quantization)).plan(stored)
 
 
 class _Filler:
@@ -76,9 +74,7 @@ class _Filler:
         self.position = f"vision_encoder.model.{encoder.position_key}" if encoder.position_key else None
 
     def run(self, stored: dict[str, Stored], said: Said) -> list[str]:
-        wanted = self.wanted()
-        zero = self.target.zero_norm_biases
-        todo = plan(stored, wanted, self.family, same=lambda n: self.same.get(n, n), zero_norm_biases=zero)
+        todo = self.plan(stored)
         for entry in todo.must_be_zero:
             _check_zero(entry)
         twins = _Twins(todo)
@@ -98,9 +94,14 @@ class _Filler:
                 done += entry.bytes
                 said(done, total)
         for name in todo.zero:
-            self.set(name, torch.zeros(wanted[name], dtype=self.target.dtype, device=self.target.device))
+            self.set(name, torch.zeros(self.places[name].shape, dtype=self.target.dtype, device=self.target.device))
         self.finish()
         return twins.notices()
+
+    def plan(self, stored: dict[str, Stored]) -> Plan:
+        """What fills what; every stored key and every wanted name is accounted for."""
+        zero = self.target.zero_norm_biases
+        return plan(stored, self.wanted(), self.family, same=lambda n: self.same.get(n, n), zero_norm_biases=zero)
 
     def wanted(self) -> dict[str, tuple[int, ...]]:
         """Every name that must be filled, and the shape that the files must have for it."""

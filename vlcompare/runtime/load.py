@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,9 +124,10 @@ class Model:
     def _hidden(self, pixel_values: Any, input_ids: Any) -> Tensor:
         pixels = torch.as_tensor(pixel_values).to(self.device, self.vision_dtype)
         ids = torch.as_tensor(input_ids).to(self.device, torch.long)
-        if pixels.dim() != 3 or ids.dim() != 1:
+        wanted = (3, self.config.image_size, self.config.image_size)
+        if tuple(pixels.shape) != wanted or ids.dim() != 1:
             raise RequestError(
-                f"Pixels must be (3, H, W) and ids (L,), not {tuple(pixels.shape)} and {tuple(ids.shape)}."
+                f"Pixels must be {wanted} and ids (L,), not {tuple(pixels.shape)} and {tuple(ids.shape)}."
             )
         features = self.vlm.encode_image(pixels[None])
         embeddings = self.vlm.embed(ids[None], features if bool((ids < 0).any()) else None)
@@ -214,8 +216,7 @@ def _load(
 ) -> Model:
     place = resolve_device(device)
     kind = resolve_dtype(dtype, place)
-    if quantization not in ("none", *quantize.METHODS):
-        raise RequestError(f"{quantization!r} is no quantization: use none, int8 or nf4.")
+    _check_options(quantization, image_size, tokenizer, norm)
     source = find_source(checkpoint, revision=revision, progress=progress)
     assert source is not None
     method = _method(source, quantization)
@@ -254,6 +255,20 @@ def _load(
     )
 
 
+def _check_options(quantization: str, image_size: int | None, tokenizer: str | Path | None, norm: str) -> None:
+    """What can be refused without a checkpoint is refused before gigabytes of one are fetched or read."""
+    if quantization not in ("none", *quantize.METHODS):
+        raise RequestError(f"{quantization!r} is no quantization: use none, int8 or nf4.")
+    if norm not in ("auto", "layernorm", "rmsnorm"):
+        raise RequestError(f"{norm!r} is no kind of norm: use auto, layernorm or rmsnorm.")
+    if image_size is not None and (type(image_size) is not int or not 0 < image_size <= _LARGEST_IMAGE):
+        raise RequestError(
+            f"An image size of {image_size!r} cannot be used: give a whole number up to {_LARGEST_IMAGE}."
+        )
+    if tokenizer is not None and not os.path.exists(os.path.expanduser(tokenizer)):
+        raise CheckpointError(f"The tokenizer {tokenizer} does not exist; give the path of a tokenizer.json.")
+
+
 def _check_room(source: Source, needed: int, device: torch.device) -> None:
     """A CPU that runs out of memory ends the whole process without a word, so it is asked before."""
     if device.type != "cpu":
@@ -277,17 +292,11 @@ def _config(
 ) -> ModelConfig:
     """The file's config with what was asked for, and the norms that the tensors show."""
     config = source.config
-    if norm not in ("auto", "layernorm", "rmsnorm"):
-        raise RequestError(f"{norm!r} is no kind of norm: use auto, layernorm or rmsnorm.")
     if config.family == "pythia" and norm == "rmsnorm":
         raise RequestError(f"{source.name} is a Pythia model, whose norms are LayerNorm: leave norm at auto.")
     config = config.with_norm(stored_norm(stored, config.family) if norm == "auto" else norm)  # type: ignore[arg-type]
     if image_size is None or image_size == config.trained_image_size:
         return config
-    if type(image_size) is not int or not 0 < image_size <= _LARGEST_IMAGE:
-        raise RequestError(
-            f"An image size of {image_size!r} cannot be used: give a whole number up to {_LARGEST_IMAGE}."
-        )
     notices.append(
         f"{source.name} was trained at {config.trained_image_size} pixels and is run at {image_size}: its position "
         "embedding is resampled, which was not trained."
@@ -297,10 +306,7 @@ def _config(
 
 def _tokenizer(source: Source, given: str | Path | None, progress: Progress | None) -> Tokenizer:
     if given is not None:
-        path = Path(given).expanduser()
-        if not path.exists():
-            raise CheckpointError(f"The tokenizer {path} does not exist; give the path of a tokenizer.json.")
-        return Tokenizer(path)
+        return Tokenizer(os.path.expanduser(given))
     own = source.folder / "tokenizer.json"
     return Tokenizer(own if own.is_file() else _shared_tokenizer(progress))
 

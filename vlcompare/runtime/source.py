@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,12 +126,13 @@ def _local_folder(name: str, known: registry.Checkpoint | None) -> Path | None:
         return known.folder
     if known is not None:
         return None
-    if name and Path(name).name == name and (CHECKPOINTS / name / "config.json").is_file():
+    # by os.path, which has an answer for a name that is too long for a path and for a user who does not exist, too
+    if name and Path(name).name == name and os.path.isfile(CHECKPOINTS / name / "config.json"):
         return CHECKPOINTS / name
-    path = Path(name).expanduser()
-    if path.is_file():
+    path = Path(os.path.expanduser(name))
+    if os.path.isfile(path):
         raise CheckpointError(f"{name} is a file; give the folder that holds config.json and the safetensors.")
-    return path if name and path.is_dir() else None
+    return path if name and os.path.isdir(path) else None
 
 
 def _read(name: str, folder: Path, revision: str | None, repository: str | None = None) -> Source:

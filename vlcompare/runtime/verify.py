@@ -10,8 +10,8 @@ from pathlib import Path
 from vlcompare.errors import CheckpointError
 from vlcompare.models.vlm import meta_model
 from vlcompare.runtime import hub
-from vlcompare.runtime.fill import Target, wanted_shapes
-from vlcompare.runtime.keys import plan, stored_norm
+from vlcompare.runtime.fill import account
+from vlcompare.runtime.keys import stored_norm
 from vlcompare.runtime.source import find_source, read_stored
 from vlcompare.runtime.weights import check_finite, file_sha256, read_tensor
 
@@ -34,9 +34,7 @@ def verify(checkpoint: str | Path, *, revision: str | None = None, progress: hub
     if source.repository is not None and source.revision is not None:
         found.append(_check_sums(hub.Snapshot(source.repository, source.revision, source.folder), files, say))
     config = source.config.with_norm(stored_norm(stored, source.config.family))  # type: ignore[arg-type]
-    vlm = meta_model(config)
-    wanted = wanted_shapes(vlm, Target.of_files(source.quantization))
-    plan(stored, wanted, config.family)
+    account(meta_model(config), stored, source.quantization)
     found.append("Every key has its place and its shape, and none is missing.")
     total, done = sum(entry.bytes for entry in stored.values()), 0
     for entry in stored.values():
