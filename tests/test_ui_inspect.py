@@ -21,7 +21,7 @@ from vlcompare.evaluate.runfolder import RunFolder
 from vlcompare.ui import inspect_actions as actions
 from vlcompare.ui import inspect_charts as charts
 from vlcompare.ui import inspect_files as files
-from vlcompare.ui.inspect_library import Library
+from vlcompare.ui.inspect_library import Library, Side
 from vlcompare.ui.inspect_query import PAGE_ROWS, Query, Range, chips, clicked, filled, pages
 from vlcompare.ui.inspect_selection import MEASURES
 from vlcompare.ui.inspect_session import Inspection
@@ -160,6 +160,15 @@ def test_the_bars_of_a_histogram_select_their_samples(inspection: Inspection, me
     for count, pick in zip(found, picks, strict=True):
         rows = inspection.data.select(clicked(Query(), pick), {})
         assert len(rows) == int(count), pick
+
+
+@pytest.mark.parametrize(("name", "values"), [("score", [0.0, 1.0, 2.5, 10.0]), ("words", [5.0, 5.0, 1.0, 2.0])])
+def test_the_last_bar_holds_the_largest_value(name: str, values: list[float]) -> None:
+    """CIDEr-D goes beyond 1, and the largest of whole numbers stands at the axis' end."""
+    column = np.array(values)
+    drawn = charts.histogram([("left", column)], MEASURES[name])
+    picks = [clicked(Query(), pick).ranges[0] for pick in re.findall(r'data-pick="(bin:[^"]+)"', drawn)]
+    assert sorted(v for r in picks for v in values if r.low <= v < r.high) == sorted(values)
 
 
 def test_the_squares_of_a_dense_scatter_select_their_samples(
@@ -323,6 +332,51 @@ def test_runs_without_a_common_sample_are_refused_and_nothing_changes(inspection
     assert "no run that is open" in page["message"]
 
 
+def part_of(run: Path, out: Path, ids: str) -> Path:
+    """A copy of the run with only the samples whose id begins so."""
+    out.mkdir()
+    (out / "run.json").write_text((run / "run.json").read_text())
+    for name in ("samples.jsonl", "predictions.jsonl"):
+        lines = (run / name).read_text().splitlines(keepends=True)
+        (out / name).write_text("".join(line for line in lines if f'"id": "{ids}' in line))
+    return out
+
+
+def test_a_run_of_one_side_can_be_uploaded_beside_one_over_other_samples(
+    folder: Path, inspection: Inspection, tmp_path: Path
+) -> None:
+    archive = write_archive(RunFolder.open(folder / "single"), tmp_path / "single.zip")
+    actions.choose(inspection, ["other"])
+    page = files.upload(inspection, str(archive))
+    assert "error" not in page["message"] and list(inspection.open) == ["single (uploaded)", "other"]
+    assert (inspection.left, inspection.right) == ("single (uploaded)\nleft", "") and len(inspection.rows) == 80
+    inspection.close()
+
+
+def test_other_sides_drop_the_slices_that_they_know_nothing_of(
+    folder: Path, inspection: Inspection, tmp_path: Path
+) -> None:
+    inspection.add("few", "few", RunFolder.open(part_of(folder / "both", tmp_path / "few", "c")))
+    actions.choose(inspection, ["both", "few"])
+    actions.set_sides(inspection, "both\nleft", "both\nright")
+    (dimension,) = (name for name in inspection.data.table.aspects if "distractors" in name)
+    value = inspection.data.table.aspects[dimension].values[0]
+    actions.click(inspection, f"slice:{dimension}|{value}")
+    assert inspection.query.slices and len(inspection.rows) < 80
+    page = actions.set_sides(inspection, "both\nleft", "few\nright")
+    assert "error" not in page["message"] and inspection.query.slices == () and len(inspection.rows) == 20
+
+
+def test_a_pair_is_never_that_of_a_run_which_is_gone(folder: Path) -> None:
+    library = Library(shipped=folder)
+    for turn in range(6):  # a new run is likely to get the place, and so the id, of the one before
+        run = RunFolder.open(folder / ("other", "both")[turn % 2])
+        opened = library.pair(Side(run, "left"), None)
+        assert opened.table.count == len(run.samples)
+        assert opened.run.path == run.path
+        del run, opened
+
+
 def test_closing_the_last_run_leaves_an_empty_page(inspection: Inspection) -> None:
     actions.click(inspection, "row:3")
     page = actions.choose(inspection, [])
@@ -465,6 +519,14 @@ def test_a_sample_can_be_asked_again(inspection: Inspection) -> None:
     assert {side: form["checkpoint"] for side, form in sides.items()} == CHECKPOINTS
     offered = files.compare_values(inspection, AppSettings(offered=("something-else",)))
     assert all("checkpoint" not in form for form in offered[2].values())
+
+
+def test_a_sample_without_its_picture_is_not_asked_about_a_stand_in(folder: Path, tmp_path: Path) -> None:
+    made = Inspection(Library(shipped=tmp_path))
+    made.add("r", "r", RunFolder.open(folder / "both", allowed=()))
+    actions.click(made, "row:0")
+    picture, ask, _ = files.compare_values(made, AppSettings())
+    assert picture is None and ask[0] == "grounding"
 
 
 def test_a_visitor_sees_nothing_of_another(inspection: Inspection) -> None:

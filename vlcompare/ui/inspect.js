@@ -16,6 +16,7 @@
     if (!shown(byId("vi-table"))) return;
     if (event.key === "Escape" && writing(event.target)) { event.target.blur(); return; }
     if (writing(event.target)) return;
+    if (event.key.startsWith("Arrow") && event.target.matches?.("input[type=radio]")) return;  // they choose among radios
     if (STEPS[event.key]) {
       event.preventDefault();
       button(STEPS[event.key])?.click();

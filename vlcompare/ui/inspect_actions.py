@@ -114,7 +114,7 @@ def sample(inspection: Inspection) -> Page:
         return {"sample": views.nothing(NO_SAMPLE), "note": None}
     picture, missing = picture_for(data.run, row)
     notes = inspection.notes()
-    inspection.run = as_run(data, row, picture)
+    inspection.run, inspection.pictured = as_run(data, row, picture), missing is None
     place, count = inspection.place(), len(inspection.rows)
     where = f"{place + 1:,} of {count:,} in this selection" if place is not None else "not in this selection"
     found, line = data.run.samples[row], data.line(row, notes)

@@ -26,11 +26,11 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A value that each side has for a sample: its column, how it is called, and its unit (1.0: a share of 0..1)."""
+    """A value that each side has for a sample: its column, how it is called, and its unit."""
 
     name: str
     title: str
-    top: float | None = 1.0  # the axis' end; None: the largest value
+    top: float | None = 1.0  # the axis' end, if no value lies beyond it (as CIDEr-D may); None: the largest value
     unit: str = ""
 
 
@@ -66,7 +66,8 @@ def _density(x: Floats, y: Floats, end: float, name: str) -> list[Safe]:
     for i, j in zip(*np.nonzero(counts), strict=True):
         (px, py), count = _place(i * step, (j + 1) * step, end), int(counts[i, j])
         width = (SIDE - EDGE[0] - EDGE[2]) / CELLS
-        ranges = f"{i * step:.6g}:{(i + 1) * step:.6g}:{j * step:.6g}:{(j + 1) * step:.6g}"
+        upper = (_above((i + 1) * step, end), _above((j + 1) * step, end))
+        ranges = f"{i * step:.6g}:{upper[0]:.6g}:{j * step:.6g}:{upper[1]:.6g}"
         cells.append(
             el(
                 "rect",
@@ -119,7 +120,7 @@ def histogram(values: Sequence[tuple[str, Floats]], measure: Measure) -> Safe:
                     width=f"{each:.1f}",
                     height=f"{tall:.1f}",
                     data_side=side,
-                    data_pick=f"bin:{side}:{measure.name}:{low:.6g}:{high:.6g}",
+                    data_pick=f"bin:{side}:{measure.name}:{low:.6g}:{_above(high, end):.6g}",
                     class_="vi-point",
                 )
             )
@@ -154,10 +155,15 @@ def interval(difference: float, low: float, high: float, reach: float) -> Safe:
 
 
 def _end(measure: Measure, *columns: Floats) -> float:
-    if measure.top is not None:
-        return measure.top
     most = max((float(column.max()) for column in columns if len(column)), default=1.0)
+    if measure.top is not None and most <= measure.top:
+        return measure.top
     return ticks(0.0, most, 5)[-1] if most > 0 else 1.0
+
+
+def _above(high: float, end: float) -> float:
+    """The bound below which a bin's values lie: the last bin holds the axis' end, too."""
+    return high if high < end * (1 - 1e-9) else end * 1.0001
 
 
 def _axis_name(measure: Measure) -> str:

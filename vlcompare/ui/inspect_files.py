@@ -94,8 +94,11 @@ def export_file(inspection: Inspection, kind: str, *, only: bool) -> str:
 
 def compare_values(
     inspection: Inspection, settings: AppSettings
-) -> tuple[str, list[Any], dict[str, dict[str, Any]]] | None:
-    """(picture, the question's fields, side -> its fields) that ask the open sample again; None where none is open."""
+) -> tuple[str | None, list[Any], dict[str, dict[str, Any]]] | None:
+    """(picture, the question's fields, side -> its fields) that ask the open sample again; None where none is open.
+
+    picture: a file; None where the sample's own is not there.
+    """
     run = inspection.run
     if run is None:
         return None
@@ -106,4 +109,5 @@ def compare_values(
         if settings.offered and form["checkpoint"] not in settings.offered:
             form.pop("checkpoint")  # not offered here: the tab keeps its own
         sides[side] = {name: form[name] for name in SIDE_FIELDS if name in form}
-    return picture_file(run.picture), [ask.task, ask.text, ask.choices, ask.box, ask.ocr_text, ask.mode], sides
+    picture = picture_file(run.picture) if inspection.pictured else None
+    return picture, [ask.task, ask.text, ask.choices, ask.box, ask.ocr_text, ask.mode], sides

@@ -97,7 +97,8 @@ class Library:
     def pair(self, left: Side, right: Side | None) -> Opened:
         """The two sides beside each other as columns, from memory where they have been so before."""
         key = tuple((id(side.run), side.name) if side else None for side in (left, right))
-        return self._pairs.get(key, lambda: _beside(left, right))
+        # the runs are kept beside what was made of them: an id belongs to another run once its own is gone
+        return self._pairs.get(key, lambda: (_beside(left, right), left, right))[0]
 
 
 def _unpack(path: Path) -> tuple[str, RunFolder, Any]:

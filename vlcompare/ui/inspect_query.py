@@ -19,7 +19,7 @@ MOST_TEXT = 300
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Samples whose value of one side's measure lies in low..high (high belongs to it only where it is the end)."""
+    """Samples whose value of one side's measure lies in low..high, high itself left out."""
 
     side: str
     measure: str

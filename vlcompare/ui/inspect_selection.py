@@ -99,10 +99,8 @@ class Opened:
             rows = rows[[self.run.samples[i].id not in ids for i in rows]] if len(rows) else rows
         for span in query.ranges:
             column = self.measure(span.side, span.measure)[rows]
-            top = MEASURES[span.measure].top if span.measure in MEASURES else None
             with np.errstate(invalid="ignore"):
-                ends = span.high >= (top or math.inf)  # the last bin holds its end
-                rows = rows[(column >= span.low) & ((column <= span.high) if ends else (column < span.high))]
+                rows = rows[(column >= span.low) & (column < span.high)]
         return self._sorted(rows, query) if ordered else rows
 
     def _filter(self, query: Query, notes: Mapping[str, Note]) -> Filter:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ class Inspection:
         self.dimension = "task"
         self.measure = "score"
         self.run: Run | None = None  # the open sample, as the compare tab knows it
+        self.pictured = False  # whether its picture is its own
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Inspection:
         return Inspection(self.catalogue)
@@ -85,7 +87,13 @@ class Inspection:
         if self.left not in known or (self.right and self.right not in known):
             self.left, self.right = _first_pair(known)
             self.query, self.row, self.run = Query(), None, None
-        self._join()
+        try:
+            self._join()
+        except VLCompareError:
+            if not self.right:
+                raise
+            self.right = ""  # the two share no sample: the first is looked at alone
+            self._join()
 
     def side_choices(self) -> list[tuple[str, str]]:
         """(value, title) of every side of every open run."""
@@ -127,6 +135,8 @@ class Inspection:
         }
         named = " against ".join(dict.fromkeys(self.titles[key] for key in keys))
         self.data, self.names = data, Names(named, titles)
+        known = tuple(pair for pair in self.query.slices if pair[0] in data.table.aspects)
+        self.query = replace(self.query, slices=known)  # what these samples say nothing about cannot narrow them
         if self.dimension not in data.table.aspects:
             self.dimension = next(iter(data.table.aspects), "task")
         has_boxes = "grounding" in data.table.main
