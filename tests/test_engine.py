@@ -206,6 +206,18 @@ def test_cancelled_before_the_first_token(model) -> None:
     cancel.set()
     answer = generate(model, PICTURE, task="captioning", cancel=cancel)
     assert (answer.stop_reason, answer.text, answer.tokens) == ("cancelled", "", ())
+    assert answer.memory.state_bytes == 0, "a prompt is not read for nobody"
+
+
+def test_a_question_that_is_broken_off_leaves_the_session_as_it_was(model) -> None:
+    how = {"task": "captioning", "max_new_tokens": 4, "stop_at_end": False}
+    session = Session()
+    generate(model, PICTURE, session=session, **how)
+    before = vars(session).copy()
+    running = stream(model, OTHER, session=session, **how)
+    next(running)
+    running.close()
+    assert vars(session) == before
 
 
 def test_deadline(model) -> None:
@@ -256,6 +268,27 @@ def test_continue_equals_everything_in_one_prompt(model) -> None:
     assert third.prompt.ids[: len(second.prompt.ids)] == second.prompt.ids
 
 
+def test_a_continued_chat_is_worded_as_a_fresh_one_with_its_history(model) -> None:
+    session = Session()
+    generate(model, PICTURE, task="chat", text="Hello", session=session, max_new_tokens=3)
+    for history in ((), (("Hello", "Yes"),)):  # what the session holds is not said again
+        how = {"task": "chat", "text": "where is the car", "history": history, "max_new_tokens": 3}
+        turns = generate(model, None, session=session, follow_up="continue", **how).prompt.turns
+        fresh = generate(model, PICTURE, **{**how, "history": (("Hello", "Yes"),)}).prompt.turns
+        assert turns[-1] == fresh[-1] == "Where is the car.\n"
+        assert [turn.lower() for turn in turns].count("hello.\n") == 1
+
+
+def test_asking_anew_needs_no_session_where_the_picture_is_given(model) -> None:
+    how = {"task": "vqa", "text": "the car", "max_new_tokens": 8, "stop_at_end": False}
+    session = Session()
+    fresh = generate(model, PICTURE, **how)
+    for _ in range(2):  # the second time from what the first one has kept
+        assert ids(generate(model, PICTURE, session=session, follow_up="anew", **how)) == ids(fresh)
+    with pytest.raises(RequestError, match="no earlier question"):
+        generate(model, PICTURE, session=Session(), follow_up="continue", **how)
+
+
 def test_follow_ups_without_a_first_question_are_refused(model) -> None:
     for session in (None, Session()):
         with pytest.raises(RequestError, match="first question"):
@@ -285,6 +318,23 @@ def test_batch_equals_one_by_one(model) -> None:
         assert (answer.text, answer.boxes, answer.stop_reason) == (alone.text, alone.boxes, alone.stop_reason)
         assert answer.memory.state_bytes_formula == alone.memory.state_bytes_formula
         assert answer.timings.mode == "batch"
+
+
+def test_a_long_prompt_in_a_batch_does_not_end_the_others(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "pythia", "pythia")
+    data = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**data, "max_position_embeddings": 120}))
+    model = vlcompare.load(str(folder), device="cpu")
+    how = {"max_new_tokens": 30, "stop_at_end": False}
+    asked = [
+        (PICTURE, Request("captioning", **how)),
+        (OTHER, Request("vqa", text="a long question", **how)),
+        (OTHER, Request("captioning", **how)),
+    ]
+    batch = generate_batch(model, asked)
+    alone = [generate(model, image, task=request.task, text=request.text, **how) for image, request in asked]
+    assert [answer.stop_reason for answer in batch] == ["limit", "context", "limit"]
+    assert [ids(answer) for answer in batch] == [ids(answer) for answer in alone]
 
 
 def test_a_broken_picture_fails_alone_in_a_batch(model) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import random
 import struct
+import threading
 import tracemalloc
 import zlib
 from pathlib import Path
@@ -233,6 +234,23 @@ def test_a_given_image_is_left_as_it_is() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_an_image_that_is_still_to_be_read_serves_several_threads() -> None:
+    """The sides of a race are given the same one."""
+    data = io.BytesIO()
+    Image.effect_noise((900, 900), 60).save(data, "PNG")
+    image, found = Image.open(data), []
+
+    def look() -> None:
+        found.append(open_image(image).tobytes())
+
+    threads = [threading.Thread(target=look) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4 and len(set(found)) == 1
+
+
 def test_broken_metadata_leaves_the_picture() -> None:
     data = encoded(gradient(20, 10), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
     assert open_image(data).size == (20, 10)

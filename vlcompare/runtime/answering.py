@@ -33,8 +33,6 @@ class Row:
         self._text = StreamDecoder(model.tokenizer)
         self._pieces: list[str] = []
         self._newline_stops = SPECS[request.task].stops_at_newline
-        if self.limit == 0:
-            self.stop_reason = "limit"
 
     def take(self, choice: Choice, seconds: float, state_bytes: int = 0) -> Step:
         """Add one token and decide whether it was the last; returns what is streamed for it."""

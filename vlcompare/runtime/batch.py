@@ -7,7 +7,7 @@ refused (a broken picture, a prompt that is too long) gets an answer that says s
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,7 +68,7 @@ def generate_batch(
     graphs: bool = True,
     features: Features | None = None,
 ) -> list[Answer]:
-    """Answers in the order of `asked`, each (picture, request); one forward pass for all.
+    """Answers in the order of `asked`, each (picture, request); one forward pass for all that fit beside each other.
 
     features: kept by the caller from batch to batch, for questions about the same pictures. Times of a batch are shared
     by its rows and marked with mode "batch": they are no latency figures.
@@ -95,14 +95,16 @@ def generate_batch(
         image_ms = 1e3 * clock.lap()
         try:
             known |= _encoded(model, pixels, features)
-            stacked = torch.stack([known[_key(asked[index][0])] for index in rows])  # (B, P, D)
             vision_ms = 1e3 * clock.lap()
-            given = _answer_rows(model, list(rows.values()), stacked, clock, image_ms, vision_ms, alternatives, graphs)
+            for group in _groups(rows, model.vlm.language_model.max_positions):
+                stacked = torch.stack([known[_key(asked[index][0])] for index in group])  # (B, P, D)
+                some = [rows[index] for index in group]
+                given = _answer_rows(model, some, stacked, clock, image_ms, vision_ms, alternatives, graphs)
+                for index, answer in zip(group, given, strict=True):
+                    answers[index] = answer
         except torch.OutOfMemoryError:
             let_go_of_free_homes()  # the caller may try fewer at a time, which then have their room
             raise
-        for index, answer in zip(rows, given, strict=True):
-            answers[index] = answer
     return [answer for answer in answers if answer is not None]
 
 
@@ -120,6 +122,22 @@ def _encoded(model: Model, pixels: dict[Any, tuple[Any, Tensor]], features: Feat
     for (image, _), one in zip(pixels.values(), made, strict=True):
         features.put(image, one)
     return zip(pixels, made, strict=True)
+
+
+def _groups(rows: dict[int, Row], most: int | None) -> Iterator[list[int]]:
+    """Indices of rows that run together: all of them, unless the longest prompts would end the others' answers.
+
+    The context of a batch is full where its longest row's is. What does not fit beside the longest answer therefore
+    runs before, with those of its own length alone, and is cut where it would be by itself.
+    """
+    lengths = {index: len(row.prompt.ids) for index, row in rows.items() if row.prompt}
+    while lengths:
+        longest = max(lengths.values())
+        fits = most is None or longest + max(rows[index].limit for index in lengths) <= most
+        group = [index for index, length in lengths.items() if fits or length == longest]
+        yield group
+        for index in group:
+            del lengths[index]
 
 
 def _answer_rows(

@@ -26,7 +26,7 @@ from vlcompare.runtime.image import open_image
 from vlcompare.runtime.memory import PeakMemory
 from vlcompare.runtime.prompt import check_length, encode_prompt, encode_turns, image_end
 from vlcompare.runtime.sampling import Sampler, Sampling
-from vlcompare.tasks.prompts import build_turns, validate
+from vlcompare.tasks.prompts import SPECS, build_turns, validate
 from vlcompare.tasks.sequence import IMAGE_MARK
 from vlcompare.types import Answer, Memory, Prompt, PromptOrder, Request, Step, Timings
 
@@ -59,9 +59,9 @@ class Session:
     ids: list[int] = field(default_factory=list)  # everything so far, answers with it
     model: Callable[[], Model | None] = lambda: None  # a weak reference: what is kept keeps no weights in memory
 
-    def keep(self, model: Model, features: Tensor, state: Any, prompt: Prompt, row: Row) -> None:
-        """Take over what a question leaves behind."""
-        self.model, self.features, self.state = weakref.ref(model), features, state
+    def keep(self, model: Model, features: Tensor, snapshot: Any, state: Any, prompt: Prompt, row: Row) -> None:
+        """Take over what a question leaves behind, all of it at once: one that is broken off changes nothing."""
+        self.model, self.features, self.snapshot, self.state = weakref.ref(model), features, snapshot, state
         self.turns = [*prompt.turns, "".join(token.text for token in row.tokens)]
         self.ids = [*prompt.ids, *(token.id for token in row.tokens)]
 
@@ -140,7 +140,9 @@ def stream_request(
     """`stream` for a validated Request; the Prompt comes first, before any work on the device.
 
     deadline: seconds of work after which the answer ends as it stands. session: kept for follow-ups; with `follow_up`
-    the picture is not opened again (`image` may be None). graphs: capture CUDA graphs where the device has them.
+    the picture is not opened again (`image` may be None; where it is given, "anew" also works on a session that a
+    broken-off question left empty, or whose model has been loaded again since). graphs: capture CUDA graphs where the
+    device has them.
     """
     run = _Run(model, request, cancel, deadline, session, follow_up, mode, graphs, alternatives)
     return run.stream(image)
@@ -165,20 +167,26 @@ class _Run:
         clock = Clock(self.model.device)
         peak = PeakMemory(self.model.device)
         try:
-            prompt, new_ids, start = self._plan()
+            prompt, new_ids, start = self._plan(image)
             row = Row(self.model, self.request, prompt)
             clock.leave()
             yield prompt
             clock.come_back()
-            features, laps = self._look(image, start, clock)
-            row.stop_reason = row.stop_reason or self._interrupted(clock)
-            state, logits = self._prefill(prompt, new_ids, start, features, row.limit)
+            row.stop_reason, laps = self._interrupted(clock), Timings()
+            if not row.stop_reason:
+                features, laps = self._look(image, start, clock)
+                row.stop_reason = self._interrupted(clock)
+            if row.stop_reason:  # before the first token: the prompt is not worth its seconds any more
+                laps = replace(laps, total_ms=1e3 * clock.total, mode=self.mode)
+                yield row.answer(laps, Memory(self.model.weights_bytes, peak_bytes=peak.look()))
+                return
+            state, logits, snapshot = self._prefill(prompt, new_ids, start, features, row.limit)
             laps = replace(laps, prefill_ms=1e3 * clock.lap())
             sampler = Sampler([Sampling.of(self.request)], self.model.device, self.alternatives)
             runner = step_runner(self.model.vlm.language_model, state, graphs=self.graphs, tail=sampler.tail)
             yield from self._speak(row, runner, sampler, logits, state, clock, peak)
             if self.session is not None:
-                self.session.keep(self.model, features, state, prompt, row)
+                self.session.keep(self.model, features, snapshot, state, prompt, row)
             timings = replace(laps, total_ms=1e3 * clock.total, mode=self.mode, graphed=runner.graphed)
             yield row.answer(timings, self._memory(state, peak))
         except torch.OutOfMemoryError as error:
@@ -201,8 +209,6 @@ class _Run:
         self, row: Row, runner: StepRunner, sampler: Sampler, logits: Tensor, state: Any, clock: Clock, peak: PeakMemory
     ) -> Iterator[Step]:
         """The answer's tokens; leaves the loop as soon as the row has a reason to stop."""
-        if row.stop_reason:
-            return
         before = 0.0
         for (choice,) in decode(runner, logits, sampler, state_full=lambda: state.length >= state.capacity):
             clock.lap()
@@ -227,10 +233,11 @@ class _Run:
             return "deadline"
         return ""
 
-    def _plan(self) -> tuple[Prompt, list[int], _Start]:
+    def _plan(self, image: Any) -> tuple[Prompt, list[int], _Start]:
         """What has to be run: the prompt as shown, the ids that are new to the state, and where to start from."""
         session = self.session
-        if self.follow_up is None:
+        usable = session is not None and session.features is not None and session.model() is self.model
+        if self.follow_up is None or (self.follow_up == "anew" and image is not None and not usable):
             prompt = encode_prompt(self.model, self.request)
             return prompt, list(prompt.ids), _Start()
         if session is None or session.features is None:
@@ -242,7 +249,7 @@ class _Run:
             if image_end(self.model, prompt.turns) and session.snapshot is not None:
                 return prompt, list(prompt.ids[session.snapshot.length :]), _Start(session.features, session.snapshot)
             return prompt, list(prompt.ids), _Start(session.features)
-        turns = _continued(session.turns, build_turns(self.request))
+        turns = _continued(session.turns, self.request)
         ids = session.ids + encode_turns(self.model, turns)
         check_length(self.model, len(ids))
         prompt = Prompt((*session.turns, *turns), tuple(ids), self.request.prompt_order)
@@ -250,21 +257,24 @@ class _Run:
 
     def _prefill(
         self, prompt: Prompt, new_ids: list[int], start: _Start, features: Tensor, limit: int
-    ) -> tuple[Any, Tensor]:
-        """Run the new ids from where the state is. Returns the state and the logits (1, V) of the last position."""
+    ) -> tuple[Any, Tensor, Any]:
+        """Run the new ids from where the state is.
+
+        Returns the state, the logits (1, V) of the last position, and the snapshot after the image for the session.
+        """
         lm = self.model.vlm.language_model
         capacity = min(len(prompt.ids) + max(limit, 1), lm.max_positions or 1 << 62)
         state = lm.new_state(1, capacity, device=self.model.device, dtype=self.model.dtype)
         if start.state is not None:
             state.copy_(start.state)
-        end = image_end(self.model, prompt.turns)
-        if self.session is not None and start.state is None:
-            self.session.snapshot = None
-            if 0 < end < len(new_ids):
-                self._forward(new_ids[:end], features, state)
-                self.session.snapshot, new_ids = state.snapshot(), new_ids[end:]
+        end, snapshot = image_end(self.model, prompt.turns), None
+        if self.session is not None and start.state is not None:
+            snapshot = self.session.snapshot
+        elif self.session is not None and 0 < end < len(new_ids):
+            self._forward(new_ids[:end], features, state)
+            snapshot, new_ids = state.snapshot(), new_ids[end:]
         hidden = self._forward(new_ids, features, state)
-        return state, lm.logits(hidden[:, -1])
+        return state, lm.logits(hidden[:, -1]), snapshot
 
     def _forward(self, ids: list[int], features: Tensor, state: Any) -> Tensor:
         """Hidden states (1, L, D) of `ids`, which hold all image positions or none."""
@@ -287,10 +297,13 @@ class _Start:
     state: Any = None
 
 
-def _continued(earlier: Sequence[str], turns: Sequence[str]) -> list[str]:
+def _continued(earlier: Sequence[str], request: Request) -> list[str]:
     """The turns of a further question in the same context: no second image, no instruction that stands there already.
 
-    So were several questions on one picture trained: the instruction once, then question and answer in turn.
+    So were several questions on one picture trained: the instruction once, then question and answer in turn. Of a chat
+    only what is said now: the rest is in the context, and the form of its very first turn is no other one's.
     """
-    new = [turn for turn in turns if turn != IMAGE_MARK]
+    if SPECS[request.task].history:
+        return list(build_turns(replace(request, history=(("", ""),)))[-1:])
+    new = [turn for turn in build_turns(request) if turn != IMAGE_MARK]
     return new[1:] if len(new) > 1 and new[0] in earlier else new

@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import stat
 import struct
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,7 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
+_reading = threading.Lock()  # a Pillow image that is still to be read from its file can be read by one thread only
 
 
 def open_image(source: Source, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
@@ -64,7 +66,8 @@ def open_image(source: Source, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
     """
     if isinstance(source, Image.Image):
         _check_size(source.size, limits)
-        return _upright_rgb(source)
+        with _reading:
+            return _upright_rgb(source)
     if callable(source):
         source = source()
     data = _read(source, limits) if isinstance(source, (str, Path)) else source
