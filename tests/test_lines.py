@@ -18,7 +18,6 @@ from vlcompare.evaluate import lines
         '"\\u00e9 \\ud83d\\ude00"',
         '{"a": 1, "a": 2}',
         str(2**70),
-        '"\\ud800"',
         "  3 ",
     ],
 )
@@ -30,6 +29,19 @@ def test_values_are_those_of_the_standard_library(text: str, fast: bool, monkeyp
 
 def test_nan_is_read_and_what_is_no_json_is_refused() -> None:
     assert math.isnan(lines.loads(b'{"logprob": NaN}')["logprob"])
-    for broken in (b"", b'{"a": ', b"{'a': 1}", b"\xff\xfe"):
-        with pytest.raises(ValueError):
-            lines.loads(broken)
+    for broken in (b"", b'{"a": ', b"{'a': 1}", b"\xff\xfe", b'"\\ud800"', b'"\\uD83D"', b'{"a": "\\udc00\\ud83d"}'):
+        for read in (lines.loads, lines.exactly):
+            with pytest.raises(ValueError):
+                read(broken)
+
+
+def test_whole_numbers_of_any_length_are_read_exactly() -> None:
+    assert lines.exactly(b"[18446744073709551617]") == [2**64 + 1]
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [(1, 1.0), (-2.5, -2.5), (True, None), ("1", None), (None, None), (math.nan, None), (10**400, None)],
+)
+def test_finite_numbers(value: object, number: float | None) -> None:
+    assert lines.finite(value) == number

@@ -357,6 +357,40 @@ def test_nothing_is_evaluated(tmp_path):
     assert samples[1].references == ("__import__('os').system('touch /tmp/x')",)
 
 
+def test_a_reference_is_one_letter(tmp_path):
+    row = {"image": "v7w_1.jpg", "task": "multiple_choice", "text": "q", "choices": ["a", "b", "c"]}
+    path = tmp_path / "r.jsonl"
+    references = ["AB", " b ", "ABC", "D"]
+    path.write_text("".join(json.dumps({"id": i, **row, "references": [r]}) + "\n" for i, r in enumerate(references)))
+    stream = open_samples(path, images=PICTURES)
+    assert [sample.references for sample in stream] == [(" b ",)]
+    assert all("is not a letter of the 3 choices" in issue.reason for issue in stream.issues)
+
+
+@pytest.mark.parametrize(
+    ("format", "line", "reason"),
+    [
+        ("pope", '{"question_id": 1, "image": "v7w_1.jpg", "text": "Is the caf\u00e9 open?", "label": "yes"}', "utf-8"),
+        ("pope", '{"question_id": 1, "image": "v7w_1.jpg", "text": "Half \\ud83d?", "label": "yes"}', "surrogates"),
+        ("jsonl", '{"id": 1, "image": "v7w_1.jpg", "task": "chat", "text": "Half \\ud83d?"}', "surrogates"),
+        (
+            "jsonl",
+            '{"id": 1, "image": "v7w_1.jpg", "task": "grounding", "text": "x", "boxes": [[1%s, 0, 1, 1]]}',
+            "large",
+        ),
+    ],
+)
+def test_a_line_that_cannot_be_held_is_skipped_and_named(tmp_path, format, line, reason):
+    """Another encoding, half of a character, a number beyond any float: the next row is read all the same."""
+    sound = {"pope": {"question_id": 2, "label": "no"}, "jsonl": {"id": 2, "task": "chat"}}[format]
+    sound = json.dumps({**sound, "image": "v7w_1.jpg", "text": "Whole \U0001f600?"})
+    path = tmp_path / "r.jsonl"
+    path.write_bytes((line.replace("%s", "0" * 400) + "\n").encode("latin-1") + sound.encode() + b"\n")
+    stream = open_samples(path, format=format, images=PICTURES)
+    assert [sample.text for sample in stream] == ["Whole \U0001f600?"]
+    assert stream.skipped == 1 and stream.issues[0].place == "line 1" and reason in stream.issues[0].reason
+
+
 @pytest.mark.parametrize(
     ("spec", "options", "sentence"),
     [

@@ -196,7 +196,7 @@ class Answer:
                 memory=Memory(**memory),
             )
             return cls(**plain)
-        except (TypeError, KeyError, ValueError, AttributeError) as error:
+        except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
             raise RequestError(f"This answer is damaged and cannot be read ({error}).") from error
 
 

@@ -6,7 +6,6 @@ Raster position: the paper reads pictures row by row, so a target's place in tha
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlcompare.errors import RequestError
+from vlcompare.evaluate.lines import finite
 from vlcompare.types import Box, Sample
 
 MAX_VALUES = 40  # a tag with more values than this is no slice
@@ -71,18 +71,18 @@ def _source(sample: Sample, box: Box | None) -> str | None:
 
 
 def _box_size(sample: Sample, box: Box | None) -> str | None:
-    area = (box.x1 - box.x0) * (box.y1 - box.y0) if box else _number(sample.tags.get("area"))
+    area = (box.x1 - box.x0) * (box.y1 - box.y0) if box else finite(sample.tags.get("area"))
     return None if area is None else next((name for limit, name in _BOX_SIZES if area < limit), None)
 
 
 def _position(sample: Sample, box: Box | None) -> str | None:
-    share = raster_position(box) if box else _number(sample.tags.get("position"))
+    share = raster_position(box) if box else finite(sample.tags.get("position"))
     return None if share is None else _POSITIONS[min(4, int(max(0.0, share) * 5))]
 
 
 def _similar(sample: Sample, box: Box | None) -> str | None:
     """Objects to mistake for the target: as the sample says, else others of its kind in a rendered scene."""
-    count = _number(sample.tags.get("distractors", sample.tags.get("similar")))
+    count = finite(sample.tags.get("distractors", sample.tags.get("similar")))
     if count is None:
         things = [thing for thing in sample.objects if thing.get("box")]
         if box is None or not things:
@@ -106,11 +106,6 @@ def _question_type(sample: Sample, box: Box | None) -> str | None:
             return str(sample.tags[name])
     words = sample.text.lower().rstrip("?.! ").split()
     return " ".join(words[:2]) if words and sample.task in ("vqa", "document_vqa", "multiple_choice") else None
-
-
-def _number(value: Any) -> float | None:
-    known = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if known else None
 
 
 # name -> (title, value of a sample, order of the values or ())

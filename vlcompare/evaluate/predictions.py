@@ -15,7 +15,6 @@ from typing import Any
 from vlcompare.errors import SampleError
 
 NO_SIDE = ""
-MAX_LINE = 64 * 1024 * 1024  # characters
 
 
 @dataclass(slots=True)

@@ -6,12 +6,12 @@ never twice in two ways. Boxes that a row brings along are taken as they are; on
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from vlcompare.evaluate.lines import finite
 from vlcompare.tasks.reading import Reading, read_answer
 from vlcompare.types import Box, Request, Sample
 
@@ -66,12 +66,12 @@ def read_boxes(value: Any) -> tuple[Box, ...]:
     """Boxes from JSON: a list of [x0, y0, x1, y1], or one such box alone; whatever is no box is left out."""
     if not isinstance(value, (list, tuple)):
         return ()
-    if len(value) == 4 and all(_is_number(item) for item in value):
+    if len(value) == 4 and None not in map(finite, value):
         value = [value]
     return tuple(
-        Box(*(float(item) for item in box))
+        Box(*map(float, box))
         for box in value
-        if isinstance(box, (list, tuple)) and len(box) == 4 and all(_is_number(item) for item in box)
+        if isinstance(box, (list, tuple)) and len(box) == 4 and None not in map(finite, box)
     )
 
 
@@ -85,7 +85,3 @@ def request_of(sample: Sample) -> Request:
         ocr_text=sample.ocr_text,
         source=sample.source,
     )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -20,7 +20,7 @@ from typing import Any
 
 from vlcompare.errors import ImageError, RequestError, SampleError
 from vlcompare.evaluate import run_files
-from vlcompare.evaluate.lines import loads
+from vlcompare.evaluate.lines import exactly, loads
 from vlcompare.evaluate.notes import Notes
 from vlcompare.evaluate.predictions import NO_SIDE
 from vlcompare.evaluate.rows import Place
@@ -169,7 +169,10 @@ class RunFolder:
         """A sample's picture, for `open_image`. Raises ImageError where it lies outside of what may be shown."""
         image = self.samples[i].image
         if callable(image):
-            return bytes(image())
+            try:
+                return bytes(image())
+            except (OSError, ValueError) as error:
+                raise ImageError(f"The picture of this sample cannot be read: {error}.") from error
         if not isinstance(image, Path):
             raise ImageError("This sample has no picture.")
         path = image.resolve()
@@ -220,6 +223,8 @@ class RunFolder:
                 start, end = end, end + len(line)
                 try:
                     row = loads(line)
+                    if isinstance(row.get("id"), float):
+                        row = exactly(line)
                     side, index = str(row.get("side") or NO_SIDE), self.index.get(str(row["id"]))
                 except (ValueError, KeyError, AttributeError, RecursionError):
                     if line.strip():
@@ -250,7 +255,7 @@ def _confidence(tokens: Any) -> float | None:
     """Mean log-probability of the tokens, as the models' own; None where a row has none."""
     try:
         values = [float(token["logprob"]) for token in tokens]
-    except (TypeError, KeyError, ValueError):
+    except (TypeError, KeyError, ValueError, OverflowError):
         return None
     return sum(values) / len(values) if values else None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vlcompare.errors import SampleError
+from vlcompare.evaluate.lines import exactly
 from vlcompare.types import Box, Sample
 
 BOX_FORMATS = ("xyxy", "xywh")
@@ -86,7 +88,7 @@ def each(
             samples = [made] if isinstance(made, Sample) else list(made)
         except RowError as error:
             yield Issue(place, str(error))
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
             yield Issue(place, f"not as this format has it ({type(error).__name__}: {error})")
         else:
             yield from (Placed(place, sample) for sample in samples)
@@ -97,24 +99,36 @@ def each(
 
 def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
     """(place, value) of each line; a line that is no JSON object gives a RowError in its place."""
-    with open_text(path) as file:
+    return ((place, value) for place, _, value in json_lines_at(path))
+
+
+def json_lines_at(path: Path) -> Iterator[tuple[str, int, Any]]:
+    """The same as (place, byte offset, value), so that what is large in a line can be read again later."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise SampleError(f"{path} cannot be read: {error.strerror or error}.") from error
+    with file:
+        end = 0
         for number, line in enumerate(file, 1):
+            start, end = end, end + len(line)
             if not line.strip():
                 continue
             place = f"line {number}"
             try:
-                value = json.loads(line)
+                value = exactly(line.removeprefix(codecs.BOM_UTF8) if start == 0 else line)
             except (ValueError, RecursionError) as error:
-                yield place, RowError(f"not JSON ({error})")
+                yield place, start, RowError(f"not JSON ({error})")
                 continue
-            yield place, value if isinstance(value, dict) else RowError("not a JSON object")
+            yield place, start, value if isinstance(value, dict) else RowError("not a JSON object")
 
 
 def json_file(path: Path) -> Any:
     """A whole JSON file. Raises SampleError where it is none."""
     try:
-        with open_text(path) as file:
-            return json.load(file)
+        return exactly(path.read_bytes().removeprefix(codecs.BOM_UTF8))
+    except OSError as error:
+        raise SampleError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:
         raise SampleError(f"{path} is not a JSON file ({error}).") from error
 
@@ -125,13 +139,6 @@ def json_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise SampleError(f"{path} holds no JSON object; is the format the right one?")
     return value
-
-
-def open_text(path: Path) -> Any:
-    try:
-        return path.open(encoding="utf-8-sig", errors="strict", newline=None)
-    except OSError as error:
-        raise SampleError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 # ---- pictures --------------------------------------------------------------------------------------------------------

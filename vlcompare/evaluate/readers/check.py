@@ -53,7 +53,7 @@ def _check_choices(sample: Sample) -> None:
         raise RowError(f"{sample.task} needs 2 to 26 `choices`, not {count}")
     letters = string.ascii_uppercase[:count]
     for reference in sample.references:
-        if reference.strip().upper() not in letters or not reference.strip():
+        if reference.strip().upper() not in set(letters):
             raise RowError(
                 f"the reference {reference!r} is not a letter of the {count} choices ({letters[0]}..{letters[-1]})"
             )

@@ -14,7 +14,6 @@ Knows this format only; writes it too, for run folders.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from vlcompare.evaluate.readers.base import (
     each,
     hashed,
     is_base64_picture,
+    json_lines_at,
     picture,
     text_of,
     texts_of,
@@ -43,27 +43,9 @@ def read(source: Source) -> Iterator[Placed | Issue]:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Any]]:
-    """As `json_lines`, with the byte offset of each line, so that inline pictures can be read again later."""
-    from vlcompare.errors import SampleError
-
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise SampleError(f"{path} cannot be read: {error.strerror or error}.") from error
-    with file:
-        offset, number = 0, 0
-        for line in file:
-            number += 1
-            start, offset = offset, offset + len(line)
-            if not line.strip():
-                continue
-            place = f"line {number}"
-            try:
-                value = json.loads(line.decode("utf-8-sig" if start == 0 else "utf-8"))
-            except (ValueError, RecursionError) as error:
-                yield place, RowError(f"not JSON ({error})")
-                continue
-            yield place, (start, value) if isinstance(value, dict) else RowError("not a JSON object")
+    """As `json_lines`, each row beside its offset: inline pictures are read again from there."""
+    for place, offset, value in json_lines_at(path):
+        yield place, value if isinstance(value, RowError) else (offset, value)
 
 
 def _sample(source: Source, place: str, numbered: tuple[int, dict[str, Any]]) -> Sample:
