@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from vlcompare.evaluate.metrics import captions
+from vlcompare.evaluate.metrics.boxes import match_phrases
 from vlcompare.evaluate.metrics.objects import Words, mentions, objects_right
 from vlcompare.evaluate.metrics.ptb import tokenise
+from vlcompare.types import Box
 
 RECORDED = json.loads((Path(__file__).parent / "fixtures" / "ptb_recorded.json").read_text(encoding="utf-8"))[
     "captions"
@@ -120,6 +122,13 @@ FORM = [{"kind": "form", "color": "red"}, {"kind": "line", "text": "gate 2"}, {"
 def test_objects_right_of_documents(caption, right):
     other = [{"kind": "table"}, {"kind": "line", "text": "seat 7"}]
     assert objects_right(caption, FORM, Words.of([FORM, other])) == right
+
+
+def test_boxes_of_like_phrases_are_matched_whatever_their_order():
+    truth = [("a dog", Box(0.0, 0.0, 0.4, 0.4)), ("a dog", Box(0.1, 0.0, 0.5, 0.4))]
+    either, first = ("a dog", Box(0.04, 0.0, 0.44, 0.4)), ("a dog", Box(0.0, 0.0, 0.3, 0.4))
+    assert match_phrases([either, first], truth) == match_phrases([first, either], truth) == (2, 2, 2)
+    assert match_phrases([first, first, ("a cat", truth[0][1])], truth) == (1, 3, 2)
 
 
 def test_mentions_take_objects_of_their_own():

@@ -210,6 +210,30 @@ def test_bad_prediction_lines_are_named_and_the_first_answer_counts(files):
     assert [p.split(":")[0] for p in result["predictions"]["problems"]] == [f"line {n}" for n in (2, 4, 5, 6, 7)]
 
 
+def test_definitions_are_those_of_their_task(files):
+    samples = [
+        {**grounding("a", TRUTH)},
+        {
+            "id": "b",
+            "image": "b.png",
+            "task": "multiple_choice",
+            "text": "q",
+            "choices": ["x", "y"],
+            "references": ["A"],
+        },
+    ]
+    found = files(samples, [])["definitions"]
+    assert "box" in found["grounding"]["parse_rate"]
+    assert "letter" in found["multiple_choice"]["parse_rate"] and "box" not in found["multiple_choice"]["parse_rate"]
+
+
+def test_rows_of_others_may_hold_anything(files):
+    huge = int("1" + "0" * 400)
+    rows = [{"id": "a", "text": "", "boxes": [[huge, 0, 1, 1], TRUTH], "checkpoint": {"name": ["x"]}}]
+    task = files([grounding("a", TRUTH)], rows)["tasks"]["grounding"]
+    assert task["mean_iou"] == pytest.approx(1.0)
+
+
 def test_ids_may_be_numbers(files):
     assert (
         files([{**grounding(7, TRUTH)}], [{"id": 7, "text": "[0.1,0.1,0.5,0.5]"}])["tasks"]["grounding"]["acc@0.5"] == 1

@@ -151,6 +151,25 @@ def test_slices_are_the_paired_statistics_of_their_rows(table):
     assert overall(table).n == 24 and overall(table, table.select(Filter(text="nothing like it"))) is None
 
 
+def test_slices_of_scores_follow_their_metric(tmp_path):
+    """CIDEr-D is no fraction, however small it is in a slice, and is right from its own value on."""
+    folder = write_run(tmp_path / "run", sides=("left", "right"))
+    said = ["a van", "the car", "the moon", "one blue thing"]
+    samples = [
+        {"id": f"c{i}", "image": f"images/{i}.jpg", "task": "captioning", "references": [text]}
+        for i, text in enumerate(["a red car on a hill", "a small dog by a car", "a tree", "a house that is blue"])
+    ]
+    rows = [{"id": f"c{i}", "side": side, "text": text} for i, text in enumerate(said) for side in ("left", "right")]
+    (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in samples))
+    (folder / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table = RunTable(RunFolder.open(folder))
+    values = table.score["left"].astype(float)
+    assert table.main == {"captioning": "cider_d"} and 0.5 < values.max() < 1.0
+    row = overall(table, scores=True)
+    assert row.left_ci95 == pytest.approx(statistics.mean_interval(values, table.clusters, fraction=False))
+    assert (row.paired.both, row.paired.neither) == (0, 4) == (table.quadrant_counts()["both"], 4)
+
+
 def test_slices_of_a_selection(table):
     rows = table.select(Filter(quadrants=("only_left", "only_right")))
     assert sum(row.n for row in slice_figures(table, "tag: size", rows)) == len(rows) == 6
@@ -223,6 +242,27 @@ def test_damaged_and_torn_rows_are_left_out_and_named(tmp_path):
         file.write('{"id": "r00", "side"')
     run = RunFolder.open(folder)
     assert run.problems and "damaged" in run.problems[0]
+
+
+def test_rows_of_others_may_hold_anything(tmp_path):
+    """Numbers beyond floats and 64 bits, half of a character, a picture that is none."""
+    folder, huge, name = tmp_path / "run", "1" + "0" * 400, str(2**64 + 1)
+    folder.mkdir()
+    sample = {"image": "data:image/png;base64,!!!!", "task": "vqa", "text": "q", "references": ["a"]}
+    samples = [{"id": "a", **sample, "tags": {"area": int(huge)}}, {"id": int(name), **sample}, {"id": "c", **sample}]
+    (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in samples))
+    rows = [
+        f'{{"id": "a", "schema_version": 1, "boxes": [[{huge}, 0, 1, 1]], "tokens": [{{"logprob": {huge}}}]}}',
+        f'{{"id": {name}, "text": "a"}}',
+        '{"id": "c", "text": "half \\ud83d"}',
+    ]
+    (folder / "predictions.jsonl").write_text("".join(row + "\n" for row in rows))
+    table = RunTable(RunFolder.open(folder))
+    assert table.quadrant_counts()["both"] == 1 and table.run.answer("left", 1).text == "a"
+    assert table.run.answer("left", 0).boxes == () and table.run.answer("left", 2) is None
+    assert [problem for problem in table.run.problems if "line 3" in problem]
+    with pytest.raises(ImageError, match="cannot be read"):
+        table.run.picture(0)
 
 
 def test_not_a_run_is_one_sentence(tmp_path):

@@ -54,9 +54,9 @@ def score_files(
         "unknown_ids": sum(key not in known for answers in given.sides.values() for key in answers),
         "problems": given.problems[:PROBLEMS_SHOWN],
     }
-    if summary["predictions"]["unknown_ids"]:
+    if unknown := summary["predictions"]["unknown_ids"]:
         summary["warnings"].append(
-            f"{summary['predictions']['unknown_ids']} predictions name an id that no sample has, and are not counted."
+            f"{unknown} predictions name an id that none of the samples read has, and are not counted."
         )
     if list(given.sides) == [NO_SIDE]:
         only = summary.pop("sides")[NO_SIDE]
@@ -71,7 +71,7 @@ def _names(given: Predictions) -> str:
 
 def _checkpoint(given: Predictions, side: str) -> str | None:
     """The checkpoint that a side's rows name, where they name one and the same."""
-    found = {row.get("checkpoint") for row in given.sides[side].values()}
+    found = {row["checkpoint"] for row in given.sides[side].values() if isinstance(row.get("checkpoint"), str)}
     return found.pop() or None if len(found) == 1 else None
 
 

@@ -43,14 +43,16 @@ METRICS: dict[str, Metric] = {
     },
     "mean_iou": Metric("mean IoU of the first box with the true box; no, inverted or empty box: 0"),
     "center": Metric("share of rows where the centre of the first box lies inside the true box"),
-    "parse_rate": Metric("share of rows whose answer holds a box, be it inverted or empty"),
+    "grounding.parse_rate": Metric("share of rows whose answer holds a box, be it inverted or empty"),
+    "grounded_captioning.parse_rate": Metric("share of rows whose answer holds a box, be it inverted or empty"),
+    "parse_rate": Metric("share of rows whose answer could be read as the task asks: a letter, or True / False"),
     "vqa.accuracy": Metric(
         "VQA soft accuracy: mean over the leave-one-out sets of references of min(1, matches / 3) after the official "
         "normalisation; with fewer than four references all others must match, with one it is an exact match. "
         "GQA: exact match in lower case. POPE: yes / no as POPE's own script reads them"
     ),
     "f1": Metric("POPE: F1 with 'yes' as the positive class, over the yes / no rows"),
-    "yes_rate": Metric("POPE: share of 'yes' among the answers to the yes / no rows"),
+    "yes_rate": Metric("POPE: share of the yes / no rows that are answered 'yes'; one without an answer is not"),
     "anls": Metric(
         "Average Normalised Levenshtein Similarity: the best over the references of 1 - NL where NL < 0.5, else 0; in "
         "lower case, white space folded, a final full stop dropped"
@@ -82,10 +84,7 @@ METRICS: dict[str, Metric] = {
 
 def metric_of(task: str, name: str) -> Metric:
     """What a metric means for a task."""
-    return METRICS.get(f"{task}.{name}") or METRICS.get(name) or _PARSE_RATE
-
-
-_PARSE_RATE = Metric("share of rows whose answer could be read as the task asks")
+    return METRICS.get(f"{task}.{name}") or METRICS[name]
 
 
 @dataclass(slots=True)

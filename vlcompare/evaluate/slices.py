@@ -6,12 +6,13 @@ main metric); on one task the metric's own values can be averaged instead.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from vlcompare.evaluate import statistics
-from vlcompare.evaluate.statistics import Interval, Paired
+from vlcompare.evaluate.scoring import metric_of
+from vlcompare.evaluate.statistics import Floats, Interval, Paired
 from vlcompare.evaluate.table import UNSCORED, Rows, RunTable
 
 
@@ -58,8 +59,9 @@ def _figures(table: RunTable, aspect: str, value: str, rows: Rows, scores: bool)
     columns = [
         (table.score[side][rows] if scores else table.right[side][rows]).astype(np.float64) for side in table.sides
     ]
-    # CIDEr-D alone is no fraction; where it is among the scores the plain interval is taken
-    fraction = all(column.max() <= 1.0 for column in columns)
+    # CIDEr-D is no fraction: where it is among the scores the plain interval is taken
+    metrics = {metric_of(task, table.main[task]) for task in {table.task[i] for i in rows}} if scores else set()
+    fraction = all(metric.fraction for metric in metrics)
     left = columns[0]
     row = SliceRow(
         aspect,
@@ -81,5 +83,13 @@ def _figures(table: RunTable, aspect: str, value: str, rows: Rows, scores: bool)
         row.left_ci95,
         float(right.mean()),
         statistics.mean_interval(right, clusters, fraction=fraction),
-        statistics.paired(left, right, clusters, fraction=fraction),
+        _paired(table, rows, left, right, fraction),
     )
+
+
+def _paired(table: RunTable, rows: Rows, left: Floats, right: Floats, fraction: bool) -> Paired:
+    """The difference of the columns; who is right is counted by each task's own measure, be they scores or not."""
+    pair = statistics.paired(left, right, table.clusters[rows], fraction=fraction)
+    a, b = (table.right[side][rows].astype(np.float64) for side in table.sides)
+    both, only_left, only_right, neither = statistics.quadrants(a, b)
+    return replace(pair, both=both, only_left=only_left, only_right=only_right, neither=neither)

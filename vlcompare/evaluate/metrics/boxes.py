@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from vlcompare.evaluate.metrics.matching import most_pairs
 from vlcompare.types import Box
 
 THRESHOLDS = (0.5, 0.3, 0.7, 0.9)
@@ -60,17 +61,16 @@ def reaches(iou: Floats, threshold: float) -> NDArray[np.bool_]:
 def match_phrases(
     predicted: list[tuple[str, Box]], truth: list[tuple[str, Box]], threshold: float = 0.5
 ) -> tuple[int, int, int]:
-    """(matched, predicted, true) pairs of phrase and box: the same phrase at IoU >= threshold, each used once."""
-    free = list(truth)
-    matched = 0
-    for phrase, box in predicted:
-        fitting = [(_iou(box, other), (name, other)) for name, other in free if name == phrase]
-        best = max(fitting, key=lambda pair: pair[0], default=None)
-        if best is not None and best[0] >= threshold - SLACK:
-            free.remove(best[1])
-            matched += 1
-    return matched, len(predicted), len(truth)
+    """(matched, predicted, true) pairs of phrase and box: the same phrase at IoU >= threshold, each used once.
 
-
-def _iou(a: Box, b: Box) -> float:
-    return float(ious(as_columns([a]), as_columns([b]))[0])
+    As many are matched as can be, whatever the order in which they are named.
+    """
+    fitting = [
+        [
+            place
+            for place, (name, other) in enumerate(truth)
+            if name == phrase and box.clip().iou(other.clip()) >= threshold - SLACK
+        ]
+        for phrase, box in predicted
+    ]
+    return most_pairs(fitting), len(predicted), len(truth)

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vlcompare.evaluate.metrics.matching import most_pairs
+
 LINE = "line"  # the kind of a document's lines, whose text is "key value"
 _WORD = re.compile(r"[a-z0-9]+(?:[-'][a-z0-9]+)*")
 _BARRED_BOX = re.compile(r"\[[^\]]*\]|\|")
@@ -125,16 +127,8 @@ def _said(tokens: Sequence[str], start: int) -> tuple[str | None, int]:
 
 
 def _assign(said: Sequence[Mention], things: Sequence[Mapping[str, Any]]) -> bool:
-    """Can every mention have an object of its own? (Bipartite matching by augmenting paths.)"""
-    taken: dict[int, int] = {}  # object -> mention
-
-    def place(mention: int, tried: set[int]) -> bool:
-        for thing, values in enumerate(things):
-            if thing not in tried and said[mention].fits(values):
-                tried.add(thing)
-                if thing not in taken or place(taken[thing], tried):
-                    taken[thing] = mention
-                    return True
+    """Can every mention have an object of its own?"""
+    if len(said) > len(things):
         return False
-
-    return len(said) <= len(things) and all(place(mention, set()) for mention in range(len(said)))
+    fitting = [[place for place, thing in enumerate(things) if mention.fits(thing)] for mention in said]
+    return most_pairs(fitting) == len(said)
