@@ -37,7 +37,7 @@ class FakePool:
         self.in_use = 0
 
     @contextmanager
-    def acquire(self, key, say) -> Iterator[FakeModel]:
+    def acquire(self, key, say, waiting) -> Iterator[FakeModel]:
         say(f"Loading {key.checkpoint}")
         if key.checkpoint == "missing":
             raise CheckpointError("There is no such checkpoint.")

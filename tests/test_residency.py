@@ -98,6 +98,31 @@ def test_one_load_serves_all_who_wait() -> None:
     assert len(set(map(id, seen))) == 1
 
 
+@pytest.mark.parametrize("wanted", ["a", "b"], ids=["the one that is being loaded", "another one"])
+def test_who_waits_for_another_s_load_can_stop_waiting(wanted: str) -> None:
+    loader, begun, go_on = Loader(), threading.Event(), threading.Event()
+
+    def slow(key: ModelKey, say) -> SimpleNamespace:
+        begun.set()
+        assert go_on.wait(60)
+        return loader(key, say)
+
+    def tired() -> None:
+        raise InterruptedError
+
+    models = ModelPool(100, load=slow, estimate=lambda key: 40, free=lambda key: 10**9)
+    first = threading.Thread(target=lambda: models.acquire(ModelKey("a")).__enter__())
+    first.start()
+    assert begun.wait(60)
+    said: list[str] = []
+    with pytest.raises(InterruptedError), models.acquire(ModelKey(wanted), said.append, tired):
+        pass
+    go_on.set()
+    first.join()
+    assert said == ["Waiting until another checkpoint is loaded"]
+    assert loader.loaded == names(models) == ["a"]
+
+
 @pytest.fixture
 def two_gpus() -> ModelPool:
     """Two GPUs of 100 bytes; a model takes 40."""

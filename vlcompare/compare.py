@@ -275,7 +275,7 @@ class _Comparison:
             side.revision,
             side.tokenizer,
         )
-        model = loaded.enter_context(self.pool.acquire(key, say))
+        model = loaded.enter_context(self.pool.acquire(key, say, self._stop_if_cancelled))
         for sentence in model.notices_for(side.request(self.request)):
             put(Event(name, "notice", sentence))
         return model

@@ -18,6 +18,7 @@ from vlcompare.errors import DeviceMemoryError
 from vlcompare.runtime import placement
 
 Say = Callable[[str], None]
+Waiting = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +71,20 @@ class ModelPool:
         self._clock = 0
 
     @contextmanager
-    def acquire(self, key: ModelKey, say: Say = lambda sentence: None) -> Iterator[Any]:
+    def acquire(
+        self, key: ModelKey, say: Say = lambda sentence: None, waiting: Waiting = lambda: None
+    ) -> Iterator[Any]:
         """The model for `key`, loaded now if need be, kept in memory until the block ends.
 
-        say: told in sentences what is happening. Raises what `vlcompare.load` raises, and DeviceMemoryError when the
+        say: told in sentences what is happening. waiting: called again and again while somebody else is loading, which
+        may be a download of minutes; it may raise. Raises what `vlcompare.load` raises, and DeviceMemoryError when the
         model does not fit even with every idle model gone.
         """
         key, entry = self._enter(key)
         try:
-            with entry.lock:
+            with _held(entry.lock, say, waiting):
                 if entry.model is None:
-                    entry.model = self._load_with_room(key, say)
+                    entry.model = self._load_with_room(key, say, waiting)
                     entry.bytes = int(entry.model.weights_bytes)
             yield entry.model
         finally:
@@ -121,8 +125,8 @@ class ModelPool:
         models = Counter(known.device for known in self._entries)
         return replace(key, device=placement.choose(key.device, self._gpus(), models))
 
-    def _load_with_room(self, key: ModelKey, say: Say) -> Any:
-        with self._room:
+    def _load_with_room(self, key: ModelKey, say: Say, waiting: Waiting) -> Any:
+        with _held(self._room, say, waiting):
             needed = self._estimate(key)
             self._make_room(key, needed, say)
             say(f"Loading {key.checkpoint} (about {_size(needed)})")
@@ -166,6 +170,19 @@ class ModelPool:
         gc.collect()
         _release_cached_memory()
         return key
+
+
+@contextmanager
+def _held(lock: threading.Lock, say: Say, waiting: Waiting) -> Iterator[None]:
+    """The lock, for which one can stop waiting."""
+    if not lock.acquire(blocking=False):
+        say("Waiting until another checkpoint is loaded")
+        while not lock.acquire(timeout=0.1):
+            waiting()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _apart(one: str, other: str) -> bool:
