@@ -89,6 +89,7 @@ def test_mamba_options() -> None:
         (MAMBA, {"vocab_size": True}, "'vocab_size' is True"),
         (MAMBA, {"ssm_cfg": {"layer": "Mamba2"}}, "Mamba-1"),
         (MAMBA, {"ssm_cfg": [1]}, "'ssm_cfg'"),
+        (MAMBA, {"ssm_cfg": {"expand": 1e-9}}, "'expand' 1e-09"),
         (MAMBA, {"architectures": ["LlamaForCausalLM"]}, "LlamaForCausalLM"),
         (MAMBA, {"architectures": ["GPTNeoXMamba"]}, "GPTNeoXMamba"),
         (MAMBA, {"image_size": -56}, "'image_size' is -56"),

@@ -46,3 +46,25 @@ def test_config_reads_its_own_fields_and_refuses_others() -> None:
     assert SceneEncoderConfig.from_dict(None) == SceneEncoderConfig()
     with pytest.raises(CheckpointError, match="unknown fields: layers"):
         SceneEncoderConfig.from_dict({"layers": 3})
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ({"stem": "abc"}, "'stem' is 'abc'"),
+        ({"stem": []}, r"'stem' is \[\]"),
+        ({"stem": [8, -16]}, "'stem' is -16"),
+        ({"stem": [8] * 40}, "1 to 8 numbers"),
+        ({"depth": "x"}, "'depth' is 'x'"),
+        ({"depth": 10**9}, "'depth' is 1000000000"),  # would be built for hours
+        ({"stem_blocks": 1.5}, "'stem_blocks' is 1.5"),
+        ({"hidden": 0}, "'hidden' is 0"),
+        ({"grid": 10**6}, "'grid' is 1000000"),
+        ({"heads": 0}, "'heads' is 0"),
+        ({"stem": [8, 24], "heads": 5}, "5 heads cannot share the 24 channels"),
+    ],
+    ids=str,
+)
+def test_odd_fields_are_one_sentence(data: dict[str, object], says: str) -> None:
+    with pytest.raises(CheckpointError, match=says):
+        SceneEncoderConfig.from_dict(data)

@@ -187,6 +187,7 @@ def test_sizes_that_are_no_multiple_of_the_patch(name: str, size: int, tiny_clip
     [
         ("timm/eva02_gigantic_patch14", "EVA-02"),
         ("resnet50", "EVA-02"),
+        ("eva02_large_patch14_clip_336.no_such_weights", "EVA-02"),
         ("someone/their-encoder", "not known"),
         ("vlcompare/other", "not known"),
     ],

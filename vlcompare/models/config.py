@@ -161,7 +161,7 @@ _LARGEST = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Fields:
+class Fields:
     """Typed look-ups in a dictionary that somebody else wrote; whatever is odd becomes one sentence."""
 
     data: Mapping[str, Any]
@@ -176,13 +176,22 @@ class _Fields:
             raise CheckpointError(f"{self.where} has no {wanted}; this is not a complete checkpoint.")
         return keys[0], default
 
-    def integer(self, *keys: str, default: int | None = None, kind: str = "width") -> int:
+    def integer(self, *keys: str, default: int | None = None, kind: str = "width", low: int = 1) -> int:
         key, value = self._find(keys, default)
+        return self._whole(key, value, low, _LARGEST[kind])
+
+    def integers(self, key: str, default: tuple[int, ...], kind: str = "width", most: int = 8) -> tuple[int, ...]:
+        _, values = self._find((key,), default)
+        if not isinstance(values, (list, tuple)) or not 0 < len(values) <= most:
+            raise CheckpointError(f"{self.where}: {key!r} is {values!r}, but must be a list of 1 to {most} numbers.")
+        return tuple(self._whole(key, value, 1, _LARGEST[kind]) for value in values)
+
+    def _whole(self, key: str, value: Any, low: int, high: int) -> int:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _LARGEST[kind]:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise CheckpointError(
-                f"{self.where}: {key!r} is {value!r}, but must be a whole number from 1 to {_LARGEST[kind]}."
+                f"{self.where}: {key!r} is {value!r}, but must be a whole number from {low} to {high}."
             )
         return value
 
@@ -210,11 +219,11 @@ class _Fields:
             raise CheckpointError(f"{self.where}: {key!r} is {value!r}, but must be a list of names.")
         return tuple(value)
 
-    def table(self, key: str) -> _Fields:
+    def table(self, key: str) -> Fields:
         value = self.data.get(key) or {}
         if not isinstance(value, Mapping):
             raise CheckpointError(f"{self.where}: {key!r} is {value!r}, but must be a table of values.")
-        return _Fields(value, f"{self.where}, {key!r}")
+        return Fields(value, f"{self.where}, {key!r}")
 
 
 def from_dict(data: Any) -> ModelConfig:
@@ -224,7 +233,7 @@ def from_dict(data: Any) -> ModelConfig:
     """
     if not isinstance(data, Mapping):
         raise CheckpointError(f"config.json holds {type(data).__name__} where a table of values was expected.")
-    fields = _Fields(data)
+    fields = Fields(data)
     family = _family(data)
     vision = _vision(fields)
     language = _pythia_config(fields) if family == "pythia" else _mamba_config(fields)
@@ -249,7 +258,7 @@ def _family(data: Mapping[str, Any]) -> Family:
     return "pythia" if is_pythia else "mamba"
 
 
-def _vision(fields: _Fields) -> VisionConfig:
+def _vision(fields: Fields) -> VisionConfig:
     feature = fields.text("select_feature", default="patch")
     if feature != "patch":
         raise CheckpointError(f"config.json: 'select_feature' is {feature!r}; only 'patch' is supported.")
@@ -261,7 +270,7 @@ def _vision(fields: _Fields) -> VisionConfig:
     return VisionConfig(fields.text("vision_encoder_name"), size, layer, feature, scene)
 
 
-def _pythia_config(fields: _Fields) -> PythiaConfig:
+def _pythia_config(fields: Fields) -> PythiaConfig:
     hidden, heads = fields.integer("hidden_size"), fields.integer("num_attention_heads", kind="small")
     if hidden % heads:
         raise CheckpointError(f"config.json: 'hidden_size' {hidden} is no multiple of 'num_attention_heads' {heads}.")
@@ -297,7 +306,7 @@ def _pythia_config(fields: _Fields) -> PythiaConfig:
     return config
 
 
-def _mamba_config(fields: _Fields) -> MambaConfig:
+def _mamba_config(fields: Fields) -> MambaConfig:
     """`rms_norm`, `fused_add_norm` and `residual_in_fp32` are not read: they are not what the authors ran."""
     ssm = fields.table("ssm_cfg")
     kind = ssm.text("layer", default="Mamba1")
@@ -306,7 +315,7 @@ def _mamba_config(fields: _Fields) -> MambaConfig:
     rank = 0 if ssm.data.get("dt_rank", "auto") == "auto" else ssm.integer("dt_rank")
     # mamba_ssm's own default: a file that leaves it out was made with 8
     multiple = fields.integer("pad_vocab_size_multiple", default=8, kind="small")
-    return MambaConfig(
+    config = MambaConfig(
         vocab_size=-(-fields.integer("vocab_size", kind="vocabulary") // multiple) * multiple,
         hidden_size=fields.integer("d_model", "hidden_size"),
         layers=fields.integer("n_layer", "num_hidden_layers", kind="layers"),
@@ -318,3 +327,6 @@ def _mamba_config(fields: _Fields) -> MambaConfig:
         conv_bias=ssm.flag("conv_bias", default=True),
         norm_eps=fields.number("norm_epsilon", default=1e-5, high=1.0),
     )
+    if not config.inner_size:
+        raise CheckpointError(f"config.json, 'ssm_cfg': 'expand' {config.expand:g} leaves no inner channels.")
+    return config

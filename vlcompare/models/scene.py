@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlcompare.errors import CheckpointError
+from vlcompare.models.config import Fields
 
 SCENE_ENCODER_NAME = "vlcompare/scene"
 
@@ -46,14 +47,25 @@ class SceneEncoderConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any] | None) -> SceneEncoderConfig:
-        """Read the object of `config.json`; fields that are absent keep their defaults."""
+        """Read the object of `config.json`; fields that are absent keep their defaults. Raises CheckpointError."""
         data = dict(data or {})
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(data) - known):
             raise CheckpointError(f"The scene encoder's configuration has unknown fields: {', '.join(unknown)}.")
-        if "stem" in data:
-            data["stem"] = tuple(int(channels) for channels in data["stem"])
-        return cls(**data)
+        given, default = Fields(data, "config.json, 'scene_encoder'"), cls()
+        config = cls(
+            stem=given.integers("stem", default.stem),
+            stem_blocks=given.integer("stem_blocks", default=default.stem_blocks, kind="layers", low=0),
+            depth=given.integer("depth", default=default.depth, kind="layers", low=0),
+            heads=given.integer("heads", default=default.heads, kind="small"),
+            hidden=given.integer("hidden", default=default.hidden),
+            grid=given.integer("grid", default=default.grid, kind="small"),
+        )
+        if config.width % config.heads:
+            raise CheckpointError(
+                f"{given.where}: {config.heads} heads cannot share the {config.width} channels of the last stem."
+            )
+        return config
 
 
 class ChannelNorm(nn.LayerNorm):
