@@ -57,6 +57,13 @@ def huge_webp() -> bytes:
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
+def many_scans(count: int, side: int = 64) -> bytes:
+    """A progressive JPEG with `count` scans more than it needs: its last one, again and again."""
+    data = encoded(Image.new("L", (side, side), 128), "JPEG", progressive=True)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + count * last + data[-2:]
+
+
 PNG = encoded(gradient(40, 30))
 JPEG = encoded(gradient(40, 30), "JPEG")
 WEBP = encoded(gradient(40, 30), "WEBP")
@@ -74,6 +81,7 @@ REFUSED = {
     "jpeg start alone": (JPEG[:4], "header is damaged or cut off"),
     "jpeg of fill": (b"\xff\xd8\xff" + b"\xff" * 100_000, "header is damaged"),
     "jpeg of empty segments": (b"\xff\xd8" + b"\xff\xe0\0\0" * 100_000, "header is damaged"),
+    "jpeg of many scans": (many_scans(2000), "more than 64 scans"),
     "webp of no kind": (b"RIFF\x10\0\0\0WEBPVP9 " + b"\0" * 20, "WebP header is damaged"),
     "webp start alone": (WEBP[:14], "damaged"),
     "png of garbage": (PNG[:33] + b"garbage" * 20, "damaged"),
@@ -186,7 +194,9 @@ def test_headers_are_read_right_for_every_kind_of_file() -> None:
         encoded(picture.convert("RGBA"), "WEBP", exif=thumbnail),
         encoded(picture, "WEBP", save_all=True, append_images=[picture.rotate(90)]),
     ]
+    kinds.append(kinds[0] + 100 * b"\xff\xda\0\2")  # a film behind the picture is not looked at
     assert [_header_size(data) for data in kinds] == [(301, 207)] * len(kinds)
+    assert open_image(many_scans(50)).size == (64, 64)
 
 
 def pixel(image: Image.Image, x: int = 0, y: int = 0) -> tuple[int, ...]:

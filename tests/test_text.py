@@ -138,6 +138,23 @@ def test_other_decoders_stream_to_the_whole(any_tokenizer: Tokenizer) -> None:
         assert "".join(streamed(any_tokenizer, ids)) == any_tokenizer.decode(ids)
 
 
+@pytest.mark.parametrize("any_tokenizer", ["byte_fallback"], indirect=True)
+def test_runs_of_lone_bytes_are_read_as_they_come(any_tokenizer: Tokenizer) -> None:
+    for text in ("red😀😀car", "é…é", "😀"):
+        assert any_tokenizer.decode(any_tokenizer.encode(text)) == text
+    emoji = any_tokenizer.encode("😀")
+    assert streamed(any_tokenizer, emoji * 2) == ["", "", "", "😀", "", "", "", "😀", ""]
+    assert any_tokenizer.decode([*emoji, *emoji[:2], *any_tokenizer.encode("red")]) == "😀\ufffdred"
+    assert any_tokenizer.decode([*emoji, *emoji[:2]]) == "😀\ufffd"
+
+
+def test_a_vocabulary_with_a_huge_id_costs_no_memory(tmp_path: Path) -> None:
+    model = {"type": "WordLevel", "vocab": {"red": 5, "car": 2**32 - 1}, "unk_token": "red"}
+    decoder = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": model, "decoder": decoder}))
+    assert Tokenizer(tmp_path).decode([5, 2**32 - 1, 7]) == "redcar"
+
+
 def test_it_is_read_at_first_use_and_once(path: Path) -> None:
     asked: list[int] = []
 

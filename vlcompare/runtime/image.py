@@ -11,10 +11,11 @@ composited** (a transparent pixel shows the colour that is stored under it). 16 
 from __future__ import annotations
 
 import io
+import re
 import stat
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,11 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 DAMAGED = "The picture is damaged or cut off; save it again, or take another."
+
+# a JPEG's markers but the stuffed zero, TEM, RST and SOI, which have no segment behind them (ITU-T T.81, table B.1)
+_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
+_MOST_SEGMENTS = 10_000  # a real file has a few dozen
+_MOST_SCANS = 64  # a progressive file has ten or twenty; 75 bytes of one more can cost a large picture 50 ms
 
 # other formats that people try, for a message that names them: (offset, bytes, name)
 _OTHERS = (
@@ -167,21 +173,37 @@ def _header_size(data: bytes) -> tuple[int, int]:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """The frame header (SOF0..15 but DHT, JPG, DAC), found by walking the segments (ITU-T T.81, annex B)."""
+    """The frame header (SOF0..15 but DHT, JPG, DAC), found by walking the segments (ITU-T T.81, annex B).
+
+    Every scan makes the decoder walk over the whole picture again, so that a small file can ask for hours of work:
+    scans are counted here.
+    """
+    size, scans = None, 0
+    for marker, at in _jpeg_segments(data):
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", data[at + 3 : at + 7])
+            size = size or (width, height)
+        scans += marker == 0xDA
+        if scans > _MOST_SCANS:
+            raise ImageError(f"The picture is a JPEG of more than {_MOST_SCANS} scans; save it again, or take another.")
+    if size is None:
+        raise ValueError("no frame header")
+    return size
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Each segment's marker and where its length stands, up to the end of the picture; more may lie behind that.
+
+    Decoders skip stray bytes between segments, too; behind the start of a scan these are the picture itself.
+    """
     at = 2
-    for _ in range(10_000):  # segments before the frame header; a real file has a few dozen
-        at = data.index(b"\xff", at)  # decoders skip stray bytes between segments too
-        marker = data[at + 1]
-        if marker == 0xFF:
-            at += 1  # fill
-        elif marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD9:
-            at += 2  # stands alone
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
-            return width, height
-        else:
-            at += 2 + struct.unpack(">H", data[at + 2 : at + 4])[0]
-    raise ValueError("no frame header")
+    for _ in range(_MOST_SEGMENTS):
+        found = _MARKER.search(data, at)
+        if found is None or found[1] == b"\xd9":
+            return
+        yield found[1][0], found.end()
+        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    raise ValueError("too many segments")
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:

@@ -20,6 +20,8 @@ from vlcompare.errors import CheckpointError
 MARK, SEPARATOR, END = "###", "&&", "<|endoftext|>"
 DEFAULT_IDS = {MARK: 4118, SEPARATOR: 10494, END: 0}  # of EleutherAI/gpt-neox-20b, for use without any tokenizer
 
+_LONE_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+
 Source = str | Path | Callable[[], str | Path]
 
 
@@ -123,7 +125,8 @@ class StreamDecoder:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._loaded = tokenizer._load()
         self._bytes = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._window: list[int] = []  # other decoders than byte-level: ids from the last given-out token on
+        self._open = False  # other decoders than byte-level: whether the last token was a byte on its own
+        self._window: list[int] = []  # for them: ids from the last given-out token on
         self._given = ""  # what the window's ids gave when text was last given out
 
     def push(self, token: int) -> str:
@@ -133,25 +136,40 @@ class StreamDecoder:
         known = self._loaded.known([token])
         if not known:
             return ""
+        byte = self._loaded.lone_byte(token)
+        if byte is not None:  # the library looks at whole runs of bytes, the end of which nobody knows while they come
+            self._open = True
+            self._keep(known)
+            return self._bytes.decode(byte)
+        if self._open:
+            self._open = False
+            return self._cut() + self.push(token)
         self._window += known
         text = self._loaded.backend.decode(self._window, skip_special_tokens=True)
         if text.endswith("\N{REPLACEMENT CHARACTER}") or not text.startswith(self._given):
             return ""
         added = text[len(self._given) :]
-        # such decoders look one piece back (a leading space, a prefix mark), never further: keep that one alone
-        self._window = known
-        self._given = self._loaded.backend.decode(known, skip_special_tokens=True)
+        self._keep(known)
         return added
 
     def flush(self) -> str:
         """What is left at the end: a character that stayed incomplete gives the replacement character."""
-        if self._loaded.pieces is not None:
-            rest = self._bytes.decode(b"", final=True)
-            self._bytes.reset()
-            return rest
+        if self._loaded.pieces is not None or self._open:
+            return self._cut()
         text = self._loaded.backend.decode(self._window, skip_special_tokens=True)
         rest = text[len(self._given) :] if text.startswith(self._given) else ""
         self._window, self._given = [], ""
+        return rest
+
+    def _keep(self, known: list[int]) -> None:
+        """Such decoders look one piece back (a leading space, a prefix mark), never further: keep that one alone."""
+        self._window = known
+        self._given = self._loaded.backend.decode(known, skip_special_tokens=True)
+
+    def _cut(self) -> str:
+        """What is left of a run of bytes that has ended."""
+        rest = self._bytes.decode(b"", final=True)
+        self._bytes.reset()
         return rest
 
 
@@ -176,7 +194,9 @@ class _Loaded:
         added = self.backend.get_added_tokens_decoder()
         special = {token for token, entry in added.items() if entry.special}
         self.special = frozenset(special | ({self.backend.token_to_id(END)} - {None}))
-        self.pieces = self._byte_pieces(added) if self._is_byte_level() else None
+        decoder = json.loads(self.backend.to_str()).get("decoder") or {}
+        self.pieces = self._byte_pieces() if decoder.get("type") == "ByteLevel" else None
+        self.falls_back = any(part.get("type") == "ByteFallback" for part in decoder.get("decoders", [decoder]))
 
     def encode(self, text: str) -> list[int]:
         """Ids as the library gives them, nothing added."""
@@ -190,19 +210,20 @@ class _Loaded:
     def piece(self, token: int) -> bytes:
         """Bytes of one id; empty for special ids and ids without text."""
         assert self.pieces is not None
-        return self.pieces[token] if 0 <= token < len(self.pieces) else b""
+        return self.pieces.get(token, b"")
+
+    def lone_byte(self, token: int) -> bytes | None:
+        """The byte that a piece such as "<0xE2>" stands for under a decoder with such; None for every other id."""
+        found = _LONE_BYTE.fullmatch(self.backend.id_to_token(token) or "") if self.falls_back else None
+        return bytes.fromhex(found[1]) if found else None
 
     def known(self, ids: Iterable[int]) -> list[int]:
         """The ids that have text."""
         return [i for i in ids if i >= 0 and i not in self.special and self.backend.id_to_token(i) is not None]
 
-    def _is_byte_level(self) -> bool:
-        decoder = json.loads(self.backend.to_str()).get("decoder") or {}
-        return decoder.get("type") == "ByteLevel"
-
-    def _byte_pieces(self, added: dict[int, Any]) -> list[bytes]:
+    def _byte_pieces(self) -> dict[int, bytes]:
         vocabulary = self.backend.get_vocab(with_added_tokens=True)
-        pieces = [b""] * (max(vocabulary.values(), default=-1) + 1)
+        pieces: dict[int, bytes] = {}  # no list: a file may claim ids of any size
         byte_of = _byte_of_character()
         for text, token in vocabulary.items():
             if token in self.special:
