@@ -277,6 +277,11 @@ def test_hub_sets_are_streamed_row_by_row():
             {"references": ("B",), "choices": ("x", "y")},
         ),
         ("gqa", {"id": "7", "question": "q", "answer": "yes"}, {"id": "7", "references": ("yes",)}),
+        (
+            "vlmevalkit",  # as MMBench stands on the Hub
+            {"index": 3, "question": "q", "hint": "nan", "A": "x", "B": "y", "C": "nan", "D": "nan", "answer": "B"},
+            {"id": "3", "text": "q", "choices": ("x", "y"), "references": ("B",)},
+        ),
     ],
 )
 def test_rows_of_hub_sets(format, row, expected):
@@ -423,6 +428,22 @@ def test_choices_of_visual7w_are_mixed_the_same_way_every_time():
     _, pointing = read("visual7w_pointing.json", "visual7w", images=PICTURES)
     chosen = pointing[0].choices["ABCD".index(pointing[0].references[0])]
     assert chosen == pytest.approx((0.1, 0.1, 0.3, 0.3))
+
+
+def test_an_answer_of_a_tsv_is_its_columns_letter(tmp_path):
+    import base64
+
+    good = base64.b64encode((PICTURES / "doc_1.png").read_bytes()).decode()
+    rows = [
+        ["index", "image", "question", "A", "B", "C", "answer"],
+        ["1", good, "a gap", "x", "", "z", "C"],
+        ["2", "1", "an answer in the gap", "x", "nan", "z", "B"],
+        ["3", "1", "no gap", "x", "None", "z", "b"],
+    ]
+    (tmp_path / "t.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
+    stream = open_samples(tmp_path / "t.tsv", format="vlmevalkit")
+    assert [(s.choices, s.references) for s in stream] == [(("x", "z"), ("B",)), (("x", "None", "z"), ("B",))]
+    assert [issue.place.partition(",")[0] for issue in stream.issues] == ["line 3"]
 
 
 def test_a_tsv_row_may_name_a_later_rows_picture_and_broken_pictures_are_told(tmp_path):

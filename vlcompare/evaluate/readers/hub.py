@@ -13,6 +13,7 @@ from vlcompare.errors import HubError, SampleError
 from vlcompare.evaluate.readers import refcoco
 from vlcompare.evaluate.readers.base import Issue, Placed, RowError, Source, each, text_of, texts_of, undeclared
 from vlcompare.evaluate.readers.choices import letter_of
+from vlcompare.evaluate.readers.tsv import asked, letter_among, lettered
 from vlcompare.types import Sample
 
 _TASKS = {
@@ -94,6 +95,8 @@ def _question(task: str, row: dict[str, Any]) -> tuple[str, tuple[str, ...] | No
         if row.get("label") not in (0, 1):
             raise RowError(f"the label is {row.get('label')!r}, not 0 or 1")
         return text_of(row, "caption", "text"), None, ("True" if row["label"] else "False",)
+    if task == "multiple_choice" and (columns := lettered(row)):
+        return asked(row), tuple(columns.values()), (letter_among(columns, row["answer"]),)
     text = text_of(row, "question", "text", "query")
     if task == "multiple_choice":
         options = texts_of(row.get("options") or row.get("choices"), "the choices")

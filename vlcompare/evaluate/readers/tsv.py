@@ -12,7 +12,7 @@ import ast
 import csv
 import io
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ from vlcompare.evaluate.readers.base import (
     each,
     hashed,
 )
-from vlcompare.evaluate.readers.choices import letter_of
 from vlcompare.types import Sample
 
 MAX_LITERAL = 20_000  # characters of a list of answers
@@ -148,7 +147,7 @@ def _fields(text: str) -> list[str]:
 def _sample(source: Source, place: str, value: tuple[dict[str, str], _Pictures]) -> Sample:
     row, pictures = value
     picture, key = pictures.find(row)
-    choices = tuple(row[letter] for letter in string.ascii_uppercase if row.get(letter, "").strip())
+    choices = lettered(row)
     task = source.task or ("multiple_choice" if choices else None)
     if task is None:
         if "A" in row:
@@ -156,22 +155,44 @@ def _sample(source: Source, place: str, value: tuple[dict[str, str], _Pictures])
         raise SampleError(f"{source.path.name} has no choices A, B, ..: say what its rows are with --task.")
     answer = row.get("answer", "")
     if task == "multiple_choice":
-        references: tuple[str, ...] = (letter_of(answer, len(choices)),) if answer else ()
+        references: tuple[str, ...] = (letter_among(choices, answer),) if answer else ()
     else:
         references = literal_texts(answer)
-    hint = row.get("hint", "").strip()
-    question = row.get("question", "")
     return Sample(
         id=row["index"],
         image=picture,
         task=task,
-        text=f"{hint}\n{question}" if hint else question,
-        choices=choices or None if task == "multiple_choice" else None,
+        text=asked(row),
+        choices=tuple(choices.values()) or None if task == "multiple_choice" else None,
         references=references,
         split=row.get("split") or source.split,
         tags={name: row[name] for name in ("category", "l2-category") if row.get(name)},
         image_key=key,
     )
+
+
+def asked(row: Mapping[str, Any]) -> str:
+    """A row's question, behind its hint where it has one."""
+    question = row.get("question") or ""
+    return f"{row['hint'].strip()}\n{question}" if _filled(row.get("hint")) else question
+
+
+def lettered(row: Mapping[str, Any]) -> dict[str, str]:
+    """A row's choices by the letters of their columns; a column may be empty between others."""
+    return {letter: row[letter] for letter in string.ascii_uppercase if _filled(row.get(letter))}
+
+
+def letter_among(choices: Mapping[str, str], answer: Any) -> str:
+    """The letter that the answer's column has once the choices are lettered anew, without gaps."""
+    letter = str(answer).strip().upper()
+    if letter not in choices:
+        raise RowError(f"the answer {answer!r} is none of the choices {', '.join(choices)}")
+    return string.ascii_uppercase[list(choices).index(letter)]
+
+
+def _filled(cell: Any) -> bool:
+    """Whether there is something in a cell; "nan" is what an empty one becomes on its way through pandas."""
+    return isinstance(cell, str) and cell.strip() not in ("", "nan")
 
 
 def literal_texts(value: str) -> tuple[str, ...]:
