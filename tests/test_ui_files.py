@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -95,6 +98,38 @@ def test_damage_gets_a_sentence(index: int) -> None:
         exports.run_from_json(data, Limits(import_bytes=1))
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("sides.left.timings.token_ms", [math.inf]),
+        ("sides.left.timings.ttft_ms", math.nan),
+        ("sides.left.memory.state_trace", [1, 10**300]),
+        ("sides.left.memory.state_bytes_formula", 10**400),
+        ("sides.left.boxes", [[0, 0, 1, math.nan]]),
+        ("sides.left.tokens", [{"id": 1, "text": "a", "logprob": math.nan}]),
+        ("sides.left.tokens", [{"id": 1, "text": "a", "logprob": 0, "top": [{"id": 1, "text": "", "logprob": 1e300}]}]),
+        ("sides.left.prompt", {"turns": [5], "ids": [1], "order": "image_first"}),
+        ("sides.left.prompt", {"turns": ["a"], "ids": [1], "order": None}),
+        ("created", 1e300),
+        ("created", math.nan),
+        ("truth", [[0, 0, math.inf, 1]]),
+        ("settings.left.image_size", "large"),
+        ("settings.left.quantization", "int2"),
+        ("settings.left.prompt_order", "sideways"),
+    ],
+)
+def test_what_cannot_be_shown_is_not_imported(path: str, value: Any) -> None:
+    """Else it would stand in the history, and no later run of the visit could be shown beside it."""
+    found = exports.run_to_json(run_of())
+    *keys, last = path.split(".")
+    place = found
+    for key in keys:
+        place = place[key]
+    place[last] = value
+    with pytest.raises(RequestError, match="damaged"):
+        exports.run_from_json(json.dumps(found).encode(), Limits())
+
+
 def test_llm_comparator_has_every_required_field() -> None:
     """github.com/PAIR-code/llm-comparator, "JSON Data Format"."""
     runs = [run_of(voted="left", request=Request("grounding", "one")), run_of(request=Request("chat", "two"))]
@@ -124,6 +159,14 @@ def test_downloads_keep_to_their_folder(tmp_path: Path) -> None:
     os.utime(path.parent, (1, 1))
     exports.write_file("next", b"y")
     assert not path.exists()
+    assert exports.write_file("r" * 300 + ".json", b"{}").endswith("r.json")
+
+
+def test_downloads_go_with_the_server(tmp_path: Path) -> None:
+    made = "from vlcompare.ui.exports import write_file; print(write_file('picture.png', b'x'))"
+    done = subprocess.run([sys.executable, "-c", made], env={**os.environ, "TMPDIR": str(tmp_path)}, check=True,
+                          capture_output=True, text=True)  # fmt: skip
+    assert Path(done.stdout.strip()).is_relative_to(tmp_path) and not list(tmp_path.iterdir())
 
 
 def test_votes_need_consent_and_keep_no_picture(tmp_path: Path) -> None:
@@ -150,6 +193,14 @@ def test_a_damaged_store_of_votes_gets_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "votes.sqlite").write_bytes(b"no database" * 100)
     with pytest.raises(RequestError, match="votes.sqlite"):
         Votes(tmp_path).add(run_of(), "left", consent=True)
+
+
+def test_a_folder_that_takes_no_votes_gets_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way of a folder")
+    (tmp_path / "data" / "votes.sqlite").mkdir(parents=True)
+    for folder in (tmp_path / "file", tmp_path / "data"):
+        with pytest.raises(RequestError, match="cannot be read or written"):
+            Votes(folder).add(run_of(), "left", consent=True)
 
 
 def test_votes_are_published_and_a_failure_there_is_not_the_voters(tmp_path: Path, capsys: Any) -> None:
@@ -249,9 +300,30 @@ def test_a_host_says_where_the_page_is_served() -> None:
     assert (limits.queue, limits.file_bytes) == (5, 3 * 2**20)
 
 
+@pytest.mark.parametrize("option", ["queue", "concurrency", "max-seconds", "max-new-tokens", "max-megabytes"])
+def test_limits_of_nothing_are_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["serve", f"--{option}", "0"])
+    assert "0 is not above 0" in capsys.readouterr().err
+
+
+def test_the_page_opens_with_what_may_be_chosen() -> None:
+    both = AppSettings.from_environment({"VLCOMPARE_OFFERED": "a/b, c/d, e/f"})
+    assert (both.left, both.right) == ("a/b", "c/d")
+    own = AppSettings.from_environment({"VLCOMPARE_OFFERED": "a/b c/d", "VLCOMPARE_LEFT": "c/d"}, offered=("c/d",))
+    assert (own.left, own.right) == ("c/d", "c/d")
+    with pytest.raises(RequestError, match="right checkpoint x/y is not among"):
+        AppSettings.from_environment({}, offered=("a/b",), right="x/y")
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
-    [("PORT", "x", "must be a number"), ("QUEUE", "0", "at least 1"), ("MEMORY", "lots", "amount of memory")],
+    [
+        ("PORT", "x", "must be a number"),
+        ("QUEUE", "0", "at least 1"),
+        ("MEMORY", "lots", "amount of memory"),
+        ("QUANTIZATION", "int2", "none, int8 or nf4"),
+    ],
 )
 def test_a_wrong_variable_is_named(name: str, value: str, said: str) -> None:
     with pytest.raises(RequestError, match=f"VLCOMPARE_{name} .*{said}"):

@@ -161,6 +161,14 @@ def test_figures_read_as_measured_and_race_is_marked() -> None:
     assert "contended" not in shown and "contended" in figures.figures_table(run_of(mode="race"))
 
 
+def test_a_side_without_figures_has_dashes_not_zeros() -> None:
+    never = answer(tokens=(), timings=Timings(), memory=Memory(), stop_reason="cancelled")
+    assert "<td>0" not in figures.figures_table(run_of(never)) and "7.0 ms" in figures.figures_table(run_of(never))
+    early = answer(tokens=(), timings=Timings(1.0, 20.0, total_ms=21.0), stop_reason="cancelled")
+    table = figures.figures_table(run_of(early))
+    assert "<td>–</td><td>7.0 ms</td>" in table and "<td>20.0 ms</td>" in table
+
+
 def test_percentiles() -> None:
     assert figures.percentile([1.0, 2.0, 3.0, 4.0], 50) == 2.5
     assert figures.percentile([5.0], 95) == 5.0

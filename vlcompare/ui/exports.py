@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import hashlib
 import io
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.types import Answer, Box, Request
-from vlcompare.ui.forms import SIDE_FIELDS, SIDES, read_mode
+from vlcompare.ui.forms import ORDERS, QUANTIZATIONS, SIDE_FIELDS, SIDES, read_mode
 from vlcompare.ui.runs import Picture, Run, SideRun
 from vlcompare.ui.settings import Limits
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 KIND = "vlcompare-run"
 VERSION = 1
+LATEST = 1e11  # seconds: a time that every system can write down
 KEPT_SECONDS = 300  # of a download before gradio has copied it
 VOTES = {"left": 1.0, "right": -1.0, "tie": 0.0, "both_bad": 0.0}
 
@@ -100,61 +101,69 @@ def _read_run(found: dict[str, Any], open_image: Any) -> Run:
     sides = {}
     for side in SIDES:
         settings = Side(**{key: value for key, value in found["settings"][side].items() if key in SIDE_FIELDS})
-        if not isinstance(settings.checkpoint, str):
-            raise RequestError("a side names no checkpoint.")
+        _check_settings(settings)
         answer = Answer.from_json(found["sides"][side])
         _check_answer(answer)
         notices = tuple(str(sentence) for sentence in (found.get("notices") or {}).get(side) or ())
         sides[side] = SideRun(settings, status="", prompt=answer.prompt, answer=answer, notices=notices)
+    created = float(found["created"])
+    if not 0 <= created < LATEST:
+        raise RequestError("its time is none.")
+    truth = tuple(Box(*(float(value) for value in box)) for box in found["truth"])
+    if not all(map(_is_figure, (value for box in truth for value in box))):
+        raise RequestError("its ground truth is no box.")
     return Run(
         request=validate(_request(found["request"])),
         picture=picture,
         sides=sides,
         mode=read_mode(found["mode"]),
-        truth=tuple(Box(*(float(value) for value in box)) for box in found["truth"]),
+        truth=truth,
         references=tuple(str(text) for text in found["references"]),
         example=str(found["example"]) if found.get("example") else None,
         follow_up=found.get("follow_up") if found.get("follow_up") in ("continue", "anew") else None,
         voted=found.get("voted") if found.get("voted") in VOTES else None,
-        created=float(found["created"]),
+        created=created,
     )
+
+
+def _check_settings(side: Side) -> None:
+    """Settings go back into the form, which takes no others."""
+    if not isinstance(side.checkpoint, str) or not isinstance(side.device, str):
+        raise RequestError("a side names no checkpoint, or no device.")
+    if side.quantization not in QUANTIZATIONS or side.prompt_order not in (None, *ORDERS):
+        raise RequestError("a side has a quantization or a prompt order that there is not.")
+    numbers = (side.image_size, side.max_new_tokens, side.temperature, side.top_p, side.top_k, side.seed)
+    if not all(value is None or _is_figure(value) for value in numbers):
+        raise RequestError("a side's setting is not a number.")
 
 
 def _check_answer(answer: Answer) -> None:
     """Values that are shown must be of their own kind: a crafted file must not get past that."""
-    texts = (answer.text, answer.checkpoint, answer.quantization, answer.dtype, answer.device, answer.stop_reason)
-    if not all(isinstance(text, str) for text in texts) or not all(isinstance(p, str) for p in answer.phrases):
+    prompt = answer.prompt
+    texts = [answer.text, answer.checkpoint, answer.quantization, answer.dtype, answer.device, answer.stop_reason]
+    texts += [*answer.phrases, *((*prompt.turns, prompt.order) if prompt else ())]
+    if not all(isinstance(text, str) for text in texts):
         raise RequestError("an answer holds something else where text belongs.")
     if answer.error is not None and not isinstance(answer.error, str):
         raise RequestError("an answer's error is not a sentence.")
     for token in answer.tokens:
-        if (
-            not isinstance(token.text, str)
-            or not isinstance(token.logprob, (int, float))
-            or not isinstance(token.id, int)
-        ):
+        if not isinstance(token.text, str) or not _is_figure(token.logprob) or not isinstance(token.id, int):
             raise RequestError("a token is damaged.")
-        for other in token.top:
-            if not isinstance(other.text, str) or not isinstance(other.logprob, (int, float)):
-                raise RequestError("a token's alternatives are damaged.")
-    memory = asdict(answer.memory)
-    numbers = [
-        *memory.pop("state_trace"),
-        *memory.values(),
-        *answer.timings.token_ms,
-        answer.timings.ttft_ms,
-        answer.timings.total_ms,
-    ]
-    numbers += [
-        answer.timings.image_ms,
-        answer.timings.vision_ms,
-        answer.timings.prefill_ms,
-        answer.timings.tokens_per_s,
-    ]
-    if not all(isinstance(value, (int, float)) for value in numbers):
+        if not all(isinstance(other.text, str) and _is_figure(other.logprob) for other in token.top):
+            raise RequestError("a token's alternatives are damaged.")
+    memory, timings = asdict(answer.memory), asdict(answer.timings)
+    numbers = [*memory.pop("state_trace"), *memory.values(), *timings.pop("token_ms")]
+    numbers += [value for name, value in timings.items() if name not in ("mode", "graphed")]
+    numbers += [value for box in answer.boxes for value in box]
+    if not all(map(_is_figure, numbers)):
         raise RequestError("a figure is not a number.")
-    if answer.prompt and not all(isinstance(id, int) for id in answer.prompt.ids):
+    if prompt and not all(isinstance(id, int) for id in prompt.ids):
         raise RequestError("the prompt's tokens are not numbers.")
+
+
+def _is_figure(value: Any) -> bool:
+    """A number that can be shown and drawn: finite, and no larger than anything that is measured."""
+    return isinstance(value, (int, float)) and -1e15 < value < 1e15
 
 
 def _request(found: dict[str, Any]) -> Request:
@@ -235,26 +244,29 @@ def _model_name(run: Run, side: str) -> str:
 
 def picture_file(picture: Picture) -> str:
     """The picture as a file in a folder of its own, for the page to show again."""
-    suffix = {b"\x89PNG": ".png", b"\xff\xd8\xff\xe0": ".jpg", b"\xff\xd8\xff\xe1": ".jpg"}.get(
-        picture.data[:4], ".webp"
-    )
+    suffix = {b"\x89PN": ".png", b"\xff\xd8\xff": ".jpg"}.get(picture.data[:3], ".webp")
     return write_file(f"picture{suffix}", picture.data)
 
 
 def write_file(name: str, data: bytes) -> str:
     """A download: a file of this name in a fresh temporary folder, which gradio copies into its cache.
 
-    Folders that have served their turn are removed on the way, so that a long visit leaves nothing behind.
+    Folders that have served their turn are removed on the way, so that a long visit leaves nothing behind, and the
+    last ones with the server.
     """
-    root = Path(tempfile.gettempdir()) / f"vlcompare-{os.getpid()}"
-    root.mkdir(mode=0o700, exist_ok=True)
+    root = Path(_downloads().name)
+    root.mkdir(mode=0o700, exist_ok=True)  # where the system has tidied up
     for old in root.iterdir():
         if time.time() - old.stat().st_mtime > KEPT_SECONDS:
             shutil.rmtree(old, ignore_errors=True)
-    safe = re.sub(r"[^\w.-]+", "-", name)[:80]
-    path = Path(tempfile.mkdtemp(dir=root)) / safe
+    path = Path(tempfile.mkdtemp(dir=root)) / re.sub(r"[^\w.-]+", "-", name)[-80:]  # the end says what kind it is
     path.write_bytes(data)
     return str(path)
+
+
+@functools.cache
+def _downloads() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="vlcompare-downloads-", ignore_cleanup_errors=True)
 
 
 def annotated_picture(run: Run) -> bytes:

@@ -20,7 +20,7 @@ def figures_table(run: Run) -> Safe:
         return el("p", "Figures: after your vote, since they give the architectures away.", class_="vl-empty")
     rows: list[Safe] = []
     for name, read in _FIGURES:
-        cells = [el("td", read(answer) if answer and not answer.error else "–") for answer in answers.values()]
+        cells = [el("td", read(answer) if answer and _measured(answer) else "–") for answer in answers.values()]
         rows.append(el("tr", el("th", name, scope="row"), *cells))
     head = [el("th", side_name(run, side)[0], scope="col", data_side=side) for side in run.sides]
     note = None
@@ -30,6 +30,11 @@ def figures_table(run: Run) -> Safe:
         )
     table = el("table", el("thead", el("tr", el("th", ""), *head)), el("tbody", *rows), class_="vl-table vl-figures")
     return el("div", note, el("div", table, class_="vl-scroll"))
+
+
+def _measured(answer: Answer) -> bool:
+    """Whether it holds figures: a side that was stopped before its turn has none, which is not the same as 0."""
+    return not answer.error and answer.timings.total_ms > 0
 
 
 def gaps_of(part: SideRun) -> Sequence[float]:
@@ -61,7 +66,7 @@ def _state_bytes(answer: Answer) -> str:
 
 
 _FIGURES = (
-    ("Time to first token", lambda a: milliseconds(a.timings.ttft_ms)),
+    ("Time to first token", lambda a: milliseconds(a.timings.ttft_ms) if a.timings.ttft_ms else "–"),
     ("· picture", lambda a: milliseconds(a.timings.image_ms)),
     ("· vision encoder", lambda a: milliseconds(a.timings.vision_ms)),
     ("· prefill", lambda a: milliseconds(a.timings.prefill_ms)),

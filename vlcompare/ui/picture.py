@@ -102,7 +102,7 @@ def alternative_boxes(answer: Answer) -> list[tuple[int, Box, float]]:
         for other in token.top if inside else ():
             box = _replaced(whole, start, stop, inside[0].start, inside[0].stop, other, token)
             if box is not None and box != inside[0].box and box.area:
-                out.append((index, box, math.exp(other.logprob)))
+                out.append((index, box, math.exp(min(0.0, other.logprob))))
         start = stop
     return out
 

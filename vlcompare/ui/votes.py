@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -108,16 +108,14 @@ class Votes:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        database = sqlite3.connect(self.path, timeout=10)
         try:
-            database.executescript(_SCHEMA)
-            with database:
-                yield database
-        except sqlite3.DatabaseError as error:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self.path, timeout=10)) as database:
+                database.executescript(_SCHEMA)
+                with database:
+                    yield database
+        except (OSError, sqlite3.DatabaseError) as error:
             raise RequestError(f"The votes at {self.path} cannot be read or written ({error}).") from error
-        finally:
-            database.close()
 
     def _publish_quietly(self, row: dict[str, Any]) -> None:
         try:
