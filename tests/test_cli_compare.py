@@ -78,3 +78,16 @@ def test_mistakes_are_told_in_a_sentence(
 ) -> None:
     assert compare(folder, *sides(folder), *options) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_a_side_that_fails_while_it_speaks_is_said_on_a_line_of_its_own(capsys: pytest.CaptureFixture) -> None:
+    from vlcompare.cli.compare import _print_events
+    from vlcompare.compare import Event, Side
+    from vlcompare.types import Step
+
+    events = [
+        Event("left", "step", Step(0, 5, "a red", -0.1, (), 0.1)),
+        Event("left", "answer", Answer(error="The device ran out of memory.", stop_reason="error")),
+    ]
+    _print_events(events, {"left": Side("x")}, quiet=False, live=True)
+    assert capsys.readouterr().out.splitlines() == ["left   x: a red", "left   x: The device ran out of memory."]

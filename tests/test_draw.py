@@ -147,6 +147,7 @@ def test_marks_of_a_request_and_of_an_answer() -> None:
     answer = Answer(boxes=(one, two), phrases=("a dog", ""))
     assert answer_marks(answer, "right", "B") == [Mark(one, "B: a dog", "right"), Mark(two, "B", "right")]
     assert answer_marks(Answer(boxes=(one,)), "left") == [Mark(one, "", "left")]
+    assert [mark.box for mark in answer_marks(Answer(boxes=(one, two), phrases=("a dog",)), "left")] == [one, two]
 
 
 def test_a_legend_stands_below_the_picture() -> None:

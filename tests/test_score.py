@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from vlcompare.cli import main
 from vlcompare.errors import SampleError
 from vlcompare.evaluate.score import score_files
 
@@ -293,3 +294,9 @@ def test_the_command_writes_json(tmp_path, capsys):
     assert run(parser.parse_args(["score", str(samples), str(predictions), "--json", str(out)])) == 0
     assert json.loads(out.read_text())["tasks"]["grounding"]["acc@0.5"] == 1.0
     assert "acc@0.5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [["score", "samples.jsonl", "answers.jsonl"], ["bench"]])
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(tmp_path, capsys, command):
+    assert main([*command, "--json", str(tmp_path / "nowhere" / "f.json")]) == 2
+    assert "name a file in a folder that exists" in capsys.readouterr().err

@@ -140,6 +140,7 @@ def test_folders_only_below_the_allowed_path(tmp_path: Path) -> None:
     for name in ("../secret", str(tmp_path / "secret"), "mine/../../secret"):
         with pytest.raises(RequestError):
             allowed_checkpoint(name, settings)
+    assert allowed_checkpoint("./own", AppSettings(left="./own")) == "./own"  # the operator's own
     only = AppSettings(offered=("tiny-pythia-vl",))
     with pytest.raises(RequestError, match="not offered"):
         allowed_checkpoint("gpantaz/other", only)

@@ -93,7 +93,7 @@ def request_marks(request: Request) -> list[Mark]:
 
 def answer_marks(answer: Answer, side: Side, name: str = "") -> list[Mark]:
     """The boxes of an answer; each is labelled with its phrase where there is one, and with `name` before it."""
-    phrases = answer.phrases or ("",) * len(answer.boxes)
+    phrases = (*answer.phrases, *[""] * len(answer.boxes))
     return [
         Mark(box, ": ".join(part for part in (name, phrase) if part), side)
         for box, phrase in zip(answer.boxes, phrases, strict=False)

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from vlcompare.cli.options import check_outputs
+
 
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
@@ -40,6 +42,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    check_outputs(args)  # not found out after everything was measured
     return {"models": _models, "page": _page, "batch": _batch, "inspect": _inspect}[args.what](args)
 
 
@@ -68,7 +71,7 @@ def _models(args: argparse.Namespace) -> int:
         peers=not args.no_peers,
     )
     if args.plot:
-        pyplot()  # not found out after everything was measured
+        pyplot()  # it may not be installed
     report = measure(options, said=_say, kept=lambda report: _write(args.json, report.to_json()))
     print(table(report))
     if args.plot:

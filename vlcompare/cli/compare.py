@@ -98,6 +98,8 @@ def _print_events(events: Iterable[Event], sides: dict[str, Side], *, quiet: boo
     for side, kind, value in events:
         if isinstance(value, Answer):
             answers[side] = value
+            if speaking and value.error:
+                print()  # behind what had been said before it failed
             if not quiet and (not live or value.error or speaking != side):
                 print(f"{side:<5}  {sides[side].checkpoint}: {plain(value.error or value.text)}")
             elif not quiet:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-MOST_UPLOADED = 2 << 30  # bytes
+MOST_UPLOADED = 2 << 30  # bytes of a run archive
 
 
 def add_parser(subparsers: Any) -> None:
@@ -27,12 +27,14 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until interrupted."""
     checked(args.runs)
-    from vlcompare.ui.page import serve
+    from vlcompare.ui.quick import import_gradio
     from vlcompare.ui.settings import AppSettings
 
     settings = AppSettings.from_environment(host=args.host, port=args.port)
-    # run archives that are uploaded bring their pictures along; a picture by itself has its limits where it is opened
-    settings = replace(settings, limits=replace(settings.limits, file_bytes=MOST_UPLOADED))
+    settings = replace(settings, limits=replace(settings.limits, upload_bytes=MOST_UPLOADED))
+    import_gradio()
+    from vlcompare.ui.page import serve
+
     serve(settings, runs=args.runs, inbrowser=args.open)
     return 0
 

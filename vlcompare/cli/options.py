@@ -7,6 +7,7 @@ mistake is told before a model is loaded.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from vlcompare.errors import RequestError
@@ -78,6 +79,19 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--save", metavar="F.png", help="write the picture with the boxes and the answer")
 
 
+def above_zero(kind: Callable[[str], float]) -> Callable[[str], float]:
+    """A `type` for argparse: a number of this kind that is more than 0."""
+
+    def read(value: str) -> float:
+        number = kind(value)
+        if not number > 0:
+            raise argparse.ArgumentTypeError(f"{value} is not above 0")
+        return number
+
+    read.__name__ = getattr(kind, "__name__", "number")  # what argparse calls it in its own sentence
+    return read
+
+
 def request_from(args: argparse.Namespace) -> Request:
     """The request that the options make, checked.
 
@@ -103,8 +117,8 @@ def request_from(args: argparse.Namespace) -> Request:
 
 def check_outputs(args: argparse.Namespace) -> None:
     """Refuse output paths that cannot be written, before any work is done for them."""
-    for name in ("json", "save"):
-        value = getattr(args, name)
+    for name in ("json", "save", "plot"):
+        value = getattr(args, name, None)
         if value is None or (name == "json" and value == "-"):
             continue
         path = Path(value)

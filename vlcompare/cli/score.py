@@ -41,21 +41,17 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    import json
-    import sys
-
+    from vlcompare.cli.options import check_outputs
+    from vlcompare.cli.report import write_json
     from vlcompare.evaluate.score import score_files
     from vlcompare.evaluate.text import figures_as_text
 
+    check_outputs(args)
     result = score_files(args.samples, args.predictions, side=args.side, **reading_options(args))
-    text = json.dumps(result, indent=2, ensure_ascii=False)
-    if args.json == "-":
-        print(text)
-        return 0
     if args.json:
-        with open(args.json, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-    print(figures_as_text(result), file=sys.stdout)
+        write_json(args.json, result)
+    if args.json != "-":
+        print(figures_as_text(result))
     return 0
 
 

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from vlcompare.cli.options import above_zero
+
 
 def add_parser(subparsers: Any) -> None:
     """The command's options; each can also come from the environment as VLCOMPARE_HOST and so on."""
@@ -25,11 +27,11 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--allow-path", type=Path, help="visitors may open checkpoint folders below this folder")
     parser.add_argument("--data", type=Path, help="where votes are kept (default: the user's data folder)")
     parser.add_argument("--memory", metavar="SIZE", help="memory for weights at most, e.g. 6GB (default: what is free)")
-    parser.add_argument("--max-seconds", type=float, help="work for one answer at most (default 300)")
-    parser.add_argument("--max-new-tokens", type=int, help="tokens of one answer at most (default 512)")
-    parser.add_argument("--max-megabytes", type=int, help="size of a picture at most (default 20)")
-    parser.add_argument("--queue", type=int, help="visitors who may wait (default 24)")
-    parser.add_argument("--concurrency", type=int, help="comparisons at the same time (default 2)")
+    parser.add_argument("--max-seconds", type=above_zero(float), help="work for one answer at most (default 300)")
+    parser.add_argument("--max-new-tokens", type=above_zero(int), help="tokens of one answer at most (default 512)")
+    parser.add_argument("--max-megabytes", type=above_zero(int), help="size of a picture at most (default 20)")
+    parser.add_argument("--queue", type=above_zero(int), help="visitors who may wait (default 24)")
+    parser.add_argument("--concurrency", type=above_zero(int), help="comparisons at the same time (default 2)")
     parser.add_argument("--votes-dataset", metavar="OWNER/NAME", help="also commit votes to this dataset repository")
     parser.add_argument("--share", action="store_true", help="ask gradio for a public address (off by default)")
     parser.add_argument("--open", action="store_true", help="open a browser window")

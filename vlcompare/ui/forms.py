@@ -120,6 +120,8 @@ def allowed_checkpoint(name: Any, settings: AppSettings) -> str:
         if name not in settings.offered:
             raise RequestError(f"{name} is not offered here; choose one of {', '.join(settings.offered)}.")
         return name
+    if name in (settings.left, settings.right):  # what the operator opens the page with
+        return name
     looks_like_path = name.startswith((".", "/", "~")) or "\\" in name or ":" in name or name.count("/") > 1
     if settings.allow_path is not None:
         root = settings.allow_path.resolve()

@@ -91,7 +91,7 @@ def launch(page: gr.Blocks, settings: AppSettings, **more: Any) -> Any:
         "server_port": settings.port,
         "share": False,
         "allowed_paths": [str(examples.FOLDER)],  # wherever the server was started from
-        "max_file_size": settings.limits.file_bytes,
+        "max_file_size": max(settings.limits.file_bytes, settings.limits.upload_bytes),
         "mcp_server": True,
         "show_error": True,
         "quiet": True,

@@ -21,7 +21,8 @@ EMBEDDED = ("tiny-pythia-vl", "tiny-mamba-vl")
 class Limits:
     """Bounds that every handler and the API hold, whatever the page sends."""
 
-    file_bytes: int = 20 * 2**20
+    file_bytes: int = 20 * 2**20  # of a picture
+    upload_bytes: int = 0  # of any upload, where that is more: run archives bring many pictures
     text_characters: int = 4000
     choices: int = 12
     new_tokens: int = 512
@@ -60,6 +61,11 @@ class AppSettings:
         values = {"host": "0.0.0.0"} if env.get("SPACE_ID") else {}  # a Space is reached from outside
         values |= _read(env, VARIABLES)
         values.update({name: value for name, value in given.items() if value is not None})
+        if offered := values.get("offered"):  # the page opens with what may be chosen
+            values = {"left": offered[0], "right": offered[min(1, len(offered) - 1)]} | values
+            for side in ("left", "right"):
+                if values[side] not in offered:
+                    raise RequestError(f"The {side} checkpoint {values[side]} is not among those that are offered.")
         return replace(cls(), limits=replace(Limits(), **_read(env, LIMIT_VARIABLES)), **values)
 
 
@@ -101,6 +107,12 @@ def _count(value: str) -> int:
     return count
 
 
+def _quantization(value: str) -> str:
+    if value not in ("none", "int8", "nf4"):
+        raise RequestError("it must be none, int8 or nf4")
+    return value
+
+
 VARIABLES: dict[str, tuple[str, Any]] = {  # the later ones go first
     "GRADIO_SERVER_NAME": ("host", str),
     "GRADIO_SERVER_PORT": ("port", int),
@@ -110,7 +122,7 @@ VARIABLES: dict[str, tuple[str, Any]] = {  # the later ones go first
     "VLCOMPARE_RIGHT": ("right", str),
     "VLCOMPARE_OFFERED": ("offered", names),
     "VLCOMPARE_PRELOAD": ("preload", names),
-    "VLCOMPARE_QUANTIZATION": ("quantization", str),
+    "VLCOMPARE_QUANTIZATION": ("quantization", _quantization),
     "VLCOMPARE_DEVICE": ("device", str),
     "VLCOMPARE_ALLOW_PATH": ("allow_path", lambda value: Path(value).expanduser()),
     "VLCOMPARE_DATA": ("data", lambda value: Path(value).expanduser()),
