@@ -334,6 +334,23 @@ def test_stop_claims_to_have_stopped_only_what_it_stopped(handlers: Handlers, pi
     assert "What had come in stays" in slow.stopped(session)["message"]
 
 
+def test_stop_does_not_speak_of_the_run_that_follows(handlers: Handlers, picture: str) -> None:
+    """A side that is being loaded takes its time to end; the next question may be asked meanwhile."""
+    session, said = Session(), []
+    older = handlers.ask(session, picture, AskForm("chat", "older"), PAIR)
+    next(older)  # at work, and slow to end
+    waiting = threading.Thread(target=lambda: said.append(handlers.stopped(session)))
+    waiting.start()
+    assert until(lambda: session.cancel is not None and session.cancel.is_set())
+    newer = handlers.ask(session, picture, AskForm("chat", "newer"), PAIR)
+    next(newer)
+    waiting.join(3)
+    assert said == [{}]
+    last(newer)
+    assert session.current and session.current.answer("left").stop_reason == "end"  # type: ignore[union-attr]
+    last(older)
+
+
 def test_caches_of_a_closed_stream_are_counted_like_any_other(handlers: Handlers, picture: str) -> None:
     own = replace(
         handlers,

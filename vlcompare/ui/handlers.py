@@ -157,9 +157,10 @@ class Handlers:
 
     def stopped(self, session: Session) -> Page:
         """What is shown after Stop: the run as far as it came, or that there was nothing to stop."""
-        stopped = session.stop()
-        session.finished.wait(5)
-        run = session.current
+        run, finished, stopped = session.current, session.finished, session.stop()
+        finished.wait(5)
+        if session.current is not run:  # a newer run has the page by now
+            return {}
         if run is None or not (stopped or run.done):
             return {"message": views.message("Stopped before it began.")}
         if run.done:

@@ -122,8 +122,9 @@ class Session:
     def start(self, run: Run) -> threading.Event:
         """Make `run` the current one; returns the event that stops it."""
         self.stop()
-        self.current, self.cancel, self.looked_elsewhere = run, threading.Event(), False
-        self.finished.clear()
+        self.finished.set()  # whoever waits for the older run need not do so any longer
+        self.current, self.cancel, self.finished = run, threading.Event(), threading.Event()
+        self.looked_elsewhere = False
         return self.cancel
 
     def shows(self, run: Run) -> bool:
