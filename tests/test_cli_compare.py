@@ -80,6 +80,13 @@ def test_mistakes_are_told_in_a_sentence(
     assert sentence in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("options", [["--quantization-left", "int2"], ["--prompt-order-right", "sideways"]])
+def test_settings_of_a_side_that_there_are_not(options: list[str], capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main(["compare", "picture.png", *options])
+    assert "invalid choice" in capsys.readouterr().err
+
+
 def test_a_side_that_fails_while_it_speaks_is_said_on_a_line_of_its_own(capsys: pytest.CaptureFixture) -> None:
     from vlcompare.cli.compare import _print_events
     from vlcompare.compare import Event, Side

@@ -202,6 +202,20 @@ def test_own_settings_of_a_side_win(engine: FakeEngine) -> None:
     assert asked["slow"].prompt_order == "image_first"
 
 
+def test_a_side_that_cannot_be_asked_so_is_told_before_it_is_loaded(engine: FakeEngine) -> None:
+    sides = {"left": Side("fast"), "right": Side("missing", prompt_order="sideways")}  # type: ignore[arg-type]
+    found = answers(list(compare("x", REQUEST, sides, pool=FakePool())))
+    assert found["left"].error is None and "prompt order 'sideways' is unknown" in (found["right"].error or "")
+
+
+def test_a_quantization_that_there_is_not_is_a_sentence() -> None:
+    from vlcompare.runtime.residency import ModelPool
+
+    (event,) = (e for e in compare(b"", REQUEST, {"left": Side("tiny-mamba-vl", "int2")}, pool=ModelPool())
+                if e.kind == "answer")  # fmt: skip
+    assert event.value.error == "'int2' is no quantization: use none, int8 or nf4."
+
+
 def test_two_comparisons_take_turns(engine: FakeEngine) -> None:
     """Two visitors at once: each gets the answers to its own sides, and neither disturbs the other's figures."""
     pool, found = FakePool(), {}

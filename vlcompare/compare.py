@@ -259,6 +259,7 @@ class _Comparison:
 
     def _load(self, name: str, put: Put, loaded: ExitStack) -> Any:
         from vlcompare.runtime.residency import ModelKey
+        from vlcompare.tasks.prompts import validate
 
         def say(sentence: str) -> None:
             self._stop_if_cancelled()
@@ -266,6 +267,7 @@ class _Comparison:
 
         self._stop_if_cancelled()
         side = self.sides[name]
+        request = validate(side.request(self.request))  # before gigabytes are read for what cannot be asked
         key = ModelKey(
             side.checkpoint,
             side.quantization,
@@ -276,7 +278,7 @@ class _Comparison:
             side.tokenizer,
         )
         model = loaded.enter_context(self.pool.acquire(key, say, self._stop_if_cancelled))
-        for sentence in model.notices_for(side.request(self.request)):
+        for sentence in model.notices_for(request):
             put(Event(name, "notice", sentence))
         return model
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from vlcompare.cli import options
+from vlcompare.tasks.prompts import PROMPT_ORDERS
 
 if TYPE_CHECKING:
     from vlcompare.compare import Event, Side
@@ -35,9 +36,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         sides.add_argument(
             f"--{side}", default=default, metavar="C", help=f"a name, a folder, or a Hub id (default: {default})"
         )
-    for setting in ("quantization", "prompt-order", "image-size"):
+    known = {"quantization": ("none", "int8", "nf4"), "prompt-order": PROMPT_ORDERS, "image-size": None}
+    for setting, choices in known.items():
         for side in ("left", "right"):
-            sides.add_argument(f"--{setting}-{side}", metavar="X", help=f"for the {side} side only")
+            sides.add_argument(f"--{setting}-{side}", metavar="X", choices=choices, help=f"for the {side} side only")
     sides.add_argument(
         "--race", action="store_true", help="run both at once: a show, the times are contended (default: one by one)"
     )

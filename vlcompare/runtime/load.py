@@ -24,7 +24,7 @@ from vlcompare.models.kernels.recording import release_cached_memory
 from vlcompare.models.vlm import VisionLanguageModel, meta_model
 from vlcompare.runtime import hub, quantize, registry
 from vlcompare.runtime.fill import Target, fill
-from vlcompare.runtime.image import ImageTransform
+from vlcompare.runtime.image import ImageTransform, open_image
 from vlcompare.runtime.keys import stored_norm
 from vlcompare.runtime.memory import available_bytes
 from vlcompare.runtime.source import Source, bytes_of, estimate_bytes, find_source, read_stored
@@ -91,7 +91,8 @@ class Model:
         return tuple(sentences)
 
     def preprocess(self, image: Any) -> Tensor:
-        """An upright RGB picture (PIL) as the encoder takes it: float32 (3, H, W), on the CPU."""
+        """An upright picture (PIL) as the encoder takes it: float32 (3, H, W), on the CPU."""
+        image = image if image.mode == "RGB" else open_image(image)
         return torch.from_numpy(self._transform.apply(image))
 
     @torch.inference_mode()
@@ -257,8 +258,7 @@ def _load(
 
 def _check_options(quantization: str, image_size: int | None, tokenizer: str | Path | None, norm: str) -> None:
     """What can be refused without a checkpoint is refused before gigabytes of one are fetched or read."""
-    if quantization not in ("none", *quantize.METHODS):
-        raise RequestError(f"{quantization!r} is no quantization: use none, int8 or nf4.")
+    check_quantization(quantization)
     if norm not in ("auto", "layernorm", "rmsnorm"):
         raise RequestError(f"{norm!r} is no kind of norm: use auto, layernorm or rmsnorm.")
     if image_size is not None and (type(image_size) is not int or not 0 < image_size <= _LARGEST_IMAGE):
@@ -267,6 +267,12 @@ def _check_options(quantization: str, image_size: int | None, tokenizer: str | P
         )
     if tokenizer is not None and not os.path.exists(os.path.expanduser(tokenizer)):
         raise CheckpointError(f"The tokenizer {tokenizer} does not exist; give the path of a tokenizer.json.")
+
+
+def check_quantization(quantization: str) -> None:
+    """Raise RequestError for a quantization that there is not."""
+    if quantization not in ("none", *quantize.METHODS):
+        raise RequestError(f"{quantization!r} is no quantization: use none, int8 or nf4.")
 
 
 def _check_room(source: Source, needed: int, device: torch.device) -> None:

@@ -104,10 +104,12 @@ def estimate_bytes(
 ) -> int:
     """Bytes of weights once loaded so, from file headers or the registry, without loading or any network.
 
-    0 where nothing is known: a repository that is neither listed nor in the cache.
+    0 where nothing is known: a repository that is neither listed nor in the cache. Raises RequestError for a
+    quantization, a dtype or a device that there is not.
     """
-    from vlcompare.runtime.load import resolve_device, resolve_dtype
+    from vlcompare.runtime.load import check_quantization, resolve_device, resolve_dtype
 
+    check_quantization(quantization)
     place = resolve_device(device)
     kind = resolve_dtype(dtype, place)
     source = find_source(checkpoint, revision=revision, offline=True)
