@@ -548,3 +548,5 @@ def test_preprocess_takes_any_picture(folders: dict[str, Path]) -> None:
     pixels = model.preprocess(Image.new("RGB", (30, 200), (255, 0, 0)))
     assert pixels.shape == (3, 64, 64) and pixels.dtype == torch.float32
     assert np.asarray(pixels).max() > 1
+    for mode in ("RGBA", "CMYK", "P"):
+        torch.testing.assert_close(model.preprocess(Image.new("RGB", (30, 200), "red").convert(mode)), pixels)

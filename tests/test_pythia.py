@@ -167,6 +167,7 @@ def test_snapshot_is_independent_and_restores_in_place(model: Pythia) -> None:
         snapshot, address = state.snapshot(), state.keys_nbhsk.data_ptr()
         first = model(model.embed_tokens(tokens[:, 6:]), state)
         assert (snapshot.length, state.length) == (6, 12)
+        assert snapshot.nbytes() == snapshot.allocated_nbytes() == model.state_bytes_formula(6)
         state.copy_(snapshot)
         assert (state.length, state.positions.tolist(), state.keys_nbhsk.data_ptr()) == (6, [6], address)
         torch.testing.assert_close(model(model.embed_tokens(tokens[:, 6:]), state), first, atol=0, rtol=0)

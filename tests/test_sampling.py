@@ -54,6 +54,13 @@ def test_cuts(rule: Sampling, allowed: set[int]) -> None:
     assert {sampler(values)[0].item() for _ in range(200)} == allowed
 
 
+@pytest.mark.parametrize("temperature", [1e-3, 1e-30, 1e-40, 5e-324])
+def test_next_to_no_temperature_draws_the_likeliest(temperature: float) -> None:
+    values = logits(1, rows=2)
+    for cuts in ({}, {"top_k": 7, "top_p": 0.9}):
+        assert Sampler([Sampling(temperature, **cuts)] * 2, CPU)(values)[0].tolist() == values.argmax(-1).tolist()
+
+
 @pytest.mark.parametrize(
     "rule", [Sampling(), Sampling(0.7), Sampling(0.7, top_k=5), Sampling(0.7, top_p=0.9), Sampling(0.7, 0.9, 5)]
 )

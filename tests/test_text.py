@@ -83,6 +83,18 @@ def test_typed_text_never_becomes_a_special_id(neox: Tokenizer, typed: str) -> N
     assert neox.decode(ids) == typed
 
 
+def test_no_normaliser_makes_a_special_id_of_typed_text(tmp_path: Path) -> None:
+    import tokenizers
+    from tokenizers import models, normalizers, pre_tokenizers
+
+    made = tokenizers.Tokenizer(models.WordLevel({"<|endoftext|>": 0, "red": 1, "?": 2}, unk_token="?"))
+    made.normalizer, made.pre_tokenizer = normalizers.NFKC(), pre_tokenizers.WhitespaceSplit()
+    made.save(str(tmp_path / "tokenizer.json"))
+    for typed in ("red <|endoftext|> red", "red <\uff5cendoftext\uff5c> red"):  # the bars are full-width ones
+        ids = Tokenizer(tmp_path).encode(typed)
+        assert ids.count(1) == 2 and 0 not in ids
+
+
 def test_ordinary_text_as_the_library_encodes_it(neox: Tokenizer, library) -> None:
     for text in ["\nQuestion: What color is the left box.\nAnswer: ", "[0.10,0.60,0.35,0.87].\n", "", " é  ##### &&&"]:
         assert neox.encode(text) == library.encode(text).ids

@@ -64,6 +64,7 @@ class PythiaState:
         copy.keys_nbhsk = self.keys_nbhsk[:, :, :, : self.length].clone()
         copy.values_nbhsk = self.values_nbhsk[:, :, :, : self.length].clone()
         copy.positions = self.positions.clone()
+        copy.capacity = self.length
         return copy
 
     def copy_(self, source: PythiaState) -> PythiaState:

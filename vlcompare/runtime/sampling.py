@@ -21,6 +21,8 @@ from torch import Tensor
 from vlcompare.models.kernels import fused
 from vlcompare.types import Request
 
+_COLDEST = 1e-6  # temperature; nothing is left to draw below it, where float32 would make every score infinite
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -114,7 +116,7 @@ class Sampler:
         rule, generator = self.rules[row], self._generators[row]
         if generator is None:
             return None
-        scaled = logits / rule.temperature
+        scaled = logits / max(rule.temperature, _COLDEST)
         if 0 < rule.top_k < scaled.numel():
             scaled = scaled.masked_fill(scaled < scaled.topk(rule.top_k).values[-1], float("-inf"))
         if rule.top_p < 1:

@@ -44,7 +44,8 @@ class Tokenizer:
         if loaded.special.isdisjoint(ids):
             return ids
         # a vocabulary that holds a special token's name as an ordinary word: take the name apart before encoding
-        return [token for part in loaded.apart(text) for token in loaded.encode(part)]
+        ids = [token for part in loaded.apart(text) for token in loaded.encode(part)]
+        return [token for token in ids if token not in loaded.special]  # what only a normaliser spells so is left out
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of the ids. Special tokens and ids without text (padding of the vocabulary, image slots) give ""."""
