@@ -25,6 +25,7 @@ from vlcompare.errors import RequestError
 from vlcompare.types import Box, Request
 from vlcompare.ui import examples, exports, permalink
 from vlcompare.ui.forms import AskForm, SideForm
+from vlcompare.ui.page import serve
 from vlcompare.ui.settings import LIMIT_VARIABLES, VARIABLES, AppSettings, Limits, parse_bytes
 from vlcompare.ui.votes import COLUMNS, Votes
 from vlcompare.ui.wiring import question
@@ -305,6 +306,17 @@ def test_limits_of_nothing_are_refused(option: str, capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit):
         build_parser().parse_args(["serve", f"--{option}", "0"])
     assert "0 is not above 0" in capsys.readouterr().err
+
+
+def test_an_address_of_another_machine_is_refused_at_once() -> None:
+    with pytest.raises(RequestError, match=r"192\.0\.2\.1 is no address of this machine"):
+        serve(AppSettings(host="192.0.2.1"))  # RFC 5737: nobody's
+
+
+@pytest.mark.parametrize("port", [-1, 0, 99999])
+def test_a_port_that_there_is_not(port: int) -> None:
+    with pytest.raises(RequestError, match=f"no port {port}"):
+        AppSettings.from_environment({}, port=port)
 
 
 def test_the_page_opens_with_what_may_be_chosen() -> None:

@@ -6,6 +6,7 @@ The one place that knows of every tab. Heavy libraries are imported by a thread 
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -109,8 +110,19 @@ def launch(page: gr.Blocks, settings: AppSettings, **more: Any) -> Any:
         raise RequestError(f"The port {settings.port or 7860} is taken: choose another with --port.") from error
 
 
+def check_address(host: str) -> None:
+    """Raise RequestError for an address that this machine does not have; gradio would try it at a hundred ports."""
+    try:
+        family, kind, _, _, place = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.bind(place)
+    except OSError as error:
+        raise RequestError(f"{host} is no address of this machine ({error.strerror}): see --host.") from error
+
+
 def serve(settings: AppSettings, *, runs: Sequence[Path] = (), **more: Any) -> None:
     """Build and serve the page until interrupted; heavy libraries are imported once the page is up."""
+    check_address(settings.host)
     handlers = real_handlers(settings)
     page = build_page(settings, handlers, runs=runs)
     if on_zerogpu():
