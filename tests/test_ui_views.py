@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from ui_fakes import png
 
+from vlcompare.cli.report import table
 from vlcompare.compare import Side
 from vlcompare.runtime.image import open_image
 from vlcompare.types import Alternative, Answer, Box, Memory, Prompt, Request, Timings, Token
@@ -165,13 +166,14 @@ def test_a_side_without_figures_has_dashes_not_zeros() -> None:
     never = answer(tokens=(), timings=Timings(), memory=Memory(), stop_reason="cancelled")
     assert "<td>0" not in figures.figures_table(run_of(never)) and "7.0 ms" in figures.figures_table(run_of(never))
     early = answer(tokens=(), timings=Timings(1.0, 20.0, total_ms=21.0), stop_reason="cancelled")
-    table = figures.figures_table(run_of(early))
-    assert "<td>–</td><td>7.0 ms</td>" in table and "<td>20.0 ms</td>" in table
+    shown = figures.figures_table(run_of(early))
+    assert "<td>–</td><td>7.0 ms</td>" in shown and "<td>20.0 ms</td>" in shown
 
 
 def test_percentiles() -> None:
     assert figures.percentile([1.0, 2.0, 3.0, 4.0], 50) == 2.5
     assert figures.percentile([5.0], 95) == 5.0
+    assert "5.5 ms / 6.8 ms / 7.0 ms" in table({"": answer()})  # the command line's are the page's
 
 
 def test_ids_fold_the_image() -> None:

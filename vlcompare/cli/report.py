@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from vlcompare.errors import RequestError
 from vlcompare.tasks.boxes import format_box
 from vlcompare.types import Answer, Request
+from vlcompare.ui.figures import percentile
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -88,7 +89,7 @@ def _column(answer: Answer) -> dict[str, str]:
     timings, memory = answer.timings, answer.memory
     gaps = sorted(timings.token_ms)
     decode = f"{_ms(sum(gaps) / len(gaps))} a token, {timings.tokens_per_s:.1f} tokens/s" if gaps else "-"
-    spread = f"{_ms(_share(gaps, 0.5))} / {_ms(_share(gaps, 0.95))} / {_ms(gaps[-1])}" if gaps else "-"
+    spread = f"{_ms(percentile(gaps, 50))} / {_ms(percentile(gaps, 95))} / {_ms(gaps[-1])}" if gaps else "-"
     state = f"{_bytes(memory.state_bytes)} (by formula {_bytes(memory.state_bytes_formula)})"
     settings = [answer.dtype, f"quantization {answer.quantization}", answer.device, f"{answer.image_size} px"]
     if answer.error and not answer.tokens:
@@ -117,11 +118,6 @@ def _reading(answer: Answer) -> str:
     boxes = [format_box(box) for box in answer.boxes]
     named = [f"{phrase} {box}" for phrase, box in zip(answer.phrases, boxes, strict=False)]
     return plain("; ".join(named or boxes) or " ".join(answer.text.split()))[:100]
-
-
-def _share(ordered: Sequence[float], share: float) -> float:
-    """The value below which `share` of them lie (nearest rank)."""
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 def _ms(value: float) -> str:
