@@ -232,7 +232,10 @@ def _wire_files(parts: Parts, panels: Panels, handlers: Handlers, votes: Votes) 
         return exports.write_file("llm-comparator.json", json.dumps(found, indent=1).encode())
 
     def my_votes(session: Session) -> str:
-        table = votes.export({run.id for run in session.history})
+        try:
+            table = votes.export({run.id for run in (*session.history, session.current) if run})
+        except VLCompareError as error:
+            raise gr.Error(str(error), print_exception=False) from None
         return exports.write_file("votes.csv", table.encode())
 
     for button, make in (

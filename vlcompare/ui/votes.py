@@ -77,13 +77,15 @@ class Votes:
     def export(self, runs: set[str] | None = None) -> str:
         """CSV of the votes; with `runs` only those on these runs, which is what a visitor may see."""
         rows: list[tuple[Any, ...]] = []
+        chosen = "" if runs is None else f"WHERE run IN ({', '.join('?' * len(runs))})"
         if self.path.exists():
             with self._open() as database:
-                rows = database.execute(f"SELECT {', '.join(COLUMNS)} FROM votes ORDER BY id").fetchall()
+                query = f"SELECT {', '.join(COLUMNS)} FROM votes {chosen} ORDER BY id"
+                rows = database.execute(query, sorted(runs or ())).fetchall()
         out = io.StringIO()
         writer = csv.writer(out)
         writer.writerow(COLUMNS)
-        writer.writerows([_inert(cell) for cell in row] for row in rows if runs is None or row[2] in runs)
+        writer.writerows([_inert(cell) for cell in row] for row in rows)
         return out.getvalue()
 
     def _row(self, run: Run, choice: str, note: str) -> dict[str, Any]:
