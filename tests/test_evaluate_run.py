@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import random
@@ -10,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from vlcompare.errors import DeviceMemoryError, SampleError
+from vlcompare.errors import DeviceMemoryError, RequestError, SampleError
 from vlcompare.evaluate import run_files
 from vlcompare.evaluate.processes import Processes
 from vlcompare.evaluate.rows import RowWriter, scan
 from vlcompare.evaluate.run import Engine, batches, finished, run
 from vlcompare.evaluate.run_settings import RunSettings, SideSettings
+from vlcompare.evaluate.runfolder import RunFolder
 from vlcompare.types import Alternative, Answer, Box, Prompt, Sample, Token
 
 PICTURE = Path(__file__).parent / "fixtures" / "readers" / "pictures" / "v7w_1.jpg"
@@ -222,6 +224,68 @@ def test_resuming_with_other_settings_is_refused(data, tmp_path, change, named):
     run(settings(data, tmp_path / "run"), FakeEngine().as_engine())
     with pytest.raises(SampleError, match=named):
         run(settings(data, tmp_path / "run", resume=True, **change), FakeEngine().as_engine())
+
+
+def test_options_that_cannot_be_used_are_refused_at_once(data, tmp_path):
+    """Not in the answer of every row."""
+    for option in ({"temperature": 9.0}, {"top_p": 0.0}, {"max_new_tokens": 0}, {"prompt_order": "image_last"}):
+        sides = {"left": SideSettings("pythia", **option)}
+        with pytest.raises(RequestError):
+            run(settings(data, tmp_path / "run", sides=sides), FakeEngine().as_engine())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_killed_while_it_was_prepared_can_be_resumed(data, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "samples.jsonl").write_text('{"id": "a"}')
+    (folder / "run.json.partial").write_text('{"schema_ver')
+    run(settings(data, folder, resume=True), FakeEngine().as_engine())
+    assert finished(folder) and not (folder / "run.json.partial").exists()
+
+
+def test_a_run_never_replaces_its_data(data):
+    pictures = data.parent / "images"
+    pictures.mkdir()
+    for picture in data.parent.glob("*.jpg"):
+        picture.rename(pictures / picture.name)
+    before = data.read_bytes()
+    with pytest.raises(SampleError, match="where the data are"):
+        run(settings(data, data.parent, declared={"images": pictures}), FakeEngine().as_engine())
+    assert data.read_bytes() == before
+
+
+def test_two_runs_at_once_do_not_write_to_one_folder(data, tmp_path):
+    """Nor does the second one, which is refused, disturb the first."""
+    engine = FakeEngine()
+
+    def generate(model, asked, **options):
+        with pytest.raises(SampleError, match="Another run"):
+            run(settings(data, tmp_path / "run", resume=True), FakeEngine().as_engine())
+        return engine.generate_batch(model, asked, **options)
+
+    run(settings(data, tmp_path / "run"), Engine(engine.load, generate))
+    assert [key[:2] for key in answers_in(tmp_path / "run")] == ORDER and finished(tmp_path / "run")
+
+
+def test_a_disk_that_is_full_is_one_sentence(tmp_path, monkeypatch):
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("vlcompare.evaluate.rows.os.fsync", full)
+    with RowWriter(tmp_path / "p.jsonl") as writer, pytest.raises(SampleError, match="No space left"):
+        writer.append([{"side": "left", "id": "a"}])
+
+
+def test_pictures_of_a_hub_set_that_lie_here_may_be_shown(tmp_path):
+    """VSR on the Hub names its pictures; they lie in the folder that is declared."""
+
+    def load(*names, **options):
+        return iter([{"image": PICTURE.name, "caption": "A wall.", "label": 1}])
+
+    declared = {"format": "vsr", "split": "test", "images": str(PICTURE.parent), "load_dataset": load}
+    run(settings("hub:a/b", tmp_path / "run", declared=declared), FakeEngine().as_engine())
+    assert RunFolder.open(tmp_path / "run").picture(0) == PICTURE.resolve()
 
 
 def test_resuming_with_other_weights_is_refused(data, tmp_path):

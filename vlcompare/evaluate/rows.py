@@ -1,18 +1,24 @@
 """Files of prediction rows that survive being killed: appended and synced batch by batch, repaired and merged after.
 
 Knows lines of JSON with `side` and `id`; knows neither models nor samples. A line is there once its line break is: a
-torn last line is cut off on opening, and its row is asked again.
+torn last line is cut off on opening, and its row is asked again. One run at a time holds a folder.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from vlcompare.errors import SampleError
+
+try:
+    import fcntl
+except ImportError:  # a system without such locks
+    fcntl = None  # type: ignore[assignment]
 
 Key = tuple[str, str]  # (side, sample id)
 
@@ -50,6 +56,41 @@ def _key(line: bytes) -> Key | None:
         return None
 
 
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Make a folder, if need be, and hold it against other runs until the end; if it was made for nothing it goes.
+
+    Raises SampleError where another run holds it. A file system that knows no locks lets everybody in.
+    """
+    found = folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise SampleError(f"{folder} cannot be written: {error.strerror or error}.") from error
+    try:
+        _lock(handle, folder)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                if not found:
+                    folder.rmdir()  # an empty one only
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, folder: Path) -> None:
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SampleError(f"Another run is writing to {folder}: wait for it to end, or stop it.") from None
+    except OSError:  # a file system without locks
+        return
+
+
 class RowWriter:
     """Appends rows to one file; after `append` returns they are on the disk."""
 
@@ -64,12 +105,16 @@ class RowWriter:
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write rows in one piece and wait until they are stored."""
-        self._file.write(b"".join(_line(row) for row in rows))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.write(b"".join(_line(row) for row in rows))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise SampleError(f"{self._file.name} cannot be written: {error.strerror or error}.") from error
 
     def close(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # what could not be stored was told when it was appended
+            self._file.close()
 
     def __enter__(self) -> RowWriter:
         return self

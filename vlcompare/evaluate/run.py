@@ -12,6 +12,7 @@ import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ from typing import Any
 from vlcompare.errors import DeviceMemoryError, SampleError, VLCompareError
 from vlcompare.evaluate import run_files
 from vlcompare.evaluate.processes import Processes, current
-from vlcompare.evaluate.readers import SampleStream, open_samples
+from vlcompare.evaluate.readers import HUB, SampleStream, open_samples
 from vlcompare.evaluate.replies import request_of
-from vlcompare.evaluate.rows import Key, RowWriter, merge, write_json
+from vlcompare.evaluate.rows import Key, RowWriter, held, merge, write_json
 from vlcompare.evaluate.run_settings import RUN_VERSION, RunSettings, SideSettings, check_same, versions
+from vlcompare.tasks.prompts import validate
 from vlcompare.types import Answer, Request, Sample
 
 WINDOW = 16  # batches' worth of samples that are sorted by task, so that a batch stops together
@@ -53,9 +55,17 @@ class Engine:
 def run(settings: RunSettings, engine: Engine | None = None, processes: Processes | None = None) -> dict[str, Any]:
     """Do a run, or the rest of one; returns the summary, which is also in the folder.
 
-    Raises SampleError where the data cannot be read, the folder holds another run, or it exists and was not resumed.
+    Raises SampleError where the data cannot be read, the folder holds another run, is being written by one, or exists
+    and was not resumed; RequestError where a side's options cannot be used.
     """
+    for side in settings.sides.values():
+        validate(Request("captioning", **side.request_options()))
     processes = processes or current(settings.device)
+    with held(settings.out) if processes.main else nullcontext():
+        return _run(settings, engine, processes)
+
+
+def _run(settings: RunSettings, engine: Engine | None, processes: Processes) -> dict[str, Any]:
     folder = settings.out
     if processes.main:
         _prepare(settings)
@@ -85,24 +95,24 @@ def _prepare(settings: RunSettings) -> None:
             raise SampleError(f"{folder} already holds a run: go on with --resume, or give another --out.")
         check_same(run_files.read_run(folder)["identity"], settings.identity(), folder)
         return
-    if folder.exists() and any(folder.iterdir()) and not (folder / f"{run_files.SAMPLES}.partial").exists():
-        known = {run_files.SAMPLES, run_files.IMAGES}
-        if {path.name for path in folder.iterdir()} - known:
-            raise SampleError(f"{folder} is not empty and holds no run: give an empty or a new folder with --out.")
+    begun = {run_files.SAMPLES, run_files.IMAGES, f"{run_files.SAMPLES}.partial", f"{run_files.RUN}.partial"}
+    if {path.name for path in folder.iterdir()} - begun:  # more than a run that was killed here leaves behind
+        raise SampleError(f"{folder} is not empty and holds no run: give an empty or a new folder with --out.")
+    if Path(settings.data).resolve() == (folder / run_files.SAMPLES).resolve():
+        raise SampleError(f"{folder} is where the data are, which the run's own would replace: give another --out.")
     stream = _samples(settings)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         described = run_files.write_samples(folder, stream, copy_images=settings.copy_images)
     except OSError as error:
         raise SampleError(f"{folder} cannot be written: {error.strerror or error}.") from error
-    root = None if settings.copy_images or stream.format == "hub" else str(stream.source.image_root.resolve())
+    root = stream.source.images if stream.format == HUB else stream.source.image_root
     write_json(
         folder / run_files.RUN,
         {
             "schema_version": RUN_VERSION,
             "identity": settings.identity(),
             "samples": described,
-            "images_root": root,
+            "images_root": None if settings.copy_images or root is None else str(root.resolve()),
             "sides": {},
             "sessions": [],
             "complete": False,
