@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import pytest
 from test_slices import write_run
 
-from vlcompare.errors import SampleError
+from vlcompare.errors import ImageError, SampleError
 from vlcompare.evaluate.archive import ArchiveLimits, open_archive, write_archive
 from vlcompare.evaluate.export import to_csv, to_json, to_llm_comparator
 from vlcompare.evaluate.gallery import write_gallery
@@ -113,6 +113,9 @@ def link():
         ([*SOUND, (link(), "/etc/passwd")], "link"),
         ([*SOUND, *((f"images/{i}.png", "x") for i in range(60))], "entries"),
         ([("samples.jsonl", "{}"), ("predictions.jsonl", "x" * 200)], "damaged"),
+        ([*SOUND, ("run.json", '{"schema_version": 1, "identity": {"sides": 3}}')], "damaged"),
+        ([*SOUND, ("run.json", '{"schema_version": 1, "identity": ["sides"]}')], "damaged"),
+        ([*SOUND, ("run.json", '{"schema_version": 1, "sides": {"left": "x"}}')], "damaged"),
         ([("predictions.jsonl", "{}")], "no run folder"),
         ([], "no run folder"),
     ],
@@ -133,6 +136,30 @@ def test_an_archive_that_lies_about_its_sizes_is_stopped_while_unpacking(tmp_pat
     with pytest.raises(SampleError):
         open_archive(path, tmp_path / "into", ArchiveLimits(picture_bytes=1000))
     assert not (tmp_path / "into").exists()
+
+
+def test_an_archive_that_was_damaged_on_its_way_is_one_sentence(tmp_path):
+    path = zipped(tmp_path / "x.zip", [("samples.jsonl", "".join(f"{i} " for i in range(5000)))])
+    data = bytearray(path.read_bytes())
+    data[60:90] = bytes(30)
+    path.write_bytes(data)
+    with pytest.raises(SampleError, match="no run archive"):
+        open_archive(path, tmp_path / "into")
+    named = zipped(tmp_path / "y.zip", [("\u00e9", "x")]).read_bytes().replace("\u00e9".encode(), b"\xff\xff")
+    (tmp_path / "y.zip").write_bytes(named)
+    with pytest.raises(SampleError, match="no run archive"):
+        open_archive(tmp_path / "y.zip", tmp_path / "into")
+    assert not (tmp_path / "into").exists()
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_rows_of_a_picture_that_stayed_out_still_belong_together(tmp_path, table, gone):
+    if gone:
+        table.run.picture(0).unlink()
+    run = open_archive(write_archive(table.run, tmp_path / "run.zip", pictures=False), tmp_path / "opened")
+    assert RunTable(run).clusters.tolist() == table.clusters.tolist() == [0] * 24
+    with pytest.raises(ImageError, match="no longer there"):
+        run.picture(0)
 
 
 def test_no_zip_at_all(tmp_path):
@@ -249,6 +276,13 @@ def test_figures_of_a_joined_run_are_its_own(tmp_path):
     right = both.summary()["sides"]["right"]["tasks"]["vqa"]["accuracy"]
     assert right == first.summary()["sides"]["left"]["tasks"]["vqa"]["accuracy"] == pytest.approx(8 / 12)
     assert first.summary()["sides"]["right"]["tasks"]["vqa"]["accuracy"] == pytest.approx(6 / 12)
+
+
+@pytest.mark.parametrize("content", ["[1]", "3", "{", '"text"'])
+def test_a_damaged_summary_is_one_sentence(tmp_path, table, content):
+    (tmp_path / "run" / "summary.json").write_text(content)
+    with pytest.raises(SampleError, match="damaged"):
+        table.run.summary()
 
 
 def test_a_gallery_writes_into_its_own_folder_only(tmp_path):

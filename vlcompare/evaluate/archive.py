@@ -7,9 +7,11 @@ no links, nothing that unpacks to more than its limit. Notes travel as JSON: a s
 from __future__ import annotations
 
 import json
+import lzma
 import re
 import shutil
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,14 @@ from vlcompare.evaluate import run_files
 from vlcompare.evaluate.readers import jsonl
 from vlcompare.evaluate.readers.base import hashed
 from vlcompare.evaluate.runfolder import RunFolder
+from vlcompare.types import Sample
 
 NOTES_JSON = "notes.json"
 _NAME = re.compile(
     r"(?:run\.json|samples\.jsonl|predictions\.jsonl|summary\.json|notes\.json|images/[A-Za-z0-9_-]{1,64}\.(?:png|jpe?g|webp))"
 )
 _PIECE = 1 << 20
+_DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,8 @@ DEFAULT_LIMITS = ArchiveLimits()
 
 def write_archive(run: RunFolder, target: Path, *, pictures: bool = True) -> Path:
     """Write a run as a .zip. With `pictures` those that may be shown go in, so that it can be looked at anywhere.
+
+    A picture that stays out keeps a name, so that the rows about it are still known to be about one picture.
 
     Raises SampleError where it cannot be written.
     """
@@ -70,9 +76,13 @@ def _write_samples(run: RunFolder, archive: zipfile.ZipFile, pictures: bool) -> 
     for i, sample in enumerate(run.samples):
         key = str(sample.image)
         if key not in stored:
-            stored[key] = _store_picture(run, i, archive) if pictures else ""
+            stored[key] = (_store_picture(run, i, archive) if pictures else "") or _left_out(sample)
         lines.append(json.dumps(jsonl.to_row(sample, stored[key]), ensure_ascii=False))
     archive.writestr(run_files.SAMPLES, "\n".join(lines) + "\n")
+
+
+def _left_out(sample: Sample) -> str:
+    return f"{run_files.IMAGES}/left-out-{hashed(sample.image_key)}" if sample.image_key else ""
 
 
 def _store_picture(run: RunFolder, i: int, archive: zipfile.ZipFile) -> str:
@@ -116,12 +126,12 @@ def open_archive(path: Path, into: Path, limits: ArchiveLimits = DEFAULT_LIMITS)
         run = RunFolder.open(into, read_only=True, allowed=())
         _take_notes(run, into / NOTES_JSON)
         return run
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-        shutil.rmtree(into, ignore_errors=True)
-        raise SampleError(f"This is no run archive that can be read ({error}).") from error
     except VLCompareError:
         shutil.rmtree(into, ignore_errors=True)
         raise
+    except (*_DAMAGES, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        shutil.rmtree(into, ignore_errors=True)
+        raise SampleError(f"This is no run archive that can be read ({error}).") from error
 
 
 def _checked(archive: zipfile.ZipFile, path: Path, limits: ArchiveLimits) -> list[zipfile.ZipInfo]:

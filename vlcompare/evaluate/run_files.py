@@ -116,4 +116,15 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise SampleError(f"{path} is damaged ({error}).") from error
     if not isinstance(value, dict) or value.get("schema_version") != 1:
         raise SampleError(f"{path} is of another version than this program reads.")
+    if not _has_its_shape(value):
+        raise SampleError(f"{path} is damaged: its sides are not as a run has them.")
     return value
+
+
+def _has_its_shape(record: dict[str, Any]) -> bool:
+    """Whether what everybody relies on is there or absent, and nothing else: objects of sides."""
+    identity, sides = record.get("identity") or {}, record.get("sides") or {}
+    if not isinstance(identity, dict) or not isinstance(sides, dict):
+        return False
+    asked = identity.get("sides") or {}
+    return isinstance(asked, dict) and all(side is None or isinstance(side, dict) for side in sides.values())

@@ -122,7 +122,7 @@ class RunFolder:
         if path.is_file() and not self.joined:
             try:
                 return dict(json.loads(path.read_text(encoding="utf-8")))
-            except ValueError as error:
+            except (OSError, ValueError, TypeError, RecursionError) as error:
                 raise SampleError(f"{path} is damaged ({error}).") from error
         from vlcompare.evaluate.summary import summarise
 
