@@ -211,6 +211,24 @@ def test_bad_prediction_lines_are_named_and_the_first_answer_counts(files):
     assert [p.split(":")[0] for p in result["predictions"]["problems"]] == [f"line {n}" for n in (2, 4, 5, 6, 7)]
 
 
+@pytest.mark.parametrize(
+    ("said", "f1"),
+    [
+        ({"text": "||a dog [0.10,0.10,0.50,0.50]||"}, 1.0),
+        ({"text": "a dog", "boxes": [TRUTH], "phrases": ["A dog"]}, 1.0),
+        ({"text": "||a dog [0.10,0.10,0.50,0.50]||", "boxes": [TRUTH]}, 1.0),
+        ({"text": "x", "boxes": [TRUTH, [0.6, 0.6, 0.9, 0.9]], "phrases": ["a dog", "a dog"]}, 2 / 3),
+        ({"text": "||a dog [0.10,0.10,0.50,0.50]||", "boxes": [TRUTH, TRUTH, TRUTH]}, 0.0),  # whose phrase is it?
+        ({"text": "no box at all"}, 0.0),
+    ],
+)
+def test_every_box_of_a_grounded_caption_counts(files, said, f1):
+    sample = {"id": "a", "image": "a.png", "task": "grounded_captioning"}
+    sample["references"] = ["||a dog [0.10,0.10,0.50,0.50]||."]
+    task = files([sample], [{"id": "a", **said}])["tasks"]["grounded_captioning"]
+    assert task["box_f1"] == pytest.approx(f1)
+
+
 def test_definitions_are_those_of_their_task(files):
     samples = [
         {**grounding("a", TRUTH)},

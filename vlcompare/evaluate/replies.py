@@ -24,7 +24,7 @@ class Reply:
 
     text: str = ""
     boxes: tuple[Box, ...] = ()
-    phrases: tuple[str, ...] = ()
+    phrases: tuple[str, ...] = ()  # beside `boxes`; "" where it is not known
     readable: bool = False  # the structure that the task asks for (box, letter, true / false) was there
     status: str = "ok"
 
@@ -51,8 +51,10 @@ def read_reply(sample: Sample, row: Mapping[str, Any] | None) -> Reply:
     boxes = given or reading.boxes
     readable = reading.parse == "ok" or (bool(given) and sample.task == "grounded_captioning")
     phrases = reading.phrases
-    if given and isinstance(row.get("phrases"), list) and len(row["phrases"]) == len(given):
-        phrases = tuple(str(phrase) for phrase in row["phrases"])
+    if given and isinstance(row.get("phrases"), list):
+        phrases = tuple(map(str, row["phrases"]))
+    if given and len(phrases) != len(given):  # which belongs to which is not known; each box counts all the same
+        phrases = ("",) * len(given)
     return Reply(reading.text, boxes, phrases, readable)
 
 
