@@ -19,6 +19,13 @@ REQUEST = Request("captioning")
 SIDES = {"left": Side("fast"), "right": Side("slow")}
 
 
+class Panic(BaseException):
+    """As libraries in Rust raise it: no Exception."""
+
+
+DEFECTS = {"broken": ZeroDivisionError, "panicking": Panic}
+
+
 class FakeModel:
     def __init__(self, name: str, device: str = "cpu") -> None:
         self.checkpoint = name
@@ -70,8 +77,8 @@ class FakeEngine:
             for index in range(min(5, request.max_new_tokens or 5)):
                 self.together |= len(self.at_work) > 1
                 self.pause(model.checkpoint, index)
-                if model.checkpoint == "broken" and index == 2:
-                    raise ZeroDivisionError("a defect")
+                if model.checkpoint in DEFECTS and index == 2:
+                    raise DEFECTS[model.checkpoint]("a defect")
                 yield Step(index, index, f"{model.checkpoint}{index} ", -0.1, (), 0.01)
                 if cancel is not None and cancel.is_set():
                     reason = "cancelled"
@@ -157,7 +164,10 @@ def test_a_model_is_warmed_once(engine: FakeEngine) -> None:
 
 
 @pytest.mark.parametrize("mode", ["measure", "race"])
-@pytest.mark.parametrize(("name", "sentence"), [("missing", "There is no such checkpoint."), ("broken", "a defect")])
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [("missing", "There is no such checkpoint."), ("broken", "a defect"), ("panicking", "a defect")],
+)
 def test_one_side_fails_and_the_other_goes_on(engine: FakeEngine, mode: str, name: str, sentence: str) -> None:
     pool = FakePool()
     sides = {"left": Side(name), "right": Side("fast")}

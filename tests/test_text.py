@@ -210,6 +210,23 @@ def test_a_damaged_tokenizer_names_its_file(tmp_path: Path) -> None:
         _ = Tokenizer(broken).mark_id
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AA=="}},  # the library panics as it reads it
+        {"pre_tokenizer": {"type": "FixedLength", "length": 0}},  # and here as it encodes
+        {"model": {"type": "WordPiece", "vocab": {}, "unk_token": "x", "continuing_subword_prefix": "##",
+                   "max_input_chars_per_word": 9}},
+    ],
+    ids=["panics when read", "panics when used", "lacks its unknown token"],
+)  # fmt: skip
+def test_whatever_the_library_stumbles_over_names_the_file(tmp_path: Path, part: dict[str, object]) -> None:
+    model = {"type": "WordLevel", "vocab": {"red": 0}, "unk_token": "red"}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": model, **part}))
+    with pytest.raises(CheckpointError, match=r"tokenizer.json cannot be read"):
+        Tokenizer(tmp_path).encode("red car")
+
+
 def test_a_tokenizer_without_the_places_is_refused(tmp_path: Path) -> None:
     model = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}
     (tmp_path / "tokenizer.json").write_text(json.dumps({"version": "1.0", "added_tokens": [], "model": model}))

@@ -252,7 +252,9 @@ class _Comparison:
             answer = replace(failed, stop_reason="cancelled")
         except VLCompareError as error:
             answer = replace(failed, error=str(error))
-        except Exception as error:  # a defect of ours must not take the other side along
+        # a defect of ours, or a panic of a library in Rust, which is no Exception, must neither take the other side
+        # along nor leave the consumer waiting for an answer
+        except BaseException as error:
             sentence = f"This side failed unexpectedly ({type(error).__name__}: {error}); the other is not affected."
             answer = replace(failed, error=sentence)
         put(Event(name, "answer", answer))

@@ -11,7 +11,8 @@ import codecs
 import json
 import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,7 @@ class StreamDecoder:
             self._open = False
             return self._cut() + self.push(token)
         self._window += known
-        text = self._loaded.backend.decode(self._window, skip_special_tokens=True)
+        text = self._loaded.decode(self._window)
         if text.endswith("\N{REPLACEMENT CHARACTER}") or not text.startswith(self._given):
             return ""
         added = text[len(self._given) :]
@@ -157,7 +158,7 @@ class StreamDecoder:
         """What is left at the end: a character that stayed incomplete gives the replacement character."""
         if self._loaded.pieces is not None or self._open:
             return self._cut()
-        text = self._loaded.backend.decode(self._window, skip_special_tokens=True)
+        text = self._loaded.decode(self._window)
         rest = text[len(self._given) :] if text.startswith(self._given) else ""
         self._window, self._given = [], ""
         return rest
@@ -165,7 +166,7 @@ class StreamDecoder:
     def _keep(self, known: list[int]) -> None:
         """Such decoders look one piece back (a leading space, a prefix mark), never further: keep that one alone."""
         self._window = known
-        self._given = self._loaded.backend.decode(known, skip_special_tokens=True)
+        self._given = self._loaded.decode(known)
 
     def _cut(self) -> str:
         """What is left of a run of bytes that has ended."""
@@ -185,10 +186,8 @@ class _Loaded:
         import tokenizers
 
         self.path = path
-        try:
+        with self._in_a_sentence():
             self.backend: Any = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception for every kind of damage
-            raise CheckpointError(f"The tokenizer {path} cannot be read ({error}).") from error
         self.backend.encode_special_tokens = True
         self.backend.no_truncation()
         self.backend.no_padding()
@@ -201,7 +200,13 @@ class _Loaded:
 
     def encode(self, text: str) -> list[int]:
         """Ids as the library gives them, nothing added."""
-        return list(self.backend.encode(text, add_special_tokens=False).ids)
+        with self._in_a_sentence():
+            return list(self.backend.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: list[int]) -> str:
+        """Text as the library gives it."""
+        with self._in_a_sentence():
+            return str(self.backend.decode(ids, skip_special_tokens=True))
 
     def apart(self, text: str) -> list[str]:
         """The text in parts of which none holds the name of a special token."""
@@ -221,6 +226,16 @@ class _Loaded:
     def known(self, ids: Iterable[int]) -> list[int]:
         """The ids that have text."""
         return [i for i in ids if i >= 0 and i not in self.special and self.backend.id_to_token(i) is not None]
+
+    @contextmanager
+    def _in_a_sentence(self) -> Iterator[None]:
+        """The library raises bare Exception for every kind of damage, and a BaseException where its Rust panics."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            raise CheckpointError(f"The tokenizer {self.path} cannot be read ({error}).") from error
 
     def _byte_pieces(self) -> dict[int, bytes]:
         vocabulary = self.backend.get_vocab(with_added_tokens=True)
