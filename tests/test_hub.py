@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -173,6 +174,15 @@ def test_update_looks_the_branch_up_again(fake: FakeHub) -> None:
     assert hub.fetch(REPOSITORY, update=True, progress=lambda *event: None).commit == SECOND
     assert hub.fetch(REPOSITORY).commit == SECOND
     assert hub.fetch(REPOSITORY, revision=FIRST).commit == FIRST
+
+
+def test_a_recorded_commit_that_is_gone_is_named_and_can_be_looked_up_anew(fake: FakeHub, tmp_path: Path) -> None:
+    hub.fetch(REPOSITORY, progress=lambda *event: None)
+    shutil.rmtree(tmp_path / "cache")
+    fake.commit = SECOND
+    with pytest.raises(HubError, match=f"has no revision '{FIRST}'.*--update"):
+        hub.fetch(REPOSITORY, progress=lambda *event: None)
+    assert hub.fetch(REPOSITORY, update=True, progress=lambda *event: None).commit == SECOND
 
 
 def test_a_cache_that_another_tool_filled_is_used(fake: FakeHub, tmp_path: Path) -> None:

@@ -35,7 +35,6 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SMALL = ("config.json", "tokenizer.json")
 _LARGEST_SMALL = 64 << 20  # bytes of those and of an index: fetched and read before anything is known of a repository
 _LARGEST = 50 << 30  # bytes of one file of weights; the Hub gives no more by plain HTTP
-_LONGEST_NAME = 96  # characters, as on the Hub
 _record_lock = threading.Lock()
 
 
@@ -56,8 +55,8 @@ class _File:
 
 
 def is_repository(name: str) -> bool:
-    """Whether this can be a Hub id, `owner/name`."""
-    return len(name) <= _LONGEST_NAME and _REPOSITORY.fullmatch(name) is not None
+    """Whether this can be a Hub id, `owner/name`, of at most 96 characters as there."""
+    return len(name) <= 96 and _REPOSITORY.fullmatch(name) is not None
 
 
 def fetch(
@@ -78,17 +77,17 @@ def fetch(
     """
     if not is_repository(repository):
         raise HubError(f"{repository!r} is neither a folder nor a Hub id of the form owner/name.")
-    wanted = None if files is None else tuple(files)
+    asked, wanted = revision or "main", None if files is None else tuple(files)
     found = None if update else cached(repository, revision=revision, files=wanted)
     if found is not None:
         return found
-    say = progress or terminal_progress()
     try:
-        return _download(repository, revision or "main", wanted, say, check, update)
+        return _download(repository, asked, wanted, progress or terminal_progress(), check, update)
     except CheckpointError:
         raise
     except _library_errors() as error:
-        raise HubError(_sentence(error, repository, revision or "main")) from error
+        known = None if update else _known_commit(repository, asked)
+        raise HubError(_sentence(error, repository, known or asked)) from error
 
 
 def cached(repository: str, *, revision: str | None = None, files: Iterable[str] | None = None) -> Snapshot | None:
@@ -125,8 +124,7 @@ def cached_bytes(repository: str) -> int:
 
 def checksums(snapshot: Snapshot) -> dict[str, str]:
     """What the Hub says about the large files' SHA-256: by the record, else by the names that the cache gives blobs."""
-    recorded = _record().get(snapshot.repository, {}).get("sha256", {}).get(snapshot.commit, {})
-    sums = dict(recorded)
+    sums = dict(_record().get(snapshot.repository, {}).get("sha256", {}).get(snapshot.commit, {}))
     for path in sorted(snapshot.folder.iterdir()):
         name = path.resolve().name
         if path.name not in sums and _SHA256.fullmatch(name):
@@ -429,7 +427,8 @@ def _sentence(error: BaseException, repository: str, revision: str) -> str:
             "HF_TOKEN."
         )
     if isinstance(error, errors.RevisionNotFoundError):
-        return f"{repository} has no revision {revision!r}; its branches and commits are listed at {page}/commits/main."
+        again = "; `checkpoints download --update` looks a recorded one up again" if _COMMIT.fullmatch(revision) else ""
+        return f"{repository} has no revision {revision!r}: all that it has are listed at {page}/commits/main{again}."
     if isinstance(error, errors.RepositoryNotFoundError):
         return (
             f"There is no repository {repository} on the Hub; check the name, or sign in with `hf auth login` if it is "
