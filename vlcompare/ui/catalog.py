@@ -64,12 +64,6 @@ def choices(settings: AppSettings) -> list[tuple[str, str]]:
     return rows
 
 
-def pair_of(checkpoint: str) -> str | None:
-    """The other half of a known pair."""
-    known = lookup(checkpoint)
-    return known.pair if known else None
-
-
 def _label(name: str) -> str:
     known = lookup(name)
     if known is None:

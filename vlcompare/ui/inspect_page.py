@@ -30,7 +30,6 @@ PICK = """element.addEventListener('click', (event) => {
   if (picked && element.contains(picked)) trigger('click', {pick: picked.dataset.pick});
 });"""
 FORM = ("text", "regex", "disagree", "gap", "noted", "tag")
-NOTE = ("note_for", "types", "own_tags", "note_text", "note_state")
 EXPORTS = {
     "csv": "CSV",
     "json": "JSON",
