@@ -16,7 +16,8 @@ from vlcompare.errors import RequestError
 
 MAX_PATTERN = 200
 SEARCHED = 600  # characters of a text that patterns are searched in
-MAX_WAYS = (SEARCHED + 1) ** 2  # two repetitions without a bound
+LONG = 250  # what a repetition without a bound counts for: two fit in SEARCHED ** 2 / 6 ways, the mean over all places
+MAX_WAYS = 4 * (LONG + 1) ** 2  # two repetitions without a bound, and a few choices beside them
 _REPEATS = {"MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"}
 
 
@@ -31,8 +32,8 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
         raise RequestError(f"This is no regular expression: {error}.") from error
     if _ways(parsed) > MAX_WAYS:
         raise RequestError(
-            "This pattern could search for very long: use two of *, + and {n,} at most, and neither a choice nor a "
-            "repetition within another repetition."
+            "This pattern could search for very long: use two of *, + and {n,} at most, few choices beside them, and "
+            "neither a choice nor a repetition within another repetition."
         )
     return compiled
 
@@ -46,9 +47,9 @@ def _ways(node: Any) -> float:
             raise RequestError("References back (\\1) cannot be searched for.")
         parts = [_ways(part) for part in _parts(argument)]
         if name in _REPEATS:
-            least, most = argument[0], min(argument[1], SEARCHED)
+            least, most = min(argument[0], LONG), min(argument[1], LONG)
             inside = math.prod(parts)
-            ways *= (max(0, most - least) + 1) * (1.0 if inside == 1 else _power(inside, most))
+            ways *= (most - least + 1) * (1.0 if inside == 1 else _power(inside, most))
         elif name in ("BRANCH", "GROUPREF_EXISTS"):
             ways *= max(1.0, sum(parts))
         else:
