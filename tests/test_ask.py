@@ -197,7 +197,7 @@ def test_table_of_two_sides() -> None:
     lines = table({"left": ANSWER, "right": Answer(error="It failed.", checkpoint="other")}).splitlines()
     assert lines[0].split() == ["left", "right"]
     assert lines[1].startswith("read as") and "failed" in lines[1].split("  ")[-1]
-    assert "670.0 ms a token, 1.5 tokens/s" in "\n".join(lines) and "6.0 ms / 2.00 s / 2.00 s" in "\n".join(lines)
+    assert "670.0 ms a token, 1.5 tokens/s" in "\n".join(lines) and "6.0 ms / 1.80 s / 2.00 s" in "\n".join(lines)
 
 
 def test_control_characters_do_not_reach_the_terminal() -> None:
