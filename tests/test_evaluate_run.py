@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import random
 import threading
 from pathlib import Path
@@ -266,6 +267,21 @@ def test_two_runs_at_once_do_not_write_to_one_folder(data, tmp_path):
 
     run(settings(data, tmp_path / "run"), Engine(engine.load, generate))
     assert [key[:2] for key in answers_in(tmp_path / "run")] == ORDER and finished(tmp_path / "run")
+
+
+def test_a_system_that_opens_no_folders_runs_without_a_lock(data, tmp_path, monkeypatch):
+    """As Windows, which has no flock either."""
+    opened = os.open
+
+    def refusing(path, *rest, **options):
+        if Path(path).is_dir():
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, *rest, **options)
+
+    monkeypatch.setattr("vlcompare.evaluate.rows.fcntl", None)
+    monkeypatch.setattr(os, "open", refusing)
+    run(settings(data, tmp_path / "run"), FakeEngine().as_engine())
+    assert finished(tmp_path / "run")
 
 
 def test_a_disk_that_is_full_is_one_sentence(tmp_path, monkeypatch):

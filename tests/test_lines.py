@@ -35,6 +35,10 @@ def test_nan_is_read_and_what_is_no_json_is_refused() -> None:
                 read(broken)
 
 
+def test_a_byte_order_mark_is_no_part_of_a_line() -> None:
+    assert lines.loads(b'\xef\xbb\xbf{"id": 1}') == lines.exactly(b'\xef\xbb\xbf{"id": 1}') == {"id": 1}
+
+
 def test_whole_numbers_of_any_length_are_read_exactly() -> None:
     assert lines.exactly(b"[18446744073709551617]") == [2**64 + 1]
 

@@ -396,6 +396,17 @@ def test_a_line_that_cannot_be_held_is_skipped_and_named(tmp_path, format, line,
     assert stream.skipped == 1 and stream.issues[0].place == "line 1" and reason in stream.issues[0].reason
 
 
+def test_half_of_a_character_in_a_whole_file_costs_its_own_row_only(tmp_path):
+    rows = {
+        str(n): {"question": text, "answer": "yes", "imageId": "v7w_1"} for n, text in enumerate(("Half \ud83d?", "Y?"))
+    }
+    path = tmp_path / "gqa.json"
+    path.write_text(json.dumps(rows))
+    stream = open_samples(path, format="gqa", images=PICTURES)
+    assert [sample.text for sample in stream] == ["Y?"]
+    assert stream.skipped == 1 and "half of a character" in stream.issues[0].reason
+
+
 @pytest.mark.parametrize(
     ("spec", "options", "sentence"),
     [

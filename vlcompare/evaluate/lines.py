@@ -28,8 +28,8 @@ def loads(line: bytes) -> Any:
 
 
 def exactly(line: bytes) -> Any:
-    """The same by the standard library: whole numbers of any length."""
-    value = json.loads(line.decode())
+    """The same by the standard library: whole numbers of any length; a byte order mark in front is no part of it."""
+    value = json.loads(line.decode("utf-8-sig"))
     if b"\\ud" in line or b"\\uD" in line:  # an escaped surrogate: a pair of them is one character, one alone is none
         json.dumps(value, ensure_ascii=False).encode()
     return value

@@ -65,11 +65,12 @@ def held(folder: Path) -> Iterator[None]:
     found = folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
+        handle = os.open(folder, os.O_RDONLY) if fcntl else None  # Windows opens no folders
     except OSError as error:
         raise SampleError(f"{folder} cannot be written: {error.strerror or error}.") from error
     try:
-        _lock(handle, folder)
+        if handle is not None:
+            _lock(handle, folder)
         try:
             yield
         finally:
@@ -77,12 +78,11 @@ def held(folder: Path) -> Iterator[None]:
                 if not found:
                     folder.rmdir()  # an empty one only
     finally:
-        os.close(handle)
+        if handle is not None:
+            os.close(handle)
 
 
 def _lock(handle: int, folder: Path) -> None:
-    if fcntl is None:
-        return
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import codecs
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -116,7 +115,7 @@ def json_lines_at(path: Path) -> Iterator[tuple[str, int, Any]]:
                 continue
             place = f"line {number}"
             try:
-                value = exactly(line.removeprefix(codecs.BOM_UTF8) if start == 0 else line)
+                value = exactly(line)
             except (ValueError, RecursionError) as error:
                 yield place, start, RowError(f"not JSON ({error})")
                 continue
@@ -126,7 +125,8 @@ def json_lines_at(path: Path) -> Iterator[tuple[str, int, Any]]:
 def json_file(path: Path) -> Any:
     """A whole JSON file. Raises SampleError where it is none."""
     try:
-        return exactly(path.read_bytes().removeprefix(codecs.BOM_UTF8))
+        # halves of characters are left to the samples' own check: one of them is no reason to refuse the other rows
+        return json.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise SampleError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:

@@ -24,6 +24,7 @@ _NEEDS_REFERENCES = frozenset(
 
 def check_sample(sample: Sample, *, need_references: bool) -> None:
     """Raise RowError where a sample cannot be asked, or (with `need_references`) not be scored."""
+    _check_characters(sample)
     if sample.task in _NEEDS_TEXT and not sample.text.strip():
         raise RowError(f"{sample.task} needs `text`")
     if sample.task == "region_description" and len(sample.boxes) != 1:
@@ -45,6 +46,16 @@ def is_scorable(sample: Sample) -> bool:
     if sample.task == "grounding":
         return len(sample.boxes) == 1
     return sample.task in _NEEDS_REFERENCES and any(reference.strip() for reference in sample.references)
+
+
+def _check_characters(sample: Sample) -> None:
+    """Half of a character (a lone surrogate, which JSON can spell) can be written to no file."""
+    listed = (*sample.references, *(sample.choices or ()), *sample.tags.values())
+    texts = (sample.id, sample.text, sample.ocr_text or "", sample.image_key, *listed)
+    try:
+        "".join(text for text in texts if isinstance(text, str)).encode()
+    except UnicodeEncodeError as error:
+        raise RowError(f"a text holds half of a character ({error.reason})") from error
 
 
 def _check_choices(sample: Sample) -> None:
