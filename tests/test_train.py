@@ -344,3 +344,155 @@ def test_a_longer_schedule_goes_on_from_before_the_decay(trained: Path) -> None:
     assert all(same)
     assert train_language("pythia", long, out, resume=True, **options)
     assert load_state(out / "pythia.pt")["step"] == 20
+
+
+def test_a_training_is_never_begun_over_another_and_goes_on_by_its_recipe(trained: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from vlcompare.synth.pictures import PictureStore
+
+    before = (trained / "pythia.pt").read_bytes()
+    for stage in ("encoder", "pythia"):
+        with pytest.raises(CheckpointError, match="--resume"):
+            train.run_stage(stage, train.RunSettings(trained, recipes.SMOKE))
+    assert (trained / "pythia.pt").read_bytes() == before and read_log(trained / "pythia.jsonl")
+    wider = dataclasses.replace(recipes.SMOKE, shapes=dataclasses.replace(recipes.SMOKE.shapes, width=64))
+    out = tmp_path / "other"
+    shutil.copytree(trained, out)
+    with pytest.raises(CheckpointError, match="another recipe"):
+        train.run_stage("pythia", train.RunSettings(out, wider, resume=True))
+    all_scenes = dataclasses.replace(recipes.SMOKE.pictures, scene_share=0.0)
+    PictureStore(out / "pictures", recipes.SMOKE.pictures).get(0)
+    with pytest.raises(CheckpointError, match="another recipe"):  # their questions would be about other scenes
+        PictureStore(out / "pictures", all_scenes).get(0)
+    (out / "mamba.pt").write_bytes(before[:1000])
+    with pytest.raises(CheckpointError, match="no whole state"):
+        load_state(out / "mamba.pt")
+    with pytest.raises(CheckpointError, match="no state"):
+        load_state(out / "gone.pt")
+
+
+def test_an_encoder_that_was_trained_on_needs_new_features(trained: Path, tmp_path: Path) -> None:
+    import os
+    import shutil
+
+    out = tmp_path / "older"
+    shutil.copytree(trained, out)
+    settings = train.RunSettings(out, recipes.SMOKE, resume=True)
+    assert train._finished("features", settings)
+    later = (out / "features" / "features.npy").stat().st_mtime + 10
+    os.utime(out / "encoder.pt", (later, later))
+    assert not train._finished("features", settings)
+
+
+def test_an_encoders_log_forgets_what_is_done_again(trained: Path, tmp_path: Path) -> None:
+    import shutil
+
+    out = tmp_path / "again"
+    shutil.copytree(trained, out)
+    Log(out / "encoder.jsonl", quiet=True).write(step=50, loss=1.0)  # later than the state's last step
+    assert train.run_stage("encoder", train.RunSettings(out, recipes.SMOKE, resume=True))
+    assert [row["step"] for row in read_log(out / "encoder.jsonl")] == [4]
+
+
+def test_a_budget_that_is_spent_before_the_language_models_is_no_failure(tmp_path: Path) -> None:
+    train._keep_recipe(train.RunSettings(tmp_path, recipes.SMOKE))
+    assert not train._side_by_side(train.RunSettings(tmp_path, recipes.SMOKE, budget_seconds=0.0))
+
+
+def test_both_processes_get_their_threads_and_are_stopped_with_their_states_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import subprocess
+    import sys
+
+    begun, popen = [], subprocess.Popen
+    script = (
+        "import pathlib, sys, time\n"
+        "try: pathlib.Path(sys.argv[1]).touch(); time.sleep(60)\n"
+        "except KeyboardInterrupt: time.sleep(0.5); pathlib.Path(sys.argv[1] + '-saved').touch()\n"
+    )
+
+    class Interrupted(popen):  # type: ignore[misc, valid-type]
+        def __init__(self, command, **options) -> None:
+            begun.append(command)
+            self.mark = tmp_path / command[-1]
+            super().__init__([sys.executable, "-c", script, str(self.mark)], **options)
+
+        def wait(self, timeout=None):
+            if timeout is None:
+                import time
+
+                while not all((tmp_path / family).exists() for family in ("pythia", "mamba")):
+                    time.sleep(0.02)
+                raise KeyboardInterrupt
+            return super().wait(min(timeout, 5) if timeout == train.SAVING else 0.1)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train._side_by_side(train.RunSettings(tmp_path, recipes.SMOKE, threads=3))
+    assert all(command[command.index("--threads") + 1] == "3" for command in begun) and len(begun) == 2
+    assert (tmp_path / "pythia-saved").exists() and (tmp_path / "mamba-saved").exists()
+
+
+def test_a_step_and_a_state_are_whole_when_somebody_presses_ctrl_c() -> None:
+    import os
+    import signal
+
+    from vlcompare.synth.progress import unbroken
+
+    done = []
+    with pytest.raises(KeyboardInterrupt), unbroken():
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append("whole")
+    assert done == ["whole"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_other_weights_are_asked_again_by_the_report(tmp_path: Path) -> None:
+    from vlcompare.synth.report import run_folder
+
+    folder, data = tmp_path / "tiny-pythia-vl", tmp_path / "scenes-1-2"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"one")
+    first = run_folder("pythia", tmp_path, data, tmp_path)
+    (folder / "README.md").write_text("a card")
+    assert run_folder("pythia", tmp_path, data, tmp_path) == first
+    (folder / "model.safetensors").write_bytes(b"two")
+    assert run_folder("pythia", tmp_path, data, tmp_path) != first
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[1]", '{"language": 3}', '{"language": {"steps": "7"}}', '{"language": {"steps": true}}',
+     '{"pictures": {"sizes": []}}', '{"pictures": {"sizes": 224}}', "\xff"],
+)  # fmt: skip
+def test_a_recipe_of_another_form_is_one_sentence(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "mine.json"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(CheckpointError, match=r"mine\.json"):
+        recipes.load(str(path))
+
+
+def test_the_command_line_goes_on_with_the_recipe_of_the_folder_and_says_what_cannot_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from vlcompare.cli import main
+
+    seen: list[train.RunSettings] = []
+    monkeypatch.setattr(train, "run_stage", lambda stage, settings: bool(seen.append(settings)))
+    out = tmp_path / "an out"
+    train._keep_recipe(train.RunSettings(out, recipes.SMOKE))
+    begin = ["train", "--out", str(out), "--stage", "pythia"]
+    assert main([*begin, "--resume", "--checkpoints", "there"]) == 3 and seen[0].recipe == recipes.SMOKE
+    assert f"'{out}'" in (said := capsys.readouterr().out) and "--checkpoints there" in said
+    assert main([*begin, "--recipe", "gpu"]) == 3 and seen[1].recipe == recipes.GPU
+    monkeypatch.undo()
+    (tmp_path / "file").write_text("")
+    nothing = ["train", "--stage", "export", "--out", str(tmp_path / "empty"), "--recipe", "smoke"]
+    for arguments, reason in (
+        ([*begin, "--budget", "nan"], "above 0"),
+        ([*begin, "--budget", "0"], "above 0"),
+        (["train", "--stage", "encoder", "--out", str(tmp_path / "file" / "below")], "cannot be written"),
+        (nothing, "no trained language model"),
+    ):
+        assert main(arguments) == 2 and reason in capsys.readouterr().err

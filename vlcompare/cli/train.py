@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for states, logs and features")
     parser.add_argument("--stage", choices=(*STAGES, "all"), default="all", help="one stage, or all in order (default)")
-    parser.add_argument("--recipe", default="cpu", help="cpu, gpu, smoke, or a JSON file with what differs from cpu")
+    parser.add_argument(
+        "--recipe",
+        help="cpu, gpu, smoke, or a JSON file with what differs from cpu (default: what DIR was begun with, else cpu)",
+    )
     parser.add_argument("--budget", type=float, metavar="MINUTES", help="stop after so long; --resume goes on")
     parser.add_argument("--resume", action="store_true", help="go on from the states in DIR")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -36,11 +40,13 @@ def run(args: argparse.Namespace) -> int:
 
     if args.device == "cuda" and not torch.cuda.is_available():
         raise RequestError("There is no CUDA device here; use --device cpu.")
-    if args.budget is not None and args.budget <= 0:
+    if args.budget is not None and not args.budget > 0:  # nor is nan
         raise RequestError(f"A budget is a number of minutes above 0, not {args.budget:g}.")
+    kept = args.out / "recipe.json"
+    named = args.recipe or (str(kept) if kept.is_file() else "cpu")
     settings = train.RunSettings(
         out=args.out,
-        recipe=recipe.load(args.recipe),
+        recipe=recipe.load(named),
         device=args.device,
         resume=args.resume,
         budget_seconds=None if args.budget is None else args.budget * 60,
@@ -49,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
     )
     done = train.run_all(settings) if args.stage == "all" else train.run_stage(args.stage, settings)
     if not done:
-        again = f"--out {args.out} --stage {args.stage} --recipe {args.recipe} --device {args.device} --resume"
-        print(f"The budget is spent; go on with: python -m vlcompare train {again}")
+        again = ["--out", str(args.out), "--stage", args.stage, "--recipe", named, "--device", args.device]
+        again += ["--threads", str(settings.threads)]
+        again += ["--checkpoints", str(args.checkpoints)] if args.checkpoints else []
+        print(f"The budget is spent; go on with: python -m vlcompare train {shlex.join([*again, '--resume'])}")
     return 0 if done else UNFINISHED

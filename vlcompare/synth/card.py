@@ -70,6 +70,12 @@ def slice_table(report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _of_the_first(scenes: Mapping[str, Any]) -> str:
+    """The grey pictures are fewer than the scenes, where the report says how many."""
+    blanks = scenes.get("blanks", scenes["count"])
+    return "" if blanks >= scenes["count"] else f" of the first {blanks}"
+
+
 def _other(family: str) -> str:
     return next(name for name in TITLES if name != family)
 
@@ -107,8 +113,8 @@ those of the encoder in [encoder.jsonl](encoder.jsonl), both models' in the pict
 ## Held-out scores
 
 {scenes["count"]} pictures of the evaluation stream, seed {scenes["seed"]}, which training cannot reach; 95 % intervals
-over pictures. The floors: the same model with every picture replaced by plain grey (what its language alone can
-guess), and the most frequent answer to each type of question.
+over pictures. The floors: the same model with every picture{_of_the_first(scenes)} replaced by plain grey (what its
+language alone can guess), and the most frequent answer to each type of question.
 
 {score_table(report)}
 

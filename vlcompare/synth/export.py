@@ -7,6 +7,7 @@ the published Mamba files: both go through the ordinary loader. Knows nothing of
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -165,8 +166,11 @@ def export(family: str, recipe: Recipe, out: Path, checkpoints: Path) -> Path:
     model = joined_model(family, recipe, encoding.encoder, learner)
     folder = checkpoints / FOLDERS[family]
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(published_tensors(model, family), folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "model.safetensors").chmod(0o644)
+    # whoever has the old file mapped keeps it whole
+    partial = folder / "model.safetensors.partial"
+    save_file(published_tensors(model, family), partial, metadata={"format": "pt"})
+    partial.chmod(0o644)
+    os.replace(partial, folder / "model.safetensors")
     config = config_json(family, recipe, encoding.encoder.config, read_notes(out).get("tasks_at_chance", ()))
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     tokenizer.write(folder)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from vlcompare.errors import CheckpointError
 from vlcompare.synth.dense import glyph_truth, patch_truth
 from vlcompare.synth.recipe import PictureRecipe
 from vlcompare.synth.scenes import lay_out, render
@@ -24,6 +25,7 @@ CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 SEEDS_PER_PICTURE = 4  # seeds set aside for one kept picture: scenes without documents are dropped at random
 TRUTH = ("owner", "centre", "attributes", "boxes")
+CHECKED = 48  # seeds of a stored shard that are compared with the recipe's
 HELD_OUT = 1_000_000_000  # seeds of the training stream from here on are looked at, never trained on
 
 
@@ -132,7 +134,16 @@ class PictureStore:
             if self._pool is None:
                 _draw_numbered(self.folder, self.recipe, index)
             time.sleep(0.2)
-        return read_shard(path)
+        shard = read_shard(path)
+        first = kept_seeds(index * self.recipe.shard, min(CHECKED, self.recipe.shard), self.recipe.scene_share)
+        shape = (self.recipe.shard, self.recipe.image_size)
+        if shard.seeds[:CHECKED].tolist() != first or shard.pixels.shape[:2] != shape:
+            # the questions follow from the recipe's seeds: they would be about other pictures than these
+            raise CheckpointError(
+                f"The pictures in {self.folder} were drawn with another recipe: go on with that one, or give another "
+                "--out."
+            )
+        return shard
 
     def held_out(self, count: int) -> Shard:
         """Pictures of seeds that no shard uses."""

@@ -7,11 +7,18 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from vlcompare.errors import CheckpointError
 
 
 class Log:
@@ -31,7 +38,7 @@ class Log:
     def forget_after(self, step: int) -> None:
         """Drop the lines of later steps: the run goes on from an earlier state."""
         rows = [row for row in read_log(self.path) if row.get("step", 0) <= step]
-        self.path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        write_whole(self.path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -45,6 +52,13 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a text beside its place, then put it there: whoever reads meanwhile, or after a kill, reads a whole one."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write a state beside `path`, then put it in its place: an interruption leaves the old one whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +68,47 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    return torch.load(path, map_location="cpu", weights_only=True)
+    """Raises CheckpointError where there is none, or what is there is no state."""
+    if not path.exists():
+        raise CheckpointError(f"There is no state {path} to go on from.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path} is no whole state of a training; put back a copy, or delete it.") from error
+
+
+@contextmanager
+def of_this_recipe(path: Path) -> Iterator[None]:
+    """Turns the failures of a state that does not fit the recipe's modules into a sentence."""
+    try:
+        yield
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{path} was made with another recipe: go on with that one (recipe.json beside it), or give another --out."
+        ) from error
+
+
+@contextmanager
+def unbroken() -> Iterator[None]:
+    """What is done inside is done whole: a Ctrl-C that comes meanwhile is raised behind it."""
+    here = threading.current_thread() is threading.main_thread()
+    if not here or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    asked: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if asked:
+        raise KeyboardInterrupt
+
+
+def refuse_to_replace(path: Path) -> None:
+    """Raises CheckpointError where a state exists: a training that starts anew would write over hours of work."""
+    if path.exists():
+        raise CheckpointError(f"{path} holds the state of a training: go on with --resume, or give another --out.")
 
 
 class Clock:

@@ -162,11 +162,13 @@ def load(name_or_file: str) -> Recipe:
         raise CheckpointError(f"There is no recipe {name_or_file!r}: give a file, or one of {', '.join(RECIPES)}.")
     try:
         return _merge(CPU, json.loads(path.read_text(encoding="utf-8")), path.name)
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError among them
         raise CheckpointError(f"The recipe {path} is not JSON ({error}).") from error
 
 
 def _merge(base: Any, changes: dict[str, Any], where: str) -> Any:
+    if not isinstance(changes, dict):
+        raise CheckpointError(f"{where}: fields with their values are wanted here, not {json.dumps(changes)[:40]}.")
     known = {f.name for f in dataclasses.fields(base)}
     if unknown := sorted(set(changes) - known):
         raise CheckpointError(f"{where}: unknown fields {', '.join(unknown)}; known are {', '.join(sorted(known))}.")
@@ -175,6 +177,17 @@ def _merge(base: Any, changes: dict[str, Any], where: str) -> Any:
         old = getattr(base, key)
         if dataclasses.is_dataclass(old):
             values[key] = _merge(old, value, f"{where}, {key}")
+        elif not _alike(value, old):
+            raise CheckpointError(f"{where}: {key} is {json.dumps(value)[:40]}, which is no value like {old!r}.")
         else:
             values[key] = tuple(value) if isinstance(old, tuple) else value
     return dataclasses.replace(base, **values)
+
+
+def _alike(value: Any, old: Any) -> bool:
+    """Whether a JSON value can stand for a field's: whole numbers for whole ones, any number for a fraction."""
+    if isinstance(old, tuple):
+        return isinstance(value, list) and bool(value) and all(_alike(item, old[0]) for item in value)
+    if isinstance(value, bool) or not isinstance(old, float):
+        return type(value) is type(old)
+    return isinstance(value, (int, float))

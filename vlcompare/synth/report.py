@@ -7,6 +7,7 @@ nothing of how the models were trained; what the card says of that comes from th
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -48,16 +49,17 @@ SLICES: dict[str, str] = {
 def make_report(checkpoints: Path, work: Path, *, count: int = COUNT, seed: int = SEED) -> dict[str, Any]:
     """Evaluate both folders of `checkpoints` on `count` scenes of `seed` and write scores.json and README.md to each.
 
-    `work` keeps the scenes and the runs, and goes on with them where it is asked again.
+    `work` keeps the scenes and the runs, and goes on with them where the same weights are asked again.
     """
     scenes, blank = draw(work, count, seed)
     rows: dict[str, dict[str, dict[str, Any]]] = {}
     for data, prefix in ((scenes, ""), (blank, "blank-")):
         rows |= {f"{prefix}{family}": ask_one(family, checkpoints, data, work) for family in FOLDERS}
-    samples = list(run_files.read_samples(work / f"run-pythia-{scenes.name}"))
+    samples = list(run_files.read_samples(run_folder("pythia", checkpoints, scenes, work)))
     rows["prior"] = prior_answers(samples)
     whole = {side: found for side, found in rows.items() if not side.startswith("blank-")}
-    report = {"scenes": {"seed": seed, "count": count, "size": 224}, **figures(samples, whole)}
+    drawn = {"seed": seed, "count": count, "blanks": min(count, BLANKS), "size": 224}
+    report = {"scenes": drawn, **figures(samples, whole)}
     grey = {side: found for side, found in rows.items() if side.startswith("blank-")}
     known = next(iter(grey.values()))
     report["sides"] |= figures([sample for sample in samples if sample.id in known], grey)["sides"]
@@ -78,11 +80,24 @@ def draw(work: Path, count: int = COUNT, seed: int = SEED) -> tuple[Path, Path]:
 
 
 def ask_one(family: str, checkpoints: Path, data: Path, work: Path) -> dict[str, dict[str, Any]]:
-    """One model's answers to one set of samples, by id; a run that was begun is gone on with."""
-    out = work / f"run-{family}-{data.name}"
+    """One model's answers to one set of samples, by id; a run that was begun with these weights is gone on with."""
+    out = run_folder(family, checkpoints, data, work)
     sides = {"left": SideSettings(str((checkpoints / FOLDERS[family]).resolve()))}
     run(RunSettings(str(data / SAMPLES), out, sides, resume=out.exists(), progress=False, batch_size=32))
     return next(iter(read_predictions(out / run_files.PREDICTIONS).sides.values()))
+
+
+def run_folder(family: str, checkpoints: Path, data: Path, work: Path) -> Path:
+    """Where a model's answers are kept: other weights, or the same ones elsewhere, have a folder of their own.
+
+    A run that holds every answer is not asked again, so the name has to tell whose answers they are.
+    """
+    folder = (checkpoints / FOLDERS[family]).resolve()
+    digest = hashlib.sha256(str(folder).encode())
+    for path in sorted(folder.glob("*")):
+        if path.name in ("config.json", "model.safetensors", "tokenizer.json"):
+            digest.update(path.read_bytes())
+    return work / f"run-{family}-{digest.hexdigest()[:12]}-{data.name}"
 
 
 def figures(samples: Sequence[Sample], rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:

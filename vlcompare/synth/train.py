@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -28,13 +29,16 @@ from vlcompare.synth import recipe as recipes
 from vlcompare.synth.corpus import prepare_features, prepare_lessons
 from vlcompare.synth.export import export
 from vlcompare.synth.plot import plot_curves
-from vlcompare.synth.progress import load_state
+from vlcompare.synth.progress import load_state, write_whole
 from vlcompare.synth.recipe import Recipe
 from vlcompare.synth.report import make_report
 from vlcompare.synth.train_encoder import EncoderTraining, train_encoder
 from vlcompare.synth.train_language import FAMILIES, train_language
 
 STAGES = ("encoder", "features", "pythia", "mamba", "export", "report")
+TRAINING = STAGES[:4]  # stages that follow a recipe; the others tell of what was trained
+LEAST_BUDGET = 0.06  # seconds: less is 0.000 minutes
+SAVING = 60  # seconds that a stopped process has for saving its state
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,8 @@ class RunSettings:
 def run_stage(stage: str, settings: RunSettings) -> bool:
     """Run one stage. Returns whether it is finished; False means that the budget ran out and `resume` goes on."""
     torch.set_num_threads(settings.threads)
-    _keep_recipe(settings)
+    if stage in TRAINING:
+        _keep_recipe(settings)
     return _RUN[stage](stage, settings)
 
 
@@ -75,8 +80,12 @@ def run_all(settings: RunSettings) -> bool:
 
 
 def _keep_recipe(settings: RunSettings) -> None:
-    settings.out.mkdir(parents=True, exist_ok=True)
-    (settings.out / "recipe.json").write_text(json.dumps(recipes.to_dict(settings.recipe), indent=2), encoding="utf-8")
+    try:
+        settings.out.mkdir(parents=True, exist_ok=True)
+        write_whole(settings.out / "recipe.json", json.dumps(recipes.to_dict(settings.recipe), indent=2))
+    except OSError as error:
+        reason = error.strerror or error
+        raise CheckpointError(f"{settings.out} cannot be written to ({reason}); give another --out.") from error
 
 
 def _left(settings: RunSettings, deadline: float | None) -> RunSettings:
@@ -86,17 +95,20 @@ def _left(settings: RunSettings, deadline: float | None) -> RunSettings:
 
 
 def _finished(stage: str, settings: RunSettings) -> bool:
-    if stage == "features":
-        return (settings.out / "features" / "features.npy").exists()
     path = settings.out / "encoder.pt"
+    if stage == "features":  # those of an encoder that was trained on since are another's
+        features = settings.out / "features" / "features.npy"
+        return features.exists() and path.exists() and features.stat().st_mtime >= path.stat().st_mtime
     return path.exists() and load_state(path)["step"] >= settings.recipe.encoder.steps
 
 
 def _side_by_side(settings: RunSettings) -> bool:
-    """Both families at once, a process and a thread each: faster in sum than one after the other on two threads."""
+    """Both families at once, a process each: faster in sum than one after the other on two threads."""
+    if settings.budget_seconds is not None and settings.budget_seconds < LEAST_BUDGET:
+        return False
     recipe_file = settings.out / "recipe.json"
     command = [sys.executable, "-m", "vlcompare", "train", "--out", str(settings.out), "--recipe", str(recipe_file)]
-    command += ["--resume"] if settings.resume else []
+    command += ["--threads", str(settings.threads), *(["--resume"] if settings.resume else [])]
     if settings.budget_seconds is not None:
         command += ["--budget", f"{settings.budget_seconds / 60:.3f}"]
     environment = {**os.environ, "OMP_NUM_THREADS": str(settings.threads)}
@@ -104,12 +116,25 @@ def _side_by_side(settings: RunSettings) -> bool:
     try:
         statuses = [run.wait() for run in runs]
     except BaseException:
-        for run in runs:
-            run.terminate()
+        _stop(runs)
         raise
     if any(status not in (0, 3) for status in statuses):
         raise CheckpointError(f"A language model's training failed: see above, and its log in {settings.out}.")
     return all(status == 0 for status in statuses)
+
+
+def _stop(runs: list[subprocess.Popen[bytes]]) -> None:
+    """End the processes, each with its state saved: a terminal's Ctrl-C has reached them, another's signal has not."""
+    try:
+        for patience, send in ((5, signal.SIGINT), (SAVING, signal.SIGTERM)):
+            for run in runs:
+                try:
+                    run.wait(patience)
+                except subprocess.TimeoutExpired:
+                    run.send_signal(send)
+    finally:
+        for run in runs:
+            run.terminate()
 
 
 def _encoder(stage: str, settings: RunSettings) -> bool:
@@ -148,10 +173,12 @@ def _language(stage: str, settings: RunSettings) -> bool:
 
 def _export(stage: str, settings: RunSettings) -> bool:
     folder = settings.checkpoints or settings.out / "checkpoints"
-    for family in FAMILIES:
-        if (settings.out / f"{family}.pt").exists():
-            target = export(family, settings.recipe, settings.out, folder)
-            print(f"{family}: written to {target}")
+    trained = [family for family in FAMILIES if (settings.out / f"{family}.pt").exists()]
+    if not trained:
+        raise CheckpointError(f"There is no trained language model in {settings.out}; run its stage first.")
+    for family in trained:
+        target = export(family, settings.recipe, settings.out, folder)
+        print(f"{family}: written to {target}")
     plot_curves(settings.out, [folder])
     return True
 

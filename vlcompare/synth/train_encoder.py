@@ -13,7 +13,7 @@ from vlcompare.models.scene import SceneEncoder, SceneEncoderConfig
 from vlcompare.synth.dense import DenseHeads, dense_loss, dense_scores
 from vlcompare.synth.optim import Muon, set_rates, trapezoid
 from vlcompare.synth.pictures import PictureStore, Shard, glyphs_of, normalised
-from vlcompare.synth.progress import Clock, Log, load_state, save_state
+from vlcompare.synth.progress import Clock, Log, load_state, of_this_recipe, refuse_to_replace, save_state, unbroken
 from vlcompare.synth.recipe import Recipe
 
 SAVE_EVERY = 200  # steps
@@ -79,9 +79,12 @@ def train_encoder(
     training = EncoderTraining.fresh(recipe, place)
     state_path, log = out / "encoder.pt", Log(out / "encoder.jsonl")
     if resume and state_path.exists():
-        training.restore(load_state(state_path))
-    elif log.path.exists():
-        log.path.unlink()
+        with of_this_recipe(state_path):
+            training.restore(load_state(state_path))
+        log.forget_after(training.step)  # what was done after the state was saved is done again
+    else:
+        refuse_to_replace(state_path)
+        log.path.unlink(missing_ok=True)
     store = PictureStore(out / "pictures", recipe.pictures)
     store.start()
     clock = Clock(training.seconds, budget_seconds)
@@ -89,7 +92,8 @@ def train_encoder(
         _run(training, recipe, store, clock, log, place, state_path)
     finally:
         training.seconds = clock.seconds
-        save_state(state_path, training.state())
+        with unbroken():
+            save_state(state_path, training.state())
         store.stop()
     return training.step >= recipe.encoder.steps
 
@@ -117,10 +121,11 @@ def _run(
         loss, parts = dense_loss(training.heads, patches.float(), *truth)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 5.0)
-        for optimizer in training.optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        training.step += 1
+        with unbroken():  # a state of half a step is none to go on from
+            for optimizer in training.optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            training.step += 1
         if training.step % 50 == 0:
             log.write(step=training.step, seconds=clock.seconds, loss=loss.item(), **parts)
         if training.step % LOOK_EVERY == 0 or training.step == options.steps:

@@ -18,7 +18,7 @@ from vlcompare.synth.corpus import Corpus
 from vlcompare.synth.learner import Learner, losses_of
 from vlcompare.synth.optim import Muon, set_rates, trapezoid
 from vlcompare.synth.probe import probe
-from vlcompare.synth.progress import Clock, Log, load_state, save_state
+from vlcompare.synth.progress import Clock, Log, load_state, of_this_recipe, refuse_to_replace, save_state, unbroken
 from vlcompare.synth.recipe import LanguageRecipe, Recipe
 
 FAMILIES = ("pythia", "mamba")
@@ -128,17 +128,20 @@ def train_language(
     state_path, log = out / f"{family}.pt", Log(out / f"{family}.jsonl")
     total, stable = planned_steps(out, recipe), out / f"{family}-before-decay.pt"
     if resume and state_path.exists():
-        training.restore(load_state(state_path))
+        with of_this_recipe(state_path):
+            training.restore(load_state(state_path))
         if training.planned and begins_to_decay(training.step, training.planned, recipe) and total > training.planned:
             # a longer schedule goes on from before the decay: rates that fall and rise again lose what was learnt
             training.restore(load_state(stable))
         log.forget_after(training.step)  # what was done after the state was saved is done again
-    elif log.path.exists():
-        log.path.unlink()
+    else:
+        refuse_to_replace(state_path)
+        log.path.unlink(missing_ok=True)
     clock = Clock(training.seconds, budget_seconds)
     try:
         while training.step < total and not clock.spent:
-            losses = train_step(training, corpus, recipe, total, place)
+            with unbroken():  # a state of half a step is none to go on from
+                losses = train_step(training, corpus, recipe, total, place)
             if training.step % 50 == 0:
                 plain = {name: loss.item() for name, loss in losses.items()}
                 log.write(step=training.step, seconds=clock.seconds, **plain)
@@ -153,5 +156,6 @@ def train_language(
                     save_state(stable, training.state())
     finally:
         training.seconds = clock.seconds
-        save_state(state_path, training.state())
+        with unbroken():
+            save_state(state_path, training.state())
     return training.step >= total
