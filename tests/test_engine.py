@@ -337,6 +337,24 @@ def test_a_long_prompt_in_a_batch_does_not_end_the_others(tmp_path: Path) -> Non
     assert [ids(answer) for answer in batch] == [ids(answer) for answer in alone]
 
 
+def test_a_limit_beyond_the_context_splits_no_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers end long before it, so prompts of all lengths run together."""
+    model = vlcompare.load(str(write_checkpoint(tmp_path / "pythia", "pythia")), device="cpu")
+    lm, end = model.vlm.language_model, model.tokenizer.end_id
+    forward, logits, together = lm.forward, lm.logits, []
+
+    def counted(embeddings: torch.Tensor, *rest: object) -> torch.Tensor:
+        together.append(len(embeddings))
+        return forward(embeddings, *rest)
+
+    monkeypatch.setattr(lm, "forward", counted)
+    monkeypatch.setattr(lm, "logits", lambda hidden: logits(hidden).index_fill(-1, torch.tensor([end]), 1e4))
+    asked = [(PICTURE, Request("vqa", text="a" * count, max_new_tokens=4096)) for count in (1, 9, 17)]
+    answers = generate_batch(model, asked)
+    assert together == [3] and {answer.stop_reason for answer in answers} == {"end"}
+    assert len({len(answer.prompt.ids) for answer in answers if answer.prompt}) == 3
+
+
 def test_a_broken_picture_fails_alone_in_a_batch(model) -> None:
     asked = [(PICTURE, Request("captioning")), (b"no picture", Request("captioning")), (OTHER, Request("captioning"))]
     answers = generate_batch(model, asked)

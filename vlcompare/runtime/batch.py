@@ -7,7 +7,7 @@ refused (a broken picture, a prompt that is too long) gets an answer that says s
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,7 +68,7 @@ def generate_batch(
     graphs: bool = True,
     features: Features | None = None,
 ) -> list[Answer]:
-    """Answers in the order of `asked`, each (picture, request); one forward pass for all that fit beside each other.
+    """Answers in the order of `asked`, each (picture, request); one forward pass for all.
 
     features: kept by the caller from batch to batch, for questions about the same pictures. Times of a batch are shared
     by its rows and marked with mode "batch": they are no latency figures.
@@ -96,12 +96,15 @@ def generate_batch(
         try:
             known |= _encoded(model, pixels, features)
             vision_ms = 1e3 * clock.lap()
-            for group in _groups(rows, model.vlm.language_model.max_positions):
+            group = list(rows)
+            while group:
                 stacked = torch.stack([known[_key(asked[index][0])] for index in group])  # (B, P, D)
                 some = [rows[index] for index in group]
                 given = _answer_rows(model, some, stacked, clock, image_ms, vision_ms, alternatives, graphs)
                 for index, answer in zip(group, given, strict=True):
                     answers[index] = answer
+                group = _cut_short(rows, group)
+                rows |= {index: Row(model, rows[index].request, rows[index].prompt) for index in group}
         except torch.OutOfMemoryError:
             let_go_of_free_homes()  # the caller may try fewer at a time, which then have their room
             raise
@@ -124,20 +127,14 @@ def _encoded(model: Model, pixels: dict[Any, tuple[Any, Tensor]], features: Feat
     return zip(pixels, made, strict=True)
 
 
-def _groups(rows: dict[int, Row], most: int | None) -> Iterator[list[int]]:
-    """Indices of rows that run together: all of them, unless the longest prompts would end the others' answers.
+def _cut_short(rows: dict[int, Row], group: list[int]) -> list[int]:
+    """Those of a batch that has ended whose answers the longest prompts ended, to be asked once more without these.
 
-    The context of a batch is full where its longest row's is. What does not fit beside the longest answer therefore
-    runs before, with those of its own length alone, and is cut where it would be by itself.
+    The context of a batch is full where its longest row's is: hardly ever before the answers are at their end.
     """
-    lengths = {index: len(row.prompt.ids) for index, row in rows.items() if row.prompt}
-    while lengths:
-        longest = max(lengths.values())
-        fits = most is None or longest + max(rows[index].limit for index in lengths) <= most
-        group = [index for index, length in lengths.items() if fits or length == longest]
-        yield group
-        for index in group:
-            del lengths[index]
+    lengths = {index: len(row.prompt.ids) for index in group if (row := rows[index]).prompt}
+    longest = max(lengths.values(), default=0)
+    return [index for index, length in lengths.items() if length < longest and not rows[index].stop_reason]
 
 
 def _answer_rows(
