@@ -12,6 +12,7 @@ import pytest
 
 from vlcompare.evaluate.metrics import captions
 from vlcompare.evaluate.metrics.boxes import match_phrases
+from vlcompare.evaluate.metrics.matching import most_pairs
 from vlcompare.evaluate.metrics.objects import Words, mentions, objects_right
 from vlcompare.evaluate.metrics.ptb import tokenise
 from vlcompare.types import Box
@@ -129,6 +130,11 @@ def test_boxes_of_like_phrases_are_matched_whatever_their_order():
     either, first = ("a dog", Box(0.04, 0.0, 0.44, 0.4)), ("a dog", Box(0.0, 0.0, 0.3, 0.4))
     assert match_phrases([either, first], truth) == match_phrases([first, either], truth) == (2, 2, 2)
     assert match_phrases([first, first, ("a cat", truth[0][1])], truth) == (1, 3, 2)
+
+
+def test_thousands_that_must_make_room_for_each_other_are_matched() -> None:
+    """An imported run may name any number of boxes, and each new pair may move all that were made before."""
+    assert most_pairs([*([place, place + 1] for place in range(3000)), [0]]) == 3001
 
 
 def test_mentions_take_objects_of_their_own():

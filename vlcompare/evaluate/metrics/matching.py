@@ -6,16 +6,28 @@ from collections.abc import Sequence
 
 
 def most_pairs(fitting: Sequence[Sequence[int]]) -> int:
-    """The most pairs there can be where `fitting[i]` are the partners that fit i (bipartite, by augmenting paths)."""
-    taken: dict[int, int] = {}  # partner -> who has it
+    """The most pairs there can be where `fitting[i]` are the partners that fit i (bipartite, by augmenting paths).
 
-    def place(one: int, tried: set[int]) -> bool:
-        for partner in fitting[one]:
-            if partner not in tried:
-                tried.add(partner)
-                if partner not in taken or place(taken[partner], tried):
-                    taken[partner] = one
-                    return True
-        return False
-
-    return sum(place(one, set()) for one in range(len(fitting)))
+    Without recursion: a path may lead through thousands of pairs.
+    """
+    owner: dict[int, int] = {}  # partner -> who has it
+    partner_of: dict[int, int] = {}
+    for one in range(len(fitting)):
+        wanted_by: dict[int, int] = {}  # partner -> who would take it, on the shortest path from `one`
+        waiting, free = [one], None
+        for who in waiting:
+            for partner in fitting[who]:
+                if partner in wanted_by:
+                    continue
+                wanted_by[partner] = who
+                if partner not in owner:
+                    free = partner
+                    break
+                waiting.append(owner[partner])
+            if free is not None:
+                break
+        while free is not None:  # everybody on the path moves on to the partner that was found for them
+            who = wanted_by[free]
+            owner[free] = who
+            free, partner_of[who] = partner_of.get(who), free
+    return len(partner_of)
