@@ -551,3 +551,46 @@ def test_kernels_are_compiled_and_models_loaded_behind_the_scenes(
     warm_up(settings, Handlers(settings, FakeCompare(), pool, open_image))
     assert asked == compiled
     assert "tiny-mamba-vl is loaded" in capsys.readouterr().out
+
+
+def test_a_session_with_a_run_at_work_is_not_closed(handlers: Handlers, picture: str) -> None:
+    """gradio closes the state of a tab that was out of reach an hour ago, even while its visitor is back and asks."""
+    session = Session()
+    pages = handlers.ask(session, picture, AskForm("chat", "one"), PAIR)
+    next(pages)
+    session.close()
+    last(pages)
+    assert session.current is not None and session.current.done and session.history == [session.current]
+    assert all(session.current.answer(side).stop_reason != "cancelled" for side in PAIR)  # type: ignore[union-attr]
+
+
+def test_whatever_a_visitor_does_keeps_the_session(tmp_path: Path, shipped: Path) -> None:
+    """After a tab was out of reach gradio deletes, within a second, a session that its events read but do not put out:
+    the first corner of a region was forgotten before the second one came."""
+    from datetime import datetime, timedelta
+
+    from gradio.state_holder import StateHolder
+
+    from vlcompare.ui.page import build_page
+
+    settings = AppSettings(data=tmp_path)
+    page = build_page(settings, Handlers(settings, FakeCompare()))
+    states = [block for block in page.blocks.values() if isinstance(getattr(block, "value", None), Session)]
+    session = states[0]
+    events = [fn for fn in page.fns.values() if session in fn.inputs and len(fn.outputs) > 1]
+    forgetting = [fn.name for fn in events if session not in fn.outputs and fn.name != "forget"]
+    assert len(states) == 1 and len(events) >= 12 and not forgetting
+
+    holder = StateHolder()
+    holder.set_blocks(page)
+    visitor = holder["a visitor"]
+    for put_out, kept in ((False, False), (True, True)):  # what the above relies on
+        visitor[session._id] = visitor[session._id]
+        visitor.is_closed = True
+        visitor._state_ttl[session._id] = (0, datetime.now() - timedelta(hours=2))
+        holder.delete_all_expired_state()
+        back = visitor[session._id]
+        if put_out:
+            visitor[session._id] = back
+        holder.delete_all_expired_state()
+        assert (visitor[session._id] is back) is kept

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import threading
 import zipfile
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -465,7 +466,12 @@ def test_an_archive_goes_out_and_comes_back_with_its_notes(inspection: Inspectio
     shown = actions.click(other, "row:0")["sample"]
     assert "not shown" not in shown  # the picture came along
     unpacked = Path(other.unpacked[0].name)
-    assert unpacked.is_dir()
+    closing = threading.Thread(target=other.close, daemon=True)
+    with other.lock:  # while the visitor is at work nothing waits, and nothing is closed
+        closing.start()
+        closing.join(timeout=5)
+        assert not closing.is_alive()
+    assert unpacked.is_dir() and other.data is not None
     other.close()
     assert not unpacked.exists()
 

@@ -50,12 +50,12 @@ class Parts:
 
     @property
     def outputs(self) -> list[gr.components.Component]:
-        return [self.regions[name] for name in REGIONS]
+        """The session and the regions, as `outputs_of` fills them.
 
-    @property
-    def kept(self) -> list[gr.components.Component]:
-        """The session and the regions: gradio closes a session, an hour after its tab, only if it was once put out."""
-        return [self.session, *self.outputs]
+        gradio closes a session an hour after it was last put out, once its tab was out of reach, be it for a moment:
+        so whatever a visitor does puts it out.
+        """
+        return [self.session, *(self.regions[name] for name in REGIONS)]
 
 
 def read_form(values: Sequence[Any]) -> tuple[AskForm, dict[str, SideForm]]:
@@ -234,16 +234,16 @@ def examples_view(chosen: str | None) -> Safe:
     return el("div", *items, class_="vl-examples")
 
 
-def outputs_of(page: Page) -> list[Any]:
-    """A handler's page in the order of the outputs; what is not in it stays as it is."""
-    return [page.get(name, gr.skip()) for name in REGIONS]
+def outputs_of(session: Session, page: Page) -> list[Any]:
+    """The session and a handler's page in the order of `Parts.outputs`; what is not in the page stays as it is."""
+    return [session, *(page.get(name, gr.skip()) for name in REGIONS)]
 
 
 def streamed(session: Session, pages: Iterator[Page]) -> Iterator[list[Any]]:
-    """Pages as what is `kept`, closing the handler with the stream."""
+    """Pages as outputs, closing the handler with the stream."""
     try:
         for page in pages:
-            yield [session, *outputs_of(page)]
+            yield outputs_of(session, page)
     finally:
         close: Callable[[], None] | None = getattr(pages, "close", None)
         if close:

@@ -50,11 +50,18 @@ class Inspection:
         return Inspection(self.catalogue)
 
     def close(self) -> None:
-        """The visitor left: let go of everything."""
-        with self.lock:
+        """The visitor left: let go of everything; but whoever has an action at work is there, and has come back.
+
+        gradio calls this where all visitors' events are handled: it must not wait for an action to end.
+        """
+        if not self.lock.acquire(blocking=False):
+            return
+        try:
             for folder in self.unpacked:
                 folder.cleanup()
             self.unpacked, self.open, self.data, self.run = [], {}, None, None
+        finally:
+            self.lock.release()
 
     # ---- which runs, which sides -------------------------------------------------------------------------------------
 

@@ -152,7 +152,7 @@ def _wire_follow_up(parts: Parts, panels: Panels, handlers: Handlers) -> Any:
         [panels.follow.click, panels.follow_text.submit],
         follow,
         [parts.session, panels.follow_text, panels.follow_how, panels.follow_task],
-        parts.kept,
+        parts.outputs,
         concurrency_limit=handlers.settings.concurrency,
         show_progress_on=[parts.regions["message"]],
         **RUNNING,
@@ -174,7 +174,7 @@ def _wire_three(parts: Parts, panels: Panels, handlers: Handlers) -> Any:
     return panels.three.click(
         three,
         [parts.session, parts.picture, parts.example, panels.three_question, panels.three_find, *parts.form],
-        parts.kept,
+        parts.outputs,
         concurrency_limit=handlers.settings.concurrency,
         show_progress_on=[parts.regions["message"]],
         **RUNNING,
@@ -190,14 +190,15 @@ def _wire_votes(parts: Parts, panels: Panels, handlers: Handlers, votes: Votes) 
                     raise RequestError("There is nothing to vote on yet.")
                 votes.add(run, choice, note, consent=bool(consent))
             except VLCompareError as error:
-                return [views.message(str(error), "error"), *outputs_of({})]
+                return [views.message(str(error), "error"), *outputs_of(session, {})]
             was_hidden = run.hidden
             run.voted = choice
             said = f"Stored: {CHOICES[choice].lower()}."
             if was_hidden:
                 names = " and ".join(" · ".join(filter(None, views.side_name(run, side))) for side in SIDES)
                 said += f" Left and right were {names}."
-            return [views.message(said), *outputs_of(handlers.whole(session, run) if was_hidden and run.done else {})]
+            shown = handlers.whole(session, run) if was_hidden and run.done else {}
+            return [views.message(said), *outputs_of(session, shown)]
 
         return cast
 
@@ -249,18 +250,18 @@ def _wire_files(parts: Parts, panels: Panels, handlers: Handlers, votes: Votes) 
     def load(session: Session, path: str | None) -> list[Any]:
         nothing = [gr.skip()] * (2 + len(parts.form))
         if not path:
-            return [*outputs_of({}), *nothing]
+            return [*outputs_of(session, {}), *nothing]
         try:
             file = Path(path)
             if file.stat().st_size > handlers.settings.limits.import_bytes:
                 raise RequestError("This file is larger than an exported run can be.")
             run = exports.run_from_json(file.read_bytes(), handlers.settings.limits, handlers.open_image)
         except VLCompareError as error:
-            return [*outputs_of({"message": views.message(str(error), "error")}), *nothing]
+            return [*outputs_of(session, {"message": views.message(str(error), "error")}), *nothing]
         session.remember(run)
         page = handlers.restore(session, run.id)
         page["message"] = views.message("Imported: shown as it was exported, nothing was run again.")
-        return [*outputs_of(page), *form_values(run)]
+        return [*outputs_of(session, page), *form_values(run)]
 
     panels.load.upload(
         load, [parts.session, panels.load], [*parts.outputs, parts.picture, parts.example, *parts.form], **QUIET
@@ -303,11 +304,11 @@ def _wire_link(parts: Parts, panels: Panels, handlers: Handlers, page: gr.Blocks
         chosen = example.id if example else None
         shown = handlers.recorded(session, example, found.sides) if example and asks(example, ask) else {}
         image = str(example.image) if example else None
-        return [image, chosen, examples_view(chosen), *fields, *sides, session, *outputs_of(shown)]
+        return [image, chosen, examples_view(chosen), *fields, *sides, *outputs_of(session, shown)]
 
     page.load(
         opened,
         [parts.session],
-        [parts.picture, parts.example, parts.examples, *parts.form, *parts.kept],
+        [parts.picture, parts.example, parts.examples, *parts.form, *parts.outputs],
         **QUIET,
     )

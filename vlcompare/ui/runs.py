@@ -175,8 +175,9 @@ class Session:
         self.engines, self.kept = {}, None
 
     def close(self) -> None:
-        """The visitor left: stop, and let go of everything."""
-        self.stop()
+        """The visitor left: let go of everything; but whoever has a run at work is there, and has come back."""
+        if self.cancel is not None:
+            return
         self.forget_follow_ups()
         self.history, self.current = [], None
 

@@ -43,7 +43,7 @@ def wire_stop(parts: Parts, handlers: Handlers, running: list[Any]) -> None:
     stop = parts.buttons["stop"]
     stop.click(signal, [parts.session], None, **QUIET)
     stop.click(None, cancels=running).then(
-        lambda session: outputs_of(handlers.stopped(session)), [parts.session], parts.outputs, **QUIET
+        lambda session: outputs_of(session, handlers.stopped(session)), [parts.session], parts.outputs, **QUIET
     )
 
 
@@ -56,7 +56,7 @@ def _wire_running(parts: Parts, handlers: Handlers) -> Any:
         [parts.buttons["run"].click, parts.ask["text"].submit],  # type: ignore[attr-defined]
         ask,
         [parts.session, parts.picture, parts.example, parts.blind, *parts.form],
-        parts.kept,
+        parts.outputs,
         show_progress_on=[parts.regions["message"]],
         concurrency_limit=handlers.settings.concurrency,
         **RUNNING,
@@ -86,7 +86,7 @@ def _wire_question(parts: Parts, handlers: Handlers) -> None:
         form = example_form(example)
         own = [getattr(form, name) for name in ASK_FIELDS[:5]]
         shown = handlers.recorded(session, example, read_form(values)[1])
-        return [str(example.image), example.id, examples_view(example.id), *own, gr.skip(), *outputs_of(shown)]
+        return [str(example.image), example.id, examples_view(example.id), *own, gr.skip(), *outputs_of(session, shown)]
 
     parts.examples.click(  # type: ignore[attr-defined]
         pick,
@@ -95,22 +95,22 @@ def _wire_question(parts: Parts, handlers: Handlers) -> None:
         **QUIET,
     )
 
-    def mark(session: Session, task: str, image: str | None, event: gr.SelectData) -> tuple[Any, Any]:
+    def mark(session: Session, task: str, image: str | None, event: gr.SelectData) -> tuple[Any, Any, Session]:
         if not SPECS[task].box or not image or not isinstance(event.index, (list, tuple)):
-            return gr.skip(), gr.skip()
+            return gr.skip(), gr.skip(), session
         try:
             picture = handlers.read_picture(image)
         except VLCompareError as error:
-            return gr.skip(), views.message(str(error), "error")
+            return gr.skip(), views.message(str(error), "error"), session
         box = session.mark(image, event.index[0] / picture.width, event.index[1] / picture.height)
         if box is None:
-            return gr.skip(), views.message("First corner set: click the opposite one.")
-        return box_text(box), views.message("")
+            return gr.skip(), views.message("First corner set: click the opposite one."), session
+        return box_text(box), views.message(""), session
 
     parts.picture.select(
         mark,
         [parts.session, parts.ask["task"], parts.picture],
-        [parts.ask["box"], parts.regions["message"]],
+        [parts.ask["box"], parts.regions["message"], parts.session],
         trigger_mode="multiple",  # else a second corner that is clicked before the first is answered would be lost
         **QUIET,
     )
@@ -140,7 +140,7 @@ def _wire_history(parts: Parts, handlers: Handlers) -> None:
         page = handlers.restore(session, str(event.pick))
         run = session.find(str(event.pick))
         fields = form_values(run) if run else [gr.skip()] * (2 + len(parts.form))
-        return [*outputs_of(page), *fields]
+        return [*outputs_of(session, page), *fields]
 
     gr.on(
         [parts.regions[name].click for name in ("history", "three")],  # type: ignore[attr-defined]
