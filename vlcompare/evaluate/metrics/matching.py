@@ -14,7 +14,8 @@ def most_pairs(fitting: Sequence[Sequence[int]]) -> int:
     partner_of: dict[int, int] = {}
     for one in range(len(fitting)):
         wanted_by: dict[int, int] = {}  # partner -> who would take it, on the shortest path from `one`
-        waiting, free = [one], None
+        waiting: list[int] = [one]
+        free: int | None = None
         for who in waiting:
             for partner in fitting[who]:
                 if partner in wanted_by:
