@@ -28,7 +28,7 @@ def most_pairs(fitting: Sequence[Sequence[int]]) -> int:
             if free is not None:
                 break
         while free is not None:  # everybody on the path moves on to the partner that was found for them
-            who = wanted_by[free]
-            owner[free] = who
-            free, partner_of[who] = partner_of.get(who), free
+            who, taken = wanted_by[free], free
+            free = partner_of.get(who)
+            owner[taken], partner_of[who] = who, taken
     return len(partner_of)
