@@ -25,7 +25,7 @@ from vlcompare.errors import RequestError
 from vlcompare.types import Box, Request
 from vlcompare.ui import examples, exports, permalink
 from vlcompare.ui.forms import AskForm, SideForm
-from vlcompare.ui.page import serve
+from vlcompare.ui.page import check_address, serve
 from vlcompare.ui.settings import LIMIT_VARIABLES, VARIABLES, AppSettings, Limits, parse_bytes
 from vlcompare.ui.votes import COLUMNS, Votes
 from vlcompare.ui.wiring import question
@@ -311,6 +311,11 @@ def test_limits_of_nothing_are_refused(option: str, capsys: pytest.CaptureFixtur
 def test_an_address_of_another_machine_is_refused_at_once() -> None:
     with pytest.raises(RequestError, match=r"192\.0\.2\.1 is no address of this machine"):
         serve(AppSettings(host="192.0.2.1"))  # RFC 5737: nobody's
+    for name in ("no..name", "a" * 70):  # which the library that looks names up does not even take
+        with pytest.raises(RequestError, match="is no address of this machine"):
+            check_address(name)
+    for host in ("127.0.0.1", "localhost", "[127.0.0.1]"):  # in brackets, as an address of IPv6 is often given
+        check_address(host)
 
 
 @pytest.mark.parametrize("port", [-1, 0, 99999])

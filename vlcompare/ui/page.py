@@ -113,11 +113,13 @@ def launch(page: gr.Blocks, settings: AppSettings, **more: Any) -> Any:
 def check_address(host: str) -> None:
     """Raise RequestError for an address that this machine does not have; gradio would try it at a hundred ports."""
     try:
-        family, kind, _, _, place = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host  # as gradio reads it, too
+        family, kind, _, _, place = socket.getaddrinfo(bare, 0, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
             probe.bind(place)
-    except OSError as error:
-        raise RequestError(f"{host} is no address of this machine ({error.strerror}): see --host.") from error
+    except (OSError, UnicodeError) as error:  # the latter for what cannot be the name of any machine
+        why = getattr(error, "strerror", None) or "it is no name of a machine"
+        raise RequestError(f"{host} is no address of this machine ({why}): see --host.") from error
 
 
 def serve(settings: AppSettings, *, runs: Sequence[Path] = (), **more: Any) -> None:
