@@ -496,3 +496,36 @@ def test_the_command_line_goes_on_with_the_recipe_of_the_folder_and_says_what_ca
         (nothing, "no trained language model"),
     ):
         assert main(arguments) == 2 and reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({"encoder": {"batch": 500}}, "encoder.batch"),
+        ({"language": {"pictures": 0}}, "language.pictures"),
+        ({"language": {"pictures": 50_000}}, "language.pictures"),
+        ({"language": {"auxiliary_until": 0}}, "auxiliary_until"),
+        ({"pictures": {"count": 20_000}}, "kept_pictures"),
+        ({"pictures": {"sizes": [8]}}, "sizes"),
+        ({"pictures": {"image_size": 100}}, "image_size"),
+    ],
+)
+def test_a_recipe_that_cannot_be_trained_is_refused_before_anything_is_drawn(
+    tmp_path: Path, changes: dict, wrong: str
+) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(changes))
+    with pytest.raises(CheckpointError, match=wrong):
+        recipes.load(str(path))
+    assert all(recipes.impossible(recipe) is None for recipe in recipes.RECIPES.values())
+
+
+def test_a_plan_that_is_none_is_one_sentence(tmp_path: Path) -> None:
+    from vlcompare.synth.train_language import planned_steps
+
+    for text in ('{"steps": ', "[7]", '{"steps": null}'):
+        (tmp_path / "plan.json").write_text(text)
+        with pytest.raises(CheckpointError, match=r"plan\.json is no plan"):
+            planned_steps(tmp_path, recipes.SMOKE)
+    (tmp_path / "plan.json").write_text('{"steps": 9}')
+    assert planned_steps(tmp_path, recipes.SMOKE) == 9

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from vlcompare.errors import CheckpointError
+from vlcompare.synth.scenes import PIXELS
 from vlcompare.types import TASKS
 
 
@@ -161,9 +162,38 @@ def load(name_or_file: str) -> Recipe:
     if not path.is_file():
         raise CheckpointError(f"There is no recipe {name_or_file!r}: give a file, or one of {', '.join(RECIPES)}.")
     try:
-        return _merge(CPU, json.loads(path.read_text(encoding="utf-8")), path.name)
+        found = _merge(CPU, json.loads(path.read_text(encoding="utf-8")), path.name)
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError among them
         raise CheckpointError(f"The recipe {path} is not JSON ({error}).") from error
+    if wrong := impossible(found):
+        raise CheckpointError(f"{path.name}: {wrong}.")
+    return found
+
+
+def impossible(recipe: Recipe) -> str | None:
+    """What cannot be trained as a recipe says, or None."""
+    pictures, encoder, language = recipe.pictures, recipe.encoder, recipe.language
+    counts = {
+        "pictures.shard": pictures.shard,
+        "pictures.workers": pictures.workers,
+        "encoder.steps": encoder.steps,
+        "encoder.batch": encoder.batch,
+        "language.steps": language.steps,
+        "language.pictures": language.pictures,
+        "language.questions": language.questions,
+        **{f"shapes.{field.name}": getattr(recipe.shapes, field.name) for field in dataclasses.fields(recipe.shapes)},
+    }
+    rules = (
+        *((value >= 1, f"{name} is 1 or more, not {value}") for name, value in counts.items()),
+        (encoder.batch <= pictures.shard, "encoder.batch is no more than pictures.shard: a batch comes from one file"),
+        # behind the last one the pictures begin again, and the questions would not
+        (language.kept_pictures <= pictures.count, "language.kept_pictures is no more than pictures.count"),
+        (language.pictures <= language.kept_pictures, "language.pictures is no more than language.kept_pictures"),
+        (language.auxiliary_until > 0, "language.auxiliary_until is above 0; auxiliary = 0 turns it off"),
+        (all(size in PIXELS for size in pictures.sizes), f"pictures.sizes are {PIXELS.start} to {PIXELS.stop - 1}"),
+        (pictures.image_size in range(64, 4097, 16), "pictures.image_size is a multiple of 16 from 64 on"),
+    )
+    return next((sentence for holds, sentence in rules if not holds), None)
 
 
 def _merge(base: Any, changes: dict[str, Any], where: str) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from vlcompare.errors import CheckpointError
 from vlcompare.synth.batches import make_batch
 from vlcompare.synth.corpus import Corpus
 from vlcompare.synth.learner import Learner, losses_of
@@ -103,11 +104,17 @@ def begins_to_decay(step: int, total: int, recipe: Recipe) -> bool:
 
 
 def planned_steps(out: Path, recipe: Recipe) -> int:
-    """Steps of the whole schedule: the recipe's, unless `plan.json` in the folder says otherwise while it runs."""
+    """Steps of the whole schedule: the recipe's, unless `plan.json` in the folder says otherwise while it runs.
+
+    Raises CheckpointError where the plan says nothing of the kind.
+    """
     path = out / "plan.json"
     if not path.exists():
         return recipe.language.steps
-    return int(json.loads(path.read_text(encoding="utf-8")).get("steps", recipe.language.steps))
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8")).get("steps", recipe.language.steps))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f'{path} is no plan: it holds {{"steps": N}}; mend it, then --resume.') from error
 
 
 def train_language(
