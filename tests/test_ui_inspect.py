@@ -24,7 +24,7 @@ from vlcompare.ui import inspect_charts as charts
 from vlcompare.ui import inspect_files as files
 from vlcompare.ui.inspect_library import Library, Side
 from vlcompare.ui.inspect_query import PAGE_ROWS, Query, Range, chips, clicked, filled, pages
-from vlcompare.ui.inspect_selection import MEASURES
+from vlcompare.ui.inspect_selection import MEASURES, Opened
 from vlcompare.ui.inspect_session import Inspection
 from vlcompare.ui.settings import AppSettings
 
@@ -366,6 +366,26 @@ def test_other_sides_drop_the_slices_that_they_know_nothing_of(
     assert inspection.query.slices and len(inspection.rows) < 80
     page = actions.set_sides(inspection, "both\nleft", "few\nright")
     assert "error" not in page["message"] and inspection.query.slices == () and len(inspection.rows) == 20
+
+
+def test_sides_whose_rows_a_pattern_cannot_search_change_nothing(
+    folder: Path, inspection: Inspection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pattern that one run's rows allow may take too long for another's."""
+    inspection.add("few", "few", RunFolder.open(part_of(folder / "both", tmp_path / "few", "c")))
+    actions.choose(inspection, ["both", "few"])
+    actions.set_sides(inspection, "both\nleft", "both\nright")
+    before = inspection.left, inspection.right, inspection.data, inspection.rows.tolist()
+
+    def refuse(*given: object, **more: object) -> None:
+        raise RequestError("takes too long")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Opened, "select", refuse)
+        page = actions.set_sides(inspection, "few\nleft", "few\nright")
+    assert "takes too long" in page["message"]
+    assert (inspection.left, inspection.right, inspection.data, inspection.rows.tolist()) == before
+    assert "error" not in actions.step(inspection, 1)["message"]
 
 
 def test_a_pair_is_never_that_of_a_run_which_is_gone(folder: Path) -> None:

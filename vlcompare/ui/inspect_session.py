@@ -141,14 +141,14 @@ class Inspection:
             for role, side, key in zip(("left", "right"), sides, keys, strict=False)
         }
         named = " against ".join(dict.fromkeys(self.titles[key] for key in keys))
-        self.data, self.names = data, Names(named, titles)
         known = tuple(pair for pair in self.query.slices if pair[0] in data.table.aspects)
-        self.query = replace(self.query, slices=known)  # what these samples say nothing about cannot narrow them
+        query = replace(self.query, slices=known)  # what these samples say nothing about cannot narrow them
+        rows = data.select(query, data.run.notes.all())  # may be refused: nothing has changed before
+        self.data, self.names, self.query, self.rows = data, Names(named, titles), query, rows
         if self.dimension not in data.table.aspects:
             self.dimension = next(iter(data.table.aspects), "task")
         has_boxes = "grounding" in data.table.main
         self.measure = "iou" if has_boxes else "score"
-        self.select()
 
     # ---- the selection -----------------------------------------------------------------------------------------------
 
