@@ -171,8 +171,10 @@ def test_a_side_without_figures_has_dashes_not_zeros() -> None:
 
 
 def test_percentiles() -> None:
-    assert figures.percentile([1.0, 2.0, 3.0, 4.0], 50) == 2.5
-    assert figures.percentile([5.0], 95) == 5.0
+    assert Timings(token_ms=(4.0, 1.0, 3.0, 2.0)).token_percentile(50) == 2.5
+    assert Timings(token_ms=(5.0,)).token_percentile(95) == 5.0
+    with pytest.raises(ValueError, match="no gap"):
+        Timings().token_percentile(50)
     assert "5.5 ms / 6.8 ms / 7.0 ms" in table({"": answer()})  # the command line's are the page's
 
 

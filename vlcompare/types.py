@@ -7,6 +7,7 @@ they are drawn. Times are milliseconds, memory is bytes, probabilities are natur
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -133,6 +134,19 @@ class Timings:
     tokens_per_s: float = 0.0  # 1000 / mean of token_ms; 0 with fewer than two tokens
     mode: str = "single"  # "single", "measure", "race" or "batch": only the first two give figures
     graphed: bool = False
+
+    def token_percentile(self, percent: float) -> float:
+        """Milliseconds that `percent` % of the gaps between tokens stay below, interpolated between the closest ranks.
+
+        Raises ValueError where there is no gap: fewer than two tokens.
+        """
+        if not self.token_ms:
+            raise ValueError("Fewer than two tokens have no gap between them.")
+        ordered = sorted(self.token_ms)
+        place = (len(ordered) - 1) * percent / 100
+        low = math.floor(place)
+        high = min(low + 1, len(ordered) - 1)
+        return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
 
 
 @dataclass(frozen=True, slots=True)

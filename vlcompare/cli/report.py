@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from vlcompare.errors import RequestError
 from vlcompare.tasks.boxes import format_box
 from vlcompare.types import Answer, Request
-from vlcompare.ui.figures import percentile
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -87,9 +86,10 @@ def save_picture(target: str, image: Image, request: Request, answers: Sequence[
 
 def _column(answer: Answer) -> dict[str, str]:
     timings, memory = answer.timings, answer.memory
-    gaps = sorted(timings.token_ms)
+    gaps = timings.token_ms
     decode = f"{_ms(sum(gaps) / len(gaps))} a token, {timings.tokens_per_s:.1f} tokens/s" if gaps else "-"
-    spread = f"{_ms(percentile(gaps, 50))} / {_ms(percentile(gaps, 95))} / {_ms(gaps[-1])}" if gaps else "-"
+    percentiles = (timings.token_percentile(50), timings.token_percentile(95), max(gaps)) if gaps else ()
+    spread = " / ".join(map(_ms, percentiles)) or "-"
     state = f"{_bytes(memory.state_bytes)} (by formula {_bytes(memory.state_bytes_formula)})"
     settings = [answer.dtype, f"quantization {answer.quantization}", answer.device, f"{answer.image_size} px"]
     if answer.error and not answer.tokens:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from vlcompare.types import Answer
@@ -45,18 +44,11 @@ def gaps_of(part: SideRun) -> Sequence[float]:
 
 
 def _gaps(answer: Answer) -> str:
-    gaps = sorted(answer.timings.token_ms)
-    if not gaps:
+    timings = answer.timings
+    if not timings.token_ms:
         return "–"
-    return " / ".join(number(value) for value in (percentile(gaps, 50), percentile(gaps, 95), gaps[-1])) + " ms"
-
-
-def percentile(ordered: Sequence[float], share: float) -> float:
-    """Linear interpolation between the closest ranks of sorted values."""
-    place = (len(ordered) - 1) * share / 100
-    low = math.floor(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+    shown = (timings.token_percentile(50), timings.token_percentile(95), max(timings.token_ms))
+    return " / ".join(map(number, shown)) + " ms"
 
 
 def _state_bytes(answer: Answer) -> str:
