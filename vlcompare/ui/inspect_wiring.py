@@ -56,11 +56,12 @@ def _controls(inspection: Inspection) -> dict[str, Any]:
     sides = [(title, value) for value, title in inspection.side_choices()]
     places = [place.key for place in inspection.catalogue.places()]
     opened = list(inspection.open)
+    dimensions = actions.dimension_choices(inspection)
     return {
         "runs": gr.update(choices=list(dict.fromkeys([*places, *opened])), value=opened),
         "left": gr.update(choices=sides, value=inspection.left or None),
         "right": gr.update(choices=[("– none –", ""), *sides], value=inspection.right),
-        "dimension": gr.update(choices=actions.dimension_choices(inspection), value=inspection.dimension),
+        "dimension": gr.update(choices=dimensions, value=inspection.dimension if dimensions else None),
         "measure": inspection.measure,
         **_tag_lists(inspection),
     }
