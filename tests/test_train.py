@@ -26,7 +26,8 @@ from vlcompare.synth.optim import Muon, orthogonalise, trapezoid
 from vlcompare.synth.pictures import HELD_OUT, SEEDS_PER_PICTURE, kept_seeds
 from vlcompare.synth.probe import text_of
 from vlcompare.synth.progress import Clock, Log, load_state, read_log
-from vlcompare.synth.scenes import lay_out
+from vlcompare.synth.questions import ask
+from vlcompare.synth.scenes import Scene, lay_out
 from vlcompare.synth.shared_prefix import Block, run
 from vlcompare.synth.train_language import LanguageTraining, train_step
 from vlcompare.types import TASKS, Box, Sample
@@ -127,6 +128,19 @@ def test_training_seeds_are_distinct_and_below_the_held_out_ones() -> None:
     assert len(set(seeds)) == 50
     assert all(number == seed // SEEDS_PER_PICTURE for number, seed in enumerate(seeds)) and max(seeds) < HELD_OUT
     assert kept_seeds(10, 5, 0.6) == seeds[10:15]  # shards can be drawn in any order
+
+
+def test_the_target_of_a_row_about_a_line_is_the_line() -> None:
+    """A card's centre often lies in the cell of one of its lines: the area that the row is tagged with decides."""
+    seen = 0
+    for seed in range(40):
+        ground, objects, document = lay_out(seed, "training")
+        rows = ask(Scene(None, objects, document, ground, seed, "training")) if document else []
+        for row in (row for row in rows if row.task == "document_vqa" and "row" in row.tags):
+            target = lesson_store.target_box(row)
+            assert target and abs(target.area - row.tags["area"]) < 1e-4, (seed, row.text)
+            seen += 1
+    assert seen > 20
 
 
 def test_lessons_are_the_prompts_and_answers_of_the_engine() -> None:

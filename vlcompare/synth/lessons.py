@@ -15,7 +15,7 @@ import numpy as np
 
 from vlcompare.synth import tokenizer as pieces
 from vlcompare.synth.phrases import caption, document_caption
-from vlcompare.synth.questions import GRID, ask
+from vlcompare.synth.questions import ask, place_tags
 from vlcompare.synth.scenes import Dice, Scene, lay_out
 from vlcompare.tasks.forms import format_text
 from vlcompare.tasks.prompts import build_turns
@@ -64,13 +64,10 @@ def target_box(sample: Sample) -> Box | None:
     tags = sample.tags
     if "row" not in tags or sample.task == "grounded_captioning":
         return None
-    for thing in sample.objects:
-        box = Box(*thing["box"])
-        x, y = box.center
-        place = (min(GRID - 1, int(y * GRID)), min(GRID - 1, int(x * GRID)))
-        if place == (tags["row"], tags["column"]) and tags.get("kind", thing["kind"]) == thing["kind"]:
-            return box
-    return None
+    boxes = [Box(*thing["box"]) for thing in sample.objects if tags.get("kind", thing["kind"]) == thing["kind"]]
+    there = [box for box in boxes if all(place_tags(box)[name] == tags[name] for name in ("row", "column"))]
+    # a document's card and one of its lines may share a cell: the area, which is told rounded, says which is meant
+    return min(there, key=lambda box: abs(box.area - tags["area"]), default=None)
 
 
 def patch_of(box: Box | None, grid: int) -> int:
