@@ -123,7 +123,7 @@ def read_notes(out: Path) -> dict[str, Any]:
 def training_json(recipe: Recipe, out: Path, encoder: SceneEncoder) -> dict[str, Any]:
     """What was run: recipe, steps and minutes so far, parameters, the search for learning rates, and notes.
 
-    The notes have the sentences "about" and "limits" for the card.
+    The notes have the sentences "about" and "limits" for the card, and per family the tasks that are guessed at.
     """
     runs = {}
     for name in ("encoder", *FOLDERS):
@@ -171,7 +171,8 @@ def export(family: str, recipe: Recipe, out: Path, checkpoints: Path) -> Path:
     save_file(published_tensors(model, family), partial, metadata={"format": "pt"})
     partial.chmod(0o644)
     os.replace(partial, folder / "model.safetensors")
-    config = config_json(family, recipe, encoding.encoder.config, read_notes(out).get("tasks_at_chance", ()))
+    guessed = read_notes(out).get("tasks_at_chance", {}).get(family, ())
+    config = config_json(family, recipe, encoding.encoder.config, guessed)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     tokenizer.write(folder)
     for name in (f"{family}.jsonl", "encoder.jsonl"):
