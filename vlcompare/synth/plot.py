@@ -6,15 +6,17 @@ from pathlib import Path
 
 from vlcompare.synth.progress import read_log
 
-SHOWN: dict[str, str] = {
-    "held_vqa": "questions",
-    "held_grounding": "grounding, IoU > 0.5",
-    "held_region_description": "region descriptions",
-    "held_captioning": "captions, word for word",
-    "held_document_vqa": "documents",
-    "held_image_text_match": "image-text match",
+SHOWN: dict[str, tuple[str, float | None]] = {  # title and what guessing scores, where that is far from 0
+    "held_vqa": ("questions", None),
+    "held_grounding": ("grounding, IoU > 0.5", None),
+    "held_region_description": ("region descriptions", None),
+    "held_captioning": ("captions, word for word", None),
+    "held_document_vqa": ("documents", None),
+    "held_image_text_match": ("image-text match", 0.5),
+    "held_multiple_choice": ("multiple choice", 0.25),
+    "held_pointing": ("pointing", 0.25),
 }
-STYLES = {"pythia": ("Pythia", "#c2410c"), "mamba": ("Mamba", "#1d4ed8")}
+STYLES = {"pythia": ("Pythia", "#0072b2"), "mamba": ("Mamba", "#c25e00")}  # the page's colours
 
 
 def plot_curves(out: Path, folders: list[Path], name: str = "curves.png") -> None:
@@ -24,24 +26,25 @@ def plot_curves(out: Path, folders: list[Path], name: str = "curves.png") -> Non
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(2, 4, figsize=(15, 6.4), layout="constrained")
+    figure, axes = plt.subplots(3, 3, figsize=(13, 9.6), layout="constrained")
     panels = axes.flatten()
     for family, (label, color) in STYLES.items():
         rows = read_log(out / f"{family}.jsonl")
         losses = [(row["step"], row["answer"]) for row in rows if "answer" in row]
         if losses:
             panels[0].plot(*zip(*losses, strict=True), color=color, label=label, linewidth=1)
-        for panel, key in zip(panels[1:], SHOWN, strict=False):
+        for panel, key in zip(panels[1:], SHOWN, strict=True):
             scores = [(row["step"], row[key]) for row in rows if key in row]
             if scores:
                 panel.plot(*zip(*scores, strict=True), color=color, label=label, marker="o", markersize=3)
     panels[0].set(title="loss on answers (training)", xlabel="step", yscale="log")
     if panels[0].lines:
         panels[0].legend()
-    for panel, title in zip(panels[1:], SHOWN.values(), strict=False):
-        panel.set(title=title, xlabel="step", ylim=(0, 1))
+    for panel, (title, chance) in zip(panels[1:], SHOWN.values(), strict=True):
+        panel.set(title=f"{title} (dashed: chance)" if chance else title, xlabel="step", ylim=(0, 1))
         panel.grid(alpha=0.3)
-    panels[-1].axis("off")
+        if chance:
+            panel.axhline(chance, color="#6b7280", linestyle="--", linewidth=1)
     for folder in [out, *(path for base in folders for path in base.glob("tiny-*-vl"))]:
         figure.savefig(folder / name, dpi=80)
     plt.close(figure)
