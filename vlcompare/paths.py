@@ -1,4 +1,6 @@
-"""Where things live on this machine: the user's data folder and the project's checkpoints. Creates nothing by itself.
+"""Where things live on this machine: the user's data folder, and the checkpoints and examples that are shipped.
+
+Creates nothing by itself.
 
 Standard library only. `$VLCOMPARE_DATA` overrides the data folder.
 """
@@ -9,7 +11,20 @@ import os
 import sys
 from pathlib import Path
 
-CHECKPOINTS = Path(__file__).resolve().parents[1] / "checkpoints"
+PACKAGE = Path(__file__).resolve().parent
+
+
+def shipped(name: str, package: Path = PACKAGE) -> Path:
+    """A folder that comes with the program: inside the package where it was installed, beside it in a checkout.
+
+    Inside goes first: beside an installed package are other people's, one of which may have the same name.
+    """
+    inside = package / name
+    return inside if inside.is_dir() else package.parent / name
+
+
+CHECKPOINTS = shipped("checkpoints")
+EXAMPLES = shipped("examples")
 
 
 def data_folder() -> Path:

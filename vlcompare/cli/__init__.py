@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from vlcompare import __version__
 from vlcompare.errors import VLCompareError
@@ -30,10 +31,15 @@ COMMANDS: tuple[str, ...] = (
 )
 
 
+def program() -> str:
+    """How this program was called: the command that an installation has, else `python -m vlcompare`."""
+    return "vlcompare" if Path(sys.argv[0]).stem == "vlcompare" else "python -m vlcompare"
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line as one parser; each command's module adds its own part."""
     parser = argparse.ArgumentParser(
-        prog="python -m vlcompare",
+        prog=program(),
         description="Set a Transformer and a state-space vision-language model side by side.",
     )
     parser.add_argument("--version", action="version", version=f"vlcompare {__version__}")

@@ -16,9 +16,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from vlcompare.paths import EXAMPLES
 from vlcompare.types import TASKS, Answer, Box
 
-FOLDER = Path(__file__).resolve().parents[2] / "examples"
+FOLDER = EXAMPLES
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from typing import Any
 from vlcompare.errors import SampleError
 from vlcompare.evaluate import run_files
 from vlcompare.evaluate.archive import open_archive
-from vlcompare.evaluate.runfolder import RunFolder, find_runs, join
+from vlcompare.evaluate.runfolder import NOTES, RunFolder, find_runs, join
+from vlcompare.paths import EXAMPLES
 from vlcompare.ui import examples
 from vlcompare.ui.inspect_selection import Opened
 
@@ -92,7 +93,9 @@ class Library:
         for _, run, _ in self._unpacked:
             if run.path == folder:
                 return run
-        return self._runs.get((folder, _stamp(folder)), lambda: RunFolder.open(folder))
+        # the program's own files stay as they were installed: notes on a shipped run go to the user's data folder
+        read_only = True if folder.is_relative_to(EXAMPLES) and not (folder / NOTES).exists() else None
+        return self._runs.get((folder, _stamp(folder)), lambda: RunFolder.open(folder, read_only=read_only))
 
     def pair(self, left: Side, right: Side | None) -> Opened:
         """The two sides beside each other as columns, from memory where they have been so before."""
