@@ -16,6 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = [  # the first entry that matches a module's name gives its floor; a module imports its own floor and below
     ("vlcompare.errors", 0),
+    ("vlcompare.cgroups", 1),
     ("vlcompare.paths", 1),
     ("vlcompare.types", 1),
     ("vlcompare.tasks", 2),

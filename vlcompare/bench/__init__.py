@@ -35,7 +35,7 @@ from vlcompare.models.linear import linear, native_bfloat16
 from vlcompare.models.vlm import VisionLanguageModel, meta_model
 from vlcompare.runtime import quantize
 from vlcompare.runtime.load import resolve_device
-from vlcompare.runtime.memory import PeakMemory
+from vlcompare.runtime.memory import PeakMemory, check_room
 
 PRECISIONS = ("fp32", "bf16", "int8", "nf4")
 SMALL = ("mambavl_790m", "pythiavl_1b")  # what is measured unless more is asked for
@@ -153,7 +153,9 @@ class _Case:
         self.said(f"{self.shape}, {self.precision}: filling with random weights.")
         gc.collect()  # quantized layers refer to themselves: without this the model before would count as in use
         release_cached_memory()
-        meta_model(self.config)  # imports are not what is measured
+        count = sum(value.numel() for value in meta_model(self.config).parameters())  # imports are not what is measured
+        width = 4 if self.precision == "fp32" else 2
+        check_room(f"{self.shape} in {self.precision}", count * width, self.device)
         if self.precision in quantize.METHODS:
             quantize.nf4_code(self.device)
         peak = PeakMemory(self.device)

@@ -20,7 +20,7 @@ from vlcompare.runtime.answering import Row, describe
 from vlcompare.runtime.decode import Clock, decode
 from vlcompare.runtime.graphs import let_go_of_free_homes, step_runner
 from vlcompare.runtime.image import open_image
-from vlcompare.runtime.memory import PeakMemory
+from vlcompare.runtime.memory import PeakMemory, check_room
 from vlcompare.runtime.prompt import encode_prompt
 from vlcompare.runtime.sampling import Sampler, Sampling
 from vlcompare.tasks.prompts import validate
@@ -153,6 +153,8 @@ def _answer_rows(
     lengths = [len(row.prompt.ids) for row in rows if row.prompt]
     longest = max(lengths)
     capacity = min(longest + max(row.limit for row in rows), lm.max_positions or 1 << 62)
+    needed = lm.state_bytes_formula(capacity, len(rows))
+    check_room(f"A batch of {len(rows)} for {model.checkpoint}", needed, model.device)
     state = lm.new_state(len(rows), capacity, device=model.device, dtype=model.dtype)
     padded = torch.zeros(len(rows), longest, dtype=torch.long)
     mask = torch.zeros(len(rows), longest, dtype=torch.bool)

@@ -26,8 +26,16 @@ from vlcompare.runtime import hub, quantize, registry
 from vlcompare.runtime.fill import Target, fill
 from vlcompare.runtime.image import ImageTransform, open_image
 from vlcompare.runtime.keys import stored_norm
-from vlcompare.runtime.memory import available_bytes
-from vlcompare.runtime.source import Source, bytes_of, estimate_bytes, find_source, read_stored
+from vlcompare.runtime.memory import check_room
+from vlcompare.runtime.source import (
+    Source,
+    bytes_beside,
+    bytes_of,
+    estimate_beside,
+    estimate_bytes,
+    find_source,
+    read_stored,
+)
 from vlcompare.runtime.text import Tokenizer
 from vlcompare.runtime.warm import compiling
 from vlcompare.runtime.weights import NAMES, Stored, as_bytes, read_tensor
@@ -218,11 +226,15 @@ def _load(
     place = resolve_device(device)
     kind = resolve_dtype(dtype, place)
     _check_options(quantization, image_size, tokenizer, norm)
+    if place.type == "cpu":  # before a download of gigabytes that could not be used here
+        how = (quantization, str(dtype), str(place), revision)
+        check_room(str(checkpoint), estimate_bytes(checkpoint, *how) + estimate_beside(checkpoint, *how), place)
     source = find_source(checkpoint, revision=revision, progress=progress)
     assert source is not None
     method = _method(source, quantization)
     stored = read_stored(source)
-    _check_room(source, bytes_of(stored, source.config.family, method, kind, place), place)
+    weights = bytes_of(stored, source.config.family, method, kind, place)
+    check_room(source.name, weights + bytes_beside(stored, weights, place), place)
     notices: list[str] = []
     config = _config(source, stored, image_size, norm, notices)
     vlm = meta_model(config)
@@ -273,18 +285,6 @@ def check_quantization(quantization: str) -> None:
     """Raise RequestError for a quantization that there is not."""
     if quantization not in ("none", *quantize.METHODS):
         raise RequestError(f"{quantization!r} is no quantization: use none, int8 or nf4.")
-
-
-def _check_room(source: Source, needed: int, device: torch.device) -> None:
-    """A CPU that runs out of memory ends the whole process without a word, so it is asked before."""
-    if device.type != "cpu":
-        return
-    free = available_bytes(device)
-    if needed > free:
-        raise DeviceMemoryError(
-            f"{source.name} needs about {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free: close other "
-            "programs, choose bfloat16, or a smaller checkpoint."
-        )
 
 
 def _method(source: Source, wanted: str) -> str:

@@ -1,8 +1,8 @@
 """Which GPU a model goes to where there are several: two sides on two GPUs, without anybody having to say so.
 
 Whole models only: every published one fits on one GPU in bf16 or NF4, and a decode step that is captured in a CUDA
-graph cannot move between devices. accelerate tells how much each GPU has free; it is not asked to split a model
-(`infer_auto_device_map`), which works by hooks on `forward` that a decode step does not pass.
+graph cannot move between devices. accelerate is not asked to split a model (`infer_auto_device_map`): that works by
+hooks on `forward`, which a decode step does not pass.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ def free_bytes() -> dict[str, int]:
     """Free bytes of every GPU, by device name; empty where there are fewer than two, so that there is no choice."""
     import torch
 
-    if torch.cuda.device_count() < 2:
-        return {}
-    from accelerate.utils import get_max_memory
+    from vlcompare.runtime.memory import available_bytes
 
-    return {f"cuda:{place}": int(free) for place, free in get_max_memory().items() if isinstance(place, int)}
+    count = torch.cuda.device_count()
+    names = [f"cuda:{index}" for index in range(count)] if count > 1 else []
+    return {name: available_bytes(torch.device(name)) for name in names}
 
 
 def choose(device: str, free: Mapping[str, int], models: Mapping[str, int]) -> str:

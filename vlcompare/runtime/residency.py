@@ -46,9 +46,9 @@ class _Entry:
 class ModelPool:
     """Loaded models, at most `budget_bytes` of weights (None: what the device has free when a model is wanted).
 
-    load: ModelKey, progress -> model (with `.weights_bytes`). estimate: ModelKey -> bytes. free: ModelKey -> bytes that
-    may still be taken on its device. gpus: free bytes by device, where there are several GPUs to choose from. They are
-    given by hand in tests; the defaults are the package's own.
+    load: ModelKey, progress -> model (with `.weights_bytes`). estimate: ModelKey -> bytes of weights. free: ModelKey ->
+    bytes that its weights may still take on its device. gpus: free bytes by device, where there are several GPUs to
+    choose from. They are given by hand in tests; the defaults are the package's own.
     """
 
     def __init__(
@@ -144,8 +144,8 @@ class ModelPool:
             gone = self._evict_one(key.device)
             if gone is None:
                 raise DeviceMemoryError(
-                    f"{key.checkpoint} needs about {_size(needed)} and {_size(max(0, self._left(key)))} are free: "
-                    "choose a smaller checkpoint or nf4, or wait until the models in use are done."
+                    f"{key.checkpoint} needs about {_size(needed)} and {_size(max(0, self._left(key)))} are free for "
+                    "it: choose a smaller checkpoint or nf4, or wait until the models in use are done."
                 )
             say(f"{gone.checkpoint} left memory to make room")
 
@@ -219,10 +219,13 @@ def _estimate(key: ModelKey) -> int:
 
 
 def _free(key: ModelKey) -> int:
+    """What is left for the weights, beside what loading them and an answer take."""
     from vlcompare.runtime.load import resolve_device
     from vlcompare.runtime.memory import available_bytes
+    from vlcompare.runtime.source import estimate_beside
 
-    return available_bytes(resolve_device(key.device))
+    beside = estimate_beside(key.checkpoint, key.quantization, key.dtype, key.device, key.revision)
+    return available_bytes(resolve_device(key.device)) - beside
 
 
 def _release_cached_memory() -> None:
