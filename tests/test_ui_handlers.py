@@ -37,6 +37,12 @@ PAIR = {"left": SideForm("tiny-pythia-vl"), "right": SideForm("tiny-mamba-vl")}
 FIND = AskForm("grounding", "the large red square")
 
 
+@pytest.fixture(autouse=True)
+def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a test writes counts as uploaded."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+
+
 @pytest.fixture
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(examples, "FOLDER", write_examples(tmp_path / "examples"))
@@ -162,7 +168,7 @@ def test_pictures_are_refused_before_they_are_decoded(handlers: Handlers, tmp_pa
     small = replace(handlers, settings=AppSettings(limits=Limits(file_bytes=100)))
     path = tmp_path / "big.png"
     path.write_bytes(png((1, 2, 3), (400, 300)))
-    with pytest.raises(ImageError, match="larger"):
+    with pytest.raises(RequestError, match="The picture is larger than"):
         small.read_picture(str(path))
     path.write_bytes(b"not a picture")
     (page,) = handlers.ask(Session(), str(path), FIND, PAIR)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from inspect_world import CHECKPOINTS, write_run, write_samples
+from ui_fakes import uploaded
 
 from vlcompare.errors import RequestError, SampleError
 from vlcompare.evaluate.archive import write_archive
@@ -43,6 +44,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             text = (run / name).read_text()
             (run / name).write_text(re.sub(r'"id": "([gsvc])', r'"id": "x\1', text))
     return root / "runs"
+
+
+@pytest.fixture(autouse=True)
+def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
 
 
 @pytest.fixture
@@ -348,7 +354,7 @@ def test_a_run_of_one_side_can_be_uploaded_beside_one_over_other_samples(
 ) -> None:
     archive = write_archive(RunFolder.open(folder / "single"), tmp_path / "single.zip")
     actions.choose(inspection, ["other"])
-    page = files.upload(inspection, str(archive))
+    page = files.upload(inspection, uploaded(archive))
     assert "error" not in page["message"] and list(inspection.open) == ["single (uploaded)", "other"]
     assert (inspection.left, inspection.right) == ("single (uploaded)\nleft", "") and len(inspection.rows) == 80
     inspection.close()
@@ -480,7 +486,7 @@ def test_an_archive_goes_out_and_comes_back_with_its_notes(inspection: Inspectio
     actions.note(inspection, "g1", ["attribute"], "kept")
     path = files.export_file(inspection, "archive", only=True)
     other = Inspection(Library(shipped=tmp_path))
-    page = files.upload(other, path)
+    page = files.upload(other, uploaded(path))
     assert "error" not in page["message"] and other.data.table.count == 80
     assert other.notes()["g1"].tags == ("attribute",)
     shown = actions.click(other, "row:0")["sample"]
@@ -502,7 +508,7 @@ def test_an_archive_that_reaches_out_is_refused(tmp_path: Path, name: str) -> No
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(name, "x")
     made = Inspection(Library(shipped=tmp_path))
-    page = files.upload(made, str(path))
+    page = files.upload(made, uploaded(path))
     assert 'role="alert"' in page["message"] and not made.open and not made.unpacked
 
 
@@ -521,7 +527,7 @@ def test_an_uploaded_run_names_no_file_of_the_server(folder: Path, tmp_path: Pat
                 text = json.dumps({**json.loads(text), "images_root": "/"})
             new.writestr(entry, text)
     made = Inspection(Library(shipped=tmp_path))
-    files.upload(made, str(crafted))
+    files.upload(made, uploaded(crafted))
     assert made.data is not None and "The picture is not shown" in actions.click(made, "row:0")["sample"]
 
 

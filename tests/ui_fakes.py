@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import math
+import secrets
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -121,6 +123,15 @@ def png(color: tuple[int, int, int] = (200, 40, 40), size: tuple[int, int] = (64
     buffer = io.BytesIO()
     Image.new("RGB", size, color).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def uploaded(path: Path | str) -> str:
+    """The path of a copy in the folder of uploads, as an upload through the page leaves one."""
+    from vlcompare.ui.uploads import upload_folder
+
+    folder = upload_folder() / secrets.token_hex(8)
+    folder.mkdir(parents=True)
+    return shutil.copy(path, folder)
 
 
 def write_examples(folder: Path) -> Path:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import lzma
+import os
 import re
 import shutil
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from vlcompare.errors import SampleError, VLCompareError
 from vlcompare.evaluate import run_files
@@ -109,16 +110,18 @@ def _write_predictions(run: RunFolder, archive: zipfile.ZipFile) -> None:
                     out.write((json.dumps({**row, "id": sample.id, "side": side}, ensure_ascii=False) + "\n").encode())
 
 
-def open_archive(path: Path, into: Path, limits: ArchiveLimits = DEFAULT_LIMITS) -> RunFolder:
+def open_archive(source: Path | BinaryIO, into: Path, limits: ArchiveLimits = DEFAULT_LIMITS) -> RunFolder:
     """Unpack an uploaded run into an empty folder and open it. It can name no file outside of that folder.
+
+    source: the archive's path, or the archive opened for reading, which stays open.
 
     Raises SampleError with the first thing that is wrong; nothing is left behind then.
     """
     if into.exists() and any(into.iterdir()):
         raise SampleError(f"{into} is not empty.")
     try:
-        with zipfile.ZipFile(path) as archive:
-            entries = _checked(archive, path, limits)
+        with zipfile.ZipFile(source) as archive:
+            entries = _checked(archive, limits)
             into.mkdir(parents=True, exist_ok=True)
             left = limits.total_bytes
             for entry in entries:
@@ -134,7 +137,7 @@ def open_archive(path: Path, into: Path, limits: ArchiveLimits = DEFAULT_LIMITS)
         raise SampleError(f"This is no run archive that can be read ({error}).") from error
 
 
-def _checked(archive: zipfile.ZipFile, path: Path, limits: ArchiveLimits) -> list[zipfile.ZipInfo]:
+def _checked(archive: zipfile.ZipFile, limits: ArchiveLimits) -> list[zipfile.ZipInfo]:
     """The archive's files, or SampleError with the first rule that they break."""
     entries = [entry for entry in archive.infolist() if not entry.is_dir()]
     if len(entries) > limits.entries:
@@ -153,7 +156,8 @@ def _checked(archive: zipfile.ZipFile, path: Path, limits: ArchiveLimits) -> lis
         if (entry.external_attr >> 16) & 0o170000 == 0o120000:
             raise SampleError(f"The archive holds a link, {entry.filename!r}.")
         entry.filename = entry.filename.removeprefix(prefix)
-    total, packed = sum(entry.file_size for entry in entries), max(1, path.stat().st_size)
+    assert archive.fp is not None
+    total, packed = sum(entry.file_size for entry in entries), max(1, archive.fp.seek(0, os.SEEK_END))
     if total > limits.total_bytes or total > packed * limits.ratio:
         raise SampleError(f"The archive unpacks to {total:,} bytes, which is more than allowed.")
     return entries

@@ -19,7 +19,6 @@ from vlcompare.ui.forms import SIDE_FIELDS, SIDES, AskForm, SideForm
 from vlcompare.ui.handlers import REGIONS, Handlers, Page
 from vlcompare.ui.markup import Safe, el
 from vlcompare.ui.runs import Session
-from vlcompare.ui.uploads import only_uploads
 
 ASK_FIELDS = ("task", "text", "choices", "box", "ocr_text", "mode")
 PICK = """element.addEventListener('click', (event) => {
@@ -115,7 +114,6 @@ def _question(
         buttons=[],
         placeholder="Drop a picture, paste one, or choose an example",
     )
-    only_uploads(picture)
     examples = gr.HTML(examples_view(None), js_on_load=PICK, elem_id="vl-examples")
     ask: dict[str, gr.components.Component] = {}
     tasks = [(spec.title, name) for name, spec in SPECS.items()]

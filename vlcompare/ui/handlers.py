@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from vlcompare.errors import ImageError, RequestError, VLCompareError
@@ -26,6 +25,7 @@ from vlcompare.ui.picture import side_picture
 from vlcompare.ui.running import Compare, follow
 from vlcompare.ui.runs import Caches, Picture, Run, Session, SideRun
 from vlcompare.ui.settings import AppSettings
+from vlcompare.ui.uploads import read_file
 
 Page = dict[str, Any]
 REGIONS = (
@@ -265,13 +265,7 @@ class Handlers:
         """Open the visitor's picture at the project's own door, which checks it before decoding."""
         if not image:
             raise ImageError("There is no picture: upload one, paste one, or choose an example.")
-        path = Path(image)
-        try:
-            if path.stat().st_size > self.settings.limits.file_bytes:
-                raise ImageError(f"The picture is larger than {self.settings.limits.file_bytes // 2**20} MB.")
-            data = path.read_bytes()
-        except OSError as error:  # uploads are deleted after a while
-            raise ImageError("The picture is no longer kept on this server: choose or upload it again.") from error
+        data = read_file(image, self.settings.limits.file_bytes, "picture")
         return Picture.of((self.open_image or door())(data), data)
 
     def new_run(

@@ -19,14 +19,16 @@ from vlcompare.ui import inspect_actions as actions
 from vlcompare.ui.exports import picture_file, write_file
 from vlcompare.ui.forms import SIDE_FIELDS, form_of, side_form_of
 from vlcompare.ui.inspect_session import Inspection
-from vlcompare.ui.settings import AppSettings
+from vlcompare.ui.settings import AppSettings, Limits
+from vlcompare.ui.uploads import open_file
 
 REPORT_SAMPLES = 60
 MOST_UPLOADED = 4  # archives of one visitor that stay unpacked
 
 
-def upload(inspection: Inspection, path: str | None) -> actions.Page:
-    """Open an uploaded run archive, for this visitor alone."""
+def upload(inspection: Inspection, path: str | None, limits: Limits | None = None) -> actions.Page:
+    """Open an uploaded run archive, for this visitor alone. path: as the client sent it."""
+    most = (limits or Limits()).largest_upload
 
     def act() -> actions.Page:
         if not path:
@@ -35,7 +37,8 @@ def upload(inspection: Inspection, path: str | None) -> actions.Page:
             raise SampleError(f"At most {MOST_UPLOADED} archives can be open in one visit: load the page again.")
         folder = tempfile.TemporaryDirectory(prefix="vlcompare-run-", ignore_cleanup_errors=True)
         try:
-            run = archive.open_archive(Path(path), Path(folder.name) / "run")
+            with open_file(path, most, "archive") as file:
+                run = archive.open_archive(file, Path(folder.name) / "run")
             name = f"{Path(path).stem[:60]} (uploaded)"
             key, number = name, 2
             while key in inspection.open:

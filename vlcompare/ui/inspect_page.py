@@ -22,7 +22,6 @@ from vlcompare.ui.inspect_session import Inspection
 from vlcompare.ui.inspect_views import nothing
 from vlcompare.ui.markup import el
 from vlcompare.ui.settings import AppSettings
-from vlcompare.ui.uploads import only_uploads
 from vlcompare.ui.views import message
 
 PICK = """element.addEventListener('click', (event) => {
@@ -155,8 +154,9 @@ def _bar(library: Library, fields: dict[str, gr.components.Component], buttons: 
         )
         fields["left"] = gr.Dropdown([], label="Left", elem_id="vi-left", min_width=160, scale=2, filterable=False)
         fields["right"] = gr.Dropdown([], label="Right", elem_id="vi-right", min_width=160, scale=2, filterable=False)
-        upload = gr.UploadButton("Upload a run", size="sm", file_types=[".zip"], elem_id="vi-upload", min_width=120)
-        buttons["upload"] = only_uploads(upload)
+        buttons["upload"] = gr.UploadButton(
+            "Upload a run", size="sm", file_types=[".zip"], elem_id="vi-upload", min_width=120
+        )
 
 
 def _filters(fields: dict[str, gr.components.Component]) -> None:

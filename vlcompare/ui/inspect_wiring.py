@@ -103,7 +103,7 @@ def _wire_opening(parts: InspectParts, settings: AppSettings, page: gr.Blocks | 
     fields["runs"].input(choose, [session, fields["runs"]], parts.outputs, **READING)  # type: ignore[attr-defined]
 
     def upload(inspection: Inspection, path: str | None) -> list[Any]:
-        return _outputs(parts, inspection, files.upload(inspection, path))
+        return _outputs(parts, inspection, files.upload(inspection, path, settings.limits))
 
     parts.buttons["upload"].upload(upload, [session, parts.buttons["upload"]], parts.outputs, **READING)
 

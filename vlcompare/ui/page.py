@@ -17,6 +17,7 @@ import gradio as gr
 
 from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.ui import api, compare_page, examples, panels, wiring
+from vlcompare.ui.file_values import hand_over_paths
 from vlcompare.ui.handlers import Handlers, engine_sessions
 from vlcompare.ui.inspect_page import build_inspect_tab
 from vlcompare.ui.markup import el
@@ -44,6 +45,7 @@ def build_page(settings: AppSettings, handlers: Handlers | None = None, *, runs:
             with gr.Tab("Inspect", id="inspect"):
                 build_inspect_tab(settings, page=page, compare=parts, tabs=tabs, runs=runs)
         api.serve(handlers)
+    hand_over_paths(page)
     page.queue(max_size=settings.limits.queue, default_concurrency_limit=8)
     return page
 
@@ -92,7 +94,7 @@ def launch(page: gr.Blocks, settings: AppSettings, **more: Any) -> Any:
         "server_port": settings.port,
         "share": False,
         "allowed_paths": [str(examples.FOLDER)],  # wherever the server was started from
-        "max_file_size": max(settings.limits.file_bytes, settings.limits.upload_bytes),
+        "max_file_size": settings.limits.largest_upload,
         "mcp_server": True,
         "show_error": True,
         "quiet": True,

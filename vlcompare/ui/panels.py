@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -22,7 +21,7 @@ from vlcompare.ui.forms import SIDE_FIELDS, SIDES, AskForm
 from vlcompare.ui.handlers import FOLLOW_TASKS, Handlers, find_example
 from vlcompare.ui.markup import el
 from vlcompare.ui.runs import Run, Session
-from vlcompare.ui.uploads import only_uploads
+from vlcompare.ui.uploads import read_file
 from vlcompare.ui.votes import CHOICES, Votes
 from vlcompare.ui.wiring import QUIET, RUNNING, asks, form_values, question
 
@@ -131,7 +130,6 @@ def build_after() -> dict[str, Any]:
                 max_lines=1,
             )
     parts["file"] = gr.DownloadButton("file", visible="hidden")
-    only_uploads(parts["load"])
     return parts
 
 
@@ -252,10 +250,9 @@ def _wire_files(parts: Parts, panels: Panels, handlers: Handlers, votes: Votes) 
         if not path:
             return [*outputs_of(session, {}), *nothing]
         try:
-            file = Path(path)
-            if file.stat().st_size > handlers.settings.limits.import_bytes:
-                raise RequestError("This file is larger than an exported run can be.")
-            run = exports.run_from_json(file.read_bytes(), handlers.settings.limits, handlers.open_image)
+            limits = handlers.settings.limits
+            data = read_file(path, limits.import_bytes, "file of the run")
+            run = exports.run_from_json(data, limits, handlers.open_image)
         except VLCompareError as error:
             return [*outputs_of(session, {"message": views.message(str(error), "error")}), *nothing]
         session.remember(run)
