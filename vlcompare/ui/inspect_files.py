@@ -20,7 +20,7 @@ from vlcompare.ui.exports import picture_file, write_file
 from vlcompare.ui.forms import SIDE_FIELDS, form_of, side_form_of
 from vlcompare.ui.inspect_session import Inspection
 from vlcompare.ui.settings import AppSettings, Limits
-from vlcompare.ui.uploads import open_file
+from vlcompare.ui.uploads import largest_upload, open_file
 
 REPORT_SAMPLES = 60
 MOST_UPLOADED = 4  # archives of one visitor that stay unpacked
@@ -28,7 +28,7 @@ MOST_UPLOADED = 4  # archives of one visitor that stay unpacked
 
 def upload(inspection: Inspection, path: str | None, limits: Limits | None = None) -> actions.Page:
     """Open an uploaded run archive, for this visitor alone. path: as the client sent it."""
-    most = (limits or Limits()).largest_upload
+    most = largest_upload(limits or Limits())
 
     def act() -> actions.Page:
         if not path:

@@ -23,6 +23,7 @@ from vlcompare.ui.inspect_page import build_inspect_tab
 from vlcompare.ui.markup import el
 from vlcompare.ui.settings import AppSettings
 from vlcompare.ui.theme import launch_look
+from vlcompare.ui.uploads import largest_upload
 from vlcompare.ui.votes import Votes
 from vlcompare.ui.zerogpu import adapt, on_zerogpu
 
@@ -94,7 +95,7 @@ def launch(page: gr.Blocks, settings: AppSettings, **more: Any) -> Any:
         "server_port": settings.port,
         "share": False,
         "allowed_paths": [str(examples.FOLDER)],  # wherever the server was started from
-        "max_file_size": settings.limits.largest_upload,
+        "max_file_size": largest_upload(settings.limits),
         "mcp_server": True,
         "show_error": True,
         "quiet": True,

@@ -34,11 +34,6 @@ class Limits:
     note_characters: int = 1000
     queue: int = 24
 
-    @property
-    def largest_upload(self) -> int:
-        """Bytes of the largest file that is taken."""
-        return max(self.file_bytes, self.upload_bytes)
-
 
 @dataclass(frozen=True, slots=True)
 class AppSettings:

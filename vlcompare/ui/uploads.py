@@ -16,11 +16,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from vlcompare.errors import RequestError
 from vlcompare.ui import examples
+from vlcompare.ui.settings import Limits
 
+T = TypeVar("T")
 REFUSED = (
     "This file was not uploaded here, or is no longer kept: choose or upload it again. Addresses are not fetched, "
     "and a server's own files are not opened."
@@ -32,6 +34,16 @@ _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) 
 def upload_folder() -> Path:
     """Where uploads are kept: gradio's rule, read anew at every call as gradio does."""
     return Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio")
+
+
+def largest_upload(limits: Limits) -> int:
+    """Bytes of the largest file that is taken, of whatever kind."""
+    return max(limits.file_bytes, limits.upload_bytes)
+
+
+def only_uploads(component: T) -> T:
+    """The component as it is: `file_values` looks after all components of the page."""
+    return component
 
 
 @contextmanager
