@@ -22,14 +22,14 @@ from vlcompare.synth.batches import make_batch, mention_positions, option_marks
 from vlcompare.synth.dense import BLANK, COLORS, COLUMNS, IGNORE, KINDS, glyph_truth, patch_truth
 from vlcompare.synth.learner import Learner
 from vlcompare.synth.losses import AnswerLoss, Pointer, smooth_embedding
-from vlcompare.synth.optim import Muon, orthogonalise, trapezoid
 from vlcompare.synth.pictures import HELD_OUT, SEEDS_PER_PICTURE, kept_seeds
 from vlcompare.synth.probe import text_of
-from vlcompare.synth.progress import Clock, Log, load_state, read_log
 from vlcompare.synth.questions import ask
 from vlcompare.synth.scenes import Scene, lay_out
 from vlcompare.synth.shared_prefix import Block, run
 from vlcompare.synth.train_language import LanguageTraining, train_step
+from vlcompare.training.optim import Muon, orthogonalise, trapezoid
+from vlcompare.training.progress import Clock, Log, load_state, read_log
 from vlcompare.types import TASKS, Box, Sample
 
 CPU = torch.device("cpu")
@@ -453,7 +453,7 @@ def test_a_step_and_a_state_are_whole_when_somebody_presses_ctrl_c() -> None:
     import os
     import signal
 
-    from vlcompare.synth.progress import unbroken
+    from vlcompare.training.progress import unbroken
 
     done = []
     with pytest.raises(KeyboardInterrupt), unbroken():

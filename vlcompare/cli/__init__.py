@@ -25,6 +25,7 @@ COMMANDS: tuple[str, ...] = (
     "bench",
     "scenes",
     "train",
+    "study",
     "evaluate",
     "score",
     "inspect",

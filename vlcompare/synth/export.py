@@ -22,9 +22,9 @@ from vlcompare.models.vlm import VisionLanguageModel
 from vlcompare.runtime.keys import file_key
 from vlcompare.synth import tokenizer
 from vlcompare.synth.learner import Learner, language_config
-from vlcompare.synth.progress import load_state, read_log
 from vlcompare.synth.recipe import Recipe, to_dict
 from vlcompare.synth.train_encoder import EncoderTraining
+from vlcompare.training.progress import load_state, read_log
 
 FOLDERS = {"pythia": "tiny-pythia-vl", "mamba": "tiny-mamba-vl"}
 

@@ -5,8 +5,6 @@ Equal for both families but for the language model itself. Knows nothing of opti
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +19,7 @@ from vlcompare.synth.losses import Alignment, AnswerLoss, Pointer, smooth_embedd
 from vlcompare.synth.recipe import ModelShapes, Recipe
 from vlcompare.synth.shared_prefix import Block, run
 from vlcompare.tasks.sequence import IMAGE_SLOT, image_ids
+from vlcompare.training.begin import begin_blocks
 
 
 def language_config(family: str, shapes: ModelShapes) -> PythiaConfig | MambaConfig:
@@ -56,34 +55,13 @@ class Learner(nn.Module):
     @torch.no_grad()
     def _begin(self, generator: torch.Generator) -> None:
         """Starting values: the same embedding for both; products that write to the residual start small."""
-        model = self.language_model
         self.embedding.copy_(smooth_embedding(self.embedding.shape[1], generator))
-        outputs = []
-        for layer in model.layers:
-            if isinstance(model, Pythia):
-                outputs += [layer.attention.dense, layer.mlp.dense_4h_to_h]
-                nn.init.normal_(layer.attention.query_key_value.weight, std=0.06)
-                nn.init.zeros_(layer.attention.query_key_value.bias)
-            else:
-                outputs.append(layer.mixer.out_proj)
-                _begin_time_steps(layer.mixer.dt_proj)
-        for linear in outputs:
-            nn.init.normal_(linear.weight, std=0.02 / len(model.layers) ** 0.5)
-            if linear.bias is not None:
-                nn.init.zeros_(linear.bias)
+        begin_blocks(self.language_model.layers)
 
     def shipped_parameters(self) -> int:
         """Numbers in connector and language model, shared ones once."""
         modules = (self.connector, self.language_model)
         return sum(p.numel() for p in {id(p): p for module in modules for p in module.parameters()}.values())
-
-
-def _begin_time_steps(linear: nn.Linear, low: float = 1e-3, high: float = 1e-1) -> None:
-    """A bias such that softplus gives time steps spread from `low` to `high` (Mamba, section 3.6)."""
-    share = torch.rand(linear.out_features)
-    step = torch.exp(math.log(low) + share * (math.log(high) - math.log(low)))
-    linear.bias.copy_(step + torch.log(-torch.expm1(-step)))
-    nn.init.uniform_(linear.weight, -(linear.in_features**-0.5), linear.in_features**-0.5)
 
 
 def prefix_ids(grid: int) -> Tensor:

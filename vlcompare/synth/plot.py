@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vlcompare.synth.progress import read_log
+from vlcompare.training.progress import read_log
 
 SHOWN: dict[str, tuple[str, float | None]] = {  # title and what guessing scores, where that is far from 0
     "held_vqa": ("questions", None),

@@ -29,11 +29,11 @@ from vlcompare.synth import recipe as recipes
 from vlcompare.synth.corpus import prepare_features, prepare_lessons
 from vlcompare.synth.export import export
 from vlcompare.synth.plot import plot_curves
-from vlcompare.synth.progress import load_state, write_whole
 from vlcompare.synth.recipe import Recipe
 from vlcompare.synth.report import make_report
 from vlcompare.synth.train_encoder import EncoderTraining, train_encoder
 from vlcompare.synth.train_language import FAMILIES, train_language
+from vlcompare.training.progress import load_state, write_whole
 
 STAGES = ("encoder", "features", "pythia", "mamba", "export", "report")
 TRAINING = STAGES[:4]  # stages that follow a recipe; the others tell of what was trained

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from vlcompare.models.scene import SceneEncoder, SceneEncoderConfig
 from vlcompare.synth.dense import DenseHeads, dense_loss, dense_scores
-from vlcompare.synth.optim import Muon, set_rates, trapezoid
 from vlcompare.synth.pictures import PictureStore, Shard, glyphs_of, normalised
-from vlcompare.synth.progress import Clock, Log, load_state, of_this_recipe, refuse_to_replace, save_state, unbroken
 from vlcompare.synth.recipe import Recipe
+from vlcompare.training.optim import Muon, set_rates, trapezoid
+from vlcompare.training.progress import Clock, Log, load_state, of_this_recipe, refuse_to_replace, save_state, unbroken
 
 SAVE_EVERY = 200  # steps
 LOOK_EVERY = 400  # steps between looks at held-out pictures

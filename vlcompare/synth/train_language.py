@@ -17,21 +17,19 @@ from vlcompare.errors import CheckpointError
 from vlcompare.synth.batches import make_batch
 from vlcompare.synth.corpus import Corpus
 from vlcompare.synth.learner import Learner, losses_of
-from vlcompare.synth.optim import Muon, set_rates, trapezoid
 from vlcompare.synth.probe import probe
-from vlcompare.synth.progress import Clock, Log, load_state, of_this_recipe, refuse_to_replace, save_state, unbroken
 from vlcompare.synth.recipe import LanguageRecipe, Recipe
+from vlcompare.training.optim import Muon, muon_matrices, set_rates, trapezoid
+from vlcompare.training.progress import Clock, Log, load_state, of_this_recipe, refuse_to_replace, save_state, unbroken
 
 FAMILIES = ("pythia", "mamba")
 
 
 def optimizers(learner: Learner, options: LanguageRecipe) -> list[torch.optim.Optimizer]:
     """Muon for the blocks' and the connector's matrices (Mamba: in_proj, out_proj), AdamW for everything else."""
-    halves, whole = [], [learner.connector[0].weight, learner.connector[2].weight]
-    for name, parameter in learner.language_model.layers.named_parameters():
-        if parameter.ndim != 2 or "A_log" in name or "x_proj" in name or "dt_proj" in name:
-            continue
-        (halves if "in_proj" in name else whole).append(parameter)
+    halves, whole = muon_matrices(learner.language_model.layers)
+    connector: list[Any] = [learner.connector[0].weight, learner.connector[2].weight]
+    whole = [*connector, *whole]
     chosen = {id(p) for p in (*halves, *whole)}
     rest = [p for p in learner.parameters() if id(p) not in chosen]
     plain = [p for p in rest if p.ndim < 2 or p is learner.embedding]

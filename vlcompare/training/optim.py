@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
@@ -59,6 +59,19 @@ class Muon(torch.optim.Optimizer):
                 ):
                     rows, columns = part.shape
                     target.add_(orthogonalise(part), alpha=-group["lr"] * math.sqrt(max(1.0, rows / columns)))
+
+
+def muon_matrices(layers: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """The matrices of blocks of either family that Muon suits: (two stacked halves each, whole ones).
+
+    Left out are those of Mamba that are small or no products of the residual: A_log, x_proj, dt_proj.
+    """
+    halves: list[nn.Parameter] = []
+    whole: list[nn.Parameter] = []
+    for name, parameter in layers.named_parameters():
+        if parameter.ndim == 2 and not any(part in name for part in ("A_log", "x_proj", "dt_proj")):
+            (halves if "in_proj" in name else whole).append(parameter)
+    return halves, whole
 
 
 def trapezoid(step: int, total: int, *, warmup: int, decay_from: float) -> float:

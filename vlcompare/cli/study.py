@@ -1,0 +1,61 @@
+"""`study run` and `study report`: grids of small trainings on in-context retrieval, and their figures."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+UNFINISHED = 3  # exit status: other processes are still at some rows
+
+
+def add_parser(subparsers: Any) -> None:
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "study",
+        help="in-context retrieval, learnt from nothing: grids of trainings and their figures",
+        description="Train grids of small Transformers, state-space models and hybrids on in-context retrieval.",
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    run = actions.add_parser(
+        "run",
+        help="train a grid's rows; killed at any moment, the same command goes on",
+        description="Train every row of a grid that DIR does not hold yet. Several processes may share DIR, also under "
+        "`accelerate launch`. A grid is a JSON file, or: cpu (hours on two cores), quick (minutes), paper (for a GPU).",
+    )
+    run.add_argument("grid", metavar="GRID", help="cpu, quick, paper, or a JSON file")
+    run.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of rows, weights and states")
+    run.add_argument("--device", default="cpu", help="cpu (default), cuda, or cuda:N")
+    run.add_argument("--jobs", type=int, default=1, metavar="N", help="processes, of one thread each (default 1)")
+    report = actions.add_parser(
+        "report",
+        help="figures and tables from rows alone",
+        description="Write report.md, figures (SVG) and tables (CSV) from the rows in DIR.",
+    )
+    report.add_argument("folder", type=Path, metavar="DIR", help="a folder with rows.jsonl, or such a file")
+    report.add_argument("--out", type=Path, required=True, metavar="DIR2", help="where figures and tables go")
+
+
+def run(args: argparse.Namespace) -> int:
+    return _report(args) if args.action == "report" else _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from vlcompare.study import run as runner
+    from vlcompare.study.estimate import seconds
+    from vlcompare.study.grid import open_grid
+
+    grid = open_grid(args.grid)
+    device = runner.device_of(args.device)
+    settings = [entry.provisional for entry in grid.entries]
+    guess = runner.duration(seconds(settings, device))
+    print(f"{grid.name}: {len(settings)} rows; roughly {guess} on one {device.type} if none stops early", flush=True)
+    done = runner.run_grid(grid, args.out, device=args.device, jobs=args.jobs)
+    print(f"{done} of {len(settings)} rows are in {args.out / 'rows.jsonl'}")
+    return 0 if done == len(settings) else UNFINISHED
+
+
+def _report(args: argparse.Namespace) -> int:
+    from vlcompare.study.report import write_report
+
+    print(write_report(args.folder, args.out))
+    return 0

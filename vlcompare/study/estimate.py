@@ -1,0 +1,48 @@
+"""How much work a row is, and how long a grid may take on a device, before anything is trained."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Iterable
+
+import torch
+
+from vlcompare.study.models import build, parameters
+from vlcompare.study.recipe import RECIPES
+from vlcompare.study.rows import Setting
+
+_SHARE = 0.3  # of what one large product reaches: what small layers with norms and a scan are found to reach on a CPU
+_PER_OPERATION = 6  # of a parameter and token: forward two, backward four
+
+
+@functools.cache
+def _parameters(family: str, tokens: int, width: int, layers: int, states: int, recipe: str) -> int:
+    with torch.device("meta"):
+        return parameters(build(family, tokens, width, layers, states, RECIPES[recipe]))
+
+
+def work(setting: Setting, examples: int) -> float:
+    """Floating-point operations of training on so many examples, scans and scores of attention left out."""
+    source = setting.source
+    size = _parameters(
+        setting.family, source.tokens, setting.width, setting.layers, setting.state_size or 1, setting.recipe
+    )
+    return _PER_OPERATION * size * source.text * examples
+
+
+def seconds(settings: Iterable[Setting], device: torch.device) -> float:
+    """A rough guess at one process' time for whole budgets, from the pace of a large product measured now."""
+    kind = torch.bfloat16 if device.type == "cuda" else torch.float32
+    side = 4096 if device.type == "cuda" else 512
+    matrix = torch.randn(side, side, device=device, dtype=kind)
+    for _ in range(3):
+        matrix @ matrix
+    begun, count = time.perf_counter(), 0
+    while time.perf_counter() - begun < 0.5:
+        matrix @ matrix
+        count += 1
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    pace = 2 * side**3 * count / (time.perf_counter() - begun)
+    return sum(work(setting, setting.budget) for setting in settings) / (pace * _SHARE)

@@ -1,0 +1,170 @@
+"""Grids of rows: read from JSON or by name, with the rule for the best rate. Trains nothing.
+
+A grid is {"name", "rows": [{FIELD: value}]} or {"name", "axes": {FIELD: [values]}, "fixed": {FIELD: value}}: every
+combination, the last axis changing fastest. Rows are begun in the order in which they stand. `layers` may be left out
+(as many parameters as a Transformer of two blocks), so may `state_size` (16), `recipe`, `seed` (0) and `order` where
+there is none. `learning_rate` may be "best": the rate that did best (`better`) among the grid's rows of the same
+setting with given rates, at the same length or at `rate_length`; the row waits until they are finished.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+from vlcompare.errors import RequestError
+from vlcompare.study.models import FAMILIES, matched_layers
+from vlcompare.study.recipe import RECIPES, SETTLED
+from vlcompare.study.rows import SETTING_FIELDS, Setting, setting_of
+
+BEST = "best"
+RULE = (
+    "of the rates tried, the one with most rows at .95, then with fewest examples until there, then with the highest "
+    "accuracy, then the lowest rate"
+)
+MOST_ROWS = 100_000
+_ALLOWED = (*SETTING_FIELDS, "rate_length")
+_SAME = ("task", "order", "vocabulary", "family", "width", "layers", "state_size", "recipe")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row to be: its setting, or what it takes to know it once its `candidates` are finished."""
+
+    values: Mapping[str, Any]
+    candidates: tuple[Setting, ...] = ()
+
+    def setting(self, finished: Mapping[str, Mapping[str, Any]]) -> Setting | None:
+        """None while the rate is not known yet. `finished`: rows by id."""
+        if not self.candidates:
+            return setting_of(dict(self.values))
+        if any(candidate.id not in finished for candidate in self.candidates):
+            return None
+        rate = best_rate([finished[candidate.id] for candidate in self.candidates])
+        return setting_of({**self.values, "learning_rate": rate})
+
+    @property
+    def provisional(self) -> Setting:
+        """The setting, with any of the rates where the best one is not known."""
+        return setting_of({**self.values, "learning_rate": self.candidates[0].learning_rate}
+                          if self.candidates else dict(self.values))  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    name: str
+    entries: tuple[Entry, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return {"name": self.name, "rows": [dict(entry.values) for entry in self.entries]}
+
+
+def better(rows: Iterable[Mapping[str, Any]]) -> tuple[float, float, float]:
+    """A key by which the best rate's rows are smallest: see RULE."""
+    rows = list(rows)
+    reached = [row["reached"] for row in rows if row["reached"] is not None]
+    return -len(reached) / len(rows), median(reached) if reached else 0, -mean(row["accuracy"] for row in rows)
+
+
+def best_rate(rows: Iterable[Mapping[str, Any]]) -> float:
+    """The rate that did best among rows that differ in rate and seed alone."""
+    by_rate: dict[float, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        by_rate.setdefault(row["learning_rate"], []).append(row)
+    return min(by_rate, key=lambda rate: (*better(by_rate[rate]), rate))
+
+
+def grid_of(value: Any) -> Grid:
+    """A grid from its JSON value. Raises RequestError, with one sentence, for what is none."""
+    if not isinstance(value, dict) or not ("rows" in value) ^ ("axes" in value):
+        raise RequestError('A grid is {"name", "rows": [..]} or {"name", "axes": {FIELD: [..]}, "fixed": {..}}.')
+    unknown = set(value) - {"name", "rows", "axes", "fixed", "version"}
+    if unknown:
+        raise RequestError(f"A grid has no {', '.join(sorted(unknown))}.")
+    fixed = value.get("fixed", {})
+    if not isinstance(fixed, dict):
+        raise RequestError('"fixed" is an object: {FIELD: value}.')
+    rows = value["rows"] if "rows" in value else _combined(value["axes"])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise RequestError('"rows" is a list of objects.')
+    if not 0 < len(rows) <= MOST_ROWS:
+        raise RequestError(f"A grid has from 1 to {MOST_ROWS} rows; this one has {len(rows)}.")
+    filled = [_filled({**fixed, **row}) for row in rows]
+    known = [row for row in filled if row["learning_rate"] != BEST]
+    entries: dict[str, Entry] = {}
+    settings = [setting_of(row) for row in known]
+    for row in filled:
+        entry = Entry(row) if row["learning_rate"] != BEST else Entry(row, _candidates(row, settings))
+        entries.setdefault(json.dumps(row), entry)
+        entry.provisional  # noqa: B018  raises for what cannot be trained
+    return Grid(str(value.get("name", "unnamed")), tuple(entries.values()))
+
+
+def _combined(axes: Any) -> list[dict[str, Any]]:
+    if not isinstance(axes, dict) or not all(isinstance(values, list) and values for values in axes.values()):
+        raise RequestError('"axes" is an object of lists that are not empty: {FIELD: [..]}.')
+    count = 1
+    for values in axes.values():
+        count *= len(values)
+    if count > MOST_ROWS:
+        raise RequestError(f"A grid has from 1 to {MOST_ROWS} rows; this one has {count}.")
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+def _filled(row: dict[str, Any]) -> dict[str, Any]:
+    """An entry with what may be left out."""
+    unknown = set(row) - set(_ALLOWED)
+    if unknown:
+        raise RequestError(f"A row has no field {', '.join(sorted(unknown))}; it has {', '.join(SETTING_FIELDS)}.")
+    row = {"order": None, "recipe": SETTLED.name, "seed": 0, **row}
+    family, recipe = row.get("family"), RECIPES.get(row["recipe"])
+    if family == "pythia":
+        row = {**row, "state_size": None}
+    elif family in FAMILIES:
+        row = {"state_size": 16, **row}
+    width = row.get("width")
+    if "layers" not in row and family in FAMILIES and recipe and isinstance(width, int) and 0 < width <= 8192:
+        row = {"layers": matched_layers(family, width, 2, recipe), **row}
+    missing = [name for name in SETTING_FIELDS if name not in row]
+    if missing:
+        raise RequestError(f"A row lacks {', '.join(missing)}.")
+    return {name: row[name] for name in _ALLOWED if name in row}
+
+
+def _candidates(row: dict[str, Any], settings: list[Setting]) -> tuple[Setting, ...]:
+    length = row.get("rate_length", row["length"])
+    found = tuple(
+        setting
+        for setting in settings
+        if setting.length == length and all(getattr(setting, name) == row[name] for name in _SAME)
+    )
+    if not found:
+        raise RequestError(
+            f'"learning_rate": "best" needs rows of the same setting with given rates at length {length}; '
+            "the grid has none."
+        )
+    return found
+
+
+def open_grid(wanted: str) -> Grid:
+    """A grid by name, or from a JSON file. Raises RequestError where there is none, or it is none."""
+    from vlcompare.study.named import NAMED
+
+    if wanted in NAMED:
+        return grid_of({"name": wanted, "rows": NAMED[wanted]()})
+    path = Path(wanted)
+    if not path.is_file():
+        raise RequestError(f"There is no grid '{wanted}': neither a file, nor one of {', '.join(NAMED)}.")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{path} is no JSON: {error}.") from error
+    try:
+        return grid_of(value)
+    except RequestError as error:
+        raise RequestError(f"{path}: {error}") from error

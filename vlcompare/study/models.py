@@ -1,0 +1,101 @@
+"""Models for a row of the study, with matched parameters, from the very blocks that run the published checkpoints.
+
+A Transformer's block has about 12 D^2 parameters, a Mamba block 6 D^2 and what its scan needs, which counts at small D.
+How many blocks stand against each other is therefore counted (`matched_layers`). A hybrid's attention block has an MLP
+of half the usual size, so that it is about as large as the Mamba block in whose place it stands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlcompare.models.config import MambaConfig, PythiaConfig
+from vlcompare.models.hybrid import Hybrid, HybridConfig
+from vlcompare.models.mamba import Mamba
+from vlcompare.models.pythia import Pythia
+from vlcompare.study.recipe import Recipe
+from vlcompare.study.tasks import MAX_POSITIONS, Items
+from vlcompare.training.begin import begin_blocks
+from vlcompare.training.optim import Muon, muon_matrices
+
+FAMILIES = ("pythia", "mamba", "hybrid")
+Model = Pythia | Mamba | Hybrid
+
+
+def build(family: str, tokens: int, width: int, layers: int, state_size: int, recipe: Recipe) -> Model:
+    """An untrained model; torch's global generator gives its values."""
+    heads = max(1, width // recipe.head_size)
+    transformer = PythiaConfig(
+        tokens, width, layers, heads, 4 * width, MAX_POSITIONS, recipe.rotary_share, tie_embeddings=True
+    )
+    recurrent = MambaConfig(tokens, width, layers, state_size=state_size)
+    if family == "pythia":
+        return Pythia(transformer)
+    if family == "mamba":
+        return Mamba(recurrent)
+    attention = max(1, layers // 3)
+    places = tuple(layers * (2 * i + 1) // (2 * attention) for i in range(attention))
+    small = replace(transformer, layers=attention, intermediate_size=2 * width)
+    parts = replace(recurrent, layers=layers - attention), small
+    return Hybrid(HybridConfig(*parts, attention_at=places))
+
+
+def matched_layers(family: str, width: int, transformer_layers: int, recipe: Recipe) -> int:
+    """The number of blocks of `family` that comes nearest in parameters to a Transformer of the same width.
+
+    Mamba's blocks are counted with 16 states a channel; other state sizes have the same blocks, and their parameters
+    are told.
+    """
+
+    def size(kind: str, layers: int) -> int:
+        with torch.device("meta"):
+            return parameters(build(kind, 64, width, layers, 16, recipe).layers)
+
+    wanted = size("pythia", transformer_layers)
+    return min(range(1, 3 * transformer_layers + 1), key=lambda layers: abs(size(family, layers) - wanted))
+
+
+def embedding_of(model: Model) -> Tensor:
+    return model.embed_in.weight if isinstance(model, Pythia) else model.embedding.weight
+
+
+def begin(model: Model, seed: int, recipe: Recipe) -> None:
+    """Starting values: the same embedding for all families, blocks as `begin_blocks` has them."""
+    embedding = embedding_of(model)
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(seed)
+        embedding.copy_(torch.randn(embedding.shape, generator=generator) * recipe.embedding_std)
+    begin_blocks(model.layers)
+
+
+def optimizers(model: Model, rate: float, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the blocks' matrices (Mamba: in_proj, out_proj), AdamW for everything else."""
+    halves, whole = muon_matrices(model.layers)
+    chosen = {id(parameter) for parameter in (*halves, *whole)}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
+    groups = [{"params": part, "split": split} for part, split in ((whole, 1), (halves, 2)) if part]
+    return [
+        Muon(groups, lr=recipe.muon * rate, weight_decay=recipe.weight_decay),
+        torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+
+def scores(model: Model, items: Items, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Logits (B, A, V) at the answers' columns, and the answers (B, A)."""
+    ids, columns, answers = (torch.from_numpy(x).to(device) for x in (items.ids, items.columns, items.answers))
+    hidden = model(model.embed_tokens(ids))
+    return model.logits(hidden[:, columns]), answers
+
+
+def loss(model: Model, items: Items, device: torch.device) -> Tensor:
+    """Mean cross-entropy over the answers."""
+    logits, answers = scores(model, items, device)
+    return F.cross_entropy(logits.flatten(0, 1), answers.flatten())
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,100 @@
+"""`study report`: from rows alone to report.md, tables (CSV) and figures (SVG)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vlcompare.errors import SampleError
+from vlcompare.study.grid import RULE
+from vlcompare.study.plot import draw_all
+from vlcompare.study.rows import read_rows
+from vlcompare.study.tables import TABLES, Row, groups
+from vlcompare.training.progress import write_whole
+
+_SHOWN = ("task", "order", "length", "vocabulary", "family", "state_size", "parameters", "learning_rate", "seeds",
+          "chance")  # fmt: skip
+_TITLES = {
+    "examples_to_95": "Examples needed to reach .95",
+    "query_first_against_last": "Query first against query last",
+    "state_size": "Mamba by state size",
+    "extrapolation": "Longer than trained",
+}
+
+
+def write_report(source: Path, out: Path) -> str:
+    """Write everything to `out` and return one line about it. Raises SampleError where there are no rows."""
+    path = source / "rows.jsonl" if source.is_dir() else source
+    rows = read_rows(path)
+    if not rows:
+        raise SampleError(f"{path} holds no finished rows; `study run GRID --out {path.parent}` makes them.")
+    out.mkdir(parents=True, exist_ok=True)
+    found = groups(rows)
+    tables = {name: table(found) for name, table in TABLES.items()}
+    for name, records in {**tables, "rows": [_flat(row) for row in rows]}.items():
+        if records:
+            write_whole(out / f"{name}.csv", as_csv(records))
+        else:
+            (out / f"{name}.csv").unlink(missing_ok=True)
+    figures = draw_all(found, out)
+    write_whole(out / "report.md", _text(rows, tables, figures, _planned(path.parent)))
+    return f"{len(rows)} rows in {len(found)} settings: {out / 'report.md'}"
+
+
+def as_csv(records: Sequence[Row]) -> str:
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return file.getvalue()
+
+
+def _flat(row: Row) -> Row:
+    """A row without what is a list; the curve and the places are in tables of their own."""
+    return {name: value for name, value in row.items() if not isinstance(value, (list, dict))}
+
+
+def _planned(folder: Path) -> int | None:
+    """How many rows the grid has, where the folder says so."""
+    try:
+        return len(json.loads((folder / "grid.json").read_text(encoding="utf-8"))["rows"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _text(rows: Sequence[Row], tables: dict[str, list[Row]], figures: Sequence[str], planned: int | None) -> str:
+    budgets = " and ".join(f"{budget:,}" for budget in sorted({row["budget"] for row in rows}))
+    lines = ["# In-context retrieval, learnt from nothing", ""]
+    if planned is not None and planned > len(rows):
+        lines += [f"**This grid is unfinished: {len(rows)} of {planned} rows.**", ""]
+    lines += [
+        f"{len(rows)} trainings of at most {budgets} examples each; a training stops when it is right on .95 of "
+        "held-out items. Parameters of the families are matched. Medians over seeds, with the least and the most; "
+        f"the rate of each setting is, {RULE}. All rows are in rows.csv, those at other rates too.",
+        "",
+    ]
+    lines += [line for name in figures for line in (f"![{Path(name).stem.replace('_', ' ')}]({name})", "")]
+    for name, title in _TITLES.items():
+        if tables[name]:
+            lines += [f"## {title}", "", *_markdown(tables[name]), ""]
+    return "\n".join(lines)
+
+
+def _markdown(records: Sequence[Row]) -> list[str]:
+    names = [name for name in records[0] if name in _SHOWN or name not in ("width", "layers", "recipe", "budget")]
+    names = [name for name in names if name != "rates_tried"]
+    head = "| " + " | ".join(name.replace("_", " ") for name in names) + " |"
+    body = ["| " + " | ".join(_cell(name, record[name]) for name in names) + " |" for record in records]
+    return [head, "|" + "---|" * len(names), *body]
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return "not reached" if "examples" in name else "-"
+    if isinstance(value, float) and not value.is_integer():
+        return f"{value:g}"
+    return f"{int(value):,}" if isinstance(value, (int, float)) else str(value)

@@ -1,0 +1,212 @@
+"""What is trained and what came out: a row's setting and its result, and the folder in which rows are gathered.
+
+A folder holds `grid.json` (what was last asked for, and the version), `rows.jsonl` (one finished training a line),
+`weights/` (a finished row's model), `states/` (what an unfinished row goes on from) and `locks/`. Locks are the file
+system's own, so that one left by a process that died is free at once. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from vlcompare.errors import RequestError, SampleError
+from vlcompare.study.models import FAMILIES
+from vlcompare.study.recipe import RECIPES
+from vlcompare.study.tasks import Source
+
+VERSION = 1  # of how rows are made: those of another version are not set beside these
+_MOST = {"width": 8192, "layers": 256, "state_size": 1024, "budget": 10**12, "vocabulary": 100_000}
+_RESULTS: dict[str, type | tuple[type, ...]] = {  # what a finished row holds beside its setting
+    "parameters": int,
+    "examples": int,
+    "reached": (int, type(None)),
+    "accuracy": (int, float),
+    "by_position": (list, type(None)),
+    "extrapolation": dict,
+    "curve": list,
+    "seconds": (int, float),
+    "device": str,
+    "version": int,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One training, completely: two rows with the same setting are the same row.
+
+    Raises RequestError, with one sentence, for what cannot be trained.
+    """
+
+    task: str
+    order: str | None
+    length: int
+    vocabulary: int
+    family: str
+    width: int
+    layers: int
+    state_size: int | None  # None for a family without a recurrence
+    recipe: str
+    learning_rate: float
+    seed: int
+    budget: int  # examples at most
+
+    def __post_init__(self) -> None:
+        if self.family not in FAMILIES:
+            raise RequestError(f"There is no family '{self.family}'; there are {', '.join(FAMILIES)}.")
+        if self.recipe not in RECIPES:
+            raise RequestError(f"There is no recipe '{self.recipe}'; there are {', '.join(RECIPES)}.")
+        for name in ("length", "vocabulary", "width", "layers", "seed", "budget"):
+            value, least = getattr(self, name), 0 if name == "seed" else 1
+            most = _MOST.get(name, 2**31)
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                raise RequestError(f"{name} is a whole number from {least} to {most}, not {json.dumps(value)}.")
+        states = self.state_size
+        if self.family == "pythia":
+            if states is not None:
+                raise RequestError("A Transformer has no state_size; leave it out, or give null.")
+        elif isinstance(states, bool) or not isinstance(states, int) or not 1 <= states <= _MOST["state_size"]:
+            raise RequestError(f"state_size is a whole number from 1 to {_MOST['state_size']}, not {states}.")
+        rate = self.learning_rate
+        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < math.inf:
+            raise RequestError(f"learning_rate is a number above 0, not {json.dumps(rate)}.")
+        head = RECIPES[self.recipe].head_size
+        if self.width % head:
+            raise RequestError(f"width is a multiple of the recipe's head size, {head}; {self.width} is not.")
+        self.source  # noqa: B018  raises for what is no task
+
+    @property
+    def source(self) -> Source:
+        return Source(self.task, self.order, self.length, self.vocabulary)
+
+    @property
+    def id(self) -> str:
+        """A name for files, from all fields."""
+        shape = f"w{self.width}-n{self.layers}" + ("" if self.state_size is None else f"-s{self.state_size}")
+        return (
+            f"{self.task}-{self.order or 'fixed'}-{self.length}-{self.vocabulary}-{self.family}-{shape}-"
+            f"{self.recipe}-{self.learning_rate:g}-seed{self.seed}-{self.budget}"
+        )
+
+    def __str__(self) -> str:
+        order = f", {self.order.replace('_', ' ')}" if self.order else ""
+        return f"{self.task} {self.length}{order}, {self.family}, rate {self.learning_rate:g}, seed {self.seed}"
+
+
+SETTING_FIELDS = tuple(field.name for field in fields(Setting))
+
+
+def setting_of(values: dict[str, Any]) -> Setting:
+    """The setting of a row or a grid's entry; further keys are left alone. Raises RequestError where one is missing."""
+    missing = [name for name in SETTING_FIELDS if name not in values]
+    if missing:
+        raise RequestError(f"A row lacks {', '.join(missing)}.")
+    return Setting(**{name: values[name] for name in SETTING_FIELDS})
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """All finished rows of a file. A last line that was cut off in writing is left out.
+
+    Raises SampleError, with file and line, where a row is damaged or of another version.
+    """
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise SampleError(f"{path} cannot be read: {error.strerror}.") from error
+    lines = text.split(b"\n")
+    return [_checked(line, path, number) for number, line in enumerate(lines[:-1], 1) if line.strip()]
+
+
+def _checked(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+        if not isinstance(row, dict):
+            raise ValueError("it is no object")
+        if row.get("version") != VERSION:
+            raise SampleError(
+                f"{path}, line {number}: a row of version {row.get('version')}, where this program makes version "
+                f"{VERSION}; give another folder."
+            )
+        for name, kind in _RESULTS.items():
+            if name not in row or not isinstance(row[name], kind):
+                raise ValueError(f"its {name} is missing or of the wrong kind")
+        setting_of(row)
+    except (ValueError, TypeError) as error:
+        raise SampleError(
+            f"{path}, line {number}, is no whole row of a study ({str(error).rstrip('.')}); delete the line, and "
+            f"`study run` makes it again."
+        ) from error
+    return row
+
+
+class Folder:
+    """Where several processes gather the rows of a grid. Raises SampleError for a folder of another version."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows_path = path / "rows.jsonl"
+        for name in ("weights", "states", "locks"):
+            (path / name).mkdir(parents=True, exist_ok=True)
+
+    def begin(self, grid: dict[str, Any]) -> None:
+        """Note what is asked for; refuse a folder that another version filled."""
+        noted = self.path / "grid.json"
+        with self.lock("grid"):
+            if noted.exists():
+                try:
+                    version = json.loads(noted.read_text(encoding="utf-8")).get("version")
+                except (ValueError, AttributeError) as error:
+                    raise SampleError(f"{noted} is damaged; delete it, the rows stay.") from error
+                if version != VERSION:
+                    raise SampleError(
+                        f"{self.path} was filled by version {version} of the study, and this is version {VERSION}; "
+                        "give another folder."
+                    )
+            self.rows()
+            partial = noted.with_suffix(".partial")
+            partial.write_text(json.dumps({"version": VERSION, **grid}, indent=1) + "\n", encoding="utf-8")
+            os.replace(partial, noted)
+
+    def lock(self, name: str) -> FileLock:
+        return FileLock(self.path / "locks" / f"{name}.lock")
+
+    def rows(self) -> list[dict[str, Any]]:
+        return read_rows(self.rows_path)
+
+    def finished(self) -> dict[str, dict[str, Any]]:
+        """Finished rows by their setting's id."""
+        return {setting_of(row).id: row for row in self.rows()}
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Write a finished row; what a killed process left of a line is cut off first."""
+        line = (json.dumps(row) + "\n").encode()
+        with self.lock("rows"), self.rows_path.open("ab+") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            whole = file.read().rfind(b"\n") + 1
+            if whole < end:
+                file.truncate(whole)
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def state_path(self, setting: Setting) -> Path:
+        return self.path / "states" / f"{setting.id}.pt"
+
+    def weights_path(self, setting: Setting) -> Path:
+        return self.path / "weights" / f"{setting.id}.safetensors"
+
+
+def row_of(setting: Setting, results: dict[str, Any]) -> dict[str, Any]:
+    """A finished row: the setting's fields, with `parameters` behind the shape, then the results."""
+    values = asdict(setting)
+    shape = {name: values.pop(name) for name in SETTING_FIELDS[: SETTING_FIELDS.index("recipe")]}
+    return {**shape, "parameters": results["parameters"], **values, **results, "version": VERSION}

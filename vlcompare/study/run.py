@@ -1,0 +1,176 @@
+"""Run a grid: claim a row, train it, go on with the next; any number of processes share a folder.
+
+A row is claimed by a lock that dies with its process. Knows nothing of how a row is trained.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import Timeout
+
+from vlcompare.errors import RequestError, VLCompareError
+from vlcompare.study.estimate import work
+from vlcompare.study.grid import Grid, grid_of
+from vlcompare.study.rows import Folder, Setting
+from vlcompare.study.train import Training, train_row
+
+_PATIENCE = 2.0  # seconds between two looks at what other processes have finished
+_SELDOM = 5.0  # seconds between two lines of progress
+Say = Callable[[str], None]
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def run_grid(grid: Grid, out: Path, *, device: str = "cpu", jobs: int = 1, say: Say = _say) -> int:
+    """Train all rows that are not finished; returns how many the folder now holds of this grid.
+
+    With `jobs` > 1 so many processes share the work, as do all that are started on the same folder. Raises RequestError
+    for a device that is not there, SampleError for a folder that cannot be gone on with.
+    """
+    place = device_of(device)
+    if jobs < 1:
+        raise RequestError(f"jobs is a whole number above 0, not {jobs}.")
+    folder = Folder(out)
+    folder.begin(grid.as_json())
+    if jobs == 1:
+        work_off(grid, folder, place, say)
+    else:
+        _share(grid, out, device, jobs)
+    finished = folder.finished()
+    settings = [entry.setting(finished) for entry in grid.entries]
+    return sum(setting is not None and setting.id in finished for setting in settings)
+
+
+def device_of(wanted: str) -> torch.device:
+    """The device; "cuda" is this process' own one under a launcher."""
+    if wanted != "cpu" and not re.fullmatch(r"cuda(:\d+)?", wanted):
+        raise RequestError(f"device is cpu, cuda, or cuda:N, not '{wanted}'.")
+    if wanted == "cpu":
+        return torch.device(wanted)
+    if not torch.cuda.is_available():
+        raise RequestError("There is no CUDA device here; use --device cpu.")
+    if wanted == "cuda":
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK") or 0) % torch.cuda.device_count())
+    device = torch.device(wanted)
+    if device.index >= torch.cuda.device_count():
+        raise RequestError(f"There is no {wanted} here; this machine has {torch.cuda.device_count()}.")
+    return device
+
+
+def work_off(grid: Grid, folder: Folder, device: torch.device, say: Say = _say) -> None:
+    """Train one free row after another until none is left, waiting for those that others are at."""
+    while True:
+        held = False  # by another process, which may die
+        for entry in grid.entries:
+            finished = folder.finished()
+            setting = entry.setting(finished)
+            if setting is None:
+                held = True
+            elif setting.id not in finished:
+                trained = _claim(setting, folder, device, Progress(grid, folder, say))
+                held |= not trained
+                if trained:
+                    break
+        else:
+            if not held:
+                return
+            time.sleep(_PATIENCE)
+
+
+def _claim(setting: Setting, folder: Folder, device: torch.device, progress: Progress) -> bool:
+    """Train a row, unless another process is at it or has just finished it."""
+    try:
+        with folder.lock(setting.id).acquire(timeout=0):
+            if setting.id not in folder.finished():
+                row = train_row(setting, folder, device, progress)
+                progress.done(setting, row)
+            return True
+    except Timeout:
+        return False
+
+
+def _share(grid: Grid, out: Path, device: str, jobs: int) -> None:
+    """Start `jobs` processes and wait for them. A Ctrl-C reaches them too: each saves its row."""
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_worker, args=(grid.as_json(), str(out), device)) for _ in range(jobs)]
+    for process in processes:
+        process.start()
+    try:
+        for process in processes:
+            process.join()
+    except KeyboardInterrupt:
+        for process in processes:
+            process.join()
+        raise
+    failed = [process.exitcode for process in processes if process.exitcode]
+    if failed:
+        raise RequestError(f"{len(failed)} of {jobs} processes ended early (see above); the same command goes on.")
+
+
+def _worker(grid: dict[str, Any], out: str, device: str) -> None:
+    try:
+        work_off(grid_of(grid), Folder(Path(out)), device_of(device))
+    except VLCompareError as error:
+        _say(f"vlcompare: {error}")
+        raise SystemExit(2) from error
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+class Progress:
+    """One line now and then: how far a row is, and how long the rest may take."""
+
+    def __init__(self, grid: Grid, folder: Folder, say: Say) -> None:
+        self._grid, self._say = grid, say
+        self._finished = folder.finished()
+        self._last = 0.0
+        self._begun: tuple[int, float] | None = None
+
+    def __call__(self, training: Training) -> None:
+        begun = self._begun = self._begun or (training.examples, training.seconds)
+        if time.monotonic() - self._last < _SELDOM and not training.finished:
+            return
+        self._last = time.monotonic()
+        examples, seconds = training.examples - begun[0], training.seconds - begun[1]
+        pace = f", {examples / seconds:,.0f} a second" if examples and seconds else ""
+        self._say(f"  {training.examples:,} examples, accuracy {training.curve[-1][1]:.3f}{pace}")
+
+    def done(self, setting: Setting, row: dict[str, Any]) -> None:
+        """Tell a finished row, and the remaining time if all others took their whole budgets at the pace so far."""
+        self._finished[setting.id] = row
+        known = [(work_of_row(done), done["seconds"]) for done in self._finished.values()]
+        pace = sum(seconds for _, seconds in known) / sum(amount for amount, _ in known)
+        open_ = [s for s in (entry.setting(self._finished) or entry.provisional for entry in self._grid.entries)
+                 if s.id not in self._finished]  # fmt: skip
+        rest = pace * sum(work(other, other.budget) for other in open_)
+        count = len(self._grid.entries)
+        result = "not reached" if row["reached"] is None else f".95 after {row['reached']:,}"
+        self._say(
+            f"[{count - len(open_)}/{count}] {setting}: {result} (accuracy {row['accuracy']:.3f}); the rest takes at "
+            f"most {duration(rest)} of one process"
+        )
+
+
+def work_of_row(row: dict[str, Any]) -> float:
+    from vlcompare.study.rows import setting_of
+
+    return work(setting_of(row), row["examples"])
+
+
+def duration(seconds: float) -> str:
+    """A rough span of time in words."""
+    for unit, size in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}" if seconds >= 10 * size else f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} seconds"

@@ -1,0 +1,1 @@
+"""What every training here shares: optimisers, starting values, and states that outlive an interruption."""
