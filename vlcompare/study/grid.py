@@ -9,6 +9,7 @@ setting with given rates, at the same length or at `rate_length`; the row waits 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections.abc import Iterable, Mapping
@@ -18,9 +19,9 @@ from statistics import mean, median
 from typing import Any
 
 from vlcompare.errors import RequestError
-from vlcompare.study.models import FAMILIES, matched_layers
+from vlcompare.study.models import matched_layers
 from vlcompare.study.recipe import RECIPES, SETTLED
-from vlcompare.study.rows import SETTING_FIELDS, Setting, setting_of
+from vlcompare.study.rows import MOST, SETTING_FIELDS, Setting, check_names, setting_of
 
 BEST = "best"
 RULE = (
@@ -122,18 +123,21 @@ def _filled(row: dict[str, Any]) -> dict[str, Any]:
     if unknown:
         raise RequestError(f"A row has no field {', '.join(sorted(unknown))}; it has {', '.join(SETTING_FIELDS)}.")
     row = {"order": None, "recipe": SETTLED.name, "seed": 0, **row}
-    family, recipe = row.get("family"), RECIPES.get(row["recipe"])
-    if family == "pythia":
-        row = {**row, "state_size": None}
-    elif family in FAMILIES:
-        row = {"state_size": 16, **row}
-    width = row.get("width")
-    if "layers" not in row and family in FAMILIES and recipe and isinstance(width, int) and 0 < width <= 8192:
-        row = {"layers": matched_layers(family, width, 2, recipe), **row}
-    missing = [name for name in SETTING_FIELDS if name not in row]
+    missing = [name for name in SETTING_FIELDS if name not in row and name not in ("layers", "state_size")]
     if missing:
         raise RequestError(f"A row lacks {', '.join(missing)}.")
+    check_names(row["family"], row["recipe"])
+    family, width = row["family"], row["width"]
+    row = {"state_size": None if family == "pythia" else 16, **row}
+    if "layers" not in row:
+        known = isinstance(width, int) and 0 < width <= MOST["width"]  # else the row is refused for its width
+        row["layers"] = _matched(family, width, row["recipe"]) if known else 1
     return {name: row[name] for name in _ALLOWED if name in row}
+
+
+@functools.cache
+def _matched(family: str, width: int, recipe: str) -> int:
+    return matched_layers(family, width, 2, RECIPES[recipe])
 
 
 def _candidates(row: dict[str, Any], settings: list[Setting]) -> tuple[Setting, ...]:
@@ -156,7 +160,7 @@ def open_grid(wanted: str) -> Grid:
     from vlcompare.study.named import NAMED
 
     if wanted in NAMED:
-        return grid_of({"name": wanted, "rows": NAMED[wanted]()})
+        return grid_of({"name": wanted, "rows": list(NAMED[wanted]())})
     path = Path(wanted)
     if not path.is_file():
         raise RequestError(f"There is no grid '{wanted}': neither a file, nor one of {', '.join(NAMED)}.")

@@ -22,7 +22,7 @@ from vlcompare.study.recipe import RECIPES
 from vlcompare.study.tasks import Source
 
 VERSION = 1  # of how rows are made: those of another version are not set beside these
-_MOST = {"width": 8192, "layers": 256, "state_size": 1024, "budget": 10**12, "vocabulary": 100_000}
+MOST = {"width": 8192, "layers": 256, "state_size": 1024, "budget": 10**12, "vocabulary": 100_000}
 _RESULTS: dict[str, type | tuple[type, ...]] = {  # what a finished row holds beside its setting
     "parameters": int,
     "examples": int,
@@ -58,21 +58,18 @@ class Setting:
     budget: int  # examples at most
 
     def __post_init__(self) -> None:
-        if self.family not in FAMILIES:
-            raise RequestError(f"There is no family '{self.family}'; there are {', '.join(FAMILIES)}.")
-        if self.recipe not in RECIPES:
-            raise RequestError(f"There is no recipe '{self.recipe}'; there are {', '.join(RECIPES)}.")
+        check_names(self.family, self.recipe)
         for name in ("length", "vocabulary", "width", "layers", "seed", "budget"):
             value, least = getattr(self, name), 0 if name == "seed" else 1
-            most = _MOST.get(name, 2**31)
+            most = MOST.get(name, 2**31)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
                 raise RequestError(f"{name} is a whole number from {least} to {most}, not {json.dumps(value)}.")
         states = self.state_size
         if self.family == "pythia":
             if states is not None:
                 raise RequestError("A Transformer has no state_size; leave it out, or give null.")
-        elif isinstance(states, bool) or not isinstance(states, int) or not 1 <= states <= _MOST["state_size"]:
-            raise RequestError(f"state_size is a whole number from 1 to {_MOST['state_size']}, not {states}.")
+        elif isinstance(states, bool) or not isinstance(states, int) or not 1 <= states <= MOST["state_size"]:
+            raise RequestError(f"state_size is a whole number from 1 to {MOST['state_size']}, not {states}.")
         rate = self.learning_rate
         if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < math.inf:
             raise RequestError(f"learning_rate is a number above 0, not {json.dumps(rate)}.")
@@ -97,6 +94,14 @@ class Setting:
     def __str__(self) -> str:
         order = f", {self.order.replace('_', ' ')}" if self.order else ""
         return f"{self.task} {self.length}{order}, {self.family}, rate {self.learning_rate:g}, seed {self.seed}"
+
+
+def check_names(family: Any, recipe: Any) -> None:
+    """Raise RequestError for a family or a recipe that there is not."""
+    if family not in FAMILIES:
+        raise RequestError(f"There is no family '{family}'; there are {', '.join(FAMILIES)}.")
+    if recipe not in RECIPES:
+        raise RequestError(f"There is no recipe '{recipe}'; there are {', '.join(RECIPES)}.")
 
 
 SETTING_FIELDS = tuple(field.name for field in fields(Setting))

@@ -112,14 +112,18 @@ def accuracy_by_position(found: Sequence[Group]) -> list[Row]:
     return out
 
 
+def _tested(row: Row, length: str) -> float | None:
+    """Accuracy at a longer length by its name, or at the trained one ("")."""
+    return row["extrapolation"].get(length) if length else row["accuracy"]
+
+
 def extrapolation(found: Sequence[Group]) -> list[Row]:
     """Accuracy at the trained length and at longer ones that were never trained."""
     out = []
     for group in found:
-        asked = [(group.key["length"], lambda row: row["accuracy"])]
-        asked += [(int(n), lambda row, n=n: row["extrapolation"].get(n)) for n in group.rows[0]["extrapolation"]]
-        for length, value in asked:
-            middle, low, high = group.spread(value)
+        asked = [(group.key["length"], "")] + [(int(n), n) for n in group.rows[0]["extrapolation"]]
+        for length, name in asked:
+            middle, low, high = group.spread(lambda row, name=name: _tested(row, name))  # type: ignore[misc]
             out.append({**_head(group), "tested_length": length, "median": middle, "least": low, "most": high})
     return out
 
