@@ -19,6 +19,7 @@ from tests.tiny import write_checkpoint
 from vlcompare.cli import main
 from vlcompare.errors import CheckpointError, HubError
 from vlcompare.runtime import hub
+from vlcompare.runtime.hub import transfer, trouble
 from vlcompare.runtime.load import load
 from vlcompare.runtime.source import find_source
 
@@ -28,12 +29,18 @@ FIRST, SECOND = "a" * 40, "b" * 40
 
 class FakeHub:
     """The Hub's few answers that are asked for: a model's listing, a file's identity, a file's bytes (also from the
-    middle). `cut` ends every body after so many bytes, as a dropped line would."""
+    middle). Large files have a SHA-256, small ones the SHA-1 of a git blob, as there. What can go wrong is a field."""
 
     def __init__(self, files: dict[str, bytes]) -> None:
         self.files, self.commit = files, FIRST
         self.status: tuple[int, str] | None = None  # refuse everything so: status, X-Error-Code
-        self.cut: int | None = None
+        self.file_status: list[tuple[int, dict[str, str]]] = []  # refuse so many requests for files so
+        self.cut: int | None = None  # end every body after so many bytes, as a dropped line would
+        self.page = False  # a network's sign-in page in the place of "listing" or "file"
+        self.page_for_files = False
+        self.sizes = self.sums = self.commits = self.ranges = True  # what the listing and the answers say
+        self.grown = 0  # bytes that the listing says too many
+        self.sent: dict[str, bytes] = {}  # what is sent in a file's place
         self.requests: list[tuple[str, str, str]] = []
         outer = self
 
@@ -50,7 +57,7 @@ class FakeHub:
                 outer.answer(self, body=True)
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread = threading.Thread(target=self.server.serve_forever, args=[0.01], daemon=True)
         self.thread.start()
 
     @property
@@ -64,37 +71,53 @@ class FakeHub:
     def downloads(self) -> list[str]:
         return [path.rsplit("/", 1)[1] for method, path, _ in self.requests if method == "GET" and "/resolve/" in path]
 
+    def asked_ranges(self, name: str) -> list[str]:
+        return [asked for method, path, asked in self.requests if method == "GET" and path.endswith(name)]
+
     def answer(self, handler: Any, body: bool) -> None:
         self.requests.append((handler.command, handler.path, handler.headers.get("Range", "")))
         if self.status is not None:
             return self.send(handler, self.status[0], {"X-Error-Code": self.status[1]} if self.status[1] else {}, b"")
         listing = re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/([^?]+)(\?.*)?", handler.path)
+        if self.page or self.page_for_files and not listing:
+            return self.send(handler, 200, {"Content-Type": "text/html; charset=utf-8"}, b"<html>Sign in</html>", body)
         if listing:
             if listing[1] != REPOSITORY:
                 return self.send(handler, 404, {"X-Error-Code": "RepoNotFound"}, b"{}")
             if listing[2] not in ("main", self.commit):
                 return self.send(handler, 404, {"X-Error-Code": "RevisionNotFound"}, b"{}")
             return self.send(handler, 200, {"Content-Type": "application/json"}, self.listing())
+        if self.file_status:
+            return self.send(handler, *self.file_status.pop(0), b"")
         resolve = re.fullmatch(r"/[^/]+/[^/]+/resolve/([^/]+)/(.+)", handler.path)
         if resolve and resolve[2] in self.files:
-            return self.file(handler, self.files[resolve[2]], body)
+            return self.file(handler, resolve[2], body)
         return self.send(handler, 404, {"X-Error-Code": "EntryNotFound"}, b"")
 
     def listing(self) -> bytes:
-        siblings = [
-            {"rfilename": name, "size": len(data), "lfs": {"sha256": _sum(data), "size": len(data), "pointerSize": 1}}
-            if name.endswith(".safetensors")
-            else {"rfilename": name, "size": len(data)}
-            for name, data in self.files.items()
-        ]
+        siblings: list[dict[str, Any]] = []
+        for name, data in self.files.items():
+            entry: dict[str, Any] = {"rfilename": name}
+            if self.sizes:
+                entry["size"] = len(data) + self.grown
+            if self.sums:
+                entry["blobId"] = _git_sum(data)
+                if name.endswith(".safetensors"):
+                    entry["lfs"] = {"sha256": _sum(data), "size": len(data), "pointerSize": 1}
+            siblings.append(entry)
         return json.dumps({"id": REPOSITORY, "sha": self.commit, "siblings": siblings}).encode()
 
-    def file(self, handler: Any, data: bytes, body: bool) -> None:
-        etag = _sum(data)
-        head = {"ETag": f'"{etag}"', "X-Repo-Commit": self.commit, "Accept-Ranges": "bytes"}
-        begin = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", ""))
+    def file(self, handler: Any, name: str, body: bool) -> None:
+        data = self.files[name]
+        head = {"ETag": f'"{checksum(name, data)}"', "Accept-Ranges": "bytes"}
+        data = self.sent.get(name, data)
+        if self.commits:
+            head["X-Repo-Commit"] = self.commit
+        begin = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", "")) if self.ranges else None
         if begin:
             first = int(begin[1])
+            if first >= len(data):
+                return self.send(handler, 416, {"Content-Range": f"bytes */{len(data)}"}, b"")
             head["Content-Range"] = f"bytes {first}-{len(data) - 1}/{len(data)}"
             data = data[first:]
         self.send(handler, 206 if begin else 200, head, data, body)
@@ -117,6 +140,14 @@ def _sum(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def _git_sum(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def checksum(name: str, data: bytes) -> str:
+    return _sum(data) if name.endswith(".safetensors") else _git_sum(data)
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("source") / "tiny", "mamba")
@@ -130,14 +161,23 @@ def fake(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setenv("HF_ENDPOINT", server.address)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("VLCOMPARE_DATA", str(tmp_path / "data"))
-    # no waiting between the library's own retries
-    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
+    monkeypatch.setattr(trouble.time, "sleep", lambda seconds: None)  # no waiting before what failed is tried again
     yield server
     server.stop()
 
 
 def parts(tmp_path: Path) -> list[Path]:
-    return sorted((tmp_path / "cache").rglob("*.part"))
+    return sorted((tmp_path / "cache").rglob("*.incomplete"))
+
+
+def blobs_are_sound(tmp_path: Path) -> bool:
+    """Whether every finished blob in the cache, which other programs use as well, is what its name says."""
+    found = [path for path in (tmp_path / "cache").rglob("blobs/*") if path.suffix != ".incomplete"]
+    return all(path.name in (_sum(path.read_bytes()), _git_sum(path.read_bytes())) for path in found)
+
+
+def quiet(*event: object) -> None:
+    pass
 
 
 def test_only_the_needed_files_come_and_the_commit_is_said_and_recorded(fake: FakeHub, tmp_path: Path) -> None:
@@ -195,11 +235,10 @@ def test_a_cache_that_another_tool_filled_is_used(fake: FakeHub, tmp_path: Path)
     assert hub.fetch(REPOSITORY).commit == FIRST
 
 
-def test_a_download_that_broke_off_goes_on_where_it_stopped(
-    fake: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_download_that_broke_off_goes_on_where_it_stopped(fake: FakeHub, tmp_path: Path) -> None:
+    """Whatever has arrived is kept, of any file: nothing is held back until some megabytes are together."""
     whole = len(fake.files["model.safetensors"])
-    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)
+    fake.cut = whole // 2
 
     def stop(sentence: str, done: int, total: int) -> None:
         if "safetensors" in sentence and done >= whole // 2:
@@ -207,37 +246,192 @@ def test_a_download_that_broke_off_goes_on_where_it_stopped(
 
     with pytest.raises(KeyboardInterrupt):
         hub.fetch(REPOSITORY, progress=stop)
+    fake.cut = None
     (part,) = parts(tmp_path)
     begun = part.stat().st_size
-    assert whole // 2 <= begun < whole
+    assert begun == whole // 2 and part.read_bytes() == fake.files["model.safetensors"][:begun]
     assert hub.cached(REPOSITORY) is None and hub.cached_bytes(REPOSITORY) > begun
     fake.requests.clear()
     heard: list[int] = []
     snapshot = hub.fetch(REPOSITORY, progress=lambda sentence, done, total: heard.append(done))
     assert (snapshot.folder / "model.safetensors").read_bytes() == fake.files["model.safetensors"]
-    ranges = [asked for method, path, asked in fake.requests if method == "GET" and path.endswith("model.safetensors")]
-    assert ranges == [f"bytes={begun}-"]
+    assert fake.asked_ranges("model.safetensors") == [f"bytes={begun}-"]
     assert [value for value in heard if value][0] >= begun
     assert not parts(tmp_path)
 
 
-def test_a_line_that_drops_is_taken_up_again_by_itself(fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)
-    fake.cut = len(fake.files["model.safetensors"]) // 3
-    snapshot = hub.fetch(REPOSITORY, progress=lambda *event: None)
+def test_a_line_that_drops_is_taken_up_again_by_itself(fake: FakeHub) -> None:
+    fake.cut = len(fake.files["model.safetensors"]) // 8
+    snapshot = hub.fetch(REPOSITORY, progress=quiet)
     assert (snapshot.folder / "model.safetensors").read_bytes() == fake.files["model.safetensors"]
-    assert fake.downloads().count("model.safetensors") > 2
+    assert fake.downloads().count("model.safetensors") > trouble.TRIES
 
 
-def test_bytes_that_changed_on_the_way_are_thrown_away(fake: FakeHub, tmp_path: Path) -> None:
+def test_a_line_that_brings_nothing_more_is_given_up(fake: FakeHub, tmp_path: Path) -> None:
+    fake.cut = 0
+    with pytest.raises(HubError, match="cannot be reached"):
+        hub.fetch(REPOSITORY, progress=quiet)
+    assert len(fake.downloads()) == trouble.TRIES
+    assert not parts(tmp_path) and blobs_are_sound(tmp_path)
+
+
+def begin(fake: FakeHub, data: bytes, suffix: str = ".incomplete") -> Path:
+    """Put what an earlier download left into the cache, as model.safetensors."""
     folder = hub.repository_folder(REPOSITORY) / "blobs"
     folder.mkdir(parents=True)
-    etag = _sum(fake.files["model.safetensors"])
-    (folder / f"{etag}.part").write_bytes(b"wrong from the beginning")
-    with pytest.raises(HubError, match="model.safetensors arrived damaged"):
-        hub.fetch(REPOSITORY, progress=lambda *event: None)
-    assert not parts(tmp_path)
-    assert hub.fetch(REPOSITORY, progress=lambda *event: None).commit == FIRST
+    part = folder / (_sum(fake.files["model.safetensors"]) + suffix)
+    part.write_bytes(data)
+    return part
+
+
+@pytest.mark.parametrize("wrong", [b"wrong from the beginning", b"w" * (1 << 20)], ids=["shorter", "longer, so 416"])
+def test_a_beginning_that_is_not_the_file_s_is_fetched_anew(fake: FakeHub, tmp_path: Path, wrong: bytes) -> None:
+    begin(fake, wrong)
+    snapshot = hub.fetch(REPOSITORY, progress=quiet)
+    assert fake.asked_ranges("model.safetensors") == [f"bytes={len(wrong)}-", ""]
+    assert (snapshot.folder / "model.safetensors").read_bytes() == fake.files["model.safetensors"]
+    assert not parts(tmp_path) and blobs_are_sound(tmp_path)
+
+
+def test_a_server_that_sends_all_where_a_part_was_asked_for(fake: FakeHub) -> None:
+    fake.ranges = False
+    begin(fake, fake.files["model.safetensors"][:1000])
+    snapshot = hub.fetch(REPOSITORY, progress=quiet)
+    assert (snapshot.folder / "model.safetensors").read_bytes() == fake.files["model.safetensors"]
+    assert fake.downloads().count("model.safetensors") == 1
+
+
+def test_what_an_earlier_version_began_is_gone_on_with(fake: FakeHub) -> None:
+    begin(fake, fake.files["model.safetensors"][:1000], ".part")
+    hub.fetch(REPOSITORY, progress=quiet)
+    assert fake.asked_ranges("model.safetensors") == ["bytes=1000-"]
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_bytes_that_changed_on_the_way_are_thrown_away(fake: FakeHub, tmp_path: Path, name: str) -> None:
+    data = fake.files[name]
+    fake.sent[name] = data[:-1] + bytes([data[-1] ^ 1])
+    kind = "SHA-256" if name.endswith(".safetensors") else "git SHA-1"
+    with pytest.raises(HubError, match=f"{name} arrived damaged .its {kind}"):
+        hub.fetch(REPOSITORY, progress=quiet)
+    assert not parts(tmp_path) and blobs_are_sound(tmp_path)
+    fake.sent.clear()
+    assert hub.fetch(REPOSITORY, progress=quiet).commit == FIRST
+
+
+@pytest.mark.parametrize("what", ["no sizes", "no sizes and no checksums", "sizes too large", "no commits"])
+def test_a_listing_that_leaves_things_out_brings_the_same_files(fake: FakeHub, tmp_path: Path, what: str) -> None:
+    fake.sizes, fake.sums, fake.commits = "no sizes" not in what, "no checksums" not in what, what != "no commits"
+    fake.grown = 7 if what == "sizes too large" else 0
+    heard: list[str] = []
+    snapshot = hub.fetch(REPOSITORY, progress=lambda sentence, done, total: heard.append(sentence))
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        assert (snapshot.folder / name).read_bytes() == fake.files[name]
+        assert (snapshot.folder / name).resolve().name == checksum(name, fake.files[name])
+    assert blobs_are_sound(tmp_path) and not parts(tmp_path)
+    assert any("does not say of which commit" in sentence for sentence in heard) == (what == "no commits")
+
+
+def test_a_mirror_that_says_neither_checksum_nor_commit_is_refused(fake: FakeHub, tmp_path: Path) -> None:
+    fake.sums = fake.commits = False
+    with pytest.raises(HubError, match="config.json cannot be checked: .* mirror"):
+        hub.fetch(REPOSITORY, progress=quiet)
+    assert blobs_are_sound(tmp_path) and hub.cached(REPOSITORY) is None
+
+
+def test_an_empty_file_in_the_cache_is_replaced(fake: FakeHub, tmp_path: Path) -> None:
+    """Programs that were cut short leave them, and every other program then takes them for whole."""
+    snapshot = hub.fetch(REPOSITORY, progress=quiet)
+    for name in ("config.json", "model.safetensors"):
+        (snapshot.folder / name).resolve().write_bytes(b"")
+    assert hub.cached(REPOSITORY) is None
+    hub.fetch(REPOSITORY, progress=quiet)
+    assert (snapshot.folder / "config.json").read_bytes() == fake.files["config.json"]
+    assert blobs_are_sound(tmp_path) and hub.cached(REPOSITORY) == snapshot
+
+
+@pytest.mark.parametrize("what", ["listing", "file"])
+def test_a_network_s_sign_in_page_is_told(fake: FakeHub, tmp_path: Path, what: str) -> None:
+    fake.page, fake.page_for_files = what == "listing", what == "file"
+    with pytest.raises(HubError, match="sign-in page") as caught:
+        hub.fetch(REPOSITORY, progress=quiet)
+    assert "\n" not in str(caught.value) and not parts(tmp_path) and blobs_are_sound(tmp_path)
+
+
+@pytest.mark.parametrize("commit", ["../../x", "", None, 7])
+def test_a_listing_without_a_commit_is_none(fake: FakeHub, tmp_path: Path, commit: Any) -> None:
+    fake.commit = commit
+    with pytest.raises(HubError, match="does not answer as the Hub does"):
+        hub.fetch(REPOSITORY, progress=quiet)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_files_of_another_commit_than_the_listing_s(fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    listing = fake.listing
+
+    def move() -> bytes:
+        made, fake.commit = listing(), SECOND
+        return made
+
+    monkeypatch.setattr(fake, "listing", move)
+    with pytest.raises(HubError, match="config.json came from commit bbbbbbbbbbbb where aaaaaaaaaaaa was asked for"):
+        hub.fetch(REPOSITORY, progress=quiet)
+
+
+def test_a_busy_server_is_asked_again(fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(trouble.time, "sleep", waited.append)
+    fake.file_status = [(503, {}), (429, {"Retry-After": "7"}), (500, {})]
+    hub.fetch(REPOSITORY, progress=quiet)
+    assert waited == [1.0, 7.0, 4.0]
+
+
+def test_one_download_at_a_time(fake: FakeHub) -> None:
+    """Two programs that want the same files fetch them once; the second says that it waits."""
+    heard: list[str] = []
+    began, go_on = threading.Event(), threading.Event()
+
+    def first(sentence: str, done: int, total: int) -> None:
+        if "model.safetensors" in sentence and not began.is_set():
+            began.set()
+            assert go_on.wait(60)
+
+    def second(sentence: str, done: int, total: int) -> None:
+        heard.append(sentence)
+        if "Waiting" in sentence:
+            go_on.set()
+
+    threads = [threading.Thread(target=lambda say=say: hub.fetch(REPOSITORY, progress=say)) for say in (first, second)]
+    threads[0].start()
+    assert began.wait(60)
+    threads[1].start()
+    for thread in threads:
+        thread.join(60)
+    assert "Waiting for another program that downloads model.safetensors" in heard
+    assert fake.downloads().count("model.safetensors") == 1 and hub.cached(REPOSITORY) is not None
+
+
+def test_other_programs_find_what_was_fetched(fake: FakeHub, tmp_path: Path) -> None:
+    import huggingface_hub
+
+    snapshot = hub.fetch(REPOSITORY, progress=quiet)
+    fake.stop()
+    found = huggingface_hub.hf_hub_download(
+        REPOSITORY, "model.safetensors", cache_dir=tmp_path / "cache", local_files_only=True
+    )
+    assert Path(found) == snapshot.folder / "model.safetensors"
+
+
+def test_a_system_without_links(fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, target: str) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    snapshot = hub.fetch(REPOSITORY, progress=quiet)
+    assert not (snapshot.folder / "config.json").is_symlink()
+    assert hub.checksums(snapshot)["config.json"] == _git_sum(fake.files["config.json"])
+    names = ["config.json", "model.safetensors"]
+    assert hub.check_files(snapshot, names, print) == names
 
 
 def test_shards_without_an_index_come_all(fake: FakeHub) -> None:
@@ -255,7 +449,11 @@ def test_shards_without_an_index_come_all(fake: FakeHub) -> None:
         ((403, "GatedRepo"), "is gated: accept its conditions"),
         ((404, "RevisionNotFound"), "has no revision 'main'"),
         ((403, ""), "refuses access"),
+        ((401, ""), "where a token is set, it is not valid"),
+        ((404, ""), "is not on the Hub (404)"),
         ((400, ""), "answered somebody/tiny with an error"),
+        ((429, ""), "too many requests from here (429): try again in some minutes"),
+        ((503, ""), "(503), which is the Hub's own: try again later"),
     ],
 )
 def test_what_the_hub_refuses(fake: FakeHub, status: tuple[int, str], says: str) -> None:
@@ -273,8 +471,35 @@ def test_offline_without_a_cache(fake: FakeHub) -> None:
 
 def test_offline_mode_of_the_library(fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(HubError, match="cannot be reached"):
+    with pytest.raises(HubError, match="cannot be reached in offline mode: unset HF_HUB_OFFLINE"):
         hub.fetch(REPOSITORY, progress=lambda *event: None)
+    assert fake.requests == []
+
+
+@pytest.mark.parametrize("address", ["nothing", "ftp://x"])
+def test_an_endpoint_that_is_none(fake: FakeHub, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    with pytest.raises(HubError, match="no address|does not answer as the Hub"):
+        hub.fetch(REPOSITORY, progress=quiet)
+
+
+def test_a_cache_that_cannot_be_written(fake: FakeHub, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    with pytest.raises(HubError, match="cache cannot be used .*; set HF_HOME to another folder"):
+        hub.fetch(REPOSITORY, progress=quiet)
+
+
+def test_a_read_only_cache_that_holds_all_is_used(fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a record and without a reference the Hub is asked for the commit; nothing needs to be written."""
+    first = hub.fetch(REPOSITORY, progress=quiet)
+    shutil.rmtree(hub.repository_folder(REPOSITORY) / "refs")
+    hub.record.forget(REPOSITORY)
+
+    def refuse(self: Path, *args: object, **how: object) -> None:
+        raise OSError(30, "Read-only file system", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert hub.fetch(REPOSITORY, progress=quiet) == first
 
 
 def test_a_full_disk_is_told_before_the_download(fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,13 +510,24 @@ def test_a_full_disk_is_told_before_the_download(fake: FakeHub, monkeypatch: pyt
     assert fake.downloads() == []
 
 
-def test_a_disk_that_fills_up_keeps_what_came(fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: object, data: bytes) -> int:
-        raise OSError(28, "No space left on device")
+def test_a_disk_that_fills_up_keeps_what_came(
+    fake: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, room = transfer.Transfer._write, len(fake.files["model.safetensors"]) // 2
 
-    monkeypatch.setattr(hub._Counted, "write", full)
-    with pytest.raises(HubError, match="disk is full"):
-        hub.fetch(REPOSITORY, progress=lambda *event: None)
+    def full(self: transfer.Transfer, stream: Any, chunk: bytes) -> None:
+        write(self, stream, chunk[: max(0, room - stream.tell())])
+        if stream.tell() == room:
+            raise OSError(28, "No space left on device")
+
+    fake.files["tokenizer.json"] = fake.files["config.json"]  # shorter than the room
+    with monkeypatch.context() as patch:
+        patch.setattr(transfer.Transfer, "_write", full)
+        with pytest.raises(HubError, match="disk is full"):
+            hub.fetch(REPOSITORY, progress=quiet)
+    assert [part.stat().st_size for part in parts(tmp_path)] == [room]
+    hub.fetch(REPOSITORY, progress=quiet)
+    assert fake.asked_ranges("model.safetensors")[-1] == f"bytes={room}-"
 
 
 @pytest.mark.parametrize(
@@ -311,7 +547,7 @@ def test_a_revision_never_names_a_file_of_this_machine(fake: FakeHub, tmp_path: 
 def test_small_files_are_refused_by_their_size_before_they_are_fetched(
     fake: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub, "_LARGEST_SMALL", 10)
+    monkeypatch.setitem(transfer.LARGEST, "", 10)
     with pytest.raises(HubError, match=r"config.json has .* too many"):
         hub.fetch(REPOSITORY, progress=lambda *event: None)
     assert fake.downloads() == []
@@ -365,6 +601,7 @@ def test_the_command_line(fake: FakeHub, capsys: pytest.CaptureFixture[str]) -> 
     assert status == 0 and f"at commit {FIRST}" in out and f"main is commit {FIRST}" in err
     status, out, _ = run("verify", REPOSITORY)
     assert status == 0 and "SHA-256 of 1 of 1 weight files is the Hub's" in out and "All values are finite." in out
+    assert "2 of 2 small files (config.json, tokenizer.json) are the Hub's." in out
     status, out, _ = run("info", REPOSITORY, "--json")
     assert json.loads(out)["revision"] == FIRST and json.loads(out)["memory_bytes"]["float32, none"] > 0
     assert "COCO" in run("info", "finetuned_mambavl_2.8b")[1]
@@ -376,15 +613,19 @@ def test_the_command_line(fake: FakeHub, capsys: pytest.CaptureFixture[str]) -> 
     assert status == 2 and "There is no repository" in err
 
 
-def test_verify_sees_a_changed_file(fake: FakeHub) -> None:
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+@pytest.mark.parametrize("recorded", [True, False], ids=["by the record", "by the cache's names"])
+def test_verify_sees_a_changed_file(fake: FakeHub, name: str, recorded: bool) -> None:
     from vlcompare.runtime.verify import verify
 
-    snapshot = hub.fetch(REPOSITORY, progress=lambda *event: None)
-    blob = (snapshot.folder / "model.safetensors").resolve()
-    data = bytearray(blob.read_bytes())
-    data[-1] ^= 1
-    blob.write_bytes(bytes(data))
-    with pytest.raises(CheckpointError, match="differs from the Hub's"):
+    snapshot = hub.fetch(REPOSITORY, progress=quiet)
+    if not recorded:
+        hub.record.forget(REPOSITORY)
+    blob = (snapshot.folder / name).resolve()
+    data = blob.read_bytes()
+    last = bytes([data[-1] ^ 1]) if name.endswith(".safetensors") else b" " + data[-1:]
+    blob.write_bytes(data[:-1] + last)
+    with pytest.raises(CheckpointError, match=f"{name} differs from the Hub's"):
         verify(REPOSITORY)
 
 

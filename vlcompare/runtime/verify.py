@@ -9,11 +9,11 @@ from pathlib import Path
 
 from vlcompare.errors import CheckpointError
 from vlcompare.models.vlm import meta_model
-from vlcompare.runtime import hub
+from vlcompare.runtime import hub, registry
 from vlcompare.runtime.fill import account
 from vlcompare.runtime.keys import stored_norm
 from vlcompare.runtime.source import find_source, read_stored
-from vlcompare.runtime.weights import check_finite, file_sha256, read_tensor
+from vlcompare.runtime.weights import check_finite, read_tensor
 
 
 def verify(checkpoint: str | Path, *, revision: str | None = None, progress: hub.Progress | None = None) -> list[str]:
@@ -32,7 +32,7 @@ def verify(checkpoint: str | Path, *, revision: str | None = None, progress: hub
     files = sorted({entry.file for entry in stored.values()})
     found.append(f"{len(stored)} tensors in {len(files)} file{'s' * (len(files) > 1)}, headers and sizes agree.")
     if source.repository is not None and source.revision is not None:
-        found.append(_check_sums(hub.Snapshot(source.repository, source.revision, source.folder), files, say))
+        found += _check_sums(hub.Snapshot(source.repository, source.revision, source.folder), files, say)
     config = source.config.with_norm(stored_norm(stored, source.config.family))  # type: ignore[arg-type]
     account(meta_model(config), stored, source.quantization)
     found.append("Every key has its place and its shape, and none is missing.")
@@ -45,15 +45,18 @@ def verify(checkpoint: str | Path, *, revision: str | None = None, progress: hub
     return found
 
 
-def _check_sums(snapshot: hub.Snapshot, files: list[Path], say: hub.Progress) -> str:
-    known = hub.checksums(snapshot)
-    checked = 0
-    for file in files:
-        if file.name in known:
-            say(f"Checking {file.name}", 0, 0)
-            if file_sha256(file) != known[file.name]:
-                raise CheckpointError(
-                    f"{file.name} differs from the Hub's (SHA-256): `checkpoints remove` it and download it again."
-                )
-            checked += 1
-    return f"SHA-256 of {checked} of {len(files)} weight files is the Hub's at commit {snapshot.commit}."
+def _check_sums(snapshot: hub.Snapshot, files: list[Path], say: hub.Progress) -> list[str]:
+    """All that is loaded of a checkpoint from the Hub, the shared tokenizer with it, against the Hub's checksums."""
+
+    def check(of: hub.Snapshot, names: list[str]) -> int:
+        return len(hub.check_files(of, names, lambda sentence: say(sentence, 0, 0)))
+
+    known = registry.registry()
+    shared = hub.cached(known.tokenizer_repository, files=[known.tokenizer_file])
+    small = [name for name in hub.SMALL if (snapshot.folder / name).is_file()]
+    checked = check(snapshot, [file.name for file in files])
+    sentences = [f"SHA-256 of {checked} of {len(files)} weight files is the Hub's at commit {snapshot.commit}."]
+    sentences.append(f"{check(snapshot, small)} of {len(small)} small files ({', '.join(small)}) are the Hub's.")
+    if "tokenizer.json" not in small and shared is not None and check(shared, [known.tokenizer_file]):
+        sentences.append(f"The tokenizer of {shared.repository} is the Hub's.")
+    return sentences

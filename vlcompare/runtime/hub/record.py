@@ -1,0 +1,89 @@
+"""What was found out about repositories, kept in `revisions.json` in the user's data folder.
+
+{repository: {"revisions": {name: commit}, "sha256": {commit: {file: sum}}, "sha1": {commit: {file: sum}}}}: the commit
+that a branch stood at when it was first asked for, and the Hub's checksums: SHA-256 of large files, the git blob's
+SHA-1 of small ones.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from vlcompare.paths import data_folder
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+_KINDS = {64: "sha256", 40: "sha1"}  # by the number of a checksum's digits
+_lock = threading.Lock()
+
+
+def revision(repository: str, name: str) -> str | None:
+    """The commit that a branch or tag is recorded with."""
+    commit = _part(_part(_read(), repository), "revisions").get(name)
+    return commit if isinstance(commit, str) and COMMIT.fullmatch(commit) else None
+
+
+def checksums(repository: str, commit: str) -> dict[str, str]:
+    """The recorded checksums of a commit's files, by name."""
+    entry = _part(_read(), repository)
+    return {
+        name: value
+        for digits, kind in _KINDS.items()
+        for name, value in _part(_part(entry, kind), commit).items()
+        if isinstance(value, str) and len(value) == digits
+    }
+
+
+def remember(repository: str, name: str, commit: str, sums: Mapping[str, str]) -> None:
+    """Record what a branch or tag stands for, and checksums of the commit's files."""
+
+    def change(record: dict[str, Any]) -> None:
+        entry = record.setdefault(repository, {})
+        if not COMMIT.fullmatch(name):
+            entry.setdefault("revisions", {})[name] = commit
+        for file, value in sums.items():
+            entry.setdefault(_KINDS[len(value)], {}).setdefault(commit, {})[file] = value
+
+    _change(change)
+
+
+def forget(repository: str) -> None:
+    _change(lambda record: record.pop(repository, None))
+
+
+def _file() -> Path:
+    return data_folder() / "revisions.json"
+
+
+def _read() -> dict[str, Any]:
+    """Empty where it cannot be read."""
+    try:
+        record = json.loads(_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return {key: value for key, value in record.items() if isinstance(value, dict)} if isinstance(record, dict) else {}
+
+
+def _part(record: Mapping[str, Any], name: str) -> dict[str, Any]:
+    part = record.get(name)
+    return part if isinstance(part, dict) else {}
+
+
+def _change(change: Callable[[dict[str, Any]], Any]) -> None:
+    """A record that cannot be written costs a look-up at the next start, not the download."""
+    with _lock:
+        record = _read()
+        change(record)
+        file = _file()
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            partial = file.with_name(f"{file.name}.{os.getpid()}")
+            partial.write_text(json.dumps(record, indent=1, sort_keys=True), encoding="utf-8")
+            partial.replace(file)
+        except OSError:
+            return
