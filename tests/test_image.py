@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from vlcompare.errors import ImageError
 from vlcompare.runtime.image import ImageTransform, Limits, open_image
+from vlcompare.runtime.picture_file import MOST_PARTS, take_apart
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -31,10 +32,11 @@ def gradient(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.stack([x, y, 255 - x], axis=-1).astype(np.uint8))
 
 
-def huge_png(width: int = 30_000, height: int = 30_000) -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
+
+def huge_png(width: int = 30_000, height: int = 30_000) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
@@ -64,6 +66,38 @@ def many_scans(count: int, side: int = 64) -> bytes:
     return data[:-2] + count * last + data[-2:]
 
 
+def segment(marker: int, data: bytes) -> bytes:
+    return b"\xff" + bytes([marker]) + struct.pack(">H", len(data) + 2) + data
+
+
+def with_chunks(chunks: bytes) -> bytes:
+    """The small PNG with chunks behind its header."""
+    return PNG[:33] + chunks + PNG[33:]
+
+
+def riff(body: bytes) -> bytes:
+    return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
+
+
+def with_extras(webp: bytes, flags: int, extras: bytes) -> bytes:
+    """A simple WebP of 40 x 30 pixels as an extended one."""
+    return riff(b"VP8X\x0a\0\0\0" + bytes([flags, 0, 0, 0, 39, 0, 0, 29, 0, 0]) + webp[12:] + extras)
+
+
+def greedy_exif(entries: int, size: int) -> bytes:
+    """EXIF whose entries all point at the same bytes, as if each had its own; the last one turns the picture."""
+    rows = b"".join(struct.pack("<HHII", 1000 + i, 7, size, 8) for i in range(entries))
+    rows += struct.pack("<HHIHH", 274, 3, 1, 6, 0)
+    return (b"II*\0\x08\0\0\0" + struct.pack("<H", entries + 1) + rows).ljust(size + 8, b"\0")
+
+
+def many_frames(count: int) -> bytes:
+    two = [Image.new("RGB", (40, 30), colour) for colour in ("red", "lime")]
+    data = encoded(two[0], "WEBP", save_all=True, append_images=two[1:], lossless=True)
+    last = data.rindex(b"ANMF")
+    return riff(data[12:] + data[last:] * count)
+
+
 PNG = encoded(gradient(40, 30))
 JPEG = encoded(gradient(40, 30), "JPEG")
 WEBP = encoded(gradient(40, 30), "WEBP")
@@ -80,8 +114,14 @@ REFUSED = {
     "png signature alone": (PNG[:8], "header is damaged or cut off"),
     "jpeg start alone": (JPEG[:4], "header is damaged or cut off"),
     "jpeg of fill": (b"\xff\xd8\xff" + b"\xff" * 100_000, "header is damaged"),
-    "jpeg of empty segments": (b"\xff\xd8" + b"\xff\xe0\0\0" * 100_000, "header is damaged"),
+    "jpeg of empty segments": (b"\xff\xd8" + b"\xff\xe0\0\0" * 100_000, "more than 20,000 segments"),
     "jpeg of many scans": (many_scans(2000), "more than 64 scans"),
+    "scans of a large picture": (many_scans(40, 5000), "JPEG of 46 scans over 25 million pixels; at most 40 are taken"),
+    "long side": (huge_png(1, 50_000_000), "a side of 50,000,000 pixels; at most 30,000"),
+    "png of many chunks": (with_chunks(chunk(b"tEXt", b"a\0b") * MOST_PARTS), "PNG of more than 20,000 chunks"),
+    "webp of many chunks": (riff(WEBP[12:] + b"JUNK\0\0\0\0" * MOST_PARTS), "WebP of more than 20,000 chunks"),
+    "webp of many frames": (many_frames(MOST_PARTS), "WebP of more than 20,000 chunks"),
+    "jpeg of tables": (JPEG[:2] + 3 * segment(0xDB, b"\0" * 65_000) + JPEG[2:], "more than 131,072 bytes of tables"),
     "webp of no kind": (b"RIFF\x10\0\0\0WEBPVP9 " + b"\0" * 20, "WebP header is damaged"),
     "webp start alone": (WEBP[:14], "damaged"),
     "png of garbage": (PNG[:33] + b"garbage" * 20, "damaged"),
@@ -104,6 +144,65 @@ def test_refused_with_one_sentence(name: str, tmp_path: Path) -> None:
         with pytest.raises(ImageError, match=sentence) as caught:
             open_image(source)
         assert str(caught.value).endswith(".") and "\n" not in str(caught.value)
+
+
+COSTLY = {  # small pictures in files that ask a decoder for far more than pixels
+    "jpeg of APP segments": JPEG[:2] + segment(0xE1, b"Exif\0\0" + b"a" * 900) * 8000 + JPEG[2:],
+    "jpeg of profiles": JPEG[:2] + segment(0xE2, b"ICC_PROFILE\0\1\1" + b"a" * 60_000) * 200 + JPEG[2:],
+    "jpeg of greedy EXIF": JPEG[:2] + segment(0xE1, b"Exif\0\0" + greedy_exif(4000, 60_000)) + JPEG[2:],
+    "png of greedy EXIF": with_chunks(chunk(b"eXIf", greedy_exif(60_000, 1_000_000))),
+    "png of packed text": with_chunks(
+        chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"\n" * 10**8, 9)) * 9
+    ),
+    "png of a packed profile": with_chunks(chunk(b"iCCP", b"a\0\0" + zlib.compress(b"\0" * 10**8, 9))),
+    "png of pixels behind its last": PNG[:33] + chunk(b"IDAT", zlib.compress(b"\0" * 10**8, 9)) + PNG[-12:],
+    "png of single bytes": PNG[:33]
+    + b"".join(chunk(b"IDAT", PNG[i : i + 1]) for i in range(41, len(PNG) - 16))
+    + PNG[-12:],
+    "webp of greedy EXIF": with_extras(
+        WEBP, 8, b"EXIF" + struct.pack("<I", 1_000_008) + greedy_exif(60_000, 1_000_000)
+    ),
+    "webp of frames": many_frames(9000),
+}
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_a_small_picture_costs_little_whatever_its_file_holds(name: str) -> None:
+    """The decoder gets the pixels alone. Its libraries allocate no Python objects: the process is looked at, too."""
+    file = take_apart(COSTLY[name])
+    assert len(file.data) < 200_000 and file.size == (40, 30)
+    before = psutil.Process().memory_info().rss
+    tracemalloc.start()
+    picture = open_image(COSTLY[name])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert picture.size == ((30, 40) if "greedy" in name else (40, 30))
+    assert peak < 8 * 2**20 + 3 * len(COSTLY[name]) and psutil.Process().memory_info().rss - before < 64 * 2**20
+
+
+def test_orientation_is_read_where_pillow_reads_it() -> None:
+    exif = Image.Exif()
+    exif[274] = 8
+    packed = exif.tobytes()
+    digits = b"\nexif\n%d\n%s" % (len(packed), packed.hex().encode())
+    turn = b"MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"
+    xmp = b'<x:xmpmeta tiff:Orientation="6"/>'
+    files = {
+        "jpeg": encoded(gradient(40, 30), "JPEG", exif=exif),
+        "big-endian": JPEG[:2] + segment(0xE1, b"Exif\0\0" + turn) + JPEG[2:],
+        "jpeg, XMP": JPEG[:2] + segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + xmp) + JPEG[2:],
+        "png": encoded(gradient(40, 30), exif=exif),
+        "png, XMP": with_chunks(chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)),
+        "png, ImageMagick's": with_chunks(chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(digits))),
+        "webp": encoded(gradient(40, 30), "WEBP", exif=exif),
+        "none": PNG,
+        "out of range": with_chunks(chunk(b"eXIf", b"II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\x09\0\0\0\0\0\0\0")),
+    }
+    for name, data in files.items():
+        with Image.open(io.BytesIO(data)) as whole:
+            turned = ImageOps.exif_transpose(whole).convert("RGB")
+        assert open_image(data).tobytes() == turned.tobytes(), name
+        assert (turned.size == (30, 40)) == (name not in ("none", "out of range")), name
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's, about the damaged metadata
@@ -179,8 +278,6 @@ def test_the_three_formats_by_path_bytes_and_image(kind: str, size: tuple[int, i
 
 
 def test_headers_are_read_right_for_every_kind_of_file() -> None:
-    from vlcompare.runtime.image import _header_size
-
     picture = gradient(301, 207)
     thumbnail = Image.Exif()
     thumbnail[0x010E] = "x" * 30_000
@@ -195,7 +292,10 @@ def test_headers_are_read_right_for_every_kind_of_file() -> None:
         encoded(picture, "WEBP", save_all=True, append_images=[picture.rotate(90)]),
     ]
     kinds.append(kinds[0] + 100 * b"\xff\xda\0\2")  # a film behind the picture is not looked at
-    assert [_header_size(data) for data in kinds] == [(301, 207)] * len(kinds)
+    assert [take_apart(data).size for data in kinds] == [(301, 207)] * len(kinds)
+    for data in kinds:
+        with Image.open(io.BytesIO(data)) as whole:  # whatever was left out, the pixels are the same
+            assert open_image(data).tobytes() == whole.convert("RGB").tobytes()
     assert open_image(many_scans(50)).size == (64, 64)
 
 
