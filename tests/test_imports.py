@@ -18,6 +18,7 @@ FLOORS = [  # the first entry that matches a module's name gives its floor; a mo
     ("vlcompare.errors", 0),
     ("vlcompare.cgroups", 1),
     ("vlcompare.paths", 1),
+    ("vlcompare.threads", 1),
     ("vlcompare.types", 1),
     ("vlcompare.tasks", 2),
     ("vlcompare.draw", 2),

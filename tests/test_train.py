@@ -443,6 +443,7 @@ def test_both_processes_get_their_threads_and_are_stopped_with_their_states_save
             return super().wait(min(timeout, 5) if timeout == train.SAVING else 0.1)
 
     monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    monkeypatch.setattr(train.threads, "budget", lambda: 7)  # shared by two processes
     with pytest.raises(KeyboardInterrupt):
         train._side_by_side(train.RunSettings(tmp_path, recipes.SMOKE, threads=3))
     assert all(command[command.index("--threads") + 1] == "3" for command in begun) and len(begun) == 2

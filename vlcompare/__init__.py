@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from vlcompare import threads
 from vlcompare.errors import (
     CheckpointError,
     DeviceMemoryError,
@@ -23,6 +24,8 @@ from vlcompare.errors import (
     VLCompareError,
 )
 from vlcompare.types import Answer, Box, Request, Sample, Step
+
+threads.prepare()  # the OpenMP library reads the environment when torch is imported, which is later
 
 __version__ = "0.1.0"
 

@@ -134,6 +134,7 @@ class Timings:
     tokens_per_s: float = 0.0  # 1000 / mean of token_ms; 0 with fewer than two tokens
     mode: str = "single"  # "single", "measure", "race" or "batch": only the first two give figures
     graphed: bool = False
+    threads: int = 0  # that computed on the CPU; 0 where the model was on another device, or it was not recorded
 
     def token_percentile(self, percent: float) -> float:
         """Milliseconds that `percent` % of the gaps between tokens stay below, interpolated between the closest ranks.

@@ -92,13 +92,15 @@ def _column(answer: Answer) -> dict[str, str]:
     spread = " / ".join(map(_ms, percentiles)) or "-"
     state = f"{_bytes(memory.state_bytes)} (by formula {_bytes(memory.state_bytes_formula)})"
     settings = [answer.dtype, f"quantization {answer.quantization}", answer.device, f"{answer.image_size} px"]
+    settings += ["graphed"] * timings.graphed
+    settings += [f"{timings.threads} thread{'s' * (timings.threads > 1)}"] * (timings.threads > 0)
     if answer.error and not answer.tokens:
         return {**dict.fromkeys(_LABELS, "-"), "read as": "failed, see above", "model": answer.checkpoint}
     return {
         "read as": _reading(answer),
         "stopped": f"{answer.stop_reason} after {len(answer.tokens)} tokens",
         "model": answer.checkpoint + (f" @ {answer.revision[:10]}" if answer.revision else ""),
-        "run in": ", ".join(settings + ["graphed"] * timings.graphed),
+        "run in": ", ".join(settings),
         "picture": _ms(timings.image_ms),
         "vision": _ms(timings.vision_ms),
         "prefill": _ms(timings.prefill_ms) + (f" for {len(answer.prompt.ids)} positions" if answer.prompt else ""),

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from vlcompare import threads
 from vlcompare.errors import CheckpointError, DeviceMemoryError, RequestError, VLCompareError
 from vlcompare.models.config import ModelConfig
 from vlcompare.models.kernels.recording import release_cached_memory
@@ -82,6 +83,11 @@ class Model:
     def vision_dtype(self) -> torch.dtype:
         """What pixels should come in."""
         return self.vlm.vision_encoder.dtype
+
+    @property
+    def threads(self) -> int:
+        """How many threads compute on the CPU; 0 on another device."""
+        return torch.get_num_threads() if self.device.type == "cpu" else 0
 
     @property
     def trained_image_size(self) -> int:
@@ -223,6 +229,7 @@ def _load(
     norm: str,
     progress: Progress | None,
 ) -> Model:
+    _limit_threads()
     place = resolve_device(device)
     kind = resolve_dtype(dtype, place)
     _check_options(quantization, image_size, tokenizer, norm)
@@ -266,6 +273,13 @@ def _load(
         notices=tuple(notices),
         stored=tuple(stored.values()),
     )
+
+
+def _limit_threads() -> None:
+    """Where torch was imported before this package: no more threads than can run at once. A lower number is left."""
+    most = threads.budget()
+    if torch.get_num_threads() > most:
+        torch.set_num_threads(most)
 
 
 def _check_options(quantization: str, image_size: int | None, tokenizer: str | Path | None, norm: str) -> None:

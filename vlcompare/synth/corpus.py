@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vlcompare import threads
 from vlcompare.errors import CheckpointError
 from vlcompare.models.scene import SceneEncoder
 from vlcompare.synth import lessons as lesson_store
@@ -94,12 +95,13 @@ def _lessons_of(seeds: list[int], grid: int) -> Lessons:
 
 
 def prepare_lessons(out: Path, recipe: Recipe, count: int) -> None:
-    """Ask and encode the questions of the first `count` pictures, in the recipe's number of processes."""
+    """Ask and encode the questions of the first `count` pictures, in the recipe's number of processes at most."""
     folder = out / "features"
     folder.mkdir(parents=True, exist_ok=True)
     store, grid = PictureStore(out / "pictures", recipe.pictures), recipe.pictures.image_size // 16
     shards = [store.seeds(index) for index in range(-(-count // recipe.pictures.shard))]
-    with ProcessPoolExecutor(max(1, recipe.pictures.workers), mp_context=get_context("spawn")) as pool:
+    workers = max(1, min(recipe.pictures.workers, threads.budget()))
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         parts = list(pool.map(_lessons_of, shards, [grid] * len(shards)))
     lesson_store.save(lesson_store.joined(parts), folder / "lessons.npz")
     held = lesson_store.make_lessons(range(HELD_OUT, HELD_OUT + min(PROBED, recipe.pictures.shard)), grid)

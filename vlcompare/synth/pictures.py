@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from vlcompare import threads
 from vlcompare.errors import CheckpointError
 from vlcompare.synth.dense import glyph_truth, patch_truth
 from vlcompare.synth.recipe import PictureRecipe
@@ -112,7 +113,8 @@ class PictureStore:
 
     def start(self) -> None:
         """Begin to draw all missing shards, in order."""
-        self._pool = ProcessPoolExecutor(max(1, self.recipe.workers), mp_context=get_context("spawn"))
+        workers = max(1, min(self.recipe.workers, threads.budget()))
+        self._pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
         for index in range(self.count):
             if not shard_path(self.folder, index).exists():
                 self._pending[index] = self._pool.submit(_draw_numbered, self.folder, self.recipe, index)

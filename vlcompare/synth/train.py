@@ -24,6 +24,7 @@ from pathlib import Path
 
 import torch
 
+from vlcompare import threads
 from vlcompare.errors import CheckpointError
 from vlcompare.synth import recipe as recipes
 from vlcompare.synth.corpus import prepare_features, prepare_lessons
@@ -56,7 +57,7 @@ class RunSettings:
 
 def run_stage(stage: str, settings: RunSettings) -> bool:
     """Run one stage. Returns whether it is finished; False means that the budget ran out and `resume` goes on."""
-    torch.set_num_threads(settings.threads)
+    torch.set_num_threads(min(settings.threads, threads.budget()))
     if stage in TRAINING:
         _keep_recipe(settings)
     return _RUN[stage](stage, settings)
@@ -72,7 +73,7 @@ def run_all(settings: RunSettings) -> bool:
     for stage in ("encoder", "features"):
         if not (settings.resume and _finished(stage, settings)) and not run_stage(stage, _left(settings, deadline)):
             return False
-    if settings.device == "cpu" and (os.cpu_count() or 1) > 1:
+    if settings.device == "cpu" and threads.budget() > 1:
         done = _side_by_side(_left(settings, deadline))
     else:
         done = all([run_stage(family, _left(settings, deadline)) for family in FAMILIES])
@@ -108,10 +109,11 @@ def _side_by_side(settings: RunSettings) -> bool:
         return False
     recipe_file = settings.out / "recipe.json"
     command = [sys.executable, "-m", "vlcompare", "train", "--out", str(settings.out), "--recipe", str(recipe_file)]
-    command += ["--threads", str(settings.threads), *(["--resume"] if settings.resume else [])]
+    each = max(1, min(settings.threads, threads.budget() // len(FAMILIES)))
+    command += ["--threads", str(each), *(["--resume"] if settings.resume else [])]
     if settings.budget_seconds is not None:
         command += ["--budget", f"{settings.budget_seconds / 60:.3f}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(settings.threads)}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(each)}
     runs = [subprocess.Popen([*command, "--stage", family], env=environment) for family in FAMILIES]
     try:
         statuses = [run.wait() for run in runs]

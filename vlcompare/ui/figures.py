@@ -57,6 +57,13 @@ def _state_bytes(answer: Answer) -> str:
     return f"{size(answer.memory.state_bytes)} {kind}" + (f" (formula {size(formula)})" if formula else "")
 
 
+def _run_as(answer: Answer) -> str:
+    threads = answer.timings.threads
+    count = f"{threads} thread{'s' * (threads > 1)}" if threads else ""
+    method = answer.quantization if answer.quantization != "none" else ""
+    return " · ".join(part for part in (method, answer.dtype, answer.device, count) if part)
+
+
 _FIGURES = (
     ("Time to first token", lambda a: milliseconds(a.timings.ttft_ms) if a.timings.ttft_ms else "–"),
     ("· picture", lambda a: milliseconds(a.timings.image_ms)),
@@ -69,10 +76,7 @@ _FIGURES = (
     ("Weights", lambda a: size(a.memory.weights_bytes)),
     ("Cache or state, measured", _state_bytes),
     ("Peak", lambda a: size(a.memory.peak_bytes) if a.memory.peak_bytes else "–"),
-    (
-        "Runs as",
-        lambda a: " · ".join(x for x in (a.quantization if a.quantization != "none" else "", a.dtype, a.device) if x),
-    ),
+    ("Runs as", _run_as),
     ("Revision", lambda a: a.revision or "local"),
 )
 

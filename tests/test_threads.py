@@ -1,0 +1,165 @@
+"""How many threads: affinity, control groups of both versions, what the user asks; and what torch then makes of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vlcompare import threads
+
+V1 = "31 23 0:28 {root} /sys/fs/cgroup/cpu rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct\n"
+V1_MEMORY = "32 23 0:29 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
+V2 = "41 23 0:38 {root} {at} rw,relatime - cgroup2 cgroup2 rw\n"
+
+
+ALLOWED = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+@pytest.fixture(autouse=True)
+def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def machine(root: Path, groups: str, mounts: str, files: dict[str, str]) -> Path:
+    for name, text in {"proc/self/cgroup": groups, "proc/self/mountinfo": mounts, **files}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+CASES = {
+    "v2, own group": ("0::/a/b\n", V2, {"sys/fs/cgroup/a/b/cpu.max": "200000 100000"}, 2),
+    "v2, a group around it": (
+        "0::/a/b\n",
+        V2,
+        {"sys/fs/cgroup/a/cpu.max": "300000 100000", "sys/fs/cgroup/a/b/cpu.max": "max 100000"},
+        3,
+    ),
+    "v2, the smallest counts": (
+        "0::/a/b\n",
+        V2,
+        {"sys/fs/cgroup/a/cpu.max": "100000 100000", "sys/fs/cgroup/a/b/cpu.max": "400000 100000"},
+        1,
+    ),
+    "v2, a container's own namespace": ("0::/\n", V2, {"sys/fs/cgroup/cpu.max": "150000 100000"}, 2),
+    "v2, another namespace's group": ("0::/../x\n", V2, {"sys/fs/cgroup/cpu.max": "140000 100000"}, 1),
+    "v2, half a processor": ("0::/\n", V2, {"sys/fs/cgroup/cpu.max": "50000 100000"}, 1),
+    "v2, damaged": ("0::/\n", V2, {"sys/fs/cgroup/cpu.max": "lots"}, 8),
+    "v2, no quota": ("0::/a\n", V2, {"sys/fs/cgroup/a/cpu.max": "max 100000"}, 8),
+    "v1": (
+        "3:memory:/m\n1:cpu,cpuacct:/a/b\n",
+        V1_MEMORY + V1,
+        {
+            "sys/fs/cgroup/cpu/a/b/cpu.cfs_quota_us": "-1",
+            "sys/fs/cgroup/cpu/a/b/cpu.cfs_period_us": "100000",
+            "sys/fs/cgroup/cpu/a/cpu.cfs_quota_us": "250000",
+            "sys/fs/cgroup/cpu/a/cpu.cfs_period_us": "50000",
+        },
+        5,
+    ),
+    "v1, the host's path in a container": (
+        "1:cpu,cpuacct:/docker/abc\n",
+        V1.replace("{root}", "/docker/abc"),
+        {"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "200000", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"},
+        2,
+    ),
+    "v1, a path that is not mounted": (
+        "1:cpu,cpuacct:/docker/abc\n",
+        V1,
+        {"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "200000", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"},
+        2,
+    ),
+    "both versions": (
+        "1:cpu,cpuacct:/a\n0::/b\n",
+        V1 + V2.replace("{at}", "/sys/fs/cgroup/unified"),
+        {
+            "sys/fs/cgroup/cpu/a/cpu.cfs_quota_us": "300000",
+            "sys/fs/cgroup/cpu/a/cpu.cfs_period_us": "100000",
+            "sys/fs/cgroup/unified/b/cpu.max": "max 100000",
+        },
+        3,
+    ),
+    "nothing to read": ("", "", {}, 8),
+    "lines of another kind": ("???\n", "nonsense\n - \n1 2 3 - cgroup2\n", {}, 8),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_quota(case: str, tmp_path: Path) -> None:
+    groups, mounts, files, expected = CASES[case]
+    mounts = mounts.replace("{root}", "/").replace("{at}", "/sys/fs/cgroup")
+    assert threads.budget(machine(tmp_path, groups, mounts, files)) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("3", 3), ("2,1", 2), (" 4 ", 4), ("64", 8), ("", 8), ("0", 8), ("-2", 8), ("2,0", 8), ("all", 8), ("2;1", 8),
+     ("9" * 30, 8), ("٣", 8)],
+)  # fmt: skip
+def test_what_the_user_asks_for(value: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    assert threads.budget(tmp_path) == expected
+
+
+def test_threads_of_one_core_count_once(tmp_path: Path) -> None:
+    files = {
+        f"sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list": f"{number % 4},{number % 4 + 4}"
+        for number in range(8)
+    }
+    assert threads.budget(machine(tmp_path, "", "", files)) == 4
+
+
+def test_processes_of_one_launcher_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for given, expected in (("4", 2), ("100", 1), ("0", 8), ("x", 8)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", given)
+        assert threads.budget(tmp_path) == expected
+
+
+PROGRAM = (
+    "import os, vlcompare, torch\n"
+    "from vlcompare.models.kernels import team\n"
+    "print(os.environ['OMP_NUM_THREADS'], torch.get_num_threads(), team.threads(), os.environ.get('GOMP_SPINCOUNT'))"
+)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the affinity is Linux's")
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "1 1 1 1000"),
+        ({"OMP_NUM_THREADS": "garbage"}, "1 1 1 1000"),
+        ({"OMP_NUM_THREADS": "2,3", "OMP_WAIT_POLICY": "active"}, "1,3 1 1 None"),
+        ({"GOMP_SPINCOUNT": "7"}, "1 1 1 7"),
+    ],
+)
+def test_torch_follows(given: dict[str, str], expected: str) -> None:
+    """In a process that may run on one processor only; nothing is said on the terminal about what was wrong."""
+    environment = {**os.environ, **given}
+    program = f"import os; os.sched_setaffinity(0, {{{ALLOWED[0]}}})\n{PROGRAM}"
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == expected
+    assert "libgomp" not in done.stderr
+
+
+def test_a_program_that_has_torch_already_keeps_its_lower_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from vlcompare.runtime.load import _limit_threads
+
+    before = torch.get_num_threads()
+    monkeypatch.setattr(threads, "budget", lambda: 2)
+    threads.prepare()
+    assert "OMP_NUM_THREADS" not in os.environ  # too late: torch has read it
+    try:
+        for number, expected in ((1, 1), (2, 2), (5, 2)):
+            torch.set_num_threads(number)
+            _limit_threads()
+            assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(before)
