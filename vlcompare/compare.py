@@ -179,6 +179,7 @@ class _Comparison:
     def __post_init__(self) -> None:
         self._loaded, self._at_the_line = _Latch(self.sides), _Latch(self.sides)
         self._warming = threading.Lock()
+        self._told: dict[str, set[str]] = {name: set() for name in self.sides}
 
     def events(self) -> Iterator[Event]:
         inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -269,7 +270,7 @@ class _Comparison:
 
         self._stop_if_cancelled()
         side = self.sides[name]
-        request = validate(side.request(self.request))  # before gigabytes are read for what cannot be asked
+        validate(side.request(self.request))  # before gigabytes are read for what cannot be asked
         key = ModelKey(
             side.checkpoint,
             side.quantization,
@@ -280,9 +281,15 @@ class _Comparison:
             side.tokenizer,
         )
         model = loaded.enter_context(self.pool.acquire(key, say, self._stop_if_cancelled))
-        for sentence in model.notices_for(request):
-            put(Event(name, "notice", sentence))
+        self._tell(name, model, put)
         return model
+
+    def _tell(self, name: str, model: Any, put: Put) -> None:
+        """What belongs beside the answer and has not been said of this side yet."""
+        for sentence in model.notices_for(self.sides[name].request(self.request)):
+            if sentence not in self._told[name]:
+                self._told[name].add(sentence)
+                put(Event(name, "notice", sentence))
 
     def _warm(self, name: str, model: Any, put: Put) -> None:
         """A short run of the same shape, so that first-call costs (kernels, caches) are in nobody's figures."""
@@ -318,6 +325,8 @@ class _Comparison:
             if isinstance(item, Prompt):
                 put(Event(name, "prompt", item))
             else:
+                if isinstance(item, Answer):
+                    self._tell(name, model, put)  # an accelerator may have failed meanwhile
                 put(Event(name, "answer" if isinstance(item, Answer) else "step", item))
 
     def _stop_if_cancelled(self) -> None:

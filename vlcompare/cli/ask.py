@@ -54,11 +54,15 @@ def run(args: argparse.Namespace) -> int:
         tokenizer=args.tokenizer,
         progress=terminal_progress(),
     )
-    for notice in model.notices_for(request):
+    told = model.notices_for(request)
+    for notice in told:
         print(f"note: {notice}", file=sys.stderr)
     if args.warm_up:
         _warm_up(model, args.image, request)
     answer = _print_stream(model, args.image, request, quiet=args.json == "-")
+    for notice in model.notices_for(request):  # an accelerator may have failed meanwhile
+        if notice not in told:
+            print(f"note: {notice}", file=sys.stderr)
     if answer.error:
         print(f"vlcompare: {answer.error}", file=sys.stderr)
     if args.json:

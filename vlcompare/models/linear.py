@@ -17,18 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlcompare.models import kernels
+
 FEW_ROWS = 4  # above this torch's blocked products read the weights from the cache more cleverly
 SMALLEST = 1 << 16  # weights; below this a call costs more than the product
 _SLICE = 1 << 23  # weights widened to float32 at a time: 32 MB
-
-
-@functools.cache
-def _has_numba() -> bool:
-    try:
-        import numba  # noqa: F401
-    except ImportError:
-        return False
-    return True
 
 
 @functools.cache
@@ -46,11 +39,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return F.linear(x, weight, bias)
     rows = x.numel() // max(1, x.shape[-1])
     if rows <= FEW_ROWS:
-        if rows and weight.numel() >= SMALLEST and _has_numba():
-            from vlcompare.models.kernels import rows as kernel
-
-            if kernel.product_applies(x, weight):
-                return kernel.product(x.reshape(rows, -1), weight, bias).view(*x.shape[:-1], weight.shape[0])
+        if rows and weight.numel() >= SMALLEST:
+            product = kernels.few_rows(x.reshape(rows, -1), weight, bias)
+            if product is not None:
+                return product.view(*x.shape[:-1], weight.shape[0])
     elif x.dtype == weight.dtype == torch.bfloat16 and not native_bfloat16():
         return _widened(x, weight, bias)
     return F.linear(x, weight, bias)

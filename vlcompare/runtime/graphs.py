@@ -25,6 +25,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from vlcompare.models.kernels import fallback
 from vlcompare.models.kernels.recording import recording
 from vlcompare.runtime.sampling import Chosen
 
@@ -190,6 +191,7 @@ class GraphRunner:
                 self.home.graphs[key] = self._capture(window)
             except Exception as error:  # whatever a driver or a library raises: eager steps still work
                 self.graphed, self.reason = False, f"the capture failed: {_first_line(error)}"
+                fallback.tell("graphs", "cuda", f"CUDA graphs are not used: {self.reason}. Tokens take longer.")
                 return None
         return self.home.graphs[key]
 

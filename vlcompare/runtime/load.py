@@ -21,6 +21,7 @@ from torch import Tensor
 from vlcompare import threads
 from vlcompare.errors import CheckpointError, DeviceMemoryError, RequestError, VLCompareError
 from vlcompare.models.config import ModelConfig
+from vlcompare.models.kernels import fallback
 from vlcompare.models.kernels.recording import release_cached_memory
 from vlcompare.models.vlm import VisionLanguageModel, meta_model
 from vlcompare.runtime import hub, quantize, registry
@@ -95,7 +96,7 @@ class Model:
 
     def notices_for(self, request: Request) -> tuple[str, ...]:
         """Sentences that a user should see beside the answer to this request."""
-        sentences = list(self.notices)
+        sentences = [*self.notices, *fallback.notices(self.device.type)]
         if request.prompt_order not in self.config.trained_prompt_orders:
             first = {"image_first": "the image", "instruction_first": "the instruction"}[request.prompt_order]
             sentences.append(f"{self.checkpoint} was not trained with {first} first, as it is asked here.")

@@ -16,6 +16,8 @@ bitsandbytes' own CPU kernels all the same.
 
 from __future__ import annotations
 
+import functools
+import importlib
 import logging
 import os
 import platform
@@ -23,9 +25,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlcompare.errors import CheckpointError
+from vlcompare.models.kernels import fallback
 
 METHODS = ("nf4", "int8")
 ON_CPU = "VLCOMPARE_BITSANDBYTES_ON_CPU"
@@ -141,11 +145,8 @@ def notice(method: str, dtype: torch.dtype) -> str:
 
 def choose_kernels(model: nn.Module) -> bool:
     """Take this project's own NF4 product for single positions where it is right and faster here. CUDA only."""
-    try:
-        from vlcompare.models.kernels import nf4
-    except ImportError:  # without Triton there is nothing to choose
-        return False
-    return nf4.take_over_where_faster(model)
+    nf4: Any = fallback.attempt("triton", importlib.import_module, "vlcompare.models.kernels.nf4")
+    return nf4 is not None and bool(nf4.take_over_where_faster(model))
 
 
 def quantized_linear(
@@ -171,6 +172,14 @@ class Int8Linear(nn.Module):
         self.out_features, self.in_features = weight.shape
 
     def forward(self, x: Tensor) -> Tensor:
+        y = fallback.attempt("bitsandbytes", self._product, x)
+        if y is not None:
+            return y
+        parts: dict[str, Any] = {"int8": self.weight, "absmax": self.absmax}
+        weight = dequantize(parts, "int8", (self.out_features, self.in_features), x.dtype)
+        return F.linear(x, weight, None if self.bias is None else self.bias.to(x.dtype))
+
+    def _product(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, self.in_features)
         # bitsandbytes' kernels take activations in float16 only, and on CUDA by their address alone: rows must be dense
         values, scales, _ = torch.ops.bitsandbytes.int8_vectorwise_quant.default(rows.half().contiguous(), 0.0)
@@ -188,7 +197,7 @@ def _nf4_linear(
     # bf16 where the kernels are made for it; on another CPU they only unpack, so the model's own dtype is exact
     fused = packed.is_cuda or library.functional.has_avx512bf16()
     compute = torch.bfloat16 if fused else dtype
-    layer = library.nn.Linear4bit(
+    layer = _nf4_class()(
         columns, rows, bias=bias is not None, compute_dtype=compute, compress_statistics=False, quant_type="nf4",
         device="meta",
     )  # fmt: skip
@@ -204,6 +213,25 @@ def _nf4_linear(
     if bias is not None:
         layer.bias = nn.Parameter(bias.to(compute), requires_grad=False)
     return layer.eval()
+
+
+@functools.cache
+def _nf4_class() -> Any:
+    """bitsandbytes' NF4 layer, which multiplies with the weights it stands for where its kernels fail."""
+
+    class Linear4bit(_bitsandbytes().nn.Linear4bit):  # type: ignore[misc, name-defined]
+        def forward(self, x: Tensor) -> Tensor:
+            y = fallback.attempt("bitsandbytes", super().forward, x)
+            if y is not None:
+                return y
+            state = self.quant_state
+            if getattr(state, "packing_format_for_cpu", False):
+                raise RuntimeError("bitsandbytes' kernels failed; the weights are in a layout of their own.")
+            parts = {"nf4": self.weight.data, "absmax": state.absmax}
+            weight = dequantize(parts, "nf4", tuple(state.shape), x.dtype)
+            return F.linear(x, weight, None if self.bias is None else self.bias.to(x.dtype))
+
+    return Linear4bit
 
 
 def extra_bytes(module: nn.Module) -> int:

@@ -1,12 +1,14 @@
-"""One door to the selective scan, its step, and the causal convolution: chooses the kernel by device and by proof.
+"""The selective scan, its step, and the causal convolution: chooses the kernel by device and by proof.
 
 Knows which implementations exist and in which order they are tried; the mathematics stands in `reference`. A kernel is
-used only where it can run (its library imports, its device is the tensors' device); otherwise the next one takes over.
+used only where it can run (its library imports, its device is the tensors' device) and for as long as its calls
+succeed; otherwise the next one takes over (`fallback` keeps the reason for display).
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 from collections.abc import Iterator
 from types import ModuleType
@@ -14,6 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from vlcompare.models.kernels import fallback
 
 # device type -> implementations, best first; each is a module of this folder with `usable(device) -> bool`
 ORDER: dict[str, tuple[str, ...]] = {"cpu": ("numba",), "cuda": ("mamba_ssm", "triton")}
@@ -64,10 +68,7 @@ def _module(name: str, function: str = "selective_scan") -> ModuleType:
 
 
 def _usable(name: str, device: torch.device) -> bool:
-    try:
-        return bool(_module(name).usable(device))
-    except ImportError:
-        return False
+    return bool(fallback.attempt(name, lambda: _module(name).usable(device)))
 
 
 def _kernel(function: str, tensor: Tensor) -> Any:
@@ -77,10 +78,48 @@ def _kernel(function: str, tensor: Tensor) -> Any:
     device = tensor.device
     key = (function, active(device), device.type, device.index)
     if key not in _found:  # asked hundreds of times a token
-        names = (key[1], *(name for name in ORDER.get(device.type, ()) if _usable(name, device)), "reference")
-        functions = (getattr(_module(name, function), function, None) for name in names)
-        _found[key] = next(found for found in functions if found is not None)
+        names = (key[1], *(name for name in ORDER.get(device.type, ()) if _usable(name, device)))
+        _found[key] = getattr(_module("reference"), function)
+        for name in names:
+            found = None if fallback.failed(name) else getattr(_module(name, function), function, None)
+            if found is not None:
+                _found[key] = found if name == "reference" else functools.partial(_attempt, name, function, found)
+                break
     return _found[key]
+
+
+def _attempt(name: str, function: str, kernel: Any, *arguments: Any) -> Any:
+    """kernel(*arguments); where it raises, the next implementation's, which takes its place from then on.
+
+    What fails (compiling, launching) does so before anything is computed, so that a state is as it was.
+    """
+    try:
+        if not fallback.failed(name):
+            return kernel(*arguments)
+    except Exception as error:  # whatever a compiler, a driver or a foreign extension raises
+        fallback.give_up(name, error)
+    forget_choices()
+    return _kernel(function, arguments[0])(*arguments)
+
+
+def forget_choices() -> None:
+    """Choose anew at the next call: an implementation has failed."""
+    _chosen.clear()
+    _found.clear()
+
+
+@functools.cache
+def _rows() -> Any:
+    return fallback.attempt("numba", _module, "numba", "conv_step")
+
+
+def few_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
+    """x (R, K) weight (O, K)^T + bias in x's dtype by the compiled CPU loops; None where they cannot take it."""
+    rows = _rows()
+    if rows is None or not rows.product_applies(x, weight):
+        return None
+    product: Tensor | None = fallback.attempt("numba", rows.product, x, weight, bias)
+    return product
 
 
 def selective_scan(

@@ -9,11 +9,14 @@ agree with torch, torch's own functions give the same; they are differentiable, 
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
 import torch
 from torch import Tensor, nn
+
+from vlcompare.models.kernels import fallback
 
 Norms = Sequence[nn.LayerNorm | nn.RMSNorm]
 
@@ -21,8 +24,9 @@ Norms = Sequence[nn.LayerNorm | nn.RMSNorm]
 def add_norm(terms: Sequence[Tensor], norms: Norms) -> tuple[Tensor, list[Tensor]]:
     """The sum of the terms (..., D), from left to right in their dtype, and each norm of the sum."""
     kernels = _kernels("add_norm", terms[0])
-    if kernels is not None:
-        return kernels.add_norm(terms, norms)  # type: ignore[no-any-return]
+    found = None if kernels is None else fallback.attempt("triton", kernels.add_norm, terms, norms)
+    if found is not None:
+        return found  # type: ignore[no-any-return]
     total = terms[0]
     for term in terms[1:]:
         total = total + term
@@ -36,8 +40,9 @@ def greedy(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     exact in float64, so that everything the host needs is one tensor.
     """
     kernels = _kernels("greedy", logits)
-    if kernels is not None:
-        return kernels.greedy(logits, count)  # type: ignore[no-any-return]
+    found = None if kernels is None else fallback.attempt("triton", kernels.greedy, logits, count)
+    if found is not None:
+        return found  # type: ignore[no-any-return]
     return chosen(logits, count, lambda likeliest: likeliest)
 
 
@@ -52,7 +57,7 @@ def chosen(logits: Tensor, count: int, drawn: Callable[[Tensor], Tensor]) -> tup
 
 def _kernels(function: str, tensor: Tensor) -> ModuleType | None:
     """The module of the kernels where this one is taken: on CUDA, in inference, where it has agreed with torch."""
-    if not tensor.is_cuda or torch.is_grad_enabled():
+    if not tensor.is_cuda or torch.is_grad_enabled() or fallback.failed("triton"):
         return None
     module = _module()
     return module if module is not None and module.proven(function, tensor.device) else None
@@ -60,8 +65,4 @@ def _kernels(function: str, tensor: Tensor) -> ModuleType | None:
 
 @functools.cache
 def _module() -> ModuleType | None:
-    try:
-        from vlcompare.models.kernels import triton_fused
-    except ImportError:
-        return None
-    return triton_fused
+    return fallback.attempt("triton", importlib.import_module, "vlcompare.models.kernels.triton_fused")

@@ -10,16 +10,19 @@ registers of it. Arrays are one-dimensional and contiguous, float32, or uint16 h
 
 from __future__ import annotations
 
-import contextlib
 import operator
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from llvmlite import ir
-from numba import extending, njit, types
+from numba import config, extending, njit, types
 from numba.core import cgutils
 from numba.extending import models, overload, register_model
+
+from vlcompare.models.kernels.disk_cache import DiskCache, not_kept
+
+if getattr(config, "DISABLE_JIT", 0):  # numba's functions would be Python's, thousands of times slower than torch
+    raise ImportError("NUMBA_DISABLE_JIT is set")
 
 WIDTH = 16
 intrinsic: Any = extending.intrinsic  # its own type hints do not know that the first argument disappears
@@ -40,15 +43,11 @@ def compiled(inner: bool = False) -> Any:
     def decorate(function: Callable[..., Any]) -> Any:
         if inner:
             return njit(**options)(function)
+        dispatcher = njit(**options)(function)
         try:
-            dispatcher = njit(cache=True, **options)(function)
-        except RuntimeError:  # numba: "no locator available", neither beside the source nor in the user's cache
-            return njit(**options)(function)
-        # numba looks at the age of the function's own file alone, though these files are compiled into it, too
-        with contextlib.suppress(AttributeError):
-            kept = dispatcher._cache._cache_file
-            beside = (Path(__file__), Path(__file__).with_name("team.py"))
-            kept._source_stamp = (kept._source_stamp, *(file.stat().st_mtime for file in beside))
+            dispatcher._cache = DiskCache(function)
+        except (RuntimeError, OSError):  # neither beside the source nor in the user's cache
+            not_kept("no folder for them can be written")
         return dispatcher
 
     return decorate

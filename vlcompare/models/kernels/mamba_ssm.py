@@ -73,5 +73,5 @@ def selective_scan(
     if initial_state is not None or trains or u.shape[2] == 0:
         scan = _otherwise(u.device)
         return scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, return_state)
-    y, last = _call(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
+    y, last = _call(u, delta, A, B, C, D, z, delta_bias, delta_softplus)  # `kernels` sees to what fails
     return y, last if return_state else None

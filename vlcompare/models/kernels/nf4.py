@@ -20,6 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
+from vlcompare.models.kernels import fallback
 from vlcompare.models.kernels.recording import recording
 
 ROWS = 4  # output rows of one program, which is a single warp
@@ -214,4 +215,6 @@ def _forward(module: nn.Module, otherwise: Callable[[Tensor], Tensor], x: Tensor
         return otherwise(x)
     weight: Any = module.weight
     bias: Any = module.bias
-    return product(x, weight.data, state.absmax, state.code.float(), outputs, bias=bias, block=state.blocksize)
+    call = functools.partial(product, bias=bias, block=state.blocksize)
+    y = fallback.attempt("triton", call, x, weight.data, state.absmax, state.code.float(), outputs)
+    return otherwise(x) if y is None else y
