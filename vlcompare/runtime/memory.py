@@ -56,6 +56,11 @@ def available_bytes(device: torch.device) -> int:
     return max(0, min(limit for limit in limits if limit is not None))
 
 
+def readable(count: int) -> str:
+    """Bytes as they are shown in sentences: "3.4 GB", "57 MB"."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"
+
+
 def check_room(name: str, needed: int, device: torch.device) -> None:
     """Raise DeviceMemoryError where fewer than `needed` bytes are free on the CPU; a GPU says so by itself.
 
@@ -67,8 +72,8 @@ def check_room(name: str, needed: int, device: torch.device) -> None:
     free = available_bytes(device)
     if needed > free:
         raise DeviceMemoryError(
-            f"{name} needs about {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free: close other "
-            "programs, raise the container's limit, choose bfloat16, or a smaller checkpoint."
+            f"{name} needs about {readable(needed)} of memory and {readable(free)} are free: close other programs, "
+            "raise the container's limit, choose bfloat16, or a smaller checkpoint."
         )
 
 

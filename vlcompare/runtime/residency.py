@@ -16,6 +16,7 @@ from typing import Any
 
 from vlcompare.errors import DeviceMemoryError
 from vlcompare.runtime import placement
+from vlcompare.runtime.memory import readable
 
 Say = Callable[[str], None]
 Waiting = Callable[[], None]
@@ -129,7 +130,7 @@ class ModelPool:
         with _held(self._room, say, waiting):
             needed = self._estimate(key)
             self._make_room(key, needed, say)
-            say(f"Loading {key.checkpoint} (about {_size(needed)})")
+            say(f"Loading {key.checkpoint} (about {readable(needed)})")
             try:
                 return self._load(key, say)
             except DeviceMemoryError:
@@ -143,9 +144,10 @@ class ModelPool:
         while needed > self._left(key):
             gone = self._evict_one(key.device)
             if gone is None:
+                left = readable(max(0, self._left(key)))
                 raise DeviceMemoryError(
-                    f"{key.checkpoint} needs about {_size(needed)} and {_size(max(0, self._left(key)))} are free for "
-                    "it: choose a smaller checkpoint or nf4, or wait until the models in use are done."
+                    f"{key.checkpoint} needs about {readable(needed)} and {left} are free for it: choose "
+                    "a smaller checkpoint or nf4, or wait until the models in use are done."
                 )
             say(f"{gone.checkpoint} left memory to make room")
 
@@ -188,10 +190,6 @@ def _held(lock: threading.Lock, say: Say, waiting: Waiting) -> Iterator[None]:
 def _apart(one: str, other: str) -> bool:
     """Whether these are certainly two different GPUs: letting go of a model on one makes no room on the other."""
     return one.startswith("cuda:") and other.startswith("cuda:") and one != other
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"
 
 
 def _load(key: ModelKey, say: Say) -> Any:

@@ -22,6 +22,7 @@ from typing import Any
 from vlcompare.errors import CheckpointError, HubError
 from vlcompare.runtime.hub import record, transfer, trouble
 from vlcompare.runtime.hub.transfer import HubFile
+from vlcompare.runtime.memory import readable
 from vlcompare.runtime.weights import INDEX, ONE_FILE, SHARD, names_in_index, weight_files
 
 Progress = Callable[[str, int, int], None]  # a sentence, bytes done, bytes in all (0: not known)
@@ -305,7 +306,7 @@ def _get_all(snapshot: Snapshot, files: list[HubFile], say: Progress) -> list[Hu
     for file in waiting:
         if (file.size or 0) > transfer.most_bytes(file.name):
             raise HubError(
-                f"{snapshot.repository}: {file.name} has {(file.size or 0) / 1e9:,.1f} GB, too many for its kind."
+                f"{snapshot.repository}: {file.name} has {readable(file.size or 0)}, too many for its kind."
             )
     total, done = sum(file.size or 0 for file in waiting), 0
     _check_disk(snapshot, waiting, total)
@@ -329,8 +330,8 @@ def _check_disk(snapshot: Snapshot, waiting: list[HubFile], total: int) -> None:
     free = shutil.disk_usage(place).free
     if total - begun > free:
         raise HubError(
-            f"The disk is too full for {snapshot.repository}: {(total - begun) / 1e9:.1f} GB are needed and "
-            f"{free / 1e9:.1f} GB are free in {place}; free some, or set HF_HOME to another disk."
+            f"The disk is too full for {snapshot.repository}: {readable(total - begun)} are needed and "
+            f"{readable(free)} are free in {place}; free some, or set HF_HOME to another disk."
         )
 
 
