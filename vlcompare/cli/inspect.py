@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vlcompare.cli.options import add_address_options, address_of
+
 MOST_UPLOADED = 2 << 30  # bytes of a run archive
 
 
@@ -19,8 +21,7 @@ def add_parser(subparsers: Any) -> None:
         "against each other.",
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="DIR", help="a run folder, a folder of runs, or a .zip")
-    parser.add_argument("--host", help="address to listen on (default 127.0.0.1; 0.0.0.0 for everybody in the network)")
-    parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
+    add_address_options(parser)
     parser.add_argument("--open", action="store_true", help="open a browser window")
 
 
@@ -30,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from vlcompare.ui.quick import import_gradio
     from vlcompare.ui.settings import AppSettings
 
-    settings = AppSettings.from_environment(host=args.host, port=args.port)
+    settings = AppSettings.from_environment(**address_of(args))
     settings = replace(settings, limits=replace(settings.limits, upload_bytes=MOST_UPLOADED))
     import_gradio()
     from vlcompare.ui.page import serve

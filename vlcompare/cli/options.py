@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from vlcompare.errors import RequestError
 from vlcompare.tasks.forms import SOURCES
@@ -36,6 +37,28 @@ def add_request(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--source", metavar="NAME", help=f"the prompt form of one benchmark: {', '.join(SOURCES)} (default: the task's)"
     )
+
+
+def add_address_options(parser: argparse.ArgumentParser) -> None:
+    """Where the page is served, and under which names it is reached."""
+    parser.add_argument("--host", help="address to listen on (default 127.0.0.1; 0.0.0.0 for everybody in the network)")
+    parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
+    parser.add_argument(
+        "--allow-host", action="append", metavar="NAME", help="also answer to this host name, and its pages; repeatable"
+    )
+    parser.add_argument("--root-path", metavar="PATH", help="where a reverse proxy serves the page: /vl or an address")
+
+
+def address_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings that those options give."""
+    from vlcompare.ui.access import read_allowed, read_root_path
+
+    return {
+        "host": args.host,
+        "port": args.port,
+        "allow_hosts": read_allowed(args.allow_host) if args.allow_host else None,
+        "root_path": None if args.root_path is None else read_root_path(args.root_path),
+    }
 
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:

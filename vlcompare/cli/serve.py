@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from vlcompare.cli.options import above_zero
+from vlcompare.cli.options import above_zero, add_address_options, address_of
 
 
 def add_parser(subparsers: Any) -> None:
@@ -16,8 +16,7 @@ def add_parser(subparsers: Any) -> None:
         help="open the page: two models on one picture, side by side",
         description="Serve the page. Every option can also come from the environment, as in VLCOMPARE_PRELOAD.",
     )
-    parser.add_argument("--host", help="address to listen on (default 127.0.0.1; 0.0.0.0 for everybody in the network)")
-    parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
+    add_address_options(parser)
     parser.add_argument("--left", help="the left side's checkpoint when the page opens")
     parser.add_argument("--right", help="the right side's checkpoint when the page opens")
     parser.add_argument("--offer", nargs="+", metavar="CHECKPOINT", help="only these (default: all, and any Hub id)")
@@ -56,8 +55,7 @@ def settings_of(args: argparse.Namespace) -> Any:
     from vlcompare.ui.settings import AppSettings, parse_bytes
 
     settings = AppSettings.from_environment(
-        host=args.host,
-        port=args.port,
+        **address_of(args),
         left=args.left,
         right=args.right,
         offered=tuple(args.offer) if args.offer else None,

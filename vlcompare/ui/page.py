@@ -17,7 +17,9 @@ import gradio as gr
 
 from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.ui import api, compare_page, examples, panels, wiring
+from vlcompare.ui.access import Access
 from vlcompare.ui.file_values import hand_over_paths
+from vlcompare.ui.guard import GuardedApp
 from vlcompare.ui.handlers import Handlers, engine_sessions
 from vlcompare.ui.inspect_page import build_inspect_tab
 from vlcompare.ui.markup import el
@@ -102,6 +104,8 @@ def launch(page: gr.Blocks, settings: AppSettings, **more: Any) -> Any:
         "ssr_mode": False,
         "footer_links": ["api"],
         "state_session_capacity": 500,
+        "run_history": False,
+        "_app": GuardedApp(access_of(page, settings)),
         **launch_look(),
         **more,
     }
@@ -111,6 +115,12 @@ def launch(page: gr.Blocks, settings: AppSettings, **more: Any) -> Any:
         if "port" not in str(error):
             raise
         raise RequestError(f"The port {settings.port or 7860} is taken: choose another with --port.") from error
+
+
+def access_of(page: gr.Blocks, settings: AppSettings) -> Access:
+    """The hosts and origins that this server answers to."""
+    share = lambda: page.share_url  # noqa: E731  set once the page is served
+    return Access(settings.host, settings.allow_hosts, settings.root_path, share=share)
 
 
 def check_address(host: str) -> None:

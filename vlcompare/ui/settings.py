@@ -13,6 +13,7 @@ from typing import Any
 
 from vlcompare.errors import RequestError
 from vlcompare.paths import data_folder
+from vlcompare.ui.access import read_allowed, read_root_path
 
 EMBEDDED = ("tiny-pythia-vl", "tiny-mamba-vl")
 
@@ -41,6 +42,8 @@ class AppSettings:
 
     host: str = "127.0.0.1"
     port: int | None = None  # None: the first free one from 7860
+    allow_hosts: tuple[str, ...] = ()  # further names that the server answers to
+    root_path: str = ""  # where a reverse proxy serves the page
     left: str = EMBEDDED[0]
     right: str = EMBEDDED[1]
     offered: tuple[str, ...] = ()  # empty: everything the registry knows, and any Hub id
@@ -120,6 +123,9 @@ VARIABLES: dict[str, tuple[str, Any]] = {  # the later ones go first
     "GRADIO_SERVER_PORT": ("port", int),
     "VLCOMPARE_HOST": ("host", str),
     "VLCOMPARE_PORT": ("port", int),
+    "VLCOMPARE_ALLOW_HOST": ("allow_hosts", lambda value: read_allowed(names(value))),
+    "GRADIO_ROOT_PATH": ("root_path", read_root_path),
+    "VLCOMPARE_ROOT_PATH": ("root_path", read_root_path),
     "VLCOMPARE_LEFT": ("left", str),
     "VLCOMPARE_RIGHT": ("right", str),
     "VLCOMPARE_OFFERED": ("offered", names),

@@ -1,0 +1,99 @@
+"""ASGI middleware in front of gradio's application: every request passes here first, whatever route it names.
+
+Applies the rules of `access`. Knows HTTP and nothing of the page's functions. Behind it a request looks as the
+visitor's browser sent it: the public host and scheme in place of the proxy's, the prefix in its path, no header left
+from which gradio would guess them. gradio's own middleware for cross-origin requests is further in: it echoes every
+origin that it sees, so it sees none that is foreign.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextvars import ContextVar
+from typing import Any
+
+from gradio.routes import App, ORJSONResponse
+
+from vlcompare.ui.access import Access, Refusal, Seen
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+PREFIX: ContextVar[str] = ContextVar("prefix", default="")
+PROXY_HEADERS = {  # what they say is in the scope by then
+    b"x-forwarded-host",
+    b"x-forwarded-proto",
+    b"x-forwarded-prefix",
+    b"x-gradio-server",
+}
+
+
+class Guard:
+    """`app` behind the rules of `access`."""
+
+    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], access: Access) -> None:
+        self.app = app
+        self.access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":  # the page opens no web socket
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        seen = self.access.look(scope["method"], scope["path"], scope["headers"], scope["scheme"])
+        if isinstance(seen, Refusal):
+            await refuse(send, seen)
+            return
+        token = PREFIX.set(seen.prefix)
+        try:
+            await self.app(rewritten(scope, seen), receive, send)
+        finally:
+            PREFIX.reset(token)
+
+
+def rewritten(scope: Scope, seen: Seen) -> Scope:
+    """The scope as if the visitor's browser had asked this server directly."""
+    dropped = PROXY_HEADERS | {b"host"} | ({b"origin"} if seen.foreign else set())
+    headers = [(name, value) for name, value in scope["headers"] if name not in dropped]
+    headers.append((b"host", str(seen.place).encode()))
+    new = {**scope, "headers": headers, "scheme": seen.scheme, "root_path": seen.prefix}
+    if seen.prefix and not f"{scope['path']}/".startswith(f"{seen.prefix}/"):  # a proxy that strips it
+        new["path"] = seen.prefix + scope["path"]
+        new["raw_path"] = seen.prefix.encode() + (scope.get("raw_path") or b"")
+    return new
+
+
+async def refuse(send: Send, refusal: Refusal) -> None:
+    """Answer with a sentence, and end the connection: what else the client sends is not read."""
+    body = refusal.sentence.encode()
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+class GuardedApp(App):
+    """gradio's application with the guard outside of all its middleware."""
+
+    def __init__(self, access: Access) -> None:
+        super().__init__(default_response_class=ORJSONResponse)
+        self.access = access
+
+    def build_middleware_stack(self) -> Any:
+        return Guard(super().build_middleware_stack(), self.access)
+
+    @property
+    def root_path(self) -> str:
+        """The prefix of the request at work: each may come through another proxy, or through none."""
+        return PREFIX.get()
+
+    @root_path.setter
+    def root_path(self, value: str) -> None:
+        """FastAPI and gradio set one for all requests, which is not used."""
