@@ -8,13 +8,17 @@ origin that it sees, so it sees none that is foreign.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
 from gradio.routes import App, ORJSONResponse
 
-from vlcompare.ui.access import Access, Refusal, Seen
+from vlcompare.ui import callers
+from vlcompare.ui.access import API, Access, Refusal, Seen
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -28,6 +32,9 @@ PROXY_HEADERS = {  # what they say is in the scope by then
     b"x-forwarded-prefix",
     b"x-gradio-server",
 }
+CALL = callers.HEADER.encode()
+# answered by the function itself, whose caller is there for as long as the connection
+CALLING = re.compile(rf"{API}/(run|api)/|{API}/mcp(/http)?/?$")
 
 
 class Guard:
@@ -50,21 +57,67 @@ class Guard:
             return
         token = PREFIX.set(seen.prefix)
         try:
-            await self.app(rewritten(scope, seen), receive, send)
+            await self._answer(rewritten(scope, seen), receive, send)
         finally:
             PREFIX.reset(token)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "POST" or not CALLING.match(scope["path"].removeprefix(scope["root_path"])):
+            await self.app(scope, receive, send)
+            return
+        call = callers.open_call()
+        scope["headers"].append((CALL, call.encode()))
+        try:
+            async with watched(receive, lambda: callers.close_call(call)) as own:
+                await self.app(scope, own, send)
+        finally:
+            callers.close_call(call)
 
 
 def rewritten(scope: Scope, seen: Seen) -> Scope:
     """The scope as if the visitor's browser had asked this server directly."""
     dropped = PROXY_HEADERS | {b"host"} | ({b"origin"} if seen.foreign else set())
-    headers = [(name, value) for name, value in scope["headers"] if name not in dropped]
+    headers = [
+        (name, value)
+        for name, value in scope["headers"]
+        if name not in dropped and (name != CALL or callers.is_open(value.decode("latin-1")))
+    ]
     headers.append((b"host", str(seen.place).encode()))
     new = {**scope, "headers": headers, "scheme": seen.scheme, "root_path": seen.prefix}
     if seen.prefix and not f"{scope['path']}/".startswith(f"{seen.prefix}/"):  # a proxy that strips it
         new["path"] = seen.prefix + scope["path"]
         new["raw_path"] = seen.prefix.encode() + (scope.get("raw_path") or b"")
     return new
+
+
+@asynccontextmanager
+async def watched(receive: Receive, left: Callable[[], None]) -> AsyncIterator[Receive]:
+    """`receive`, which calls `left` as soon as the client is gone, whether anybody asks for it or not."""
+    gone: asyncio.Task[Message] | None = None
+
+    async def wait() -> Message:
+        message = await receive()
+        left()
+        return message
+
+    async def own() -> Message:
+        nonlocal gone
+        if gone is not None:
+            return await asyncio.shield(gone)
+        message = await receive()
+        if message["type"] != "http.request":
+            left()
+        elif not message.get("more_body"):
+            gone = asyncio.create_task(wait())
+        return message
+
+    try:
+        yield own
+    finally:
+        if gone is not None:
+            gone.cancel()
+            with suppress(asyncio.CancelledError):
+                await gone
 
 
 async def refuse(send: Send, refusal: Refusal) -> None:

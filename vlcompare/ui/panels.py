@@ -15,6 +15,7 @@ import gradio as gr
 from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.tasks.prompts import SPECS
 from vlcompare.ui import exports, permalink, views
+from vlcompare.ui.callers import in_turn
 from vlcompare.ui.compare_page import ASK_FIELDS, Parts, examples_view, outputs_of, read_form, streamed
 from vlcompare.ui.examples import load_examples
 from vlcompare.ui.forms import SIDE_FIELDS, SIDES, AskForm
@@ -148,7 +149,7 @@ def _wire_follow_up(parts: Parts, panels: Panels, handlers: Handlers) -> Any:
 
     return gr.on(
         [panels.follow.click, panels.follow_text.submit],
-        follow,
+        in_turn(handlers.turns, follow, lambda session, *_: session.stop()),
         [parts.session, panels.follow_text, panels.follow_how, panels.follow_task],
         parts.outputs,
         concurrency_limit=handlers.settings.concurrency,
@@ -170,7 +171,7 @@ def _wire_three(parts: Parts, panels: Panels, handlers: Handlers) -> Any:
         yield from streamed(session, handlers.three(session, image, forms, sides, example=example))
 
     return panels.three.click(
-        three,
+        in_turn(handlers.turns, three, lambda session, *_: session.stop()),
         [parts.session, parts.picture, parts.example, panels.three_question, panels.three_find, *parts.form],
         parts.outputs,
         concurrency_limit=handlers.settings.concurrency,

@@ -1,0 +1,166 @@
+"""The limit inside the functions that are served: how many at once, who goes first, and who left."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from vlcompare.errors import RequestError
+from vlcompare.ui.turns import CANCEL, CallerLeft, Turns
+
+
+@dataclass
+class Someone:
+    direct: bool = True
+    gone: bool = False
+
+    def left(self) -> bool:
+        return self.gone
+
+
+class Work:
+    """Counts what is at work at once; each call goes on until `go` is set, or its caller has left."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.lock = threading.Lock()
+        self.running = self.most = self.stopped = 0
+        self.order: list[Any] = []
+
+    def __call__(self, name: Any = None) -> Any:
+        cancel = CANCEL.get()
+        with self.lock:
+            self.running += 1
+            self.most = max(self.most, self.running)
+            self.order.append(name)
+        try:
+            while not self.go.wait(0.01):
+                if cancel is not None and cancel.is_set():
+                    self.stopped += 1
+                    return "stopped"
+            return name
+        finally:
+            with self.lock:
+                self.running -= 1
+
+
+async def at_work(work: Work, count: int) -> None:
+    while work.running != count:
+        await asyncio.sleep(0.01)
+
+
+def test_no_more_than_the_limit_work_at_once_and_all_are_answered() -> None:
+    work, turns = Work(), Turns(2, 30)
+
+    async def play() -> list[Any]:
+        tasks = [asyncio.create_task(turns.value(Someone(), work, number)) for number in range(20)]
+        await at_work(work, 2)
+        work.go.set()
+        return await asyncio.gather(*tasks)
+
+    assert asyncio.run(play()) == list(range(20))
+    assert work.most == 2 and turns.taken == 0 and work.order == sorted(work.order)
+
+
+def test_events_of_the_queue_go_before_direct_calls() -> None:
+    work, turns = Work(), Turns(1, 30)
+
+    async def play() -> None:
+        tasks = [asyncio.create_task(turns.value(Someone(), work, f"direct{number}")) for number in range(4)]
+        await at_work(work, 1)
+        tasks.append(asyncio.create_task(turns.value(Someone(direct=False), work, "queued")))
+        await asyncio.sleep(0)
+        work.go.set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(play())
+    assert work.order == ["direct0", "queued", "direct1", "direct2", "direct3"]
+
+
+def test_of_direct_calls_only_so_many_wait() -> None:
+    work, turns = Work(), Turns(1, 2)
+
+    async def play() -> list[Any]:
+        tasks = [asyncio.create_task(turns.value(Someone(), work, number)) for number in range(5)]
+        await at_work(work, 1)
+        work.go.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    found = asyncio.run(play())
+    assert found[:3] == [0, 1, 2] and all(isinstance(one, RequestError) for one in found[3:])
+    assert "busy" in str(found[3])
+
+
+def test_who_leaves_stops_its_work_and_waits_no_longer() -> None:
+    work, turns = Work(), Turns(1, 30)
+    first, second, third = Someone(), Someone(), Someone()
+
+    async def play() -> list[Any]:
+        tasks = [asyncio.create_task(turns.value(one, work, name)) for name, one in enumerate((first, second, third))]
+        await at_work(work, 1)
+        first.gone = second.gone = True
+        await asyncio.wait(tasks[:2])
+        await at_work(work, 1)
+        work.go.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    found = asyncio.run(play())
+    assert found[0] == "stopped" and isinstance(found[1], CallerLeft) and found[2] == 2
+    assert work.order == [0, 2] and turns.taken == 0
+
+
+@pytest.mark.parametrize("how", ["closed", "cancelled", "left", "ended", "failed"])
+def test_a_generator_holds_its_turn_until_it_is_over(how: str) -> None:
+    turns, closed, stop = Turns(1, 5), threading.Event(), threading.Event()
+    caller = Someone()
+
+    def count() -> Iterator[int]:
+        try:
+            yield 1
+            if how == "failed":
+                raise RequestError("no")
+            if how in ("cancelled", "left"):
+                assert stop.wait(20)
+            yield 2
+        finally:
+            closed.set()
+
+    async def play() -> None:
+        items = turns.items(caller, count, stop=stop.set)
+        assert await anext(items) == 1 and turns.taken == 1
+        if how == "closed":
+            await items.aclose()
+            return
+        rest = asyncio.create_task(anext(items))
+        await asyncio.sleep(0.02)
+        if how == "cancelled":
+            rest.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await rest
+        elif how == "failed":
+            with pytest.raises(RequestError):
+                await rest
+        else:
+            caller.gone = how == "left"
+            assert await rest == 2 and turns.taken == 1
+            assert [item async for item in items] == []
+
+    asyncio.run(play())
+    assert closed.is_set() and turns.taken == 0
+
+
+def test_a_turn_is_given_back_where_its_work_fails() -> None:
+    turns = Turns(1, 5)
+
+    def fail() -> None:
+        raise RequestError("no")
+
+    for _ in range(3):
+        with pytest.raises(RequestError):
+            asyncio.run(turns.value(Someone(), fail))
+    assert turns.taken == 0
