@@ -25,8 +25,9 @@ from vlcompare.errors import RequestError
 from vlcompare.types import Box, Request
 from vlcompare.ui import examples, exports, permalink
 from vlcompare.ui.forms import AskForm, SideForm
-from vlcompare.ui.page import check_address, serve
-from vlcompare.ui.settings import LIMIT_VARIABLES, VARIABLES, AppSettings, Limits, parse_bytes
+from vlcompare.ui.page import serve
+from vlcompare.ui.settings import LIMIT_VARIABLES, QUOTA_VARIABLES, VARIABLES, AppSettings, Limits, parse_bytes
+from vlcompare.ui.startup import check_address
 from vlcompare.ui.votes import COLUMNS, Votes
 from vlcompare.ui.wiring import question
 
@@ -190,6 +191,15 @@ def test_votes_need_consent_and_keep_no_picture(tmp_path: Path) -> None:
         assert all(not isinstance(cell, bytes) for row in database.execute("SELECT * FROM votes") for cell in row)
 
 
+def test_votes_are_the_users_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir(mode=0o755)
+    (folder / "votes.sqlite").touch(mode=0o644)
+    Votes(folder).add(run_of(), "left", consent=True)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert all(file.stat().st_mode & 0o777 == 0o600 for file in folder.iterdir())
+
+
 def test_a_damaged_store_of_votes_gets_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "votes.sqlite").write_bytes(b"no database" * 100)
     with pytest.raises(RequestError, match="votes.sqlite"):
@@ -349,5 +359,5 @@ def test_a_wrong_variable_is_named(name: str, value: str, said: str) -> None:
 
 def test_every_variable_is_in_the_readme() -> None:
     readme = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
-    for name in (*VARIABLES, *LIMIT_VARIABLES):
+    for name in (*VARIABLES, *LIMIT_VARIABLES, *QUOTA_VARIABLES):
         assert name.startswith("GRADIO") or f"`{name}`" in readme, name

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -27,12 +28,13 @@ CHECKPOINTS = shipped("checkpoints")
 EXAMPLES = shipped("examples")
 
 
-def data_folder() -> Path:
+def data_folder(environment: Mapping[str, str] | None = None) -> Path:
     """The folder for what this program remembers between runs; it may not exist yet.
 
     The place is the system's own for such data: XDG on Linux, Application Support on macOS, AppData on Windows.
     """
-    if given := os.environ.get("VLCOMPARE_DATA"):
+    env = os.environ if environment is None else environment
+    if given := env.get("VLCOMPARE_DATA"):
         return Path(given).expanduser()
     if sys.platform == "darwin":
         base = Path.home() / "Library" / "Application Support"

@@ -13,12 +13,15 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 from gradio.routes import App, ORJSONResponse
 
 from vlcompare.ui import callers
 from vlcompare.ui.access import API, Access, Refusal, Seen
+from vlcompare.ui.bodies import FORM_BYTES, UPLOAD, Body, declared, refuse
+from vlcompare.ui.quotas import Ledger, TooMuch, client_of
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -37,12 +40,33 @@ CALL = callers.HEADER.encode()
 CALLING = re.compile(rf"{API}/(run|api)/|{API}/mcp(/http)?/?$")
 
 
-class Guard:
-    """`app` behind the rules of `access`."""
+@dataclass(frozen=True)
+class Rules:
+    """What the guard holds. file_bytes: of an uploaded file; json_bytes: of the body of any other request."""
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], access: Access) -> None:
+    access: Access
+    ledger: Ledger
+    file_bytes: int
+    json_bytes: int
+    behind_proxy: bool = False  # every request comes by one
+
+    def most(self, scope: Scope) -> int:
+        """Bytes of this request's body at most."""
+        upload = scope["path"].removeprefix(scope["root_path"]) == UPLOAD
+        return self.file_bytes + FORM_BYTES if upload else self.json_bytes
+
+    def client(self, scope: Scope) -> str:
+        """Who sends it, as the quotas count."""
+        forwarded = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
+        return client_of((scope.get("client") or ("", 0))[0], forwarded, self.behind_proxy)
+
+
+class Guard:
+    """`app` behind these rules."""
+
+    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], rules: Rules) -> None:
         self.app = app
-        self.access = access
+        self.rules = rules
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -51,15 +75,37 @@ class Guard:
         if scope["type"] != "http":  # the page opens no web socket
             await send({"type": "websocket.close", "code": 1008})
             return
-        seen = self.access.look(scope["method"], scope["path"], scope["headers"], scope["scheme"])
+        seen = self.rules.access.look(scope["method"], scope["path"], scope["headers"], scope["scheme"])
         if isinstance(seen, Refusal):
             await refuse(send, seen)
             return
         token = PREFIX.set(seen.prefix)
         try:
-            await self._answer(rewritten(scope, seen), receive, send)
+            await self._bounded(rewritten(scope, seen), receive, send)
         finally:
             PREFIX.reset(token)
+
+    async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Within the client's quotas, and with a body that is counted."""
+        client, ledger = self.rules.client(scope), self.rules.ledger
+        most = self.rules.most(scope)
+        if declared(scope["headers"]) > most:
+            await refuse(send, Refusal(413, f"The request is larger than the {most // 2**20} MB that are taken here."))
+            return
+        try:
+            ledger.open(client)
+        except TooMuch as error:
+            await refuse(send, Refusal(error.status, str(error)))
+            return
+        body = Body(scope, receive, send, client, ledger, most)
+        try:
+            await self._answer(scope, body.receive, body.send)
+        except Exception:
+            if body.refusal is None:
+                raise
+            await body.answer()
+        finally:
+            ledger.close(client)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST" or not CALLING.match(scope["path"].removeprefix(scope["root_path"])):
@@ -120,27 +166,15 @@ async def watched(receive: Receive, left: Callable[[], None]) -> AsyncIterator[R
                 await gone
 
 
-async def refuse(send: Send, refusal: Refusal) -> None:
-    """Answer with a sentence, and end the connection: what else the client sends is not read."""
-    body = refusal.sentence.encode()
-    headers = [
-        (b"content-type", b"text/plain; charset=utf-8"),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),
-    ]
-    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
 class GuardedApp(App):
     """gradio's application with the guard outside of all its middleware."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, rules: Rules) -> None:
         super().__init__(default_response_class=ORJSONResponse)
-        self.access = access
+        self.rules = rules
 
     def build_middleware_stack(self) -> Any:
-        return Guard(super().build_middleware_stack(), self.access)
+        return Guard(super().build_middleware_stack(), self.rules)
 
     @property
     def root_path(self) -> str:

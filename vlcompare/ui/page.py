@@ -6,23 +6,28 @@ The one place that knows of every tab. Heavy libraries are imported by a thread 
 from __future__ import annotations
 
 import json
-import socket
+import os
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 
 from vlcompare.errors import RequestError, VLCompareError
-from vlcompare.ui import api, compare_page, examples, panels, wiring
+from vlcompare.paths import data_folder
+from vlcompare.ui import api, compare_page, examples, panels, startup, wiring
 from vlcompare.ui.access import Access
 from vlcompare.ui.file_values import hand_over_paths
-from vlcompare.ui.guard import GuardedApp
+from vlcompare.ui.guard import GuardedApp, Rules
 from vlcompare.ui.handlers import Handlers, engine_sessions
 from vlcompare.ui.inspect_page import build_inspect_tab
 from vlcompare.ui.markup import el
+from vlcompare.ui.quotas import Ledger, free_space
 from vlcompare.ui.settings import AppSettings
 from vlcompare.ui.theme import launch_look
 from vlcompare.ui.uploads import largest_upload
@@ -105,7 +110,7 @@ def launch(page: gr.Blocks, settings: AppSettings, **more: Any) -> Any:
         "footer_links": ["api"],
         "state_session_capacity": 500,
         "run_history": False,
-        "_app": GuardedApp(access_of(page, settings)),
+        "_app": GuardedApp(rules_of(page, settings)),
         **launch_look(),
         **more,
     }
@@ -117,36 +122,57 @@ def launch(page: gr.Blocks, settings: AppSettings, **more: Any) -> Any:
         raise RequestError(f"The port {settings.port or 7860} is taken: choose another with --port.") from error
 
 
-def access_of(page: gr.Blocks, settings: AppSettings) -> Access:
-    """The hosts and origins that this server answers to."""
-    share = lambda: page.share_url  # noqa: E731  set once the page is served
-    return Access(settings.host, settings.allow_hosts, settings.root_path, share=share)
-
-
-def check_address(host: str) -> None:
-    """Raise RequestError for an address that this machine does not have; gradio would try it at a hundred ports."""
-    try:
-        bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host  # as gradio reads it, too
-        family, kind, _, _, place = socket.getaddrinfo(bare, 0, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.bind(place)
-    except (OSError, UnicodeError) as error:  # the latter for what cannot be the name of any machine
-        why = getattr(error, "strerror", None) or "it is no name of a machine"
-        raise RequestError(f"{host} is no address of this machine ({why}): see --host.") from error
+def rules_of(page: gr.Blocks, settings: AppSettings) -> Rules:
+    """What this server answers to, and how much it takes."""
+    largest = max(settings.limits.file_bytes, settings.limits.upload_bytes)
+    archives = 2 * settings.limits.upload_bytes  # some of the largest are always taken
+    quotas = settings.quotas
+    quotas = replace(quotas, size=max(quotas.size, archives), all_size=max(quotas.all_size, 2 * archives))
+    return Rules(
+        Access(settings.host, settings.allow_hosts, settings.root_path, share=lambda: page.share_url),
+        Ledger(quotas, lambda: free_space(Path(get_upload_folder()))),
+        file_bytes=largest,
+        json_bytes=settings.limits.file_bytes * 4 // 3 + 2**20,  # a picture may be a data URI
+        behind_proxy=bool(os.environ.get("SPACE_ID")),
+    )
 
 
 def serve(settings: AppSettings, *, runs: Sequence[Path] = (), **more: Any) -> None:
     """Build and serve the page until interrupted; heavy libraries are imported once the page is up."""
-    check_address(settings.host)
+    ready(settings)
     handlers = real_handlers(settings)
     page = build_page(settings, handlers, runs=runs)
     if on_zerogpu():
         warm_up(settings, handlers)  # there, models must be on the device before the first call is forked
     _, address, _ = launch(page, settings, prevent_thread_lock=True, **more)
     print(f"vlcompare: the page is at {address}", flush=True)
+    if get_upload_folder() == str(startup.default_upload_folder()):  # in another one there may be what is not ours
+        threading.Thread(target=keep_tidy, args=(page,), daemon=True, name="vlcompare-tidy").start()
     if not on_zerogpu():
         threading.Thread(target=warm_up, args=(settings, handlers), daemon=True, name="vlcompare-warm-up").start()
     page.block_thread()
+
+
+def ready(settings: AppSettings) -> None:
+    """Check what serving needs, and prepare it. Raises RequestError for the first that is not in order."""
+    startup.check_address(settings.host, settings.port)
+    startup.use_upload_folder()
+    startup.raise_open_files()
+    try:
+        startup.check_data_folder(settings.data)
+    except RequestError as error:
+        if settings.data != data_folder({}):
+            raise
+        print(f"vlcompare: votes cannot be kept. {error}", flush=True)  # nobody asked for this folder
+
+
+def keep_tidy(page: gr.Blocks) -> None:
+    """Delete old files of the upload folder, now and every ten minutes; what the page itself shows is kept."""
+    folder = Path(get_upload_folder())
+    kept = {file for block in page.blocks.values() for file in getattr(block, "keep_in_cache", ())}
+    while page.is_running:
+        startup.sweep(folder, kept)
+        time.sleep(600)
 
 
 def warm_up(settings: AppSettings, handlers: Handlers) -> None:

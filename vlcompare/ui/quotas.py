@@ -2,8 +2,8 @@
 
 A client is an address, since programs keep no cookies and a cookie can be thrown away: the peer's, or the one that a
 trusted proxy forwards (see `client_of`). IPv6 addresses count by their /64, which is what one household is given.
-Uploads are deleted after the hour for which they are counted, so what is counted bounds what lies on the disk; the disk's
-free space is looked at besides, for other programs fill it too. Knows nothing of HTTP's messages or gradio.
+Uploads are deleted after the hour for which they are counted, so what is counted bounds what lies on the disk; the
+disk's free space is looked at besides, for other programs fill it too. Knows nothing of HTTP's messages or gradio.
 """
 
 from __future__ import annotations
@@ -70,9 +70,7 @@ class TooMuch(Exception):
 class Ledger:
     """The accounts of one server. All use is from one event loop. free: the disk's free bytes above what is kept."""
 
-    def __init__(
-        self, quotas: Quotas, free: Callable[[], int], clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, quotas: Quotas, free: Callable[[], int], clock: Callable[[], float] = time.monotonic) -> None:
         self.quotas = quotas
         self._free = free
         self._clock = clock
@@ -95,16 +93,16 @@ class Ledger:
         self._all.at_once -= 1
 
     def add(self, client: str, files: int, size: int, *, upload: bool) -> None:
-        """Some of a request's body has come in. Raises TooMuch; what has come is counted all the same."""
+        """Some of a request's body has come in. Raises TooMuch; what is refused is not kept, and so not counted."""
         account, quotas, now = self._account(client), self.quotas, self._clock()
         self._all.forget(now)
-        account.add(now, files, size)
-        self._all.add(now, files, size)
-        if account.files > quotas.files or account.size > quotas.size:
+        if account.files + files > quotas.files or account.size + size > quotas.size:
             mega = quotas.size // 2**20
             raise TooMuch(f"At most {quotas.files} files and {mega} MB are taken from you within an hour: try later.")
-        if self._all.files > quotas.all_files or self._all.size > quotas.all_size:
+        if self._all.files + files > quotas.all_files or self._all.size + size > quotas.all_size:
             raise TooMuch("The server has taken as much as it keeps within an hour: try later.")
+        account.add(now, files, size)
+        self._all.add(now, files, size)
         self._unseen += size
         if upload and (files or self._unseen >= LOOK_BYTES):
             self._unseen = 0

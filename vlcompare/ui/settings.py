@@ -14,6 +14,7 @@ from typing import Any
 from vlcompare.errors import RequestError
 from vlcompare.paths import data_folder
 from vlcompare.ui.access import read_allowed, read_root_path
+from vlcompare.ui.quotas import Quotas
 
 EMBEDDED = ("tiny-pythia-vl", "tiny-mamba-vl")
 
@@ -55,6 +56,7 @@ class AppSettings:
     budget_bytes: int | None = None
     votes_dataset: str | None = None  # a dataset repository to which votes are committed
     limits: Limits = Limits()
+    quotas: Quotas = Quotas()
     concurrency: int = 2
 
     @classmethod
@@ -71,7 +73,8 @@ class AppSettings:
             for side in ("left", "right"):
                 if values[side] not in offered:
                     raise RequestError(f"The {side} checkpoint {values[side]} is not among those that are offered.")
-        return replace(cls(), limits=replace(Limits(), **_read(env, LIMIT_VARIABLES)), **values)
+        limits = replace(Limits(), **_read(env, LIMIT_VARIABLES))
+        return replace(cls(), limits=limits, quotas=replace(Quotas(), **_read(env, QUOTA_VARIABLES)), **values)
 
 
 def parse_bytes(value: str) -> int:
@@ -143,4 +146,8 @@ LIMIT_VARIABLES: dict[str, tuple[str, Any]] = {
     "VLCOMPARE_MAX_SECONDS": ("seconds", _count),
     "VLCOMPARE_MAX_NEW_TOKENS": ("new_tokens", _count),
     "VLCOMPARE_MAX_MEGABYTES": ("file_bytes", lambda value: _count(value) * 2**20),
+}
+QUOTA_VARIABLES: dict[str, tuple[str, Any]] = {
+    "VLCOMPARE_UPLOADS": ("files", _count),
+    "VLCOMPARE_UPLOAD_MEGABYTES": ("size", lambda value: _count(value) * 2**20),
 }

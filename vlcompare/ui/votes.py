@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -111,13 +112,22 @@ class Votes:
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._private()
             with closing(sqlite3.connect(self.path, timeout=10)) as database:
                 database.executescript(_SCHEMA)
                 with database:
                     yield database
         except (OSError, sqlite3.DatabaseError) as error:
             raise RequestError(f"The votes at {self.path} cannot be read or written ({error}).") from error
+
+    def _private(self) -> None:
+        """Folder and file are there, and the user's alone; only what is plainly no folder of ours stays as it is."""
+        folder = self.path.parent
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.resolve() not in (Path.home(), Path.cwd()) and not folder.stat().st_mode & stat.S_ISVTX:
+            folder.chmod(0o700)
+        self.path.touch(mode=0o600)
+        self.path.chmod(0o600)
 
     def _publish_quietly(self, row: dict[str, Any]) -> None:
         try:
