@@ -197,6 +197,9 @@ def test_routes_that_the_page_does_not_use_are_not_there(path: str) -> None:
         (LOCAL, {"x_forwarded_prefix": "//evil.example"}, "localhost:7860", "http", ""),
         (LOCAL, {"x_forwarded_prefix": "/../a"}, "localhost:7860", "http", ""),
         (LOCAL, {"x_forwarded_prefix": '/a"><script>'}, "localhost:7860", "http", ""),
+        (BELOW, {"origin": "http://localhost:8080"}, "localhost:8080", "http", "/vl"),  # a proxy that says nothing
+        (NAMED, {"origin": "https://vl.example.org"}, "vl.example.org", "https", ""),
+        (LOCAL, {"origin": "https://vl.example.org"}, "localhost:7860", "http", ""),
         (BELOW, {"x_forwarded_prefix": "/other"}, "localhost:7860", "http", "/vl"),
         (PUBLIC, {}, "vl.example.org", "https", "/vl"),
     ],

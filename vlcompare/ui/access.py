@@ -210,6 +210,9 @@ class Access:
             foreign = True
         if foreign and (changing or inner.startswith(f"{API}/")):
             return Refusal(403, FOREIGN_ORIGIN)
+        if origins and not foreign and (place.loopback or place.address):
+            url = urlsplit(origins[0].strip().lower())  # a proxy that hides the page's address: the browser tells it
+            scheme, place = url.scheme, Place.read(url.netloc) or place
         if self.public and self.public[1]:
             scheme, place = self.public[0], self.public[1]
         return Seen(place, scheme, prefix, foreign)

@@ -33,7 +33,7 @@ def wire(
 ) -> None:
     """Connect the tab's components."""
     turns = Turns(READERS, settings.limits.queue)
-    _wire_opening(parts, turns, page)
+    _wire_opening(parts, settings, turns, page)
     _wire_selection(parts)
     _wire_steps(parts)
     _wire_notes(parts)
@@ -89,7 +89,7 @@ def _note_fields(note: Any) -> dict[str, Any]:
     }
 
 
-def _wire_opening(parts: InspectParts, turns: Turns, page: gr.Blocks | None) -> None:
+def _wire_opening(parts: InspectParts, settings: AppSettings, turns: Turns, page: gr.Blocks | None) -> None:
     fields, session = parts.fields, parts.session
 
     def start(inspection: Inspection) -> Iterator[list[Any]]:

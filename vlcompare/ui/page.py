@@ -124,14 +124,13 @@ def launch(page: gr.Blocks, settings: AppSettings, **more: Any) -> Any:
 
 def rules_of(page: gr.Blocks, settings: AppSettings) -> Rules:
     """What this server answers to, and how much it takes."""
-    largest = max(settings.limits.file_bytes, settings.limits.upload_bytes)
     archives = 2 * settings.limits.upload_bytes  # some of the largest are always taken
     quotas = settings.quotas
     quotas = replace(quotas, size=max(quotas.size, archives), all_size=max(quotas.all_size, 2 * archives))
     return Rules(
         Access(settings.host, settings.allow_hosts, settings.root_path, share=lambda: page.share_url),
         Ledger(quotas, lambda: free_space(Path(get_upload_folder()))),
-        file_bytes=largest,
+        file_bytes=largest_upload(settings.limits),
         json_bytes=settings.limits.file_bytes * 4 // 3 + 2**20,  # a picture may be a data URI
         behind_proxy=bool(os.environ.get("SPACE_ID")),
     )
