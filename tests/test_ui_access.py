@@ -6,7 +6,7 @@ import pytest
 
 from vlcompare.errors import RequestError
 from vlcompare.ui.access import Access, Place, Refusal, Seen, read_allowed, read_root_path
-from vlcompare.ui.settings import AppSettings
+from vlcompare.ui.reach import Reach
 
 LOCAL = Access("127.0.0.1", environment={})
 EVERYWHERE = Access("0.0.0.0", environment={})
@@ -243,10 +243,10 @@ def test_what_is_no_root_path(value: str) -> None:
 
 def test_the_environment_names_hosts_and_the_root_path() -> None:
     env = {"VLCOMPARE_ALLOW_HOST": "a.example.org, *.b.example.org", "VLCOMPARE_ROOT_PATH": "/vl/"}
-    settings = AppSettings.from_environment(env)
+    settings = Reach.from_environment(env)
     assert settings.allow_hosts == ("a.example.org", "*.b.example.org") and settings.root_path == "/vl"
     with pytest.raises(RequestError, match="VLCOMPARE_ROOT_PATH"):
-        AppSettings.from_environment({"VLCOMPARE_ROOT_PATH": "a b"})
+        Reach.from_environment({"VLCOMPARE_ROOT_PATH": "a b"})
 
 
 def test_places_read_and_write() -> None:

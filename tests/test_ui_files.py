@@ -26,7 +26,8 @@ from vlcompare.types import Box, Request
 from vlcompare.ui import examples, exports, permalink
 from vlcompare.ui.forms import AskForm, SideForm
 from vlcompare.ui.page import serve
-from vlcompare.ui.settings import LIMIT_VARIABLES, QUOTA_VARIABLES, VARIABLES, AppSettings, Limits, parse_bytes
+from vlcompare.ui.reach import QUOTA_VARIABLES, REACH_VARIABLES
+from vlcompare.ui.settings import LIMIT_VARIABLES, VARIABLES, AppSettings, Limits, parse_bytes
 from vlcompare.ui.startup import check_address
 from vlcompare.ui.votes import COLUMNS, Votes
 from vlcompare.ui.wiring import question
@@ -359,5 +360,5 @@ def test_a_wrong_variable_is_named(name: str, value: str, said: str) -> None:
 
 def test_every_variable_is_in_the_readme() -> None:
     readme = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
-    for name in (*VARIABLES, *LIMIT_VARIABLES, *QUOTA_VARIABLES):
+    for name in (*VARIABLES, *LIMIT_VARIABLES, *REACH_VARIABLES, *QUOTA_VARIABLES):
         assert name.startswith("GRADIO") or f"`{name}`" in readme, name

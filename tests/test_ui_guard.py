@@ -21,6 +21,7 @@ from vlcompare.runtime.image import open_image
 from vlcompare.ui import examples
 from vlcompare.ui.handlers import Handlers
 from vlcompare.ui.page import build_page, launch
+from vlcompare.ui.reach import Reach
 from vlcompare.ui.settings import AppSettings, Limits
 
 FILE = {"meta": {"_type": "gradio.FileData"}}
@@ -143,9 +144,9 @@ def proxied(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     from starlette.responses import PlainTextResponse, StreamingResponse
     from starlette.routing import Route
 
-    settings = AppSettings(data=tmp_path, root_path="/vl" if request.param == "given" else "")
+    settings, reach = AppSettings(data=tmp_path), Reach(root_path="/vl" if request.param == "given" else "")
     page = build_page(settings, Handlers(settings, FakeCompare(), None, open_image))
-    _, address, _ = launch(page, settings, prevent_thread_lock=True)
+    _, address, _ = launch(page, settings, reach=reach, prevent_thread_lock=True)
     client = httpx.AsyncClient(timeout=None)
 
     async def forward(asked: Any) -> Any:

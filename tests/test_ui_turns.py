@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from vlcompare.errors import RequestError
-from vlcompare.ui.turns import CANCEL, CallerLeft, Turns
+from vlcompare.ui.turns import CALL, CallerLeft, Turns
 
 
 @dataclass
@@ -33,14 +33,16 @@ class Work:
         self.order: list[Any] = []
 
     def __call__(self, name: Any = None) -> Any:
-        cancel = CANCEL.get()
+        cancel, call = threading.Event(), CALL.get()
+        if call is not None:
+            call.add(cancel)
         with self.lock:
             self.running += 1
             self.most = max(self.most, self.running)
             self.order.append(name)
         try:
             while not self.go.wait(0.01):
-                if cancel is not None and cancel.is_set():
+                if cancel.is_set():
                     self.stopped += 1
                     return "stopped"
             return name
@@ -120,6 +122,9 @@ def test_a_generator_holds_its_turn_until_it_is_over(how: str) -> None:
     caller = Someone()
 
     def count() -> Iterator[int]:
+        call = CALL.get()
+        assert call is not None
+        call.add(stop)
         try:
             yield 1
             if how == "failed":
@@ -131,7 +136,7 @@ def test_a_generator_holds_its_turn_until_it_is_over(how: str) -> None:
             closed.set()
 
     async def play() -> None:
-        items = turns.items(caller, count, stop=stop.set)
+        items = turns.items(caller, count)
         assert await anext(items) == 1 and turns.taken == 1
         if how == "closed":
             await items.aclose()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vlcompare.cli.options import add_address_options, address_of
+from vlcompare.cli.options import add_address_options, address_of, reach_of
 
 MOST_UPLOADED = 2 << 30  # bytes of a run archive
 
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     import_gradio()
     from vlcompare.ui.page import serve
 
-    serve(settings, runs=args.runs, inbrowser=args.open)
+    serve(settings, runs=args.runs, reach=reach_of(args), inbrowser=args.open)
     return 0
 
 

@@ -50,15 +50,19 @@ def add_address_options(parser: argparse.ArgumentParser) -> None:
 
 
 def address_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings that those options give."""
-    from vlcompare.ui.access import read_allowed, read_root_path
+    """The settings that the first two of those options give."""
+    return {"host": args.host, "port": args.port}
 
-    return {
-        "host": args.host,
-        "port": args.port,
-        "allow_hosts": read_allowed(args.allow_host) if args.allow_host else None,
-        "root_path": None if args.root_path is None else read_root_path(args.root_path),
-    }
+
+def reach_of(args: argparse.Namespace) -> Any:
+    """How the page is reached, from the others and the environment."""
+    from vlcompare.ui.access import read_allowed, read_root_path
+    from vlcompare.ui.reach import Reach
+
+    return Reach.from_environment(
+        allow_hosts=read_allowed(args.allow_host) if args.allow_host else None,
+        root_path=None if args.root_path is None else read_root_path(args.root_path),
+    )
 
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:

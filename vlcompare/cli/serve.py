@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from vlcompare.cli.options import above_zero, add_address_options, address_of
+from vlcompare.cli.options import above_zero, add_address_options, address_of, reach_of
 
 
 def add_parser(subparsers: Any) -> None:
@@ -38,13 +38,13 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until interrupted."""
-    settings = settings_of(args)
+    settings, reach = settings_of(args), reach_of(args)
     from vlcompare.ui.quick import import_gradio
 
     import_gradio()
     from vlcompare.ui.page import serve
 
-    serve(settings, share=args.share, inbrowser=args.open)
+    serve(settings, reach=reach, share=args.share, inbrowser=args.open)
     return 0
 
 

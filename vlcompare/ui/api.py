@@ -5,6 +5,7 @@ The same checks and limits as on the page. Knows the engine's interface; `serve`
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,7 +27,6 @@ from vlcompare.ui.forms import (
 from vlcompare.ui.handlers import Handlers
 from vlcompare.ui.running import follow
 from vlcompare.ui.runs import Run, SideRun
-from vlcompare.ui.turns import CANCEL
 
 
 def make_compare(handlers: Handlers) -> Callable[..., dict[str, Any]]:
@@ -101,8 +101,8 @@ def make_compare(handlers: Handlers) -> Callable[..., dict[str, Any]]:
 
 
 def answers(handlers: Handlers, run: Run) -> dict[str, Any]:
-    """Run it to its end, or until its caller has left; the answers as JSON."""
-    cancel = CANCEL.get() or threading.Event()
+    """Run it to its end; the answers as JSON."""
+    cancel = threading.Event()
     for _ in follow(run, lambda: handlers.events(run, cancel, {}), cancel):
         pass
     return {"sides": {side: part.answer.to_json() for side, part in run.sides.items() if part.answer}}
@@ -135,11 +135,19 @@ def serve(handlers: Handlers) -> None:
     """Add the endpoint to the page being built. Its fields are never shown; they give it its types and checks."""
     import gradio as gr
 
-    from vlcompare.ui.callers import in_turn
+    from vlcompare.errors import VLCompareError
     from vlcompare.ui.uploads import only_uploads
 
     settings = handlers.settings
     compare = make_compare(handlers)
+
+    @functools.wraps(compare)
+    def served(*values: Any) -> dict[str, Any]:
+        try:
+            return compare(*values)
+        except VLCompareError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+
     numbers = {"type": "array", "items": {"type": "number"}}
     with gr.Row(visible=False):
         fields = [
@@ -163,7 +171,7 @@ def serve(handlers: Handlers) -> None:
         ]
         result = _typed(gr.JSON(label="answers"), {"type": "object"})
         gr.Button("compare").click(
-            in_turn(handlers.turns, compare),
+            served,
             fields,
             result,
             api_name="compare",

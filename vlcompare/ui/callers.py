@@ -55,16 +55,20 @@ class GradioCaller:
         return self._call is not None and self._call not in _open
 
 
-def in_turn(turns: Turns, function: Callable[..., Any], stop: Callable[..., Any] | None = None) -> Callable[..., Any]:
-    """`function`, a plain one or a generator, as gradio may serve it: in a turn, and stopped where its caller leaves.
+def serve_in_turns(page: gr.Blocks, models: Turns, others: Turns) -> None:
+    """Have the page's queued functions run in turns, however they are called: `models` for those that run models."""
+    for served in page.fns.values():
+        if served.queue and served.fn is not None:
+            served.fn = in_turn(models if served.concurrency_id == "models" else others, served.fn)
 
-    stop: called with the function's values to stop a generator.
-    """
+
+def in_turn(turns: Turns, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, plain or a generator, as gradio may serve it: in a turn, and stopped when its caller leaves."""
     if inspect.isgeneratorfunction(function):
 
         @functools.wraps(function)
         async def items(*values: Any) -> AsyncIterator[Any]:
-            own = turns.items(GradioCaller(), function, *values, stop=lambda: stop and stop(*values))
+            own = turns.items(GradioCaller(), function, *values)
             try:
                 async for item in own:
                     yield item

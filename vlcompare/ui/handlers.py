@@ -25,7 +25,6 @@ from vlcompare.ui.picture import side_picture
 from vlcompare.ui.running import Compare, follow
 from vlcompare.ui.runs import Caches, Picture, Run, Session, SideRun
 from vlcompare.ui.settings import AppSettings
-from vlcompare.ui.turns import Turns
 from vlcompare.ui.uploads import read_file
 
 Page = dict[str, Any]
@@ -54,10 +53,6 @@ class Handlers:
     open_image: Callable[..., Any] | None = None
     engine_sessions: Callable[[Run], dict[str, Any]] = field(default=lambda run: nothing_kept(run))
     caches: Caches = field(default_factory=Caches)
-    turns: Turns = field(init=False)  # of the models
-
-    def __post_init__(self) -> None:
-        self.turns = Turns(self.settings.concurrency, self.settings.limits.queue)
 
     def ask(
         self,

@@ -11,7 +11,6 @@ from vlcompare.errors import VLCompareError
 from vlcompare.evaluate.notes import ERROR_TYPES
 from vlcompare.ui import inspect_actions as actions
 from vlcompare.ui import inspect_files as files
-from vlcompare.ui.callers import in_turn
 from vlcompare.ui.forms import SIDE_FIELDS, SIDES
 from vlcompare.ui.inspect_actions import Page
 from vlcompare.ui.inspect_page import EXPORTS, FORM, InspectParts
@@ -20,11 +19,9 @@ from vlcompare.ui.inspect_views import nothing
 from vlcompare.ui.markup import el
 from vlcompare.ui.panels import SAVE
 from vlcompare.ui.settings import AppSettings
-from vlcompare.ui.turns import Turns
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-READERS = 4  # runs that are read, or exports that are written, at once
-READING: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private", "concurrency_limit": READERS}
+READING: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private", "concurrency_limit": 4}
 SHOW = "() => window.vlInspect && window.vlInspect.shown()"
 
 
@@ -32,12 +29,11 @@ def wire(
     parts: InspectParts, settings: AppSettings, *, page: gr.Blocks | None, compare: Any, tabs: gr.Tabs | None
 ) -> None:
     """Connect the tab's components."""
-    turns = Turns(READERS, settings.limits.queue)
-    _wire_opening(parts, settings, turns, page)
+    _wire_opening(parts, settings, page)
     _wire_selection(parts)
     _wire_steps(parts)
     _wire_notes(parts)
-    _wire_exports(parts, turns)
+    _wire_exports(parts)
     if compare is not None and tabs is not None:
         _wire_compare(parts, settings, compare, tabs)
 
@@ -89,7 +85,7 @@ def _note_fields(note: Any) -> dict[str, Any]:
     }
 
 
-def _wire_opening(parts: InspectParts, settings: AppSettings, turns: Turns, page: gr.Blocks | None) -> None:
+def _wire_opening(parts: InspectParts, settings: AppSettings, page: gr.Blocks | None) -> None:
     fields, session = parts.fields, parts.session
 
     def start(inspection: Inspection) -> Iterator[list[Any]]:
@@ -99,24 +95,24 @@ def _wire_opening(parts: InspectParts, settings: AppSettings, turns: Turns, page
         yield _outputs(parts, inspection, actions.start(inspection))
 
     if page is not None:
-        page.load(in_turn(turns, start), [session], parts.outputs, **READING)
+        page.load(start, [session], parts.outputs, **READING)
 
     def choose(inspection: Inspection, keys: list[str] | None) -> list[Any]:
         return _outputs(parts, inspection, actions.choose(inspection, keys))
 
-    fields["runs"].input(in_turn(turns, choose), [session, fields["runs"]], parts.outputs, **READING)  # type: ignore[attr-defined]
+    fields["runs"].input(choose, [session, fields["runs"]], parts.outputs, **READING)  # type: ignore[attr-defined]
 
     def upload(inspection: Inspection, path: str | None) -> list[Any]:
         return _outputs(parts, inspection, files.upload(inspection, path, settings.limits))
 
-    parts.buttons["upload"].upload(in_turn(turns, upload), [session, parts.buttons["upload"]], parts.outputs, **READING)
+    parts.buttons["upload"].upload(upload, [session, parts.buttons["upload"]], parts.outputs, **READING)
 
     def sides(inspection: Inspection, left: str, right: str) -> list[Any]:
         return _outputs(parts, inspection, actions.set_sides(inspection, left, right))
 
     gr.on(
         [fields["left"].input, fields["right"].input],  # type: ignore[attr-defined]
-        in_turn(turns, sides),
+        sides,
         [session, fields["left"], fields["right"]],
         parts.outputs,
         **READING,
@@ -191,7 +187,7 @@ def _wire_notes(parts: InspectParts) -> None:
     )
 
 
-def _wire_exports(parts: InspectParts, turns: Turns) -> None:
+def _wire_exports(parts: InspectParts) -> None:
     def maker(kind: str) -> Callable[[Inspection, bool], str]:
         def make(inspection: Inspection, only: bool) -> str:
             try:
@@ -204,9 +200,7 @@ def _wire_exports(parts: InspectParts, turns: Turns) -> None:
     # a download button saves what it held before its click was handled: an unseen one takes the file, a link saves it
     hidden = parts.buttons["download"]
     for kind in EXPORTS:
-        made = parts.buttons[kind].click(
-            in_turn(turns, maker(kind)), [parts.session, parts.fields["only"]], [hidden], **READING
-        )
+        made = parts.buttons[kind].click(maker(kind), [parts.session, parts.fields["only"]], [hidden], **READING)
         made.success(None, [hidden], None, js=SAVE, show_progress="hidden")
 
 

@@ -22,17 +22,22 @@ from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.paths import data_folder
 from vlcompare.ui import api, compare_page, examples, panels, startup, wiring
 from vlcompare.ui.access import Access
+from vlcompare.ui.callers import serve_in_turns
 from vlcompare.ui.file_values import hand_over_paths
 from vlcompare.ui.guard import GuardedApp, Rules
 from vlcompare.ui.handlers import Handlers, engine_sessions
 from vlcompare.ui.inspect_page import build_inspect_tab
 from vlcompare.ui.markup import el
 from vlcompare.ui.quotas import Ledger, free_space
+from vlcompare.ui.reach import Reach
 from vlcompare.ui.settings import AppSettings
 from vlcompare.ui.theme import launch_look
+from vlcompare.ui.turns import Turns
 from vlcompare.ui.uploads import largest_upload
 from vlcompare.ui.votes import Votes
 from vlcompare.ui.zerogpu import adapt, on_zerogpu
+
+READERS = 4  # runs that are read, or exports that are written, at once
 
 
 def build_page(settings: AppSettings, handlers: Handlers | None = None, *, runs: Sequence[Path] = ()) -> gr.Blocks:
@@ -54,6 +59,8 @@ def build_page(settings: AppSettings, handlers: Handlers | None = None, *, runs:
                 build_inspect_tab(settings, page=page, compare=parts, tabs=tabs, runs=runs)
         api.serve(handlers)
     hand_over_paths(page)
+    waiting = settings.limits.queue
+    serve_in_turns(page, Turns(settings.concurrency, waiting), Turns(READERS, waiting))
     page.queue(max_size=settings.limits.queue, default_concurrency_limit=8)
     return page
 
@@ -95,8 +102,8 @@ def real_handlers(settings: AppSettings) -> Handlers:
     return Handlers(settings, compare, pool, engine_sessions=engine_sessions)
 
 
-def launch(page: gr.Blocks, settings: AppSettings, **more: Any) -> Any:
-    """Serve the page. Nothing is shared or logged unless the operator asks for it."""
+def launch(page: gr.Blocks, settings: AppSettings, *, reach: Reach | None = None, **more: Any) -> Any:
+    """Serve the page; nothing is shared or logged unless the operator asks for it. reach: else the environment's."""
     options: dict[str, Any] = {
         "server_name": settings.host,
         "server_port": settings.port,
@@ -110,7 +117,7 @@ def launch(page: gr.Blocks, settings: AppSettings, **more: Any) -> Any:
         "footer_links": ["api"],
         "state_session_capacity": 500,
         "run_history": False,
-        "_app": GuardedApp(rules_of(page, settings)),
+        "_app": GuardedApp(rules_of(page, settings, reach or Reach.from_environment())),
         **launch_look(),
         **more,
     }
@@ -122,13 +129,13 @@ def launch(page: gr.Blocks, settings: AppSettings, **more: Any) -> Any:
         raise RequestError(f"The port {settings.port or 7860} is taken: choose another with --port.") from error
 
 
-def rules_of(page: gr.Blocks, settings: AppSettings) -> Rules:
+def rules_of(page: gr.Blocks, settings: AppSettings, reach: Reach) -> Rules:
     """What this server answers to, and how much it takes."""
     archives = 2 * settings.limits.upload_bytes  # some of the largest are always taken
-    quotas = settings.quotas
+    quotas = reach.quotas
     quotas = replace(quotas, size=max(quotas.size, archives), all_size=max(quotas.all_size, 2 * archives))
     return Rules(
-        Access(settings.host, settings.allow_hosts, settings.root_path, share=lambda: page.share_url),
+        Access(settings.host, reach.allow_hosts, reach.root_path, share=lambda: page.share_url),
         Ledger(quotas, lambda: free_space(Path(get_upload_folder()))),
         file_bytes=largest_upload(settings.limits),
         json_bytes=settings.limits.file_bytes * 4 // 3 + 2**20,  # a picture may be a data URI

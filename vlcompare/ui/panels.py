@@ -15,7 +15,6 @@ import gradio as gr
 from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.tasks.prompts import SPECS
 from vlcompare.ui import exports, permalink, views
-from vlcompare.ui.callers import in_turn
 from vlcompare.ui.compare_page import ASK_FIELDS, Parts, examples_view, outputs_of, read_form, streamed
 from vlcompare.ui.examples import load_examples
 from vlcompare.ui.forms import SIDE_FIELDS, SIDES, AskForm
@@ -149,7 +148,7 @@ def _wire_follow_up(parts: Parts, panels: Panels, handlers: Handlers) -> Any:
 
     return gr.on(
         [panels.follow.click, panels.follow_text.submit],
-        in_turn(handlers.turns, follow, lambda session, *_: session.stop()),
+        follow,
         [parts.session, panels.follow_text, panels.follow_how, panels.follow_task],
         parts.outputs,
         concurrency_limit=handlers.settings.concurrency,
@@ -171,7 +170,7 @@ def _wire_three(parts: Parts, panels: Panels, handlers: Handlers) -> Any:
         yield from streamed(session, handlers.three(session, image, forms, sides, example=example))
 
     return panels.three.click(
-        in_turn(handlers.turns, three, lambda session, *_: session.stop()),
+        three,
         [parts.session, parts.picture, parts.example, panels.three_question, panels.three_find, *parts.form],
         parts.outputs,
         concurrency_limit=handlers.settings.concurrency,

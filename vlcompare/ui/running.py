@@ -15,6 +15,7 @@ from typing import Any
 from vlcompare.errors import VLCompareError
 from vlcompare.types import Answer
 from vlcompare.ui.runs import Run
+from vlcompare.ui.turns import CALL
 
 PACE = 0.04  # seconds between two updates of the page, which falls behind above a hundred a second
 PATIENCE = 2.0  # seconds that a stopped side has to end by itself; a file that is being read takes no notice before
@@ -30,6 +31,8 @@ def follow(
     A thread reads the events, so that the last tokens of a burst are shown even when the next one is slow. Closing this
     generator stops the comparison; `run` then holds what had come in.
     """
+    if (call := CALL.get()) is not None:  # whose caller may leave
+        call.add(cancel)
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
     reader = threading.Thread(target=_read, args=(events, inbox.put), daemon=True, name="vlcompare-page")
     reader.start()

@@ -13,8 +13,6 @@ from typing import Any
 
 from vlcompare.errors import RequestError
 from vlcompare.paths import data_folder
-from vlcompare.ui.access import read_allowed, read_root_path
-from vlcompare.ui.quotas import Quotas
 
 EMBEDDED = ("tiny-pythia-vl", "tiny-mamba-vl")
 
@@ -43,8 +41,6 @@ class AppSettings:
 
     host: str = "127.0.0.1"
     port: int | None = None  # None: the first free one from 7860
-    allow_hosts: tuple[str, ...] = ()  # further names that the server answers to
-    root_path: str = ""  # where a reverse proxy serves the page
     left: str = EMBEDDED[0]
     right: str = EMBEDDED[1]
     offered: tuple[str, ...] = ()  # empty: everything the registry knows, and any Hub id
@@ -56,7 +52,6 @@ class AppSettings:
     budget_bytes: int | None = None
     votes_dataset: str | None = None  # a dataset repository to which votes are committed
     limits: Limits = Limits()
-    quotas: Quotas = Quotas()
     concurrency: int = 2
 
     @classmethod
@@ -73,8 +68,7 @@ class AppSettings:
             for side in ("left", "right"):
                 if values[side] not in offered:
                     raise RequestError(f"The {side} checkpoint {values[side]} is not among those that are offered.")
-        limits = replace(Limits(), **_read(env, LIMIT_VARIABLES))
-        return replace(cls(), limits=limits, quotas=replace(Quotas(), **_read(env, QUOTA_VARIABLES)), **values)
+        return replace(cls(), limits=replace(Limits(), **_read(env, LIMIT_VARIABLES)), **values)
 
 
 def parse_bytes(value: str) -> int:
@@ -126,9 +120,6 @@ VARIABLES: dict[str, tuple[str, Any]] = {  # the later ones go first
     "GRADIO_SERVER_PORT": ("port", int),
     "VLCOMPARE_HOST": ("host", str),
     "VLCOMPARE_PORT": ("port", int),
-    "VLCOMPARE_ALLOW_HOST": ("allow_hosts", lambda value: read_allowed(names(value))),
-    "GRADIO_ROOT_PATH": ("root_path", read_root_path),
-    "VLCOMPARE_ROOT_PATH": ("root_path", read_root_path),
     "VLCOMPARE_LEFT": ("left", str),
     "VLCOMPARE_RIGHT": ("right", str),
     "VLCOMPARE_OFFERED": ("offered", names),
@@ -146,8 +137,4 @@ LIMIT_VARIABLES: dict[str, tuple[str, Any]] = {
     "VLCOMPARE_MAX_SECONDS": ("seconds", _count),
     "VLCOMPARE_MAX_NEW_TOKENS": ("new_tokens", _count),
     "VLCOMPARE_MAX_MEGABYTES": ("file_bytes", lambda value: _count(value) * 2**20),
-}
-QUOTA_VARIABLES: dict[str, tuple[str, Any]] = {
-    "VLCOMPARE_UPLOADS": ("files", _count),
-    "VLCOMPARE_UPLOAD_MEGABYTES": ("size", lambda value: _count(value) * 2**20),
 }

@@ -21,8 +21,26 @@ from vlcompare.errors import RequestError
 T = TypeVar("T")
 LOOK = 0.25  # seconds between two looks whether the caller is still there
 
-# what stops the work of the function at hand; set for each call
-CANCEL: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVar("cancel", default=None)
+
+class Stop:
+    """Stops the work of one call: whoever works in it adds the event that ends this work."""
+
+    def __init__(self) -> None:
+        self._events: list[threading.Event] = []
+        self._set = False
+
+    def add(self, event: threading.Event) -> None:
+        self._events.append(event)
+        if self._set:
+            event.set()
+
+    def set(self) -> None:
+        self._set = True
+        for event in self._events:
+            event.set()
+
+
+CALL: contextvars.ContextVar[Stop | None] = contextvars.ContextVar("call", default=None)  # the call at work
 
 
 class Caller(Protocol):
@@ -86,40 +104,47 @@ class Turns:
                 return
         self.taken -= 1
 
-    async def run(self, function: Callable[..., T], *values: Any, caller: Caller, stop: Callable[[], Any]) -> T:
-        """The function's value, from a thread. `stop` is called where the caller leaves meanwhile, or is cancelled."""
-        context = contextvars.copy_context()
+    async def _run(
+        self, context: contextvars.Context, caller: Caller, stop: Stop, function: Callable[..., T], *values: Any
+    ) -> T:
+        """The function's value, from a thread; it is stopped where the caller leaves meanwhile, or is cancelled."""
         work = asyncio.get_running_loop().run_in_executor(self._threads, context.run, function, *values)
         try:
             while not work.done():
                 await asyncio.wait({work}, timeout=LOOK)
                 if not work.done() and caller.left():
-                    stop()
+                    stop.set()
         except asyncio.CancelledError:
-            stop()
+            stop.set()
             await asyncio.wait({work})
             raise
         return work.result()
 
     async def value(self, caller: Caller, function: Callable[..., T], *values: Any) -> T:
-        """Call the function in a turn; it finds in CANCEL what is set when its caller leaves."""
+        """Call the function in a turn, in a thread; it finds in CALL what is set when its caller leaves."""
         async with self.turn(caller):
-            cancel = threading.Event()
-            CANCEL.set(cancel)
-            return await self.run(function, *values, caller=caller, stop=cancel.set)
+            context, stop = _context()
+            return await self._run(context, caller, stop, function, *values)
 
-    async def items(
-        self, caller: Caller, function: Callable[..., Iterator[T]], *values: Any, stop: Callable[[], Any]
-    ) -> AsyncIterator[T]:
-        """The items of a generator in a turn, each made in a thread; it is closed with this one."""
+    async def items(self, caller: Caller, function: Callable[..., Iterator[T]], *values: Any) -> AsyncIterator[T]:
+        """The items of a generator in a turn, as `value` calls a function; it is closed with this one."""
         async with self.turn(caller):
+            context, stop = _context()
             items = function(*values)
             try:
-                while (item := await self.run(next, items, _END, caller=caller, stop=stop)) is not _END:
+                while (item := await self._run(context, caller, stop, next, items, _END)) is not _END:
                     yield item  # type: ignore[misc]
             finally:
                 # in a thread: a comparison is given some seconds to end
-                await asyncio.get_running_loop().run_in_executor(self._threads, items.close)  # type: ignore[attr-defined]
+                close = items.close  # type: ignore[attr-defined]
+                await asyncio.get_running_loop().run_in_executor(self._threads, context.run, close)
 
 
 _END: Any = object()
+
+
+def _context() -> tuple[contextvars.Context, Stop]:
+    """A copy of the context that is the call's own, and what stops the call."""
+    context, stop = contextvars.copy_context(), Stop()
+    context.run(CALL.set, stop)
+    return context, stop

@@ -11,7 +11,6 @@ import gradio as gr
 from vlcompare.errors import VLCompareError
 from vlcompare.tasks.prompts import SPECS
 from vlcompare.ui import catalog, views
-from vlcompare.ui.callers import in_turn
 from vlcompare.ui.compare_page import ASK_FIELDS, Parts, examples_view, outputs_of, read_form, streamed
 from vlcompare.ui.examples import Example
 from vlcompare.ui.forms import SIDE_FIELDS, SIDES, AskForm, box_text, form_of, side_form_of
@@ -55,7 +54,7 @@ def _wire_running(parts: Parts, handlers: Handlers) -> Any:
 
     return gr.on(
         [parts.buttons["run"].click, parts.ask["text"].submit],  # type: ignore[attr-defined]
-        in_turn(handlers.turns, ask, lambda session, *_: session.stop()),
+        ask,
         [parts.session, parts.picture, parts.example, parts.blind, *parts.form],
         parts.outputs,
         show_progress_on=[parts.regions["message"]],
