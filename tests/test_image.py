@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
 import struct
 import threading
@@ -264,6 +265,12 @@ def test_limits_are_on_bytes_and_pixels(tmp_path: Path) -> None:
 def test_sources_that_are_no_picture(source, sentence: str) -> None:
     with pytest.raises(ImageError, match=sentence):
         open_image(source)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ImageError, match="is not a file"):
+        open_image(tmp_path / "pipe.png")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])

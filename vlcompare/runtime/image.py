@@ -12,6 +12,7 @@ that is stored under it). 16 bits a channel are reduced to the upper 8, as Pillo
 from __future__ import annotations
 
 import io
+import os
 import stat
 import threading
 from collections.abc import Callable
@@ -118,13 +119,18 @@ def _read(path: str | Path, limits: Limits) -> bytes:
     if str(path).lower().startswith(("http:", "https:", "data:", "ftp:")):
         raise ImageError("Web addresses are not opened; save the picture as a file and give that.")
     try:
-        about = Path(path).stat()
-        if not stat.S_ISREG(about.st_mode):
-            raise ImageError(f"{path} is not a file; give the path of a JPEG, PNG or WebP picture.")
-        if about.st_size > limits.max_bytes:
-            raise ImageError(_too_many_bytes(about.st_size, limits))
-        with open(path, "rb") as file:
-            return file.read(limits.max_bytes + 1)
+        # opened once, without waiting (for who writes into a pipe), and looked at as what was opened
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        try:
+            about = os.fstat(descriptor)
+            if not stat.S_ISREG(about.st_mode):
+                raise ImageError(f"{path} is not a file; give the path of a JPEG, PNG or WebP picture.")
+            if about.st_size > limits.max_bytes:
+                raise ImageError(_too_many_bytes(about.st_size, limits))
+            with open(descriptor, "rb", closefd=False) as file:
+                return file.read(limits.max_bytes + 1)
+        finally:
+            os.close(descriptor)
     except FileNotFoundError as error:
         raise ImageError(f"The picture {path} does not exist.") from error
     except (OSError, ValueError) as error:  # no permission, a NUL in the name, ...
