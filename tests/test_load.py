@@ -463,6 +463,17 @@ def test_a_cpu_without_room_is_asked_before(folders: dict[str, Path], monkeypatc
         load(folders["mamba"])
 
 
+def test_what_would_not_fit_is_not_even_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(*args: object, **how: object) -> None:
+        raise AssertionError("something was fetched")
+
+    monkeypatch.setattr("vlcompare.runtime.hub.fetch", fetch)
+    monkeypatch.setattr("vlcompare.runtime.hub.cached", lambda *args, **how: None)
+    monkeypatch.setattr("vlcompare.runtime.memory.available_bytes", lambda device: 10**9)
+    with pytest.raises(DeviceMemoryError, match=r"finetuned_mambavl_2.8b needs about 1\d.\d GB .* 1.0 GB are free"):
+        load("finetuned_mambavl_2.8b", device="cpu")
+
+
 # ------------------------------------------------------------------------------------------------ sizes
 
 

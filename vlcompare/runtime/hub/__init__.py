@@ -22,13 +22,18 @@ from typing import Any
 from vlcompare.errors import CheckpointError, HubError
 from vlcompare.runtime.hub import record, transfer, trouble
 from vlcompare.runtime.hub.transfer import HubFile
+from vlcompare.runtime.hub.upload import commit_file, is_repository, push
 from vlcompare.runtime.memory import readable
 from vlcompare.runtime.weights import INDEX, ONE_FILE, SHARD, names_in_index, weight_files
+
+__all__ = [
+    "Check", "Progress", "SMALL", "Snapshot", "cached", "cached_bytes", "check_files", "checksums", "commit_file",
+    "fetch", "is_repository", "push", "remove", "repository_folder", "terminal_progress",
+]  # fmt: skip
 
 Progress = Callable[[str, int, int], None]  # a sentence, bytes done, bytes in all (0: not known)
 Check = Callable[[Path], Any]
 
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 SMALL = ("config.json", "tokenizer.json", INDEX)
 
 
@@ -39,11 +44,6 @@ class Snapshot:
     repository: str
     commit: str
     folder: Path
-
-
-def is_repository(name: str) -> bool:
-    """Whether this can be a Hub id, `owner/name`, of at most 96 characters as there."""
-    return len(name) <= 96 and _REPOSITORY.fullmatch(name) is not None
 
 
 def fetch(
@@ -137,39 +137,6 @@ def check_files(snapshot: Snapshot, names: Iterable[str], say: Callable[[str], N
                 f"{name} differs from the Hub's ({kind}): `checkpoints remove` it and download it again."
             )
     return checked
-
-
-def push(folder: Path, repository: str, *, progress: Progress | None = None) -> str:
-    """Upload a folder as a model repository, which is created where it does not exist. Returns its address."""
-    import huggingface_hub
-
-    if not is_repository(repository):
-        raise HubError(f"{repository!r} is no Hub id of the form owner/name.")
-    if progress:
-        progress(f"Uploading {folder.name} to {repository}", 0, 0)
-    try:
-        api = huggingface_hub.HfApi(endpoint=trouble.endpoint())
-        url = api.create_repo(repository, exist_ok=True)
-        api.upload_folder(repo_id=repository, folder_path=str(folder), commit_message="Upload a quantized checkpoint")
-    except trouble.library_errors() as error:
-        raise HubError(trouble.sentence(error, repository, "main")) from error
-    return str(url)
-
-
-def commit_file(repository: str, path: str, content: bytes, message: str) -> None:
-    """Add one file to a private dataset repository, which is created where it does not exist."""
-    import huggingface_hub
-
-    if not is_repository(repository):
-        raise HubError(f"{repository!r} is no Hub id of the form owner/name.")
-    try:
-        api = huggingface_hub.HfApi(endpoint=trouble.endpoint())
-        api.create_repo(repository, repo_type="dataset", private=True, exist_ok=True)
-        api.upload_file(
-            path_or_fileobj=content, path_in_repo=path, repo_id=repository, repo_type="dataset", commit_message=message
-        )
-    except trouble.library_errors() as error:
-        raise HubError(trouble.sentence(error, repository, "main")) from error
 
 
 def repository_folder(repository: str) -> Path:
@@ -305,9 +272,7 @@ def _get_all(snapshot: Snapshot, files: list[HubFile], say: Progress) -> list[Hu
     waiting = [file for file in files if not transfer.is_sound(snapshot.folder / file.name, file)]
     for file in waiting:
         if (file.size or 0) > transfer.most_bytes(file.name):
-            raise HubError(
-                f"{snapshot.repository}: {file.name} has {readable(file.size or 0)}, too many for its kind."
-            )
+            raise HubError(f"{snapshot.repository}: {file.name} has {readable(file.size or 0)}, too many for its kind.")
     total, done = sum(file.size or 0 for file in waiting), 0
     _check_disk(snapshot, waiting, total)
     for file in waiting:
