@@ -51,6 +51,21 @@ def test_a_scan_that_fails_is_the_references_from_then_on(monkeypatch: pytest.Mo
     assert fallback.notices("cuda") == ()
 
 
+def test_a_failure_in_the_middle_of_an_answer_is_told_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import vlcompare
+    from vlcompare.compare import compare
+
+    picture = ROOT / "examples/pictures/2026000004-vqa-0.png"
+    monkeypatch.setattr(cpu, "selective_scan", broken)
+    kernels.forget_choices()
+    side = vlcompare.Side("tiny-mamba-vl", device="cpu")
+    request = vlcompare.Request("vqa", "How many?", max_new_tokens=2)
+    events = list(compare(picture, request, {"left": side, "right": side}))
+    told = [(event.side, event.value) for event in events if event.kind == "notice"]
+    assert sorted(side for side, sentence in told if "compiled CPU kernels" in sentence) == ["left", "right"]
+    assert all(event.value.error is None for event in events if event.kind == "answer")
+
+
 def test_a_step_that_fails_leaves_its_state_to_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows.loops, "step", broken)
     torch.manual_seed(0)

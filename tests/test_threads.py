@@ -147,6 +147,18 @@ def test_torch_follows(given: dict[str, str], expected: str) -> None:
     assert "libgomp" not in done.stderr
 
 
+def test_an_answer_says_how_many_threads_there_were() -> None:
+    import torch
+
+    import vlcompare
+
+    model = vlcompare.load("tiny-mamba-vl", device="cpu")
+    picture = Path(__file__).parents[1] / "examples/pictures/2026000004-vqa-0.png"
+    answer = vlcompare.generate(model, picture, task="vqa", text="How many?", max_new_tokens=2)
+    assert answer.timings.threads == model.threads == torch.get_num_threads()
+    assert vlcompare.Answer.from_json(answer.to_json()).timings.threads == model.threads
+
+
 def test_a_program_that_has_torch_already_keeps_its_lower_number(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 

@@ -103,7 +103,7 @@ class Model:
         if request.task in self.config.tasks_at_chance:
             task = request.task.replace("_", " ")
             sentences.append(f"{self.checkpoint} guesses at {task}: it is right hardly more often than by chance.")
-        return tuple(sentences)
+        return tuple(dict.fromkeys(sentences))
 
     def preprocess(self, image: Any) -> Tensor:
         """An upright picture (PIL) as the encoder takes it: float32 (3, H, W), on the CPU."""
@@ -271,7 +271,7 @@ def _load(
         quantization=method,
         checkpoint=source.name,
         revision=source.revision,
-        notices=tuple(notices),
+        notices=(*notices, *fallback.notices(place.type)),
         stored=tuple(stored.values()),
     )
 
