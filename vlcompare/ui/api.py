@@ -136,7 +136,6 @@ def serve(handlers: Handlers) -> None:
     import gradio as gr
 
     from vlcompare.errors import VLCompareError
-    from vlcompare.ui.uploads import only_uploads
 
     settings = handlers.settings
     compare = make_compare(handlers)
@@ -151,7 +150,7 @@ def serve(handlers: Handlers) -> None:
     numbers = {"type": "array", "items": {"type": "number"}}
     with gr.Row(visible=False):
         fields = [
-            only_uploads(gr.Image(type="filepath", image_mode=None, label="image")),
+            gr.Image(type="filepath", image_mode=None, label="image"),
             gr.Dropdown(list(TASKS), value="grounding", label="task"),
             gr.Textbox("", label="text"),
             gr.Textbox(settings.left, label="left"),

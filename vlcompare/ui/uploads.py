@@ -16,13 +16,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 from vlcompare.errors import RequestError
 from vlcompare.ui import examples
 from vlcompare.ui.settings import Limits
 
-T = TypeVar("T")
 REFUSED = (
     "This file was not uploaded here, or is no longer kept: choose or upload it again. Addresses are not fetched, "
     "and a server's own files are not opened."
@@ -39,11 +38,6 @@ def upload_folder() -> Path:
 def largest_upload(limits: Limits) -> int:
     """Bytes of the largest file that is taken, of whatever kind."""
     return max(limits.file_bytes, limits.upload_bytes)
-
-
-def only_uploads(component: T) -> T:
-    """The component as it is: `file_values` looks after all components of the page."""
-    return component
 
 
 @contextmanager
