@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ def draw_all(found: Sequence[Group], out: Path) -> list[str]:
     position = [group for group in found if group.key["task"] == "position" and _plain(group)]
     drawn = {
         "examples_to_95.svg": _by_length(position),
+        "accuracy_by_length.svg": _at_equal_examples(position),
         "curves.svg": _curves([group for group in found if _plain(group)]),
         "accuracy_by_position.svg": _heat(position),
         "extrapolation.svg": _longer(position),
@@ -61,29 +62,64 @@ def _legend(axes: Any) -> None:
         axes.legend(known.values(), known.keys(), fontsize=8, framealpha=0.9)
 
 
-def _by_length(found: Sequence[Group]) -> Any:
-    """Examples to .95 by length; hollow marks stand at the budget: not reached by the median seed."""
+def _against_length(
+    found: Sequence[Group], draw: Callable[[Any, str, list[Group]], None], title: str, name: str, **axis: Any
+) -> Any:
+    """A panel an order with length along it; `draw(axes, family, groups)` puts in a family."""
     orders = [order for order in ("query_last", "query_first") if any(g.key["order"] == order for g in found)]
     if not orders:
         return None
     figure, panels = _panels(len(orders), 2, (5.0, 3.8))
     for axes, order in zip(panels, orders, strict=True):
-        for family, (label, color, marker) in STYLES.items():
-            members = [g for g in found if g.key["order"] == order and g.key["family"] == family]
-            points = [(g.key["length"], *g.spread(lambda row: row["reached"]), g.key["budget"]) for g in members]
-            known = [point for point in points if point[1] is not None]
-            if known:
-                axes.plot([p[0] for p in known], [p[1] for p in known], color=color, marker=marker, label=label)
-                axes.vlines([p[0] for p in known], [p[2] for p in known], [p[3] or p[4] for p in known], color=color)
-            for length, middle, _, _, budget in points:
-                if middle is None:
-                    axes.plot(length, budget, marker=marker, color=color, markerfacecolor="none", linestyle="",
-                              label=f"{label}: not reached")  # fmt: skip
-        axes.set(title=f"examples to .95, {ORDER_NAMES[order]}", xlabel="length", ylabel="examples", yscale="log")
+        for family in STYLES:
+            draw(axes, family, [g for g in found if g.key["order"] == order and g.key["family"] == family])
+        axes.set(title=f"{title}, {ORDER_NAMES[order]}", xlabel="length", ylabel=name, **axis)
         axes.set_xticks(sorted({g.key["length"] for g in found}))
         axes.grid(alpha=0.3)
         _legend(axes)
     return figure
+
+
+def _line(axes: Any, family: str, points: Sequence[tuple[float, float, float, float]]) -> None:
+    """Medians joined by a line, each with its range: (x, median, least, most)."""
+    label, color, marker = STYLES[family]
+    if points:
+        axes.plot([p[0] for p in points], [p[1] for p in points], color=color, marker=marker, label=label)
+        axes.vlines([p[0] for p in points], [p[2] for p in points], [p[3] for p in points], color=color)
+
+
+def _by_length(found: Sequence[Group]) -> Any:
+    """Examples to .95 by length; hollow marks stand at the budget: not reached by the median seed."""
+
+    def draw(axes: Any, family: str, members: list[Group]) -> None:
+        label, color, marker = STYLES[family]
+        known = []
+        for group in members:
+            middle, low, high = group.spread(lambda row: row["reached"])
+            length, budget = group.key["length"], group.key["budget"]
+            if middle is None or low is None:
+                axes.plot(length, budget, marker=marker, color=color, markerfacecolor="none", linestyle="",
+                          markersize=9 if family == "mamba" else 5, label=f"{label}: not reached")  # fmt: skip
+            else:
+                known.append((length, middle, low, budget if high is None else high))
+        _line(axes, family, known)
+
+    return _against_length(found, draw, "examples to .95", "examples", yscale="log")
+
+
+def _at_equal_examples(found: Sequence[Group]) -> Any:
+    """Accuracy by length when every training has seen a quarter of its budget; whatever stopped keeps its last."""
+
+    def draw(axes: Any, family: str, members: list[Group]) -> None:
+        spreads = [(group.key["length"], *group.spread(_at_a_quarter)) for group in members]
+        _line(axes, family, [(x, a, b, c) for x, a, b, c in spreads if None not in (a, b, c)])  # type: ignore[misc]
+
+    budgets = " or ".join(f"{budget // 4:,}" for budget in sorted({g.key["budget"] for g in found}))
+    return _against_length(found, draw, f"accuracy after {budgets} examples", "accuracy", ylim=(0, 1))
+
+
+def _at_a_quarter(row: dict[str, Any]) -> float | None:
+    return accuracy_at(row, row["budget"] / 4)
 
 
 def _curves(found: Sequence[Group]) -> Any:
@@ -103,7 +139,8 @@ def _curves(found: Sequence[Group]) -> Any:
         axes.axhline(members[0].chance, color="#6b7280", linestyle="--", linewidth=1)
         order = f", {ORDER_NAMES[key[1]]}" if key[1] else ""
         axes.set_title(f"{key[0]} {key[2]}{order} (dashed: chance)", fontsize=9)
-        axes.set(xlabel="examples", ylabel="accuracy", ylim=(0, 1))
+        axes.set(xlabel="thousand examples", ylabel="accuracy", ylim=(0, 1))
+        axes.xaxis.set_major_formatter(lambda value, place: f"{value / 1000:g}")
         axes.grid(alpha=0.3)
         _legend(axes)
     return figure
@@ -124,6 +161,7 @@ def _heat(found: Sequence[Group]) -> Any:
         image = axes.imshow(table, vmin=0, vmax=1, cmap="cividis", aspect="auto")
         labels = [f"{STYLES[g.key['family']][0]}, {ORDER_NAMES[g.key['order']]}" for g in members]
         axes.set_yticks(range(len(members)), labels, fontsize=8)
+        axes.set_xticks(range(0, length, max(1, length // 10)))
         axes.set(title=f"accuracy by place, length {length}", xlabel="place asked about (0 = first)")
         figure.colorbar(image, ax=axes)
     return figure
@@ -131,19 +169,18 @@ def _heat(found: Sequence[Group]) -> Any:
 
 def _longer(found: Sequence[Group]) -> Any:
     """Accuracy at once, twice and four times the trained length."""
-    lengths = sorted({group.key["length"] for group in found if group.rows[0]["extrapolation"]})
-    if not lengths:
+    keys = list(dict.fromkeys((g.key["order"], g.key["length"]) for g in found if g.rows[0]["extrapolation"]))
+    if not keys:
         return None
-    figure, panels = _panels(len(lengths), 3, (4.4, 3.4))
-    for axes, length in zip(panels, lengths, strict=True):
-        for group in (g for g in found if g.key["length"] == length):
+    figure, panels = _panels(len(keys), 3, (4.2, 3.2))
+    for axes, (order, length) in zip(panels, keys, strict=True):
+        for group in (g for g in found if (g.key["order"], g.key["length"]) == (order, length)):
             points = [(record["tested_length"], record["median"]) for record in extrapolation([group])]
             known = [point for point in points if point[1] is not None]
             label, color, marker = STYLES[group.key["family"]]
-            line = "-" if group.key["order"] == "query_last" else "--"
-            axes.plot(*zip(*known, strict=True), line, color=color, marker=marker,
-                      label=f"{label}, {ORDER_NAMES[group.key['order']]}")  # fmt: skip
-        axes.set(title=f"trained at length {length}", xlabel="tested length", ylabel="accuracy", ylim=(0, 1))
+            axes.plot(*zip(*known, strict=True), color=color, marker=marker, label=label)
+        axes.set(xlabel="tested length", ylabel="accuracy", ylim=(0, 1))
+        axes.set_title(f"trained at length {length}, {ORDER_NAMES[order]}", fontsize=10)
         axes.grid(alpha=0.3)
         _legend(axes)
     return figure
@@ -159,9 +196,10 @@ def _states(found: Sequence[Group]) -> Any:
     for group in wanted:
         half = group.key["budget"] / 2
         values = [accuracy_at(row, half) for row in group.rows]
-        sizes = [group.key["state_size"]] * len(values)
-        axes.plot(sizes, values, linestyle="", marker="s", color=STYLES["mamba"][1])
+        axes.plot([group.key["state_size"]] * len(values), values, linestyle="", marker="s", color=STYLES["mamba"][1])
     axes.set(title="Mamba after half of the budget", xlabel="states a channel", ylabel="accuracy", ylim=(0, 1))
     axes.set_xscale("log", base=2)
+    sizes = sorted({group.key["state_size"] for group in wanted})
+    axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.grid(alpha=0.3)
     return figure

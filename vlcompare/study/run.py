@@ -20,7 +20,7 @@ from filelock import Timeout
 from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.study.estimate import work
 from vlcompare.study.grid import Grid, grid_of
-from vlcompare.study.rows import Folder, Setting
+from vlcompare.study.rows import Folder, Setting, setting_of
 from vlcompare.study.train import Training, train_row
 
 _PATIENCE = 2.0  # seconds between two looks at what other processes have finished
@@ -71,14 +71,13 @@ def device_of(wanted: str) -> torch.device:
 def work_off(grid: Grid, folder: Folder, device: torch.device, say: Say = _say) -> None:
     """Train one free row after another until none is left, waiting for those that others are at."""
     while True:
-        held = False  # by another process, which may die
+        held, finished = False, folder.finished()  # held: by another process, which may die
         for entry in grid.entries:
-            finished = folder.finished()
             setting = entry.setting(finished)
             if setting is None:
                 held = True
             elif setting.id not in finished:
-                trained = _claim(setting, folder, device, Progress(grid, folder, say))
+                trained = _claim(setting, grid, folder, device, say)
                 held |= not trained
                 if trained:
                     break
@@ -88,11 +87,13 @@ def work_off(grid: Grid, folder: Folder, device: torch.device, say: Say = _say) 
             time.sleep(_PATIENCE)
 
 
-def _claim(setting: Setting, folder: Folder, device: torch.device, progress: Progress) -> bool:
+def _claim(setting: Setting, grid: Grid, folder: Folder, device: torch.device, say: Say) -> bool:
     """Train a row, unless another process is at it or has just finished it."""
     try:
         with folder.lock(setting.id).acquire(timeout=0):
-            if setting.id not in folder.finished():
+            finished = folder.finished()
+            if setting.id not in finished:
+                progress = Progress(grid, finished, say)
                 row = train_row(setting, folder, device, progress)
                 progress.done(setting, row)
             return True
@@ -131,9 +132,8 @@ def _worker(grid: dict[str, Any], out: str, device: str) -> None:
 class Progress:
     """One line now and then: how far a row is, and how long the rest may take."""
 
-    def __init__(self, grid: Grid, folder: Folder, say: Say) -> None:
-        self._grid, self._say = grid, say
-        self._finished = folder.finished()
+    def __init__(self, grid: Grid, finished: dict[str, dict[str, Any]], say: Say) -> None:
+        self._grid, self._finished, self._say = grid, finished, say
         self._last = 0.0
         self._begun: tuple[int, float] | None = None
 
@@ -149,7 +149,7 @@ class Progress:
     def done(self, setting: Setting, row: dict[str, Any]) -> None:
         """Tell a finished row, and the remaining time if all others took their whole budgets at the pace so far."""
         self._finished[setting.id] = row
-        known = [(work_of_row(done), done["seconds"]) for done in self._finished.values()]
+        known = [(work(setting_of(done), done["examples"]), done["seconds"]) for done in self._finished.values()]
         pace = sum(seconds for _, seconds in known) / sum(amount for amount, _ in known)
         open_ = [s for s in (entry.setting(self._finished) or entry.provisional for entry in self._grid.entries)
                  if s.id not in self._finished]  # fmt: skip
@@ -160,12 +160,6 @@ class Progress:
             f"[{count - len(open_)}/{count}] {setting}: {result} (accuracy {row['accuracy']:.3f}); the rest takes at "
             f"most {duration(rest)} of one process"
         )
-
-
-def work_of_row(row: dict[str, Any]) -> float:
-    from vlcompare.study.rows import setting_of
-
-    return work(setting_of(row), row["examples"])
 
 
 def duration(seconds: float) -> str:
