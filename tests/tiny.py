@@ -20,7 +20,10 @@ def write_tokenizer(folder: Path) -> int:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     pieces = [level.pre_tokenize_str(piece)[0][0] for piece in PIECES]
-    vocabulary = {piece: index for index, piece in enumerate(["<|endoftext|>", *alphabet, *pieces])}
+    *pieces, last = pieces
+    # one piece is of the alphabet as well (the newline): the last one takes its place there, so that no id is left out
+    letters = [last if letter in pieces else letter for letter in alphabet]
+    vocabulary = {piece: index for index, piece in enumerate(["<|endoftext|>", *letters, *pieces])}
     tokenizer = Tokenizer(models.BPE(vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(r"\n"), "isolated"), level])
     tokenizer.decoder = decoders.ByteLevel()

@@ -9,6 +9,7 @@ the tensors.
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -154,10 +155,16 @@ _LARGEST = {
     "layers": 1024,
     "width": 1 << 17,
     "vocabulary": 1 << 22,
-    "pixels": 8192,
+    "pixels": 2048,
     "positions": 1 << 22,
     "small": 4096,
 }
+_LONGEST_NAME = 200  # characters
+
+
+def _short(value: Any) -> str:
+    """How a foreign value stands in a sentence: quoted, and cut where it is long."""
+    return reprlib.repr(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +190,9 @@ class Fields:
     def integers(self, key: str, default: tuple[int, ...], kind: str = "width", most: int = 8) -> tuple[int, ...]:
         _, values = self._find((key,), default)
         if not isinstance(values, (list, tuple)) or not 0 < len(values) <= most:
-            raise CheckpointError(f"{self.where}: {key!r} is {values!r}, but must be a list of 1 to {most} numbers.")
+            raise CheckpointError(
+                f"{self.where}: {key!r} is {_short(values)}, but must be a list of 1 to {most} numbers."
+            )
         return tuple(self._whole(key, value, 1, _LARGEST[kind]) for value in values)
 
     def _whole(self, key: str, value: Any, low: int, high: int) -> int:
@@ -191,38 +200,40 @@ class Fields:
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise CheckpointError(
-                f"{self.where}: {key!r} is {value!r}, but must be a whole number from {low} to {high}."
+                f"{self.where}: {key!r} is {_short(value)}, but must be a whole number from {low} to {high}."
             )
         return value
 
     def number(self, *keys: str, default: float | None = None, high: float = 1e12) -> float:
         key, value = self._find(keys, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= high:
-            raise CheckpointError(f"{self.where}: {key!r} is {value!r}, but must be above 0 and at most {high:g}.")
+            raise CheckpointError(
+                f"{self.where}: {key!r} is {_short(value)}, but must be above 0 and at most {high:g}."
+            )
         return float(value)
 
     def flag(self, *keys: str, default: bool) -> bool:
         key, value = self._find(keys, default)
         if not isinstance(value, bool):
-            raise CheckpointError(f"{self.where}: {key!r} is {value!r}, but must be true or false.")
+            raise CheckpointError(f"{self.where}: {key!r} is {_short(value)}, but must be true or false.")
         return value
 
     def text(self, *keys: str, default: str | None = None) -> str:
         key, value = self._find(keys, default)
-        if not isinstance(value, str) or not value:
-            raise CheckpointError(f"{self.where}: {key!r} is {value!r}, but must be a name.")
+        if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_NAME:
+            raise CheckpointError(f"{self.where}: {key!r} is {_short(value)}, but must be a name.")
         return value
 
     def names(self, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
         _, value = self._find((key,), default)
         if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
-            raise CheckpointError(f"{self.where}: {key!r} is {value!r}, but must be a list of names.")
+            raise CheckpointError(f"{self.where}: {key!r} is {_short(value)}, but must be a list of names.")
         return tuple(value)
 
     def table(self, key: str) -> Fields:
         value = self.data.get(key) or {}
         if not isinstance(value, Mapping):
-            raise CheckpointError(f"{self.where}: {key!r} is {value!r}, but must be a table of values.")
+            raise CheckpointError(f"{self.where}: {key!r} is {_short(value)}, but must be a table of values.")
         return Fields(value, f"{self.where}, {key!r}")
 
 
@@ -251,7 +262,7 @@ def _family(data: Mapping[str, Any]) -> Family:
         is_pythia = data.get("model_type") == "gpt_neox" or "num_attention_heads" in data
         is_mamba = "ssm_cfg" in data or "n_layer" in data
     if is_pythia == is_mamba:
-        found = f"architectures {names!r}" if names.strip() else "neither architectures nor the keys of either"
+        found = f"architectures {_short(names)}" if names.strip() else "neither architectures nor the keys of either"
         raise CheckpointError(
             f"config.json names {found}; this loads vision-language models on GPT-NeoX (Pythia) or Mamba only."
         )
@@ -261,10 +272,10 @@ def _family(data: Mapping[str, Any]) -> Family:
 def _vision(fields: Fields) -> VisionConfig:
     feature = fields.text("select_feature", default="patch")
     if feature != "patch":
-        raise CheckpointError(f"config.json: 'select_feature' is {feature!r}; only 'patch' is supported.")
+        raise CheckpointError(f"config.json: 'select_feature' is {_short(feature)}; only 'patch' is supported.")
     layer = fields.data.get("select_layer", -2)
     if isinstance(layer, bool) or not isinstance(layer, int) or abs(layer) > _LARGEST["layers"]:
-        raise CheckpointError(f"config.json: 'select_layer' is {layer!r}, but must be a whole number such as -2.")
+        raise CheckpointError(f"config.json: 'select_layer' is {_short(layer)}, but must be a whole number such as -2.")
     size = fields.integer("image_size", kind="pixels")
     scene = fields.table("scene_encoder").data or None
     return VisionConfig(fields.text("vision_encoder_name"), size, layer, feature, scene)
@@ -276,13 +287,13 @@ def _pythia_config(fields: Fields) -> PythiaConfig:
         raise CheckpointError(f"config.json: 'hidden_size' {hidden} is no multiple of 'num_attention_heads' {heads}.")
     act = fields.text("hidden_act", default="gelu")
     if act not in ACTIVATIONS:
-        raise CheckpointError(f"config.json: 'hidden_act' {act!r} is not one of {', '.join(ACTIVATIONS)}.")
+        raise CheckpointError(f"config.json: 'hidden_act' {_short(act)} is not one of {', '.join(ACTIVATIONS)}.")
     # transformers 5 writes rope_parameters where version 4 wrote rotary_pct, rotary_emb_base and rope_scaling
     rope = fields.table("rope_parameters")
     scaling = fields.data.get("rope_scaling") or rope.data
     kind = scaling.get("rope_type", scaling.get("type", "default")) if isinstance(scaling, Mapping) else scaling
     if kind != "default":
-        raise CheckpointError(f"config.json: scaled rotary positions ({kind!r}) are not supported.")
+        raise CheckpointError(f"config.json: scaled rotary positions ({_short(kind)}) are not supported.")
     share = rope.number("partial_rotary_factor", default=fields.number("rotary_pct", default=0.25, high=1.0), high=1.0)
     config = PythiaConfig(
         vocab_size=fields.integer("vocab_size", kind="vocabulary"),
@@ -311,7 +322,7 @@ def _mamba_config(fields: Fields) -> MambaConfig:
     ssm = fields.table("ssm_cfg")
     kind = ssm.text("layer", default="Mamba1")
     if kind != "Mamba1":
-        raise CheckpointError(f"config.json: 'ssm_cfg' asks for {kind!r} layers; only Mamba-1 is supported.")
+        raise CheckpointError(f"config.json: 'ssm_cfg' asks for {_short(kind)} layers; only Mamba-1 is supported.")
     rank = 0 if ssm.data.get("dt_rank", "auto") == "auto" else ssm.integer("dt_rank")
     # mamba_ssm's own default: a file that leaves it out was made with 8
     multiple = fields.integer("pad_vocab_size_multiple", default=8, kind="small")

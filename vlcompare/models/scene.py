@@ -12,6 +12,7 @@ trained one.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -51,7 +52,7 @@ class SceneEncoderConfig:
         data = dict(data or {})
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(data) - known):
-            raise CheckpointError(f"The scene encoder's configuration has unknown fields: {', '.join(unknown)}.")
+            raise CheckpointError(f"The scene encoder's configuration has unknown fields: {reprlib.repr(unknown)}.")
         given, default = Fields(data, "config.json, 'scene_encoder'"), cls()
         config = cls(
             stem=given.integers("stem", default.stem),

@@ -17,6 +17,8 @@ from vlcompare.models.pythia import Pythia
 from vlcompare.models.vision import build_vision_encoder
 from vlcompare.tasks.sequence import IMAGE_SLOT
 
+_MOST_PATCHES = 4096  # published models have 576; attention takes the square of it, so a damaged size would take hours
+
 
 def build_connector(vision_width: int, width: int) -> nn.Sequential:
     """From the encoder's width to the language model's: Linear, exact GELU, Linear; (B, P, C) -> (B, P, D)."""
@@ -36,6 +38,12 @@ class VisionLanguageModel(nn.Module):
             if config.image_size == config.trained_image_size:
                 raise CheckpointError(str(error)) from error
             raise
+        rows, columns = self.vision_encoder.grid
+        if config.image_size == config.trained_image_size and rows * columns > _MOST_PATCHES:
+            raise CheckpointError(
+                f"config.json: 'image_size' {config.image_size} gives {rows * columns} patches, more than the "
+                f"{_MOST_PATCHES} that a trained model can have here."
+            )
         language = config.language
         self.connector = build_connector(self.vision_encoder.width, language.hidden_size)
         self.language_model: Pythia | Mamba = (

@@ -5,6 +5,7 @@ Knows one request and a tokenizer; knows neither tensors nor where the time goes
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,13 +19,20 @@ if TYPE_CHECKING:
     from vlcompare.runtime.load import Model
 
 
+_NOT_FINITE = (
+    "{name} gave scores that are no numbers, so there is no answer: its weights are damaged or overflow in {dtype}; "
+    "`checkpoints verify` tells more."
+)
+
+
 class Row:
-    """Collects one answer. `stop_reason` is "" for as long as more tokens are wanted."""
+    """Collects one answer. `stop_reason` is "" for as long as more tokens are wanted, `error` what ended it."""
 
     def __init__(self, model: Model, request: Request, prompt: Prompt | None) -> None:
         self.request = request
         self.prompt = prompt
         self.stop_reason = ""
+        self.error: str | None = None
         self.tokens: list[Token] = []
         self.gaps: list[float] = []  # seconds, the time to first token first
         self.state_trace: list[int] = []
@@ -34,8 +42,15 @@ class Row:
         self._pieces: list[str] = []
         self._newline_stops = SPECS[request.task].stops_at_newline
 
-    def take(self, choice: Choice, seconds: float, state_bytes: int = 0) -> Step:
-        """Add one token and decide whether it was the last; returns what is streamed for it."""
+    def take(self, choice: Choice, seconds: float, state_bytes: int = 0) -> Step | None:
+        """Add one token and decide whether it was the last; returns what is streamed for it.
+
+        None where the scores are no numbers: what would be chosen of such is no answer.
+        """
+        if math.isnan(choice.logprob):
+            self.stop_reason = "error"
+            self.error = _NOT_FINITE.format(name=self._model.checkpoint, dtype=str(self._model.dtype).split(".")[-1])
+            return None
         tokenizer = self._model.tokenizer
         ended = choice.id == tokenizer.end_id and self.request.stop_at_end
         piece = "" if choice.id == tokenizer.end_id else self._text.push(choice.id)
@@ -78,6 +93,7 @@ class Row:
             tokens=tuple(self.tokens),
             prompt=self.prompt,
             stop_reason=self.stop_reason or "context",
+            error=self.error,
             timings=timings,
             memory=replace(memory, state_trace=tuple(self.state_trace)),
         )

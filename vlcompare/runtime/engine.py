@@ -185,7 +185,7 @@ class _Run:
             sampler = Sampler([Sampling.of(self.request)], self.model.device, self.alternatives)
             runner = step_runner(self.model.vlm.language_model, state, graphs=self.graphs, tail=sampler.tail)
             yield from self._speak(row, runner, sampler, logits, state, clock, peak)
-            if self.session is not None:
+            if self.session is not None and row.error is None:
                 self.session.keep(self.model, features, snapshot, state, prompt, row)
             timings = replace(laps, total_ms=1e3 * clock.total, mode=self.mode, graphed=runner.graphed)
             yield row.answer(timings, self._memory(state, peak))
@@ -214,6 +214,8 @@ class _Run:
             clock.lap()
             step = row.take(choice, clock.total - before, state.nbytes())
             before = clock.total
+            if step is None:
+                return
             peak.watch()
             clock.leave()
             yield step

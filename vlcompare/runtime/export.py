@@ -6,7 +6,6 @@ One tensor at a time from the source's files to the new one. Knows files, keys a
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from torch import Tensor
 from vlcompare.errors import CheckpointError, RequestError
 from vlcompare.models.vlm import meta_model
 from vlcompare.runtime import hub, quantize, registry
+from vlcompare.runtime.files import LARGEST_TOKENIZER, is_there, read_bytes
 from vlcompare.runtime.fill import Said, account
 from vlcompare.runtime.keys import model_key, stored_norm
 from vlcompare.runtime.source import SECTION, Source, read_stored
@@ -51,7 +51,7 @@ def write_quantized(
         (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         (out / "README.md").write_text(_card(source, method), encoding="utf-8")
         if tokenizer := _known_tokenizer(source):
-            shutil.copyfile(tokenizer, out / "tokenizer.json")
+            (out / "tokenizer.json").write_bytes(read_bytes(tokenizer, LARGEST_TOKENIZER))
     except BaseException as error:
         for path in (out / ONE_FILE, out / "config.json", out / "README.md", out / "tokenizer.json"):
             path.unlink(missing_ok=True)
@@ -112,7 +112,7 @@ def _part_key(entry: Stored, part: str) -> str:
 def _known_tokenizer(source: Source) -> Path | None:
     """The source's own tokenizer, or the shared one where it is on this machine already."""
     own = source.folder / "tokenizer.json"
-    if own.is_file():
+    if is_there(own):
         return own
     known = registry.registry()
     shared = hub.cached(known.tokenizer_repository, files=[known.tokenizer_file])

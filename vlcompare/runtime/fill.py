@@ -55,6 +55,17 @@ def fill(
     return _Filler(vlm, target).run(stored, said)
 
 
+def read_through(
+    vlm: VisionLanguageModel, stored: dict[str, Stored], quantization: str, said: Said = lambda done, total: None
+) -> list[str]:
+    """All that `fill` does, one tensor at a time, and nothing is kept. quantization: how the files are stored.
+
+    Returns and raises as `fill` does.
+    """
+    target = Target(torch.device("cpu"), torch.float32, quantization, quantization)
+    return _Filler(vlm, target, keep=False).run(stored, said)
+
+
 def account(vlm: VisionLanguageModel, stored: dict[str, Stored], quantization: str) -> Plan:
     """What `fill` would take from where, without reading any of it. quantization: how the files are stored.
 
@@ -64,8 +75,8 @@ def account(vlm: VisionLanguageModel, stored: dict[str, Stored], quantization: s
 
 
 class _Filler:
-    def __init__(self, vlm: VisionLanguageModel, target: Target) -> None:
-        self.vlm, self.target = vlm, target
+    def __init__(self, vlm: VisionLanguageModel, target: Target, keep: bool = True) -> None:
+        self.vlm, self.target, self.keep = vlm, target, keep
         self.family = vlm.config.family
         self.linears = quantize.targets(vlm, self.family) if target.method != "none" else {}
         self.parts: dict[str, dict[str, Tensor]] = {}  # quantized weights, by the Linear they belong to
@@ -90,9 +101,12 @@ class _Filler:
             tensor = tensor if name in (None, self.position) else tensor.to(self.target.device)
             check_finite(tensor, entry)
             if name is not None:
-                self.put(name, entry, tensor)
+                if self.keep:
+                    self.put(name, tensor)
                 done += entry.bytes
                 said(done, total)
+        if not self.keep:
+            return twins.notices()
         for name in todo.zero:
             self.set(name, torch.zeros(self.places[name].shape, dtype=self.target.dtype, device=self.target.device))
         self.finish()
@@ -101,7 +115,19 @@ class _Filler:
     def plan(self, stored: dict[str, Stored]) -> Plan:
         """What fills what; every stored key and every wanted name is accounted for."""
         zero = self.target.zero_norm_biases
-        return plan(stored, self.wanted(), self.family, same=lambda n: self.same.get(n, n), zero_norm_biases=zero)
+        todo = plan(stored, self.wanted(), self.family, same=lambda n: self.same.get(n, n), zero_norm_biases=zero)
+        for name, entry in [*todo.fill.items(), *todo.replaced.items()]:
+            self.check_dtype(name, entry)
+        return todo
+
+    def check_dtype(self, name: str, entry: Stored) -> None:
+        """Raises CheckpointError where the file's dtype is none that the place can take."""
+        linear, _, last = name.rpartition(".")
+        if linear in self.linears and name not in self.places:
+            if entry.dtype != quantize.PARTS[self.target.stored][last]:
+                raise CheckpointError(f"{entry.where} is stored as {entry.dtype}: quantize the checkpoint again.")
+        elif entry.dtype.is_floating_point != self.places[name].floating:
+            raise CheckpointError(f"{entry.where} is stored as {entry.dtype}, which does not belong there.")
 
     def wanted(self) -> dict[str, tuple[int, ...]]:
         """Every name that must be filled, and the shape that the files must have for it."""
@@ -121,18 +147,14 @@ class _Filler:
         side = self.vlm.config.trained_image_size // encoder.patch_size
         return (*shape[:-2], encoder.prefix_tokens + side * side, shape[-1])
 
-    def put(self, name: str, entry: Stored, tensor: Tensor) -> None:
+    def put(self, name: str, tensor: Tensor) -> None:
         """One tensor to where it belongs, quantized or resampled on the way where that is wanted."""
         linear, _, last = name.rpartition(".")
         device = self.target.device
         if linear in self.linears and name not in self.places:
-            if tensor.dtype != quantize.PARTS[self.target.stored][last]:
-                raise CheckpointError(f"{entry.where} is stored as {tensor.dtype}: quantize the checkpoint again.")
             self.add_part(linear, {last: tensor.to(device)})
             return
         place = self.places[name]
-        if tensor.is_floating_point() != place.floating:
-            raise CheckpointError(f"{entry.where} is stored as {tensor.dtype}, which does not belong there.")
         if linear in self.linears and last == "weight":
             self.add_part(linear, quantize.quantize(tensor.to(device), self.target.method))
             return

@@ -25,6 +25,7 @@ from vlcompare.models.kernels import fallback
 from vlcompare.models.kernels.recording import release_cached_memory
 from vlcompare.models.vlm import VisionLanguageModel, meta_model
 from vlcompare.runtime import hub, quantize, registry
+from vlcompare.runtime.files import is_there
 from vlcompare.runtime.fill import Target, fill
 from vlcompare.runtime.image import ImageTransform, open_image
 from vlcompare.runtime.keys import stored_norm
@@ -326,10 +327,10 @@ def _config(
 
 
 def _tokenizer(source: Source, given: str | Path | None, progress: Progress | None) -> Tokenizer:
+    own, size = source.folder / "tokenizer.json", source.config.language.vocab_size
     if given is not None:
-        return Tokenizer(os.path.expanduser(given))
-    own = source.folder / "tokenizer.json"
-    return Tokenizer(own if own.is_file() else _shared_tokenizer(progress))
+        return Tokenizer(os.path.expanduser(given), vocabulary=size)
+    return Tokenizer(own if is_there(own) else _shared_tokenizer(progress), vocabulary=size)
 
 
 def _shared_tokenizer(progress: Progress | None) -> Callable[[], Path]:

@@ -6,9 +6,9 @@ somebody else's scheme. Knows nothing of tensors' values or of devices.
 
 from __future__ import annotations
 
-import json
 import math
 import os
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from vlcompare.errors import CheckpointError, RequestError
 from vlcompare.models.config import PRESETS, ModelConfig, PythiaConfig, from_dict
 from vlcompare.paths import CHECKPOINTS
 from vlcompare.runtime import hub, quantize, registry
+from vlcompare.runtime.files import LARGEST_CONFIG, read_json
 from vlcompare.runtime.keys import model_key
 from vlcompare.runtime.weights import Stored, read_headers, weight_files
 
@@ -73,10 +74,12 @@ def read_config(folder: Path) -> tuple[dict[str, Any], ModelConfig]:
     """config.json of a folder, as it stands and understood. Raises CheckpointError where it cannot be used."""
     path = folder / "config.json"
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path, LARGEST_CONFIG)
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} has no config.json; it is not a checkpoint.") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise CheckpointError(f"config.json in {folder} cannot be read ({error.strerror}).") from error
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"config.json in {folder} cannot be read: it is damaged, download it again.") from error
     if isinstance(data, dict) and data.get("auto_map"):
         raise CheckpointError(
@@ -176,7 +179,8 @@ def _read(name: str, folder: Path, revision: str | None, repository: str | None 
         method = section.get("method") if isinstance(section, dict) else None
         if method not in quantize.METHODS or section.get("version") != 1 or section.get("block") != quantize.BLOCK:
             raise CheckpointError(
-                f"config.json in {folder}: {SECTION!r} is {section!r}, which cannot be read here; quantize again."
+                f"config.json in {folder}: {SECTION!r} is {reprlib.repr(section)}, which cannot be read here; quantize "
+                "again."
             )
     return Source(name, folder, revision, data, config, method, repository)
 

@@ -17,9 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from vlcompare.errors import CheckpointError
+from vlcompare.runtime.files import LARGEST_TOKENIZER, read_bytes
+from vlcompare.runtime.trial import require_usable
 
 MARK, SEPARATOR, END = "###", "&&", "<|endoftext|>"
 DEFAULT_IDS = {MARK: 4118, SEPARATOR: 10494, END: 0}  # of EleutherAI/gpt-neox-20b, for use without any tokenizer
+
+# what a tokenizer must be able to spell, of questions and of answers, but for spaces and case
+_SPELLED = "Question: Is there a red car, left of 2 boxes? [0.10,0.25,0.35,0.87]. A: True. B: False."
 
 _LONE_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
@@ -30,13 +35,15 @@ class Tokenizer:
     """A tokenizer.json, read at first use. `source` is its path, or a function that finds the path when asked.
 
     Without a source, or where it cannot be found, the three special places still have their usual ids, so that a
-    model can be run on ids alone.
+    model can be run on ids alone. `vocabulary`: size of the model's, which all ids must belong to; without a model
+    neither that nor what the tokenizer can spell is checked.
     """
 
-    def __init__(self, source: Source | None = None) -> None:
+    def __init__(self, source: Source | None = None, *, vocabulary: int | None = None) -> None:
         self._source = source
+        self._vocabulary = vocabulary
         self._lock = threading.Lock()
-        self._loaded: _Loaded | None = None
+        self._loaded: Loaded | None = None
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text on its own: nothing added in front or behind, special tokens' names taken as plain text."""
@@ -54,7 +61,7 @@ class Tokenizer:
         if loaded.pieces is None:
             decoder = StreamDecoder(self)
             return "".join([decoder.push(token) for token in ids]) + decoder.flush()
-        return b"".join(loaded.piece(token) for token in ids).decode("utf-8", errors="replace")
+        return loaded.text(list(ids))
 
     def token_id(self, token: str) -> int | None:
         """The id of exactly this piece of the vocabulary, or None."""
@@ -94,16 +101,20 @@ class Tokenizer:
         except _Missing:
             return DEFAULT_IDS[text]
         if found is None:
-            raise CheckpointError(
-                f"The tokenizer {self._load().path} has no token {text!r}, which these models need; use "
-                "EleutherAI/gpt-neox-20b's tokenizer.json."
-            )
+            raise _without(self._load(), text)
         return found
 
-    def _load(self) -> _Loaded:
+    def check(self) -> None:
+        """Read it now. Raises CheckpointError where it is missing, damaged, or does not fit the model."""
+        self._load()
+
+    def _load(self) -> Loaded:
         with self._lock:
             if self._loaded is None:
-                self._loaded = _Loaded(self._find())
+                loaded = _read(self._find())
+                if self._vocabulary is not None:
+                    _require_fitting(loaded, self._vocabulary)
+                self._loaded = loaded
             return self._loaded
 
     def _find(self) -> Path:
@@ -116,7 +127,7 @@ class Tokenizer:
         except CheckpointError as error:
             raise _Missing(str(error)) from error
         path = path / "tokenizer.json" if path.is_dir() else path
-        if not path.is_file():
+        if not path.exists():
             raise _Missing(f"The tokenizer {path} does not exist; give the path of a tokenizer.json.")
         return path
 
@@ -179,15 +190,51 @@ class _Missing(CheckpointError):
     """There is no tokenizer to read, as against one that is damaged."""
 
 
-class _Loaded:
+def _read(path: Path) -> Loaded:
+    """A tokenizer.json that was tried with limits before it is read in this process."""
+    try:
+        data = read_bytes(path, LARGEST_TOKENIZER)
+    except OSError as error:
+        raise CheckpointError(f"The tokenizer {path} cannot be read ({error.strerror}).") from error
+    require_usable(path, data)
+    return Loaded(path, data)
+
+
+def _require_fitting(loaded: Loaded, vocabulary: int) -> None:
+    """Raise CheckpointError unless the three places are there, all ids the model's, and questions can be spelled."""
+    for text in (MARK, SEPARATOR, END):
+        if loaded.backend.token_to_id(text) is None:
+            raise _without(loaded, text)
+    last = max(loaded.backend.get_vocab(with_added_tokens=True).values())
+    if last >= vocabulary:
+        raise CheckpointError(
+            f"The tokenizer {loaded.path} has ids up to {last}, but the model's vocabulary ends at {vocabulary - 1}: "
+            "it belongs to another model."
+        )
+    spelled = loaded.text(loaded.encode(_SPELLED))
+    if "".join(spelled.split()).casefold() != "".join(_SPELLED.split()).casefold():
+        raise CheckpointError(
+            f"The tokenizer {loaded.path} cannot spell a question (of {_SPELLED[:20]!r} it makes {spelled[:20]!r}); "
+            "use EleutherAI/gpt-neox-20b's tokenizer.json."
+        )
+
+
+def _without(loaded: Loaded, text: str) -> CheckpointError:
+    return CheckpointError(
+        f"The tokenizer {loaded.path} has no token {text!r}, which these models need; use EleutherAI/gpt-neox-20b's "
+        "tokenizer.json."
+    )
+
+
+class Loaded:
     """A tokenizer.json in memory, with the bytes of each piece where its decoder is the byte-level one."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, data: bytes) -> None:
         import tokenizers
 
         self.path = path
         with self._in_a_sentence():
-            self.backend: Any = tokenizers.Tokenizer.from_file(str(path))
+            self.backend: Any = tokenizers.Tokenizer.from_buffer(data)
         self.backend.encode_special_tokens = True
         self.backend.no_truncation()
         self.backend.no_padding()
@@ -202,6 +249,12 @@ class _Loaded:
         """Ids as the library gives them, nothing added."""
         with self._in_a_sentence():
             return list(self.backend.encode(text, add_special_tokens=False).ids)
+
+    def text(self, ids: list[int]) -> str:
+        """Text of ids, by the pieces' bytes where the decoder is the byte-level one."""
+        if self.pieces is None:
+            return self.decode(self.known(ids))
+        return b"".join(self.piece(token) for token in ids).decode("utf-8", errors="replace")
 
     def decode(self, ids: list[int]) -> str:
         """Text as the library gives it."""

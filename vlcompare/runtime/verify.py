@@ -1,25 +1,33 @@
-"""Whether a checkpoint on this machine is whole: checksums, headers, keys, shapes, and every value finite.
+"""Whether a checkpoint on this machine is whole: it is taken through all that loading and asking go through.
 
-Reads all of it once, one tensor at a time; loads nothing to a device. Says what it checked, or raises what is wrong.
+Checksums, headers, keys, shapes, dtypes, tokenizer and every value are looked at by the very code that `load` uses, and
+then one question is asked, where the machine has room for the model; where it has not, the files are read through one
+tensor at a time. Says what it checked, or raises what is wrong.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from vlcompare.errors import CheckpointError
+from PIL import Image
+
+from vlcompare.errors import CheckpointError, DeviceMemoryError
 from vlcompare.models.vlm import meta_model
 from vlcompare.runtime import hub, registry
-from vlcompare.runtime.fill import account
+from vlcompare.runtime.engine import generate
+from vlcompare.runtime.files import is_there
+from vlcompare.runtime.fill import account, read_through
 from vlcompare.runtime.keys import stored_norm
-from vlcompare.runtime.source import find_source, read_stored
-from vlcompare.runtime.weights import check_finite, read_tensor
+from vlcompare.runtime.load import load
+from vlcompare.runtime.source import Source, find_source, read_stored
+from vlcompare.runtime.text import Tokenizer
 
 
 def verify(checkpoint: str | Path, *, revision: str | None = None, progress: hub.Progress | None = None) -> list[str]:
     """Check a checkpoint without any network. Returns what was found right, as sentences.
 
-    Raises CheckpointError for what is wrong, or where the checkpoint is not on this machine.
+    Raises CheckpointError for what is wrong, or where the checkpoint is not on this machine; RequestError where the
+    shortest question does not fit the model.
     """
     say = progress or (lambda sentence, done, total: None)
     source = find_source(checkpoint, revision=revision, offline=True)
@@ -34,15 +42,43 @@ def verify(checkpoint: str | Path, *, revision: str | None = None, progress: hub
     if source.repository is not None and source.revision is not None:
         found += _check_sums(hub.Snapshot(source.repository, source.revision, source.folder), files, say)
     config = source.config.with_norm(stored_norm(stored, source.config.family))  # type: ignore[arg-type]
-    account(meta_model(config), stored, source.quantization)
-    found.append("Every key has its place and its shape, and none is missing.")
-    total, done = sum(entry.bytes for entry in stored.values()), 0
-    for entry in stored.values():
-        check_finite(read_tensor(entry), entry)
-        done += entry.bytes
-        say("Looking for NaN", done, total)
-    found.append("All values are finite.")
-    return found
+    empty = meta_model(config)
+    account(empty, stored, source.quantization)
+    found.append("Every key has its place, its shape and a dtype that fits, and none is missing.")
+    tokenizer = _tokenizer(source)
+    if tokenizer is not None:
+        Tokenizer(tokenizer, vocabulary=config.language.vocab_size).check()
+        found.append("The tokenizer spells questions, and its ids are the model's.")
+    try:
+        _ask(checkpoint, source, tokenizer, say)
+    except DeviceMemoryError as error:
+        total = sum(entry.bytes for entry in stored.values())
+        read_through(empty, stored, source.quantization, lambda done, _: say("Reading the weights", done, total))
+        return [*found, "All values are finite.", f"No question was asked: {error}"]
+    asked = "A question was answered." if tokenizer else "No question was asked: the tokenizer is not on this machine."
+    return [*found, "All values are finite.", asked]
+
+
+def _tokenizer(source: Source) -> Path | None:
+    """The folder's own tokenizer, or the shared one as far as it is on this machine."""
+    own = source.folder / "tokenizer.json"
+    if is_there(own):
+        return own
+    known = registry.registry()
+    shared = hub.cached(known.tokenizer_repository, files=[known.tokenizer_file])
+    return shared.folder / known.tokenizer_file if shared else None
+
+
+def _ask(checkpoint: str | Path, source: Source, tokenizer: Path | None, say: hub.Progress) -> None:
+    """Load it as `ask` does, and ask for the first words about a grey picture."""
+    revision = source.revision if source.repository else None
+    model = load(checkpoint, revision=revision, tokenizer=tokenizer, progress=say)
+    if tokenizer is None:
+        return
+    side = model.config.image_size
+    answer = generate(model, Image.new("RGB", (side, side), "grey"), task="captioning", max_new_tokens=3)
+    if answer.error:
+        raise CheckpointError(answer.error)
 
 
 def _check_sums(snapshot: hub.Snapshot, files: list[Path], say: hub.Progress) -> list[str]:

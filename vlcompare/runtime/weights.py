@@ -17,12 +17,13 @@ import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
 from vlcompare.errors import CheckpointError
+from vlcompare.runtime.files import is_there, open_regular, read_json
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -40,7 +41,13 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD = re.compile(r"^model-(\d{5})-of-(\d{5})\.safetensors$")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
-_LONGEST_HEADER = 16 << 20  # the format allows 100 MB, which would be 1.5 GB once read; 2.8 B parameters need 0.2 MB
+_LONGEST_HEADER = 4 << 20  # the format allows 100 MB, which would be 1.5 GB once read; 2.8 B parameters need 0.2 MB
+_LARGEST_INDEX = 4 << 20  # bytes; of the same keys
+_MOST_TENSORS = 20_000  # 2.8 B parameters lie in 1,200
+_LONGEST_KEY = 256  # characters
+_MOST_FILES = 256  # of one checkpoint; published ones have two at most
+# the largest magnitude of a weight: bfloat16 ends at 3.4e38, as float32 does, and rounding to int8 multiplies by 127
+_LARGEST_VALUE = 2.0**120
 _MOST_AXES = 8  # of a tensor; with sizes below 2**63 its bytes are then counted in a moment, whatever the header says
 _CHUNK = 1 << 20  # elements looked at in one go for NaN
 
@@ -67,13 +74,15 @@ def weight_files(folder: Path) -> list[Path]:
 
     Raises CheckpointError where a shard is missing, or where there are only files that can run code when opened.
     """
-    if (folder / ONE_FILE).is_file():
+    if is_there(folder / ONE_FILE):
         return [folder / ONE_FILE]
-    names = names_in_index(folder / INDEX) if (folder / INDEX).is_file() else _names_of_shards(folder)
+    names = names_in_index(folder / INDEX) if is_there(folder / INDEX) else _names_of_shards(folder)
     if not names:
         raise CheckpointError(_nothing_usable(folder))
+    if len(names) > _MOST_FILES:
+        raise CheckpointError(f"{folder} claims to hold {len(names)} files of weights; at most {_MOST_FILES} are read.")
     for name in names:
-        if not (folder / name).is_file():
+        if not is_there(folder / name):
             raise CheckpointError(f"The shard {name} is missing in {folder}: download the checkpoint again.")
     return [folder / name for name in names]
 
@@ -81,15 +90,19 @@ def weight_files(folder: Path) -> list[Path]:
 def read_header(file: Path) -> dict[str, Stored]:
     """Everything a safetensors file says it holds, checked against its size. Raises CheckpointError where it lies."""
     try:
-        size = file.stat().st_size
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
+            size = os.fstat(stream.fileno()).st_size
             length = int.from_bytes(stream.read(8), "little")
-            if size < 8 or not 2 <= length <= min(size - 8, _LONGEST_HEADER):
+            if _LONGEST_HEADER < length <= size - 8:
+                raise CheckpointError(
+                    f"{file.name}: the header has {length / 1e6:.1f} MB, more than any model that is loaded here has."
+                )
+            if size < 8 or not 2 <= length <= size - 8:
                 raise CheckpointError(
                     f"{file.name} is truncated or not a safetensors file: it has {size} bytes and its header claims "
                     f"{length if size >= 8 else 'nothing'}. Download the checkpoint again."
                 )
-            header = json.loads(stream.read(length))
+            header = json.loads(_exactly(stream, length, file))
     except OSError as error:
         raise CheckpointError(f"{file.name} cannot be read ({error.strerror}).") from error
     except (ValueError, RecursionError) as error:
@@ -98,6 +111,8 @@ def read_header(file: Path) -> dict[str, Stored]:
         ) from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{file.name}: the header is no table of tensors; download the checkpoint again.")
+    if len(header) > _MOST_TENSORS:
+        raise CheckpointError(f"{file.name} holds {len(header)} tensors; no model that is loaded here has so many.")
     start = 8 + length
     found = {key: _entry(file, key, row, start) for key, row in header.items() if key != "__metadata__"}
     _check_layout(file, found, start, size)
@@ -112,6 +127,8 @@ def read_headers(files: Iterable[Path]) -> dict[str, Stored]:
             if key in found:
                 raise CheckpointError(f"{file.name}: {key!r} is stored in {found[key].file.name} as well; keep one.")
             found[key] = stored
+        if len(found) > _MOST_TENSORS:
+            raise CheckpointError(f"{file.name} and those before it hold over {_MOST_TENSORS} tensors, too many.")
     return found
 
 
@@ -123,11 +140,11 @@ def read_tensor(stored: Stored) -> Tensor:
     # reinterpreting the tensor's own memory as bytes: the file is read straight into it, without a second copy
     view = tensor.reshape(-1).view(torch.uint8).numpy().data
     try:
-        with stored.file.open("rb", buffering=0) as stream:
+        with open_regular(stored.file) as stream:
             stream.seek(stored.begin)
             done = 0
             while done < stored.bytes:
-                count = stream.readinto(view[done:])
+                count = stream.readinto(view[done:])  # type: ignore[attr-defined]  # unbuffered, so it has this
                 if not count:
                     raise CheckpointError(f"{stored.where} ends too early: the file is truncated; download it again.")
                 done += count
@@ -137,7 +154,10 @@ def read_tensor(stored: Stored) -> Tensor:
 
 
 def check_finite(tensor: Tensor, stored: Stored) -> None:
-    """Raises CheckpointError, naming file and key, where a value is NaN or infinite."""
+    """Raises CheckpointError, naming file and key, where a value is NaN, infinite, or would be in another precision.
+
+    The limit is one for all: what loads in float32 loads in bfloat16, NF4 and int8, too.
+    """
     if not tensor.is_floating_point() or not tensor.numel():
         return
     flat = tensor.reshape(-1)
@@ -145,6 +165,11 @@ def check_finite(tensor: Tensor, stored: Stored) -> None:
         low, high = torch.aminmax(part)  # both are NaN where any value is
         if not (math.isfinite(low.item()) and math.isfinite(high.item())):
             raise CheckpointError(f"{stored.where} holds NaN or infinite values: the checkpoint is damaged.")
+        if max(-low.item(), high.item()) > _LARGEST_VALUE:
+            raise CheckpointError(
+                f"{stored.where} holds values up to {max(-low.item(), high.item()):.1e}, which overflow to infinity in "
+                "the precisions that models run in: the checkpoint is damaged."
+            )
 
 
 def write_file(
@@ -183,7 +208,20 @@ def file_sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def _exactly(stream: BinaryIO, length: int, file: Path) -> bytes:
+    """So many bytes of an unbuffered file, which may give fewer at a time."""
+    found = bytearray()
+    while len(found) < length:
+        part = stream.read(length - len(found))
+        if not part:
+            raise CheckpointError(f"{file.name} ends within its header: the file is truncated; download it again.")
+        found += part
+    return bytes(found)
+
+
 def _entry(file: Path, key: str, row: Any, start: int) -> Stored:
+    if len(key) > _LONGEST_KEY:
+        raise CheckpointError(f"{file.name}: a key has {len(key)} characters; no model that is loaded here has such.")
     try:
         dtype, shape, (begin, end) = DTYPES.get(row["dtype"]), tuple(row["shape"]), row["data_offsets"]
         whole = len(shape) <= _MOST_AXES
@@ -193,7 +231,9 @@ def _entry(file: Path, key: str, row: Any, start: int) -> Stored:
             f"{file.name}: {key!r} is described incompletely; download the checkpoint again."
         ) from error
     if dtype is None:
-        raise CheckpointError(f"{file.name}: {key!r} is stored as {row['dtype']!r}, which this loader does not read.")
+        raise CheckpointError(
+            f"{file.name}: {key!r} is stored as {reprlib.repr(row['dtype'])}, which this loader does not read."
+        )
     if not whole or math.prod(shape) * dtype.itemsize != end - begin:
         raise CheckpointError(
             f"{file.name}: the header lies about {key!r} ({row['dtype']} {reprlib.repr(list(shape))} in "
@@ -221,13 +261,15 @@ def _check_layout(file: Path, found: Mapping[str, Stored], start: int, size: int
 def names_in_index(index: Path) -> list[str]:
     """The files that an index lists. Raises CheckpointError where it is damaged or points out of its folder."""
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        names = sorted(set(read_json(index, _LARGEST_INDEX)["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{index.name} cannot be read; delete it or download the checkpoint again.") from error
     for name in names:
         # a name with a folder in it could point anywhere on this machine
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
-            raise CheckpointError(f"{index.name} names {name!r}, which is no safetensors file of this folder.")
+            raise CheckpointError(
+                f"{index.name} names {reprlib.repr(name)}, which is no safetensors file of this folder."
+            )
     return names
 
 
@@ -238,8 +280,6 @@ def _names_of_shards(folder: Path) -> list[str]:
         listed = " and ".join(map(str, sorted(counts)))
         raise CheckpointError(f"{folder} holds shards of different sets (of {listed} files): keep one set.")
     count = counts.pop() if counts else 0
-    if count > 10_000:
-        raise CheckpointError(f"{folder} holds a shard that claims to be one of {count} files; that cannot be right.")
     return [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
 
 
