@@ -22,7 +22,8 @@ HUGE = "[" + "1," * 2_000_000 + "1]"
 # fields of config.json that a model is built from, and values that none of them can have
 FIELDS = (
     "architectures", "d_model", "n_layer", "vocab_size", "image_size", "vision_encoder_name", "scene_encoder",
-    "ssm_cfg", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings",
+    "ssm_cfg", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+    "max_position_embeddings",
     "rotary_pct", "rotary_emb_base", "layer_norm_eps", "hidden_act", "pad_vocab_size_multiple", "select_layer",
 )  # fmt: skip
 VALUES: dict[str, Any] = {

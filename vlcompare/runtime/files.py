@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from vlcompare.errors import CheckpointError
 
 LARGEST_CONFIG = 1 << 20  # bytes of a config.json; the published ones have 1 KB
-LARGEST_TOKENIZER = 32 << 20  # bytes of a tokenizer.json; that of GPT-NeoX has 2.5 MB
+LARGEST_TOKENIZER = 16 << 20  # bytes of a tokenizer.json; that of GPT-NeoX has 2.5 MB
 
 
 def open_regular(path: Path) -> BinaryIO:

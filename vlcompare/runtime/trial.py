@@ -25,7 +25,7 @@ from vlcompare.paths import CHECKPOINTS, data_folder
 
 SECONDS = 20  # of the clock; a tokenizer of 50,000 pieces takes less than one
 _CPU_SECONDS = 6
-_MEMORY = 1 << 30  # bytes of address space: with a tokenizer of 50,000 pieces 0.1 GB are taken
+_MEMORY = 1 << 29  # bytes of address space: with a tokenizer of 50,000 pieces 0.1 GB are taken
 _LENGTHS = (20, 2000)  # characters of a trial text: what grows soon shows at the first; half of the longest question
 _MOST_IDS = 64  # a character; compatibility forms have up to 18 characters of up to 4 bytes
 _LONGEST_PIECE = 4096  # characters that one id may stand for
