@@ -23,6 +23,14 @@ def _missing(what: str) -> None:
     pytest.skip(what)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the program remembers between runs (keys, notes, votes) is kept out of the user's own data folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLCOMPARE_DATA", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def reference() -> Path:
     """The folder of the oracle made with the authors' own code; set VLCOMPARE_REFERENCE to use another place."""

@@ -56,7 +56,7 @@ def inspection(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     """The run of two sides, open; notes go to a place of the test's own."""
     monkeypatch.setenv("VLCOMPARE_DATA", str(tmp_path / "data"))
     (folder / "both" / "notes.sqlite").unlink(missing_ok=True)
-    made = Inspection(Library(folder, [folder / "both"], shipped=tmp_path))
+    made = Inspection(Library(folder, [folder / "both"], shipped=tmp_path, pictures=[folder.parent]))
     page = actions.start(made)
     assert page["controls"] and made.data is not None
     return made

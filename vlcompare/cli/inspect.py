@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,17 +22,26 @@ def add_parser(subparsers: Any) -> None:
         "against each other.",
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="DIR", help="a run folder, a folder of runs, or a .zip")
+    parser.add_argument(
+        "--images",
+        action="append",
+        type=Path,
+        metavar="DIR",
+        help="a folder whose pictures may be shown besides those in the run folders; runs that you made here "
+        "show theirs anyway",
+    )
     add_address_options(parser)
     parser.add_argument("--open", action="store_true", help="open a browser window")
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until interrupted."""
-    checked(args.runs)
+    checked(args.runs, args.images or ())
     from vlcompare.ui.quick import import_gradio
     from vlcompare.ui.settings import AppSettings
 
-    settings = AppSettings.from_environment(**address_of(args))
+    pictures = tuple(args.images) if args.images else None
+    settings = AppSettings.from_environment(**address_of(args), pictures=pictures)
     settings = replace(settings, limits=replace(settings.limits, upload_bytes=MOST_UPLOADED))
     import_gradio()
     from vlcompare.ui.page import serve
@@ -40,11 +50,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def checked(paths: list[Path]) -> None:
-    """Raise SampleError, before anything is loaded, where a path holds no run."""
+def checked(paths: Sequence[Path], pictures: Sequence[Path] = ()) -> None:
+    """Raise SampleError, before anything is loaded, where a path holds no run, or a picture folder is none."""
     from vlcompare.errors import SampleError
     from vlcompare.evaluate.runfolder import find_runs
 
+    for path in pictures:
+        if not path.is_dir():
+            raise SampleError(f"{path} is no folder: --images takes a folder of pictures.")
     for path in paths:
         if not path.exists():
             raise SampleError(f"{path} does not exist: give the folder that `evaluate --out` wrote.")

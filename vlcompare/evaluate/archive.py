@@ -15,10 +15,10 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from vlcompare.errors import SampleError, VLCompareError
-from vlcompare.evaluate import run_files
+from vlcompare.evaluate import run_files, schema
 from vlcompare.evaluate.readers import jsonl
 from vlcompare.evaluate.readers.base import hashed
 from vlcompare.evaluate.runfolder import RunFolder
@@ -29,7 +29,12 @@ _NAME = re.compile(
     r"(?:run\.json|samples\.jsonl|predictions\.jsonl|summary\.json|notes\.json|images/[A-Za-z0-9_-]{1,64}\.(?:png|jpe?g|webp))"
 )
 _PIECE = 1 << 20
+_SMALL = 1 << 20  # bytes that any archive may unpack to
 _DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+_REASONS = (
+    (NotImplementedError, "it is packed in a way that is not known here"),
+    (OSError, "its files cannot be read or unpacked"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +42,9 @@ class ArchiveLimits:
     entries: int = 100_000
     total_bytes: int = 4 << 30
     file_bytes: int = 2 << 30
-    ratio: int = 200  # unpacked to packed, of the whole
+    ratio: int = 60  # unpacked to packed, of the whole; real runs have 5 to 20
     picture_bytes: int = 32 << 20
+    samples: int = 200_000
 
 
 DEFAULT_LIMITS = ArchiveLimits()
@@ -56,7 +62,7 @@ def write_archive(run: RunFolder, target: Path, *, pictures: bool = True) -> Pat
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
             _write_samples(run, archive, pictures)
             _write_predictions(run, archive)
-            record = {**run.record, "images_root": None}
+            record = {**run.record, "images_root": None, "images_proof": None}
             if "identity" not in record:
                 record |= {"schema_version": 1, "identity": {"sides": dict.fromkeys(run.sides)}, "samples": {}}
             archive.writestr(run_files.RUN, json.dumps(record, indent=2, ensure_ascii=False))
@@ -126,15 +132,18 @@ def open_archive(source: Path | BinaryIO, into: Path, limits: ArchiveLimits = DE
             left = limits.total_bytes
             for entry in entries:
                 left = _unpack(archive, entry, into, left, limits)
-        run = RunFolder.open(into, read_only=True, allowed=())
-        _take_notes(run, into / NOTES_JSON)
+        run = RunFolder.open(into, read_only=True, allowed=(), most=limits.samples)
+        _take_notes(run)
         return run
-    except VLCompareError:
-        shutil.rmtree(into, ignore_errors=True)
-        raise
     except (*_DAMAGES, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         shutil.rmtree(into, ignore_errors=True)
-        raise SampleError(f"This is no run archive that can be read ({error}).") from error
+        if isinstance(error, VLCompareError):
+            raise
+        said = next((words for kind, words in _REASONS if isinstance(error, kind)), "it is damaged")
+        raise SampleError(f"This is no run archive that can be read: {said}.") from error
+    except BaseException:
+        shutil.rmtree(into, ignore_errors=True)
+        raise
 
 
 def _checked(archive: zipfile.ZipFile, limits: ArchiveLimits) -> list[zipfile.ZipInfo]:
@@ -143,7 +152,7 @@ def _checked(archive: zipfile.ZipFile, limits: ArchiveLimits) -> list[zipfile.Zi
     if len(entries) > limits.entries:
         raise SampleError(f"The archive has {len(entries)} entries; {limits.entries} are allowed.")
     names = [entry.filename for entry in entries]
-    if len(set(names)) < len(names):
+    if len({name.casefold() for name in names}) < len(names):
         raise SampleError("The archive holds the same name twice.")
     prefix = names[0].split("/")[0] + "/" if names and all("/" in name for name in names) else ""
     if prefix == f"{run_files.IMAGES}/":
@@ -158,7 +167,7 @@ def _checked(archive: zipfile.ZipFile, limits: ArchiveLimits) -> list[zipfile.Zi
         entry.filename = entry.filename.removeprefix(prefix)
     assert archive.fp is not None
     total, packed = sum(entry.file_size for entry in entries), max(1, archive.fp.seek(0, os.SEEK_END))
-    if total > limits.total_bytes or total > packed * limits.ratio:
+    if total > limits.total_bytes or total > max(_SMALL, packed * limits.ratio):
         raise SampleError(f"The archive unpacks to {total:,} bytes, which is more than allowed.")
     return entries
 
@@ -180,11 +189,8 @@ def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, into: Path, left: 
     return left - written
 
 
-def _take_notes(run: RunFolder, path: Path) -> None:
-    if not path.is_file():
-        return
-    try:
-        rows: Any = json.loads(path.read_text(encoding="utf-8"))
-        run.notes.load(row for row in rows if isinstance(row, dict))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise SampleError(f"The notes in the archive are damaged ({error}).") from error
+def _take_notes(run: RunFolder) -> None:
+    """The archive's notes on its own samples; all of them, or none where one is damaged."""
+    if (run.path / NOTES_JSON).exists():
+        rows = run_files.read_json(run.path, NOTES_JSON, schema.NOTES)
+        run.notes.load(row for row in rows if row["sample"] in run.index)

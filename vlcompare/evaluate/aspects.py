@@ -6,6 +6,7 @@ Raster position: the paper reads pictures row by row, so a target's place in tha
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from vlcompare.evaluate.lines import finite
 from vlcompare.types import Box, Sample
 
 MAX_VALUES = 40  # a tag with more values than this is no slice
+MAX_TAGS = 100  # names of tags that are looked at, the first of them
 GRID = 24  # patches a side at 336 pixels and patch 14
 _BOX_SIZES = ((0.01, "below 1 %"), (0.05, "1 to 5 %"), (0.15, "5 to 15 %"), (0.4, "15 to 40 %"), (10**9, "above 40 %"))
 _LENGTHS = ((1, "1 word"), (3, "2 to 3 words"), (7, "4 to 7 words"), (10**9, "8 words or more"))
@@ -130,7 +132,8 @@ def aspects_of(samples: Sequence[Sample]) -> dict[str, Aspect]:
         aspect = _aspect(name, title, column, order)
         if aspect is not None:
             found[name] = aspect
-    for tag in dict.fromkeys(tag for sample in samples for tag in sample.tags):
+    names = dict.fromkeys(tag for sample in samples for tag in sample.tags)
+    for tag in itertools.islice(names, MAX_TAGS):
         column = [_shown(sample.tags.get(tag)) for sample in samples]
         aspect = _aspect(f"tag: {tag}", f"Tag {tag}", column, ())
         if aspect is not None:

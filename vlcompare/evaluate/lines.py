@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 try:
     from orjson import loads as _fast
@@ -25,6 +26,33 @@ def loads(line: bytes) -> Any:
         except ValueError:
             pass  # the standard library reads more, and says more plainly what is wrong
     return exactly(line)
+
+
+def why(error: Exception) -> str:
+    """What is wrong with a text that is not JSON, in plain words; nothing of how it was read."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON ({error.msg} at character {error.pos + 1})"
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if isinstance(error, UnicodeEncodeError):
+        return "a text that holds half of a character (one of two surrogates)"
+    if isinstance(error, UnicodeDecodeError):
+        return "not text in utf-8"
+    return "not JSON that can be read"
+
+
+def each_line(file: BinaryIO, most: int) -> Iterator[tuple[int, int, bytes | None]]:
+    """(number, offset, line) of every line; None in place of one of more than `most` bytes, which is passed over."""
+    number = offset = 0
+    while line := file.readline(most + 1):
+        number += 1
+        start, offset = offset, offset + len(line)
+        if len(line) <= most:
+            yield number, start, line
+            continue
+        while not line.endswith(b"\n") and (line := file.readline(most)):
+            offset += len(line)
+        yield number, start, None
 
 
 def exactly(line: bytes) -> Any:

@@ -31,6 +31,7 @@ ERROR_TYPES = (
 MAX_TEXT = 4000
 MAX_TAGS = 20
 MAX_TAG = 60
+MOST_NOTES = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,37 +66,35 @@ class Notes:
         if not self.path.exists():
             return {}
         with self._open() as database:
-            rows = database.execute("SELECT sample, text, tags, updated FROM notes ORDER BY sample").fetchall()
-        return {row[0]: _note(row) for row in rows}
+            rows = database.execute(
+                f"SELECT sample, text, tags, updated FROM notes ORDER BY sample LIMIT {MOST_NOTES}"
+            ).fetchall()
+        return {note.sample: note for note in map(_note, rows)}
 
     def put(self, sample: str, text: str = "", tags: Iterable[str] = ()) -> Note:
         """Write a sample's note; an empty one is removed. Text and tags are cut at MAX_TEXT, MAX_TAG and MAX_TAGS."""
-        kept = tuple(dict.fromkeys(tag for tag in (" ".join(str(tag).split())[:MAX_TAG] for tag in tags) if tag))[
-            :MAX_TAGS
-        ]
-        note = Note(sample, text.strip()[:MAX_TEXT], kept, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+        note = _cut(sample, text, tags)
         with self._open() as database:
             if note.text or note.tags:
-                database.execute(
-                    "INSERT INTO notes (sample, text, tags, updated) VALUES (?, ?, ?, ?) "
-                    "ON CONFLICT (sample) DO UPDATE SET text = excluded.text, tags = excluded.tags, "
-                    "updated = excluded.updated",
-                    (sample, note.text, json.dumps(list(kept), ensure_ascii=False), note.updated),
-                )
+                database.execute(_PUT, _values(note))
             else:
                 database.execute("DELETE FROM notes WHERE sample = ?", (sample,))
         return note
 
     def load(self, rows: Iterable[Mapping[str, Any]]) -> int:
-        """Take notes over from an export; those that are here stay. Returns how many were taken."""
+        """Take notes over from an export, all at once; those that are here stay, and of two the first counts.
+
+        rows: as `schema.NOTES` types them. Returns how many were taken.
+        """
         here = set(self.all())
-        taken = 0
+        taken: dict[str, Note] = {}
         for row in rows:
-            sample, tags = row.get("sample"), row.get("tags") or []
-            if isinstance(sample, str) and sample not in here and isinstance(tags, list):
-                self.put(sample, str(row.get("text") or ""), [str(tag) for tag in tags])
-                taken += 1
-        return taken
+            if row["sample"] not in here:
+                taken.setdefault(row["sample"], _cut(row["sample"], row.get("text") or "", row.get("tags") or []))
+        if taken:
+            with self._open() as database:
+                database.executemany(_PUT, [_values(note) for note in taken.values() if note.text or note.tags])
+        return len(taken)
 
     def tags(self) -> tuple[str, ...]:
         """Tags to offer: the error types, then those that were used besides, the commonest first."""
@@ -112,22 +111,43 @@ class Notes:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             database = sqlite3.connect(self.path, timeout=10)
+            database.execute("PRAGMA trusted_schema = OFF")  # the file may have come with a folder from elsewhere
             database.execute(
                 "CREATE TABLE IF NOT EXISTS notes (sample TEXT PRIMARY KEY, text TEXT NOT NULL, tags TEXT NOT NULL, "
                 "updated TEXT NOT NULL)"
             )
             with database:
                 yield database
-        except (sqlite3.Error, OSError) as error:
-            raise SampleError(f"The notes in {self.path} cannot be used ({error}).") from error
+        except (sqlite3.Error, OSError, UnicodeError) as error:
+            raise SampleError(f"The notes in {self.path.name} cannot be used ({type(error).__name__}).") from error
         finally:
             if database is not None:
                 database.close()
 
 
-def _note(row: tuple[str, str, str, str]) -> Note:
+_PUT = (
+    "INSERT INTO notes (sample, text, tags, updated) VALUES (?, ?, ?, ?) ON CONFLICT (sample) DO UPDATE SET "
+    "text = excluded.text, tags = excluded.tags, updated = excluded.updated"
+)
+
+
+def _cut(sample: str, text: str, tags: Iterable[str]) -> Note:
+    """A note of now within the bounds."""
+    folded = (" ".join(str(tag).split())[:MAX_TAG] for tag in tags)
+    kept = tuple(dict.fromkeys(tag for tag in folded if tag))[:MAX_TAGS]
+    return Note(sample, text.strip()[:MAX_TEXT], kept, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+
+
+def _values(note: Note) -> tuple[str, str, str, str]:
+    return note.sample, note.text, json.dumps(list(note.tags), ensure_ascii=False), note.updated
+
+
+def _note(row: tuple[Any, ...]) -> Note:
+    """A row of the file, whoever wrote it: texts, cut as `put` cuts them."""
+    sample, text, tags, updated = (value if isinstance(value, str) else "" for value in row)
     try:
-        tags = tuple(str(tag) for tag in json.loads(row[2]))
-    except (ValueError, TypeError):
-        tags = ()
-    return Note(row[0], row[1], tags, row[3])
+        listed = json.loads(tags)
+    except (ValueError, RecursionError):
+        listed = []
+    kept = [str(tag)[:MAX_TAG] for tag in listed[:MAX_TAGS]] if isinstance(listed, list) else []
+    return Note(sample, text[:MAX_TEXT], tuple(kept), updated[:40])

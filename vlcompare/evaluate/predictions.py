@@ -6,13 +6,15 @@ row without an id, and a second row for the same sample and side (the first one 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vlcompare.errors import SampleError
+from vlcompare.evaluate.fields import FieldError, described
+from vlcompare.evaluate.lines import each_line, exactly, why
+from vlcompare.evaluate.schema import MOST_LINE, MOST_SIDES, prediction
 
 NO_SIDE = ""
 
@@ -36,8 +38,8 @@ def read_predictions(path: Path | str) -> Predictions:
     try:
         for number, row in _rows(path, found.problems):
             _take(found, number, row)
-    except (OSError, UnicodeDecodeError) as error:
-        raise SampleError(f"The predictions file {path} cannot be read: {error}.") from error
+    except OSError as error:
+        raise SampleError(f"The predictions file {path} cannot be read: {error.strerror or error}.") from error
     if NO_SIDE in found.sides and len(found.sides) > 1:
         count = len(found.sides[NO_SIDE])
         raise SampleError(f"{count} rows of {path} name no side and others do: give every row a `side`, or none.")
@@ -45,34 +47,41 @@ def read_predictions(path: Path | str) -> Predictions:
 
 
 def _rows(path: Path, problems: list[str]) -> Iterator[tuple[int, Any]]:
-    with path.open(encoding="utf-8-sig") as file:
-        if file.read(1).strip() == "[":
+    with path.open("rb") as file:
+        if file.read(4).removeprefix(b"\xef\xbb\xbf")[:1] == b"[":
             file.seek(0)
             try:
-                yield from enumerate(json.load(file), 1)
-            except ValueError as error:
-                raise SampleError(f"{path} begins like a JSON array and is not one: {error}.") from error
+                value = exactly(file.read())
+                yield from enumerate(value if isinstance(value, list) else [value], 1)
+            except (ValueError, RecursionError) as error:
+                raise SampleError(f"{path} begins like a JSON array and is not one: {why(error)}.") from error
             return
         file.seek(0)
-        for number, line in enumerate(file, 1):
+        for number, _, line in each_line(file, MOST_LINE):
+            if line is None:
+                problems.append(f"line {number}: more than {MOST_LINE:,} bytes")
+                continue
             if not line.strip():
                 continue
             try:
-                yield number, json.loads(line)
+                yield number, exactly(line)
             except (ValueError, RecursionError) as error:
-                problems.append(f"line {number}: not JSON ({error})")
+                problems.append(f"line {number}: {why(error)}")
 
 
 def _take(found: Predictions, number: int, row: Any) -> None:
-    if not isinstance(row, dict) or not isinstance(row.get("id"), (str, int)) or isinstance(row.get("id"), bool):
-        found.problems.append(f"line {number}: not an object with an `id`")
+    try:
+        key, side, row = prediction(row)
+    except FieldError as error:
+        found.problems.append(f"line {number}: {error}")
         return
     if "text" not in row and "boxes" not in row and "error" not in row:
         found.problems.append(f"line {number}: neither `text` nor `boxes`")
         return
-    side = row.get("side")
-    rows = found.sides.setdefault(NO_SIDE if side is None else str(side), {})
-    key = str(row["id"])
+    name = NO_SIDE if side is None else side
+    if name not in found.sides and len(found.sides) >= MOST_SIDES:
+        raise SampleError(f"The predictions name more than {MOST_SIDES} sides: {described(name)} in line {number}.")
+    rows = found.sides.setdefault(name, {})
     if key in rows:
         found.duplicates += 1
         found.problems.append(f"line {number}: a second answer to {key!r}; the first one counts")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vlcompare.errors import DeviceMemoryError, SampleError, VLCompareError
-from vlcompare.evaluate import run_files
+from vlcompare.evaluate import origin, run_files
 from vlcompare.evaluate.processes import Processes, current
 from vlcompare.evaluate.readers import HUB, SampleStream, open_samples
 from vlcompare.evaluate.replies import request_of
@@ -27,6 +27,7 @@ from vlcompare.evaluate.run_settings import RUN_VERSION, RunSettings, SideSettin
 from vlcompare.tasks.prompts import validate
 from vlcompare.types import Answer, Request, Sample
 
+NEEDED = ("identity", "samples", "sides", "sessions")  # of run.json, to go on with a run
 WINDOW = 16  # batches' worth of samples that are sorted by task, so that a batch stops together
 
 Load = Callable[..., Any]
@@ -70,7 +71,7 @@ def _run(settings: RunSettings, engine: Engine | None, processes: Processes) -> 
     if processes.main:
         _prepare(settings)
     processes.wait()
-    record = run_files.read_run(folder)
+    record = run_files.read_run(folder, NEEDED)
     done = frozenset(run_files.answered(folder))
     processes.wait()  # nobody writes before everybody has seen what is there
     count = record["samples"]["count"]
@@ -93,7 +94,7 @@ def _prepare(settings: RunSettings) -> None:
     if (folder / run_files.RUN).exists():
         if not settings.resume:
             raise SampleError(f"{folder} already holds a run: go on with --resume, or give another --out.")
-        check_same(run_files.read_run(folder)["identity"], settings.identity(), folder)
+        check_same(run_files.read_run(folder, NEEDED)["identity"], settings.identity(), folder)
         return
     begun = {run_files.SAMPLES, run_files.IMAGES, f"{run_files.SAMPLES}.partial", f"{run_files.RUN}.partial"}
     if {path.name for path in folder.iterdir()} - begun:  # more than a run that was killed here leaves behind
@@ -106,13 +107,15 @@ def _prepare(settings: RunSettings) -> None:
     except OSError as error:
         raise SampleError(f"{folder} cannot be written: {error.strerror or error}.") from error
     root = stream.source.images if stream.format == HUB else stream.source.image_root
+    images_root = None if settings.copy_images or root is None else str(root.resolve())
     write_json(
         folder / run_files.RUN,
         {
             "schema_version": RUN_VERSION,
             "identity": settings.identity(),
             "samples": described,
-            "images_root": None if settings.copy_images or root is None else str(root.resolve()),
+            "images_root": images_root,
+            "images_proof": origin.proof(images_root, described["sha256"]),
             "sides": {},
             "sessions": [],
             "complete": False,
@@ -287,7 +290,7 @@ def _finish(settings: RunSettings, session: dict[str, Any], count: int) -> dict[
     folder = settings.out
     order = [(side, sample.id) for side in settings.sides for sample in run_files.read_samples(folder)]
     answered = merge(run_files.parts(folder), order, folder / run_files.PREDICTIONS)
-    record = run_files.read_run(folder)
+    record = run_files.read_run(folder, NEEDED)
     record["sessions"].append({**session, "ended": _now()})
     record["complete"] = answered == count * len(settings.sides)
     write_json(folder / run_files.RUN, record)

@@ -14,14 +14,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from vlcompare.errors import SampleError
+from vlcompare.evaluate import schema
+from vlcompare.evaluate.fields import Check, described
+from vlcompare.evaluate.lines import loads, why
 from vlcompare.evaluate.readers import SampleStream, jsonl
 from vlcompare.evaluate.readers.base import Issue, Source, hashed
 from vlcompare.evaluate.rows import Key, Place, scan
+from vlcompare.evaluate.schema import MOST_FILE, refused, typed
 from vlcompare.types import Sample
 
 RUN, SAMPLES, PREDICTIONS, SUMMARY, IMAGES = "run.json", "samples.jsonl", "predictions.jsonl", "summary.json", "images"
@@ -70,14 +74,50 @@ def _bytes_of(image: Any) -> bytes:
     return bytes(image() if callable(image) else image)
 
 
-def read_samples(folder: Path) -> Iterator[Sample]:
-    """The samples of a run folder, in order. Pictures are paths, not yet looked at."""
-    source = Source(folder / SAMPLES, images=folder, need_pictures=False)
+def member(folder: Path, name: str) -> Path:
+    """The path of a run folder's own file, which need not be there. Raises SampleError where it is a link that leads
+    out of the folder, or no file at all (a pipe, say)."""
+    path = folder / name
+    if path.exists() and not (path.is_file() and path.resolve().is_relative_to(folder.resolve())):
+        raise refused(name, "it is no file of this folder")
+    return path
+
+
+def read_json(folder: Path, name: str, check: Check) -> Any:
+    """A JSON file of a run folder, typed by its shape. Raises SampleError with the first value that is not of it."""
+    path = member(folder, name)
+    try:
+        with path.open("rb") as file:
+            data = file.read(MOST_FILE + 1)
+        if len(data) > MOST_FILE:
+            raise refused(name, f"it has more than {MOST_FILE:,} bytes")
+        value = loads(data)
+    except OSError as error:
+        raise SampleError(f"{name} cannot be read: {error.strerror or error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise refused(name, why(error)) from error
+    return typed(check, value, name)
+
+
+def read_samples(folder: Path, most: int | None = None) -> Iterator[Sample]:
+    """The samples of a run folder, in order; `most` at most. Pictures are paths, not yet looked at.
+
+    Raises SampleError with the first row that cannot be one.
+    """
+    source = Source(member(folder, SAMPLES), images=folder, need_pictures=False)
     paths: dict[str, Path] = {}  # one object a picture, however many rows it has
+    seen: set[str] = set()
     for item in jsonl.read(source):
         if isinstance(item, Issue):
-            raise SampleError(f"{folder / SAMPLES} is damaged: {item}.")
+            raise SampleError(f"{SAMPLES} {item.place} is damaged: {item.reason}.")
         sample = item.sample
+        if sample.id in seen:
+            raise SampleError(
+                f"{SAMPLES} {item.place} is damaged: `id` is {described(sample.id)}, as in an earlier row."
+            )
+        seen.add(sample.id)
+        if most is not None and len(seen) > most:
+            raise SampleError(f"{SAMPLES} has more than {most:,} rows, which is more than can be opened here.")
         if sample.image is None and sample.image_key:
             # a name becomes a path here and is looked at later; a relative one lies in the run folder
             if sample.image_key not in paths:
@@ -105,26 +145,18 @@ def answered(folder: Path) -> dict[Key, Place]:
     return found
 
 
-def read_run(folder: Path) -> dict[str, Any]:
-    """run.json. Raises SampleError where it is missing or damaged."""
-    path = folder / RUN
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise SampleError(f"{folder} is no run folder: it has no {RUN}.") from error
-    except (OSError, ValueError) as error:
-        raise SampleError(f"{path} is damaged ({error}).") from error
-    if not isinstance(value, dict) or value.get("schema_version") != 1:
-        raise SampleError(f"{path} is of another version than this program reads.")
-    if not _has_its_shape(value):
-        raise SampleError(f"{path} is damaged: its sides are not as a run has them.")
+def read_run(folder: Path, required: Sequence[str] = ()) -> dict[str, Any]:
+    """run.json, typed. Raises SampleError where it is missing, damaged, or lacks what is `required`."""
+    if not (folder / RUN).exists():
+        raise SampleError(f"{folder} is no run folder: it has no {RUN}.")
+    value: dict[str, Any] = read_json(folder, RUN, _of_this_version)
+    for name in required:
+        if value.get(name) is None:
+            raise refused(RUN, f"`{name}` is missing")
     return value
 
 
-def _has_its_shape(record: dict[str, Any]) -> bool:
-    """Whether what everybody relies on is there or absent, and nothing else: objects of sides."""
-    identity, sides = record.get("identity") or {}, record.get("sides") or {}
-    if not isinstance(identity, dict) or not isinstance(sides, dict):
-        return False
-    asked = identity.get("sides") or {}
-    return isinstance(asked, dict) and all(side is None or isinstance(side, dict) for side in sides.values())
+def _of_this_version(value: Any, path: str) -> Any:
+    if not isinstance(value, dict) or value.get("schema_version") != 1:
+        raise SampleError(f"{RUN} is of another version than this program reads.")
+    return schema.RUN(value, path)

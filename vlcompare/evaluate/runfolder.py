@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,16 +18,20 @@ from pathlib import Path
 from typing import Any
 
 from vlcompare.errors import ImageError, RequestError, SampleError
-from vlcompare.evaluate import run_files
-from vlcompare.evaluate.lines import exactly, loads
+from vlcompare.evaluate import origin, run_files, schema
+from vlcompare.evaluate.fields import FieldError
 from vlcompare.evaluate.notes import Notes
-from vlcompare.evaluate.predictions import NO_SIDE
-from vlcompare.evaluate.rows import Place
+from vlcompare.evaluate.readers.base import RowError
+from vlcompare.evaluate.side_rows import SideRows, read_row, read_sides
 from vlcompare.paths import data_folder
 from vlcompare.types import Answer, Sample
 
 MAX_SAMPLES = 2_000_000
 NOTES = "notes.sqlite"
+NOT_OWN = (
+    "Pictures outside of the run's folder are not shown, since this user's own `evaluate` on this machine did not make "
+    "it as it is: give their folder with `inspect --images` if they may be."
+)
 
 
 @contextmanager
@@ -42,14 +45,6 @@ def without_collecting() -> Iterator[None]:
     finally:
         if was:
             gc.enable()
-
-
-@dataclass(slots=True)
-class SideRows:
-    """What one side answered, in the samples' order; None where it did not."""
-
-    rows: list[dict[str, Any] | None]  # slim: text, boxes, phrases, error, confidence
-    places: list[Place | None]
 
 
 @dataclass
@@ -67,26 +62,42 @@ class RunFolder:
 
     @classmethod
     def open(
-        cls, path: str | Path, *, read_only: bool | None = None, allowed: Iterable[Path] | None = None
+        cls,
+        path: str | Path,
+        *,
+        read_only: bool | None = None,
+        allowed: Iterable[Path] | None = None,
+        pictures: Iterable[Path] = (),
+        most: int = MAX_SAMPLES,
     ) -> RunFolder:
-        """Open a run folder.
+        """Open a run folder of at most `most` samples.
 
         Pictures outside of it are shown where they lie below one of `allowed`; by default that is the folder that the
-        run itself took them from. An uploaded run is opened with `allowed=()`, so that it can name no file of ours.
-        Raises SampleError where it is no run folder or damaged.
+        run took them from if this user made it (see `origin`), and those of `pictures`. An uploaded run is opened with
+        `allowed=()`, so that it can name no file of ours. Raises SampleError where it is no run folder or damaged.
         """
         with without_collecting():
-            return cls._open(Path(path), read_only, allowed)
+            return cls._open(Path(path), read_only, allowed, tuple(pictures), most)
 
     @classmethod
-    def _open(cls, folder: Path, read_only: bool | None, allowed: Iterable[Path] | None) -> RunFolder:
+    def _open(
+        cls,
+        folder: Path,
+        read_only: bool | None,
+        allowed: Iterable[Path] | None,
+        pictures: tuple[Path, ...],
+        most: int,
+    ) -> RunFolder:
         if not (folder / run_files.SAMPLES).is_file():
-            raise SampleError(f"{folder} is no run folder: it has no {run_files.SAMPLES}.")
+            raise SampleError(f"{folder.name} is no run folder: it has no {run_files.SAMPLES}.")
         record = run_files.read_run(folder) if (folder / run_files.RUN).exists() else {}
-        samples = tuple(run_files.read_samples(folder))
+        samples = tuple(run_files.read_samples(folder, most))
+        problems = []
         if allowed is None:
-            root = record.get("images_root")
-            allowed = (Path(root),) if root else ()
+            root = origin.own_root(record, folder / run_files.SAMPLES)
+            allowed = (root, *pictures) if root else pictures
+            if record.get("images_root") and not allowed:
+                problems.append(NOT_OWN)
         opened = cls(
             folder,
             record,
@@ -94,8 +105,11 @@ class RunFolder:
             {},
             read_only=not os.access(folder, os.W_OK) if read_only is None else read_only,
             allowed=tuple(Path(root).resolve() for root in allowed),
+            problems=problems,
         )
-        opened.sides = opened._read_sides()
+        if (folder / run_files.SUMMARY).exists():
+            opened._stored_summary()  # whatever is wrong with it is said now, not when it is shown
+        opened.sides = read_sides(folder, record, opened.index, opened.problems)
         return opened
 
     @property
@@ -118,15 +132,14 @@ class RunFolder:
 
     def summary(self) -> dict[str, Any]:
         """summary.json where it is there and about these rows, else computed now."""
-        path = self.path / run_files.SUMMARY
-        if path.is_file() and not self.joined:
-            try:
-                return dict(json.loads(path.read_text(encoding="utf-8")))
-            except (OSError, ValueError, TypeError, RecursionError) as error:
-                raise SampleError(f"{path} is damaged ({error}).") from error
+        if (self.path / run_files.SUMMARY).is_file() and not self.joined:
+            return self._stored_summary()
         from vlcompare.evaluate.summary import summarise
 
         return summarise(self.results(), list(self.sides), checkpoints={s: self.checkpoint(s) for s in self.sides})
+
+    def _stored_summary(self) -> dict[str, Any]:
+        return dict(run_files.read_json(self.path, run_files.SUMMARY, schema.SUMMARY))
 
     def results(self) -> Any:
         """Every task's scores, from the slim rows."""
@@ -148,22 +161,33 @@ class RunFolder:
         place = self.sides[side].places[i]
         if place is None:
             return None
-        with place.path.open("rb") as file:
-            file.seek(place.offset)
-            return dict(json.loads(file.read(place.length)))
+        try:
+            with place.path.open("rb") as file:
+                file.seek(place.offset)
+                return read_row(file.read(place.length))[2]
+        except (OSError, ValueError, RecursionError) as error:
+            raise SampleError(f"{place.path.name} was changed while it was open: open the run again.") from error
 
     def answer(self, side: str, i: int) -> Answer | None:
         """The same as an Answer; rows from elsewhere give what they have."""
+        return self.told_answer(side, i)[0]
+
+    def told_answer(self, side: str, i: int) -> tuple[Answer | None, str]:
+        """(the answer as far as it can be read, what is wrong with the rest: "" or a sentence)."""
         row = self.row(side, i)
         if row is None:
-            return None
+            return None, ""
+        said = ""
         try:
-            return Answer.from_json(row)
-        except RequestError:
-            from vlcompare.evaluate.replies import read_reply
+            return schema.answer(row), ""
+        except FieldError as error:
+            said = f"Tokens, prompt and times of this answer are not shown: {error}."
+        except RequestError:  # of another schema version, or of none: a row that others wrote
+            pass
+        from vlcompare.evaluate.replies import read_reply
 
-            reply = read_reply(self.samples[i], row)
-            return Answer(str(row.get("text") or ""), reply.boxes, reply.phrases, error=row.get("error"))
+        reply = read_reply(self.samples[i], row)
+        return Answer(str(row.get("text") or ""), reply.boxes, reply.phrases, error=row.get("error") or None), said
 
     def picture(self, i: int) -> Path | bytes:
         """A sample's picture, for `open_image`. Raises ImageError where it lies outside of what may be shown."""
@@ -171,15 +195,20 @@ class RunFolder:
         if callable(image):
             try:
                 return bytes(image())
-            except (OSError, ValueError) as error:
-                raise ImageError(f"The picture of this sample cannot be read: {error}.") from error
+            except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+                said = str(error) if isinstance(error, RowError) else "its row was changed"
+                raise ImageError(f"The picture of this sample cannot be read: {said}.") from error
         if not isinstance(image, Path):
             raise ImageError("This sample has no picture.")
-        path = image.resolve()
         roots = (self.path.resolve(), *self.allowed)
-        if not any(path.is_relative_to(root) for root in roots):
+        try:
+            path = image.resolve()
+            inside, there = any(path.is_relative_to(root) for root in roots), path.is_file()
+        except (OSError, ValueError, RuntimeError):  # a name that no file can have, or links in a circle
+            raise ImageError("The picture of this sample has a name that no file can have.") from None
+        if not inside:
             raise ImageError("This picture lies outside the run folder and the picture folders that are allowed.")
-        if not path.is_file():
+        if not there:
             raise ImageError(f"The picture {path.name} is no longer there.")
         return path
 
@@ -187,7 +216,7 @@ class RunFolder:
     def notes(self) -> Notes:
         """Notes and tags; beside the run, or in the data folder for a run that cannot be written to."""
         if not self.read_only:
-            return Notes(self.path / NOTES)
+            return Notes(run_files.member(self.path, NOTES))
         return Notes(data_folder() / "notes" / f"{self._fingerprint()}.sqlite")
 
     def _fingerprint(self) -> str:
@@ -199,65 +228,6 @@ class RunFolder:
                 with path.open("rb") as file:
                     digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()[:32]
-
-    # ---- reading -----------------------------------------------------------------------------------------------------
-
-    def _read_sides(self) -> dict[str, SideRows]:
-        found: dict[str, SideRows] = {}
-        count = len(self.samples)
-        for side in (self.record.get("identity") or {}).get("sides") or ():
-            found[side] = SideRows([None] * count, [None] * count)
-        for path in run_files.parts(self.path):
-            if path.exists():
-                self._read_part(path, found)
-        if not found:
-            raise SampleError(f"{self.path} holds no answers: it has no {run_files.PREDICTIONS}.")
-        if set(found) == {NO_SIDE}:
-            found = {"left": found[NO_SIDE]}
-        return dict(sorted(found.items(), key=lambda item: (item[0] != "left", item[0] != "right", item[0])))
-
-    def _read_part(self, path: Path, found: dict[str, SideRows]) -> None:
-        count, end = len(self.samples), 0
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                start, end = end, end + len(line)
-                try:
-                    row = loads(line)
-                    if isinstance(row.get("id"), float):
-                        row = exactly(line)
-                    side, index = str(row.get("side") or NO_SIDE), self.index.get(str(row["id"]))
-                except (ValueError, KeyError, AttributeError, RecursionError):
-                    if line.strip():
-                        self.problems.append(f"{path.name} line {number} is damaged")
-                    continue
-                if index is None:
-                    continue
-                if side not in found:
-                    found[side] = SideRows([None] * count, [None] * count)
-                rows = found[side]
-                if rows.rows[index] is None:
-                    rows.rows[index], rows.places[index] = _slim(row), Place(path, start, len(line))
-
-
-def _slim(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What is kept of a row in memory: what scoring and the table need."""
-    slim: dict[str, Any] = {"text": row.get("text"), "boxes": row.get("boxes")}
-    for name in ("error", "phrases"):
-        if row.get(name):
-            slim[name] = row[name]
-    confidence = _confidence(row.get("tokens"))
-    if confidence is not None:
-        slim["confidence"] = confidence
-    return slim
-
-
-def _confidence(tokens: Any) -> float | None:
-    """Mean log-probability of the tokens, as the models' own; None where a row has none."""
-    try:
-        values = [float(token["logprob"]) for token in tokens]
-    except (TypeError, KeyError, ValueError, OverflowError):
-        return None
-    return sum(values) / len(values) if values else None
 
 
 def join(left: tuple[RunFolder, str], right: tuple[RunFolder, str]) -> RunFolder:

@@ -84,7 +84,7 @@ def _notes(skipped: str, given: Predictions) -> list[str]:
 
 def summarise_run(folder: Path) -> dict[str, Any]:
     """The summary of a run folder's own samples and predictions."""
-    record = read_run(folder)
+    record = read_run(folder, ("identity", "samples", "sides"))
     given = read_predictions(folder / PREDICTIONS)
     samples = list(read_samples(folder))
     sides = list(record["identity"]["sides"])

@@ -7,23 +7,24 @@ Knows runs; knows nothing of gradio.
 from __future__ import annotations
 
 import base64
-import binascii
 import functools
 import hashlib
 import io
-import json
 import re
 import shutil
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlcompare.errors import RequestError, VLCompareError
+from vlcompare.evaluate import schema
+from vlcompare.evaluate.fields import FieldError
+from vlcompare.evaluate.lines import exactly
 from vlcompare.types import Answer, Box, Request
-from vlcompare.ui.forms import ORDERS, QUANTIZATIONS, SIDE_FIELDS, SIDES, read_mode
+from vlcompare.ui.forms import SIDES, read_mode
 from vlcompare.ui.runs import Picture, Run, SideRun
 from vlcompare.ui.settings import Limits
 
@@ -70,114 +71,64 @@ def run_from_json(data: bytes, limits: Limits, open_image: Any = None) -> Run:
             f"This file is larger than {limits.import_bytes // 2**20} MB, more than an exported run can be."
         )
     try:
-        found = json.loads(data)
+        found = exactly(data)
     except (ValueError, RecursionError) as error:
         raise RequestError("This file is not JSON, or it was cut off: export the run again.") from error
     if not isinstance(found, dict) or found.get("kind") != KIND:
         raise RequestError("This JSON file is not an exported run of vlcompare.")
-    if found.get("version") != VERSION:
-        raise RequestError(f"This run has version {found.get('version')!r}; this page reads version {VERSION}.")
+    if found.get("version") != VERSION or isinstance(found["version"], bool):
+        version = ascii(found.get("version"))[:40]
+        raise RequestError(f"This run has version {version}; this page reads version {VERSION}.")
     try:
-        return _read_run(found, open_image)
-    except VLCompareError as error:
-        raise RequestError(f"This run is damaged: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, binascii.Error, OverflowError) as error:
-        raise RequestError(f"This run is damaged: a part is missing or of the wrong kind ({error}).") from error
+        return _read_run(schema.exported(found), open_image)
+    except (VLCompareError, FieldError) as error:
+        raise RequestError(f"This run is damaged: {str(error).rstrip('.')}.") from error
 
 
 def _read_run(found: dict[str, Any], open_image: Any) -> Run:
+    """The run of typed values; what remains to be checked is whether they go together."""
     from vlcompare.compare import Side
     from vlcompare.tasks.prompts import validate
 
     if open_image is None:
         from vlcompare.runtime.image import open_image
     kept = found["picture"]
-    data = base64.b64decode(kept["base64"], validate=True)
+    try:
+        data = base64.b64decode(kept["base64"], validate=True)
+    except ValueError:
+        raise RequestError("its picture is not base64.") from None
     if hashlib.sha256(data).hexdigest() != kept["sha256"]:
         raise RequestError("its picture does not match its checksum.")
-    picture = replace(Picture.of(open_image(data), data), reduced=bool(kept["reduced"]))
-    if set(found["settings"]) != set(SIDES) or set(found["sides"]) != set(SIDES):
-        raise RequestError("it does not hold a left and a right answer.")
+    picture = replace(Picture.of(open_image(data), data), reduced=kept["reduced"])
     sides = {}
     for side in SIDES:
-        settings = Side(**{key: value for key, value in found["settings"][side].items() if key in SIDE_FIELDS})
-        _check_settings(settings)
         answer = Answer.from_json(found["sides"][side])
-        _check_answer(answer)
-        notices = tuple(str(sentence) for sentence in (found.get("notices") or {}).get(side) or ())
+        notices = tuple((found.get("notices") or {}).get(side) or ())
+        settings = Side(**found["settings"][side])
         sides[side] = SideRun(settings, status="", prompt=answer.prompt, answer=answer, notices=notices)
-    created = float(found["created"])
-    if not 0 <= created < LATEST:
-        raise RequestError("its time is none.")
-    truth = tuple(Box(*(float(value) for value in box)) for box in found["truth"])
-    if not all(map(_is_figure, (value for box in truth for value in box))):
-        raise RequestError("its ground truth is no box.")
+    follow_up, voted = found.get("follow_up"), found.get("voted")
     return Run(
         request=validate(_request(found["request"])),
         picture=picture,
         sides=sides,
         mode=read_mode(found["mode"]),
-        truth=truth,
-        references=tuple(str(text) for text in found["references"]),
-        example=str(found["example"]) if found.get("example") else None,
-        follow_up=found.get("follow_up") if found.get("follow_up") in ("continue", "anew") else None,
-        voted=found.get("voted") if found.get("voted") in VOTES else None,
-        created=created,
+        truth=tuple(Box(*box) for box in found["truth"]),
+        references=tuple(found["references"]),
+        example=found.get("example") or None,
+        follow_up=follow_up if follow_up in ("continue", "anew") else None,
+        voted=voted if voted in VOTES else None,
+        created=float(found["created"]),
     )
 
 
-def _check_settings(side: Side) -> None:
-    """Settings go back into the form, which takes no others."""
-    if not isinstance(side.checkpoint, str) or not isinstance(side.device, str):
-        raise RequestError("a side names no checkpoint, or no device.")
-    if side.quantization not in QUANTIZATIONS or side.prompt_order not in (None, *ORDERS):
-        raise RequestError("a side has a quantization or a prompt order that there is not.")
-    numbers = (side.image_size, side.max_new_tokens, side.temperature, side.top_p, side.top_k, side.seed)
-    if not all(value is None or _is_figure(value) for value in numbers):
-        raise RequestError("a side's setting is not a number.")
-
-
-def _check_answer(answer: Answer) -> None:
-    """Values that are shown must be of their own kind: a crafted file must not get past that."""
-    prompt = answer.prompt
-    texts = [answer.text, answer.checkpoint, answer.quantization, answer.dtype, answer.device, answer.stop_reason]
-    texts += [*answer.phrases, *((*prompt.turns, prompt.order) if prompt else ())]
-    if not all(isinstance(text, str) for text in texts):
-        raise RequestError("an answer holds something else where text belongs.")
-    if answer.error is not None and not isinstance(answer.error, str):
-        raise RequestError("an answer's error is not a sentence.")
-    for token in answer.tokens:
-        if not isinstance(token.text, str) or not _is_figure(token.logprob) or not isinstance(token.id, int):
-            raise RequestError("a token is damaged.")
-        if not all(isinstance(other.text, str) and _is_figure(other.logprob) for other in token.top):
-            raise RequestError("a token's alternatives are damaged.")
-    memory, timings = asdict(answer.memory), asdict(answer.timings)
-    numbers = [*memory.pop("state_trace"), *memory.values(), *timings.pop("token_ms")]
-    numbers += [value for name, value in timings.items() if name not in ("mode", "graphed")]
-    numbers += [value for box in answer.boxes for value in box]
-    if not all(map(_is_figure, numbers)):
-        raise RequestError("a figure is not a number.")
-    if prompt and not all(isinstance(id, int) for id in prompt.ids):
-        raise RequestError("the prompt's tokens are not numbers.")
-
-
-def _is_figure(value: Any) -> bool:
-    """A number that can be shown and drawn: finite, and no larger than anything that is measured."""
-    return isinstance(value, (int, float)) and -1e15 < value < 1e15
-
-
 def _request(found: dict[str, Any]) -> Request:
-    values = {key: value for key, value in found.items() if key in _names(Request)}
+    values = dict(found)
     if values.get("box") is not None:
         values["box"] = Box(*values["box"])
     if values.get("choices") is not None:
         values["choices"] = tuple(Box(*c) if isinstance(c, list) else c for c in values["choices"])
     values["history"] = tuple(tuple(pair) for pair in values.get("history") or ())
     return Request(**values)
-
-
-def _names(kind: type) -> set[str]:
-    return {f.name for f in fields(kind)}
 
 
 def to_llm_comparator(runs: Sequence[Run]) -> dict[str, Any]:

@@ -27,12 +27,12 @@ REGIONS = ("message", "head", "figures", "quadrants", "chips", "charts", "slices
 
 
 def guarded(inspection: Inspection, act: Callable[[], Page]) -> Page:
-    """Do it alone, and say in one sentence where it cannot be done."""
-    with inspection.lock:
-        try:
+    """Do it alone, and say in one sentence where it cannot be done; nothing has changed then."""
+    try:
+        with inspection.whole():
             return {"message": message(""), **act()}
-        except VLCompareError as error:
-            return {"message": message(str(error), "error")}
+    except VLCompareError as error:
+        return {"message": message(str(error), "error")}
 
 
 def everything(inspection: Inspection) -> Page:
@@ -118,8 +118,8 @@ def sample(inspection: Inspection) -> Page:
     place, count = inspection.place(), len(inspection.rows)
     where = f"{place + 1:,} of {count:,} in this selection" if place is not None else "not in this selection"
     found, line = data.run.samples[row], data.line(row, notes)
-    shown = view(inspection.run, found, line, inspection.names, where, missing)
-    return {"sample": shown, "note": data.run.notes.get(found.id)}
+    article = view(inspection.run, found, line, inspection.names, where, missing)
+    return {"sample": article, "note": data.run.notes.get(found.id)}
 
 
 # ---- actions ---------------------------------------------------------------------------------------------------------
@@ -134,7 +134,11 @@ def start(inspection: Inspection) -> Page:
             inspection.choose([first.key])
         return {**everything(inspection), "controls": True}
 
-    return guarded(inspection, act)
+    page = guarded(inspection, act)
+    if "controls" not in page:  # the first run cannot be shown: the page is empty, and others can be chosen
+        with inspection.lock:
+            return {**everything(inspection), "controls": True, "message": page["message"]}
+    return page
 
 
 def choose(inspection: Inspection, keys: list[str] | None) -> Page:

@@ -44,11 +44,12 @@ def upload(inspection: Inspection, path: str | None, limits: Limits | None = Non
             while key in inspection.open:
                 key, number = f"{name} {number}", number + 1
             inspection.add(key, key, run)
+            page = {**actions.everything(inspection), "controls": True, "form": inspection.query}
         except BaseException:
             folder.cleanup()
             raise
         inspection.unpacked.append(folder)
-        return {**actions.everything(inspection), "controls": True, "form": inspection.query}
+        return page
 
     return actions.guarded(inspection, act)
 

@@ -46,11 +46,19 @@ class Side:
 class Library:
     """The runs of one server."""
 
-    def __init__(self, allow_path: Path | None = None, given: Sequence[Path] = (), shipped: Path | None = None) -> None:
+    def __init__(
+        self,
+        allow_path: Path | None = None,
+        given: Sequence[Path] = (),
+        shipped: Path | None = None,
+        pictures: Sequence[Path] = (),
+    ) -> None:
+        """pictures: folders outside of the runs whose pictures may be shown, besides those of the user's own runs."""
         self._allow = allow_path
         self._given = tuple(path for path in given if path.suffix != ".zip")
         self._unpacked = [_unpack(path) for path in given if path.suffix == ".zip"]
         self._shipped = shipped
+        self._pictures = tuple(pictures)
         self._runs = _Kept(MOST_KEPT)
         self._pairs = _Kept(MOST_KEPT)
 
@@ -95,7 +103,9 @@ class Library:
                 return run
         # the program's own files stay as they were installed: notes on a shipped run go to the user's data folder
         read_only = True if folder.is_relative_to(EXAMPLES) and not (folder / NOTES).exists() else None
-        return self._runs.get((folder, _stamp(folder)), lambda: RunFolder.open(folder, read_only=read_only))
+        return self._runs.get(
+            (folder, _stamp(folder)), lambda: RunFolder.open(folder, read_only=read_only, pictures=self._pictures)
+        )
 
     def pair(self, left: Side, right: Side | None) -> Opened:
         """The two sides beside each other as columns, from memory where they have been so before."""
@@ -166,4 +176,5 @@ def _stamp(folder: Path) -> tuple[int, ...]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    yield from (folder / run_files.RUN, folder / run_files.SAMPLES, *run_files.parts(folder))
+    yield from (folder / name for name in (run_files.RUN, run_files.SAMPLES, run_files.SUMMARY))
+    yield from run_files.parts(folder)

@@ -77,7 +77,7 @@ def build_inspect_tab(
     """
     from vlcompare.ui.inspect_wiring import wire
 
-    library = library or Library(settings.allow_path, runs)
+    library = library or Library(settings.allow_path, runs, pictures=settings.pictures)
     parts = _layout(settings, library)
     wire(parts, settings, page=page, compare=compare, tabs=tabs)
     if runs:  # whoever names a run looks at it next: it is read before anybody is let in, and the page opens at once

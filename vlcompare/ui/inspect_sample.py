@@ -17,7 +17,7 @@ from vlcompare.evaluate.runfolder import RunFolder
 from vlcompare.tasks.boxes import rounding_ceiling
 from vlcompare.tasks.prompts import SPECS
 from vlcompare.types import Answer, Sample
-from vlcompare.ui import views
+from vlcompare.ui import shown, views
 from vlcompare.ui.figures import figures_table
 from vlcompare.ui.forms import ORDERS, QUANTIZATIONS
 from vlcompare.ui.inspect_selection import Opened
@@ -33,9 +33,10 @@ def as_run(opened: Opened, row: int, picture: Picture) -> Run:
     sample = opened.run.samples[row]
     sides = {}
     for role, side in opened.roles.items():
-        answer = opened.run.answer(side, row)
+        answer, damage = opened.run.told_answer(side, row)
         if answer is not None:
-            sides[role] = SideRun(_side(opened, role, answer), status="", prompt=answer.prompt, answer=answer)
+            settings, said = _side(opened, role, answer), (damage,) if damage else ()
+            sides[role] = SideRun(settings, status="", prompt=answer.prompt, answer=answer, notices=said)
     box = target_box(sample) if sample.task in ("grounding", "pointing") else None
     truth = sample.boxes if sample.task == "grounded_captioning" else (box,) if box else ()
     return Run(request=request_of(sample), picture=picture, sides=sides, truth=truth, references=sample.references)
@@ -111,13 +112,16 @@ def _question(sample: Sample) -> Safe:
     facts = [sample.id, sample.task.replace("_", " "), sample.source, sample.split]
     choices = None
     if sample.choices and sample.task != "pointing":
-        lines = [el("li", el("b", chr(65 + index)), " ", str(choice)) for index, choice in enumerate(sample.choices)]
+        lines = [
+            el("li", el("b", chr(65 + index)), " ", shown.cut(str(choice), 1000))
+            for index, choice in enumerate(sample.choices)
+        ]
         choices = el("ol", *lines, class_="vi-choices")
     right = " / ".join(dict.fromkeys(sample.references))
     return el(
         "header",
         el("p", " · ".join(str(fact) for fact in facts if fact), class_="vi-facts"),
-        el("h3", sample.text or SPECS[sample.task].title, class_="vi-text"),
+        el("h3", shown.cut(sample.text, 4000) or SPECS[sample.task].title, class_="vi-text"),
         choices,
         el("p", el("span", "Expected: ", class_="vl-muted"), el("b", right[:600]), class_="vl-expected")
         if right
@@ -126,7 +130,8 @@ def _question(sample: Sample) -> Safe:
 
 
 def _tags(sample: Sample) -> Safe | None:
-    chips = [el("span", f"{key}: {value}", class_="vi-tag") for key, value in sample.tags.items() if value is not None]
+    known = [f"{key}: {value}" for key, value in sample.tags.items() if value is not None]
+    chips = [el("span", shown.cut(each, 300), class_="vi-tag") for each in known]
     if not chips:
         return None
     title = el("summary", f"{len(chips)} tags of the data set")
@@ -151,10 +156,11 @@ def _answer(run: Run, side: str, cell: Cell, names: Names) -> Safe:
     if part is None or part.answer is None:
         body: Any = el("p", "No answer of this side is in the run.", class_="vl-empty")
     elif part.answer.error:
-        body = el("p", part.answer.error, class_="vl-error")
+        body = el("p", shown.cut(part.answer.error), class_="vl-error")
     else:
         body = [
             el("div", views.answer_text(part, run.request.task), class_="vl-answer vi-answer"),
+            *[el("p", sentence, class_="vl-warn") for sentence in part.notices],
             views.tokens_view(run, side),
         ]
     head = el("div", el("b", names.sides[side], class_="vl-name"), *figures, class_="vl-card-head")

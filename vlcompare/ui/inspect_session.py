@@ -6,7 +6,8 @@ State and its rules only: what the page shows of it is made in `inspect_actions`
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -62,6 +63,18 @@ class Inspection:
             self.unpacked, self.open, self.data, self.run = [], {}, None, None
         finally:
             self.lock.release()
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Do something wholly or not at all: whatever goes wrong within, the state is then what it was before."""
+        with self.lock:
+            before = dict(self.__dict__)
+            copies = {name: type(value)(value) for name, value in before.items() if type(value) in (dict, list)}
+            try:
+                yield
+            except BaseException:
+                self.__dict__.update({**before, **copies})
+                raise
 
     # ---- which runs, which sides -------------------------------------------------------------------------------------
 

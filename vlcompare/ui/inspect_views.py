@@ -369,5 +369,5 @@ def _step(sign: str, page: int, said: str, off: bool) -> Safe:
 
 def shorten(text: str, most: int = SHORT) -> str:
     """One line of at most `most` characters."""
-    folded = " ".join(text.split())
+    folded = " ".join(text[: 50 * most].split())
     return folded if len(folded) <= most else folded[: most - 1] + "…"

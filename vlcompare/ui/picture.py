@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 
 from vlcompare.types import Alternative, Answer, Box, Token
+from vlcompare.ui import shown
 from vlcompare.ui.markup import Safe, el
 from vlcompare.ui.runs import Picture, Run
 
@@ -44,7 +45,7 @@ def side_picture(run: Run, side: str) -> Safe:
     answer = run.answer(side)
     marks = _given(run)
     if answer is not None:
-        for index, box in enumerate(answer.boxes):
+        for index, box in enumerate(answer.boxes[: shown.BOXES]):
             name = answer.phrases[index] if index < len(answer.phrases) else ""
             data = {"data_box": str(index)}
             if len(answer.boxes) > 1:  # one box alone has its side's colour
@@ -63,10 +64,10 @@ def side_picture(run: Run, side: str) -> Safe:
 def overlay(run: Run) -> Safe:
     """Both sides and the truth on one picture."""
     marks = _given(run)
-    marks.extend(box_mark(box, "truth", "vl-truth", title="ground truth") for box in run.truth)
+    marks.extend(box_mark(box, "truth", "vl-truth", title="ground truth") for box in run.truth[: shown.BOXES])
     for side in run.sides:
         answer = run.answer(side)
-        for index, box in enumerate(answer.boxes if answer else ()):
+        for index, box in enumerate(answer.boxes[: shown.BOXES] if answer else ()):
             several = len(answer.boxes) > 1 if answer else False
             badge = f"{letter(run, side)}{index + 1}" if several else letter(run, side)
             marks.append(box_mark(box, badge, "vl-side-box", data_side=side))
@@ -93,13 +94,14 @@ def alternative_boxes(answer: Answer) -> list[tuple[int, Box, float]]:
 
     if not answer.boxes:
         return []
-    pieces = [token.text for token in answer.tokens]
+    tokens = answer.tokens[: shown.TOKENS]
+    pieces = [token.text for token in tokens]
     whole = "".join(pieces)
-    found, out, start = find_boxes(whole), [], 0
-    for index, token in enumerate(answer.tokens):
+    found, out, start = find_boxes(whole)[: shown.BOXES], [], 0
+    for index, token in enumerate(tokens):
         stop = start + len(token.text)
         inside = [f for f in found if f.start < stop and start < f.stop]
-        for other in token.top if inside else ():
+        for other in token.top[: shown.ALTERNATIVES] if inside else ():
             box = _replaced(whole, start, stop, inside[0].start, inside[0].stop, other, token)
             if box is not None and box != inside[0].box and box.area:
                 out.append((index, box, math.exp(min(0.0, other.logprob))))
@@ -136,7 +138,7 @@ def _given(run: Run) -> list[Safe]:
     if run.request.box is not None:
         marks.append(box_mark(run.request.box, "region", "vl-given", title="the region asked about"))
     if run.request.task == "pointing":
-        for index, choice in enumerate(run.request.choices or ()):
+        for index, choice in enumerate((run.request.choices or ())[:26]):
             marks.append(box_mark(Box(*choice), chr(65 + index), "vl-given", title=f"choice {chr(65 + index)}"))
     return marks
 
@@ -150,11 +152,11 @@ def overlap_rows(run: Run) -> Sequence[tuple[str, float | None, int]]:
     rows: list[tuple[str, float | None, int]] = []
     for side in run.sides:
         answer = run.answer(side)
-        boxes = answer.boxes if answer else ()
+        boxes = answer.boxes[: shown.BOXES] if answer else ()
         if not boxes or not run.truth:
             rows.append((side, None, 0))
             continue
         counted = boxes[:1] if len(run.truth) == 1 else boxes
-        best = [max(box.iou(true) for box in counted) for true in run.truth]
+        best = [max(box.iou(true) for box in counted) for true in run.truth[: shown.BOXES]]
         rows.append((side, sum(best) / len(best), sum(iou >= 0.5 for iou in best)))
     return rows

@@ -48,6 +48,7 @@ class AppSettings:
     quantization: str = "none"
     device: str = "auto"
     allow_path: Path | None = None
+    pictures: tuple[Path, ...] = ()  # folders outside of run folders whose pictures the inspect tab may show
     data: Path = field(default_factory=data_folder)
     budget_bytes: int | None = None
     votes_dataset: str | None = None  # a dataset repository to which votes are committed

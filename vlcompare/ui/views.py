@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from vlcompare.tasks.boxes import find_boxes
 from vlcompare.tasks.prompts import SPECS
 from vlcompare.types import Answer, Prompt
+from vlcompare.ui import shown
 from vlcompare.ui.catalog import lookup, name_of
 from vlcompare.ui.markup import Safe, el, join, milliseconds, number
 from vlcompare.ui.picture import PALETTE
@@ -78,7 +79,7 @@ def card(run: Run | None, side: str) -> Safe:
     title, architecture = side_name(run, side)
     state, kind = _state(part, run.hidden)
     if answer is not None and answer.error:
-        body = el("div", el("p", answer.error, role="alert", class_="vl-error"), class_="vl-answer")
+        body = el("div", el("p", shown.cut(answer.error), role="alert", class_="vl-error"), class_="vl-answer")
     elif answer is not None:
         body = el("div", answer_text(part, run.request.task), _parse_note(run, answer), class_="vl-answer")
     else:
@@ -160,10 +161,11 @@ def answer_text(part: SideRun, task: str) -> Safe:
     assert answer is not None
     whole = "".join(token.text for token in answer.tokens) or answer.text
     if not answer.boxes:
-        return el("span", answer.text or whole or "(no text)")
+        return el("span", shown.cut(answer.text or whole) or "(no text)")
+    whole = shown.cut(whole)
     pieces: list[object] = []
     position = 0
-    for index, found in enumerate(find_boxes(whole)):
+    for index, found in enumerate(find_boxes(whole)[: shown.BOXES]):
         before = whole[position : found.start]
         link = {"data_box": str(index)}
         if len(answer.boxes) > 1:
@@ -200,11 +202,14 @@ def tokens_view(run: Run, side: str) -> Safe:
         )
     gaps = (answer.timings.ttft_ms, *answer.timings.token_ms)
     buttons = []
-    for index, token in enumerate(answer.tokens):
+    for index, token in enumerate(answer.tokens[: shown.TOKENS]):
         probability = math.exp(min(0.0, token.logprob))
         gap = gaps[index] if index < len(gaps) else 0.0
         top = json.dumps(
-            [[other.text or f"id {other.id}", round(math.exp(min(0.0, other.logprob)), 4)] for other in token.top]
+            [
+                [other.text or f"id {other.id}", round(math.exp(min(0.0, other.logprob)), 4)]
+                for other in token.top[: shown.ALTERNATIVES]
+            ]
         )
         buttons.append(
             el(
@@ -226,6 +231,7 @@ def tokens_view(run: Run, side: str) -> Safe:
     return el(
         "div",
         el("div", *buttons, class_="vl-tokens", role="group", aria_label="Tokens of the answer"),
+        shown.left_out(answer.tokens, shown.TOKENS, "tokens"),
         el("div", el("p", hint, class_="vl-empty"), class_="vl-inspect", aria_live="polite"),
         class_="vl-token-panel" + tall(run),
         data_side=side,
@@ -251,9 +257,11 @@ def _prompt(prompt: Prompt) -> Safe:
     turns = [
         el(
             "li",
-            el("span", "image", class_="vl-image-slot") if turn == "<image>" else el("code", turn.replace("\n", "↵\n")),
+            el("span", "image", class_="vl-image-slot")
+            if turn == "<image>"
+            else el("code", shown.cut(turn).replace("\n", "↵\n")),
         )
-        for turn in prompt.turns
+        for turn in prompt.turns[: shown.TURNS]
     ]
     slots = sum(1 for id in prompt.ids if id < 0)
     order = prompt.order.replace("_", " ")
@@ -261,6 +269,7 @@ def _prompt(prompt: Prompt) -> Safe:
         "div",
         el("p", f"{len(prompt.ids)} tokens, {slots} of them patches of the image · {order}", class_="vl-note"),
         el("ol", *turns, class_="vl-turns"),
+        shown.left_out(prompt.turns, shown.TURNS, "turns"),
         el("details", el("summary", "Token ids"), el("code", _ids(prompt.ids), class_="vl-ids")),
     )
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vlcompare.errors import SampleError
-from vlcompare.evaluate.lines import exactly
+from vlcompare.evaluate.fields import FieldError
+from vlcompare.evaluate.lines import each_line, exactly, why
 from vlcompare.types import Box, Sample
 
 BOX_FORMATS = ("xyxy", "xywh")
@@ -85,7 +86,7 @@ def each(
         try:
             made = make(source, place, row)
             samples = [made] if isinstance(made, Sample) else list(made)
-        except RowError as error:
+        except (RowError, FieldError) as error:
             yield Issue(place, str(error))
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
             yield Issue(place, f"not as this format has it ({type(error).__name__}: {error})")
@@ -108,18 +109,15 @@ def json_lines_at(path: Path) -> Iterator[tuple[str, int, Any]]:
     except OSError as error:
         raise SampleError(f"{path} cannot be read: {error.strerror or error}.") from error
     with file:
-        end = 0
-        for number, line in enumerate(file, 1):
-            start, end = end, end + len(line)
-            if not line.strip():
+        for number, start, line in each_line(file, MAX_ROW_CHARACTERS):
+            if line is not None and not line.strip():
                 continue
-            place = f"line {number}"
             try:
-                value = exactly(line)
+                value = RowError(f"more than {MAX_ROW_CHARACTERS:,} bytes") if line is None else exactly(line)
             except (ValueError, RecursionError) as error:
-                yield place, start, RowError(f"not JSON ({error})")
-                continue
-            yield place, start, value if isinstance(value, dict) else RowError("not a JSON object")
+                value = RowError(why(error))
+            known = isinstance(value, (dict, RowError))
+            yield f"line {number}", start, value if known else RowError("not a JSON object")
 
 
 def json_file(path: Path) -> Any:
@@ -130,7 +128,7 @@ def json_file(path: Path) -> Any:
     except OSError as error:
         raise SampleError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:
-        raise SampleError(f"{path} is not a JSON file ({error}).") from error
+        raise SampleError(f"{path} is not a JSON file: {why(error)}.") from error
 
 
 def json_object(path: Path) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from vlcompare.evaluate import schema
+from vlcompare.evaluate.fields import bounded, name, optional, text
 from vlcompare.evaluate.readers.base import (
     Issue,
     LinePicture,
@@ -31,7 +33,6 @@ from vlcompare.evaluate.readers.base import (
     is_base64_picture,
     json_lines_at,
     picture,
-    text_of,
     texts_of,
 )
 from vlcompare.types import TASKS, Sample
@@ -50,36 +51,45 @@ def _lines(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _sample(source: Source, place: str, numbered: tuple[int, dict[str, Any]]) -> Sample:
     offset, row = numbered
-    key = row.get("id")
-    if isinstance(key, bool) or not isinstance(key, (str, int)) or key == "":
-        raise RowError("no `id`")
     task = row.get("task", source.task)
-    if task not in TASKS:
-        raise RowError(f"`task` is {task!r}, not one of {', '.join(TASKS)}")
+    if not isinstance(task, str) or task not in TASKS:
+        raise RowError(f"`task` is {ascii(task)[:60]}, not one of {', '.join(TASKS)}")
     image, image_key = _picture(source, row.get("image"), offset)
-    tags = row.get("tags") or {}
-    if isinstance(tags, list):
-        tags = {str(tag): True for tag in tags}
-    if not isinstance(tags, dict):
-        raise RowError("`tags` is not an object")
-    for name in ("source", "split", "ocr_text"):
-        if not isinstance(row.get(name), (str, type(None))):
-            raise RowError(f"`{name}` is not a text")
     return Sample(
-        id=str(key),
+        id=_id(row.get("id")),
         image=image,
         task=task,
-        text=text_of(row, "text", required=False),
+        text=_text(row.get("text"), "text") or "",
         choices=_choices(task, row.get("choices")),
-        references=texts_of(row["references"], "`references`") if row.get("references") not in (None, []) else (),
-        boxes=tuple(checked_box(box) for box in row.get("boxes") or ()),
-        source=row.get("source") or source.source,
-        split=row.get("split") or source.split,
-        tags=tags,
-        ocr_text=row.get("ocr_text"),
-        objects=_objects(row.get("objects") or []),
+        references=_references(row.get("references")),
+        boxes=tuple(map(checked_box, _listed(row.get("boxes"), "boxes", schema.MOST_BOXES))),
+        source=_short(row.get("source"), "source") or source.source,
+        split=_short(row.get("split"), "split") or source.split,
+        tags=schema.tags(row.get("tags") or {}),
+        ocr_text=_text(row.get("ocr_text"), "ocr_text"),
+        objects=_objects(row.get("objects")),
         image_key=image_key,
     )
+
+
+_short, _text, _name = optional(text(300)), optional(text()), name(1000)
+
+
+def _id(value: Any) -> str:
+    if value is None or value == "":
+        raise RowError("no `id`")
+    return schema.row_id(value)
+
+
+def _listed(value: Any, field: str, most: int) -> list[Any]:
+    return bounded(value, field, most) if value else []
+
+
+def _references(value: Any) -> tuple[str, ...]:
+    if value in (None, []):
+        return ()
+    found = texts_of(value, "`references`")
+    return tuple(schema.reference_texts(list(found), "references"))
 
 
 def _picture(source: Source, value: Any, offset: int) -> tuple[Any, str]:
@@ -89,27 +99,24 @@ def _picture(source: Source, value: Any, offset: int) -> tuple[Any, str]:
         return LinePicture(source.path, offset, "image"), hashed(value)
     if value in (None, "") and not source.need_pictures:
         return None, ""
-    return picture(source, value)
+    return picture(source, _name(value, "image"))
 
 
 def _objects(value: Any) -> tuple[dict[str, Any], ...]:
     """A rendered scene's objects, each at least {"kind": text}; a box is four numbers."""
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise RowError("`objects` is not a list of objects")
-    for item in value:
-        box = item.get("box", (0, 0, 0, 0))
-        numbers = isinstance(box, (list, tuple)) and all(type(number) in (int, float) for number in box)
-        if not isinstance(item.get("kind"), str) or not numbers or len(box) != 4:
-            raise RowError("an object of `objects` has no `kind`, or its `box` is not four numbers")
-    return tuple(value)
+    return tuple(
+        schema.scene_object(item, f"objects[{i}]")
+        for i, item in enumerate(_listed(value, "objects", schema.MOST_OBJECTS))
+    )
 
 
 def _choices(task: str, value: Any) -> tuple[Any, ...] | None:
     if value in (None, []):
         return None
-    if not isinstance(value, list):
-        raise RowError("`choices` is not a list")
-    return tuple(checked_box(box) for box in value) if task == "pointing" else texts_of(value, "`choices`")
+    found = bounded(value, "choices", schema.MOST_CHOICES)
+    if task == "pointing":
+        return tuple(map(checked_box, found))
+    return tuple(schema.reference_texts(list(texts_of(found, "`choices`")), "choices"))
 
 
 def to_row(sample: Sample, image: str) -> dict[str, Any]:

@@ -1,0 +1,223 @@
+"""Values from JSON, typed: small checks put together to the shape of a file, and what they say of a wrong value.
+
+A check takes a value and its path within the file, and gives the value as it may be used, or raises FieldError with the
+field, what was expected there and what was found. Knows no file and no format; `schema` has the shapes. A bool is no
+number here, a number is finite and no larger than anything that is measured, and everything has a most.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+MOST_NUMBER = 1e15
+MOST_WHOLE = 2**63 - 1
+MOST_NESTING = 12  # levels of lists and objects in a value of no fixed shape
+MOST_VALUES = 20_000  # numbers, texts, lists and objects in such a value
+MOST_TEXT = 100_000  # characters
+MOST_NAME = 300
+
+Check = Callable[[Any, str], Any]
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+class FieldError(ValueError):
+    """One value is not of the kind that its field takes; the message is the rest of a sentence."""
+
+    def __init__(self, path: str, found: str, expected: str) -> None:
+        super().__init__(f"{f'`{path}`' if path else 'it'} is {found}; expected {expected}")
+
+
+def wrong(path: str, value: Any, expected: str) -> FieldError:
+    """The error for a value of the wrong kind."""
+    return FieldError(path, described(value), expected)
+
+
+def described(value: Any) -> str:
+    """A JSON value in a few words, whatever it holds: its kind, and itself where that is short."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, str):
+        return f"the text {ascii(value[:40])}{'..' if len(value) > 40 else ''}"
+    if isinstance(value, int) and abs(value) > MOST_WHOLE:
+        return f"a whole number of about {int(value.bit_length() * math.log10(2)) + 1} digits"
+    if isinstance(value, (int, float)):
+        return f"the number {value!r}"
+    if isinstance(value, (list, tuple)):
+        return f"a list of {len(value)}"
+    return "an object" if isinstance(value, dict) else f"a {type(value).__name__}"
+
+
+# ---- single values ---------------------------------------------------------------------------------------------------
+
+
+def text(most: int = MOST_TEXT) -> Check:
+    """A text of at most `most` characters."""
+
+    def check(value: Any, path: str) -> str:
+        if type(value) is not str:
+            raise wrong(path, value, "a text")
+        if len(value) > most:
+            raise FieldError(path, f"a text of {len(value):,} characters", f"at most {most:,}")
+        return value
+
+    return check
+
+
+def name(most: int = MOST_NAME) -> Check:
+    """A short text that names something: not empty, no control characters."""
+    short = text(most)
+
+    def check(value: Any, path: str) -> str:
+        found: str = short(value, path)
+        if not found or _CONTROLS.search(found):
+            raise wrong(path, value, "a name without control characters")
+        return found
+
+    return check
+
+
+def number(low: float = -MOST_NUMBER, high: float = MOST_NUMBER) -> Check:
+    """A finite number within bounds, as a float or an int."""
+
+    def check(value: Any, path: str) -> float:
+        if type(value) not in (float, int):
+            raise wrong(path, value, "a number")
+        if not low <= value <= high:  # False for NaN, and exact for whole numbers of any length
+            raise wrong(path, value, f"a number from {low:g} to {high:g}")
+        return value  # type: ignore[no-any-return]
+
+    return check
+
+
+def whole(low: int = 0, high: int = MOST_WHOLE) -> Check:
+    """A whole number within bounds."""
+
+    def check(value: Any, path: str) -> int:
+        if type(value) is not int:
+            raise wrong(path, value, "a whole number")
+        if not low <= value <= high:
+            raise wrong(path, value, f"a whole number from {low} to {high}")
+        return value
+
+    return check
+
+
+def flag(value: Any, path: str) -> bool:
+    """True or false."""
+    if type(value) is not bool:
+        raise wrong(path, value, "true or false")
+    return value
+
+
+def one_of(*known: str) -> Check:
+    """One of these texts."""
+
+    def check(value: Any, path: str) -> str:
+        if type(value) is not str or value not in known:
+            raise wrong(path, value, f"one of {', '.join(known)}")
+        return value
+
+    return check
+
+
+def optional(check: Check) -> Check:
+    """The same, or null."""
+    return lambda value, path: None if value is None else check(value, path)
+
+
+_any_name = name()
+
+
+# ---- several values --------------------------------------------------------------------------------------------------
+
+
+def bounded(value: Any, path: str, most: int, least: int = 0) -> list[Any]:
+    """`value` as a list of `least` to `most` items, which are not looked at."""
+    if type(value) is not list:
+        raise wrong(path, value, "a list")
+    if not least <= len(value) <= most:
+        wanted = f"{least:,}" if least == most else f"at most {most:,}" if len(value) > most else f"at least {least:,}"
+        raise FieldError(path, f"a list of {len(value):,}", wanted)
+    return value
+
+
+def listed(check: Check, most: int, least: int = 0) -> Check:
+    """A list of at most `most` values of one kind."""
+
+    def checked(value: Any, path: str) -> list[Any]:
+        items, found = bounded(value, path, most, least), []
+        try:
+            for item in items:
+                found.append(check(item, path))
+        except FieldError:  # the place is written for a wrong value alone: lists are long
+            check(items[len(found)], f"{path}[{len(found)}]")
+            raise
+        return found
+
+    return checked
+
+
+def mapping(check: Check, most: int, key: Check = _any_name) -> Check:
+    """An object whose names are free and whose values are of one kind."""
+
+    def checked(value: Any, path: str) -> dict[str, Any]:
+        items = _object(value, path, most)
+        return {key(each, path or "a name"): check(item, joined(path, each)) for each, item in items.items()}
+
+    return checked
+
+
+def record(checks: Mapping[str, Check], required: Iterable[str] = (), rest: Check | None = None) -> Check:
+    """An object with these fields. Others are checked by `rest`, and left out where there is none."""
+    needed = tuple(required)
+
+    def checked(value: Any, path: str) -> dict[str, Any]:
+        items = _object(value, path, 1000)
+        for each in needed:
+            if each not in items:
+                raise FieldError(joined(path, each), "missing", "a value")
+        found = {}
+        for each, item in items.items():
+            check = checks.get(each, rest)
+            if check is not None:
+                found[each] = check(item, joined(path, each))
+        return found
+
+    return checked
+
+
+def free(value: Any, path: str) -> Any:
+    """A value of no fixed shape, within bounds of nesting, number and length; nothing is computed with it."""
+    waiting, seen = [(value, 1)], 0
+    while waiting:
+        item, level = waiting.pop()
+        seen += 1
+        if seen > MOST_VALUES or level > MOST_NESTING:
+            raise FieldError(path, "too large or too deeply nested", f"at most {MOST_VALUES:,} values")
+        if isinstance(item, str):
+            if len(item) > MOST_TEXT:
+                raise FieldError(path, f"a text of {len(item):,} characters", f"at most {MOST_TEXT:,}")
+        elif isinstance(item, dict):
+            if max(map(len, item), default=0) > MOST_NAME:
+                raise FieldError(path, "an object with a very long name", f"at most {MOST_NAME} characters")
+            waiting += [(each, level + 1) for each in item.values()]
+        elif isinstance(item, list):
+            waiting += [(each, level + 1) for each in item]
+    return value
+
+
+def _object(value: Any, path: str, most: int) -> dict[str, Any]:
+    if type(value) is not dict:
+        raise wrong(path, value, "an object")
+    if len(value) > most:
+        raise FieldError(path, f"an object of {len(value):,} names", f"at most {most:,}")
+    return value
+
+
+def joined(path: str, each: str) -> str:
+    """The path of a field; a name that is no plain word is written so that it cannot be misread."""
+    shown = ascii(each[:60]) if _CONTROLS.search(each) else each[:60]
+    return f"{path}.{shown}" if path else shown

@@ -1,0 +1,353 @@
+"""What the files of a run may hold: run.json, rows of samples and of predictions, summary.json, notes, exported runs.
+
+The one place where a foreign file's values get their types. Each reader gives typed values or raises FieldError (or
+`refused`, a SampleError with file, line, field, what was found and what was expected). Knows shapes and bounds; opens
+no file. The bounds are far above what the models can write, and low enough that any row can be shown at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vlcompare.errors import SampleError
+from vlcompare.evaluate.fields import (
+    MOST_NUMBER,
+    MOST_TEXT,
+    MOST_WHOLE,
+    Check,
+    FieldError,
+    bounded,
+    flag,
+    free,
+    joined,
+    listed,
+    mapping,
+    name,
+    number,
+    one_of,
+    optional,
+    record,
+    text,
+    whole,
+    wrong,
+)
+from vlcompare.types import Answer
+
+MOST_LINE = 3 << 20  # bytes of a prediction row
+MOST_SAMPLE_LINE = 64 << 20  # bytes of a sample's row, which may bring its picture in base64
+MOST_FILE = 32 << 20  # bytes of run.json, summary.json or notes.json
+MOST_SIDES = 16
+MOST_TOKENS = 16_384  # of an answer: as many as can be asked for
+MOST_POSITIONS = 65_536  # of a prompt, the picture's among them
+MOST_ALTERNATIVES = 1000  # of a token
+MOST_BOXES = 500
+MOST_REFERENCES = 100
+MOST_REFERENCE = 10_000  # characters
+MOST_CHOICES = 64
+MOST_OBJECTS = 500
+MOST_TAGS = 64
+MOST_NOTES = 200_000
+MOST_DIGITS = 25  # of a whole number that names a row
+LATEST = 1e11  # seconds: a time that every system can write down
+
+
+def refused(file: str, error: FieldError | str, line: int | None = None) -> SampleError:
+    """The sentence for a file that is not as it should be."""
+    place = f"{file} line {line}" if line else file
+    return SampleError(f"{place} is damaged: {error}.")
+
+
+def typed(check: Check, value: Any, file: str) -> Any:
+    """A whole file's value by its shape. Raises SampleError."""
+    try:
+        return check(value, "")
+    except FieldError as error:
+        raise refused(file, error) from error
+
+
+# ---- names -----------------------------------------------------------------------------------------------------------
+
+_short = text(MOST_TEXT // 100)
+_name = name()
+_TEXTS = listed(text(), 10_000)
+
+
+def row_id(value: Any, path: str = "id") -> str:
+    """A row's name: a text, or a whole number that is written as one."""
+    if type(value) is int and abs(value) < 10**MOST_DIGITS:
+        return str(value)
+    return str(_name(value, path)) if type(value) is str else str(_fail(path, value, "a text or a whole number"))
+
+
+def _fail(path: str, value: Any, expected: str) -> Any:
+    raise wrong(path, value, expected)
+
+
+# ---- prediction rows -------------------------------------------------------------------------------------------------
+
+_text, _side, _tag = text(), name(64), name(100)
+_PHRASES = listed(text(), MOST_BOXES)
+
+
+def prediction(row: Any) -> tuple[str, str | None, dict[str, Any]]:
+    """(sample id, side or None, the row) of a prediction, as far as scoring and the table use it; see `answer`.
+
+    An answer that is a number, as in others' files, is read as its digits. What is no box is left to `read_boxes`.
+    """
+    if type(row) is not dict:
+        raise wrong("", row, "an object")
+    if "id" not in row:
+        raise FieldError("id", "missing", "a text or a whole number")
+    side, said = row.get("side"), row.get("text")
+    if side is not None:
+        side = row_id(side, "side") if type(side) is int else _side(side, "side") if side != "" else None
+    if said is not None and (type(said) is not str or len(said) > MOST_TEXT):
+        row = {**row, "text": str(number()(said, "text")) if type(said) in (int, float) else _text(said, "text")}
+    if row.get("error") is not None:
+        _text(row["error"], "error")
+    for field, most in (("boxes", MOST_BOXES), ("tokens", MOST_TOKENS)):
+        if row.get(field):
+            bounded(row[field], field, most)
+    if row.get("phrases"):
+        _PHRASES(row["phrases"], "phrases")
+    return row_id(row["id"]), side, row
+
+
+def _box(value: Any, path: str) -> list[float]:
+    if type(value) is not list or len(value) != 4:
+        raise wrong(path, value, "four numbers")
+    if not all(type(item) in (float, int) and -MOST_NUMBER < item < MOST_NUMBER for item in value):
+        raise FieldError(path, "a list that holds something else", "four finite numbers")
+    return value
+
+
+_named_token = record({"id": whole(-MOST_WHOLE), "text": text(1000), "logprob": number()}, ("id", "text", "logprob"))
+
+
+def _alternative(value: Any, path: str) -> dict[str, Any]:
+    """One of very many: what is right is seen at once, and what is wrong is then named."""
+    if type(value) is dict and type(value.get("id")) is int and type(value.get("text")) is str:
+        logprob: Any = value.get("logprob")
+        if type(logprob) in (float, int) and -MOST_NUMBER < logprob < MOST_NUMBER and len(value["text"]) <= 1000:
+            return value
+    return _named_token(value, path)  # type: ignore[no-any-return]
+
+
+_alternatives = listed(_alternative, MOST_ALTERNATIVES)
+
+
+def _token(value: Any, path: str) -> dict[str, Any]:
+    found = _alternative(value, path)
+    if value.get("top"):
+        return {**found, "top": _alternatives(value["top"], joined(path, "top"))}
+    return {name: found[name] for name in ("id", "text", "logprob")}
+
+
+_figure, _count, _measured = number(), whole(), number(0)
+_PROMPT = record(
+    {
+        "turns": listed(text(), 200),
+        "ids": listed(whole(-MOST_WHOLE), MOST_POSITIONS),
+        "order": one_of("image_first", "instruction_first"),
+    },
+    ("turns", "ids", "order"),
+)
+_TIMINGS = record(
+    {
+        **dict.fromkeys(("image_ms", "vision_ms", "prefill_ms", "ttft_ms", "total_ms", "tokens_per_s"), _measured),
+        "token_ms": listed(_measured, MOST_TOKENS),
+        "mode": text(40),
+        "graphed": flag,
+    }
+)
+_MEMORY = record(
+    {
+        **dict.fromkeys(("weights_bytes", "state_bytes", "state_bytes_formula", "peak_bytes"), _measured),
+        "state_trace": listed(_measured, MOST_TOKENS),
+    }
+)
+ANSWER = record(
+    {
+        "schema_version": whole(),
+        "text": text(),
+        "boxes": listed(_box, MOST_BOXES),
+        "phrases": _PHRASES,
+        "parse": one_of("ok", "none", "unparseable"),
+        "tokens": listed(_token, MOST_TOKENS),
+        "prompt": optional(_PROMPT),
+        "stop_reason": text(40),
+        "error": optional(text()),
+        "timings": optional(_TIMINGS),
+        "memory": optional(_MEMORY),
+        "checkpoint": _short,
+        "revision": optional(_short),
+        "quantization": text(40),
+        "dtype": text(40),
+        "device": _short,
+        "image_size": whole(0, 100_000),
+        "seed": whole(-MOST_WHOLE),
+    }
+)
+
+
+def answer(value: Any, path: str = "") -> Answer:
+    """A whole answer, every value of its own kind. Raises FieldError, or RequestError for another schema version."""
+    return Answer.from_json(ANSWER(value, path))
+
+
+# ---- samples ---------------------------------------------------------------------------------------------------------
+
+_REFERENCES = listed(text(MOST_REFERENCE), MOST_REFERENCES)
+_PLAIN = (str, int, float, bool, type(None))
+
+
+def reference_texts(value: Any, path: str = "references") -> list[str]:
+    """Right answers, or texts to choose from."""
+    found: list[str] = _REFERENCES(value, path)
+    if (count := sum(map(len, found))) > 2 * MOST_REFERENCE:
+        raise FieldError(path, f"a list of {count:,} characters", f"at most {2 * MOST_REFERENCE:,}")
+    return found
+
+
+def tags(value: Any, path: str = "tags") -> dict[str, Any]:
+    """A sample's tags: an object of short values, or a list of names that are all true."""
+    if type(value) is list:
+        value = {str(each): True for each in listed(free, MOST_TAGS)(value, path)}
+    if type(value) is not dict:
+        raise wrong(path, value, "an object")
+    if len(value) > MOST_TAGS:
+        raise FieldError(path, f"an object of {len(value):,} names", f"at most {MOST_TAGS}")
+    for key, item in value.items():
+        _tag(key, path)
+        if type(item) is str and len(item) > 1000:
+            raise FieldError(joined(path, key), f"a text of {len(item):,} characters", "at most 1,000")
+        if type(item) not in _PLAIN:
+            free(item, joined(path, key))
+    return value
+
+
+scene_object = record(
+    {"kind": text(100), **dict.fromkeys(("color", "size", "text"), optional(text(300))), "box": _box},
+    ("kind",),
+    rest=free,
+)
+
+
+# ---- run.json --------------------------------------------------------------------------------------------------------
+
+_SETTINGS = {
+    **dict.fromkeys(("quantization", "dtype", "device", "norm", "prompt_order"), optional(text(100))),
+    **dict.fromkeys(("checkpoint", "revision", "tokenizer", "weights_sha256"), optional(_short)),
+    "image_size": optional(whole(0, 100_000)),
+    **dict.fromkeys(("max_new_tokens", "top_k", "seed"), optional(whole(-MOST_WHOLE))),
+    **dict.fromkeys(("temperature", "top_p"), optional(_figure)),
+    "notices": optional(_TEXTS),
+}
+_RECORDED_SIDES = mapping(optional(record(_SETTINGS, rest=free)), MOST_SIDES, name(64))
+RUN = record(
+    {
+        "schema_version": whole(1, 1),
+        "identity": optional(
+            record(
+                {
+                    "data": optional(record({"from": optional(_short), "limit": optional(whole())}, rest=free)),
+                    "sides": optional(_RECORDED_SIDES),
+                },
+                rest=free,
+            )
+        ),
+        "samples": optional(
+            record({"count": _count, "skipped": _count, "sha256": text(100), "issues": _TEXTS}, rest=free)
+        ),
+        "images_root": optional(_short),
+        "images_proof": optional(text(100)),
+        "sides": optional(_RECORDED_SIDES),
+        "sessions": optional(
+            listed(record({"started": text(40), "ended": text(40), "versions": mapping(free, 100)}, rest=free), 10_000)
+        ),
+        "complete": flag,
+    },
+    rest=free,
+)
+
+# ---- summary.json ----------------------------------------------------------------------------------------------------
+
+_value = optional(_figure)
+_interval = optional(listed(_value, 2, 2))
+_TASK = record({"n": _count, "ci95": optional(mapping(_interval, 100))}, rest=_value)
+_PAIR = record({"difference": _value, "ci95": _interval}, ("difference", "ci95"), rest=_value)
+SUMMARY = record(
+    {
+        "schema_version": whole(),
+        "sides": mapping(
+            record({"checkpoint": optional(_short), "tasks": mapping(_TASK, 100)}, ("tasks",), rest=free),
+            MOST_SIDES,
+            text(64),
+        ),
+        "paired": optional(mapping(mapping(_PAIR, 100), 100)),
+        "n_images": optional(mapping(_count, 100)),
+        "main": optional(mapping(text(100), 100)),
+        "warnings": optional(listed(text(2000), 1000)),
+    },
+    rest=free,
+)
+
+# ---- notes and exported runs -----------------------------------------------------------------------------------------
+
+NOTES = listed(
+    record({"sample": _name, "text": optional(text()), "tags": optional(listed(text(), 1000))}, ("sample",)), MOST_NOTES
+)
+_BOXES = listed(_box, MOST_BOXES)
+_SIDE_SETTINGS = record(
+    {
+        **{key: _SETTINGS[key] for key in ("image_size", "max_new_tokens", "temperature", "top_p", "top_k", "seed")},
+        **dict.fromkeys(("checkpoint", "device"), _short),
+        "quantization": one_of("none", "int8", "nf4"),
+        "prompt_order": optional(one_of("image_first", "instruction_first")),
+    },
+    ("checkpoint", "device", "quantization"),
+)
+_REQUEST = record(
+    {
+        "task": text(40),
+        "text": text(),
+        "choices": optional(listed(lambda value, path: (_box if type(value) is list else text())(value, path), 64)),
+        "box": optional(_box),
+        "ocr_text": optional(text()),
+        "history": optional(listed(listed(text(), 2, 2), 1000)),
+        "source": optional(text(100)),
+        "prompt_order": one_of("image_first", "instruction_first"),
+        "max_new_tokens": _SETTINGS["max_new_tokens"],
+        "stop_at_end": flag,
+        **dict.fromkeys(("temperature", "top_p"), _figure),
+        **dict.fromkeys(("top_k", "seed"), whole(-MOST_WHOLE)),
+    },
+    ("task",),
+)
+_BOTH = ("left", "right")
+_PICTURE = record(
+    {"width": _count, "height": _count, "reduced": flag, "sha256": text(100), "base64": text(100 << 20)},
+    ("reduced", "sha256", "base64"),
+)
+EXPORTED = record(
+    {
+        "created": number(0, LATEST),
+        "mode": text(40),
+        "request": _REQUEST,
+        "settings": record(dict.fromkeys(_BOTH, _SIDE_SETTINGS), _BOTH),
+        "sides": record(dict.fromkeys(_BOTH, ANSWER), _BOTH),
+        "notices": optional(mapping(listed(text(2000), 100), MOST_SIDES)),
+        "truth": _BOXES,
+        "references": _TEXTS,
+        **dict.fromkeys(("example", "follow_up", "voted"), optional(_short)),
+        "picture": _PICTURE,
+    },
+    ("created", "mode", "request", "settings", "sides", "truth", "references", "picture"),
+)
+
+
+def exported(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A run that the compare tab exported. Raises FieldError."""
+    found: dict[str, Any] = EXPORTED(value, "")
+    return found
