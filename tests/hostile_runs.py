@@ -51,14 +51,26 @@ class Case:
 
 
 def places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Every place of a JSON value; of a list of plain values the first alone, since the others are alike."""
+    """Every place of a JSON value; of those that are alike (items of a list, metrics, sides) the first alone."""
     if path:
         yield path
     if isinstance(value, dict):
+        shapes = []
         for name, item in value.items():
+            shape = shape_of(item)
+            if isinstance(item, (dict, list)) and item and shape in shapes:
+                continue
+            shapes.append(shape)
             yield from places(item, (*path, name))
     elif isinstance(value, list) and value:
         yield from places(value[0], (*path, 0))
+
+
+def shape_of(value: Any) -> Any:
+    """The same for values that a file means alike."""
+    if isinstance(value, dict):
+        return {name: shape_of(item) for name, item in value.items()}
+    return type(value).__name__
 
 
 def cases(files: dict[str, Any]) -> Iterator[Case]:

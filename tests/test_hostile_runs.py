@@ -11,6 +11,7 @@ from typing import Any
 import hostile_runs as hostile
 import pytest
 from inspect_world import write_run, write_samples
+from ui_fakes import uploaded
 
 from vlcompare.errors import SampleError, VLCompareError
 from vlcompare.evaluate import fields, schema
@@ -56,12 +57,12 @@ def looked_at(path: Path, tmp_path: Path, good: Path) -> str:
     inspection = Inspection(Library(shipped=tmp_path))
     actions.start(inspection)
     before = state(inspection)
-    page = inspect_files.upload(inspection, str(path))
+    page = inspect_files.upload(inspection, uploaded(path))
     if "controls" not in page:
         said = plain(page)
         assert said and not INTERNAL.search(said) and len(said) < 600, said
         assert state(inspection) == before
-        assert "controls" in inspect_files.upload(inspection, str(good))
+        assert "controls" in inspect_files.upload(inspection, uploaded(good))
         assert inspection.data is not None and inspection.data.table.count == 4
         inspection.close()
         return "refused"
@@ -113,6 +114,7 @@ def test_some_wrong_values_in_every_file(
 ) -> None:
     """A sample of the whole, the same one every time."""
     monkeypatch.setenv("VLCOMPARE_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
     everything = list(hostile.cases(files))
     counts = check(random.Random(5).sample(everything, 40), folder, files, tmp_path)
     assert counts["refused"] and counts["shown"]
@@ -123,6 +125,7 @@ def test_every_wrong_value_in_every_field(
     folder: Path, files: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VLCOMPARE_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
     everything = list(hostile.cases(files))
     counts = check(everything, folder, files, tmp_path)
     print(f"{len(everything)} archives: {counts}")
