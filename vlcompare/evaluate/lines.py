@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -18,6 +19,9 @@ except ImportError:  # a nicety, not a need
     _fast = None  # type: ignore[assignment]
 
 
+_LONG = re.compile(rb"\d{19}")  # digits: as many as a whole number of 64 bits has
+
+
 def loads(line: bytes) -> Any:
     """The line's value, fast. Raises ValueError where it is not JSON, RecursionError where it is nested too deeply."""
     if _fast is not None:
@@ -25,7 +29,7 @@ def loads(line: bytes) -> Any:
             return _fast(line)
         except ValueError:
             pass  # the standard library reads more, and says more plainly what is wrong
-    return exactly(line)
+    return _by_standard_library(line)
 
 
 def why(error: Exception) -> str:
@@ -56,7 +60,17 @@ def each_line(file: BinaryIO, most: int) -> Iterator[tuple[int, int, bytes | Non
 
 
 def exactly(line: bytes) -> Any:
-    """The same by the standard library: whole numbers of any length; a byte order mark in front is no part of it."""
+    """The same with whole numbers of any length, by the faster parser where the line has none that is too long for it."""
+    if _fast is not None and not _LONG.search(line):
+        try:
+            return _fast(line)
+        except ValueError:
+            pass
+    return _by_standard_library(line)
+
+
+def _by_standard_library(line: bytes) -> Any:
+    """A byte order mark in front is no part of the value."""
     value = json.loads(line.decode("utf-8-sig"))
     if b"\\ud" in line or b"\\uD" in line:  # an escaped surrogate: a pair of them is one character, one alone is none
         json.dumps(value, ensure_ascii=False).encode()
