@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 try:
@@ -62,10 +63,8 @@ def each_line(file: BinaryIO, most: int) -> Iterator[tuple[int, int, bytes | Non
 def exactly(line: bytes) -> Any:
     """The same with whole numbers of any length, by the faster parser where the line has none that is too long for it."""
     if _fast is not None and not _LONG.search(line):
-        try:
+        with suppress(ValueError):
             return _fast(line)
-        except ValueError:
-            pass
     return _by_standard_library(line)
 
 
