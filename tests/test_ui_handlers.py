@@ -228,7 +228,7 @@ def test_an_unexpected_end_gives_both_sides_a_sentence(where: str) -> None:
 
     for _ in follow(run, events, threading.Event()):
         pass
-    assert "boom" in (run.answer("right").error or "")  # type: ignore[union-attr]
+    assert "not foreseen" in (run.answer("right").error or "")  # type: ignore[union-attr]
     assert (run.answer("left").error is None) == (where == "between")  # type: ignore[union-attr]
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
 from vlcompare.errors import RequestError, VLCompareError
+from vlcompare.runtime.faults import report
 from vlcompare.types import Answer, Prompt, PromptOrder, Request, Step
 
 if TYPE_CHECKING:
@@ -256,7 +257,8 @@ class _Comparison:
         # a defect of ours, or a panic of a library in Rust, which is no Exception, must neither take the other side
         # along nor leave the consumer waiting for an answer
         except BaseException as error:
-            sentence = f"This side failed unexpectedly ({type(error).__name__}: {error}); the other is not affected."
+            report(error)
+            sentence = f"This side failed unexpectedly ({type(error).__name__}); the other is not affected."
             answer = replace(failed, error=sentence)
         put(Event(name, "answer", answer))
 

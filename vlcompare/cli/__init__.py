@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from vlcompare import __version__
 from vlcompare.errors import VLCompareError
@@ -52,10 +57,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Its exit status: 0 done, 1 ran but failed, 2 cannot be done as asked, 130 interrupted."""
+    replace_what_cannot_be_encoded()
     args = build_parser().parse_args(argv)
     command = importlib.import_module(f"vlcompare.cli.{args.command}")
     try:
-        return command.run(args)
+        with ending_like_ctrl_c():
+            status = command.run(args)
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where a reader that went away is no failure
+        return status
     except VLCompareError as error:
         print(f"vlcompare: {error}", file=sys.stderr)
         return 2
@@ -66,3 +76,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         # the reader of our output went away (`| head`): close quietly, as other tools do
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def replace_what_cannot_be_encoded() -> None:
+    """A terminal or a file whose encoding lacks a character gets it as an escape (\\u2264): no answer is lost to it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def ending_like_ctrl_c() -> Iterator[None]:
+    """A wish to end (SIGTERM), or a terminal that is closed (SIGHUP), is heard as Ctrl-C is: what runs saves its state,
+    and the processes that it started end with it."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):  # Windows has no second one
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # else a launcher's, or nohup
+                before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

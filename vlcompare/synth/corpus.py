@@ -6,21 +6,18 @@ language models.
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vlcompare import threads
 from vlcompare.errors import CheckpointError
 from vlcompare.models.scene import SceneEncoder
 from vlcompare.synth import lessons as lesson_store
 from vlcompare.synth.lessons import Lessons
-from vlcompare.synth.pictures import HELD_OUT, PictureStore, Shard, normalised
+from vlcompare.synth.pictures import HELD_OUT, PictureStore, Shard, normalised, workers
 from vlcompare.synth.recipe import Recipe
 
 TRUTH = ("centre", "owner", "attributes", "boxes")
@@ -100,9 +97,11 @@ def prepare_lessons(out: Path, recipe: Recipe, count: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     store, grid = PictureStore(out / "pictures", recipe.pictures), recipe.pictures.image_size // 16
     shards = [store.seeds(index) for index in range(-(-count // recipe.pictures.shard))]
-    workers = max(1, min(recipe.pictures.workers, threads.budget()))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    pool = workers(recipe.pictures.workers)
+    try:
         parts = list(pool.map(_lessons_of, shards, [grid] * len(shards)))
+    finally:
+        pool.shutdown(cancel_futures=True)  # else a run that is stopped first asks all that was still to be asked
     lesson_store.save(lesson_store.joined(parts), folder / "lessons.npz")
     held = lesson_store.make_lessons(range(HELD_OUT, HELD_OUT + min(PROBED, recipe.pictures.shard)), grid)
     lesson_store.save(held, folder / "held-lessons.npz")

@@ -6,6 +6,7 @@ those that are not drawn yet. Knows nothing of networks or questions.
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -98,6 +99,14 @@ def normalised(pixels: np.ndarray) -> np.ndarray:
     return ((pixels.astype(np.float32) / 255 - CLIP_MEAN) / CLIP_STD).transpose(0, 3, 1, 2)
 
 
+def workers(count: int) -> ProcessPoolExecutor:
+    """At most so many processes that draw and ask, within the budget of threads; Ctrl-C is left to the one that started
+    them."""
+    count = max(1, min(count, threads.budget()))
+    ignoring = (signal.SIGINT, signal.SIG_IGN)
+    return ProcessPoolExecutor(count, get_context("spawn"), initializer=signal.signal, initargs=ignoring)
+
+
 class PictureStore:
     """The shards of a recipe in a folder: draws the missing ones in other processes, gives them in order."""
 
@@ -113,8 +122,7 @@ class PictureStore:
 
     def start(self) -> None:
         """Begin to draw all missing shards, in order."""
-        workers = max(1, min(self.recipe.workers, threads.budget()))
-        self._pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+        self._pool = workers(self.recipe.workers)
         for index in range(self.count):
             if not shard_path(self.folder, index).exists():
                 self._pending[index] = self._pool.submit(_draw_numbered, self.folder, self.recipe, index)

@@ -40,6 +40,7 @@ STAGES = ("encoder", "features", "pythia", "mamba", "export", "report")
 TRAINING = STAGES[:4]  # stages that follow a recipe; the others tell of what was trained
 LEAST_BUDGET = 0.06  # seconds: less is 0.000 minutes
 SAVING = 60  # seconds that a stopped process has for saving its state
+PATIENCE = 2  # seconds in which one that a terminal's Ctrl-C has reached is likely to be on its way out
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,10 @@ def _side_by_side(settings: RunSettings) -> bool:
 
 def _stop(runs: list[subprocess.Popen[bytes]]) -> None:
     """End the processes, each with its state saved: a terminal's Ctrl-C has reached them, another's signal has not."""
+    # where this process was started in the background of a script, Ctrl-C is ignored here and there
+    stop = signal.SIGTERM if signal.getsignal(signal.SIGINT) is signal.SIG_IGN else signal.SIGINT
     try:
-        for patience, send in ((5, signal.SIGINT), (SAVING, signal.SIGTERM)):
+        for patience, send in ((PATIENCE, stop), (SAVING, signal.SIGTERM)):
             for run in runs:
                 try:
                     run.wait(patience)
@@ -136,7 +139,7 @@ def _stop(runs: list[subprocess.Popen[bytes]]) -> None:
                     run.send_signal(send)
     finally:
         for run in runs:
-            run.terminate()
+            run.kill()
 
 
 def _encoder(stage: str, settings: RunSettings) -> bool:

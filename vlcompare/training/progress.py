@@ -20,6 +20,8 @@ import torch
 
 from vlcompare.errors import CheckpointError
 
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
 
 class Log:
     """Appends one JSON object a line to a file, and says the same on the terminal."""
@@ -90,19 +92,22 @@ def of_this_recipe(path: Path) -> Iterator[None]:
 
 @contextmanager
 def unbroken() -> Iterator[None]:
-    """What is done inside is done whole: a Ctrl-C that comes meanwhile is raised behind it."""
-    here = threading.current_thread() is threading.main_thread()
-    if not here or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    """What is done inside is done whole: a Ctrl-C or another wish to end that comes meanwhile is heard behind it."""
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    asked: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
+    asked: list[tuple[int, Any]] = []
+    heard = {number: handler for number in STOPPING if callable(handler := signal.getsignal(number))}
+    for number in heard:
+        signal.signal(number, lambda number, frame: asked.append((number, frame)))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, handler in heard.items():
+            signal.signal(number, handler)
     if asked:
-        raise KeyboardInterrupt
+        number, frame = asked[0]
+        heard[signal.Signals(number)](number, frame)  # raises
 
 
 def refuse_to_replace(path: Path) -> None:

@@ -20,6 +20,7 @@ from vlcompare.ui.forms import (
     AskForm,
     SideForm,
     box_text,
+    number_range,
     read_mode,
     read_request,
     read_side,
@@ -136,6 +137,7 @@ def serve(handlers: Handlers) -> None:
     import gradio as gr
 
     from vlcompare.errors import VLCompareError
+    from vlcompare.ui.sentences import ranged
 
     settings = handlers.settings
     compare = make_compare(handlers)
@@ -163,10 +165,10 @@ def serve(handlers: Handlers) -> None:
             gr.Radio(list(QUANTIZATIONS), value=settings.quantization, label="right_quantization"),
             gr.Radio(list(ORDERS), value="image_first", label="left_prompt_order"),
             gr.Radio(list(ORDERS), value="image_first", label="right_prompt_order"),
-            gr.Number(None, label="image_size"),
-            gr.Number(None, label="max_new_tokens"),
-            gr.Number(0, label="temperature"),
-            gr.Number(0, label="seed"),
+            *(
+                ranged(gr.Number(value, label=name), *number_range(name, settings.limits))
+                for name, value in (("image_size", None), ("max_new_tokens", None), ("temperature", 0), ("seed", 0))
+            ),
         ]
         result = _typed(gr.JSON(label="answers"), {"type": "object"})
         gr.Button("compare").click(

@@ -15,10 +15,11 @@ import gradio as gr
 from vlcompare.tasks.prompts import SPECS
 from vlcompare.ui import catalog, views
 from vlcompare.ui.examples import load_examples, thumbnail
-from vlcompare.ui.forms import SIDE_FIELDS, SIDES, AskForm, SideForm
+from vlcompare.ui.forms import NUMBER_NAMES, SIDE_FIELDS, SIDES, AskForm, SideForm, number_range
 from vlcompare.ui.handlers import REGIONS, Handlers, Page
 from vlcompare.ui.markup import Safe, el
 from vlcompare.ui.runs import Session
+from vlcompare.ui.sentences import ranged
 
 ASK_FIELDS = ("task", "text", "choices", "box", "ocr_text", "mode")
 PICK = """element.addEventListener('click', (event) => {
@@ -188,6 +189,8 @@ def _side(handlers: Handlers, side: str) -> dict[str, gr.components.Component]:
             parts["top_p"] = gr.Number(1, label="Top-p", minimum=0, maximum=1, step=0.05, min_width=90)
             parts["top_k"] = gr.Number(0, label="Top-k", info="0: all", precision=0, minimum=0, min_width=90)
             parts["seed"] = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=90)
+    for name in NUMBER_NAMES:
+        ranged(parts[name], *number_range(name, settings.limits))  # type: ignore[arg-type]
     return parts
 
 

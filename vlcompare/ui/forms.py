@@ -24,6 +24,21 @@ DEVICES = ("auto", "cpu", "cuda")
 MODES = ("measure", "race")
 SIDES = ("left", "right")
 
+RANGES: dict[str, tuple[float, float]] = {  # the token limit's is the operator's
+    "image_size": (14, 1344),
+    "temperature": (0.0, 5.0),
+    "top_p": (0.01, 1.0),
+    "top_k": (0, 100_000),
+    "seed": (0, 2**31 - 1),
+}
+NUMBER_NAMES = {  # as the page calls them, and as programs do
+    "image_size": "resolution (image_size)",
+    "max_new_tokens": "token limit (max_new_tokens)",
+    "temperature": "temperature",
+    "top_p": "top-p (top_p)",
+    "top_k": "top-k (top_k)",
+    "seed": "seed",
+}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(?:/[\w.-]{1,96})?\Z")
 
 
@@ -101,13 +116,13 @@ def read_side(form: SideForm, settings: AppSettings) -> Side:
         checkpoint=allowed_checkpoint(form.checkpoint, settings),
         quantization=form.quantization,
         prompt_order=form.prompt_order,  # type: ignore[arg-type]
-        image_size=_number(form.image_size, int, 14, 1344, "resolution", empty=None),
+        image_size=_number(form.image_size, "image_size", limits, empty=None),
         device=settings.device if form.device == "auto" else form.device,
-        max_new_tokens=_number(form.max_new_tokens, int, 1, limits.new_tokens, "token limit", empty=None),
-        temperature=_number(form.temperature, float, 0.0, 5.0, "temperature", empty=0.0),
-        top_p=_number(form.top_p, float, 0.01, 1.0, "top-p", empty=1.0),
-        top_k=_number(form.top_k, int, 0, 100_000, "top-k", empty=0, zero=True),
-        seed=_number(form.seed, int, 0, 2**31 - 1, "seed", empty=0, zero=True),
+        max_new_tokens=_number(form.max_new_tokens, "max_new_tokens", limits, empty=None),
+        temperature=_number(form.temperature, "temperature", limits, empty=0.0),
+        top_p=_number(form.top_p, "top_p", limits, empty=1.0),
+        top_k=_number(form.top_k, "top_k", limits, empty=0),
+        seed=_number(form.seed, "seed", limits, empty=0),
     )
 
 
@@ -174,14 +189,25 @@ def _one_of(value: Any, known: tuple[str, ...], what: str) -> None:
         raise RequestError(f"The {what} is one of {', '.join(known)}, not {str(value)[:40]!r}.")
 
 
-def _number(value: Any, kind: type, low: float, high: float, what: str, *, empty: Any, zero: bool = False) -> Any:
-    """A number within its range; empty, and 0 where 0 means "the model's own", give `empty`."""
-    if value in (None, "") or (not zero and empty is None and value in (0, "0")):
+def number_range(name: str, limits: Limits) -> tuple[float, float]:
+    """What the number of this field lies between."""
+    return (1, limits.new_tokens) if name == "max_new_tokens" else RANGES[name]
+
+
+def _number(value: Any, name: str, limits: Limits, *, empty: Any) -> Any:
+    """A number within its range; empty, and 0 where 0 is none and means "the model's own", give `empty`."""
+    if value is None or value == "" or (empty is None and value in (0, "0")):
         return empty
+    low, high = number_range(name, limits)
+    kind = float if name in ("temperature", "top_p") else int
+    whole = "whole " if kind is int else ""
+    refused = f"The {NUMBER_NAMES[name]} must be a {whole}number between {low:,} and {high:,}, not {str(value)[:40]!r}."
     try:
+        if isinstance(value, bool):
+            raise RequestError(refused)
         number = kind(float(value))
     except (TypeError, ValueError, OverflowError):
-        raise RequestError(f"The {what} must be a number, not {str(value)[:40]!r}.") from None
+        raise RequestError(refused) from None
     if not low <= number <= high:
-        raise RequestError(f"The {what} must be between {low:g} and {high:g}; it is {number:g}.")
+        raise RequestError(refused)
     return number

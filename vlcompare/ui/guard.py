@@ -21,6 +21,7 @@ from gradio.routes import App, ORJSONResponse
 from vlcompare.ui import callers
 from vlcompare.ui.access import API, Access, Refusal, Seen
 from vlcompare.ui.bodies import FORM_BYTES, UPLOAD, Body, declared, refuse
+from vlcompare.ui.http_errors import Sentences
 from vlcompare.ui.quotas import Ledger, TooMuch, client_of
 
 Scope = MutableMapping[str, Any]
@@ -167,14 +168,14 @@ async def watched(receive: Receive, left: Callable[[], None]) -> AsyncIterator[R
 
 
 class GuardedApp(App):
-    """gradio's application with the guard outside of all its middleware."""
+    """gradio's application with the guard outside of all its middleware, and every failure told in a sentence."""
 
     def __init__(self, rules: Rules) -> None:
         super().__init__(default_response_class=ORJSONResponse)
         self.rules = rules
 
     def build_middleware_stack(self) -> Any:
-        return Guard(super().build_middleware_stack(), self.rules)
+        return Guard(Sentences(super().build_middleware_stack()), self.rules)
 
     @property
     def root_path(self) -> str:

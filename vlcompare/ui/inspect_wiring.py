@@ -18,6 +18,7 @@ from vlcompare.ui.inspect_session import Inspection
 from vlcompare.ui.inspect_views import nothing
 from vlcompare.ui.markup import el
 from vlcompare.ui.panels import SAVE
+from vlcompare.ui.sentences import chosen
 from vlcompare.ui.settings import AppSettings
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -123,7 +124,7 @@ def _wire_selection(parts: InspectParts) -> None:
     fields, session = parts.fields, parts.session
 
     def click(inspection: Inspection, event: gr.EventData) -> list[Any]:
-        return _outputs(parts, inspection, actions.click(inspection, str(event.pick)))
+        return _outputs(parts, inspection, actions.click(inspection, str(chosen(event))))
 
     for name in ("quadrants", "charts", "slices", "chips", "table", "figures"):
         happened = parts.regions[name].click(click, [session], parts.outputs, trigger_mode="multiple", **QUIET)  # type: ignore

@@ -27,9 +27,11 @@ from vlcompare.ui.file_values import hand_over_paths
 from vlcompare.ui.guard import GuardedApp, Rules
 from vlcompare.ui.handlers import Handlers, engine_sessions
 from vlcompare.ui.inspect_page import build_inspect_tab
+from vlcompare.ui.log import bound_output
 from vlcompare.ui.markup import el
 from vlcompare.ui.quotas import Ledger, free_space
 from vlcompare.ui.reach import Reach
+from vlcompare.ui.sentences import speak
 from vlcompare.ui.settings import AppSettings
 from vlcompare.ui.theme import launch_look
 from vlcompare.ui.turns import Turns
@@ -61,6 +63,7 @@ def build_page(settings: AppSettings, handlers: Handlers | None = None, *, runs:
     hand_over_paths(page)
     waiting = settings.limits.queue
     serve_in_turns(page, Turns(settings.concurrency, waiting), Turns(READERS, waiting))
+    speak(page)
     page.queue(max_size=settings.limits.queue, default_concurrency_limit=8)
     return page
 
@@ -146,6 +149,7 @@ def rules_of(page: gr.Blocks, settings: AppSettings, reach: Reach) -> Rules:
 def serve(settings: AppSettings, *, runs: Sequence[Path] = (), **more: Any) -> None:
     """Build and serve the page until interrupted; heavy libraries are imported once the page is up."""
     ready(settings)
+    bound_output()
     handlers = real_handlers(settings)
     page = build_page(settings, handlers, runs=runs)
     if on_zerogpu():

@@ -10,10 +10,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from vlcompare.errors import VLCompareError
+from vlcompare.runtime.faults import report
 from vlcompare.types import Answer
+from vlcompare.ui.redact import UNEXPECTED, without_paths
 from vlcompare.ui.runs import Run
 from vlcompare.ui.turns import CALL
 
@@ -79,15 +82,16 @@ def apply(run: Run, event: Any) -> str:
     """Write one event into the run; returns its side."""
     side = run.sides[event.side]
     if event.kind == "status":
-        side.status = event.value
+        side.status = without_paths(event.value)
     elif event.kind == "notice":
-        side.notices = tuple(dict.fromkeys((*side.notices, event.value)))
+        side.notices = tuple(dict.fromkeys((*side.notices, without_paths(event.value))))
     elif event.kind == "prompt":
         side.prompt = event.value
     elif event.kind == "step":
         side.steps.append(event.value)
     elif event.kind == "answer":
-        side.answer = event.value
+        error = event.value.error
+        side.answer = replace(event.value, error=without_paths(error)) if error else event.value
         side.prompt = event.value.prompt or side.prompt
         side.status = ""
     return str(event.side)
@@ -101,9 +105,10 @@ def fail(run: Run, error: BaseException | None, *, stopped: bool = False) -> Non
     elif error is None:
         sentence = "The comparison ended before this side had answered."
     elif isinstance(error, VLCompareError):
-        sentence = str(error)
+        sentence = without_paths(str(error))
     else:
-        sentence = f"The comparison failed unexpectedly ({type(error).__name__}: {error})."
+        report(error)
+        sentence = UNEXPECTED
     for side in run.sides.values():
         if side.answer is None:
             side.status = ""

@@ -17,6 +17,7 @@ from vlcompare.ui import shown
 from vlcompare.ui.catalog import lookup, name_of
 from vlcompare.ui.markup import Safe, el, join, milliseconds, number
 from vlcompare.ui.picture import PALETTE
+from vlcompare.ui.redact import without_paths
 from vlcompare.ui.runs import Run, SideRun
 
 STOPS = {
@@ -339,9 +340,10 @@ def thumbnail(run: Run) -> str:
 
 
 def message(sentence: str, kind: str = "note") -> Safe:
-    """One line for the visitor."""
+    """One line for the visitor; an error's is without the server's paths."""
     if not sentence:
         return el("div", class_="vl-message")
+    sentence = without_paths(sentence) if kind == "error" else sentence
     return el("div", sentence, class_=f"vl-message vl-message-{kind}", role="alert" if kind == "error" else "status")
 
 

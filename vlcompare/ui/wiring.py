@@ -9,13 +9,14 @@ from typing import Any
 import gradio as gr
 
 from vlcompare.errors import VLCompareError
-from vlcompare.tasks.prompts import SPECS
+from vlcompare.tasks.prompts import spec_of
 from vlcompare.ui import catalog, views
 from vlcompare.ui.compare_page import ASK_FIELDS, Parts, examples_view, outputs_of, read_form, streamed
 from vlcompare.ui.examples import Example
 from vlcompare.ui.forms import SIDE_FIELDS, SIDES, AskForm, box_text, form_of, side_form_of
 from vlcompare.ui.handlers import Handlers, find_example
 from vlcompare.ui.runs import Run, Session
+from vlcompare.ui.sentences import chosen
 
 RUNNING: dict[str, Any] = {
     "show_progress": "minimal",
@@ -67,7 +68,7 @@ def _wire_question(parts: Parts, handlers: Handlers) -> None:
     fields = [parts.ask[name] for name in ASK_FIELDS]
 
     def task_changed(task: str) -> list[Any]:
-        spec = SPECS[task]
+        spec = spec_of(task)
         label = "Boxes x0, y0, x1, y1, one a line" if spec.choices == "boxes" else "Choices, one a line"
         return [
             gr.update(info=spec.hint),
@@ -80,7 +81,7 @@ def _wire_question(parts: Parts, handlers: Handlers) -> None:
     parts.ask["task"].change(task_changed, [parts.ask["task"]], fields[:5], **QUIET)  # type: ignore[attr-defined]
 
     def pick(session: Session, event: gr.EventData, *values: Any) -> list[Any]:
-        example = find_example(str(event.pick))
+        example = find_example(str(chosen(event)))
         if example is None:
             return [gr.skip()] * (3 + len(fields) + len(parts.outputs))
         form = example_form(example)
@@ -95,14 +96,15 @@ def _wire_question(parts: Parts, handlers: Handlers) -> None:
         **QUIET,
     )
 
-    def mark(session: Session, task: str, image: str | None, event: gr.SelectData) -> tuple[Any, Any, Session]:
-        if not SPECS[task].box or not image or not isinstance(event.index, (list, tuple)):
+    def mark(session: Session, task: str, image: str | None, event: gr.EventData) -> tuple[Any, Any, Session]:
+        corner = _corner(chosen(event, "index"))
+        if not spec_of(task).box or not image or corner is None:
             return gr.skip(), gr.skip(), session
         try:
             picture = handlers.read_picture(image)
         except VLCompareError as error:
             return gr.skip(), views.message(str(error), "error"), session
-        box = session.mark(image, event.index[0] / picture.width, event.index[1] / picture.height)
+        box = session.mark(image, corner[0] / picture.width, corner[1] / picture.height)
         if box is None:
             return gr.skip(), views.message("First corner set: click the opposite one."), session
         return box_text(box), views.message(""), session
@@ -124,6 +126,15 @@ def _wire_question(parts: Parts, handlers: Handlers) -> None:
     )
 
 
+def _corner(index: Any) -> tuple[float, float] | None:
+    """The point that was clicked, in pixels of the picture."""
+    if not isinstance(index, (list, tuple)) or len(index) != 2:
+        return None
+    if any(isinstance(one, bool) or not isinstance(one, (int, float)) or not abs(one) < 1e6 for one in index):
+        return None
+    return float(index[0]), float(index[1])
+
+
 def _wire_sides(parts: Parts) -> None:
     left, right = ([parts.sides[side][name] for name in SIDE_FIELDS] for side in SIDES)
     parts.buttons["swap"].click(
@@ -137,8 +148,8 @@ def _wire_sides(parts: Parts) -> None:
 
 def _wire_history(parts: Parts, handlers: Handlers) -> None:
     def restore(session: Session, event: gr.EventData) -> list[Any]:
-        page = handlers.restore(session, str(event.pick))
-        run = session.find(str(event.pick))
+        page = handlers.restore(session, str(chosen(event)))
+        run = session.find(str(chosen(event)))
         fields = form_values(run) if run else [gr.skip()] * (2 + len(parts.form))
         return [*outputs_of(session, page), *fields]
 

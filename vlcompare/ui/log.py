@@ -1,0 +1,101 @@
+"""A bound on what a server writes to its terminal or log file: whoever causes errors cannot fill the disk with them.
+
+Libraries print tracebacks and warnings of their own. Behind `bound_output` a line that has been written lately is only
+counted, and all lines together may take so many bytes an hour. Standard library only.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TextIO
+
+HOUR = 3600.0
+BYTES = 256 * 1024  # an hour
+LONGEST = 2000  # characters of a line
+MOST_KNOWN = 500
+_VALUES = re.compile(r"0x[0-9a-f]+|[0-9a-f]{8,}|\d+|'[^']*'|\"[^\"]*\"")
+
+
+class Bounded(io.TextIOBase):
+    """A text stream before another one; `clock` gives seconds."""
+
+    def __init__(self, stream: TextIO, most: int = BYTES, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._most = most
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._begun = ""
+        self._known: OrderedDict[str, None] = OrderedDict()
+        self._since, self._spent, self._left_out = clock(), 0, 0
+
+    def write(self, text: str) -> int:
+        """Whole lines are passed on, or left out; what is not a whole line yet is kept until it is one."""
+        with self._lock:
+            *lines, self._begun = (self._begun + text).split("\n")
+            self._begun = self._begun[:LONGEST]
+            for line in lines:
+                self._line(line[:LONGEST])
+        return len(text)
+
+    def _line(self, line: str) -> None:
+        now = self._clock()
+        if now - self._since >= HOUR:
+            left_out, self._left_out = self._left_out, 0
+            self._since, self._spent = now, 0
+            self._known.clear()
+            if left_out:
+                self._put(f"vlcompare: {left_out} lines were left out in the last hour: repetitions, or too many.")
+        alike = _VALUES.sub("#", line)
+        if alike.strip() and alike in self._known:
+            self._left_out += 1
+            return
+        self._known[alike] = None
+        while len(self._known) > MOST_KNOWN:
+            self._known.popitem(last=False)
+        if self._spent + len(line) > self._most:
+            self._left_out += 1
+            return
+        self._put(line)
+
+    def _put(self, line: str) -> None:
+        data = line + "\n"
+        self._spent += len(data)
+        with suppress(OSError, ValueError):  # the terminal is gone, or the disk is full: serving goes on
+            self._stream.write(data)
+            self._stream.flush()
+
+    def flush(self) -> None:
+        with self._lock, suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._stream.encoding
+
+    @property
+    def errors(self) -> str | None:  # type: ignore[override]
+        return self._stream.errors
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def bound_output() -> None:
+    """From now on, this process writes its standard output and standard error within the bound."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and not isinstance(stream, Bounded):
+            setattr(sys, name, Bounded(stream))

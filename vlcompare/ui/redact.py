@@ -1,0 +1,35 @@
+"""Sentences without what a client need not know: the folders of the server's machine. Knows nothing of gradio."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from vlcompare.paths import CHECKPOINTS, EXAMPLES, PACKAGE, data_folder
+
+UNEXPECTED = "This failed for a reason that was not foreseen; the server's log says where. Nothing else is affected."
+
+_NAME = r"[\w.@+~-]+"
+_PATH = re.compile(rf"(?<![\w/.:~-])(?!/gradio_api/)(?:/{_NAME}){{2,}}/?|(?<!\w)[A-Za-z]:\\[^\s'\"<>|]+")
+
+
+def without_paths(sentence: str) -> str:
+    """The sentence with every path of this machine cut to its last name."""
+    for root in _roots():
+        sentence = re.sub(rf"{re.escape(root)}(?:[/\\]{_NAME})+", _last, sentence)
+    return _PATH.sub(_last, sentence)
+
+
+def _last(found: re.Match[str]) -> str:
+    return re.split(r"[/\\]", found.group().rstrip("/\\"))[-1]
+
+
+@cache
+def _roots() -> tuple[str, ...]:
+    """Folders whose names may hold what no pattern recognises as a path, the longest first."""
+    hub = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"
+    found = (CHECKPOINTS, EXAMPLES, PACKAGE, data_folder(), hub, tempfile.gettempdir(), Path.cwd(), Path.home())
+    return tuple(sorted({str(path) for path in found if len(Path(path).parts) > 1}, key=len, reverse=True))
