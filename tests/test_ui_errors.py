@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import io
 import json
 import re
@@ -182,6 +184,42 @@ def test_what_nobody_foresaw_is_told_to_the_operator_alone(
     err = capfd.readouterr().err
     assert len(re.findall("unexpected KeyError at test_ui_errors.py", err)) == 1
     assert "secret" not in err and "Traceback" not in err
+
+
+def test_mcp_says_what_it_takes_and_what_it_refuses(server: httpx.Client) -> None:
+    from mcp import ClientSession
+    from mcp.client.streamable_http import streamablehttp_client
+
+    uploaded = server.post("gradio_api/upload", files={"files": ("a.png", png(), "image/png")}).json()[0]
+    address = "data:image/png;base64," + base64.b64encode(png()).decode()
+    usual = {"task": "vqa", "text": "a\x00b"}
+    good = [{"image": uploaded}, {"image": address}, {"image": address, "seed": None, "max_new_tokens": "3"}]
+    bad: list[tuple[dict[str, Any], str]] = [
+        ({}, "The argument image is missing"),
+        ({"image": "/etc/passwd"}, "was not uploaded here"),
+        ({"image": 5}, "The argument image takes a text: The picture"),
+        ({"image": uploaded, "seed": [1]}, "The argument seed takes a number: .* between 0 and 2147483647"),
+        ({"image": uploaded, "temperature": 7}, "temperature must be a number between 0.0 and 5.0"),
+        ({"image": uploaded, "image_size": "x"}, "The argument image_size takes a number: .*14 and 1344"),
+        ({"image": uploaded, "mode": "fast"}, "The argument mode is one of measure, race"),
+        ({"image": uploaded, "nothing": 1}, "There is no argument 'nothing'"),
+        ({"image": uploaded, "left": "/root/x"}, "only opened below the path"),
+    ]
+
+    async def talk() -> tuple[Any, list[Any]]:
+        url = f"{server.base_url}gradio_api/mcp/"
+        async with streamablehttp_client(url) as (read, write, _), ClientSession(read, write) as session:
+            await session.initialize()
+            tool = (await session.list_tools()).tools[0]
+            asked = [*good, *(arguments for arguments, _ in bad)]
+            return tool, [await session.call_tool(tool.name, {**usual, **arguments}) for arguments in asked]
+
+    tool, done = asyncio.run(talk())
+    assert "data URI" in tool.inputSchema["properties"]["image"]["format"]
+    assert "/gradio_api/upload" in tool.inputSchema["properties"]["image"]["description"]
+    assert [one.isError for one in done] == [False] * len(good) + [True] * len(bad), [one.content for one in done]
+    for (_, expected), one in zip(bad, done[len(good) :], strict=True):
+        assert re.search(expected, one.content[0].text), one.content[0].text
 
 
 @pytest.mark.parametrize(

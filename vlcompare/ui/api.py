@@ -56,7 +56,7 @@ def make_compare(handlers: Handlers) -> Callable[..., dict[str, Any]]:
         """Ask two vision-language models the same question about one picture; both answers, with times and memory.
 
         Args:
-            image: The picture: JPEG, PNG or WebP, uploaded (no address is fetched).
+            image: The picture (JPEG, PNG, WebP): a data URI, or the path that POST /gradio_api/upload returned.
             task: captioning, grounded_captioning, region_description, vqa, document_vqa, multiple_choice, pointing,
                 grounding, image_text_match or chat.
             text: The question, the description to find, or the statement, where the task takes one.
@@ -70,10 +70,10 @@ def make_compare(handlers: Handlers) -> Callable[..., dict[str, Any]]:
             right_quantization: none, int8 or nf4.
             left_prompt_order: image_first or instruction_first.
             right_prompt_order: image_first or instruction_first.
-            image_size: Side of the model's input in pixels; empty as trained.
-            max_new_tokens: At most so many tokens; empty the task's own limit.
-            temperature: 0 is greedy.
-            seed: For sampling.
+            image_size: Side of the model's input in pixels, between 14 and 1344; left out: as trained.
+            max_new_tokens: At most so many tokens, between 1 and this server's limit; left out: the task's own limit.
+            temperature: Between 0 (greedy) and 5.
+            seed: For sampling: a whole number between 0 and 2147483647.
 
         Returns:
             {"sides": {"left": answer, "right": answer}}; a side that failed has its sentence in "error".

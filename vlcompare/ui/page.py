@@ -29,6 +29,7 @@ from vlcompare.ui.handlers import Handlers, engine_sessions
 from vlcompare.ui.inspect_page import build_inspect_tab
 from vlcompare.ui.log import bound_output
 from vlcompare.ui.markup import el
+from vlcompare.ui.mcp_tools import speak_mcp
 from vlcompare.ui.quotas import Ledger, free_space
 from vlcompare.ui.reach import Reach
 from vlcompare.ui.sentences import speak
@@ -125,11 +126,13 @@ def launch(page: gr.Blocks, settings: AppSettings, *, reach: Reach | None = None
         **more,
     }
     try:
-        return page.launch(**options)
+        launched = page.launch(**options)
     except OSError as error:
         if "port" not in str(error):
             raise
         raise RequestError(f"The port {settings.port or 7860} is taken: choose another with --port.") from error
+    speak_mcp(page)
+    return launched
 
 
 def rules_of(page: gr.Blocks, settings: AppSettings, reach: Reach) -> Rules:
