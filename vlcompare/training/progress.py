@@ -106,8 +106,8 @@ def unbroken() -> Iterator[None]:
         for number, handler in heard.items():
             signal.signal(number, handler)
     if asked:
-        number, frame = asked[0]
-        heard[signal.Signals(number)](number, frame)  # raises
+        first, frame = asked[0]
+        heard[signal.Signals(first)](first, frame)  # raises
 
 
 def refuse_to_replace(path: Path) -> None:

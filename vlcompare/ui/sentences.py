@@ -19,7 +19,7 @@ from vlcompare.runtime.faults import report
 from vlcompare.ui.redact import UNEXPECTED, without_paths
 
 UNREADABLE = "A value of this request is not of the kind that its field takes; the page at /?view=api lists them."
-_CHOICES = re.compile(r"Value: .* is not in the list of choices: (\[.*\])\.?\Z", re.DOTALL)  # gradio's words
+_CHOICES = re.compile(r"Value: (.*?)(?: \(type: .*\))? is not in the list of choices: (\[.*\])\.?\Z", re.DOTALL)  # gradio's words
 REFUSED: ContextVar[list[bool] | None] = ContextVar("refused", default=None)  # told to the HTTP answer of this call
 
 
@@ -44,7 +44,7 @@ def speak(page: gr.Blocks) -> None:
 def spoken(error: Exception) -> gr.Error:
     """What is told of an error; where nobody foresaw it, the operator is told as well."""
     if isinstance(error, gr.Error):
-        said = _CHOICES.sub(r"A field holds a value that is not among its choices: \1.", str(error.message))
+        said = _CHOICES.sub(_not_among, str(error.message))
     elif isinstance(error, (VLCompareError, ComponentProcessingError)):
         said = str(error)
     elif type(error).__module__.startswith("pydantic"):
@@ -53,6 +53,10 @@ def spoken(error: Exception) -> gr.Error:
         report(error)
         said = UNEXPECTED
     return gr.Error(without_paths(said)[:2000], print_exception=False)
+
+
+def _not_among(found: re.Match[str]) -> str:
+    return f"A field holds {found.group(1).strip(chr(39))[:40]!r}, which is not among its choices: {found.group(2)}."
 
 
 def _unfit(block_fn: Any, index: int, block: Any, value: Any, is_input: bool, original_error: Exception) -> str:
