@@ -19,7 +19,8 @@ from vlcompare.runtime.faults import report
 from vlcompare.ui.redact import UNEXPECTED, without_paths
 
 UNREADABLE = "A value of this request is not of the kind that its field takes; the page at /?view=api lists them."
-_CHOICES = re.compile(r"Value: (.*?)(?: \(type: .*\))? is not in the list of choices: (\[.*\])\.?\Z", re.DOTALL)  # gradio's words
+# gradio's words
+_CHOICES = re.compile(r"Value: (.*?)(?: \(type: .*\))? is not in the list of choices: (\[.*\])\.?\Z", re.DOTALL)
 REFUSED: ContextVar[list[bool] | None] = ContextVar("refused", default=None)  # told to the HTTP answer of this call
 
 
