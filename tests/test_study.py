@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,13 @@ from vlcompare.models.hybrid import Hybrid, HybridConfig
 from vlcompare.models.mamba import Mamba
 from vlcompare.models.pythia import Pythia
 from vlcompare.study import tables
+from vlcompare.study.estimate import seconds, work
 from vlcompare.study.grid import best_rate, grid_of, open_grid
 from vlcompare.study.models import FAMILIES, build, matched_layers, parameters
 from vlcompare.study.named import NAMED
 from vlcompare.study.recipe import RECIPES, SETTLED
 from vlcompare.study.rows import Folder, read_rows, setting_of
-from vlcompare.study.run import run_grid, work_off
+from vlcompare.study.run import duration, run_grid, work_off
 from vlcompare.study.streams import Stream, stream_of
 from vlcompare.study.tasks import BEGIN, COPIED, KEY, QUERY, SYMBOLS, Source
 from vlcompare.study.train import Training, longer_sources, train_row
@@ -160,6 +162,8 @@ def test_a_hybrid_is_causal_and_refuses_what_does_not_fit() -> None:
     torch.manual_seed(0)
     model = build("hybrid", 20, 32, 3, 16, SETTLED)
     assert [type(layer).__module__.rsplit(".", 1)[1] for layer in model.layers] == ["mamba", "pythia", "mamba"]
+    deeper = build("hybrid", 20, 32, 6, 16, SETTLED)
+    assert [i for i, layer in enumerate(deeper.layers) if hasattr(layer, "attention")] == [1, 4]
     x = torch.randn(1, 8, 32)
     with torch.no_grad():
         before = model(x)
@@ -331,6 +335,15 @@ def test_rows_that_cannot_be_trained(change: dict, message: str) -> None:
 def test_values_that_are_no_grid(value: object, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         grid_of(value)
+
+
+def test_an_estimate_grows_with_the_work() -> None:
+    grid = grid_of(TINY)
+    settings = [entry.provisional for entry in grid.entries]
+    longer = [replace(setting, budget=2 * setting.budget) for setting in settings]
+    assert sum(work(s, s.budget) for s in longer) == 2 * sum(work(s, s.budget) for s in settings)
+    assert 0 < seconds(settings, CPU) < 3600
+    assert [duration(s) for s in (5, 150, 36_000, 1e6)] == ["5 seconds", "2.5 minutes", "10 hours", "12 days"]
 
 
 def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,8 +1,9 @@
 """Models for a row of the study, with matched parameters, from the very blocks that run the published checkpoints.
 
 A Transformer's block has about 12 D^2 parameters, a Mamba block 6 D^2 and what its scan needs, which counts at small D.
-How many blocks stand against each other is therefore counted (`matched_layers`). A hybrid's attention block has an MLP
-of half the usual size, so that it is about as large as the Mamba block in whose place it stands.
+How many blocks stand against each other is therefore counted (`matched_layers`). A hybrid is Mamba's stack with one
+attention block in it, from six blocks on two; their MLP has half the usual size, so that each is about as large as the
+Mamba block in whose place it stands.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def build(family: str, tokens: int, width: int, layers: int, state_size: int, re
         return Pythia(transformer)
     if family == "mamba":
         return Mamba(recurrent)
-    attention = max(1, layers // 3)
+    attention = 1 if layers < 6 else 2
     places = tuple(layers * (2 * i + 1) // (2 * attention) for i in range(attention))
     small = replace(transformer, layers=attention, intermediate_size=2 * width)
     parts = replace(recurrent, layers=layers - attention), small

@@ -34,17 +34,17 @@ def _positions(length: int, **fields: Any) -> list[dict[str, Any]]:
 
 
 def cpu() -> Rows:
-    """Hours on two cores: lengths 10, 20 and 40, both orders, three families; then the other tasks and state sizes."""
+    """Hours on two cores: lengths 10 and 20, both orders, three families; state sizes; length 40; the other tasks."""
     yield from _tried(_positions(10))
     yield from _tried(_positions(20))
+    states = [{**_POSITION, "length": 20, "order": "query_last", "family": "mamba", "state_size": n} for n in (4, 64)]
+    yield from _tried(states)
     for seed, setting in product(range(3), _positions(40, rate_length=20)):
         yield {**setting, "learning_rate": "best", "seed": seed}
     others: list[dict[str, Any]] = [{**_CPU, "task": "mqar", "length": 8, "vocabulary": 128}]
     for task in ("ngram_suffix", "ngram_prefix"):
         others.append({**_CPU, "task": task, "order": "query_last", "length": 20, "vocabulary": 30})
     yield from _tried({**task, "family": family} for task, family in product(others, FAMILIES))
-    states = [{**_POSITION, "length": 20, "order": "query_last", "family": "mamba", "state_size": n} for n in (4, 64)]
-    yield from _tried(states)
 
 
 def quick() -> Rows:
