@@ -61,7 +61,7 @@ def each_line(file: BinaryIO, most: int) -> Iterator[tuple[int, int, bytes | Non
 
 
 def exactly(line: bytes) -> Any:
-    """The same with whole numbers of any length, by the faster parser where the line has none that is too long for it."""
+    """The same with whole numbers of any length; by the faster parser where the line has none too long for it."""
     if _fast is not None and not _LONG.search(line):
         with suppress(ValueError):
             return _fast(line)
