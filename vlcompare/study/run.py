@@ -130,7 +130,7 @@ def _worker(grid: dict[str, Any], out: str, device: str) -> None:
 
 
 class Progress:
-    """One line now and then: how far a row is, and how long the rest may take."""
+    """One line now and then: how far a row is, and how long the rest may take, on a CPU in its own time."""
 
     def __init__(self, grid: Grid, finished: dict[str, dict[str, Any]], say: Say) -> None:
         self._grid, self._finished, self._say = grid, finished, say
@@ -158,7 +158,7 @@ class Progress:
         result = "not reached" if row["reached"] is None else f".95 after {row['reached']:,}"
         self._say(
             f"[{count - len(open_)}/{count}] {setting}: {result} (accuracy {row['accuracy']:.3f}); the rest takes at "
-            f"most {duration(rest)} of one process"
+            f"most {duration(rest)} of one {row['device']}"
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ from vlcompare.study.rows import VERSION, Folder, Setting, row_of
 from vlcompare.study.streams import Stream
 from vlcompare.study.tasks import MAX_POSITIONS, Items, Source
 from vlcompare.training.optim import set_rates
-from vlcompare.training.progress import Clock, load_state, save_state, unbroken
+from vlcompare.training.progress import load_state, save_state, unbroken
 
 ENOUGH = 0.95  # accuracy at which a training stops
 FACTORS = (2, 4)  # extrapolation: to so many times the trained length
@@ -181,13 +182,15 @@ def train_row(setting: Setting, folder: Folder, device: torch.device, report: Re
         training = Training(setting, device)
         if state_path.exists():
             training.restore(state_path)
-        clock = Clock(training.seconds)
+        # on a CPU the processor's own time: a pause, or what else runs there, says nothing about the row
+        clock = time.process_time if device.type == "cpu" else time.monotonic
+        begun = clock() - training.seconds
         try:
             while not training.finished:
                 evaluations = len(training.curve)
                 with unbroken():  # a state of half a step is none to go on from
                     training.step()
-                    training.seconds = clock.seconds
+                    training.seconds = clock() - begun
                 if len(training.curve) > evaluations:
                     save_state(state_path, training.state())
                     report(training)
