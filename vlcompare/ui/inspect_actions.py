@@ -274,7 +274,7 @@ def facts(inspection: Inspection) -> dict[str, Any]:
     assert data is not None
     run, record = data.run, data.run.record
     pictures = int(data.table.clusters.max()) + 1 if data.table.count else 0
-    origin = str((record.get("identity") or {}).get("data", {}).get("from", ""))
+    origin = str(((record.get("identity") or {}).get("data") or {}).get("from") or "")
     sessions = record.get("sessions") or []
     ended = str(sessions[-1].get("ended", "")) if sessions and isinstance(sessions[-1], dict) else ""
     about = [f"{data.table.count:,} samples of {pictures:,} pictures", origin.rsplit("/", 1)[-1], ended]

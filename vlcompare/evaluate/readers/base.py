@@ -268,8 +268,9 @@ def checked_box(values: Any) -> Box:
     """A true box: four finite shares of the picture, with an area, within 0..1 (a rounding step over is clipped)."""
     if not isinstance(values, (list, tuple)) or len(values) != 4:
         raise RowError("a box is [x0, y0, x1, y1]")
-    if not all(type(item) in (float, int) for item in values):
-        raise RowError(f"a box has four numbers, not {values!r}")
+    if not all(type(item) in (float, int) and abs(item) < 1e300 for item in values):
+        said = "large numbers" if all(type(item) in (float, int) for item in values) else ascii(values)[:80]
+        raise RowError(f"a box has four numbers, not {said}")
     x0, y0, x1, y1 = map(float, values)
     box = Box(x0, y0, x1, y1)
     if 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1:
