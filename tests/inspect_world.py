@@ -13,11 +13,11 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from vlcompare.bench.inspect import pieces
 from vlcompare.evaluate.run import Engine, run
-from vlcompare.evaluate.run_settings import RunSettings, SideSettings
+from vlcompare.evaluate.settings import RunSettings, SideSettings
 from vlcompare.tasks.reading import read_answer
 from vlcompare.types import Alternative, Answer, Box, Memory, Prompt, Request, Timings, Token
-from vlcompare.ui.inspect_bench import pieces
 
 CHECKPOINTS = {"left": "tiny-pythia-vl", "right": "tiny-mamba-vl"}
 SKILL = {"tiny-pythia-vl": 0.72, "tiny-mamba-vl": 0.58}

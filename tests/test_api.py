@@ -46,7 +46,7 @@ class ColorCompare(FakeCompare):
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     from vlcompare.runtime.image import open_image
-    from vlcompare.ui.handlers import Handlers
+    from vlcompare.ui.compare.handlers import Handlers
     from vlcompare.ui.page import build_page, launch
     from vlcompare.ui.settings import AppSettings
 
@@ -205,7 +205,7 @@ def test_a_full_queue_is_said(tmp_path: Path) -> None:
     import httpx
 
     from vlcompare.runtime.image import open_image
-    from vlcompare.ui.handlers import Handlers
+    from vlcompare.ui.compare.handlers import Handlers
     from vlcompare.ui.page import build_page, launch
     from vlcompare.ui.settings import AppSettings, Limits
 
@@ -294,8 +294,10 @@ def test_a_visitor_who_left_is_let_go_of(tmp_path: Path, monkeypatch: pytest.Mon
     import httpx
     from ui_fakes import until, write_examples
 
-    from vlcompare.ui import examples, inspect_session, runs
-    from vlcompare.ui.handlers import Handlers
+    from vlcompare.ui import examples
+    from vlcompare.ui.compare import session as runs
+    from vlcompare.ui.compare.handlers import Handlers
+    from vlcompare.ui.inspect import session as inspect_session
     from vlcompare.ui.page import build_page, launch
     from vlcompare.ui.settings import AppSettings
 

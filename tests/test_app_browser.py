@@ -20,7 +20,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """The page on a free port, with examples, fakes and a data folder of its own."""
     from vlcompare.runtime.image import open_image
     from vlcompare.ui import examples
-    from vlcompare.ui.handlers import Handlers
+    from vlcompare.ui.compare.handlers import Handlers
     from vlcompare.ui.page import build_page, launch
     from vlcompare.ui.settings import AppSettings
 

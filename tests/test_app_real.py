@@ -82,7 +82,7 @@ def visit(app: SimpleNamespace, browser: Any) -> Iterator[Any]:
 
 
 def scene(seed: int) -> bytes:
-    from vlcompare.synth.scenes import draw_scene
+    from vlcompare.synth.scenes.scene import draw_scene
 
     buffer = io.BytesIO()
     draw_scene(seed).image.save(buffer, "PNG")

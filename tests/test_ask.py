@@ -56,7 +56,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         yield Step(1, 6, "0.60,0.35,0.87].\x1b[2J", -0.2, (), 0.004)
         yield seen["answer"]
 
-    monkeypatch.setattr("vlcompare.runtime.load.load", load)
+    monkeypatch.setattr("vlcompare.runtime.loading.load.load", load)
     monkeypatch.setattr("vlcompare.runtime.engine.stream_request", stream_request)
     return seen
 

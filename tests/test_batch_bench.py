@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pytest
 
+from vlcompare.bench import batching
 from vlcompare.errors import RequestError
-from vlcompare.evaluate import batch_bench
 
 
 def test_a_few_questions_are_answered_alike_and_timed() -> None:
-    report = batch_bench.run(batch_bench.Options(count=12, batch_size=4, block=8))
-    assert [row.checkpoint for row in report.rows] == list(batch_bench.EMBEDDED)
+    report = batching.run(batching.Options(count=12, batch_size=4, block=8))
+    assert [row.checkpoint for row in report.rows] == list(batching.EMBEDDED)
     for row in report.to_json()["rows"]:
         assert row["same"] == row["count"] == 12
         assert row["single_s"] > 0 and row["batch_s"] > 0 and row["widest_gap"] < 1e-3
-    assert batch_bench.table(report).count("times as fast") == 2
+    assert batching.table(report).count("times as fast") == 2
 
 
 def test_no_questions_is_one_sentence() -> None:
     with pytest.raises(RequestError, match="at least one question"):
-        batch_bench.run(batch_bench.Options(count=0))
+        batching.run(batching.Options(count=0))

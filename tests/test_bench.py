@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from vlcompare.bench import Options, Report, Row, contestants, run
-from vlcompare.bench.report import plot, ratios, table
+from vlcompare.bench import contestants
+from vlcompare.bench.models import Options, Report, Row, run
+from vlcompare.bench.tables import plot, ratios, table
 from vlcompare.cli import main
 from vlcompare.errors import CheckpointError, RequestError
 from vlcompare.models.config import MambaConfig, ModelConfig, PythiaConfig, VisionConfig
-from vlcompare.runtime.source import FLOAT32
+from vlcompare.runtime.loading.locate import FLOAT32
 
 SCENE = {"stem": [8, 8, 16, 24], "depth": 1, "heads": 2, "hidden": 32, "grid": 4}
 VISION = VisionConfig("vlcompare/scene", 64, scene=SCENE)
@@ -120,7 +121,7 @@ def test_bytes_of_a_token_count_each_weight_once() -> None:
 
 
 def test_what_cannot_run_here_is_a_row_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    from vlcompare.runtime import quantize
+    from vlcompare.runtime.loading import quantize
 
     monkeypatch.setattr(quantize, "has_kernels", lambda method, device: False)
     report = run(Options(shapes=("mamba",), precisions=("nf4",)), presets=TINY)
@@ -128,7 +129,7 @@ def test_what_cannot_run_here_is_a_row_with_its_reason(monkeypatch: pytest.Monke
 
 
 def test_what_is_known_is_kept_and_a_missing_library_costs_its_own_rows_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    from vlcompare.runtime import quantize
+    from vlcompare.runtime.loading import quantize
 
     def absent() -> None:
         raise CheckpointError("bitsandbytes cannot be used here.")

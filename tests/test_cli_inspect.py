@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from vlcompare.bench.inspect import write_many
 from vlcompare.cli import inspect, main
 from vlcompare.errors import SampleError
-from vlcompare.ui.inspect_bench import write_many
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def test_it_serves_the_page_with_the_runs_open(run: Path, monkeypatch: pytest.Mo
     served = []
     page = SimpleNamespace(serve=lambda settings, **more: served.append((settings, more)))
     monkeypatch.setitem(sys.modules, "vlcompare.ui.page", page)
-    monkeypatch.setattr("vlcompare.ui.quick.import_gradio", lambda: None)
+    monkeypatch.setattr("vlcompare.ui.fast_import.import_gradio", lambda: None)
     assert main(["inspect", str(run), "--host", "0.0.0.0", "--port", "7999"]) == 0
     ((settings, more),) = served
     assert settings.limits.upload_bytes > 2**30 > settings.limits.file_bytes  # archives may be large, pictures not

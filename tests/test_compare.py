@@ -166,7 +166,7 @@ def test_a_model_is_warmed_once(engine: FakeEngine) -> None:
 @pytest.mark.parametrize("mode", ["measure", "race"])
 @pytest.mark.parametrize(
     ("name", "sentence"),
-    [("missing", "There is no such checkpoint."), ("broken", "a defect"), ("panicking", "a defect")],
+    [("missing", "There is no such checkpoint."), ("broken", "(ZeroDivisionError)"), ("panicking", "(Panic)")],
 )
 def test_one_side_fails_and_the_other_goes_on(engine: FakeEngine, mode: str, name: str, sentence: str) -> None:
     pool = FakePool()
@@ -219,7 +219,7 @@ def test_a_side_that_cannot_be_asked_so_is_told_before_it_is_loaded(engine: Fake
 
 
 def test_a_quantization_that_there_is_not_is_a_sentence() -> None:
-    from vlcompare.runtime.residency import ModelPool
+    from vlcompare.runtime.loading.model_pool import ModelPool
 
     (event,) = (e for e in compare(b"", REQUEST, {"left": Side("tiny-mamba-vl", "int2")}, pool=ModelPool())
                 if e.kind == "answer")  # fmt: skip

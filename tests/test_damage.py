@@ -19,13 +19,13 @@ import vlcompare
 from tests.damage import TOKENIZERS, damages, edit_json
 from tests.tiny import write_checkpoint
 from vlcompare.errors import CheckpointError, VLCompareError
-from vlcompare.runtime import trial
-from vlcompare.runtime.export import write_quantized
-from vlcompare.runtime.files import read_bytes
-from vlcompare.runtime.load import load
-from vlcompare.runtime.source import find_source
-from vlcompare.runtime.text import Tokenizer
-from vlcompare.runtime.verify import verify
+from vlcompare.runtime import tokenizer_trial
+from vlcompare.runtime.bounded_files import read_bytes
+from vlcompare.runtime.loading.export import write_quantized
+from vlcompare.runtime.loading.load import load
+from vlcompare.runtime.loading.locate import find_source
+from vlcompare.runtime.loading.verify import verify
+from vlcompare.runtime.tokenizer import Tokenizer
 
 PICTURE = Image.new("RGB", (64, 64), "grey")
 KINDS = [("pythia", "none"), ("mamba", "none"), ("pythia", "nf4"), ("mamba", "int8")]
@@ -150,16 +150,16 @@ def test_a_tokenizer_is_tried_once(
     whole: dict[tuple[str, str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VLCOMPARE_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(trial, "_tried", set())
+    monkeypatch.setattr(tokenizer_trial, "_tried", set())
     tries: list[str] = []
-    run = trial.subprocess.run
-    monkeypatch.setattr(trial.subprocess, "run", lambda *a, **k: (tries.append(a[0][-1]), run(*a, **k))[1])
+    run = tokenizer_trial.subprocess.run
+    monkeypatch.setattr(tokenizer_trial.subprocess, "run", lambda *a, **k: (tries.append(a[0][-1]), run(*a, **k))[1])
     file = whole["mamba", "none"] / "tokenizer.json"
     for _ in range(2):
         Tokenizer(file).encode("a")
-        trial._tried.clear()  # as a new process would have it
+        tokenizer_trial._tried.clear()  # as a new process would have it
     assert tries == ["tokenizer.json"]
-    Tokenizer(trial.CHECKPOINTS / "tiny-mamba-vl").encode("a")
+    Tokenizer(tokenizer_trial.CHECKPOINTS / "tiny-mamba-vl").encode("a")
     assert len(tries) == 1  # those of this project start as they are
     edit_json("tokenizer.json", lambda d: d.update(truncation=None, more=1))  # another file is another matter
     copy = tmp_path / "tokenizer.json"
@@ -169,11 +169,11 @@ def test_a_tokenizer_is_tried_once(
 
 
 def test_a_trial_has_a_clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(trial, "SECONDS", 0.01)
-    monkeypatch.setattr(trial, "_tried", set())
+    monkeypatch.setattr(tokenizer_trial, "SECONDS", 0.01)
+    monkeypatch.setattr(tokenizer_trial, "_tried", set())
     monkeypatch.setenv("VLCOMPARE_DATA", str(tmp_path))
     with pytest.raises(CheckpointError, match=r"took over 0.01 seconds"):
-        trial.require_usable(tmp_path / "tokenizer.json", b"{}")
+        tokenizer_trial.require_usable(tmp_path / "tokenizer.json", b"{}")
 
 
 def test_a_file_that_grows_ends_at_its_limit(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlcompare.draw import (
+from vlcompare.render.draw import (
     MAX_LABEL,
     STYLES,
     Mark,

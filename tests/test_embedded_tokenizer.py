@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from vlcompare.runtime.text import StreamDecoder, Tokenizer
-from vlcompare.synth import tokenizer as pieces
-from vlcompare.synth.lessons import answer_of, chat_sample, request_of
-from vlcompare.synth.questions import ask
-from vlcompare.synth.scenes import Scene, lay_out
+from vlcompare.runtime.tokenizer import StreamDecoder, Tokenizer
+from vlcompare.synth.scenes.questions import ask
+from vlcompare.synth.scenes.scene import Scene, lay_out
+from vlcompare.synth.train import word_tokenizer as pieces
+from vlcompare.synth.train.encoded_questions import answer_of, chat_sample, request_of
 from vlcompare.tasks.prompts import build_turns
 from vlcompare.tasks.sequence import IMAGE_MARK
 

@@ -13,7 +13,7 @@ from tiny import write_checkpoint
 
 import vlcompare
 from vlcompare.errors import DeviceMemoryError, ImageError, RequestError
-from vlcompare.runtime import graphs
+from vlcompare.runtime import step_graphs
 from vlcompare.runtime.engine import Session, generate, generate_batch, stream
 from vlcompare.runtime.memory import PeakMemory
 from vlcompare.types import Answer, Request, Step
@@ -74,9 +74,9 @@ def test_out_of_memory_lets_go_of_buffers_that_nobody_uses(model, monkeypatch, b
     lm = model.vlm.language_model
     make = lm.new_state
     used = make(1, 9)
-    kept = graphs.step_runner(lm, used, capturer=lambda device: None)
-    graphs.step_runner(lm, make(2, 9), capturer=lambda device: None)
-    assert [home.free for home in graphs._homes[lm]] == [False, True]
+    kept = step_graphs.step_runner(lm, used, capturer=lambda device: None)
+    step_graphs.step_runner(lm, make(2, 9), capturer=lambda device: None)
+    assert [home.free for home in step_graphs._homes[lm]] == [False, True]
 
     def too_much(*given: object, **how: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -87,7 +87,7 @@ def test_out_of_memory_lets_go_of_buffers_that_nobody_uses(model, monkeypatch, b
             generate_batch(model, [(PICTURE, Request("captioning"))])
         else:
             generate(model, PICTURE, task="captioning")
-    assert [home.free for home in graphs._homes[lm]] == [False]
+    assert [home.free for home in step_graphs._homes[lm]] == [False]
     assert kept.state is used
 
 

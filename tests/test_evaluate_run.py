@@ -14,11 +14,11 @@ import pytest
 
 from vlcompare.errors import DeviceMemoryError, RequestError, SampleError
 from vlcompare.evaluate import run_files
+from vlcompare.evaluate.prediction_log import RowWriter, scan
 from vlcompare.evaluate.processes import Processes
-from vlcompare.evaluate.rows import RowWriter, scan
+from vlcompare.evaluate.results.run_folder import RunFolder
 from vlcompare.evaluate.run import Engine, batches, finished, run
-from vlcompare.evaluate.run_settings import RunSettings, SideSettings
-from vlcompare.evaluate.runfolder import RunFolder
+from vlcompare.evaluate.settings import RunSettings, SideSettings
 from vlcompare.types import Alternative, Answer, Box, Prompt, Sample, Token
 
 PICTURE = Path(__file__).parent / "fixtures" / "readers" / "pictures" / "v7w_1.jpg"
@@ -278,7 +278,7 @@ def test_a_system_that_opens_no_folders_runs_without_a_lock(data, tmp_path, monk
             raise PermissionError(errno.EACCES, "Permission denied")
         return opened(path, *rest, **options)
 
-    monkeypatch.setattr("vlcompare.evaluate.rows.fcntl", None)
+    monkeypatch.setattr("vlcompare.evaluate.prediction_log.fcntl", None)
     monkeypatch.setattr(os, "open", refusing)
     run(settings(data, tmp_path / "run"), FakeEngine().as_engine())
     assert finished(tmp_path / "run")
@@ -288,7 +288,7 @@ def test_a_disk_that_is_full_is_one_sentence(tmp_path, monkeypatch):
     def full(handle):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("vlcompare.evaluate.rows.os.fsync", full)
+    monkeypatch.setattr("vlcompare.evaluate.prediction_log.os.fsync", full)
     with RowWriter(tmp_path / "p.jsonl") as writer, pytest.raises(SampleError, match="No space left"):
         writer.append([{"side": "left", "id": "a"}])
 

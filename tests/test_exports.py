@@ -9,16 +9,16 @@ import zipfile
 from html.parser import HTMLParser
 
 import pytest
+from make_examples import write_gallery
 from test_slices import write_run
 
 from vlcompare.errors import ImageError, SampleError
-from vlcompare.evaluate.archive import ArchiveLimits, open_archive, write_archive
-from vlcompare.evaluate.export import to_csv, to_json, to_llm_comparator
-from vlcompare.evaluate.gallery import write_gallery
-from vlcompare.evaluate.notes import ERROR_TYPES, Notes
-from vlcompare.evaluate.report import html_report
-from vlcompare.evaluate.runfolder import RunFolder, join
-from vlcompare.evaluate.table import Filter, RunTable, ids_with_notes
+from vlcompare.evaluate.results.archive import ArchiveLimits, open_archive, write_archive
+from vlcompare.evaluate.results.export import to_csv, to_json, to_llm_comparator
+from vlcompare.evaluate.results.html_report import html_report
+from vlcompare.evaluate.results.notes import ERROR_TYPES, Notes
+from vlcompare.evaluate.results.run_folder import RunFolder, join
+from vlcompare.evaluate.results.table import Filter, RunTable, ids_with_notes
 
 
 @pytest.fixture(autouse=True)

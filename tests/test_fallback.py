@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from vlcompare.models import kernels
-from vlcompare.models.kernels import attention, cpu, disk_cache, fallback, fused, lanes, reference, rows
-from vlcompare.models.linear import linear
+from vlcompare.models.kernels import attention, fallback, fused, reference
+from vlcompare.models.kernels.cpu import disk_cache, scan, simd, step
+from vlcompare.models.kernels.linear import linear
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,7 +42,7 @@ def scan_arguments() -> tuple[torch.Tensor, ...]:
 
 def test_a_scan_that_fails_is_the_references_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    monkeypatch.setattr(cpu, "selective_scan", lambda *given: calls.append(given) or broken())
+    monkeypatch.setattr(scan, "selective_scan", lambda *given: calls.append(given) or broken())
     given = scan_arguments()
     for _ in range(2):
         for ours, truth in zip(kernels.selective_scan(*given), reference.selective_scan(*given), strict=True):
@@ -56,7 +57,7 @@ def test_a_failure_in_the_middle_of_an_answer_is_told_beside_it(monkeypatch: pyt
     from vlcompare.compare import compare
 
     picture = ROOT / "examples/pictures/2026000004-vqa-0.png"
-    monkeypatch.setattr(cpu, "selective_scan", broken)
+    monkeypatch.setattr(scan, "selective_scan", broken)
     kernels.forget_choices()
     side = vlcompare.Side("tiny-mamba-vl", device="cpu")
     request = vlcompare.Request("vqa", "How many?", max_new_tokens=2)
@@ -67,7 +68,7 @@ def test_a_failure_in_the_middle_of_an_answer_is_told_beside_it(monkeypatch: pyt
 
 
 def test_a_step_that_fails_leaves_its_state_to_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows.loops, "step", broken)
+    monkeypatch.setattr(step.loops, "step", broken)
     torch.manual_seed(0)
     state, further = torch.randn(2, 1, 32, 16).unbind()
     further.copy_(state)
@@ -77,14 +78,14 @@ def test_a_step_that_fails_leaves_its_state_to_the_reference(monkeypatch: pytest
 
 
 def test_products_and_attention_that_fail_are_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
-    from vlcompare.models.kernels import attention_numba
+    from vlcompare.models.kernels.cpu import attention_loops
 
     x, weight = torch.randn(1, 512), torch.randn(512, 512)
-    monkeypatch.setattr(rows.loops, "product", broken)
+    monkeypatch.setattr(step.loops, "product", broken)
     torch.testing.assert_close(linear(x, weight), x @ weight.T)
     assert fallback.failed("numba")
     fallback._failed.clear()
-    monkeypatch.setattr(attention_numba, "attend", broken)
+    monkeypatch.setattr(attention_loops, "attend", broken)
     cache = torch.randn(1, 2, 8, 16)
     assert attention.attend_one(torch.randn(1, 2, 16), cache, cache, torch.tensor([3])) is None
     assert fallback.failed("numba") and len(fallback.notices()) == 1
@@ -97,7 +98,7 @@ def test_memory_that_does_not_suffice_is_no_failure_of_the_kernels(monkeypatch: 
             raise error
 
         kernels.forget_choices()
-        monkeypatch.setattr(cpu, "selective_scan", starved)
+        monkeypatch.setattr(scan, "selective_scan", starved)
         with pytest.raises(type(error)):
             kernels.selective_scan(*scan_arguments())
     assert not fallback.failed("numba") and fallback.notices() == ()
@@ -147,7 +148,7 @@ def test_attention_that_fails_on_a_gpu_is_torchs(monkeypatch: pytest.MonkeyPatch
 
 
 def test_int8_products_that_fail_are_computed_from_the_weights_they_stand_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    from vlcompare.runtime import quantize
+    from vlcompare.runtime.loading import quantize
 
     pytest.importorskip("bitsandbytes")
     weight, x = torch.randn(64, 64), torch.randn(2, 64)
@@ -199,7 +200,7 @@ def compiled_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[
 
     def compute() -> bool:
         fallback._sentences.clear()
-        kernel, y = lanes.compiled()(rows.loops.conv_step.py_func), torch.empty(16)
+        kernel, y = simd.compiled()(step.loops.conv_step.py_func), torch.empty(16)
         kernel(*(part.clone().view(-1).numpy() for part in (window, x, weight, bias)), y.numpy(), 1, 16, 4)
         torch.testing.assert_close(y, truth)
         return bool(kernel.stats.cache_hits)

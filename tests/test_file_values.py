@@ -23,8 +23,9 @@ import pytest
 from ui_fakes import FakeCompare, png, uploaded
 
 from vlcompare.errors import RequestError
-from vlcompare.ui import examples, file_values
-from vlcompare.ui.uploads import REFUSED, open_file, read_file, upload_folder
+from vlcompare.ui import examples
+from vlcompare.ui.server import file_values
+from vlcompare.ui.server.uploads import REFUSED, open_file, read_file, upload_folder
 
 EVENT = {"index": [1, 1], "value": None, "pick": "none"}
 JSON = {"Content-Type": "application/json"}
@@ -181,7 +182,7 @@ def server(hostile: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
     import httpx
 
     from vlcompare.runtime.image import open_image
-    from vlcompare.ui.handlers import Handlers
+    from vlcompare.ui.compare.handlers import Handlers
     from vlcompare.ui.page import build_page, launch
     from vlcompare.ui.settings import AppSettings
 

@@ -16,10 +16,10 @@ from torch import Tensor
 from vlcompare.bench import contestants
 from vlcompare.models import pythia
 from vlcompare.models.config import MambaConfig, ModelConfig, PythiaConfig, VisionConfig
-from vlcompare.models.kernels.recording import recording, release_cached_memory
-from vlcompare.runtime.decode import Clock
-from vlcompare.runtime.graphs import step_runner
+from vlcompare.models.kernels.cuda.graph_capture import recording, release_cached_memory
+from vlcompare.runtime.decode_loop import Clock
 from vlcompare.runtime.sampling import Sampler, Sampling, greedy
+from vlcompare.runtime.step_graphs import step_runner
 
 pytestmark = pytest.mark.gpu
 
@@ -99,7 +99,7 @@ def test_batched_graphs_give_the_same_tokens(family: str) -> None:
 @pytest.mark.parametrize("family", sorted(MODELS))
 def test_own_nf4_product_gives_the_same_first_tokens(family: str) -> None:
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
-    from vlcompare.models.kernels import nf4
+    from vlcompare.models.kernels.cuda import nf4
 
     lm = contestants.build(MODELS[family], "nf4", torch.device("cuda")).language_model
     embeddings = torch.randn(1, 100, 512, device="cuda").bfloat16()

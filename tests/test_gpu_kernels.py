@@ -119,8 +119,8 @@ def test_convolution_equals_reference(dtype: torch.dtype, started: bool) -> None
 @pytest.mark.parametrize(("outputs", "inputs"), [(7680, 2560), (2560, 10240), (33, 64)])
 def test_nf4_product_equals_unpacked_weights(outputs: int, inputs: int) -> None:
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
-    from vlcompare.models.kernels import nf4
-    from vlcompare.runtime import quantize
+    from vlcompare.models.kernels.cuda import nf4
+    from vlcompare.runtime.loading import quantize
 
     torch.manual_seed(0)
     weight = torch.randn(outputs, inputs, device="cuda", dtype=torch.bfloat16)
@@ -134,16 +134,16 @@ def test_nf4_product_equals_unpacked_weights(outputs: int, inputs: int) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_attention_of_one_position_equals_torchs(dtype: torch.dtype) -> None:
-    from vlcompare.models.kernels import triton_attention
+    from vlcompare.models.kernels.cuda import attention
 
-    assert triton_attention.agrees(torch.device("cuda", 0), dtype)
+    assert attention.agrees(torch.device("cuda", 0), dtype)
 
 
 @pytest.mark.parametrize("right", [True, False])
 def test_own_nf4_product_is_taken_only_where_it_is_right(right: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
-    from vlcompare.models.kernels import nf4
-    from vlcompare.runtime import quantize
+    from vlcompare.models.kernels.cuda import nf4
+    from vlcompare.runtime.loading import quantize
 
     torch.manual_seed(0)
     layers = torch.nn.ModuleList()
@@ -169,14 +169,14 @@ def test_dispatch_takes_a_compiled_kernel() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", [torch.nn.LayerNorm, torch.nn.RMSNorm])
 def test_sums_and_norms_equal_torch(kind: type[torch.nn.LayerNorm | torch.nn.RMSNorm], dtype: torch.dtype) -> None:
-    from vlcompare.models.kernels import triton_fused
+    from vlcompare.models.kernels.cuda import norm_and_argmax
 
-    assert triton_fused.proven("add_norm", torch.device("cuda"))
+    assert norm_and_argmax.proven("add_norm", torch.device("cuda"))
     torch.manual_seed(0)
     terms = [torch.randn(2, 7, 2560, device="cuda").to(dtype) for _ in range(3)]
     norms = [kind(2560, eps=1e-5).to("cuda", dtype) for _ in range(2)]
     with torch.inference_mode():
-        total, normed = triton_fused.add_norm(terms, norms)
+        total, normed = norm_and_argmax.add_norm(terms, norms)
         truth = terms[0] + terms[1] + terms[2]
         assert torch.equal(total, truth)
         for ours, norm in zip(normed, norms, strict=True):
@@ -184,13 +184,13 @@ def test_sums_and_norms_equal_torch(kind: type[torch.nn.LayerNorm | torch.nn.RMS
 
 
 def test_the_greedy_choice_equals_torch() -> None:
-    from vlcompare.models.kernels import triton_fused
+    from vlcompare.models.kernels.cuda import norm_and_argmax
 
-    assert triton_fused.proven("greedy", torch.device("cuda"))
+    assert norm_and_argmax.proven("greedy", torch.device("cuda"))
     torch.manual_seed(0)
     logits = torch.randn(3, 50280, device="cuda") * 5
     logits[1, [77, 9000]] = 40.0  # of equal ones the first
-    chosen, packed = triton_fused.greedy(logits, 5)
+    chosen, packed = norm_and_argmax.greedy(logits, 5)
     logprobs, ids = torch.log_softmax(logits.double(), -1).sort(dim=-1, descending=True, stable=True)
     assert torch.equal(chosen, ids[:, 0]) and torch.equal(packed[:, 2:7].long(), ids[:, :5])
     assert_close(packed[:, 7:], logprobs[:, :5], 1e-5)

@@ -11,12 +11,12 @@ import pytest
 import torch
 from tiny import write_checkpoint
 
-from vlcompare.bench import Options, run
+from vlcompare.bench.models import Options, run
 from vlcompare.errors import CheckpointError
 from vlcompare.models.config import MambaConfig, ModelConfig, PythiaConfig, VisionConfig
-from vlcompare.runtime.load import load
-from vlcompare.runtime.source import FLOAT32
-from vlcompare.runtime.weights import read_headers
+from vlcompare.runtime.loading.load import load
+from vlcompare.runtime.loading.locate import FLOAT32
+from vlcompare.runtime.loading.safetensors_files import read_headers
 
 pytestmark = pytest.mark.gpu
 

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from vlcompare.errors import RequestError
 from vlcompare.models.config import MambaConfig, PythiaConfig
-from vlcompare.models.kernels.recording import recording
+from vlcompare.models.kernels.cuda.graph_capture import recording
 from vlcompare.models.mamba import Mamba
 from vlcompare.models.pythia import Pythia
-from vlcompare.runtime import graphs
-from vlcompare.runtime.decode import decode
-from vlcompare.runtime.graphs import CudaCapturer, step_runner
+from vlcompare.runtime import step_graphs
+from vlcompare.runtime.decode_loop import decode
 from vlcompare.runtime.sampling import Choice, Chosen, Sampler, Sampling, greedy
+from vlcompare.runtime.step_graphs import CudaCapturer, step_runner
 
 
 class FakeCapturer:
@@ -147,7 +147,7 @@ def test_a_home_is_used_again_once_its_state_is_gone(family: str) -> None:
     again = step_runner(lm, third, capturer=capturer)
     made[0].state = third
     assert len(made) == 2
-    assert len(graphs._homes[lm]) == 2
+    assert len(step_graphs._homes[lm]) == 2
     assert third.length == 5
     assert torch.equal(third.positions, eager.positions)
     assert again.graphed
@@ -340,7 +340,7 @@ def test_free_homes_make_room_for_a_new_one(family: str, monkeypatch: pytest.Mon
 
     def scarce(self: Any, batch: int, capacity: int, **how: Any) -> Any:
         asked.append(capacity)
-        if len(graphs._homes[lm]) or capacity > 200:
+        if len(step_graphs._homes[lm]) or capacity > 200:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return make(self, batch, capacity, **how)
 
@@ -350,7 +350,7 @@ def test_free_homes_make_room_for_a_new_one(family: str, monkeypatch: pytest.Mon
     runner = step_runner(lm, wide, capturer=lambda device: FakeCapturer())
     assert runner.graphed
     assert asked == [512 if family == "pythia" else 1024, 150]
-    assert [home.ids.shape for home in graphs._homes[lm]] == [(2,)]
+    assert [home.ids.shape for home in step_graphs._homes[lm]] == [(2,)]
     other = step_runner(lm, make(lm, 3, 10), capturer=lambda device: FakeCapturer())
     assert not other.graphed and "memory" in other.reason  # the home of `wide` is not free
 
@@ -403,7 +403,7 @@ def test_without_a_cuda_device_steps_are_eager() -> None:
 def test_graphs_go_with_their_model() -> None:
     lm = language_model("mamba")
     step_runner(lm, prompted(lm, 3, 9), capturer=lambda device: FakeCapturer())
-    before = len(graphs._homes)
+    before = len(step_graphs._homes)
     del lm
     gc.collect()
-    assert len(graphs._homes) == before - 1
+    assert len(step_graphs._homes) == before - 1

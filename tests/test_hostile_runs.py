@@ -15,13 +15,13 @@ from ui_fakes import uploaded
 
 from vlcompare.errors import SampleError, VLCompareError
 from vlcompare.evaluate import fields, schema
-from vlcompare.evaluate.archive import ArchiveLimits, open_archive
-from vlcompare.evaluate.runfolder import RunFolder
-from vlcompare.evaluate.score import score_files
-from vlcompare.ui import inspect_actions as actions
-from vlcompare.ui import inspect_files
-from vlcompare.ui.inspect_library import Library
-from vlcompare.ui.inspect_session import Inspection
+from vlcompare.evaluate.results.archive import ArchiveLimits, open_archive
+from vlcompare.evaluate.results.run_folder import RunFolder
+from vlcompare.evaluate.score_files import score_files
+from vlcompare.ui.inspect import files as inspect_files
+from vlcompare.ui.inspect import handlers as actions
+from vlcompare.ui.inspect.library import Library
+from vlcompare.ui.inspect.session import Inspection
 
 INTERNAL = re.compile(r"Traceback|object is not|unhashable|codec|<class|NoneType|Expecting value|/tmp|/home|Error\b")
 SHOWN = 400_000  # characters of markup of a sample, at most

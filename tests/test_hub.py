@@ -18,10 +18,10 @@ import pytest
 from tests.tiny import write_checkpoint
 from vlcompare.cli import main
 from vlcompare.errors import CheckpointError, HubError
-from vlcompare.runtime import hub
-from vlcompare.runtime.hub import transfer, trouble
-from vlcompare.runtime.load import load
-from vlcompare.runtime.source import find_source
+from vlcompare.runtime.loading import hub
+from vlcompare.runtime.loading.hub import errors, transfer
+from vlcompare.runtime.loading.load import load
+from vlcompare.runtime.loading.locate import find_source
 
 REPOSITORY = "somebody/tiny"
 FIRST, SECOND = "a" * 40, "b" * 40
@@ -161,7 +161,7 @@ def fake(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setenv("HF_ENDPOINT", server.address)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("VLCOMPARE_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(trouble.time, "sleep", lambda seconds: None)  # no waiting before what failed is tried again
+    monkeypatch.setattr(errors.time, "sleep", lambda seconds: None)  # no waiting before what failed is tried again
     yield server
     server.stop()
 
@@ -264,14 +264,14 @@ def test_a_line_that_drops_is_taken_up_again_by_itself(fake: FakeHub) -> None:
     fake.cut = len(fake.files["model.safetensors"]) // 8
     snapshot = hub.fetch(REPOSITORY, progress=quiet)
     assert (snapshot.folder / "model.safetensors").read_bytes() == fake.files["model.safetensors"]
-    assert fake.downloads().count("model.safetensors") > trouble.TRIES
+    assert fake.downloads().count("model.safetensors") > errors.TRIES
 
 
 def test_a_line_that_brings_nothing_more_is_given_up(fake: FakeHub, tmp_path: Path) -> None:
     fake.cut = 0
     with pytest.raises(HubError, match="cannot be reached"):
         hub.fetch(REPOSITORY, progress=quiet)
-    assert len(fake.downloads()) == trouble.TRIES
+    assert len(fake.downloads()) == errors.TRIES
     assert not parts(tmp_path) and blobs_are_sound(tmp_path)
 
 
@@ -380,7 +380,7 @@ def test_files_of_another_commit_than_the_listing_s(fake: FakeHub, monkeypatch: 
 
 def test_a_busy_server_is_asked_again(fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
-    monkeypatch.setattr(trouble.time, "sleep", waited.append)
+    monkeypatch.setattr(errors.time, "sleep", waited.append)
     fake.file_status = [(503, {}), (429, {"Retry-After": "7"}), (500, {})]
     hub.fetch(REPOSITORY, progress=quiet)
     assert waited == [1.0, 7.0, 4.0]
@@ -504,7 +504,7 @@ def test_a_read_only_cache_that_holds_all_is_used(fake: FakeHub, monkeypatch: py
 
 def test_a_full_disk_is_told_before_the_download(fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type("usage", (), {"free": 100})
-    monkeypatch.setattr("vlcompare.runtime.hub.shutil.disk_usage", lambda place: usage)
+    monkeypatch.setattr("vlcompare.runtime.loading.hub.shutil.disk_usage", lambda place: usage)
     with pytest.raises(HubError, match="disk is too full"):
         hub.fetch(REPOSITORY, progress=lambda *event: None)
     assert fake.downloads() == []
@@ -616,7 +616,7 @@ def test_the_command_line(fake: FakeHub, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
 @pytest.mark.parametrize("recorded", [True, False], ids=["by the record", "by the cache's names"])
 def test_verify_sees_a_changed_file(fake: FakeHub, name: str, recorded: bool) -> None:
-    from vlcompare.runtime.verify import verify
+    from vlcompare.runtime.loading.verify import verify
 
     snapshot = hub.fetch(REPOSITORY, progress=quiet)
     if not recorded:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.browser
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """The page on a free port with two runs open to it, the first of them given on the command line."""
     from vlcompare.runtime.image import open_image
-    from vlcompare.ui.handlers import Handlers
+    from vlcompare.ui.compare.handlers import Handlers
     from vlcompare.ui.page import build_page, launch
     from vlcompare.ui.settings import AppSettings
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from vlcompare.ui.inspect_bench import write_many
+from vlcompare.bench.inspect import write_many
 
 pytestmark = pytest.mark.slow
 COUNT = 50_000
@@ -25,9 +25,9 @@ import psutil
 from pathlib import Path
 from vlcompare.runtime.image import open_image
 from vlcompare.ui import inspect_actions as actions
-from vlcompare.ui.handlers import Handlers
-from vlcompare.ui.inspect_library import Library
-from vlcompare.ui.inspect_session import Inspection
+from vlcompare.ui.compare.handlers import Handlers
+from vlcompare.ui.inspect.library import Library
+from vlcompare.ui.inspect.session import Inspection
 from vlcompare.ui.page import build_page
 from vlcompare.ui.settings import AppSettings
 

@@ -16,9 +16,9 @@ import pytest
 
 import vlcompare
 from vlcompare.paths import CHECKPOINTS, EXAMPLES, shipped
-from vlcompare.runtime.registry import registry
+from vlcompare.runtime.loading.registry import registry
 from vlcompare.ui.examples import load_examples
-from vlcompare.ui.inspect_library import Library
+from vlcompare.ui.inspect.library import Library
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = "import sys; from setuptools import build_meta as b; out = sys.argv[1]; b.build_wheel(out); b.build_sdist(out)"
@@ -89,8 +89,8 @@ def test_the_source_distribution_makes_the_same_wheel(built: Path) -> None:
 def test_it_runs_from_another_folder(installed: Path, tmp_path: Path) -> None:
     code = (
         "import vlcompare, json; from vlcompare.paths import CHECKPOINTS, EXAMPLES;"
-        "from vlcompare.runtime.registry import registry; from vlcompare.ui.examples import load_examples;"
-        "from vlcompare.evaluate.runfolder import find_runs;"
+        "from vlcompare.runtime.loading.registry import registry; from vlcompare.ui.examples import load_examples;"
+        "from vlcompare.evaluate.results.run_folder import find_runs;"
         "print(json.dumps([str(CHECKPOINTS), str(EXAMPLES), len(registry().checkpoints), len(load_examples()),"
         " len(find_runs(EXAMPLES, 1))]))"
     )

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from vlcompare.models import kernels
-from vlcompare.models.kernels import reference, rows
+from vlcompare.models.kernels import reference
+from vlcompare.models.kernels.cpu import step as rows
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -241,7 +242,7 @@ def test_one_half_of_wider_rows_is_read_in_place() -> None:
 
 
 def test_threads_follow_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    from vlcompare.models.kernels import team
+    from vlcompare.models.kernels.cpu import threads as team
 
     before = torch.get_num_threads()
     try:
@@ -256,7 +257,7 @@ def test_threads_follow_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_torch_brings_the_threads_on_linux() -> None:
     """One pool for both: a second one would wait for work on the same cores."""
-    from vlcompare.models.kernels import team
+    from vlcompare.models.kernels.cpu import threads as team
 
     if sys.platform != "linux":
         pytest.skip("GNU OpenMP is what torch brings on Linux")
@@ -288,10 +289,10 @@ def test_every_task_is_done_once_whatever_the_threads() -> None:
 def test_kernels_run_where_nothing_can_be_written(tmp_path: Path) -> None:
     """A read-only install without a home: compiled in memory, as quick afterwards, and right."""
     program = (
-        "import torch; from vlcompare.models.kernels import rows, rows_numba\n"
+        "import torch; from vlcompare.models.kernels.cpu import step, step_loops\n"
         "x, w = torch.ones(1, 256), torch.ones(512, 256)\n"
-        "assert float(rows.product(x, w, None).sum()) == 512 * 256\n"
-        "print(type(rows_numba.product._cache).__name__)\n"
+        "assert float(step.product(x, w, None).sum()) == 512 * 256\n"
+        "print(type(step_loops.product._cache).__name__)\n"
     )
     package = tmp_path / "vlcompare"
     shutil.copytree(ROOT / "vlcompare", package, ignore=shutil.ignore_patterns("__pycache__", "ui", "synth"))

@@ -49,7 +49,8 @@ def _compiled(architecture: int) -> dict[str, tuple[int, str]]:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from vlcompare.models.kernels import nf4, triton_attention, triton_conv, triton_fused, triton_scan
+    from vlcompare.models.kernels.cuda import attention, conv, nf4, norm_and_argmax
+    from vlcompare.models.kernels.cuda import scan as triton_scan
 
     head = {"K": 80, "KP": 128}
     sizes = {"N": 16, "NP": 16, "SMOOTH": True, "SKIP": True, "GATED": True, "BIASED": True}
@@ -58,14 +59,14 @@ def _compiled(architecture: int) -> dict[str, tuple[int, str]]:
         "forward": (triton_scan._scan_forward, {**scan, "STARTED": True, "MARKED": True}),
         "backward": (triton_scan._scan_backward, scan),
         "step": (triton_scan._step, {**sizes, "BD": 32, "RANK": 160, "RP": 256}),
-        "convolution": (triton_conv._conv, {"TAPS": 4, "BL": 16, "BD": 128, "BIASED": True, "STARTED": True}),
-        "its step": (triton_conv._conv_step, {"TAPS": 4, "BD": 128, "BIASED": True}),
-        "turn": (triton_attention._turn, {**head, "R": 20}),
-        "look back": (triton_attention._look_back, {**head, "BLOCK": 32, "SPLITS": 8}),
-        "merge": (triton_attention._merge, {**head, "SPLITS": 8}),
-        "norms": (triton_fused._add_norm, {"BLOCK": 4096, "TERMS": 3, "NORMS": 2, "CENTRED": True, "BIASED": True}),
-        "rank": (triton_fused._rank_share, {"COUNT": 5, "SHARE": triton_fused.SHARE}),
-        "report": (triton_fused._report, {"COUNT": 5, "SP": 64, "CP": 256}),
+        "convolution": (conv._conv, {"TAPS": 4, "BL": 16, "BD": 128, "BIASED": True, "STARTED": True}),
+        "its step": (conv._conv_step, {"TAPS": 4, "BD": 128, "BIASED": True}),
+        "turn": (attention._turn, {**head, "R": 20}),
+        "look back": (attention._look_back, {**head, "BLOCK": 32, "SPLITS": 8}),
+        "merge": (attention._merge, {**head, "SPLITS": 8}),
+        "norms": (norm_and_argmax._add_norm, {"BLOCK": 4096, "TERMS": 3, "NORMS": 2, "CENTRED": True, "BIASED": True}),
+        "rank": (norm_and_argmax._rank_share, {"COUNT": 5, "SHARE": norm_and_argmax.SHARE}),
+        "report": (norm_and_argmax._report, {"COUNT": 5, "SP": 64, "CP": 256}),
         "nf4": (nf4._product, {"WORDS": 8, "ROWS": nf4.ROWS, "GROUPS": nf4.NUMBERS // 64, "BIASED": True}),
     }
     half = {f"{letter}_ptr" for letter in ("u", "x", "z", "y", "B", "C", "a", "b", "c", "total", "y2", "weight")}
@@ -148,13 +149,14 @@ def test_steps_ask_for_everything_before_they_store(kernel: str) -> None:
 def test_lengths_and_capacities_are_no_reason_to_compile_again() -> None:
     if os.environ.get("TRITON_INTERPRET") == "1":
         pytest.skip("TRITON_INTERPRET=1: the interpreter replaces the compiler")
-    from vlcompare.models.kernels import triton_attention, triton_conv, triton_scan
+    from vlcompare.models.kernels.cuda import attention, conv
+    from vlcompare.models.kernels.cuda import scan as triton_scan
 
     for kernel, names in (
         (triton_scan._scan_forward, {"length", "chunks"}),
-        (triton_conv._conv, {"length"}),
-        (triton_attention._turn, {"capacity"}),
-        (triton_attention._look_back, {"capacity"}),
+        (conv._conv, {"length"}),
+        (attention._turn, {"capacity"}),
+        (attention._look_back, {"capacity"}),
     ):
         assert names <= {parameter.name for parameter in kernel.params if parameter.do_not_specialize}
 
@@ -165,7 +167,7 @@ def _raises(*given: object) -> None:
 
 def test_steps_are_proven_like_the_scan() -> None:
     from vlcompare.models.kernels import reference
-    from vlcompare.models.kernels.proof import STEPS, steps_agree
+    from vlcompare.models.kernels.agreement import STEPS, steps_agree
 
     right: list[Any] = [getattr(reference, name) for name in STEPS]
     assert steps_agree(right, torch.device("cpu"))
@@ -181,7 +183,9 @@ def test_steps_are_proven_like_the_scan() -> None:
 
 @pytest.mark.parametrize("runs", [True, False])
 def test_what_mamba_ssm_cannot_do_goes_to_a_scan_that_runs(runs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vlcompare.models.kernels import mamba_ssm, reference, triton_scan
+    from vlcompare.models.kernels import reference
+    from vlcompare.models.kernels.cuda import mamba_ssm
+    from vlcompare.models.kernels.cuda import scan as triton_scan
 
     monkeypatch.setattr(triton_scan, "usable", lambda device: runs)
     expected = triton_scan.selective_scan if runs else reference.selective_scan
@@ -193,6 +197,6 @@ def test_what_mamba_ssm_cannot_do_goes_to_a_scan_that_runs(runs: bool, monkeypat
     [(1, 2560, 64, True), (1, 1088, 64, True), (2, 2560, 64, False), (1, 96, 64, False), (1, 4096, 1024, False)],
 )
 def test_own_nf4_product_is_for_one_row(rows: int, inputs: int, block: int, taken: bool) -> None:
-    from vlcompare.models.kernels import nf4
+    from vlcompare.models.kernels.cuda import nf4
 
     assert nf4.applies(torch.zeros(rows, inputs), inputs, block) is taken

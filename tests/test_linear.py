@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vlcompare.models import linear as module
-from vlcompare.models.linear import Linear, linear
+from vlcompare.models.kernels import linear as module
+from vlcompare.models.kernels.linear import Linear, linear
 
 # rows, inputs, outputs: one row, several, an odd number of outputs, more outputs than one thread's share
 SIZES = ((1, 512, 130), (3, 96, 1001), (4, 1024, 64))
@@ -28,7 +28,7 @@ def test_few_rows(size: tuple[int, int, int], dtype: torch.dtype, biased: bool) 
     rows, inputs, outputs = size
     x, weight = torch.randn(rows, inputs).to(dtype), torch.randn(outputs, inputs).to(dtype)
     bias = torch.randn(outputs).to(dtype) if biased else None
-    from vlcompare.models.kernels import rows as kernel
+    from vlcompare.models.kernels.cpu import step as kernel
 
     assert kernel.product_applies(x, weight)
     assert worst(kernel.product(x, weight, bias), x, weight, bias) <= TOLERANCE[dtype]
@@ -37,7 +37,7 @@ def test_few_rows(size: tuple[int, int, int], dtype: torch.dtype, biased: bool) 
 
 
 def test_threads_change_nothing() -> None:
-    from vlcompare.models.kernels import rows as kernel
+    from vlcompare.models.kernels.cpu import step as kernel
 
     x, weight = torch.randn(2, 256), torch.randn(300, 256)
     before, results = torch.get_num_threads(), []
@@ -62,7 +62,7 @@ def test_many_bfloat16_rows_without_instructions_for_them(monkeypatch: pytest.Mo
 
 
 def test_what_the_kernel_does_not_take_goes_to_torch() -> None:
-    from vlcompare.models.kernels import rows as kernel
+    from vlcompare.models.kernels.cpu import step as kernel
 
     weight = torch.randn(40, 32)
     assert not kernel.product_applies(torch.randn(1, 30), torch.randn(40, 30))  # no multiple of sixteen

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from vlcompare.evaluate import lines
+from vlcompare.evaluate.readers import json_lines
 
 
 @pytest.mark.parametrize("fast", [True, False])
@@ -23,24 +23,24 @@ from vlcompare.evaluate import lines
 )
 def test_values_are_those_of_the_standard_library(text: str, fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not fast:
-        monkeypatch.setattr(lines, "_fast", None)
-    assert lines.loads(text.encode()) == json.loads(text)
+        monkeypatch.setattr(json_lines, "_fast", None)
+    assert json_lines.loads(text.encode()) == json.loads(text)
 
 
 def test_nan_is_read_and_what_is_no_json_is_refused() -> None:
-    assert math.isnan(lines.loads(b'{"logprob": NaN}')["logprob"])
+    assert math.isnan(json_lines.loads(b'{"logprob": NaN}')["logprob"])
     for broken in (b"", b'{"a": ', b"{'a': 1}", b"\xff\xfe", b'"\\ud800"', b'"\\uD83D"', b'{"a": "\\udc00\\ud83d"}'):
-        for read in (lines.loads, lines.exactly):
+        for read in (json_lines.loads, json_lines.exactly):
             with pytest.raises(ValueError):
                 read(broken)
 
 
 def test_a_byte_order_mark_is_no_part_of_a_line() -> None:
-    assert lines.loads(b'\xef\xbb\xbf{"id": 1}') == lines.exactly(b'\xef\xbb\xbf{"id": 1}') == {"id": 1}
+    assert json_lines.loads(b'\xef\xbb\xbf{"id": 1}') == json_lines.exactly(b'\xef\xbb\xbf{"id": 1}') == {"id": 1}
 
 
 def test_whole_numbers_of_any_length_are_read_exactly() -> None:
-    assert lines.exactly(b"[18446744073709551617]") == [2**64 + 1]
+    assert json_lines.exactly(b"[18446744073709551617]") == [2**64 + 1]
 
 
 @pytest.mark.parametrize(
@@ -48,4 +48,4 @@ def test_whole_numbers_of_any_length_are_read_exactly() -> None:
     [(1, 1.0), (-2.5, -2.5), (True, None), ("1", None), (None, None), (math.nan, None), (10**400, None)],
 )
 def test_finite_numbers(value: object, number: float | None) -> None:
-    assert lines.finite(value) == number
+    assert json_lines.finite(value) == number

@@ -21,12 +21,12 @@ from vlcompare.errors import CheckpointError, DeviceMemoryError, RequestError, V
 from vlcompare.models.config import PRESETS
 from vlcompare.models.mamba import Mamba
 from vlcompare.models.vlm import VisionLanguageModel
-from vlcompare.runtime import fill as fill_module
-from vlcompare.runtime import quantize
-from vlcompare.runtime.export import write_quantized
-from vlcompare.runtime.load import estimate_bytes, load
-from vlcompare.runtime.source import find_source
-from vlcompare.runtime.verify import verify
+from vlcompare.runtime.loading import fill as fill_module
+from vlcompare.runtime.loading import quantize
+from vlcompare.runtime.loading.export import write_quantized
+from vlcompare.runtime.loading.load import estimate_bytes, load
+from vlcompare.runtime.loading.locate import find_source
+from vlcompare.runtime.loading.verify import verify
 from vlcompare.types import Request
 
 FAMILIES = ("pythia", "mamba")
@@ -245,7 +245,7 @@ def test_rmsnorm_for_a_file_with_biases_only_if_they_are_zero(folder: Path) -> N
 def test_without_a_tokenizer_ids_work_and_text_says_what_is_missing(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vlcompare.runtime import hub
+    from vlcompare.runtime.loading import hub
 
     def offline(*args: object, **how: object) -> None:
         raise CheckpointError("no network in tests")
@@ -478,8 +478,8 @@ def test_what_would_not_fit_is_not_even_downloaded(monkeypatch: pytest.MonkeyPat
     def fetch(*args: object, **how: object) -> None:
         raise AssertionError("something was fetched")
 
-    monkeypatch.setattr("vlcompare.runtime.hub.fetch", fetch)
-    monkeypatch.setattr("vlcompare.runtime.hub.cached", lambda *args, **how: None)
+    monkeypatch.setattr("vlcompare.runtime.loading.hub.fetch", fetch)
+    monkeypatch.setattr("vlcompare.runtime.loading.hub.cached", lambda *args, **how: None)
     monkeypatch.setattr("vlcompare.runtime.memory.available_bytes", lambda device: 10**9)
     with pytest.raises(DeviceMemoryError, match=r"finetuned_mambavl_2.8b needs about 1\d.\d GB .* 1.0 GB are free"):
         load("finetuned_mambavl_2.8b", device="cpu")
@@ -526,7 +526,7 @@ def test_the_counted_shapes_are_those_that_are_built() -> None:
 
 _MEASURE = """
 import sys, psutil, torch
-from vlcompare.runtime.load import load
+from vlcompare.runtime.loading.load import load
 folder, dtype = sys.argv[1:]
 load(folder + "/small", device="cpu")  # imports and one-time costs
 process = psutil.Process()

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from vlcompare import cgroups
 from vlcompare.errors import DeviceMemoryError
+from vlcompare.machine import cgroups
 from vlcompare.runtime import memory
 
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from vlcompare.errors import RequestError
-from vlcompare.runtime.text import Tokenizer
+from vlcompare.runtime.tokenizer import Tokenizer
 from vlcompare.tasks.forms import FORMS, SOURCES, format_text, known_source
 from vlcompare.tasks.prompts import (
     MAX_CHOICES,

@@ -15,10 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.tiny import write_checkpoint
 from vlcompare.cli import main
 from vlcompare.errors import CheckpointError, RequestError
-from vlcompare.runtime import export, quantize
-from vlcompare.runtime.load import Model, estimate_bytes, load
-from vlcompare.runtime.source import SECTION, find_source
-from vlcompare.runtime.verify import verify
+from vlcompare.runtime.loading import export, quantize
+from vlcompare.runtime.loading.load import Model, estimate_bytes, load
+from vlcompare.runtime.loading.locate import SECTION, find_source
+from vlcompare.runtime.loading.verify import verify
 
 FAMILIES = ("pythia", "mamba")
 METHODS = ("nf4", "int8")

@@ -11,10 +11,10 @@ import pytest
 import scene_world as world
 
 from vlcompare.errors import RequestError
-from vlcompare.synth.phrases import ALL_KEYS, VOCABULARY, article, caption, listed, plural, words_of
-from vlcompare.synth.questions import SCENE_TASKS, as_objects, ask
-from vlcompare.synth.referring import FAMILIES, all_references, opposed, related
-from vlcompare.synth.scenes import Scene, SceneObject, lay_out
+from vlcompare.synth.scenes.phrases import ALL_KEYS, VOCABULARY, article, caption, listed, plural, words_of
+from vlcompare.synth.scenes.questions import SCENE_TASKS, as_objects, ask
+from vlcompare.synth.scenes.referring import FAMILIES, all_references, opposed, related
+from vlcompare.synth.scenes.scene import Scene, SceneObject, lay_out
 from vlcompare.tasks.boxes import parse_boxes
 from vlcompare.tasks.prompts import build_turns
 from vlcompare.types import TASKS, Box, Request, Sample

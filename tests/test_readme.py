@@ -72,7 +72,7 @@ def test_links_lead_somewhere() -> None:
 def test_the_python_example_runs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    from vlcompare.synth.scenes import draw_scene
+    from vlcompare.synth.scenes.scene import draw_scene
 
     monkeypatch.chdir(tmp_path)
     draw_scene(1).image.save("picture.png")

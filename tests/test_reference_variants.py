@@ -14,9 +14,9 @@ from PIL import Image
 
 from vlcompare.models.config import PRESETS
 from vlcompare.models.vlm import meta_model
-from vlcompare.runtime.keys import file_key, plan
-from vlcompare.runtime.load import Model, load
-from vlcompare.runtime.weights import Stored
+from vlcompare.runtime.loading.keys import file_key, plan
+from vlcompare.runtime.loading.load import Model, load
+from vlcompare.runtime.loading.safetensors_files import Stored
 
 VARIANTS = (
     "a_pythia_single_f32",

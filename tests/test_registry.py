@@ -10,7 +10,7 @@ import pytest
 
 from vlcompare.errors import CheckpointError
 from vlcompare.models.config import PRESETS
-from vlcompare.runtime.registry import find, names, registry
+from vlcompare.runtime.loading.registry import find, names, registry
 
 SIZES = ("1b", "1.4b", "2.8b"), ("790m", "1.4b", "2.8b")
 

@@ -9,7 +9,7 @@ import pytest
 
 from vlcompare.errors import DeviceMemoryError
 from vlcompare.runtime import placement
-from vlcompare.runtime.residency import ModelKey, ModelPool
+from vlcompare.runtime.loading.model_pool import ModelKey, ModelPool
 
 
 class Loader:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vlcompare.errors import CheckpointError
-from vlcompare.models.scene import SceneEncoder, SceneEncoderConfig
+from vlcompare.models.scene_encoder import SceneEncoder, SceneEncoderConfig
 
 SMALL = SceneEncoderConfig(stem=(4, 8, 8, 16), depth=2, heads=2, hidden=24, grid=3)
 

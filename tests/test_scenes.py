@@ -15,11 +15,11 @@ from PIL import Image, ImageChops
 
 from vlcompare.cli import scenes as command
 from vlcompare.errors import RequestError, SampleError
-from vlcompare.synth import documents, shapes
-from vlcompare.synth.grounds import GROUNDS
-from vlcompare.synth.phrases import ALL_KEYS
-from vlcompare.synth.scenes import SIGN_WORDS, Dice, SceneObject, draw_scene, lay_out, render
-from vlcompare.synth.write import SPAN, evaluation_scenes, write_scenes
+from vlcompare.synth.scenes import documents, shapes
+from vlcompare.synth.scenes.backgrounds import GROUNDS
+from vlcompare.synth.scenes.dataset import SPAN, evaluation_scenes, write_scenes
+from vlcompare.synth.scenes.phrases import ALL_KEYS
+from vlcompare.synth.scenes.scene import SIGN_WORDS, Dice, SceneObject, draw_scene, lay_out, render
 from vlcompare.types import Box
 
 MODEL_SIZE = 112  # the smallest picture that the embedded models may see

@@ -8,7 +8,7 @@ import pytest
 
 from vlcompare.cli import main
 from vlcompare.errors import SampleError
-from vlcompare.evaluate.score import score_files
+from vlcompare.evaluate.score_files import score_files
 
 
 def write(path, rows):

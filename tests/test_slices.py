@@ -11,11 +11,11 @@ import pytest
 
 from vlcompare.errors import ImageError, RequestError, SampleError
 from vlcompare.evaluate import statistics
-from vlcompare.evaluate.aspects import raster_position
-from vlcompare.evaluate.patterns import compile_pattern
-from vlcompare.evaluate.runfolder import RunFolder, find_runs, join
-from vlcompare.evaluate.slices import overall, slice_figures
-from vlcompare.evaluate.table import Filter, RunTable, neighbours
+from vlcompare.evaluate.results.aspects import raster_position
+from vlcompare.evaluate.results.run_folder import RunFolder, find_runs, join
+from vlcompare.evaluate.results.safe_regex import compile_pattern
+from vlcompare.evaluate.results.slices import overall, slice_figures
+from vlcompare.evaluate.results.table import Filter, RunTable, neighbours
 from vlcompare.types import Box
 
 PICTURE = Path(__file__).parent / "fixtures" / "readers" / "pictures" / "v7w_1.jpg"
@@ -131,7 +131,7 @@ def test_plain_patterns_are_taken(pattern):
 
 
 def test_a_pattern_that_takes_too_long_on_these_rows_is_stopped(table, monkeypatch):
-    monkeypatch.setattr("vlcompare.evaluate.table.PATTERN_SECONDS", -1.0)
+    monkeypatch.setattr("vlcompare.evaluate.results.table.PATTERN_SECONDS", -1.0)
     with pytest.raises(RequestError, match="too long"):
         table.select(Filter(pattern="thing"))
 

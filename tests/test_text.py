@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vlcompare.errors import CheckpointError, HubError
-from vlcompare.runtime.text import StreamDecoder, Tokenizer
+from vlcompare.runtime.tokenizer import StreamDecoder, Tokenizer
 
 TYPED = [
     "<|endoftext|>",

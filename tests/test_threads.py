@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vlcompare import threads
+from vlcompare.machine import threads
 
 V1 = "31 23 0:28 {root} /sys/fs/cgroup/cpu rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct\n"
 V1_MEMORY = "32 23 0:29 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
@@ -123,7 +123,7 @@ def test_processes_of_one_launcher_share(tmp_path: Path, monkeypatch: pytest.Mon
 
 PROGRAM = (
     "import os, vlcompare, torch\n"
-    "from vlcompare.models.kernels import team\n"
+    "from vlcompare.models.kernels.cpu import threads as team\n"
     "print(os.environ['OMP_NUM_THREADS'], torch.get_num_threads(), team.threads(), os.environ.get('GOMP_SPINCOUNT'))"
 )
 
@@ -162,7 +162,7 @@ def test_an_answer_says_how_many_threads_there_were() -> None:
 def test_a_program_that_has_torch_already_keeps_its_lower_number(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from vlcompare.runtime.load import _limit_threads
+    from vlcompare.runtime.loading.load import _limit_threads
 
     before = torch.get_num_threads()
     monkeypatch.setattr(threads, "budget", lambda: 2)

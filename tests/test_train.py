@@ -14,20 +14,20 @@ from vlcompare.errors import CheckpointError
 from vlcompare.models.config import MambaConfig, PythiaConfig
 from vlcompare.models.mamba import Mamba
 from vlcompare.models.pythia import Pythia
-from vlcompare.synth import lessons as lesson_store
-from vlcompare.synth import recipe as recipes
-from vlcompare.synth import tokenizer as pieces
-from vlcompare.synth import train
-from vlcompare.synth.batches import make_batch, mention_positions, option_marks
-from vlcompare.synth.dense import BLANK, COLORS, COLUMNS, IGNORE, KINDS, glyph_truth, patch_truth
-from vlcompare.synth.learner import Learner
-from vlcompare.synth.losses import AnswerLoss, Pointer, smooth_embedding
-from vlcompare.synth.pictures import HELD_OUT, SEEDS_PER_PICTURE, kept_seeds
-from vlcompare.synth.probe import text_of
-from vlcompare.synth.questions import ask
-from vlcompare.synth.scenes import Scene, lay_out
-from vlcompare.synth.shared_prefix import Block, run
-from vlcompare.synth.train_language import LanguageTraining, train_step
+from vlcompare.synth.scenes.questions import ask
+from vlcompare.synth.scenes.scene import Scene, lay_out
+from vlcompare.synth.train import encoded_questions as lesson_store
+from vlcompare.synth.train import recipe as recipes
+from vlcompare.synth.train import stages
+from vlcompare.synth.train import word_tokenizer as pieces
+from vlcompare.synth.train.batches import make_batch, mention_positions, option_marks
+from vlcompare.synth.train.dense_targets import BLANK, COLORS, COLUMNS, IGNORE, KINDS, glyph_truth, patch_truth
+from vlcompare.synth.train.held_out_probe import text_of
+from vlcompare.synth.train.language import LanguageTraining, train_step
+from vlcompare.synth.train.learner import Learner
+from vlcompare.synth.train.losses import AnswerLoss, Pointer, smooth_embedding
+from vlcompare.synth.train.pictures import HELD_OUT, SEEDS_PER_PICTURE, kept_seeds
+from vlcompare.synth.train.shared_prefix import Block, run
 from vlcompare.training.optim import Muon, orthogonalise, trapezoid
 from vlcompare.training.progress import Clock, Log, load_state, read_log
 from vlcompare.types import TASKS, Box, Sample
@@ -192,9 +192,9 @@ def test_logs_survive_a_line_cut_off(tmp_path: Path) -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole smoke run: every stage but the report."""
     out = tmp_path_factory.mktemp("training")
-    settings = train.RunSettings(out, recipes.SMOKE)
+    settings = stages.RunSettings(out, recipes.SMOKE)
     for stage in ("encoder", "features", "pythia", "mamba", "export"):
-        assert train.run_stage(stage, settings), stage
+        assert stages.run_stage(stage, settings), stage
     return out
 
 
@@ -213,13 +213,13 @@ def test_exported_folders_load_and_answer(trained: Path) -> None:
 
 
 def _picture():
-    from vlcompare.synth.scenes import draw_scene
+    from vlcompare.synth.scenes.scene import draw_scene
 
     return draw_scene(3).image
 
 
 def test_a_stopped_run_goes_on_exactly_where_it_was(trained: Path) -> None:
-    from vlcompare.synth.corpus import Corpus
+    from vlcompare.synth.train.corpus import Corpus
 
     corpus = Corpus.open(trained, recipes.SMOKE)
     whole, first = (LanguageTraining.fresh("mamba", recipes.SMOKE, corpus.width, CPU) for _ in range(2))
@@ -237,7 +237,7 @@ def test_a_stopped_run_goes_on_exactly_where_it_was(trained: Path) -> None:
 
 
 def test_both_families_see_the_same_batches(trained: Path) -> None:
-    from vlcompare.synth.corpus import Corpus
+    from vlcompare.synth.train.corpus import Corpus
 
     corpus = Corpus.open(trained, recipes.SMOKE)
     options = dataclasses.replace(recipes.SMOKE.language, questions=5)
@@ -248,7 +248,7 @@ def test_both_families_see_the_same_batches(trained: Path) -> None:
 
 
 def test_captions_point_from_their_step_on(trained: Path) -> None:
-    from vlcompare.synth.corpus import Corpus
+    from vlcompare.synth.train.corpus import Corpus
 
     corpus = Corpus.open(trained, recipes.SMOKE)
     asked = dataclasses.replace(recipes.ASKED, captioning=1e6)
@@ -262,7 +262,7 @@ def test_captions_point_from_their_step_on(trained: Path) -> None:
 
 
 def test_tasks_are_asked_by_their_weights(trained: Path) -> None:
-    from vlcompare.synth.corpus import Corpus
+    from vlcompare.synth.train.corpus import Corpus
 
     lessons = Corpus.open(trained, recipes.SMOKE).lessons
     for task in ("captioning", "chat"):
@@ -317,9 +317,9 @@ def test_the_smoke_run_left_its_curves(trained: Path) -> None:
 
 
 def test_the_prior_answers_every_sample_and_a_card_shows_what_the_report_says(tmp_path: Path) -> None:
-    from vlcompare.synth.card import write_card
-    from vlcompare.synth.report import figures, prior_answers
-    from vlcompare.synth.write import evaluation_scenes
+    from vlcompare.synth.scenes.dataset import evaluation_scenes
+    from vlcompare.synth.train.model_card import write_card
+    from vlcompare.synth.train.scores import figures, prior_answers
 
     samples = [sample for _, rows in evaluation_scenes(8, 3, 64) for sample in rows]
     prior = prior_answers(samples, scenes=60)
@@ -340,7 +340,7 @@ def test_the_prior_answers_every_sample_and_a_card_shows_what_the_report_says(tm
 def test_a_longer_schedule_goes_on_from_before_the_decay(trained: Path) -> None:
     import shutil
 
-    from vlcompare.synth.train_language import train_language
+    from vlcompare.synth.train.language import train_language
 
     out = trained.parent / "longer"
     shutil.copytree(trained, out, ignore=shutil.ignore_patterns("*.pt"))
@@ -363,18 +363,18 @@ def test_a_longer_schedule_goes_on_from_before_the_decay(trained: Path) -> None:
 def test_a_training_is_never_begun_over_another_and_goes_on_by_its_recipe(trained: Path, tmp_path: Path) -> None:
     import shutil
 
-    from vlcompare.synth.pictures import PictureStore
+    from vlcompare.synth.train.pictures import PictureStore
 
     before = (trained / "pythia.pt").read_bytes()
     for stage in ("encoder", "pythia"):
         with pytest.raises(CheckpointError, match="--resume"):
-            train.run_stage(stage, train.RunSettings(trained, recipes.SMOKE))
+            stages.run_stage(stage, stages.RunSettings(trained, recipes.SMOKE))
     assert (trained / "pythia.pt").read_bytes() == before and read_log(trained / "pythia.jsonl")
     wider = dataclasses.replace(recipes.SMOKE, shapes=dataclasses.replace(recipes.SMOKE.shapes, width=64))
     out = tmp_path / "other"
     shutil.copytree(trained, out)
     with pytest.raises(CheckpointError, match="another recipe"):
-        train.run_stage("pythia", train.RunSettings(out, wider, resume=True))
+        stages.run_stage("pythia", stages.RunSettings(out, wider, resume=True))
     all_scenes = dataclasses.replace(recipes.SMOKE.pictures, scene_share=0.0)
     PictureStore(out / "pictures", recipes.SMOKE.pictures).get(0)
     with pytest.raises(CheckpointError, match="another recipe"):  # their questions would be about other scenes
@@ -392,11 +392,11 @@ def test_an_encoder_that_was_trained_on_needs_new_features(trained: Path, tmp_pa
 
     out = tmp_path / "older"
     shutil.copytree(trained, out)
-    settings = train.RunSettings(out, recipes.SMOKE, resume=True)
-    assert train._finished("features", settings)
+    settings = stages.RunSettings(out, recipes.SMOKE, resume=True)
+    assert stages._finished("features", settings)
     later = (out / "features" / "features.npy").stat().st_mtime + 10
     os.utime(out / "encoder.pt", (later, later))
-    assert not train._finished("features", settings)
+    assert not stages._finished("features", settings)
 
 
 def test_an_encoders_log_forgets_what_is_done_again(trained: Path, tmp_path: Path) -> None:
@@ -405,13 +405,13 @@ def test_an_encoders_log_forgets_what_is_done_again(trained: Path, tmp_path: Pat
     out = tmp_path / "again"
     shutil.copytree(trained, out)
     Log(out / "encoder.jsonl", quiet=True).write(step=50, loss=1.0)  # later than the state's last step
-    assert train.run_stage("encoder", train.RunSettings(out, recipes.SMOKE, resume=True))
+    assert stages.run_stage("encoder", stages.RunSettings(out, recipes.SMOKE, resume=True))
     assert [row["step"] for row in read_log(out / "encoder.jsonl")] == [4]
 
 
 def test_a_budget_that_is_spent_before_the_language_models_is_no_failure(tmp_path: Path) -> None:
-    train._keep_recipe(train.RunSettings(tmp_path, recipes.SMOKE))
-    assert not train._side_by_side(train.RunSettings(tmp_path, recipes.SMOKE, budget_seconds=0.0))
+    stages._keep_recipe(stages.RunSettings(tmp_path, recipes.SMOKE))
+    assert not stages._side_by_side(stages.RunSettings(tmp_path, recipes.SMOKE, budget_seconds=0.0))
 
 
 def test_both_processes_get_their_threads_and_are_stopped_with_their_states_saved(
@@ -440,12 +440,12 @@ def test_both_processes_get_their_threads_and_are_stopped_with_their_states_save
                 while not all((tmp_path / family).exists() for family in ("pythia", "mamba")):
                     time.sleep(0.02)
                 raise KeyboardInterrupt
-            return super().wait(min(timeout, 5) if timeout == train.SAVING else 0.1)
+            return super().wait(min(timeout, 5) if timeout == stages.SAVING else 0.1)
 
     monkeypatch.setattr(subprocess, "Popen", Interrupted)
-    monkeypatch.setattr(train.threads, "budget", lambda: 7)  # shared by two processes
+    monkeypatch.setattr(stages.threads, "budget", lambda: 7)  # shared by two processes
     with pytest.raises(KeyboardInterrupt):
-        train._side_by_side(train.RunSettings(tmp_path, recipes.SMOKE, threads=3))
+        stages._side_by_side(stages.RunSettings(tmp_path, recipes.SMOKE, threads=3))
     assert all(command[command.index("--threads") + 1] == "3" for command in begun) and len(begun) == 2
     assert (tmp_path / "pythia-saved").exists() and (tmp_path / "mamba-saved").exists()
 
@@ -464,7 +464,7 @@ def test_a_step_and_a_state_are_whole_when_somebody_presses_ctrl_c() -> None:
 
 
 def test_other_weights_are_asked_again_by_the_report(tmp_path: Path) -> None:
-    from vlcompare.synth.report import run_folder
+    from vlcompare.synth.train.scores import run_folder
 
     folder, data = tmp_path / "tiny-pythia-vl", tmp_path / "scenes-1-2"
     folder.mkdir()
@@ -493,10 +493,10 @@ def test_the_command_line_goes_on_with_the_recipe_of_the_folder_and_says_what_ca
 ) -> None:
     from vlcompare.cli import main
 
-    seen: list[train.RunSettings] = []
-    monkeypatch.setattr(train, "run_stage", lambda stage, settings: bool(seen.append(settings)))
+    seen: list[stages.RunSettings] = []
+    monkeypatch.setattr(stages, "run_stage", lambda stage, settings: bool(seen.append(settings)))
     out = tmp_path / "an out"
-    train._keep_recipe(train.RunSettings(out, recipes.SMOKE))
+    stages._keep_recipe(stages.RunSettings(out, recipes.SMOKE))
     begin = ["train", "--out", str(out), "--stage", "pythia"]
     assert main([*begin, "--resume", "--checkpoints", "there"]) == 3 and seen[0].recipe == recipes.SMOKE
     assert f"'{out}'" in (said := capsys.readouterr().out) and "--checkpoints there" in said
@@ -536,7 +536,7 @@ def test_a_recipe_that_cannot_be_trained_is_refused_before_anything_is_drawn(
 
 
 def test_a_plan_that_is_none_is_one_sentence(tmp_path: Path) -> None:
-    from vlcompare.synth.train_language import planned_steps
+    from vlcompare.synth.train.language import planned_steps
 
     for text in ('{"steps": ', "[7]", '{"steps": null}'):
         (tmp_path / "plan.json").write_text(text)

@@ -18,8 +18,8 @@ import torch
 
 from vlcompare.models.config import PRESETS
 from vlcompare.models.vlm import meta_model
-from vlcompare.runtime.keys import file_key
-from vlcompare.runtime.weights import write_file
+from vlcompare.runtime.loading.keys import file_key
+from vlcompare.runtime.loading.safetensors_files import write_file
 
 FIRST_SHARD = 5_000_000_000  # bytes; how the published files are cut
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from vlcompare.errors import RequestError
-from vlcompare.ui.access import Access, Place, Refusal, Seen, read_allowed, read_root_path
-from vlcompare.ui.reach import Reach
+from vlcompare.ui.server.access import Access, Place, Refusal, Seen, read_allowed, read_root_path
+from vlcompare.ui.server.options import Reach
 
 LOCAL = Access("127.0.0.1", environment={})
 EVERYWHERE = Access("0.0.0.0", environment={})

@@ -8,29 +8,29 @@ import time
 
 import pytest
 
+from vlcompare.bench import page
+from vlcompare.bench.page import Options, Pace, PageReport, Streaming
 from vlcompare.cli import build_parser
 from vlcompare.errors import RequestError
-from vlcompare.ui import page_bench
-from vlcompare.ui.page_bench import Options, Pace, PageReport, Streaming
 
 
 def test_streaming_alone_and_through_the_page() -> None:
     said: list[str] = []
-    report = page_bench.run(Options(token_ms=10, tokens=4, repeats=1, opening=False), said.append)
+    report = page.run(Options(token_ms=10, tokens=4, repeats=1, opening=False), said.append)
     assert [row.work for row in report.streaming] == ["waits", "computes"] and len(said) == 2
     for row in report.streaming:
         for seconds in (row.stream_alone_s, row.stream_page_s):
             assert seconds >= 2 * 2 * 0.0099  # two sides, three gaps each; the first may have begun before the pace
         assert row.whole_page_s > row.stream_page_s and row.whole_alone_s > row.stream_alone_s
         assert row.updates >= 2 and row.bytes > 1000
-    assert "engine alone" in page_bench.table(report) and report.open_s is None
+    assert "engine alone" in page.table(report) and report.open_s is None
     found = json.loads(json.dumps(report.to_json()))
     assert found["streaming"][0]["overhead"] == pytest.approx(report.streaming[0].overhead)
 
 
 def test_the_table_names_goals_and_figures() -> None:
     rows = (Streaming("waits", 1.0, 1.03, 1.2, 1.4, 30, 50_000),)
-    shown = page_bench.table(PageReport(Options(), rows, 4.2, 3.0, 0.6))
+    shown = page.table(PageReport(Options(), rows, 4.2, 3.0, 0.6))
     for part in ("4.20 s   (goal 8 s)", "0.60 s   (goal 1.5 s)", "+3.0%   (goal at most 5%)", "30 updates, 50 KB"):
         assert part in shown
 
@@ -53,7 +53,7 @@ def test_a_pace_stretches_what_is_looked_at_only_while_it_is_on() -> None:
 @pytest.mark.parametrize("options", [Options(token_ms=0), Options(tokens=1), Options(repeats=0)])
 def test_what_cannot_be_measured_is_said(options: Options) -> None:
     with pytest.raises(RequestError):
-        page_bench.run(options)
+        page.run(options)
 
 
 def test_the_command_takes_it() -> None:

@@ -18,10 +18,11 @@ from ui_fakes import FakeCompare, png, write_examples
 from vlcompare.errors import CheckpointError
 from vlcompare.runtime import faults
 from vlcompare.runtime.image import open_image
-from vlcompare.ui import examples, log
-from vlcompare.ui.handlers import Handlers
+from vlcompare.ui import examples
+from vlcompare.ui.compare.handlers import Handlers
 from vlcompare.ui.page import build_page, launch
-from vlcompare.ui.redact import without_paths
+from vlcompare.ui.server import log
+from vlcompare.ui.server.redact import without_paths
 from vlcompare.ui.settings import AppSettings
 
 HOSTILE = {

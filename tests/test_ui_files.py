@@ -23,18 +23,19 @@ from vlcompare.cli import build_parser
 from vlcompare.cli.serve import settings_of
 from vlcompare.errors import RequestError
 from vlcompare.types import Box, Request
-from vlcompare.ui import examples, exports, permalink
-from vlcompare.ui.forms import AskForm, SideForm
+from vlcompare.ui import examples
+from vlcompare.ui.compare import files, permalink
+from vlcompare.ui.compare.forms import AskForm, SideForm
+from vlcompare.ui.compare.votes import COLUMNS, Votes
+from vlcompare.ui.compare.wiring import question
 from vlcompare.ui.page import serve
-from vlcompare.ui.reach import QUOTA_VARIABLES, REACH_VARIABLES
+from vlcompare.ui.server.options import QUOTA_VARIABLES, REACH_VARIABLES
+from vlcompare.ui.server.startup import check_address
 from vlcompare.ui.settings import LIMIT_VARIABLES, VARIABLES, AppSettings, Limits, parse_bytes
-from vlcompare.ui.startup import check_address
-from vlcompare.ui.votes import COLUMNS, Votes
-from vlcompare.ui.wiring import question
 
 
 def exported(run: Any) -> bytes:
-    return json.dumps(exports.run_to_json(run)).encode()
+    return json.dumps(files.run_to_json(run)).encode()
 
 
 @pytest.mark.parametrize(
@@ -49,8 +50,8 @@ def exported(run: Any) -> bytes:
 )
 def test_a_run_comes_back_as_it_was(request_: Request) -> None:
     run = run_of(request=request_, truth=(Box(0.1, 0.2, 0.3, 0.4),), references=("a",), voted="tie")
-    back = exports.run_from_json(exported(run), Limits())
-    assert exports.run_to_json(back) == exports.run_to_json(run)
+    back = files.run_from_json(exported(run), Limits())
+    assert files.run_to_json(back) == files.run_to_json(run)
     assert back.answer("left") == run.answer("left") and back.picture == run.picture
 
 
@@ -94,11 +95,11 @@ def edits(found: dict[str, Any]) -> list[tuple[str, bytes]]:
 
 @pytest.mark.parametrize("index", range(18))
 def test_damage_gets_a_sentence(index: int) -> None:
-    said, data = edits(exports.run_to_json(run_of()))[index]
+    said, data = edits(files.run_to_json(run_of()))[index]
     with pytest.raises(RequestError, match=said):
-        exports.run_from_json(data, Limits())
+        files.run_from_json(data, Limits())
     with pytest.raises(RequestError, match="larger"):
-        exports.run_from_json(data, Limits(import_bytes=1))
+        files.run_from_json(data, Limits(import_bytes=1))
 
 
 @pytest.mark.parametrize(
@@ -123,20 +124,20 @@ def test_damage_gets_a_sentence(index: int) -> None:
 )
 def test_what_cannot_be_shown_is_not_imported(path: str, value: Any) -> None:
     """Else it would stand in the history, and no later run of the visit could be shown beside it."""
-    found = exports.run_to_json(run_of())
+    found = files.run_to_json(run_of())
     *keys, last = path.split(".")
     place = found
     for key in keys:
         place = place[key]
     place[last] = value
     with pytest.raises(RequestError, match="damaged"):
-        exports.run_from_json(json.dumps(found).encode(), Limits())
+        files.run_from_json(json.dumps(found).encode(), Limits())
 
 
 def test_llm_comparator_has_every_required_field() -> None:
     """github.com/PAIR-code/llm-comparator, "JSON Data Format"."""
     runs = [run_of(voted="left", request=Request("grounding", "one")), run_of(request=Request("chat", "two"))]
-    found = exports.to_llm_comparator(runs)
+    found = files.to_llm_comparator(runs)
     assert set(found) == {"metadata", "models", "examples"} and len(found["models"]) == 2
     names = {row["name"] for row in found["metadata"]["custom_fields_schema"]}
     for example in found["examples"]:
@@ -146,27 +147,27 @@ def test_llm_comparator_has_every_required_field() -> None:
         assert set(example["custom_fields"]) == names and -1.5 <= example["score"] <= 1.5
     assert [example["score"] for example in found["examples"]] == [1.0, 0.0]
     with pytest.raises(RequestError):
-        exports.to_llm_comparator([])
+        files.to_llm_comparator([])
 
 
 def test_the_annotated_picture_is_a_picture() -> None:
     run = run_of(truth=(Box(0.1, 0.2, 0.3, 0.4),))
-    with Image.open(io.BytesIO(exports.annotated_picture(run))) as drawn:
+    with Image.open(io.BytesIO(files.annotated_picture(run))) as drawn:
         assert drawn.format == "PNG" and drawn.width == 64 and drawn.height >= 48
 
 
 def test_downloads_keep_to_their_folder(tmp_path: Path) -> None:
-    path = Path(exports.write_file("../../etc/passwd\n", b"x"))
+    path = Path(files.write_file("../../etc/passwd\n", b"x"))
     assert path.read_bytes() == b"x" and path.name == "..-..-etc-passwd-"
     assert path.parent.parent.name.startswith("vlcompare-")
     os.utime(path.parent, (1, 1))
-    exports.write_file("next", b"y")
+    files.write_file("next", b"y")
     assert not path.exists()
-    assert exports.write_file("r" * 300 + ".json", b"{}").endswith("r.json")
+    assert files.write_file("r" * 300 + ".json", b"{}").endswith("r.json")
 
 
 def test_downloads_go_with_the_server(tmp_path: Path) -> None:
-    made = "from vlcompare.ui.exports import write_file; print(write_file('picture.png', b'x'))"
+    made = "from vlcompare.ui.compare.files import write_file; print(write_file('picture.png', b'x'))"
     done = subprocess.run([sys.executable, "-c", made], env={**os.environ, "TMPDIR": str(tmp_path)}, check=True,
                           capture_output=True, text=True)  # fmt: skip
     assert Path(done.stdout.strip()).is_relative_to(tmp_path) and not list(tmp_path.iterdir())

@@ -19,9 +19,9 @@ from ui_fakes import FakeCompare, png, until, write_examples
 
 from vlcompare.runtime.image import open_image
 from vlcompare.ui import examples
-from vlcompare.ui.handlers import Handlers
+from vlcompare.ui.compare.handlers import Handlers
 from vlcompare.ui.page import build_page, launch
-from vlcompare.ui.reach import Reach
+from vlcompare.ui.server.options import Reach
 from vlcompare.ui.settings import AppSettings, Limits
 
 FILE = {"meta": {"_type": "gradio.FileData"}}

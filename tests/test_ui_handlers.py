@@ -17,7 +17,8 @@ from vlcompare.errors import ImageError, RequestError
 from vlcompare.runtime.image import open_image
 from vlcompare.types import Answer, Box, Request
 from vlcompare.ui import examples
-from vlcompare.ui.forms import (
+from vlcompare.ui.compare.event_stream import follow
+from vlcompare.ui.compare.forms import (
     SIDES,
     AskForm,
     SideForm,
@@ -27,11 +28,10 @@ from vlcompare.ui.forms import (
     read_side,
     side_form_of,
 )
-from vlcompare.ui.handlers import REGIONS, Handlers
-from vlcompare.ui.running import follow
-from vlcompare.ui.runs import Picture, Run, Session, SideRun
+from vlcompare.ui.compare.handlers import REGIONS, Handlers
+from vlcompare.ui.compare.session import Picture, Run, Session, SideRun
+from vlcompare.ui.compare.wiring import form_values
 from vlcompare.ui.settings import AppSettings, Limits
-from vlcompare.ui.wiring import form_values
 
 PAIR = {"left": SideForm("tiny-pythia-vl"), "right": SideForm("tiny-mamba-vl")}
 FIND = AskForm("grounding", "the large red square")
@@ -490,7 +490,7 @@ def test_a_lent_gpu_gets_plain_values_and_an_estimate(handlers: Handlers, pictur
 
 
 def test_loading_that_takes_no_notice_can_be_stopped(handlers: Handlers, picture: str) -> None:
-    import vlcompare.ui.running as running
+    import vlcompare.ui.compare.event_stream as running
 
     free = threading.Event()
 
@@ -545,12 +545,12 @@ def test_recorded_answers_are_shown_as_such_and_only_for_their_pair(handlers: Ha
 def test_kernels_are_compiled_and_models_loaded_behind_the_scenes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], device: str, compiled: list
 ) -> None:
-    from vlcompare.runtime import warm
-    from vlcompare.runtime.residency import ModelPool
+    from vlcompare.runtime.loading import compile_ahead
+    from vlcompare.runtime.loading.model_pool import ModelPool
     from vlcompare.ui.page import warm_up
 
     asked: list[str] = []
-    monkeypatch.setattr(warm, "compiling", lambda family, dtype: asked.append(family))
+    monkeypatch.setattr(compile_ahead, "compiling", lambda family, dtype: asked.append(family))
     model = SimpleNamespace(weights_bytes=1)
     pool = ModelPool(100, load=lambda key, say: model, estimate=lambda key: 1, free=lambda key: 10**9)
     settings = AppSettings(data=tmp_path, device=device, preload=("tiny-mamba-vl",))

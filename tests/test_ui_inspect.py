@@ -18,15 +18,15 @@ from inspect_world import CHECKPOINTS, write_run, write_samples
 from ui_fakes import uploaded
 
 from vlcompare.errors import RequestError, SampleError
-from vlcompare.evaluate.archive import write_archive
-from vlcompare.evaluate.runfolder import RunFolder
-from vlcompare.ui import inspect_actions as actions
+from vlcompare.evaluate.results.archive import write_archive
+from vlcompare.evaluate.results.run_folder import RunFolder
 from vlcompare.ui import inspect_charts as charts
-from vlcompare.ui import inspect_files as files
-from vlcompare.ui.inspect_library import Library, Side
-from vlcompare.ui.inspect_query import PAGE_ROWS, Query, Range, chips, clicked, filled, pages
-from vlcompare.ui.inspect_selection import MEASURES, Opened
-from vlcompare.ui.inspect_session import Inspection
+from vlcompare.ui.inspect import files as files
+from vlcompare.ui.inspect import handlers as actions
+from vlcompare.ui.inspect.library import Library, Side
+from vlcompare.ui.inspect.query import PAGE_ROWS, Query, Range, chips, clicked, filled, pages
+from vlcompare.ui.inspect.selection import MEASURES, Opened
+from vlcompare.ui.inspect.session import Inspection
 from vlcompare.ui.settings import AppSettings
 
 

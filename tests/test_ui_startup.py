@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from vlcompare.errors import RequestError
-from vlcompare.ui import startup
+from vlcompare.ui.server import startup
 
 
 @pytest.fixture

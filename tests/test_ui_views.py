@@ -11,14 +11,15 @@ from ui_fakes import png
 
 from vlcompare.cli.report import table
 from vlcompare.compare import Side
+from vlcompare.render import charts
+from vlcompare.render.markup import Safe, el, join, milliseconds, number, size
 from vlcompare.runtime.image import open_image
 from vlcompare.types import Alternative, Answer, Box, Memory, Prompt, Request, Timings, Token
-from vlcompare.ui import charts, figures, together, views
-from vlcompare.ui.catalog import memory_curves, name_of, scores_table
-from vlcompare.ui.forms import SIDES
-from vlcompare.ui.markup import Safe, el, join, milliseconds, number, size
-from vlcompare.ui.picture import alternative_boxes, overlap_rows, overlay, side_picture
-from vlcompare.ui.runs import Picture, Run, SideRun
+from vlcompare.ui.checkpoint_names import memory_curves, name_of, scores_table
+from vlcompare.ui.compare import cards, figures, together
+from vlcompare.ui.compare.forms import SIDES
+from vlcompare.ui.compare.picture import alternative_boxes, overlap_rows, overlay, side_picture
+from vlcompare.ui.compare.session import Picture, Run, SideRun
 
 EVIL = "<img src=x onerror=alert(1)> & \" ' ${x} {{y}} \x00\x1b"
 
@@ -78,9 +79,9 @@ def test_everything_is_escaped_everywhere() -> None:
     failed = Answer(error=EVIL, stop_reason=EVIL, checkpoint=EVIL)
     for left, right in ((evil, boxed), (failed, evil)):
         run = run_of(left, right, request=Request("vqa", EVIL), references=(EVIL,))
-        shown = [view(run, side) for view in (views.card, views.tokens_view, side_picture) for side in SIDES]
-        shown += [together.together(run), figures.charts(run), figures.figures_table(run), views.prompt_view(run)]
-        shown += [views.history_view([run], run.id), together.three_view([run]), views.message(EVIL, "error")]
+        shown = [view(run, side) for view in (cards.card, cards.tokens_view, side_picture) for side in SIDES]
+        shown += [together.together(run), figures.charts(run), figures.figures_table(run), cards.prompt_view(run)]
+        shown += [cards.history_view([run], run.id), together.three_view([run]), cards.message(EVIL, "error")]
         shown += [scores_table(EVIL, EVIL)]
         for markup in shown:
             for tag, attributes in Tags(markup).seen:
@@ -117,16 +118,16 @@ def test_phrases_and_boxes_share_number_and_colour() -> None:
         boxes=(Box(0.1, 0.2, 0.5, 0.7), Box(0.6, 0.5, 0.9, 0.8)), phrases=("a red square", "a disc"),
     )  # fmt: skip
     run = run_of(two)
-    seen = Tags(views.card(run, "left")).seen
+    seen = Tags(cards.card(run, "left")).seen
     marks = [a for t, a in seen if t == "mark"]
     boxes = [a for _, a in Tags(side_picture(run, "left")).seen if "vl-answer-box" in (a.get("class") or "")]
     assert [m["data-colour"] for m in marks] == [b["data-colour"] for b in boxes] == ["0", "1"]
-    assert "||" not in views.card(run, "left")
+    assert "||" not in cards.card(run, "left")
 
 
 def test_unparseable_is_said_as_such_and_wrong_is_not() -> None:
     run = run_of(answer(boxes=(), parse="unparseable", text="somewhere"), request=Request("grounding", "x"))
-    assert "Unparseable" in views.card(run, "left") and "Unparseable" not in views.card(run, "right")
+    assert "Unparseable" in cards.card(run, "left") and "Unparseable" not in cards.card(run, "right")
 
 
 def test_overlap_ceiling_and_line() -> None:
@@ -179,7 +180,7 @@ def test_percentiles() -> None:
 
 
 def test_ids_fold_the_image() -> None:
-    assert views._ids((4118, -200, -200, 10494, -200, 7)) == "4118 [image ×2] 10494 [image ×1] 7"
+    assert cards._ids((4118, -200, -200, 10494, -200, 7)) == "4118 [image ×2] 10494 [image ×1] 7"
 
 
 def test_charts_hold_both_sides_on_one_axis() -> None:

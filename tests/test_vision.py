@@ -82,7 +82,7 @@ def test_filled_in_another_precision(name: str, tiny_clip: str) -> None:
 
 @pytest.mark.parametrize("name", [TINY_EVA, "test/clip"])
 def test_built_without_accelerate_is_the_same(name: str, tiny_clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vlcompare.models.empty import structure_only
+    from vlcompare.models.meta_init import structure_only
 
     config = VisionConfig(name, 112)
     real, register = build_vision_encoder(config), torch.nn.Module.register_parameter

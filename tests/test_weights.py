@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vlcompare.errors import CheckpointError
-from vlcompare.runtime.keys import file_key, model_key, plan
-from vlcompare.runtime.weights import (
+from vlcompare.runtime.loading.keys import file_key, model_key, plan
+from vlcompare.runtime.loading.safetensors_files import (
     Stored,
     check_finite,
     file_sha256,

@@ -15,7 +15,18 @@ from torch import Tensor
 
 from vlcompare.models import pythia
 from vlcompare.models.config import MambaConfig, PythiaConfig
-from vlcompare.models.kernels import fused, nf4, reference, triton_attention, triton_conv, triton_fused, triton_scan
+from vlcompare.models.kernels import fused, reference
+from vlcompare.models.kernels.cuda import (
+    attention as triton_attention,
+)
+from vlcompare.models.kernels.cuda import (
+    conv,
+    nf4,
+    norm_and_argmax,
+)
+from vlcompare.models.kernels.cuda import (
+    scan as triton_scan,
+)
 from vlcompare.models.mamba import Mamba
 from vlcompare.models.pythia import Pythia, rotate
 
@@ -154,7 +165,7 @@ def steps() -> dict[str, float]:
             window, weight = torch.randn(size[0], size[1], taps - 1), torch.randn(size[1], taps)
             other = window.clone()
             for t in range(3):
-                y = triton_conv.conv_step(window, u[:, :, t], weight, bias)
+                y = conv.conv_step(window, u[:, :, t], weight, bias)
                 truth_y = reference.conv_step(other, u[:, :, t], weight, bias)
                 out[f"convolution {size} {taps} {t}"] = error(y, truth_y)
             out[f"convolution's window {size} {taps}"] = error(window, other)
@@ -183,7 +194,7 @@ def convolutions() -> dict[str, float]:
         x, weight = torch.randn(batch, length, channels).transpose(1, 2), torch.randn(channels, taps)
         for bias in (torch.randn(channels), None):
             for window in (torch.randn(batch, channels, taps - 1), None):
-                ours, truth = (part.causal_conv(x, weight, bias, window) for part in (triton_conv, reference))
+                ours, truth = (part.causal_conv(x, weight, bias, window) for part in (conv, reference))
                 label = f"prompt's convolution {channels} x {length} {bias is None} {window is None}"
                 out[label] = max(error(one, other) for one, other in zip(ours, truth, strict=True))
     return out
@@ -193,7 +204,7 @@ def fused_in_the_models() -> dict[str, float]:
     """Prompt, step and greedy choice of both families through the fused kernels, beside torch's own functions."""
     cpu = torch.device("cpu")
     # the interpreter cuts numbers down to bfloat16 where a GPU rounds them
-    agree = triton_fused.norms_agree(cpu, [torch.float32]) and triton_fused.choice_agrees(cpu)
+    agree = norm_and_argmax.norms_agree(cpu, [torch.float32]) and norm_and_argmax.choice_agrees(cpu)
     out = {"fused agree": 0.0 if agree else 1.0}
     models: dict[str, Pythia | Mamba] = {
         "parallel": Pythia(PythiaConfig(1100, 48, 2, 3, 64, max_positions=16)),
@@ -205,7 +216,7 @@ def fused_in_the_models() -> dict[str, float]:
     with torch.inference_mode():
         for name, lm in models.items():
             told = []
-            for taken in (kernels, lambda function, tensor: triton_fused):
+            for taken in (kernels, lambda function, tensor: norm_and_argmax):
                 fused._kernels = taken
                 state = lm.new_state(2, 8)
                 hidden = [lm(lm.embed_tokens(torch.arange(6).view(2, 3)), state)[:, -1]]
@@ -214,7 +225,7 @@ def fused_in_the_models() -> dict[str, float]:
             out[f"fused {name}"] = error(told[1], told[0])
             fused._kernels = kernels
     # of equal logits the first; a row that is shorter than a share
-    chosen, packed = triton_fused.greedy(torch.tensor([[0.0, 2.0, 1.0, 2.0]]), 2)
+    chosen, packed = norm_and_argmax.greedy(torch.tensor([[0.0, 2.0, 1.0, 2.0]]), 2)
     told = torch.tensor([[1.0, 0, 1, 3, 0, 0]], dtype=torch.float64)
     told[:, [1, 4, 5]] = torch.tensor([0.0, 2.0, 1.0, 2.0], dtype=torch.float64).log_softmax(-1)[1]
     out["fused ties"] = error(packed, told) + float(chosen.tolist() != [1])

@@ -13,7 +13,6 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from vlcompare import threads
 from vlcompare.errors import (
     CheckpointError,
     DeviceMemoryError,
@@ -23,6 +22,7 @@ from vlcompare.errors import (
     SampleError,
     VLCompareError,
 )
+from vlcompare.machine import threads
 from vlcompare.types import Answer, Box, Request, Sample, Step
 
 threads.prepare()  # the OpenMP library reads the environment when torch is imported, which is later
@@ -30,8 +30,8 @@ threads.prepare()  # the OpenMP library reads the environment when torch is impo
 __version__ = "0.1.0"
 
 _LAZY = {
-    "load": "vlcompare.runtime.load",
-    "Model": "vlcompare.runtime.load",
+    "load": "vlcompare.runtime.loading.load",
+    "Model": "vlcompare.runtime.loading.load",
     "stream": "vlcompare.runtime.engine",
     "generate": "vlcompare.runtime.engine",
     "generate_batch": "vlcompare.runtime.engine",

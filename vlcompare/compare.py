@@ -23,7 +23,7 @@ from vlcompare.types import Answer, Prompt, PromptOrder, Request, Step
 
 if TYPE_CHECKING:
     from vlcompare.runtime.engine import Session
-    from vlcompare.runtime.residency import ModelPool
+    from vlcompare.runtime.loading.model_pool import ModelPool
 
 Mode = Literal["measure", "race"]
 FollowUp = Literal["continue", "anew"]
@@ -145,7 +145,7 @@ def compare(
     `vlcompare.runtime.engine`, one session a side. Closing the iterator cancels all sides and waits for them.
     Raises RequestError at once for a request that no side could be asked.
     """
-    from vlcompare.runtime.residency import ModelPool
+    from vlcompare.runtime.loading.model_pool import ModelPool
     from vlcompare.tasks.prompts import validate
 
     if not sides:
@@ -263,7 +263,7 @@ class _Comparison:
         put(Event(name, "answer", answer))
 
     def _load(self, name: str, put: Put, loaded: ExitStack) -> Any:
-        from vlcompare.runtime.residency import ModelKey
+        from vlcompare.runtime.loading.model_pool import ModelKey
         from vlcompare.tasks.prompts import validate
 
         def say(sentence: str) -> None:

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from vlcompare.models.config import MambaConfig, ModelConfig, PythiaConfig
-from vlcompare.models.empty import empty_parameters
+from vlcompare.models.meta_init import empty_parameters
 from vlcompare.models.vlm import VisionLanguageModel, meta_model
-from vlcompare.runtime import quantize
-from vlcompare.runtime.graphs import step_runner
+from vlcompare.runtime.loading import quantize
+from vlcompare.runtime.loading.locate import FLOAT32
 from vlcompare.runtime.sampling import greedy
-from vlcompare.runtime.source import FLOAT32
+from vlcompare.runtime.step_graphs import step_runner
 from vlcompare.tasks.sequence import IMAGE_SLOT
 
 _ALTERNATIVES = 5  # likeliest tokens that every step reports with their log-probabilities, as the engine does
@@ -116,7 +116,7 @@ class Ours:
     def ready(self) -> None:
         self.runner = self.state = None
         if self.embeddings.is_cuda:
-            from vlcompare.models.kernels import nf4
+            from vlcompare.models.kernels.cuda import nf4
 
             nf4.take_over(self.lm, self.own_nf4)
 

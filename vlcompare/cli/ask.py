@@ -41,8 +41,8 @@ def run(args: argparse.Namespace) -> int:
 
     image = open_image(args.image)
 
-    from vlcompare.runtime.hub import terminal_progress
-    from vlcompare.runtime.load import load
+    from vlcompare.runtime.loading.hub import terminal_progress
+    from vlcompare.runtime.loading.load import load
 
     model = load(
         args.checkpoint,

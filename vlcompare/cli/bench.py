@@ -49,9 +49,9 @@ def run(args: argparse.Namespace) -> int:
 def _models(args: argparse.Namespace) -> int:
     import torch
 
-    from vlcompare.bench import SMALL, Options
-    from vlcompare.bench import run as measure
-    from vlcompare.bench.report import plot, pyplot, table
+    from vlcompare.bench.models import SMALL, Options
+    from vlcompare.bench.models import run as measure
+    from vlcompare.bench.tables import plot, pyplot, table
     from vlcompare.errors import RequestError
     from vlcompare.models.config import PRESETS
 
@@ -80,32 +80,32 @@ def _models(args: argparse.Namespace) -> int:
 
 
 def _page(args: argparse.Namespace) -> int:
-    from vlcompare.ui.quick import import_gradio
+    from vlcompare.ui.fast_import import import_gradio
 
     import_gradio()
-    from vlcompare.ui import page_bench
+    from vlcompare.bench import page
 
-    options = page_bench.Options(token_ms=args.token_ms, tokens=args.tokens, repeats=args.repeats)
-    report = page_bench.run(options, said=_say)
-    print(page_bench.table(report))
+    options = page.Options(token_ms=args.token_ms, tokens=args.tokens, repeats=args.repeats)
+    report = page.run(options, said=_say)
+    print(page.table(report))
     _write(args.json, report.to_json())
     return 0
 
 
 def _batch(args: argparse.Namespace) -> int:
-    from vlcompare.evaluate import batch_bench
+    from vlcompare.bench import batching
 
-    report = batch_bench.run(batch_bench.Options(device=args.device), said=_say)
-    print(batch_bench.table(report))
+    report = batching.run(batching.Options(device=args.device), said=_say)
+    print(batching.table(report))
     _write(args.json, report.to_json())
     return 0
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    from vlcompare.ui import inspect_bench
+    from vlcompare.bench import inspect
 
-    report = inspect_bench.run(inspect_bench.Options(repeats=args.repeats), said=_say)
-    print(inspect_bench.table(report))
+    report = inspect.run(inspect.Options(repeats=args.repeats), said=_say)
+    print(inspect.table(report))
     _write(args.json, report.to_json())
     return 0
 

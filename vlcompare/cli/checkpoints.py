@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from vlcompare.runtime import registry
+    from vlcompare.runtime.loading import registry
 
     rows = [{**asdict(checkpoint), "state": _state(checkpoint)} for checkpoint in registry.registry().checkpoints]
     if args.json:
@@ -45,8 +45,8 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _info(args: argparse.Namespace) -> int:
-    from vlcompare.runtime import hub, registry
-    from vlcompare.runtime.source import estimate_bytes, find_source
+    from vlcompare.runtime.loading import hub, registry
+    from vlcompare.runtime.loading.locate import estimate_bytes, find_source
 
     known = registry.find(args.name)
     source = find_source(args.name, offline=True)
@@ -89,8 +89,8 @@ def _shown(key: str, value: Any) -> str:
 
 
 def _download(args: argparse.Namespace) -> int:
-    from vlcompare.runtime import hub, registry
-    from vlcompare.runtime.source import read_config
+    from vlcompare.runtime.loading import hub, registry
+    from vlcompare.runtime.loading.locate import read_config
 
     known = registry.find(args.name)
     if known is not None and known.embedded:
@@ -108,8 +108,8 @@ def _download(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from vlcompare.runtime import hub
-    from vlcompare.runtime.verify import verify
+    from vlcompare.runtime.loading import hub
+    from vlcompare.runtime.loading.verify import verify
 
     for sentence in verify(args.name, revision=args.revision, progress=hub.terminal_progress()):
         print(sentence)
@@ -118,7 +118,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 def _remove(args: argparse.Namespace) -> int:
     from vlcompare.errors import RequestError
-    from vlcompare.runtime import hub, registry
+    from vlcompare.runtime.loading import hub, registry
 
     known = registry.find(args.name)
     if known is not None and known.embedded:
@@ -133,7 +133,7 @@ def _remove(args: argparse.Namespace) -> int:
 
 def _state(checkpoint: Any) -> str:
     """Whether it can be used as it is, in a few words."""
-    from vlcompare.runtime import hub
+    from vlcompare.runtime.loading import hub
 
     if checkpoint.embedded:
         return "part of this project" if checkpoint.available else "missing"

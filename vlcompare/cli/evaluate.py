@@ -63,8 +63,8 @@ def run(args: argparse.Namespace) -> int:
     from vlcompare.cli.score import reading_options
     from vlcompare.errors import RequestError
     from vlcompare.evaluate.run import run as run_all
-    from vlcompare.evaluate.run_settings import RunSettings, SideSettings
-    from vlcompare.evaluate.text import figures_as_text
+    from vlcompare.evaluate.settings import RunSettings, SideSettings
+    from vlcompare.evaluate.summary_text import figures_as_text
 
     for name, least in (("batch_size", 1), ("alternatives", 0), ("limit", 1)):
         value = getattr(args, name)

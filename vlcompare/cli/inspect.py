@@ -37,7 +37,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until interrupted."""
     checked(args.runs, args.images or ())
-    from vlcompare.ui.quick import import_gradio
+    from vlcompare.ui.fast_import import import_gradio
     from vlcompare.ui.settings import AppSettings
 
     pictures = tuple(args.images) if args.images else None
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 def checked(paths: Sequence[Path], pictures: Sequence[Path] = ()) -> None:
     """Raise SampleError, before anything is loaded, where a path holds no run, or a picture folder is none."""
     from vlcompare.errors import SampleError
-    from vlcompare.evaluate.runfolder import find_runs
+    from vlcompare.evaluate.results.run_folder import find_runs
 
     for path in pictures:
         if not path.is_dir():

@@ -56,8 +56,8 @@ def address_of(args: argparse.Namespace) -> dict[str, Any]:
 
 def reach_of(args: argparse.Namespace) -> Any:
     """How the page is reached, from the others and the environment."""
-    from vlcompare.ui.access import read_allowed, read_root_path
-    from vlcompare.ui.reach import Reach
+    from vlcompare.ui.server.access import read_allowed, read_root_path
+    from vlcompare.ui.server.options import Reach
 
     return Reach.from_environment(
         allow_hosts=read_allowed(args.allow_host) if args.allow_host else None,

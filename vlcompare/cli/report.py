@@ -18,7 +18,7 @@ from vlcompare.types import Answer, Request
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from vlcompare.draw import Side
+    from vlcompare.render.draw import Side
 
 _LABELS = (
     "read as",
@@ -69,7 +69,7 @@ def write_json(target: str, value: Any) -> None:
 
 def save_picture(target: str, image: Image, request: Request, answers: Sequence[tuple[Side, str, Answer]]) -> None:
     """Write the picture with the question's boxes, every side's boxes, and each side's words below it."""
-    from vlcompare.draw import annotate, answer_marks, request_marks
+    from vlcompare.render.draw import annotate, answer_marks, request_marks
 
     marks = request_marks(request)
     legend = []

@@ -24,7 +24,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    from vlcompare.synth.write import write_scenes
+    from vlcompare.synth.scenes.dataset import write_scenes
 
     def progress(done: int) -> None:
         if sys.stderr.isatty() and (done % 25 == 0 or done == args.count):

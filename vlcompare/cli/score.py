@@ -43,8 +43,8 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from vlcompare.cli.options import check_outputs
     from vlcompare.cli.report import write_json
-    from vlcompare.evaluate.score import score_files
-    from vlcompare.evaluate.text import figures_as_text
+    from vlcompare.evaluate.score_files import score_files
+    from vlcompare.evaluate.summary_text import figures_as_text
 
     check_outputs(args)
     result = score_files(args.samples, args.predictions, side=args.side, **reading_options(args))

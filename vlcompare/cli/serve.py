@@ -39,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until interrupted."""
     settings, reach = settings_of(args), reach_of(args)
-    from vlcompare.ui.quick import import_gradio
+    from vlcompare.ui.fast_import import import_gradio
 
     import_gradio()
     from vlcompare.ui.page import serve

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from vlcompare.errors import RequestError
-    from vlcompare.synth import recipe, train
+    from vlcompare.synth.train import recipe, stages
 
     if args.device == "cuda" and not torch.cuda.is_available():
         raise RequestError("There is no CUDA device here; use --device cpu.")
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         raise RequestError(f"A budget is a number of minutes above 0, not {args.budget:g}.")
     kept = args.out / "recipe.json"
     named = args.recipe or (str(kept) if kept.is_file() else "cpu")
-    settings = train.RunSettings(
+    settings = stages.RunSettings(
         out=args.out,
         recipe=recipe.load(named),
         device=args.device,
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         threads=max(1, args.threads),
         checkpoints=args.checkpoints,
     )
-    done = train.run_all(settings) if args.stage == "all" else train.run_stage(args.stage, settings)
+    done = stages.run_all(settings) if args.stage == "all" else stages.run_stage(args.stage, settings)
     if not done:
         again = ["--out", str(args.out), "--stage", args.stage, "--recipe", named, "--device", args.device]
         again += ["--threads", str(settings.threads)]

@@ -13,7 +13,7 @@ from typing import Any
 
 from vlcompare.errors import SampleError
 from vlcompare.evaluate.fields import FieldError, described
-from vlcompare.evaluate.lines import each_line, exactly, why
+from vlcompare.evaluate.readers.json_lines import each_line, exactly, why
 from vlcompare.evaluate.schema import MOST_LINE, MOST_SIDES, prediction
 
 NO_SIDE = ""

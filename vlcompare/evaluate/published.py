@@ -52,7 +52,7 @@ def published_beside(results: Sequence[TaskResult], checkpoints: Mapping[str, st
 
     `published` is on the source's scale, which is `times` ours; `difference` is ours * times - published.
     """
-    from vlcompare.runtime.registry import registry
+    from vlcompare.runtime.loading.registry import registry
 
     known = registry()
     rows = []

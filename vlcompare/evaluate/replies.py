@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from vlcompare.evaluate.lines import finite
+from vlcompare.evaluate.readers.json_lines import finite
 from vlcompare.tasks.reading import Reading, read_answer
 from vlcompare.types import Box, Request, Sample
 

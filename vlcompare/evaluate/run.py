@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from vlcompare.errors import DeviceMemoryError, SampleError, VLCompareError
-from vlcompare.evaluate import origin, run_files
+from vlcompare.evaluate import run_files
+from vlcompare.evaluate.prediction_log import Key, RowWriter, held, merge, write_json
 from vlcompare.evaluate.processes import Processes, current
 from vlcompare.evaluate.readers import HUB, SampleStream, open_samples
 from vlcompare.evaluate.replies import request_of
-from vlcompare.evaluate.rows import Key, RowWriter, held, merge, write_json
-from vlcompare.evaluate.run_settings import RUN_VERSION, RunSettings, SideSettings, check_same, versions
+from vlcompare.evaluate.results import origin
+from vlcompare.evaluate.settings import RUN_VERSION, RunSettings, SideSettings, check_same, versions
 from vlcompare.tasks.prompts import validate
 from vlcompare.types import Answer, Request, Sample
 
@@ -48,7 +49,7 @@ class Engine:
     @classmethod
     def real(cls) -> Engine:
         from vlcompare.runtime.batch import Features, generate_batch
-        from vlcompare.runtime.load import load
+        from vlcompare.runtime.loading.load import load
 
         return cls(load, generate_batch, lambda: {"features": Features()})
 
@@ -241,7 +242,7 @@ def release() -> None:
     """Give memory that nobody holds back to the device."""
     gc.collect()
     if "torch" in sys.modules:  # a run with another engine needs none
-        from vlcompare.models.kernels.recording import release_cached_memory
+        from vlcompare.models.kernels.cuda.graph_capture import release_cached_memory
 
         release_cached_memory()
 
@@ -285,7 +286,7 @@ def _record_side(settings: RunSettings, side: str, options: SideSettings, model:
 
 def _finish(settings: RunSettings, session: dict[str, Any], count: int) -> dict[str, Any]:
     """Merge the parts in the samples' order, write the figures, and mark the run complete."""
-    from vlcompare.evaluate.score import summarise_run
+    from vlcompare.evaluate.score_files import summarise_run
 
     folder = settings.out
     order = [(side, sample.id) for side in settings.sides for sample in run_files.read_samples(folder)]

@@ -21,10 +21,10 @@ from typing import Any
 from vlcompare.errors import SampleError
 from vlcompare.evaluate import schema
 from vlcompare.evaluate.fields import Check, described
-from vlcompare.evaluate.lines import loads, why
+from vlcompare.evaluate.prediction_log import Key, Place, scan
 from vlcompare.evaluate.readers import SampleStream, jsonl
 from vlcompare.evaluate.readers.base import Issue, Source, hashed
-from vlcompare.evaluate.rows import Key, Place, scan
+from vlcompare.evaluate.readers.json_lines import loads, why
 from vlcompare.evaluate.schema import MOST_FILE, refused, typed
 from vlcompare.types import Sample
 

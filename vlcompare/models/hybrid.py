@@ -15,7 +15,7 @@ from vlcompare.errors import RequestError
 from vlcompare.models import mamba, pythia
 from vlcompare.models.config import MambaConfig, PythiaConfig
 from vlcompare.models.kernels.fused import add_norm
-from vlcompare.models.linear import linear
+from vlcompare.models.kernels.linear import linear
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from vlcompare.errors import RequestError
 from vlcompare.models import kernels
 from vlcompare.models.config import MambaConfig
 from vlcompare.models.kernels.fused import add_norm
-from vlcompare.models.linear import Linear, linear
+from vlcompare.models.kernels.linear import Linear, linear
 
 
 class MambaState:

@@ -24,7 +24,7 @@ from vlcompare.errors import RequestError
 from vlcompare.models.config import PythiaConfig
 from vlcompare.models.kernels.attention import attend_one, attends_alone, turn_and_attend
 from vlcompare.models.kernels.fused import add_norm
-from vlcompare.models.linear import Linear
+from vlcompare.models.kernels.linear import Linear
 
 ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,

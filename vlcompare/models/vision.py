@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vlcompare.errors import CheckpointError, RequestError
 from vlcompare.models.config import VisionConfig
-from vlcompare.models.empty import real_buffers, structure_only
+from vlcompare.models.meta_init import real_buffers, structure_only
 
 SCENE = "vlcompare/scene"
 
@@ -220,7 +220,7 @@ def _clip(config: VisionConfig, shape: ClipShape) -> VisionEncoder:
 
 
 def _scene(config: VisionConfig) -> VisionEncoder:
-    from vlcompare.models.scene import SceneEncoder, SceneEncoderConfig
+    from vlcompare.models.scene_encoder import SceneEncoder, SceneEncoderConfig
 
     shape = SceneEncoderConfig.from_dict(config.scene)
     require_multiple(config, shape.patch_size)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from vlcompare.errors import CheckpointError, RequestError
 from vlcompare.models.config import ModelConfig, PythiaConfig
-from vlcompare.models.empty import structure_only
 from vlcompare.models.mamba import Mamba
+from vlcompare.models.meta_init import structure_only
 from vlcompare.models.pythia import Pythia
 from vlcompare.models.vision import build_vision_encoder
 from vlcompare.tasks.sequence import IMAGE_SLOT

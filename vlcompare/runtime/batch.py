@@ -16,18 +16,18 @@ import torch
 from torch import Tensor
 
 from vlcompare.errors import VLCompareError
-from vlcompare.runtime.answering import Row, describe
-from vlcompare.runtime.decode import Clock, decode
-from vlcompare.runtime.graphs import let_go_of_free_homes, step_runner
+from vlcompare.runtime.answer_builder import Row, describe
+from vlcompare.runtime.decode_loop import Clock, decode
+from vlcompare.runtime.encode_prompt import encode_prompt
 from vlcompare.runtime.image import open_image
 from vlcompare.runtime.memory import PeakMemory, check_room
-from vlcompare.runtime.prompt import encode_prompt
 from vlcompare.runtime.sampling import Sampler, Sampling
+from vlcompare.runtime.step_graphs import let_go_of_free_homes, step_runner
 from vlcompare.tasks.prompts import validate
 from vlcompare.types import Answer, Memory, Request, Timings
 
 if TYPE_CHECKING:
-    from vlcompare.runtime.load import Model
+    from vlcompare.runtime.loading.load import Model
 
 
 class Features:

@@ -18,20 +18,20 @@ import torch
 from torch import Tensor
 
 from vlcompare.errors import DeviceMemoryError, RequestError
-from vlcompare.runtime.answering import Row
+from vlcompare.runtime.answer_builder import Row
 from vlcompare.runtime.batch import generate_batch
-from vlcompare.runtime.decode import Clock, decode
-from vlcompare.runtime.graphs import StepRunner, let_go_of_free_homes, step_runner
+from vlcompare.runtime.decode_loop import Clock, decode
+from vlcompare.runtime.encode_prompt import check_length, encode_prompt, encode_turns, image_end
 from vlcompare.runtime.image import open_image
 from vlcompare.runtime.memory import PeakMemory
-from vlcompare.runtime.prompt import check_length, encode_prompt, encode_turns, image_end
 from vlcompare.runtime.sampling import Sampler, Sampling
+from vlcompare.runtime.step_graphs import StepRunner, let_go_of_free_homes, step_runner
 from vlcompare.tasks.prompts import SPECS, build_turns, validate
 from vlcompare.tasks.sequence import IMAGE_MARK
 from vlcompare.types import Answer, Memory, Prompt, PromptOrder, Request, Step, Timings
 
 if TYPE_CHECKING:
-    from vlcompare.runtime.load import Model
+    from vlcompare.runtime.loading.load import Model
 
 __all__ = ["Cancel", "Session", "generate", "generate_batch", "stream", "stream_request"]
 

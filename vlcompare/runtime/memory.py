@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from vlcompare import cgroups
 from vlcompare.errors import DeviceMemoryError
+from vlcompare.machine import cgroups
 
 
 class PeakMemory:

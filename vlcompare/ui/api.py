@@ -13,7 +13,8 @@ from typing import Any
 
 from vlcompare.errors import RequestError
 from vlcompare.types import TASKS
-from vlcompare.ui.forms import (
+from vlcompare.ui.compare.event_stream import follow
+from vlcompare.ui.compare.forms import (
     MODES,
     ORDERS,
     QUANTIZATIONS,
@@ -25,9 +26,8 @@ from vlcompare.ui.forms import (
     read_request,
     read_side,
 )
-from vlcompare.ui.handlers import Handlers
-from vlcompare.ui.running import follow
-from vlcompare.ui.runs import Run, SideRun
+from vlcompare.ui.compare.handlers import Handlers
+from vlcompare.ui.compare.session import Run, SideRun
 
 
 def make_compare(handlers: Handlers) -> Callable[..., dict[str, Any]]:
@@ -137,7 +137,7 @@ def serve(handlers: Handlers) -> None:
     import gradio as gr
 
     from vlcompare.errors import VLCompareError
-    from vlcompare.ui.sentences import ranged
+    from vlcompare.ui.server.sentences import ranged
 
     settings = handlers.settings
     compare = make_compare(handlers)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vlcompare.ui.charts import ticks
-from vlcompare.ui.markup import Safe, el
+from vlcompare.render.charts import ticks
+from vlcompare.render.markup import Safe, el
 
 MOST_POINTS = 1000  # more are drawn as squares whose shade is their number
 CELLS = 25

@@ -9,10 +9,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from vlcompare.evaluate.slices import SliceRow
-from vlcompare.evaluate.slices import slice_figures as evaluated
-from vlcompare.evaluate.table import Rows, RunTable
-from vlcompare.ui.inspect_views import Figures
+from vlcompare.evaluate.results.slices import SliceRow
+from vlcompare.evaluate.results.slices import slice_figures as evaluated
+from vlcompare.evaluate.results.table import Rows, RunTable
+from vlcompare.ui.inspect.views import Figures
 
 
 def of_summary(summary: Mapping[str, Any], roles: Mapping[str, str]) -> list[Figures]:

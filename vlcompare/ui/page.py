@@ -20,24 +20,26 @@ from gradio.utils import get_upload_folder
 
 from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.paths import data_folder
-from vlcompare.ui import api, compare_page, examples, panels, startup, wiring
-from vlcompare.ui.access import Access
-from vlcompare.ui.callers import serve_in_turns
-from vlcompare.ui.file_values import hand_over_paths
-from vlcompare.ui.guard import GuardedApp, Rules
-from vlcompare.ui.handlers import Handlers, engine_sessions
-from vlcompare.ui.inspect_page import build_inspect_tab
-from vlcompare.ui.log import bound_output
-from vlcompare.ui.markup import el
-from vlcompare.ui.mcp_tools import speak_mcp
-from vlcompare.ui.quotas import Ledger, free_space
-from vlcompare.ui.reach import Reach
-from vlcompare.ui.sentences import speak
+from vlcompare.render.markup import el
+from vlcompare.ui import api, examples, panels
+from vlcompare.ui.compare import layout, wiring
+from vlcompare.ui.compare.handlers import Handlers, engine_sessions
+from vlcompare.ui.compare.votes import Votes
+from vlcompare.ui.inspect.layout import build_inspect_tab
+from vlcompare.ui.server import startup
+from vlcompare.ui.server.access import Access
+from vlcompare.ui.server.callers import serve_in_turns
+from vlcompare.ui.server.file_values import hand_over_paths
+from vlcompare.ui.server.guard import GuardedApp, Rules
+from vlcompare.ui.server.log import bound_output
+from vlcompare.ui.server.mcp_tools import speak_mcp
+from vlcompare.ui.server.options import Reach
+from vlcompare.ui.server.quotas import Ledger, free_space
+from vlcompare.ui.server.sentences import speak
+from vlcompare.ui.server.turns import Turns
+from vlcompare.ui.server.uploads import largest_upload
 from vlcompare.ui.settings import AppSettings
 from vlcompare.ui.theme import launch_look
-from vlcompare.ui.turns import Turns
-from vlcompare.ui.uploads import largest_upload
-from vlcompare.ui.votes import Votes
 from vlcompare.ui.zerogpu import adapt, on_zerogpu
 
 READERS = 4  # runs that are read, or exports that are written, at once
@@ -69,9 +71,9 @@ def build_page(settings: AppSettings, handlers: Handlers | None = None, *, runs:
     return page
 
 
-def _compare_tab(page: gr.Blocks, handlers: Handlers) -> compare_page.Parts:
+def _compare_tab(page: gr.Blocks, handlers: Handlers) -> layout.Parts:
     found: dict[str, Any] = {}
-    parts = compare_page.build(
+    parts = layout.build(
         handlers, lambda: found.update(panels.build_asking()), lambda: found.update(panels.build_after())
     )
     further = panels.Panels(**found)
@@ -88,7 +90,7 @@ def votes_of(settings: AppSettings) -> Votes:
     repository = settings.votes_dataset
 
     def publish(row: dict[str, Any]) -> None:
-        from vlcompare.runtime.hub import commit_file
+        from vlcompare.runtime.loading.hub import commit_file
 
         commit_file(repository, f"votes/{row['run']}.json", json.dumps(row).encode(), "Add a vote")
 
@@ -98,7 +100,7 @@ def votes_of(settings: AppSettings) -> Votes:
 def real_handlers(settings: AppSettings) -> Handlers:
     """Handlers over the package's own engine."""
     from vlcompare.compare import compare
-    from vlcompare.runtime.residency import ModelPool
+    from vlcompare.runtime.loading.model_pool import ModelPool
 
     pool = ModelPool(settings.budget_bytes)
     if on_zerogpu():
@@ -191,9 +193,9 @@ def keep_tidy(page: gr.Blocks) -> None:
 def warm_up(settings: AppSettings, handlers: Handlers) -> None:
     """Import what is slow to import, compile the CPU's kernels, and load what is to be preloaded, behind the scenes."""
     from vlcompare.runtime import engine  # noqa: F401  brings torch along
-    from vlcompare.runtime.load import resolve_device, resolve_dtype
-    from vlcompare.runtime.residency import ModelKey
-    from vlcompare.runtime.warm import FAMILIES, compiling
+    from vlcompare.runtime.loading.compile_ahead import FAMILIES, compiling
+    from vlcompare.runtime.loading.load import resolve_device, resolve_dtype
+    from vlcompare.runtime.loading.model_pool import ModelKey
 
     with suppress(VLCompareError):  # a device that is not there is told to whoever asks for an answer
         place = resolve_device(settings.device)

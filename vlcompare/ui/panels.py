@@ -13,17 +13,17 @@ from typing import Any
 import gradio as gr
 
 from vlcompare.errors import RequestError, VLCompareError
+from vlcompare.render.markup import el
 from vlcompare.tasks.prompts import SPECS
-from vlcompare.ui import exports, permalink, views
-from vlcompare.ui.compare_page import ASK_FIELDS, Parts, examples_view, outputs_of, read_form, streamed
+from vlcompare.ui.compare import cards, files, permalink
+from vlcompare.ui.compare.forms import SIDE_FIELDS, SIDES, AskForm
+from vlcompare.ui.compare.handlers import FOLLOW_TASKS, Handlers, find_example
+from vlcompare.ui.compare.layout import ASK_FIELDS, Parts, examples_view, outputs_of, read_form, streamed
+from vlcompare.ui.compare.session import Run, Session
+from vlcompare.ui.compare.votes import CHOICES, Votes
+from vlcompare.ui.compare.wiring import QUIET, RUNNING, asks, form_values, question
 from vlcompare.ui.examples import load_examples
-from vlcompare.ui.forms import SIDE_FIELDS, SIDES, AskForm
-from vlcompare.ui.handlers import FOLLOW_TASKS, Handlers, find_example
-from vlcompare.ui.markup import el
-from vlcompare.ui.runs import Run, Session
-from vlcompare.ui.uploads import read_file
-from vlcompare.ui.votes import CHOICES, Votes
-from vlcompare.ui.wiring import QUIET, RUNNING, asks, form_values, question
+from vlcompare.ui.server.uploads import read_file
 
 SAVE = """(file) => {
   if (!file?.url) return;
@@ -113,7 +113,7 @@ def build_after() -> dict[str, Any]:
                     for name, title in CHOICES.items()
                 }
             parts["note"] = gr.Textbox(label="Note (optional)", max_lines=3, elem_id="vl-note")
-            parts["vote_message"] = gr.HTML(views.message(""), elem_id="vl-vote-message")
+            parts["vote_message"] = gr.HTML(cards.message(""), elem_id="vl-vote-message")
         with gr.Column(elem_classes="vl-panel", min_width=280):
             gr.HTML(el("h2", "Keep it", class_="vl-section"))
             with gr.Row(elem_classes="vl-files"):
@@ -188,15 +188,15 @@ def _wire_votes(parts: Parts, panels: Panels, handlers: Handlers, votes: Votes) 
                     raise RequestError("There is nothing to vote on yet.")
                 votes.add(run, choice, note, consent=bool(consent))
             except VLCompareError as error:
-                return [views.message(str(error), "error"), *outputs_of(session, {})]
+                return [cards.message(str(error), "error"), *outputs_of(session, {})]
             was_hidden = run.hidden
             run.voted = choice
             said = f"Stored: {CHOICES[choice].lower()}."
             if was_hidden:
-                names = " and ".join(" · ".join(filter(None, views.side_name(run, side))) for side in SIDES)
+                names = " and ".join(" · ".join(filter(None, cards.side_name(run, side))) for side in SIDES)
                 said += f" Left and right were {names}."
             shown = handlers.whole(session, run) if was_hidden and run.done else {}
-            return [views.message(said), *outputs_of(session, shown)]
+            return [cards.message(said), *outputs_of(session, shown)]
 
         return cast
 
@@ -217,25 +217,25 @@ def _wire_files(parts: Parts, panels: Panels, handlers: Handlers, votes: Votes) 
 
     def save(session: Session) -> str:
         run = current(session)
-        return exports.write_file(f"vlcompare-{run.id}.json", json.dumps(exports.run_to_json(run)).encode())
+        return files.write_file(f"vlcompare-{run.id}.json", json.dumps(files.run_to_json(run)).encode())
 
     def picture(session: Session) -> str:
         run = current(session)
-        return exports.write_file(f"vlcompare-{run.id}.png", exports.annotated_picture(run))
+        return files.write_file(f"vlcompare-{run.id}.png", files.annotated_picture(run))
 
     def comparator(session: Session) -> str:
         try:
-            found = exports.to_llm_comparator(session.history)
+            found = files.to_llm_comparator(session.history)
         except VLCompareError as error:
             raise gr.Error(str(error), print_exception=False) from None
-        return exports.write_file("llm-comparator.json", json.dumps(found, indent=1).encode())
+        return files.write_file("llm-comparator.json", json.dumps(found, indent=1).encode())
 
     def my_votes(session: Session) -> str:
         try:
             table = votes.export({run.id for run in (*session.history, session.current) if run})
         except VLCompareError as error:
             raise gr.Error(str(error), print_exception=False) from None
-        return exports.write_file("votes.csv", table.encode())
+        return files.write_file("votes.csv", table.encode())
 
     for button, make in (
         (panels.save, save),
@@ -252,12 +252,12 @@ def _wire_files(parts: Parts, panels: Panels, handlers: Handlers, votes: Votes) 
         try:
             limits = handlers.settings.limits
             data = read_file(path, limits.import_bytes, "file of the run")
-            run = exports.run_from_json(data, limits, handlers.open_image)
+            run = files.run_from_json(data, limits, handlers.open_image)
         except VLCompareError as error:
-            return [*outputs_of(session, {"message": views.message(str(error), "error")}), *nothing]
+            return [*outputs_of(session, {"message": cards.message(str(error), "error")}), *nothing]
         session.remember(run)
         page = handlers.restore(session, run.id)
-        page["message"] = views.message("Imported: shown as it was exported, nothing was run again.")
+        page["message"] = cards.message("Imported: shown as it was exported, nothing was run again.")
         return [*outputs_of(session, page), *form_values(run)]
 
     panels.load.upload(

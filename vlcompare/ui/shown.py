@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from vlcompare.ui.markup import Safe, el
+from vlcompare.render.markup import Safe, el
 
 TOKENS = 1000
 ALTERNATIVES = 10  # of a token

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vlcompare.types import Request
-from vlcompare.ui.running import Compare
+from vlcompare.ui.compare.event_stream import Compare
 from vlcompare.ui.settings import AppSettings
 
 SECONDS_TO_START = 12.0  # moving two loaded checkpoints to the device, and the first kernels

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from vlcompare.errors import SampleError
 from vlcompare.evaluate.fields import FieldError
-from vlcompare.evaluate.lines import each_line, exactly, why
+from vlcompare.evaluate.readers.json_lines import each_line, exactly, why
 from vlcompare.types import Box, Sample
 
 BOX_FORMATS = ("xyxy", "xywh")

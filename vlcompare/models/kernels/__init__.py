@@ -19,13 +19,13 @@ from torch import Tensor
 
 from vlcompare.models.kernels import fallback
 
-# device type -> implementations, best first; each is a module of this folder with `usable(device) -> bool`
+# device type -> implementations, best first; each is a module below this folder with `usable(device) -> bool`
 ORDER: dict[str, tuple[str, ...]] = {"cpu": ("numba",), "cuda": ("mamba_ssm", "triton")}
-MODULES = {"numba": "cpu", "mamba_ssm": "mamba_ssm", "triton": "triton_scan", "reference": "reference"}
+MODULES = {"numba": "cpu.scan", "mamba_ssm": "cuda.mamba_ssm", "triton": "cuda.scan", "reference": "reference"}
 # modules of single functions that do not stand beside their implementation's scan
 ELSEWHERE = {
-    **{("numba", name): "rows" for name in ("selective_step", "projected_step", "causal_conv", "conv_step")},
-    **{("triton", name): "triton_conv" for name in ("causal_conv", "conv_step")},
+    **{("numba", name): "cpu.step" for name in ("selective_step", "projected_step", "causal_conv", "conv_step")},
+    **{("triton", name): "cuda.conv" for name in ("causal_conv", "conv_step")},
 }
 
 _forced: str | None = None

@@ -30,7 +30,7 @@ def attend_one(q_bhk: Tensor, keys_bhsk: Tensor, values_bhsk: Tensor, counts_b: 
 
 
 def _attend(loops: ModuleType, q_bhk: Tensor, keys_bhsk: Tensor, values_bhsk: Tensor, counts_b: Tensor) -> Tensor:
-    from vlcompare.models.kernels.team import threads
+    from vlcompare.models.kernels.cpu.threads import threads
 
     heads, capacity, size = keys_bhsk.shape[1:]
     scaled = (q_bhk.float() * size**-0.5).contiguous()
@@ -79,13 +79,13 @@ def _turn_and_attend(
 @functools.cache
 def _loops() -> ModuleType | None:
     """The compiled loops; None without numba."""
-    return fallback.attempt("numba", importlib.import_module, "vlcompare.models.kernels.attention_numba")
+    return fallback.attempt("numba", importlib.import_module, "vlcompare.models.kernels.cpu.attention_loops")
 
 
 @functools.cache
 def _triton() -> ModuleType | None:
     """The kernels for CUDA; None without Triton."""
-    return fallback.attempt("triton", importlib.import_module, "vlcompare.models.kernels.triton_attention")
+    return fallback.attempt("triton", importlib.import_module, "vlcompare.models.kernels.cuda.attention")
 
 
 def _usable(q_bhk: Tensor, keys_bhsk: Tensor, values_bhsk: Tensor) -> bool:

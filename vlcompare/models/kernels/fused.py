@@ -65,4 +65,4 @@ def _kernels(function: str, tensor: Tensor) -> ModuleType | None:
 
 @functools.cache
 def _module() -> ModuleType | None:
-    return fallback.attempt("triton", importlib.import_module, "vlcompare.models.kernels.triton_fused")
+    return fallback.attempt("triton", importlib.import_module, "vlcompare.models.kernels.cuda.norm_and_argmax")

@@ -1,0 +1,138 @@
+"""A gallery of examples out of a finished run: a dozen pictures to look at, with truth and both recorded answers.
+
+    python examples/make_examples.py RUN OUT
+
+Takes one row a task, and for the tasks where the architectures differ most one that only the left and one that only the
+right side answers rightly. The choice is a fixed rule over the run (see `PLAN`), no one's favourites: among the rows of
+a wanted quadrant the fullest picture that was not taken yet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vlcompare.errors import SampleError, VLCompareError
+from vlcompare.evaluate.readers.base import hashed
+from vlcompare.evaluate.results.run_folder import RunFolder
+from vlcompare.evaluate.results.table import QUADRANTS, RunTable
+from vlcompare.tasks.prompts import SPECS
+
+_FILE_NAME = re.compile(r"[\w-][\w.-]{0,99}")
+
+# (task, quadrants in order of preference)
+PLAN: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("grounding", ("only_left", "both")),
+    ("grounding", ("both", "neither")),
+    ("grounding", ("only_right", "both")),
+    ("vqa", ("both",)),
+    ("vqa", ("only_right", "only_left", "both")),
+    ("captioning", ("both", "only_left", "only_right")),
+    ("document_vqa", ("both", "only_left", "only_right", "neither")),
+    ("grounded_captioning", ("both", "only_left", "only_right", "neither")),
+    ("pointing", ("only_left", "only_right", "both")),
+    ("multiple_choice", ("both",)),
+    ("region_description", ("both",)),
+    ("image_text_match", ("only_left", "only_right", "both")),
+    ("vqa", ("neither", "only_left", "both")),
+)
+
+
+def choose(table: RunTable) -> list[int]:
+    """Rows of the run, one for each line of PLAN that the run can fill."""
+    taken: list[int] = []
+    pictures: set[Any] = set()
+    for task, quadrants in PLAN:
+        row = next(_candidates(table, task, quadrants, pictures), None)
+        if row is not None:
+            taken.append(row)
+            pictures.add(table.clusters[row])
+    return taken
+
+
+def write_gallery(run: RunFolder, out: Path) -> int:
+    """Write `examples.json` and the pictures to `out`; returns how many examples there are.
+
+    Raises SampleError where the run has no two sides or nothing that PLAN asks for.
+    """
+    table = RunTable(run)
+    if len(table.sides) < 2:
+        raise SampleError(f"{run.path} has one side only; a gallery shows two.")
+    rows = choose(table)
+    if not rows:
+        raise SampleError(f"{run.path} holds none of the tasks that a gallery shows.")
+    pictures = out / "pictures"
+    pictures.mkdir(parents=True, exist_ok=True)
+    examples = [_example(table, row, pictures) for row in rows]
+    text = json.dumps({"examples": examples}, indent=1, ensure_ascii=False) + "\n"
+    (out / "examples.json").write_text(text, encoding="utf-8")
+    return len(examples)
+
+
+def _candidates(table: RunTable, task: str, quadrants: tuple[str, ...], pictures: set[Any]) -> Iterator[int]:
+    """Rows of the task, quadrant by quadrant, the fullest pictures first."""
+    for quadrant in quadrants:
+        rows = [
+            row
+            for row in range(table.count)
+            if table.task[row] == task
+            and table.quadrant[row] == QUADRANTS.index(quadrant)
+            and table.clusters[row] not in pictures
+        ]
+        yield from sorted(rows, key=lambda row: (-len(table.run.samples[row].objects), row))
+
+
+def _example(table: RunTable, row: int, pictures: Path) -> dict[str, Any]:
+    run, sample = table.run, table.run.samples[row]
+    source = run.picture(row)
+    # an id may be any text; what could lead out of the folder is no file name
+    name = f"{sample.id if _FILE_NAME.fullmatch(sample.id) else hashed(sample.id)}.png"
+    if isinstance(source, Path):
+        shutil.copyfile(source, pictures / name)
+    else:
+        (pictures / name).write_bytes(source)
+    quadrant = QUADRANTS[table.quadrant[row]]
+    kept: dict[str, Any] = {
+        "id": sample.id,
+        "title": f"{SPECS[sample.task].title}: {sample.text}" if sample.text else SPECS[sample.task].title,
+        "image": f"pictures/{name}",
+        "task": sample.task,
+        "text": sample.text,
+        "choices": sample.choices,
+        "references": sample.references,
+        "boxes": sample.boxes,
+        "right": {"both": ["left", "right"], "only_left": ["left"], "only_right": ["right"], "neither": []}[quadrant],
+        "answers": {side: _recorded(run, side, row) for side in table.sides},
+    }
+    return {key: value for key, value in kept.items() if value or key in ("right", "text")}
+
+
+def _recorded(run: RunFolder, side: str, row: int) -> dict[str, Any]:
+    answer = run.answer(side, row)
+    if answer is None:
+        return {}
+    return {"checkpoint": run.checkpoint(side), "text": answer.text, "boxes": answer.boxes, "parse": answer.parse}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python examples/make_examples.py", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("run", type=Path, help="a finished run folder of rendered scenes with two sides")
+    parser.add_argument("out", type=Path, help="where examples.json and pictures/ go")
+    args = parser.parse_args(argv)
+    try:
+        count = write_gallery(RunFolder.open(args.run), args.out)
+    except VLCompareError as error:
+        print(f"gallery: {error}", file=sys.stderr)
+        return 2
+    print(f"{args.out / 'examples.json'}: {count} examples.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

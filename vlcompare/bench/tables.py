@@ -1,0 +1,114 @@
+"""A bench report for people: the table, and the picture of it. Knows nothing of how it was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vlcompare.bench.models import Report, Row
+from vlcompare.errors import RequestError
+
+COLUMNS = (
+    "shape", "precision", "who", "load s", "vision ms", "prefill ms", "first token ms", "ms/token", "GB/s", "share",
+    "state MB", "peak GB",
+)  # fmt: skip
+
+
+def table(report: Report) -> str:
+    """Machine, then one line a contestant, then how ours stands to theirs."""
+    machine = report.machine
+    lines = [
+        f"{machine['device']}, {machine['threads']} threads, {machine['capability']}"
+        + ("" if machine["native_bfloat16"] else ", no bfloat16 instructions: torch emulates them"),
+        f"scan: {machine['kernels']['used']}; cache: {machine['cache_policy']}",
+        f"memory: {machine['gbytes_per_s']:.1f} GB/s measured; " + ", ".join(
+            f"{name} {version}" for name, version in machine["versions"].items()
+        ),
+        f"prompt of {report.options.prompt} positions, {report.options.tokens} tokens, "
+        f"medians of {report.options.repeats}",
+        "",
+    ]  # fmt: skip
+    cells = [COLUMNS, *(_cells(row) for row in report.rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(COLUMNS))]
+    for line in cells:
+        columns = enumerate(zip(line, widths, strict=True))
+        parts = [text.ljust(width) if place < 3 else text.rjust(width) for place, (text, width) in columns]
+        lines.append("  ".join(parts).rstrip())
+    notes = [f"{row.shape}, {row.precision}, {row.who}: {row.note}" for row in report.rows if row.note]
+    return "\n".join([*lines, "", *ratios(report), *notes])
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    def text(value: float | None, digits: int, scale: float = 1.0) -> str:
+        return "-" if value is None else f"{value * scale:.{digits}f}"
+
+    return (
+        row.shape, row.precision, row.who, text(row.load_s, 1), text(row.vision_ms, 1), text(row.prefill_ms, 1),
+        text(row.ttft_ms, 1), text(row.token_ms, 2), text(row.gbytes_per_s, 1), text(row.bandwidth_share, 2),
+        text(row.state_bytes, 1, 1e-6), text(row.peak_bytes, 2, 1e-9),
+    )  # fmt: skip
+
+
+def ratios(report: Report) -> list[str]:
+    """Ours over theirs, of the same shape and precision in the same run: below 1 is faster."""
+    lines = []
+    for theirs in report.rows:
+        if theirs.who.startswith("vlcompare") or theirs.note:
+            continue
+        for ours in report.rows:
+            same = (ours.shape, ours.precision) == (theirs.shape, theirs.precision)
+            if not same or not ours.who.startswith("vlcompare"):
+                continue
+            parts = [
+                f"{label} {mine / other:.2f}x"
+                for label, mine, other in (
+                    ("vision", ours.vision_ms, theirs.vision_ms),
+                    ("prefill", ours.prefill_ms, theirs.prefill_ms),
+                    ("token", ours.token_ms, theirs.token_ms),
+                )
+                if mine is not None and other
+            ]
+            lines.append(f"{ours.shape}, {ours.precision}: {ours.who} / {theirs.who}: {', '.join(parts)}")
+    return lines
+
+
+def pyplot() -> Any:
+    """matplotlib's drawing, without a display. Raises RequestError where it is not installed."""
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise RequestError(f"A plot needs matplotlib, which cannot be used ({error}): leave --plot out.") from error
+    return pyplot
+
+
+def plot(report: Report, path: Path) -> None:
+    """Milliseconds a token as bars, one for each contestant, as a PNG."""
+    rows = [row for row in report.rows if row.token_ms is not None]
+    if not rows:
+        raise RequestError("Nothing was measured, so there is nothing to plot.")
+    drawing = pyplot()
+    figure, axes = drawing.subplots(figsize=(9, 1.2 + 0.4 * len(rows)), layout="constrained")
+    colors = {"vlcompare": "#0072b2", "vlcompare, graphed": "#009e73"}
+    places = range(len(rows))
+    bars = axes.barh(places, [row.token_ms or 0 for row in rows], color=[colors.get(r.who, "#999999") for r in rows])
+    axes.bar_label(bars, labels=[_bar_label(row) for row in rows], padding=3)
+    axes.set_yticks(places, [f"{row.shape}, {row.precision}, {row.who}" for row in rows])
+    axes.invert_yaxis()
+    axes.margins(x=0.25)
+    axes.set_xlabel("milliseconds a token (shorter is faster)")
+    axes.set_title(f"{report.machine['device']}, {report.machine['gbytes_per_s']:.0f} GB/s", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise RequestError(f"The plot cannot be written to {path} ({error}).") from error
+    finally:
+        drawing.close(figure)
+
+
+def _bar_label(row: Row) -> str:
+    share = "" if row.bandwidth_share is None else f" ({row.bandwidth_share:.0%} of bandwidth)"
+    return f"{row.token_ms:.1f}{share}"

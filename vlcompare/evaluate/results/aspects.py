@@ -1,0 +1,164 @@
+"""Slice dimensions of a run: what each sample is like, as a small number of named values.
+
+Knows samples only. An aspect holds a code for each row and the names of the codes; -1 where a sample has no value.
+Raster position: the paper reads pictures row by row, so a target's place in that sequence is a candidate cause.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlcompare.errors import RequestError
+from vlcompare.evaluate.readers.json_lines import finite
+from vlcompare.types import Box, Sample
+
+MAX_VALUES = 40  # a tag with more values than this is no slice
+MAX_TAGS = 100  # names of tags that are looked at, the first of them
+GRID = 24  # patches a side at 336 pixels and patch 14
+_BOX_SIZES = ((0.01, "below 1 %"), (0.05, "1 to 5 %"), (0.15, "5 to 15 %"), (0.4, "15 to 40 %"), (10**9, "above 40 %"))
+_LENGTHS = ((1, "1 word"), (3, "2 to 3 words"), (7, "4 to 7 words"), (10**9, "8 words or more"))
+_SIMILAR = ((0, "none"), (1, "1"), (2, "2"), (10**9, "3 or more"))
+_POSITIONS = ("first fifth", "second fifth", "third fifth", "fourth fifth", "last fifth")
+
+
+@dataclass(frozen=True, slots=True)
+class Aspect:
+    """One dimension. `values` are in their own order where they have one, else by how many rows they have."""
+
+    name: str
+    title: str
+    codes: NDArray[np.int32]
+    values: tuple[str, ...]
+
+    def rows_of(self, value: str, count: int) -> NDArray[np.bool_]:
+        """Mask of the rows with a value. Raises RequestError where there is no such value."""
+        if value not in self.values:
+            raise RequestError(f"The slice {self.name!r} has no value {value!r}; it has {', '.join(self.values)}.")
+        return self.codes == self.values.index(value)
+
+
+def target_box(sample: Sample) -> Box | None:
+    """The box that a sample is about: the true one, the region asked about, or the choice that is right."""
+    if sample.task in ("grounding", "region_description") and sample.boxes:
+        return sample.boxes[0]
+    if sample.task == "pointing" and sample.choices and sample.references:
+        index = ord(sample.references[0].strip().upper()[:1] or "@") - ord("A")
+        return Box(*sample.choices[index]) if 0 <= index < len(sample.choices) else None
+    return None
+
+
+def raster_position(box: Box) -> float:
+    """Where the patch under a box's centre comes in the image sequence, 0 first and 1 last."""
+    x, y = box.center
+    column, row = (min(GRID - 1, max(0, int(value * GRID))) for value in (x, y))
+    return (row * GRID + column) / (GRID * GRID - 1)
+
+
+def _task(sample: Sample, box: Box | None) -> str | None:
+    return sample.task
+
+
+def _split(sample: Sample, box: Box | None) -> str | None:
+    return sample.split
+
+
+def _source(sample: Sample, box: Box | None) -> str | None:
+    return sample.source
+
+
+def _box_size(sample: Sample, box: Box | None) -> str | None:
+    area = (box.x1 - box.x0) * (box.y1 - box.y0) if box else finite(sample.tags.get("area"))
+    return None if area is None else next((name for limit, name in _BOX_SIZES if area < limit), None)
+
+
+def _position(sample: Sample, box: Box | None) -> str | None:
+    share = raster_position(box) if box else finite(sample.tags.get("position"))
+    return None if share is None else _POSITIONS[min(4, int(max(0.0, share) * 5))]
+
+
+def _similar(sample: Sample, box: Box | None) -> str | None:
+    """Objects to mistake for the target: as the sample says, else others of its kind in a rendered scene."""
+    count = finite(sample.tags.get("distractors", sample.tags.get("similar")))
+    if count is None:
+        things = [thing for thing in sample.objects if thing.get("box")]
+        if box is None or not things:
+            return None
+        near = max(things, key=lambda thing: Box(*thing["box"]).iou(box))
+        count = sum(thing["kind"] == near["kind"] for thing in things) - 1
+    return next((name for limit, name in _SIMILAR if count <= limit), None)
+
+
+def _answer_length(sample: Sample, box: Box | None) -> str | None:
+    if not sample.references or sample.task in ("multiple_choice", "pointing", "image_text_match"):
+        return None
+    words = len(sample.references[0].split())
+    return next(name for limit, name in _LENGTHS if words <= limit)
+
+
+def _question_type(sample: Sample, box: Box | None) -> str | None:
+    """As the data set says, else the first two words of a question."""
+    for name in ("question_type", "type"):
+        if isinstance(sample.tags.get(name), str):
+            return str(sample.tags[name])
+    words = sample.text.lower().rstrip("?.! ").split()
+    return " ".join(words[:2]) if words and sample.task in ("vqa", "document_vqa", "multiple_choice") else None
+
+
+# name -> (title, value of a sample, order of the values or ())
+ASPECTS: dict[str, tuple[str, Callable[[Sample, Box | None], str | None], tuple[str, ...]]] = {
+    "task": ("Task", _task, ()),
+    "split": ("Split", _split, ()),
+    "source": ("Source", _source, ()),
+    "box size": ("Box size, share of the picture", _box_size, tuple(name for _, name in _BOX_SIZES)),
+    "position": ("Target's place in the image sequence", _position, _POSITIONS),
+    "similar objects": ("Similar objects", _similar, tuple(name for _, name in _SIMILAR)),
+    "answer length": ("Length of the right answer", _answer_length, tuple(name for _, name in _LENGTHS)),
+    "question type": ("Question type", _question_type, ()),
+}
+
+
+def aspects_of(samples: Sequence[Sample]) -> dict[str, Aspect]:
+    """All aspects with at least two values, and the tags (as "tag: name") that have two to MAX_VALUES."""
+    found = {}
+    targets = [target_box(sample) for sample in samples]
+    for name, (title, value, order) in ASPECTS.items():
+        column = [value(sample, box) for sample, box in zip(samples, targets, strict=True)]
+        aspect = _aspect(name, title, column, order)
+        if aspect is not None:
+            found[name] = aspect
+    names = dict.fromkeys(tag for sample in samples for tag in sample.tags)
+    for tag in itertools.islice(names, MAX_TAGS):
+        column = [_shown(sample.tags.get(tag)) for sample in samples]
+        aspect = _aspect(f"tag: {tag}", f"Tag {tag}", column, ())
+        if aspect is not None:
+            found[aspect.name] = aspect
+    return found
+
+
+def _shown(value: Any) -> str | None:
+    if value is None or isinstance(value, (list, dict)):
+        return None
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def _aspect(name: str, title: str, column: Sequence[str | None], order: tuple[str, ...]) -> Aspect | None:
+    counts: dict[str, int] = {}
+    for value in column:
+        if value is not None:
+            counts[value] = counts.get(value, 0) + 1
+    if name != "task" and not len(counts) > 1:
+        return None
+    values = [value for value in order if value in counts] if order else sorted(counts, key=lambda v: (-counts[v], v))
+    if len(values) > MAX_VALUES:
+        if name.startswith("tag: "):
+            return None
+        values = values[:MAX_VALUES]
+    place = {value: code for code, value in enumerate(values)}
+    codes = np.array([-1 if value is None else place.get(value, -1) for value in column], dtype=np.int32)
+    return Aspect(name, title, codes, tuple(values))

@@ -1,0 +1,290 @@
+"""A run folder, opened to be looked at: samples, answers by their place in the file, pictures behind one door, notes.
+
+Knows files only; `table` has the columns and `slices` the statistics over them. A folder may be a run of ours, or just
+samples.jsonl and predictions.jsonl made elsewhere. Nothing is written to it except notes, and to a read-only one
+nothing at all. Two sides of different runs over the same samples can be joined.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from vlcompare.errors import ImageError, RequestError, SampleError
+from vlcompare.evaluate import run_files, schema
+from vlcompare.evaluate.fields import FieldError
+from vlcompare.evaluate.readers.base import RowError
+from vlcompare.evaluate.results import origin
+from vlcompare.evaluate.results.notes import Notes
+from vlcompare.evaluate.results.side_rows import SideRows, read_row, read_sides
+from vlcompare.paths import data_folder
+from vlcompare.types import Answer, Sample
+
+MAX_SAMPLES = 2_000_000
+NOTES = "notes.sqlite"
+NOT_OWN = (
+    "Pictures outside of the run's folder are not shown, since this user's own `evaluate` on this machine did not make "
+    "it as it is: give their folder with `inspect --images` if they may be."
+)
+
+
+@contextmanager
+def without_collecting() -> Iterator[None]:
+    """No garbage collection while very many small objects are made that all stay: it would look through them again
+    and again, and takes half of the time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+@dataclass
+class RunFolder:
+    """An opened run. `samples[i]` and `sides[name].rows[i]` belong together."""
+
+    path: Path
+    record: dict[str, Any]  # run.json, {} where there is none
+    samples: tuple[Sample, ...]
+    sides: dict[str, SideRows]
+    read_only: bool = False
+    allowed: tuple[Path, ...] = ()  # folders outside of the run whose pictures may be shown
+    problems: list[str] = field(default_factory=list)
+    joined: bool = False  # of two runs: then summary.json is about other rows than these
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        read_only: bool | None = None,
+        allowed: Iterable[Path] | None = None,
+        pictures: Iterable[Path] = (),
+        most: int = MAX_SAMPLES,
+    ) -> RunFolder:
+        """Open a run folder of at most `most` samples.
+
+        Pictures outside of it are shown where they lie below one of `allowed`; by default that is the folder that the
+        run took them from if this user made it (see `origin`), and those of `pictures`. An uploaded run is opened with
+        `allowed=()`, so that it can name no file of ours. Raises SampleError where it is no run folder or damaged.
+        """
+        with without_collecting():
+            return cls._open(Path(path), read_only, allowed, tuple(pictures), most)
+
+    @classmethod
+    def _open(
+        cls,
+        folder: Path,
+        read_only: bool | None,
+        allowed: Iterable[Path] | None,
+        pictures: tuple[Path, ...],
+        most: int,
+    ) -> RunFolder:
+        if not (folder / run_files.SAMPLES).is_file():
+            raise SampleError(f"{folder.name} is no run folder: it has no {run_files.SAMPLES}.")
+        record = run_files.read_run(folder) if (folder / run_files.RUN).exists() else {}
+        samples = tuple(run_files.read_samples(folder, most))
+        problems = []
+        if allowed is None:
+            root = origin.own_root(record, folder / run_files.SAMPLES)
+            allowed = (root, *pictures) if root else pictures
+            if record.get("images_root") and not allowed:
+                problems.append(NOT_OWN)
+        opened = cls(
+            folder,
+            record,
+            samples,
+            {},
+            read_only=not os.access(folder, os.W_OK) if read_only is None else read_only,
+            allowed=tuple(Path(root).resolve() for root in allowed),
+            problems=problems,
+        )
+        if (folder / run_files.SUMMARY).exists():
+            opened._stored_summary()  # whatever is wrong with it is said now, not when it is shown
+        opened.sides = read_sides(folder, record, opened.index, opened.problems)
+        return opened
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.record.get("complete", True))
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """Sample id -> row."""
+        return {sample.id: i for i, sample in enumerate(self.samples)}
+
+    def checkpoint(self, side: str) -> str:
+        """The checkpoint of a side, or the side's own name where it is not recorded."""
+        recorded = (self.record.get("sides") or {}).get(side) or {}
+        return str(recorded.get("checkpoint") or side)
+
+    def summary(self) -> dict[str, Any]:
+        """summary.json where it is there and about these rows, else computed now."""
+        if (self.path / run_files.SUMMARY).is_file() and not self.joined:
+            return self._stored_summary()
+        from vlcompare.evaluate.summary import summarise
+
+        return summarise(self.results(), list(self.sides), checkpoints={s: self.checkpoint(s) for s in self.sides})
+
+    def _stored_summary(self) -> dict[str, Any]:
+        return dict(run_files.read_json(self.path, run_files.SUMMARY, schema.SUMMARY))
+
+    def results(self) -> Any:
+        """Every task's scores, from the slim rows."""
+        from vlcompare.evaluate.summary import evaluate
+
+        ids = [sample.id for sample in self.samples]
+        return evaluate(
+            self.samples,
+            {
+                side: {key: row for key, row in zip(ids, rows.rows, strict=True) if row is not None}
+                for side, rows in self.sides.items()
+            },
+        )
+
+    # ---- one sample --------------------------------------------------------------------------------------------------
+
+    def row(self, side: str, i: int) -> dict[str, Any] | None:
+        """The whole prediction row of a sample, read from the file now."""
+        place = self.sides[side].places[i]
+        if place is None:
+            return None
+        try:
+            with place.path.open("rb") as file:
+                file.seek(place.offset)
+                return read_row(file.read(place.length))[2]
+        except (OSError, ValueError, RecursionError) as error:
+            raise SampleError(f"{place.path.name} was changed while it was open: open the run again.") from error
+
+    def answer(self, side: str, i: int) -> Answer | None:
+        """The same as an Answer; rows from elsewhere give what they have."""
+        return self.told_answer(side, i)[0]
+
+    def told_answer(self, side: str, i: int) -> tuple[Answer | None, str]:
+        """(the answer as far as it can be read, what is wrong with the rest: "" or a sentence)."""
+        row = self.row(side, i)
+        if row is None:
+            return None, ""
+        said = ""
+        try:
+            return schema.answer(row), ""
+        except FieldError as error:
+            said = f"Tokens, prompt and times of this answer are not shown: {error}."
+        except RequestError:  # of another schema version, or of none: a row that others wrote
+            pass
+        from vlcompare.evaluate.replies import read_reply
+
+        reply = read_reply(self.samples[i], row)
+        return Answer(str(row.get("text") or ""), reply.boxes, reply.phrases, error=row.get("error") or None), said
+
+    def picture(self, i: int) -> Path | bytes:
+        """A sample's picture, for `open_image`. Raises ImageError where it lies outside of what may be shown."""
+        image = self.samples[i].image
+        if callable(image):
+            try:
+                return bytes(image())
+            except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+                said = str(error) if isinstance(error, RowError) else "its row was changed"
+                raise ImageError(f"The picture of this sample cannot be read: {said}.") from error
+        if not isinstance(image, Path):
+            raise ImageError("This sample has no picture.")
+        roots = (self.path.resolve(), *self.allowed)
+        try:
+            path = image.resolve()
+            inside, there = any(path.is_relative_to(root) for root in roots), path.is_file()
+        except (OSError, ValueError, RuntimeError):  # a name that no file can have, or links in a circle
+            raise ImageError("The picture of this sample has a name that no file can have.") from None
+        if not inside:
+            raise ImageError("This picture lies outside the run folder and the picture folders that are allowed.")
+        if not there:
+            raise ImageError(f"The picture {path.name} is no longer there.")
+        return path
+
+    @cached_property
+    def notes(self) -> Notes:
+        """Notes and tags; beside the run, or in the data folder for a run that cannot be written to."""
+        if not self.read_only:
+            return Notes(run_files.member(self.path, NOTES))
+        return Notes(data_folder() / "notes" / f"{self._fingerprint()}.sqlite")
+
+    def _fingerprint(self) -> str:
+        """The same for the same samples and answers, wherever the folder lies."""
+        digest = hashlib.sha256()
+        for name in (run_files.SAMPLES, run_files.PREDICTIONS):
+            path = self.path / name
+            if path.exists():
+                with path.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()[:32]
+
+
+def join(left: tuple[RunFolder, str], right: tuple[RunFolder, str]) -> RunFolder:
+    """Two sides of two runs over the same samples as one run; samples that only one of them has are left out.
+
+    Raises SampleError where they share no sample. The joined run is the left one's folder, and is read-only.
+    """
+    (first, side_a), (second, side_b) = left, right
+    for run, side in (left, right):
+        if side not in run.sides:
+            raise SampleError(f"{run.name} has no side {side!r}; it has {', '.join(run.sides)}.")
+    shared = [(i, second.index[s.id]) for i, s in enumerate(first.samples) if s.id in second.index]
+    shared = [(i, j) for i, j in shared if _same_question(first.samples[i], second.samples[j])]
+    if not shared:
+        raise SampleError(f"{first.name} and {second.name} have no sample in common.")
+    joined = RunFolder(
+        first.path,
+        {"sides": {"left": _recorded(first, side_a), "right": _recorded(second, side_b)}},
+        tuple(first.samples[i] for i, _ in shared),
+        {
+            "left": _chosen(first.sides[side_a], [i for i, _ in shared]),
+            "right": _chosen(second.sides[side_b], [j for _, j in shared]),
+        },
+        read_only=True,
+        allowed=first.allowed,
+        joined=True,
+    )
+    left_out = len(first.samples) + len(second.samples) - 2 * len(shared)
+    if left_out:
+        joined.problems.append(f"{left_out} samples are in one of the two runs only and are left out")
+    return joined
+
+
+def _same_question(a: Sample, b: Sample) -> bool:
+    return (a.task, a.text, a.choices, a.references, a.boxes) == (b.task, b.text, b.choices, b.references, b.boxes)
+
+
+def _recorded(run: RunFolder, side: str) -> dict[str, Any]:
+    return {**((run.record.get("sides") or {}).get(side) or {}), "checkpoint": run.checkpoint(side), "run": run.name}
+
+
+def _chosen(rows: SideRows, indices: Sequence[int]) -> SideRows:
+    return SideRows([rows.rows[i] for i in indices], [rows.places[i] for i in indices])
+
+
+def find_runs(folder: Path, depth: int = 2) -> list[Path]:
+    """Run folders at or below a folder, by name; nothing outside of it, and no links are followed."""
+    found: list[Path] = []
+
+    def look(place: Path, left: int) -> None:
+        if (place / run_files.SAMPLES).is_file() and (place / run_files.PREDICTIONS).is_file():
+            found.append(place)
+        elif left and place.is_dir():
+            for entry in sorted(place.iterdir()):
+                if entry.is_dir() and not entry.is_symlink() and not entry.name.startswith("."):
+                    look(entry, left - 1)
+
+    look(Path(folder), depth)
+    return found

@@ -1,0 +1,117 @@
+"""What the sides of a run answered: the prediction files, read once, slim rows kept and each whole row's place.
+
+Knows lines of JSON and the samples' ids. A line that cannot be used is named and left out; the first row of a sample
+and side counts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlcompare.errors import SampleError
+from vlcompare.evaluate import run_files
+from vlcompare.evaluate.fields import MOST_NUMBER, FieldError, described
+from vlcompare.evaluate.prediction_log import Place
+from vlcompare.evaluate.predictions import NO_SIDE
+from vlcompare.evaluate.readers.json_lines import each_line, exactly, loads, why
+from vlcompare.evaluate.schema import MOST_LINE, MOST_SIDES, prediction, refused
+
+PROBLEMS_KEPT = 100
+_NUMBERS = frozenset((int, float))
+
+
+@dataclass(slots=True)
+class SideRows:
+    """What one side answered, in the samples' order; None where it did not."""
+
+    rows: list[dict[str, Any] | None]  # slim: text, boxes, phrases, error, confidence
+    places: list[Place | None]
+
+
+def read_sides(
+    folder: Path, record: Mapping[str, Any], index: Mapping[str, int], problems: list[str]
+) -> dict[str, SideRows]:
+    """Every side's rows, "left" and "right" first. `index`: sample id -> row; `problems` gets what was left out.
+
+    Raises SampleError where there are no answers, or a file is none of a run's.
+    """
+    found = {side: _nothing(index) for side in (record.get("identity") or {}).get("sides") or ()}
+    for path in run_files.parts(folder):
+        if path.exists():
+            _read_part(run_files.member(folder, path.name), index, found, problems)
+    if not found:
+        raise SampleError(f"{folder.name} holds no answers: it has no {run_files.PREDICTIONS}.")
+    if set(found) == {NO_SIDE}:
+        found = {"left": found[NO_SIDE]}
+    return dict(sorted(found.items(), key=lambda item: (item[0] != "left", item[0] != "right", item[0])))
+
+
+def _nothing(index: Mapping[str, int]) -> SideRows:
+    return SideRows([None] * len(index), [None] * len(index))
+
+
+def _read_part(path: Path, index: Mapping[str, int], found: dict[str, SideRows], problems: list[str]) -> None:
+    try:
+        with path.open("rb") as file:
+            for number, start, line in each_line(file, MOST_LINE):
+                try:
+                    if line is None:
+                        raise FieldError("", f"a line of more than {MOST_LINE:,} bytes", "a row")
+                    key, side, row = read_row(line)
+                except (ValueError, RecursionError) as error:
+                    if (line is None or line.strip()) and len(problems) < PROBLEMS_KEPT:
+                        said = error if isinstance(error, FieldError) else why(error)
+                        problems.append(f"{path.name} line {number} is damaged: {said}")
+                    continue
+                place = index.get(key)
+                if place is not None:
+                    rows = _side(side or NO_SIDE, index, found, path.name)
+                    if rows.rows[place] is None:
+                        rows.rows[place], rows.places[place] = slim(row), Place(path, start, len(line))
+    except OSError as error:
+        raise SampleError(f"{path.name} cannot be read: {error.strerror or error}.") from error
+
+
+def read_row(line: bytes) -> tuple[str, str | None, dict[str, Any]]:
+    """(sample id, side or None, typed row) of a line. Raises ValueError (FieldError) or RecursionError for another."""
+    row = loads(line)
+    if type(row) is dict and type(row.get("id")) is float:
+        row = exactly(line)
+    return prediction(row)
+
+
+def _side(side: str, index: Mapping[str, int], found: dict[str, SideRows], file: str) -> SideRows:
+    rows = found.get(side)
+    if rows is None:
+        if len(found) >= MOST_SIDES:
+            raise refused(file, f"it has more than {MOST_SIDES} sides, the last one {described(side)}")
+        rows = found[side] = _nothing(index)
+    return rows
+
+
+def slim(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of a row in memory: what scoring and the table need."""
+    kept: dict[str, Any] = {"text": row.get("text"), "boxes": row.get("boxes")}
+    for name in ("error", "phrases"):
+        if row.get(name):
+            kept[name] = row[name]
+    confidence = _confidence(row.get("tokens"))
+    if confidence is not None:
+        kept["confidence"] = confidence
+    return kept
+
+
+def _confidence(tokens: Any) -> float | None:
+    """Mean log-probability of the tokens, as the models' own; None where a row has none, or something else."""
+    try:
+        values = [token["logprob"] for token in tokens]
+        total = float(sum(values))
+    except (TypeError, KeyError, OverflowError):
+        return None
+    if not values or not _NUMBERS.issuperset(map(type, values)) or not math.isfinite(total):
+        return None
+    return max(-MOST_NUMBER, min(MOST_NUMBER, total / len(values)))

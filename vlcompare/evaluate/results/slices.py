@@ -1,0 +1,95 @@
+"""Figures by slice: each value's accuracy on both sides, and the paired difference with its interval.
+
+Knows a run's table; draws nothing. On a slice of several tasks a row counts as right or wrong (each by its own task's
+main metric); on one task the metric's own values can be averaged instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vlcompare.evaluate import statistics
+from vlcompare.evaluate.results.table import UNSCORED, Rows, RunTable
+from vlcompare.evaluate.scoring import metric_of
+from vlcompare.evaluate.statistics import Floats, Interval, Paired
+
+
+@dataclass(frozen=True, slots=True)
+class SliceRow:
+    """One value of one aspect. `left` and `right` are means; `paired` is None where there is one side."""
+
+    aspect: str
+    value: str
+    n: int
+    n_images: int
+    left: float
+    left_ci95: Interval
+    right: float | None = None
+    right_ci95: Interval | None = None
+    paired: Paired | None = None
+
+
+def slice_figures(table: RunTable, aspect: str, rows: Rows | None = None, *, scores: bool = False) -> list[SliceRow]:
+    """Figures of every value of an aspect among `rows` (all, by default).
+
+    `scores`: means of the main metric's values (IoU, ANLS, ..) in place of shares of rows that are right.
+    """
+    chosen = np.arange(table.count) if rows is None else rows
+    chosen = chosen[table.right[table.sides[0]][chosen] != UNSCORED]
+    dimension = table.aspect(aspect)
+    codes = dimension.codes[chosen]
+    return [
+        _figures(table, aspect, value, chosen[codes == code], scores)
+        for code, value in enumerate(dimension.values)
+        if (codes == code).any()
+    ]
+
+
+def overall(table: RunTable, rows: Rows | None = None, *, scores: bool = False) -> SliceRow | None:
+    """The same over all the rows; None where none of them is scored."""
+    chosen = np.arange(table.count) if rows is None else rows
+    chosen = chosen[table.right[table.sides[0]][chosen] != UNSCORED]
+    return _figures(table, "all", "all", chosen, scores) if len(chosen) else None
+
+
+def _figures(table: RunTable, aspect: str, value: str, rows: Rows, scores: bool) -> SliceRow:
+    clusters = table.clusters[rows]
+    columns = [
+        (table.score[side][rows] if scores else table.right[side][rows]).astype(np.float64) for side in table.sides
+    ]
+    # CIDEr-D is no fraction: where it is among the scores the plain interval is taken
+    metrics = {metric_of(task, table.main[task]) for task in {table.task[i] for i in rows}} if scores else set()
+    fraction = all(metric.fraction for metric in metrics)
+    left = columns[0]
+    row = SliceRow(
+        aspect,
+        value,
+        len(rows),
+        len(np.unique(clusters)),
+        float(left.mean()),
+        statistics.mean_interval(left, clusters, fraction=fraction),
+    )
+    if len(columns) == 1:
+        return row
+    right = columns[1]
+    return SliceRow(
+        row.aspect,
+        row.value,
+        row.n,
+        row.n_images,
+        row.left,
+        row.left_ci95,
+        float(right.mean()),
+        statistics.mean_interval(right, clusters, fraction=fraction),
+        _paired(table, rows, left, right, fraction),
+    )
+
+
+def _paired(table: RunTable, rows: Rows, left: Floats, right: Floats, fraction: bool) -> Paired:
+    """The difference of the columns; who is right is counted by each task's own measure, be they scores or not."""
+    pair = statistics.paired(left, right, table.clusters[rows], fraction=fraction)
+    a, b = (table.right[side][rows].astype(np.float64) for side in table.sides)
+    both, only_left, only_right, neither = statistics.quadrants(a, b)
+    return replace(pair, both=both, only_left=only_left, only_right=only_right, neither=neither)

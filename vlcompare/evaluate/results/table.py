@@ -1,0 +1,248 @@
+"""A run as columns: one row a sample, numpy arrays beside lists of texts; filters, sorting and pages over them.
+
+Knows an opened run; knows no pages and no statistics. Built once a run; a filter gives row numbers, so that fifty
+thousand rows are filtered in milliseconds and only a page of them is ever turned into dictionaries.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlcompare.errors import RequestError
+from vlcompare.evaluate.results.aspects import Aspect, aspects_of
+from vlcompare.evaluate.results.run_folder import RunFolder, without_collecting
+from vlcompare.evaluate.results.safe_regex import SEARCHED, compile_pattern
+from vlcompare.evaluate.scoring import metric_of
+from vlcompare.evaluate.statistics import cluster_codes
+from vlcompare.evaluate.summary import pair_of
+
+QUADRANTS = ("both", "only_left", "only_right", "neither")
+UNSCORED = -1
+PATTERN_SECONDS = 5.0  # of computing, for one search through all rows
+SORTS = ("order", "id", "task", "quadrant", "score_left", "score_right", "difference", "confidence_gap", "answer_words")
+
+Rows = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What to show; everything given must hold. `aspects` are slices: {"task": "grounding", "box size": "small"}."""
+
+    quadrants: tuple[str, ...] = ()
+    aspects: Mapping[str, str] = field(default_factory=dict)
+    text: str = ""  # somewhere in id, question, references or answers, in any case
+    pattern: str = ""  # a regular expression, searched for in the same
+    disagreeing: bool = False  # the two answers' texts differ
+    score_left: tuple[float, float] | None = None
+    score_right: tuple[float, float] | None = None
+    min_confidence_gap: float | None = None
+    samples: frozenset[str] | None = None  # only these ids (those with a note, say)
+
+
+class RunTable:
+    """The columns of a run. `score[side]` is the main metric's value on each row: the IoU for boxes."""
+
+    def __init__(self, run: RunFolder) -> None:
+        with without_collecting():
+            self._fill(run)
+
+    def _fill(self, run: RunFolder) -> None:
+        self.run = run
+        self.count = len(run.samples)
+        self.sides = pair_of(list(run.sides)) or tuple(list(run.sides)[:1])
+        self.task = [sample.task for sample in run.samples]
+        self.clusters = cluster_codes([sample.image_key or sample.id for sample in run.samples])
+        self.score: dict[str, Floats] = {}
+        self.right: dict[str, NDArray[np.int8]] = {}  # 1 right, 0 wrong, UNSCORED
+        self.main: dict[str, str] = {}  # task -> metric that `score` holds
+        self.confidence = {side: self._confidence(side) for side in self.sides}
+        self._fill_scores()
+        self.quadrant = self._quadrants()
+        self.aspects: dict[str, Aspect] = aspects_of(run.samples)
+        self._searched: list[str] | None = None
+
+    # ---- columns -----------------------------------------------------------------------------------------------------
+
+    def _confidence(self, side: str) -> Floats:
+        rows = self.run.sides[side].rows
+        return np.array(
+            [math.nan if row is None else row.get("confidence", math.nan) for row in rows], dtype=np.float32
+        )
+
+    def _fill_scores(self) -> None:
+        for side in self.sides:
+            self.score[side] = np.full(self.count, np.nan, dtype=np.float32)
+            self.right[side] = np.full(self.count, UNSCORED, dtype=np.int8)
+        for result in self.run.results():
+            places = np.array([self.run.index[sample.id] for sample in result.samples], dtype=np.int64)
+            for side in self.sides:
+                scores = result.scores[side]
+                self.main[result.task] = shown = "mean_iou" if result.task == "grounding" else scores.main
+                values = scores.values[shown]
+                self.score[side][places] = values
+                self.right[side][places] = values >= metric_of(result.task, shown).right_at - 1e-9
+
+    def _quadrants(self) -> NDArray[np.int8]:
+        left = self.right[self.sides[0]]
+        if len(self.sides) == 1:  # one model: right or wrong
+            return np.where(left == UNSCORED, UNSCORED, np.where(left == 1, 0, 3)).astype(np.int8)
+        right = self.right[self.sides[1]]
+        known = (left != UNSCORED) & (right != UNSCORED)
+        return np.where(known, (1 - left) * 2 + (1 - right), UNSCORED).astype(np.int8)
+
+    def quadrant_counts(self, rows: Rows | None = None) -> dict[str, int]:
+        """How many rows each quadrant has."""
+        chosen = self.quadrant if rows is None else self.quadrant[rows]
+        return {name: int((chosen == code).sum()) for code, name in enumerate(QUADRANTS)}
+
+    def text(self, side: str, i: int) -> str:
+        row = self.run.sides[side].rows[i]
+        return "" if row is None else str(row.get("text") or "")
+
+    # ---- choosing ----------------------------------------------------------------------------------------------------
+
+    def select(self, wanted: Filter | None = None) -> Rows:
+        """Numbers of the rows that pass a filter, in the samples' order. Raises RequestError for a bad pattern."""
+        wanted = wanted or Filter()
+        keep = np.ones(self.count, dtype=bool)
+        if wanted.quadrants:
+            keep &= np.isin(self.quadrant, [_quadrant_code(name) for name in wanted.quadrants])
+        for name, value in wanted.aspects.items():
+            keep &= self.aspect(name).rows_of(value, self.count)
+        for side, bounds in zip(self.sides, (wanted.score_left, wanted.score_right), strict=False):
+            if bounds is not None:
+                keep &= (self.score[side] >= bounds[0]) & (self.score[side] <= bounds[1])
+        if wanted.min_confidence_gap is not None and len(self.sides) == 2:
+            keep &= np.abs(self.confidence_gap()) >= wanted.min_confidence_gap
+        rows = np.flatnonzero(keep)
+        if wanted.samples is not None:
+            rows = rows[[self.run.samples[i].id in wanted.samples for i in rows]] if len(rows) else rows
+        if wanted.disagreeing and len(self.sides) == 2:
+            a, b = self.sides
+            differing = [i for i in rows.tolist() if self.text(a, i).strip() != self.text(b, i).strip()]
+            rows = np.array(differing, dtype=np.int64)
+        return self._searching(rows, wanted)
+
+    def _searching(self, rows: Rows, wanted: Filter) -> Rows:
+        if wanted.text:
+            needle = wanted.text.lower()
+            lines = self._lines()
+            rows = np.array([i for i in rows if needle in lines[i]], dtype=np.int64)
+        if wanted.pattern:
+            rows = self._matching(rows, compile_pattern(wanted.pattern))
+        return rows
+
+    def _matching(self, rows: Rows, pattern: re.Pattern[str]) -> Rows:
+        """The rows in which a pattern is found. Raises RequestError where that takes too long."""
+        lines, found = self._lines(), []
+        end = time.thread_time() + PATTERN_SECONDS
+        for i in rows:
+            if pattern.search(lines[i]):
+                found.append(i)
+            if time.thread_time() > end:
+                raise RequestError("This pattern takes too long on these samples: make it plainer, or filter first.")
+        return np.array(found, dtype=np.int64)
+
+    def _lines(self) -> list[str]:
+        """What is searched in, in lower case: id, question, references, answers, SEARCHED characters of them."""
+        if self._searched is None:
+            self._searched = [
+                "\n".join((s.id, s.text, *s.references[:3], *(self.text(side, i) for side in self.sides)))[
+                    :SEARCHED
+                ].lower()
+                for i, s in enumerate(self.run.samples)
+            ]
+        return self._searched
+
+    def aspect(self, name: str) -> Aspect:
+        """A slice dimension. Raises RequestError where there is none of that name."""
+        if name not in self.aspects:
+            raise RequestError(f"There is no slice {name!r}; there are {', '.join(self.aspects)}.")
+        return self.aspects[name]
+
+    def confidence_gap(self) -> Floats:
+        """Left minus right, of the mean log-probability of the answers' tokens; nan where a side has none."""
+        a, b = self.sides[0], self.sides[-1]
+        return self.confidence[a] - self.confidence[b]
+
+    def sort(self, rows: Rows, by: str = "order", descending: bool = False) -> Rows:
+        """The same rows in another order; what has no value comes last, and equals stay in the samples' order."""
+        if by == "order":
+            return rows[::-1] if descending else rows
+        if by == "id":
+            return np.array(sorted(rows, key=lambda i: self.run.samples[i].id, reverse=descending), dtype=np.int64)
+        keys = self._sort_keys(by)[rows].astype(np.float64)
+        order = np.argsort(-keys if descending else keys, kind="stable")  # nan sorts last either way
+        return rows[order]
+
+    def _sort_keys(self, by: str) -> NDArray[Any]:
+        match by:
+            case "task":
+                return np.unique(self.task, return_inverse=True)[1]
+            case "quadrant":
+                return self.quadrant
+            case "score_left":
+                return self.score[self.sides[0]]
+            case "score_right":
+                return self.score[self.sides[-1]]
+            case "difference":
+                return self.score[self.sides[0]] - self.score[self.sides[-1]]
+            case "confidence_gap":
+                return np.abs(self.confidence_gap())
+            case "answer_words":
+                return np.array([len(self.text(self.sides[0], i).split()) for i in range(self.count)])
+        raise RequestError(f"Rows cannot be sorted by {by!r}; they can by {', '.join(SORTS)}.")
+
+    def page(self, rows: Rows, number: int = 1, size: int = 50) -> list[dict[str, Any]]:
+        """One page of rows as dictionaries, for a table; pages count from 1, and past the end there are none."""
+        size = max(1, min(size, 500))
+        start = max(0, number - 1) * size
+        return [self.cells(int(i)) for i in rows[start : start + size]]
+
+    def cells(self, i: int) -> dict[str, Any]:
+        """What a table shows of one row. Texts are as the models wrote them: escape them before they meet a page."""
+        sample, code = self.run.samples[i], int(self.quadrant[i])
+        cells: dict[str, Any] = {
+            "row": i,
+            "id": sample.id,
+            "task": sample.task,
+            "question": sample.text,
+            "reference": sample.references[0] if sample.references else "",
+            "quadrant": QUADRANTS[code] if code != UNSCORED else "",
+        }
+        for name, side in zip(("left", "right"), self.sides, strict=False):
+            score = float(self.score[side][i])
+            cells[f"answer_{name}"] = self.text(side, i)
+            cells[f"score_{name}"] = None if math.isnan(score) else round(score, 4)
+        return cells
+
+
+def _quadrant_code(name: str) -> int:
+    if name not in QUADRANTS:
+        raise RequestError(f"There is no quadrant {name!r}; there are {', '.join(QUADRANTS)}.")
+    return QUADRANTS.index(name)
+
+
+def ids_with_notes(table: RunTable, tags: Iterable[str] = ()) -> frozenset[str]:
+    """Ids of samples that have a note, with all of these tags."""
+    wanted = set(tags)
+    return frozenset(key for key, note in table.run.notes.all().items() if wanted <= set(note.tags))
+
+
+def neighbours(rows: Rows, i: int) -> tuple[int | None, int | None]:
+    """The rows before and behind row `i` in a selection, for previous and next."""
+    places: Sequence[int] = np.flatnonzero(rows == i).tolist()
+    if not places:
+        return None, None
+    place = places[0]
+    before = int(rows[place - 1]) if place > 0 else None
+    return before, int(rows[place + 1]) if place + 1 < len(rows) else None

@@ -1,0 +1,108 @@
+"""Machine code of numba's functions, kept on disk between starts; whatever is wrong with a file there is a miss.
+
+Takes the place of numba's own cache, where a damaged index or a full disk is an exception in the middle of a call, and
+where two processes that start at once may give one file's name to the code of two signatures. Here every signature has
+a file of its own whose name is a hash of all that the code depends on (our sources, numba's and LLVM's versions,
+Python's, the processor's name and features, the types), and its content carries a checksum. The folder is the one
+that numba chooses: $NUMBA_CACHE_DIR, __pycache__ beside the sources, or the user's cache.
+"""
+
+# numba has no types for its caches
+# mypy: disable-error-code="no-untyped-call"
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import pickle
+import sys
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+from numba.core.caching import CompileResultCacheImpl
+from numba.core.serialize import dumps
+
+from vlcompare.models.kernels import fallback
+
+_DIGEST = 32  # bytes of a SHA-256
+# functions of these are compiled into every other; this file says how they are kept
+_SHARED = ("simd.py", "threads.py", "disk_cache.py")
+
+
+@functools.cache
+def _digest_of(source: Path) -> str:
+    """A hash of the text of a file of kernels and of what is compiled into them, and of the compilers' versions."""
+    whole = hashlib.sha256(f"{numba.__version__}|{llvmlite.__version__}|{sys.version}".encode())
+    for file in (source, *(Path(__file__).with_name(name) for name in _SHARED)):
+        whole.update(hashlib.sha256(file.read_bytes()).digest())
+    return whole.hexdigest()
+
+
+class DiskCache:
+    """What a numba dispatcher asks of its cache (numba.core.caching._Cache), for one function.
+
+    Raises RuntimeError where there is no folder to write to, OSError where the sources cannot be read.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._parts: Any = CompileResultCacheImpl(function)
+        self._digest = _digest_of(Path(function.__code__.co_filename))
+        self.cache_path = str(self._parts.locator.get_cache_path())
+
+    def enable(self) -> None:
+        """Always enabled."""
+
+    def disable(self) -> None:
+        """Always enabled."""
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The compiled function for a signature; None where there is none, or none that can be used."""
+        target_context.refresh()
+        path = self._path(sig, target_context)
+        try:
+            stored = path.read_bytes()
+        except OSError:
+            return None
+        try:
+            payload = stored[_DIGEST:]
+            if hashlib.sha256(payload).digest() == stored[:_DIGEST]:
+                return self._parts.rebuild(target_context, pickle.loads(payload))
+        except Exception:  # whatever pickle or LLVM makes of it
+            pass
+        sentence = f"A file in {self.cache_path} with compiled kernels was damaged; they were compiled anew."
+        fallback.tell("damaged cache", "cpu", sentence)
+        return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep a compiled function; a disk that is full or cannot be written costs the next start some seconds."""
+        if not self._parts.check_cachable(data):
+            return
+        payload = dumps(self._parts.reduce(data))
+        path = self._path(sig, data.target_context)
+        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:16]}")
+        try:
+            partial.write_bytes(hashlib.sha256(payload).digest() + payload)
+            os.replace(partial, path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            not_kept(f"{self.cache_path} cannot be written ({error.strerror or error})")
+
+    def _path(self, sig: Any, target_context: Any) -> Path:
+        key = "|".join(map(str, (self._digest, sig, *target_context.codegen().magic_tuple())))
+        name = f"{self._parts.filename_base}.{hashlib.sha256(key.encode()).hexdigest()[:24]}.kernel"
+        return Path(self.cache_path, name)
+
+
+def not_kept(reason: str) -> None:
+    """Tell the user why each start compiles anew."""
+    fallback.tell("no cache", "cpu", f"The compiled CPU kernels are not kept: {reason}. Each start compiles them anew.")

@@ -1,0 +1,276 @@
+"""Sixteen float32 numbers side by side as one value inside numba functions: explicit SIMD, without a compiler at hand.
+
+Knows nothing of models. numba's own vectoriser gives up on loops over many arrays (it cannot prove that they do not
+overlap), so kernels here say what is to be done sixteen lanes at a time; LLVM makes one AVX-512, two AVX or four NEON
+registers of it. Arrays are one-dimensional and contiguous, float32, or uint16 holding bfloat16 bit patterns.
+"""
+
+# numba reads the compiled functions' bytecode and knows every type itself; annotations there would only repeat it
+# mypy: disable-error-code="no-untyped-def,misc"
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import config, extending, njit, types
+from numba.core import cgutils
+from numba.extending import models, overload, register_model
+
+from vlcompare.models.kernels.cpu.disk_cache import DiskCache, not_kept
+
+if getattr(config, "DISABLE_JIT", 0):  # numba's functions would be Python's, thousands of times slower than torch
+    raise ImportError("NUMBA_DISABLE_JIT is set")
+
+WIDTH = 16
+intrinsic: Any = extending.intrinsic  # its own type hints do not know that the first argument disappears
+_F32 = ir.VectorType(ir.FloatType(), WIDTH)
+_I32 = ir.VectorType(ir.IntType(32), WIDTH)
+_I16 = ir.VectorType(ir.IntType(16), WIDTH)
+
+
+def compiled(inner: bool = False) -> Any:
+    """Decorator: numba's njit, kept on disk between starts where a folder for that can be written.
+
+    inner: called by compiled functions alone, so that it needs no door for Python and is kept as a part of these.
+    """
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+    if inner:
+        options |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        if inner:
+            return njit(**options)(function)
+        dispatcher = njit(**options)(function)
+        try:
+            dispatcher._cache = DiskCache(function)
+        except (RuntimeError, OSError):  # neither beside the source nor in the user's cache
+            not_kept("no folder for them can be written")
+        return dispatcher
+
+    return decorate
+
+
+class LanesType(types.Type):
+    """numba's type of the sixteen lanes."""
+
+    def __init__(self) -> None:
+        super().__init__(name=f"f32x{WIDTH}")
+
+
+lanes = LanesType()
+
+
+@register_model(LanesType)
+class _LanesModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, _F32)
+
+
+def _constant(value: float, kind: ir.VectorType = _F32) -> ir.Constant:
+    return ir.Constant(kind, [value] * kind.count)
+
+
+def _call(builder: Any, name: str, *args: Any) -> Any:
+    """An LLVM intrinsic over whole vectors, e.g. llvm.floor.v16f32."""
+    kind = ir.FunctionType(_F32, [_F32] * len(args))
+    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{WIDTH}f32")
+    return builder.call(function, args)
+
+
+def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    return _call(builder, "fmuladd", a, b, c)  # fused where the processor can
+
+
+def _pointer(context: Any, builder: Any, kind: types.Array, array: Any, index: Any, element: ir.VectorType) -> Any:
+    data = cgutils.create_struct_proxy(kind)(context, builder, value=array).data
+    return builder.bitcast(builder.gep(data, [index]), element.as_pointer())
+
+
+def _check(array: Any) -> bool:
+    """True for bfloat16 bits, False for float32; anything else is a mistake of the caller's."""
+    if not isinstance(array, types.Array) or array.ndim != 1 or array.dtype not in (types.float32, types.uint16):
+        raise TypeError(f"lanes need a flat float32 or uint16 array, got {array}")
+    return array.dtype == types.uint16
+
+
+@intrinsic
+def load(typing: Any, array: Any, index: Any) -> Any:
+    """array[index : index + 16]."""
+    half = _check(array)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1], _I16 if half else _F32)
+        value = builder.load(pointer, align=2 if half else 4)
+        if half:  # bfloat16 is the upper half of a float32
+            value = builder.shl(builder.zext(value, _I32), _constant(16, _I32))
+            value = builder.bitcast(value, _F32)
+        return value
+
+    return lanes(array, types.intp), generate
+
+
+@intrinsic
+def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
+    """array[index : index + 16] = value; into bfloat16 with rounding to nearest, ties to even."""
+    half = _check(array)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array, index, value = args
+        pointer = _pointer(context, builder, signature.args[0], array, index, _I16 if half else _F32)
+        if half:
+            bits = builder.bitcast(value, _I32)
+            odd = builder.and_(builder.lshr(bits, _constant(16, _I32)), _constant(1, _I32))
+            rounded = builder.add(builder.add(bits, _constant(0x7FFF, _I32)), odd)
+            nan = builder.fcmp_unordered("uno", value, value)
+            bits = builder.select(nan, _constant(0x7FC00000, _I32), rounded)
+            value = builder.trunc(builder.lshr(bits, _constant(16, _I32)), _I16)
+        builder.store(value, pointer, align=2 if half else 4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, lanes), generate
+
+
+@intrinsic
+def splat(typing: Any, value: Any) -> Any:
+    """The same number in all lanes."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        one = builder.insert_element(ir.Constant(_F32, ir.Undefined), args[0], ir.Constant(ir.IntType(32), 0))
+        return builder.shuffle_vector(one, ir.Constant(_F32, ir.Undefined), _constant(0, _I32))
+
+    return lanes(types.float32), generate
+
+
+@intrinsic
+def spread(typing: Any, array: Any, index: Any) -> Any:
+    """array[index] in all lanes, without numba's test for a negative index."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = cgutils.create_struct_proxy(signature.args[0])(context, builder, value=args[0]).data
+        number = builder.load(builder.gep(data, [args[1]]))
+        one = builder.insert_element(ir.Constant(_F32, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
+        return builder.shuffle_vector(one, ir.Constant(_F32, ir.Undefined), _constant(0, _I32))
+
+    return lanes(types.Array(types.float32, 1, "C"), types.intp), generate
+
+
+@intrinsic
+def total(typing: Any, value: Any) -> Any:
+    """Sum over the lanes (as a tree: the order is not the one of a loop)."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.FloatType(), [ir.FloatType(), _F32])
+        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.fadd.v{WIDTH}f32")
+        return builder.call(function, [ir.Constant(ir.FloatType(), 0.0), args[0]], fastmath=("reassoc",))
+
+    return types.float32(lanes), generate
+
+
+@intrinsic
+def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _fma(builder, *args)
+
+    return lanes(lanes, lanes, lanes), generate
+
+
+# 2**f on [-1/2, 1/2]: least greatest relative error (9.2e-8) of degree 5 with 2**0 = 1, highest power first
+_EXP2 = (1.3264727e-3, 9.6715127e-3, 5.550733744e-2, 2.4022242084e-1, 6.9314697760e-1, 1.0)
+_MAGIC = 12582912.0  # 1.5 * 2**23: adding it leaves the nearest whole number in the lowest bits
+
+
+@intrinsic
+def exp2(typing: Any, x: Any) -> Any:
+    """2**x for x < 128: whole part into the exponent bits, the rest by a polynomial. Below -126 it is 2**-126."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        # the order of the two operands matters: a comparison with NaN is false, so that NaN stays NaN
+        x = builder.select(builder.fcmp_ordered("<", args[0], _constant(-126.0)), _constant(-126.0), args[0])
+        shifted = builder.fadd(x, _constant(_MAGIC))
+        part = builder.fsub(x, builder.fsub(shifted, _constant(_MAGIC)))
+        # Estrin's scheme: a short chain of dependent operations is worth one more multiplication
+        c5, c4, c3, c2, c1, c0 = (_constant(coefficient) for coefficient in _EXP2)
+        square = builder.fmul(part, part)
+        value = _fma(builder, square, _fma(builder, c5, part, c4), _fma(builder, c3, part, c2))
+        value = _fma(builder, square, value, _fma(builder, c1, part, c0))
+        exponent = builder.shl(builder.bitcast(shifted, _I32), _constant(23, _I32))
+        # added to the exponent field of the polynomial's value (which lies in 0.7..1.42, so it cannot overflow)
+        return builder.bitcast(builder.add(builder.bitcast(value, _I32), exponent), _F32)
+
+    return lanes(lanes), generate
+
+
+def _operator(function: Callable[..., Any], instruction: str) -> None:
+    @intrinsic
+    def apply(typing: Any, a: Any, b: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return getattr(builder, instruction)(*args)
+
+        return lanes(lanes, lanes), generate
+
+    @overload(function, inline="always")
+    def choose(a, b):  # numba compares this signature with the lambda's: no annotations
+        if isinstance(a, LanesType) and isinstance(b, LanesType):
+            return lambda a, b: apply(a, b)
+        return None
+
+
+for _function, _instruction in (
+    (operator.add, "fadd"),
+    (operator.sub, "fsub"),
+    (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
+):
+    _operator(_function, _instruction)
+
+
+@intrinsic
+def relu(typing: Any, x: Any) -> Any:
+    """max(x, 0), NaN stays NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.select(builder.fcmp_ordered("<", args[0], _constant(0.0)), _constant(0.0), args[0])
+
+    return lanes(lanes), generate
+
+
+@intrinsic
+def select_positive(typing: Any, x: Any, yes: Any, no: Any) -> Any:
+    """yes where x >= 0 (or NaN), else no."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.select(builder.fcmp_unordered(">=", args[0], _constant(0.0)), args[1], args[2])
+
+    return lanes(lanes, lanes, lanes), generate
+
+
+LOG2E = 1.4426950408889634
+_ATANH = tuple(1.0 / odd for odd in (13, 11, 9, 7, 5, 3, 1))
+
+
+@njit(inline="always")
+def softplus(x):
+    """log(1 + e^x) = max(x, 0) + log1p(e), e = e^-|x|; log1p(e) = 2 atanh(e / (2 + e)), a series of at most 1/3."""
+    positive = relu(x)
+    e = exp2((x - positive - positive) * splat(LOG2E))  # -|x| = x - 2 max(x, 0)
+    s = e / (splat(2.0) + e)
+    square = s * s
+    series = splat(_ATANH[0])
+    for k in range(1, 7):
+        series = fma(series, square, splat(_ATANH[k]))
+    return fma(s + s, series, positive)
+
+
+@njit(inline="always")
+def sigmoid(x):
+    """1 / (1 + e^-x), by e^-|x| so that nothing overflows."""
+    positive = relu(x)
+    e = exp2((x - positive - positive) * splat(LOG2E))
+    one = splat(1.0)
+    # x >= 0: 1 / (1 + e); x < 0: e / (1 + e)
+    return select_positive(x, one, e) / (one + e)

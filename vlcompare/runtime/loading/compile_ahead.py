@@ -1,0 +1,52 @@
+"""Compiling the CPU's kernels before they are wanted: while a checkpoint is read, in a thread of its own.
+
+On a new machine numba takes several seconds of work for the loops of `models.kernels`; later starts find them on disk,
+where there is a folder to keep them in. Knows which models use which kernels only by running a tiny one of each family.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from typing import Any
+
+import torch
+
+from vlcompare.models import kernels
+from vlcompare.models.config import MambaConfig, PythiaConfig
+from vlcompare.models.mamba import Mamba
+from vlcompare.models.meta_init import registering, structure_only
+from vlcompare.models.pythia import Pythia
+
+# the smallest whose products are large enough for the compiled kernels
+_TINY: dict[str, PythiaConfig | MambaConfig] = {
+    "pythia": PythiaConfig(512, 256, 1, 4, 512),
+    "mamba": MambaConfig(512, 256, 1),
+}
+FAMILIES = tuple(_TINY)
+
+
+@functools.cache
+def compiling(family: str, dtype: torch.dtype) -> threading.Thread:
+    """The thread that compiles what a family needs in a dtype on CPU; started at the first call, the same afterwards.
+
+    Not a daemon: a process that ends in the middle of compiling would crash.
+    """
+    thread = threading.Thread(target=_run, args=(family, dtype), name="vlcompare-compile")
+    thread.start()
+    return thread
+
+
+@torch.inference_mode()
+def _run(family: str, dtype: torch.dtype) -> None:
+    if kernels.active("cpu") != "numba":
+        return
+    config = _TINY[family]
+    with registering, structure_only():  # no random numbers are drawn: the caller's come out as without this
+        model: Any = Mamba(config) if isinstance(config, MambaConfig) else Pythia(config)
+    model.to_empty(device="cpu").to(dtype).eval()
+    for parameter in model.parameters():
+        parameter.zero_()
+    state = model.new_state(1, 8)
+    hidden = model(torch.zeros(1, 4, config.hidden_size, dtype=dtype), state)
+    model.logits(model.step(hidden[:, -1], state))

@@ -1,0 +1,174 @@
+"""What goes wrong with the Hub, the network or the cache, as one sentence that says what to do; and what passes.
+
+Gives its users huggingface_hub's errors and those of the HTTP client under it, whichever that version is built on.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from vlcompare.runtime.loading.hub.record import COMMIT
+
+TRIES = 4  # of a request that brings nothing new
+_PASSING = (408, 429, 500, 502, 503, 504)  # statuses that a later request need not meet again
+_LONGEST_PAUSE = 60  # seconds that a server may ask for and is waited for here
+Done = TypeVar("Done")
+
+
+def endpoint() -> str | None:
+    """The address of the Hub or of a mirror, None for the default."""
+    return os.environ.get("HF_ENDPOINT") or None
+
+
+def library_errors() -> tuple[type[BaseException], ...]:
+    """All that huggingface_hub raises for the Hub's and the network's faults, and the system for the disk's."""
+    from huggingface_hub import errors
+
+    # its own HTTP error derives from the client's base error and from OSError
+    return (
+        *errors.HfHubHTTPError.__bases__, _client().InvalidURL, errors.HFValidationError,
+        errors.LocalTokenNotFoundError, OSError,
+    )  # fmt: skip
+
+
+def dropped() -> type[BaseException]:
+    """The HTTP client's error for a line that drops, stalls or cannot be opened."""
+    return _client().TransportError
+
+
+def pause(error: BaseException, attempt: int) -> float | None:
+    """Seconds to wait before the `attempt`-th failure (from 1; 0: there was progress) is tried again; None: never."""
+    response = getattr(error, "response", None)
+    if response is None:
+        lasting = isinstance(error, _client().UnsupportedProtocol) or _is_untrusted(error)
+        return None if lasting else min(2.0**attempt / 2, 8.0)
+    if response.status_code not in _PASSING:
+        return None
+    asked = _retry_after(response)
+    if asked is not None:
+        return float(asked) if asked <= _LONGEST_PAUSE else None
+    return min(2.0**attempt / 2, 8.0)
+
+
+def patiently(ask: Callable[[], Done]) -> Done:
+    """What `ask` returns, tried again where the server says that it is busy."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    for attempt in range(1, TRIES):
+        try:
+            return ask()
+        except HfHubHTTPError as error:
+            seconds = pause(error, attempt)
+            if seconds is None:
+                raise
+            time.sleep(seconds)
+    return ask()
+
+
+def no_listing(repository: str) -> str:
+    return (
+        f"{_address()} does not answer as the Hub does when it is asked for {repository}: a network's sign-in page or "
+        "a proxy may be in between; open a web page in a browser and sign in there, or check HF_ENDPOINT."
+    )
+
+
+def sentence(error: BaseException, repository: str, revision: str) -> str:
+    """What a user should read about an error of `library_errors`."""
+    from huggingface_hub import errors
+
+    page = f"https://huggingface.co/{repository}"
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return (
+            f"{repository} is not complete in the cache, and the Hub cannot be reached in offline mode: unset "
+            "HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE to download it, or give a local folder."
+        )
+    if isinstance(error, errors.GatedRepoError):
+        return (
+            f"{repository} is gated: accept its conditions at {page} while signed in, then run `hf auth login` or set "
+            "HF_TOKEN."
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        again = "; `checkpoints download --update` looks a recorded one up again" if COMMIT.fullmatch(revision) else ""
+        return f"{repository} has no revision {revision!r}: all that it has are listed at {page}/commits/main{again}."
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return (
+            f"There is no repository {repository} on the Hub; check the name, or sign in with `hf auth login` if it is "
+            "private."
+        )
+    if isinstance(error, errors.HFValidationError):
+        return f"{repository!r} is no valid Hub id of the form owner/name."
+    if isinstance(error, OSError) and error.errno is not None:
+        return _of_the_disk(error, repository)
+    response = getattr(error, "response", None)
+    if response is not None:
+        return _of_a_status(response, repository)
+    if _is_untrusted(error):
+        return (
+            f"The connection to {_address()} cannot be trusted (its certificate does not verify): sign in where the "
+            "network asks for it, or name a proxy's certificate in SSL_CERT_FILE."
+        )
+    if isinstance(error, (_client().InvalidURL, _client().UnsupportedProtocol)):
+        return f"HF_ENDPOINT is {_address()!r}, which is no address: give one that begins with https://, or unset it."
+    return (
+        f"The Hub cannot be reached and {repository} is not complete in the cache: go online and try again (what has "
+        "arrived is kept), or give a local folder."
+    )
+
+
+def _of_the_disk(error: OSError, repository: str) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"The disk is full: {repository} is kept as far as it came; free some, or set HF_HOME to another disk."
+    if error.errno == errno.EFBIG:
+        return f"A file of {repository} is too large for the cache's file system; set HF_HOME to another disk."
+    where = f": {error.filename}" if error.filename else ""
+    return f"The Hub's cache cannot be used ({error.strerror}{where}); set HF_HOME to another folder."
+
+
+def _of_a_status(response: Any, repository: str) -> str:
+    status = response.status_code
+    if status in (401, 403):
+        return (
+            f"The Hub refuses access to {repository} ({status}): sign in with `hf auth login` or set HF_TOKEN; where a "
+            "token is set, it is not valid for this repository."
+        )
+    if status == 404:
+        name = str(response.request.url).partition("?")[0].rpartition("/")[2]
+        return f"{repository} or its file {name} is not on the Hub (404): check the name, and HF_ENDPOINT if it is set."
+    if status == 429:
+        asked = _retry_after(response)
+        when = f"in {asked} seconds" if asked is not None else "in some minutes"
+        return (
+            f"The Hub had too many requests from here (429): try again {when}, what has arrived is kept; signing in "
+            "with `hf auth login` raises the limit."
+        )
+    if status >= 500:
+        return (
+            f"The Hub answered {repository} with an error ({status}), which is the Hub's own: try again later, what "
+            "has arrived is kept."
+        )
+    return f"The Hub answered {repository} with an error ({status}); try again later."
+
+
+def _retry_after(response: Any) -> int | None:
+    value = response.headers.get("Retry-After", "").strip()
+    return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else None
+
+
+def _is_untrusted(error: BaseException) -> bool:
+    return "CERTIFICATE_VERIFY_FAILED" in str(error)
+
+
+def _address() -> str:
+    return endpoint() or "The Hub"
+
+
+def _client() -> Any:
+    """The HTTP client's module that huggingface_hub is built on."""
+    from huggingface_hub import errors
+
+    return importlib.import_module(errors.HfHubHTTPError.__bases__[0].__module__.partition(".")[0])

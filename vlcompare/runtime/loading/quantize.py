@@ -1,0 +1,280 @@
+"""NF4 and int8 weights for the large Linears of the language models. The home of bitsandbytes.
+
+Knows one Linear at a time: its weight as 4- or 8-bit parts, the module that computes with them, and where that is fast.
+Knows nothing of files. Embeddings, head, norms, convolution, time step, connector and vision encoder stay as they are.
+
+NF4 ("QLoRA", arXiv 2305.14314, section 3): blocks of 64 values share their largest magnitude; each value is the nearest
+of 16 quantiles of a normal distribution. int8 ("LLM.int8()", arXiv 2208.07339, section 2.1): a row shares its largest
+magnitude, spread over -127 .. 127; activations are rounded likewise at run time (threshold 0: no outlier columns, which
+would stop the device in every layer). Both are computed here in float32 with exact operations, so that a CPU and a GPU
+give the same bits and a file written on one equals what the other makes at load.
+
+Where a CPU has no fast path, weights are rounded the same way and then held in the model's own dtype: the answers are
+those of the quantized model, memory and speed are not, and a notice says so. VLCOMPARE_BITSANDBYTES_ON_CPU=1 takes
+bitsandbytes' own CPU kernels all the same.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+import os
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlcompare.errors import CheckpointError
+from vlcompare.models.kernels import fallback
+
+METHODS = ("nf4", "int8")
+ON_CPU = "VLCOMPARE_BITSANDBYTES_ON_CPU"
+BLOCK = 64
+_ROWS_OF_KERNEL = 32  # bitsandbytes' packed CPU layout takes this many output rows at a time
+_CHUNK = 1 << 22  # values rounded in one go: keeps the memory that quantizing takes far below one large tensor
+
+# the Linears that hold most of a language model, by the last part of their names
+TARGETS: dict[str, frozenset[str]] = {
+    "pythia": frozenset({"query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"}),
+    "mamba": frozenset({"in_proj", "out_proj"}),
+}
+# what takes a weight's place in files: suffix of its key -> dtype
+PARTS: dict[str, dict[str, torch.dtype]] = {
+    "nf4": {"nf4": torch.uint8, "absmax": torch.float32},
+    "int8": {"int8": torch.int8, "absmax": torch.float32},
+}
+
+
+def targets(model: nn.Module, family: str) -> dict[str, nn.Linear]:
+    """The Linears to quantize below `model`, by name. Sizes that the kernels cannot take are left out."""
+    return {name: linear for name, linear in _large(model, family).items() if _fits(linear)}
+
+
+def left_out(model: nn.Module, family: str) -> str | None:
+    """A sentence about large Linears that stay as they are because of their sizes; None where there are none."""
+    large = _large(model, family)
+    count = sum(not _fits(linear) for linear in large.values())
+    if not count:
+        return None
+    return (
+        f"{count} of {len(large)} large layers stay as they are: quantizing needs a multiple of {BLOCK} inputs and of "
+        f"{_ROWS_OF_KERNEL} outputs."
+    )
+
+
+def fits(rows: int, columns: int) -> bool:
+    """Whether a weight of this shape can be quantized."""
+    return columns % BLOCK == 0 and rows % _ROWS_OF_KERNEL == 0
+
+
+def part_shapes(method: str, rows: int, columns: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of what takes the place of a weight (rows, columns)."""
+    if method == "nf4":
+        return {"nf4": (rows * columns // 2,), "absmax": (rows * columns // BLOCK,)}
+    return {"int8": (rows, columns), "absmax": (rows,)}
+
+
+def part_bytes(method: str, rows: int, columns: int) -> int:
+    """Bytes of a quantized weight (rows, columns)."""
+    return rows * columns // 2 + 4 * (rows * columns // BLOCK) if method == "nf4" else rows * columns + 4 * rows
+
+
+def quantize(weight: Tensor, method: str) -> dict[str, Tensor]:
+    """A weight (rows, columns) as its parts, on the weight's device."""
+    if method == "nf4":
+        return _quantize_nf4(weight)
+    values, scales = [], []
+    for part in weight.split(max(1, _CHUNK // weight.shape[1])):
+        absmax = part.abs().amax(1).float()
+        step = absmax.clamp(min=torch.finfo(torch.float32).tiny)[:, None]
+        values.append(torch.round(part.float() * 127 / step).to(torch.int8))
+        scales.append(absmax)
+    return {"int8": torch.cat(values), "absmax": torch.cat(scales)}
+
+
+def dequantize(parts: Mapping[str, Tensor], method: str, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    """The weight that the parts stand for."""
+    if method == "int8":
+        weight = torch.empty(shape, dtype=dtype, device=parts["int8"].device)
+        for begin in range(0, shape[0], step := max(1, _CHUNK // shape[1])):
+            rows = slice(begin, begin + step)
+            weight[rows] = parts["int8"][rows].float() * (parts["absmax"][rows, None] / 127)
+        return weight
+    code = nf4_code(parts["nf4"].device)
+    weight = torch.empty(shape[0] * shape[1], dtype=dtype, device=code.device)
+    for begin in range(0, weight.numel(), _CHUNK):
+        packed = parts["nf4"].reshape(-1)[begin // 2 : (begin + _CHUNK) // 2]
+        values = code[torch.stack((packed >> 4, packed & 15), 1).reshape(-1).int()].view(-1, BLOCK)
+        scaled = values * parts["absmax"][begin // BLOCK : (begin + _CHUNK) // BLOCK, None]
+        weight[begin : begin + _CHUNK] = scaled.reshape(-1)
+    return weight.view(shape)
+
+
+def nf4_code(device: torch.device | str = "cpu") -> Tensor:
+    """NF4's 16 values, ascending (QLoRA, appendix E), float32."""
+    return _bitsandbytes().functional.get_4bit_type("nf4", device=device)
+
+
+def has_kernels(method: str, device: torch.device) -> bool:
+    """Whether quantized products are computed as such on this device: on CUDA, or a CPU with a fast path."""
+    if device.type == "cuda":
+        return True
+    if device.type != "cpu":
+        return False
+    if os.environ.get(ON_CPU, "") not in ("", "0"):
+        return True
+    if method == "nf4":
+        return bool(_bitsandbytes().functional.has_avx512bf16())
+    return torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
+def notice(method: str, dtype: torch.dtype) -> str:
+    """What is said where the products are not computed as such."""
+    needs = "AVX512-BF16" if method == "nf4" else "AVX512"
+    label = "NF4" if method == "nf4" else "int8"
+    held = str(dtype).removeprefix("torch.")
+    return (
+        f"This machine has no fast path for {label} ({platform.machine()} without {needs}): the weights are rounded to "
+        f"{label} and held in {held}, so the answers are {label}'s, but memory and speed are {held}'s."
+    )
+
+
+def choose_kernels(model: nn.Module) -> bool:
+    """Take this project's own NF4 product for single positions where it is right and faster here. CUDA only."""
+    nf4: Any = fallback.attempt("triton", importlib.import_module, "vlcompare.models.kernels.cuda.nf4")
+    return nf4 is not None and bool(nf4.take_over_where_faster(model))
+
+
+def quantized_linear(
+    parts: Mapping[str, Tensor], method: str, shape: tuple[int, int], bias: Tensor | None, dtype: torch.dtype
+) -> nn.Module:
+    """A module that multiplies with the parts, which already lie on their device. dtype: the model's own."""
+    if method == "int8":
+        return Int8Linear(parts["int8"], parts["absmax"], bias)
+    return _nf4_linear(parts["nf4"], parts["absmax"], shape, bias, dtype)
+
+
+class Int8Linear(nn.Module):
+    """x W^T + b with W in int8 by rows and x rounded to int8 by rows at run time; products in int32."""
+
+    def __init__(self, weight: Tensor, absmax: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        _bitsandbytes()
+        self.register_buffer("weight", weight)
+        self.register_buffer("absmax", absmax)
+        if bias is not None and bias.is_cuda:
+            bias = bias.half()  # its kernel there writes float16 and adds no other bias: that would be a launch more
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self.out_features, self.in_features = weight.shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = fallback.attempt("bitsandbytes", self._product, x)
+        if y is not None:
+            return y
+        parts: dict[str, Any] = {"int8": self.weight, "absmax": self.absmax}
+        weight = dequantize(parts, "int8", (self.out_features, self.in_features), x.dtype)
+        return F.linear(x, weight, None if self.bias is None else self.bias.to(x.dtype))
+
+    def _product(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, self.in_features)
+        # bitsandbytes' kernels take activations in float16 only, and on CUDA by their address alone: rows must be dense
+        values, scales, _ = torch.ops.bitsandbytes.int8_vectorwise_quant.default(rows.half().contiguous(), 0.0)
+        out = torch.ops.bitsandbytes.int8_scaled_mm.default(
+            values, self.weight, scales, self.absmax, bias=self.bias, dtype=x.dtype
+        )
+        return out.view(*x.shape[:-1], self.out_features)
+
+
+def _nf4_linear(
+    packed: Tensor, absmax: Tensor, shape: tuple[int, int], bias: Tensor | None, dtype: torch.dtype
+) -> nn.Module:
+    library = _bitsandbytes()
+    rows, columns = shape
+    # bf16 where the kernels are made for it; on another CPU they only unpack, so the model's own dtype is exact
+    fused = packed.is_cuda or library.functional.has_avx512bf16()
+    compute = torch.bfloat16 if fused else dtype
+    layer = _nf4_class()(
+        columns, rows, bias=bias is not None, compute_dtype=compute, compress_statistics=False, quant_type="nf4",
+        device="meta",
+    )  # fmt: skip
+    state = library.functional.QuantState(
+        absmax=absmax, shape=torch.Size(shape), code=nf4_code(packed.device), blocksize=BLOCK, quant_type="nf4",
+        dtype=compute,
+    )  # fmt: skip
+    layer.weight = library.nn.Params4bit(
+        packed.view(-1, 1), requires_grad=False, quant_state=state, blocksize=BLOCK, compress_statistics=False,
+        quant_type="nf4", module=layer, bnb_quantized=True,
+    )  # fmt: skip
+    layer.quant_state = state
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.to(compute), requires_grad=False)
+    return layer.eval()
+
+
+@functools.cache
+def _nf4_class() -> Any:
+    """bitsandbytes' NF4 layer, which multiplies with the weights it stands for where its kernels fail."""
+
+    class Linear4bit(_bitsandbytes().nn.Linear4bit):  # type: ignore[misc, name-defined]
+        def forward(self, x: Tensor) -> Tensor:
+            y = fallback.attempt("bitsandbytes", super().forward, x)
+            if y is not None:
+                return y
+            state = self.quant_state
+            if getattr(state, "packing_format_for_cpu", False):
+                raise RuntimeError("bitsandbytes' kernels failed; the weights are in a layout of their own.")
+            parts = {"nf4": self.weight.data, "absmax": state.absmax}
+            weight = dequantize(parts, "nf4", tuple(state.shape), x.dtype)
+            return F.linear(x, weight, None if self.bias is None else self.bias.to(x.dtype))
+
+    return Linear4bit
+
+
+def extra_bytes(module: nn.Module) -> int:
+    """Bytes of a quantized module that are neither parameters nor buffers."""
+    state = getattr(module, "quant_state", None)
+    return 0 if state is None else state.absmax.nbytes
+
+
+def _quantize_nf4(weight: Tensor) -> dict[str, Tensor]:
+    """Nearest code of each value over its block's largest magnitude, two in a byte, the first in the high half."""
+    code = nf4_code(weight.device)
+    edges = (code[1:] + code[:-1]) / 2
+    packed, scales = [], []
+    for part in weight.reshape(-1, BLOCK).split(_CHUNK // BLOCK):
+        values = part.float()
+        absmax = values.abs().amax(1)
+        values = values / absmax.clamp(min=torch.finfo(torch.float32).tiny)[:, None]
+        index = torch.bucketize(values, edges, out_int32=True).to(torch.uint8).view(-1)
+        packed.append((index[::2] << 4) | index[1::2])
+        scales.append(absmax)
+    return {"nf4": torch.cat(packed), "absmax": torch.cat(scales)}
+
+
+def _large(model: nn.Module, family: str) -> dict[str, nn.Linear]:
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name.rsplit(".", 1)[-1] in TARGETS[family]
+    }
+
+
+def _fits(linear: nn.Linear) -> bool:
+    return fits(linear.out_features, linear.in_features)
+
+
+def _bitsandbytes() -> Any:
+    # it looks for optional extras when it is imported, and warns about each that is absent
+    for name in ("bitsandbytes.backends.cpu.ops", "bitsandbytes.cextension", "bitsandbytes.autograd._functions"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        import bitsandbytes
+    except (ImportError, OSError, RuntimeError) as error:
+        raise CheckpointError(
+            f"bitsandbytes cannot be used here ({error}): choose quantization none, or install it again."
+        ) from error
+    return bitsandbytes

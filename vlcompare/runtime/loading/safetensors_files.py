@@ -1,0 +1,293 @@
+"""Safetensors files as they lie on disk: which belong together, what they hold, and one tensor of them at a time.
+
+Knows the format (github.com/huggingface/safetensors: eight bytes of length, a JSON header, then the bytes of all
+tensors without gaps) and checks it before it believes it. Knows nothing of models or of what the keys mean. Tensors
+are read into their own memory, not mapped: no page of the file stays resident, and a file that shrinks under us is an
+error, not a crash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import reprlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from vlcompare.errors import CheckpointError
+from vlcompare.runtime.bounded_files import is_there, open_regular, read_json
+
+DTYPES: dict[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
+SHARD = re.compile(r"^model-(\d{5})-of-(\d{5})\.safetensors$")
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
+_LONGEST_HEADER = 4 << 20  # the format allows 100 MB, which would be 1.5 GB once read; 2.8 B parameters need 0.2 MB
+_LARGEST_INDEX = 4 << 20  # bytes; of the same keys
+_MOST_TENSORS = 20_000  # 2.8 B parameters lie in 1,200
+_LONGEST_KEY = 256  # characters
+_MOST_FILES = 256  # of one checkpoint; published ones have two at most
+# the largest magnitude of a weight: bfloat16 ends at 3.4e38, as float32 does, and rounding to int8 multiplies by 127
+_LARGEST_VALUE = 2.0**120
+_MOST_AXES = 8  # of a tensor; with sizes below 2**63 its bytes are then counted in a moment, whatever the header says
+_CHUNK = 1 << 20  # elements looked at in one go for NaN
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One tensor in a file: where it lies, and as what."""
+
+    file: Path
+    key: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    begin: int  # from the start of the file
+    bytes: int
+
+    @property
+    def where(self) -> str:
+        """How the tensor is named in a sentence."""
+        return f"{self.file.name}: {self.key!r}"
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint: one file, or all its shards, with or without an index.
+
+    Raises CheckpointError where a shard is missing, or where there are only files that can run code when opened.
+    """
+    if is_there(folder / ONE_FILE):
+        return [folder / ONE_FILE]
+    names = names_in_index(folder / INDEX) if is_there(folder / INDEX) else _names_of_shards(folder)
+    if not names:
+        raise CheckpointError(_nothing_usable(folder))
+    if len(names) > _MOST_FILES:
+        raise CheckpointError(f"{folder} claims to hold {len(names)} files of weights; at most {_MOST_FILES} are read.")
+    for name in names:
+        if not is_there(folder / name):
+            raise CheckpointError(f"The shard {name} is missing in {folder}: download the checkpoint again.")
+    return [folder / name for name in names]
+
+
+def read_header(file: Path) -> dict[str, Stored]:
+    """Everything a safetensors file says it holds, checked against its size. Raises CheckpointError where it lies."""
+    try:
+        with open_regular(file) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            length = int.from_bytes(stream.read(8), "little")
+            if _LONGEST_HEADER < length <= size - 8:
+                raise CheckpointError(
+                    f"{file.name}: the header has {length / 1e6:.1f} MB, more than any model that is loaded here has."
+                )
+            if size < 8 or not 2 <= length <= size - 8:
+                raise CheckpointError(
+                    f"{file.name} is truncated or not a safetensors file: it has {size} bytes and its header claims "
+                    f"{length if size >= 8 else 'nothing'}. Download the checkpoint again."
+                )
+            header = json.loads(_exactly(stream, length, file))
+    except OSError as error:
+        raise CheckpointError(f"{file.name} cannot be read ({error.strerror}).") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{file.name}: the header is not readable JSON; download the checkpoint again."
+        ) from error
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{file.name}: the header is no table of tensors; download the checkpoint again.")
+    if len(header) > _MOST_TENSORS:
+        raise CheckpointError(f"{file.name} holds {len(header)} tensors; no model that is loaded here has so many.")
+    start = 8 + length
+    found = {key: _entry(file, key, row, start) for key, row in header.items() if key != "__metadata__"}
+    _check_layout(file, found, start, size)
+    return found
+
+
+def read_headers(files: Iterable[Path]) -> dict[str, Stored]:
+    """What all the files hold together. Raises CheckpointError where two hold the same key."""
+    found: dict[str, Stored] = {}
+    for file in files:
+        for key, stored in read_header(file).items():
+            if key in found:
+                raise CheckpointError(f"{file.name}: {key!r} is stored in {found[key].file.name} as well; keep one.")
+            found[key] = stored
+        if len(found) > _MOST_TENSORS:
+            raise CheckpointError(f"{file.name} and those before it hold over {_MOST_TENSORS} tensors, too many.")
+    return found
+
+
+def read_tensor(stored: Stored) -> Tensor:
+    """One tensor, in memory of its own, as it is stored. Raises CheckpointError where the file ends too early."""
+    tensor = torch.empty(stored.shape, dtype=stored.dtype)
+    if not stored.bytes:
+        return tensor
+    # reinterpreting the tensor's own memory as bytes: the file is read straight into it, without a second copy
+    view = tensor.reshape(-1).view(torch.uint8).numpy().data
+    try:
+        with open_regular(stored.file) as stream:
+            stream.seek(stored.begin)
+            done = 0
+            while done < stored.bytes:
+                count = stream.readinto(view[done:])  # type: ignore[attr-defined]  # unbuffered, so it has this
+                if not count:
+                    raise CheckpointError(f"{stored.where} ends too early: the file is truncated; download it again.")
+                done += count
+    except OSError as error:
+        raise CheckpointError(f"{stored.where} cannot be read ({error.strerror}).") from error
+    return tensor
+
+
+def check_finite(tensor: Tensor, stored: Stored) -> None:
+    """Raises CheckpointError, naming file and key, where a value is NaN, infinite, or would be in another precision.
+
+    The limit is one for all: what loads in float32 loads in bfloat16, NF4 and int8, too.
+    """
+    if not tensor.is_floating_point() or not tensor.numel():
+        return
+    flat = tensor.reshape(-1)
+    for part in (flat,) if tensor.is_cuda else flat.split(_CHUNK):  # every look at a GPU's result waits for it
+        low, high = torch.aminmax(part)  # both are NaN where any value is
+        if not (math.isfinite(low.item()) and math.isfinite(high.item())):
+            raise CheckpointError(f"{stored.where} holds NaN or infinite values: the checkpoint is damaged.")
+        if max(-low.item(), high.item()) > _LARGEST_VALUE:
+            raise CheckpointError(
+                f"{stored.where} holds values up to {max(-low.item(), high.item()):.1e}, which overflow to infinity in "
+                "the precisions that models run in: the checkpoint is damaged."
+            )
+
+
+def write_file(
+    file: Path, entries: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], tensors: Iterator[Tensor]
+) -> None:
+    """Write a safetensors file one tensor at a time. `tensors` gives them in the order of `entries`."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for key, (dtype, shape) in entries.items():
+        size = math.prod(shape) * dtype.itemsize
+        header[key] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that the tensors begin at a multiple of eight
+    partial = file.with_name(file.name + ".partial")
+    try:
+        with partial.open("wb") as stream:
+            stream.write(len(text).to_bytes(8, "little") + text)
+            for (key, (dtype, shape)), tensor in zip(entries.items(), tensors, strict=True):
+                if tensor.dtype != dtype or tuple(tensor.shape) != shape:
+                    raise ValueError(f"{key}: {tensor.dtype} {tuple(tensor.shape)} where {dtype} {shape} was announced")
+                stream.write(as_bytes(tensor))
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def as_bytes(tensor: Tensor) -> memoryview:
+    """A tensor's bytes in memory order; a view where it lies on the CPU."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def file_sha256(file: Path) -> str:
+    """SHA-256 of a whole file, as the Hub lists it for large files."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _exactly(stream: BinaryIO, length: int, file: Path) -> bytes:
+    """So many bytes of an unbuffered file, which may give fewer at a time."""
+    found = bytearray()
+    while len(found) < length:
+        part = stream.read(length - len(found))
+        if not part:
+            raise CheckpointError(f"{file.name} ends within its header: the file is truncated; download it again.")
+        found += part
+    return bytes(found)
+
+
+def _entry(file: Path, key: str, row: Any, start: int) -> Stored:
+    if len(key) > _LONGEST_KEY:
+        raise CheckpointError(f"{file.name}: a key has {len(key)} characters; no model that is loaded here has such.")
+    try:
+        dtype, shape, (begin, end) = DTYPES.get(row["dtype"]), tuple(row["shape"]), row["data_offsets"]
+        whole = len(shape) <= _MOST_AXES
+        whole = whole and all(type(value) is int and 0 <= value < 1 << 63 for value in (*shape, begin, end))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{file.name}: {key!r} is described incompletely; download the checkpoint again."
+        ) from error
+    if dtype is None:
+        raise CheckpointError(
+            f"{file.name}: {key!r} is stored as {reprlib.repr(row['dtype'])}, which this loader does not read."
+        )
+    if not whole or math.prod(shape) * dtype.itemsize != end - begin:
+        raise CheckpointError(
+            f"{file.name}: the header lies about {key!r} ({row['dtype']} {reprlib.repr(list(shape))} in "
+            f"{reprlib.repr(end)} - {reprlib.repr(begin)} bytes); download the checkpoint again."
+        )
+    return Stored(file, key, dtype, shape, start + begin, end - begin)
+
+
+def _check_layout(file: Path, found: Mapping[str, Stored], start: int, size: int) -> None:
+    """The tensors fill the rest of the file exactly: no gap, no overlap, nothing behind them."""
+    reached = start
+    for stored in sorted(found.values(), key=lambda stored: (stored.begin, stored.bytes)):
+        if stored.begin + stored.bytes > size:
+            raise CheckpointError(
+                f"{stored.where} should end at byte {stored.begin + stored.bytes}, but the file is truncated after "
+                f"{size}: download the checkpoint again."
+            )
+        if stored.begin != reached:
+            raise CheckpointError(f"{stored.where} overlaps another tensor or leaves a gap: the header is damaged.")
+        reached = stored.begin + stored.bytes
+    if reached != size:
+        raise CheckpointError(f"{file.name} has {size - reached} bytes that no tensor owns: the header is damaged.")
+
+
+def names_in_index(index: Path) -> list[str]:
+    """The files that an index lists. Raises CheckpointError where it is damaged or points out of its folder."""
+    try:
+        names = sorted(set(read_json(index, _LARGEST_INDEX)["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{index.name} cannot be read; delete it or download the checkpoint again.") from error
+    for name in names:
+        # a name with a folder in it could point anywhere on this machine
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+            raise CheckpointError(
+                f"{index.name} names {reprlib.repr(name)}, which is no safetensors file of this folder."
+            )
+    return names
+
+
+def _names_of_shards(folder: Path) -> list[str]:
+    """`model-00001-of-0000N.safetensors` and its siblings: all N of them, whether they are there or not."""
+    counts = {int(match[2]) for path in folder.iterdir() if (match := SHARD.match(path.name))}
+    if len(counts) > 1:
+        listed = " and ".join(map(str, sorted(counts)))
+        raise CheckpointError(f"{folder} holds shards of different sets (of {listed} files): keep one set.")
+    count = counts.pop() if counts else 0
+    return [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
+
+
+def _nothing_usable(folder: Path) -> str:
+    pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
+    if pickles:
+        return (
+            f"{folder} holds {pickles[0]} and no safetensors file: such files can run code when they are opened, so "
+            "they are not loaded; convert the checkpoint to model.safetensors with safetensors.torch.save_file first."
+        )
+    return f"{folder} holds no model.safetensors and no model-00001-of-0000N.safetensors: it is not a whole checkpoint."

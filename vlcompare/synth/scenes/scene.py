@@ -1,0 +1,192 @@
+"""Rendered scenes: seed -> picture and the whole truth about it.
+
+A scene is laid out in shares of the picture first (so the truth does not depend on the resolution) and painted after.
+Two streams, "evaluation" and "training", take their numbers from SeedSequence children with different spawn keys: no
+seed of one gives a scene of the other. Knows nothing of questions, models or files.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from vlcompare.errors import RequestError
+from vlcompare.synth.scenes import shapes
+from vlcompare.synth.scenes.backgrounds import GROUNDS, TONES, Ground, paint, styles
+from vlcompare.synth.scenes.documents import Document, draw_document, paint_document
+from vlcompare.types import Box
+
+Stream = Literal["evaluation", "training"]
+STREAMS: dict[str, int] = {"evaluation": 1, "training": 2}  # spawn keys
+PIXELS = range(64, 4097)  # sizes of a picture; in smaller ones no text could be read
+DOCUMENT_SHARE = 0.25
+MARGIN = 0.02  # least distance of a thing from the picture's edge, and of two things from each other
+SIGN_WORDS = (
+    "OPEN", "STOP", "SALE", "EXIT", "TAXI", "CAFE", "BANK", "SHOP", "PARK", "SLOW", "FOOD", "FREE",
+    "HELP", "MENU", "INFO", "PUSH", "PULL", "POOL", "FARM", "ZOO", "GYM", "BUS", "NEW", "TEA",
+)  # fmt: skip
+SIGN_NUMBERS = tuple(str(number) for number in range(1, 100))
+_SIGN_RANGE = (0.36, 0.42)  # signs are always large: their text must be read
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class SceneObject:
+    """One thing, and all that is true of it."""
+
+    kind: str  # of shapes.KINDS, or "sign"
+    color: str
+    size: str  # of shapes.SIZES
+    box: Box  # bounds its own pixels (not its shadow)
+    text: str | None = None  # what a sign says
+    mirrored: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A picture and its truth: either `objects`, or one `document` that fills the picture."""
+
+    image: Image.Image
+    objects: tuple[SceneObject, ...]
+    document: Document | None
+    ground: Ground
+    seed: int
+    stream: str
+
+
+class Dice:
+    """Random choices that use nothing but `Random.random`, whose numbers are the same in every Python."""
+
+    def __init__(self, seed: int, stream: str, purpose: int) -> None:
+        if stream not in STREAMS:
+            raise RequestError(f"There is no stream {stream!r}; the streams are {', '.join(STREAMS)}.")
+        if seed < 0:
+            raise RequestError(f"A seed is a whole number from 0 on, not {seed}.")
+        state = np.random.SeedSequence(seed, spawn_key=(STREAMS[stream], purpose)).generate_state(4)
+        self.share = random.Random(int.from_bytes(state.astype("<u4").tobytes(), "little")).random  # 0 <= share() < 1
+
+    def child(self) -> Dice:
+        """Dice of their own, so that what they decide does not move what these decide next."""
+        dice = Dice.__new__(Dice)
+        dice.share = random.Random(int(self.share() * 2**53)).random
+        return dice
+
+    def below(self, count: int) -> int:
+        return int(self.share() * count)
+
+    def one(self, items: tuple[_T, ...] | list[_T]) -> _T:
+        return items[int(self.share() * len(items))]
+
+    def between(self, low: float, high: float) -> float:
+        return low + (high - low) * self.share()
+
+    def some(self, items: tuple[_T, ...] | list[_T], count: int) -> list[_T]:
+        """`count` different items, in random order."""
+        rest = list(items)
+        return [rest.pop(int(self.share() * len(rest))) for _ in range(min(count, len(rest)))]
+
+
+def _choose(dice: Dice) -> list[SceneObject]:
+    """What there is, without places: two to seven things of few kinds and colours, so that many are alike."""
+    count = 2 + dice.below(6)
+    kinds = dice.some(shapes.KINDS, 1 + dice.below(3) + (count > 4))
+    colors = dice.some(tuple(shapes.COLORS), 2 + dice.below(4))
+    signs = min(count - 1, (dice.share() < 0.35) + (dice.share() < 0.12))
+    texts = [dice.one(SIGN_WORDS if dice.share() < 0.75 else SIGN_NUMBERS) for _ in range(signs)]
+    if len(texts) == 2 and texts[0] == texts[1]:
+        texts.pop()
+    things = [SceneObject(shapes.SIGN, dice.one(colors), "large", Box(0, 0, 0, 0), text) for text in texts]
+    room = 3 - len(texts) if count < 6 else 1 - len(texts)  # how many more large things fit
+    while len(things) < count:
+        kind, size = dice.one(kinds), dice.one(tuple(shapes.SIZES))
+        if size == "large":
+            size = size if room > 0 else dice.one(("small", "medium"))
+            room -= 1
+        mirrored = kind in shapes.MIRRORED and dice.share() < 0.5
+        things.append(SceneObject(kind, dice.one(colors), size, Box(0, 0, 0, 0), None, mirrored))
+    return sorted(things, key=lambda thing: -shapes.SIZES[thing.size][0])
+
+
+def _place(things: list[SceneObject], dice: Dice) -> list[SceneObject]:
+    """Give every thing a box that touches no other; what finds no room after many tries is left out."""
+    placed: list[SceneObject] = []
+    for thing in things:
+        low, high = _SIGN_RANGE if thing.text else shapes.SIZES[thing.size]
+        scale = low + (high - low) * dice.below(5) / 4
+        width, height = (scale * side for side in shapes.aspect(thing.kind))
+        for _ in range(60):
+            x, y = dice.between(MARGIN, 1 - MARGIN - width), dice.between(MARGIN, 1 - MARGIN - height)
+            if all(
+                x > other.box.x1 + MARGIN
+                or y > other.box.y1 + MARGIN
+                or x + width < other.box.x0 - MARGIN
+                or y + height < other.box.y0 - MARGIN
+                for other in placed
+            ):
+                placed.append(replace(thing, box=Box(x, y, x + width, y + height)))
+                break
+    return placed
+
+
+def lay_out(seed: int, stream: Stream = "evaluation") -> tuple[Ground, tuple[SceneObject, ...], Document | None]:
+    """The whole truth of a scene, without its picture; things are in the raster order of their centres."""
+    dice = Dice(seed, stream, 0)
+    kind = dice.one(GROUNDS)
+    ground = Ground(kind, dice.below(len(TONES)), dice.below(styles(kind)))
+    if dice.share() < DOCUMENT_SHARE:
+        return ground, (), draw_document(dice)
+    while True:
+        placed = _place(_choose(dice), dice)
+        if len(placed) >= 2:
+            return ground, tuple(sorted(placed, key=lambda thing: raster(thing.box))), None
+
+
+def raster(box: Box, grid: int = 8) -> tuple[int, float]:
+    """Reading order: the row of the centre on a grid, then its place from the left."""
+    x, y = box.center
+    return int(y * grid), x
+
+
+def render(
+    ground: Ground, objects: tuple[SceneObject, ...], document: Document | None, size: int, *, shadows: bool = True
+) -> Image.Image:
+    """Paint a laid-out scene at size x size pixels."""
+    image = paint(ground, size).copy()
+    if document is not None:
+        paint_document(image, document)
+        return image
+    pad, drop = max(2, round(size * 0.02)), max(1, round(size * 0.012))
+    for thing in objects:
+        x, y, right, bottom = (round(value * size) for value in thing.box)
+        width, height = max(1, right - x), max(1, bottom - y)
+        if shadows:
+            soft = shapes.shadow(thing.kind, width, height, thing.mirrored, pad)
+            image.paste((40, 42, 66), (x - pad + drop // 2, y - pad + drop), soft)
+        picture = shapes.sprite(thing.kind, thing.color, width, height, thing.mirrored)
+        image.paste(picture, (x, y), picture)
+        if thing.text:
+            _write(image, thing, x, y, width, height)
+    return image
+
+
+def _write(image: Image.Image, sign: SceneObject, x: int, y: int, width: int, height: int) -> None:
+    x0, y0, x1, y1 = shapes.PANEL
+    left, top = x + round(x0 * width), y + round(y0 * height)
+    face, dx, dy = shapes.fitted(sign.text or "", round((x1 - x0) * width), round((y1 - y0) * height))
+    color = shapes.INK if sign.color in shapes.LIGHT else shapes.WHITE
+    ImageDraw.Draw(image).text((left + dx, top + dy), sign.text or "", font=face, fill=color)
+
+
+def draw_scene(seed: int, *, stream: Stream = "evaluation", size: int = 224) -> Scene:
+    """The scene of a seed: the same seed and size give the same pixels, and the same truth at every size.
+
+    Raises RequestError for a negative seed, an unknown stream, or a size that is not in PIXELS.
+    """
+    if size not in PIXELS:
+        raise RequestError(f"A scene is drawn at {PIXELS.start} to {PIXELS.stop - 1} pixels, not at {size}.")
+    ground, objects, document = lay_out(seed, stream)
+    return Scene(render(ground, objects, document, size), objects, document, ground, seed, stream)

@@ -1,0 +1,186 @@
+"""Batches of questions for the language models: which samples a step asks, and at which positions what is taught.
+
+Beside the answers' tokens, some positions point at a patch of the picture and some judge a listed option. Knows the
+lessons, nothing of models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlcompare.synth.scenes.phrases import NUMBER_WORDS, plural
+from vlcompare.synth.train import dense_targets
+from vlcompare.synth.train import encoded_questions as lesson_store
+from vlcompare.synth.train import word_tokenizer as pieces
+from vlcompare.synth.train.corpus import Corpus
+from vlcompare.synth.train.recipe import LanguageRecipe
+from vlcompare.types import TASKS, Box
+
+DESCRIBING = ("captioning", "chat")  # tasks whose answer is a caption without boxes
+LIMITS = (10, 12, 14, 17, 22, 30)  # lengths at which questions are grouped: little padding, few calls
+
+
+@dataclass
+class Batch:
+    """Pictures (indices) and the questions about them, in blocks of similar length."""
+
+    pictures: np.ndarray
+    ids: list[Tensor] = field(default_factory=list)  # (n, L) each
+    picture: list[Tensor] = field(default_factory=list)  # (n,)
+    asking: list[Tensor] = field(default_factory=list)  # (m, 2) row and column of positions that should point ..
+    target: list[Tensor] = field(default_factory=list)  # (m,) .. at this patch
+    rows: list[Tensor] = field(default_factory=list)  # answer positions as (N,) row, (N,) column that predicts
+    columns: list[Tensor] = field(default_factory=list)
+    wanted: list[Tensor] = field(default_factory=list)
+    weights: list[Tensor] = field(default_factory=list)
+
+
+def make_batch(corpus: Corpus, step: int, options: LanguageRecipe, seed: int) -> Batch:
+    """The batch of a step: a function of the step and the seed alone, so both families see the same."""
+    dice = np.random.default_rng([seed, step])
+    pictures = corpus.order(step, options.pictures)
+    lessons = corpus.lessons
+    asked = options.asked.by_task()
+    chosen, owner = [], []
+    for place, picture in enumerate(pictures):
+        samples = lesson_store.choose(lessons, int(picture), options.questions, asked, dice)
+        chosen += samples.tolist()
+        owner += [place] * len(samples)
+    samples, places = np.array(chosen), np.array(owner)
+    lengths = lessons.starts[samples + 1] - lessons.starts[samples]
+    batch = Batch(pictures)
+    for group in lesson_store.blocks_of(lengths, LIMITS):
+        _add_block(batch, corpus, samples[group], places[group], step, options)
+    return batch
+
+
+def _add_block(
+    batch: Batch, corpus: Corpus, samples: np.ndarray, places: np.ndarray, step: int, options: LanguageRecipe
+) -> None:
+    lessons, token_weights = corpus.lessons, options.token_weights.by_task()
+    rows = [lessons.ids[lessons.starts[s] : lessons.starts[s + 1]] for s in samples]
+    taught: list[tuple[int, int, int, float]] = []  # row, column, token, weight
+    pointing: list[tuple[int, int, int]] = []
+    for index, (sample, row) in enumerate(zip(samples, rows, strict=True)):
+        begin, weight = int(lessons.answers[sample]), float(token_weights[lessons.tasks[sample]])
+        taught += [(index, column, int(row[column + 1]), weight) for column in range(begin - 1, len(row) - 1)]
+        if step >= options.option_marks_from:
+            taught += [(index, column, token, 1.0) for column, token in option_marks(row, begin)]
+        written: list[tuple[int, int, int]] = []
+        if step >= options.box_pointer_from:
+            written = [(index, *place) for place in pointing_positions(row, begin, corpus.grid)]
+        if step >= options.mention_pointer_from and TASKS[lessons.tasks[sample]] in DESCRIBING:
+            attributes, boxes = (corpus.arrays[name][batch.pictures[places[index]]] for name in ("attributes", "boxes"))
+            written += [(index, *place) for place in mention_positions(row, begin, attributes, boxes, corpus.grid)]
+        pointing += written
+        if lessons.targets[sample] >= 0 and not any(column == begin - 1 for _, column, _ in written):
+            pointing.append((index, begin - 1, int(lessons.targets[sample])))
+    batch.ids.append(torch.from_numpy(lesson_store.pad(rows)))
+    batch.picture.append(torch.from_numpy(places))
+    table = torch.tensor(pointing, dtype=torch.long).view(-1, 3)
+    batch.asking.append(table[:, :2])
+    batch.target.append(table[:, 2])
+    row_index, columns, wanted, weights = zip(*taught, strict=True)
+    batch.rows.append(torch.tensor(row_index))
+    batch.columns.append(torch.tensor(columns))
+    batch.wanted.append(torch.tensor(wanted))
+    batch.weights.append(torch.tensor(weights))
+
+
+@cache
+def _first_coordinates() -> dict[int, int]:
+    return {token: bin for bin, token in enumerate(pieces.coordinate_ids()[0])}
+
+
+@cache
+def _bins() -> dict[int, int]:
+    return {token: bin for ids in pieces.coordinate_ids() for bin, token in enumerate(ids)}
+
+
+def pointing_positions(row: np.ndarray, begin: int, grid: int) -> list[tuple[int, int]]:
+    """(column, patch) for each position of an answer that writes a coordinate: the patch of the box's centre."""
+    found: list[tuple[int, int]] = []
+    for first in range(begin, len(row) - 3):
+        if int(row[first]) in _first_coordinates():
+            box = Box(*(_bins()[int(token)] / 100 for token in row[first : first + 4]))
+            patch = lesson_store.patch_of(box, grid)
+            found += [(first - 1 + corner, patch) for corner in range(4)]
+    return found
+
+
+@cache
+def _kinds_and_colors() -> tuple[dict[int, int], dict[int, int]]:
+    """Token -> index in KINDS (singular or plural), token -> index in COLORS."""
+    kinds = {
+        token: index
+        for index, kind in enumerate(dense_targets.KINDS)
+        for word in (kind, plural(kind))
+        for token in pieces.word_ids(word)
+    }
+    return kinds, {token: index for index, color in enumerate(dense_targets.COLORS) for token in pieces.word_ids(color)}
+
+
+@cache
+def _between_mentions() -> frozenset[int]:
+    return frozenset(pieces.token_id(text) for text in (",", " and", ".", ".\n"))
+
+
+def mention_positions(
+    row: np.ndarray, begin: int, attributes: np.ndarray, boxes: np.ndarray, grid: int
+) -> list[tuple[int, int]]:
+    """(column, patch) for each position of a caption that writes a mention: the centres of the things it mentions.
+
+    "two blue hearts" points at both hearts from each of its three positions, so that the number is read from the
+    picture. `attributes` (things, columns of dense.COLUMNS) and `boxes` (things, 4) are in the caption's order.
+    """
+    kinds, colors = _kinds_and_colors()
+    looks = [(int(thing[0]), int(thing[1])) for thing in attributes]
+    taken: set[int] = set()
+    found: list[tuple[int, int]] = []
+    first = begin
+    for end in range(begin, len(row)):
+        if int(row[end]) not in _between_mentions():
+            continue
+        named = [kinds[token] for token in row[first:end].tolist() if token in kinds]
+        shown = [colors[token] for token in row[first:end].tolist() if token in colors]
+        if named and shown:
+            alike = [i for i, look in enumerate(looks) if look == (named[0], shown[0]) and i not in taken]
+            members = alike if int(row[first]) in _numbers() else alike[:1]
+            taken.update(members)
+            patches = [lesson_store.patch_of(Box(*boxes[member]), grid) for member in members]
+            found += [(column - 1, patch) for column in range(first, end) for patch in patches]
+        first = end + 1
+    return found
+
+
+@cache
+def _numbers() -> frozenset[int]:
+    return frozenset(token for word in NUMBER_WORDS[2:] for token in pieces.word_ids(word))
+
+
+@cache
+def _option_ids() -> dict[str, int]:
+    return {text: pieces.token_id(text) for text in ("A: ", "B: ", "C: ", "D: ", "A", "B", "C", "D", "No")}
+
+
+def option_marks(row: np.ndarray, begin: int) -> list[tuple[int, int]]:
+    """(column, token) that a prompt with four listed options is taught beside its letter, [] for every other prompt.
+
+    Where the question ends, the first token of the right option; where an option ends, its letter if it is the right
+    one, "No" if not. The letter at the answer alone (one of four, no hint of how it comes about) was not learnt from.
+    """
+    ids = _option_ids()
+    tokens = row[:begin].tolist()
+    starts = [tokens.index(ids[f"{letter}: "]) for letter in "ABCD" if ids[f"{letter}: "] in tokens]
+    letters = [ids[letter] for letter in "ABCD"]
+    if len(starts) != 4 or int(row[begin]) not in letters:
+        return []
+    right = letters.index(int(row[begin]))
+    ends = [start - 2 for start in starts[1:]] + [begin - 2]  # before the line's end, before the answer's frame
+    marks = [(end, letters[right] if option == right else ids["No"]) for option, end in enumerate(ends)]
+    return [(starts[0] - 1, tokens[starts[right] + 1]), *marks]

@@ -1,0 +1,136 @@
+"""What the language models are trained on: cached features of the frozen encoder, truth of patches, and lessons.
+
+Made once by `prepare` from the drawn pictures and the trained encoder, read by both families. Knows nothing of
+language models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlcompare.errors import CheckpointError
+from vlcompare.models.scene_encoder import SceneEncoder
+from vlcompare.synth.train import encoded_questions as lesson_store
+from vlcompare.synth.train.encoded_questions import Lessons
+from vlcompare.synth.train.pictures import HELD_OUT, PictureStore, Shard, normalised, workers
+from vlcompare.synth.train.recipe import Recipe
+
+TRUTH = ("centre", "owner", "attributes", "boxes")
+PROBED = 240  # held-out pictures that are looked at during training
+
+
+@dataclass
+class Corpus:
+    """Features (N, P, C) in float16 on disk, their truth in memory, and all samples."""
+
+    lessons: Lessons
+    stored: np.ndarray
+    arrays: dict[str, np.ndarray]
+    held_lessons: Lessons
+    held_features: np.ndarray
+    seed: int
+
+    @classmethod
+    def open(cls, out: Path, recipe: Recipe) -> Corpus:
+        """Raises CheckpointError where the features have not been prepared."""
+        folder = out / "features"
+        if not (folder / "truth.npz").exists():
+            raise CheckpointError(f"There are no features in {folder}; run the stages `encoder` and `features` first.")
+        with np.load(folder / "truth.npz") as data:
+            arrays = {name: data[name] for name in TRUTH}
+        return cls(
+            lesson_store.read(folder / "lessons.npz"),
+            np.load(folder / "features.npy", mmap_mode="r"),
+            arrays,
+            lesson_store.read(folder / "held-lessons.npz"),
+            np.load(folder / "held-features.npy"),
+            recipe.seed,
+        )
+
+    @property
+    def grid(self) -> int:
+        """Rows (= columns) of patches."""
+        return round(self.stored.shape[1] ** 0.5)
+
+    @property
+    def width(self) -> int:
+        return self.stored.shape[2]
+
+    def order(self, step: int, count: int) -> np.ndarray:
+        """Pictures of a step: each pass over all pictures has its own order."""
+        total = min(len(self.stored), self.lessons.picture_count)
+        per_pass = total // count
+        passed, place = divmod(step, per_pass)
+        order = np.random.default_rng([self.seed, 7, passed]).permutation(total)
+        return order[place * count : (place + 1) * count]
+
+    def features(self, pictures: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.stack([self.stored[picture] for picture in pictures])).float()
+
+    def truth(self, pictures: np.ndarray, device: torch.device) -> tuple[Tensor, ...]:
+        return tuple(torch.from_numpy(self.arrays[name][pictures]).to(device) for name in TRUTH)
+
+
+@torch.no_grad()
+def encode(encoder: SceneEncoder, shard: Shard, device: torch.device, batch: int = 64) -> np.ndarray:
+    """Features of a shard's pictures, float16 (n, P, C)."""
+    encoder.eval()
+    parts = [
+        encoder(torch.from_numpy(normalised(shard.pixels[i : i + batch])).to(device)).half().cpu().numpy()
+        for i in range(0, len(shard.pixels), batch)
+    ]
+    return np.concatenate(parts)
+
+
+def _lessons_of(seeds: list[int], grid: int) -> Lessons:
+    return lesson_store.make_lessons(seeds, grid)
+
+
+def prepare_lessons(out: Path, recipe: Recipe, count: int) -> None:
+    """Ask and encode the questions of the first `count` pictures, in the recipe's number of processes at most."""
+    folder = out / "features"
+    folder.mkdir(parents=True, exist_ok=True)
+    store, grid = PictureStore(out / "pictures", recipe.pictures), recipe.pictures.image_size // 16
+    shards = [store.seeds(index) for index in range(-(-count // recipe.pictures.shard))]
+    pool = workers(recipe.pictures.workers)
+    try:
+        parts = list(pool.map(_lessons_of, shards, [grid] * len(shards)))
+    finally:
+        pool.shutdown(cancel_futures=True)  # else a run that is stopped first asks all that was still to be asked
+    lesson_store.save(lesson_store.joined(parts), folder / "lessons.npz")
+    held = lesson_store.make_lessons(range(HELD_OUT, HELD_OUT + min(PROBED, recipe.pictures.shard)), grid)
+    lesson_store.save(held, folder / "held-lessons.npz")
+
+
+def prepare_features(
+    encoder: SceneEncoder, out: Path, recipe: Recipe, device: torch.device, count: int | None = None
+) -> int:
+    """Features and truth of the first `count` pictures (all by default); returns how many there are."""
+    folder = out / "features"
+    folder.mkdir(parents=True, exist_ok=True)
+    store = PictureStore(out / "pictures", recipe.pictures)
+    wanted = recipe.pictures.count if count is None else count
+    shards = -(-wanted // recipe.pictures.shard)
+    total, grid = shards * recipe.pictures.shard, recipe.pictures.image_size // encoder.patch_size
+    partial = folder / "features.partial.npy"
+    table = np.lib.format.open_memmap(
+        partial, mode="w+", dtype=np.float16, shape=(total, grid * grid, encoder.width)
+    )
+    arrays: dict[str, list[np.ndarray]] = {name: [] for name in TRUTH}
+    for index in range(shards):
+        shard = store.get(index)
+        begin = index * recipe.pictures.shard
+        table[begin : begin + recipe.pictures.shard] = encode(encoder, shard, device)
+        for name in TRUTH:
+            arrays[name].append(getattr(shard, name))
+    table.flush()
+    held = store.held_out(min(480, recipe.pictures.shard))
+    np.save(folder / "held-features.npy", encode(encoder, held, device))
+    np.savez(folder / "truth.npz", **{name: np.concatenate(parts) for name, parts in arrays.items()})
+    partial.rename(folder / "features.npy")
+    return total

@@ -1,0 +1,112 @@
+"""A language model with its connector as it is trained: its shape, a picture's prefix, the three losses of a batch.
+
+Equal for both families but for the language model itself. Knows nothing of optimisers and schedules.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vlcompare.models.config import MambaConfig, PythiaConfig
+from vlcompare.models.mamba import Mamba
+from vlcompare.models.pythia import Pythia
+from vlcompare.models.vlm import build_connector
+from vlcompare.synth.train import word_tokenizer as pieces
+from vlcompare.synth.train.batches import Batch
+from vlcompare.synth.train.corpus import Corpus
+from vlcompare.synth.train.losses import Alignment, AnswerLoss, Pointer, smooth_embedding
+from vlcompare.synth.train.recipe import ModelShapes, Recipe
+from vlcompare.synth.train.shared_prefix import Block, run
+from vlcompare.tasks.sequence import IMAGE_SLOT, image_ids
+from vlcompare.training.begin import begin_blocks
+
+
+def language_config(family: str, shapes: ModelShapes) -> PythiaConfig | MambaConfig:
+    """The shape of a family's language model."""
+    vocabulary = len(pieces.vocabulary())
+    if family == "pythia":
+        width = shapes.width
+        return PythiaConfig(
+            vocabulary, width, shapes.pythia_layers, shapes.pythia_heads, 4 * width, tie_embeddings=True
+        )
+    return MambaConfig(vocabulary, shapes.width, shapes.mamba_layers, state_size=shapes.mamba_state)
+
+
+class Learner(nn.Module):
+    """Connector and language model, and the helpers that only training needs."""
+
+    def __init__(self, family: str, recipe: Recipe, feature_width: int) -> None:
+        super().__init__()
+        config = language_config(family, recipe.shapes)
+        torch.manual_seed(recipe.seed)
+        self.connector = build_connector(feature_width, config.hidden_size)
+        self.language_model: Pythia | Mamba = Pythia(config) if isinstance(config, PythiaConfig) else Mamba(config)
+        self.alignment = Alignment(config.hidden_size)
+        self.pointer = Pointer(config.hidden_size)
+        self.answers = AnswerLoss(recipe.language.coordinate_sigma)
+        self._begin(torch.Generator().manual_seed(recipe.seed))
+
+    @property
+    def embedding(self) -> nn.Parameter:
+        model = self.language_model
+        return model.embed_in.weight if isinstance(model, Pythia) else model.embedding.weight
+
+    @torch.no_grad()
+    def _begin(self, generator: torch.Generator) -> None:
+        """Starting values: the same embedding for both; products that write to the residual start small."""
+        self.embedding.copy_(smooth_embedding(self.embedding.shape[1], generator))
+        begin_blocks(self.language_model.layers)
+
+    def shipped_parameters(self) -> int:
+        """Numbers in connector and language model, shared ones once."""
+        modules = (self.connector, self.language_model)
+        return sum(p.numel() for p in {id(p): p for module in modules for p in module.parameters()}.values())
+
+
+def prefix_ids(grid: int) -> Tensor:
+    """The image's positions, as the engine lays them out."""
+    mark, separator = pieces.token_id(pieces.MARK), pieces.token_id(pieces.SEPARATOR)
+    return torch.tensor(image_ids(grid, grid, mark=mark, separator=separator))
+
+
+def embed_prefix(learner: Learner, features: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, P, C) features -> the prefix (B, P + separators, D) and the connector's output (B, P, D)."""
+    connected = learner.connector(features)
+    ids = prefix_ids(round(features.shape[1] ** 0.5)).to(features.device)
+    slots = ids == IMAGE_SLOT
+    table = learner.language_model.embed_tokens(ids.masked_fill(slots, 0))
+    prefix = table[None].expand(len(features), -1, -1).clone()
+    prefix[:, slots] = connected.to(prefix.dtype)
+    return prefix, connected
+
+
+def losses_of(learner: Learner, batch: Batch, corpus: Corpus, device: torch.device) -> dict[str, Tensor]:
+    """The three losses of a batch, unweighted."""
+    features = corpus.features(batch.pictures).to(device)
+    prefix, connected = embed_prefix(learner, features)
+    model = learner.language_model
+    blocks = [
+        Block(model.embed_tokens(ids.to(device)), picture.to(device))
+        for ids, picture in zip(batch.ids, batch.picture, strict=True)
+    ]
+    passed = run(model, prefix, blocks)
+    hidden = torch.cat(
+        [final[rows, columns] for final, rows, columns in zip(passed.final, batch.rows, batch.columns, strict=True)]
+    )
+    wanted, weights = torch.cat(batch.wanted).to(device), torch.cat(batch.weights).to(device)
+    slots = (prefix_ids(round(features.shape[1] ** 0.5)) == IMAGE_SLOT).to(device)
+    asking, pictures, targets = [], [], []
+    for middle, at, picture, target in zip(passed.middle, batch.asking, batch.picture, batch.target, strict=True):
+        asking.append(middle[at[:, 0], at[:, 1]])
+        pictures.append(picture[at[:, 0]])
+        targets.append(target)
+    pointing = learner.pointer(
+        torch.cat(asking), passed.prefix_middle[:, slots], torch.cat(pictures).to(device), torch.cat(targets).to(device)
+    )
+    centre, owner, attributes, boxes = corpus.truth(batch.pictures, device)
+    return {
+        "answer": learner.answers(model.logits(hidden), wanted, weights),
+        "pointer": pointing,
+        "alignment": learner.alignment(connected, learner.embedding, centre, owner, attributes, boxes),
+    }

@@ -1,0 +1,165 @@
+"""Held-out scores of the pair and the model cards that hold them: one command draws, asks, scores and writes.
+
+Beside both models stand two floors: the most frequent answer to each type of question (counted on training scenes), and
+both models asked with every picture replaced by plain grey, which shows what their language alone can guess. Knows
+nothing of how the models were trained; what the card says of that comes from the recipe and the logs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from vlcompare.evaluate import run_files
+from vlcompare.evaluate.prediction_log import write_json
+from vlcompare.evaluate.predictions import read_predictions
+from vlcompare.evaluate.run import run
+from vlcompare.evaluate.settings import RunSettings, SideSettings
+from vlcompare.evaluate.summary import evaluate, summarise
+from vlcompare.synth.scenes.dataset import SAMPLES, write_scenes
+from vlcompare.synth.scenes.questions import ask
+from vlcompare.synth.scenes.scene import Scene, lay_out
+from vlcompare.synth.train.encoded_questions import answer_of
+from vlcompare.synth.train.export import FOLDERS
+from vlcompare.synth.train.model_card import write_card
+from vlcompare.tasks.boxes import format_box
+from vlcompare.types import Box, Sample
+
+SEED, COUNT = 2026, 300
+BLANKS = 120  # pictures; a floor needs no narrow interval
+GREY = (128, 128, 128)
+# the tag whose values are the slices of a task in the card
+SLICES: dict[str, str] = {
+    "vqa": "type",
+    "document_vqa": "type",
+    "grounding": "type",
+    "region_description": "size",
+    "multiple_choice": "type",
+    "pointing": "type",
+    "image_text_match": "type",
+}
+
+
+def make_report(checkpoints: Path, work: Path, *, count: int = COUNT, seed: int = SEED) -> dict[str, Any]:
+    """Evaluate both folders of `checkpoints` on `count` scenes of `seed` and write scores.json and README.md to each.
+
+    `work` keeps the scenes and the runs, and goes on with them where the same weights are asked again.
+    """
+    scenes, blank = draw(work, count, seed)
+    rows: dict[str, dict[str, dict[str, Any]]] = {}
+    for data, prefix in ((scenes, ""), (blank, "blank-")):
+        rows |= {f"{prefix}{family}": ask_one(family, checkpoints, data, work) for family in FOLDERS}
+    samples = list(run_files.read_samples(run_folder("pythia", checkpoints, scenes, work)))
+    rows["prior"] = prior_answers(samples)
+    whole = {side: found for side, found in rows.items() if not side.startswith("blank-")}
+    drawn = {"seed": seed, "count": count, "blanks": min(count, BLANKS), "size": 224}
+    report = {"scenes": drawn, **figures(samples, whole)}
+    grey = {side: found for side, found in rows.items() if side.startswith("blank-")}
+    known = next(iter(grey.values()))
+    report["sides"] |= figures([sample for sample in samples if sample.id in known], grey)["sides"]
+    for family, folder in FOLDERS.items():
+        write_json(checkpoints / folder / "scores.json", report)
+        write_card(checkpoints / folder, family, report)
+    return report
+
+
+def draw(work: Path, count: int = COUNT, seed: int = SEED) -> tuple[Path, Path]:
+    """The scenes, and the questions about the first of them with plain grey pictures; drawn where they are missing."""
+    scenes, blank = work / f"scenes-{seed}-{count}", work / f"blank-{seed}-{min(count, BLANKS)}"
+    if not (scenes / SAMPLES).exists():
+        write_scenes(scenes, count, seed)
+    if not (blank / SAMPLES).exists():
+        _blank_copy(scenes, blank, BLANKS)
+    return scenes, blank
+
+
+def ask_one(family: str, checkpoints: Path, data: Path, work: Path) -> dict[str, dict[str, Any]]:
+    """One model's answers to one set of samples, by id; a run that was begun with these weights is gone on with."""
+    out = run_folder(family, checkpoints, data, work)
+    sides = {"left": SideSettings(str((checkpoints / FOLDERS[family]).resolve()))}
+    run(RunSettings(str(data / SAMPLES), out, sides, resume=out.exists(), progress=False, batch_size=32))
+    return next(iter(read_predictions(out / run_files.PREDICTIONS).sides.values()))
+
+
+def run_folder(family: str, checkpoints: Path, data: Path, work: Path) -> Path:
+    """Where a model's answers are kept: other weights, or the same ones elsewhere, have a folder of their own.
+
+    A run that holds every answer is not asked again, so the name has to tell whose answers they are.
+    """
+    folder = (checkpoints / FOLDERS[family]).resolve()
+    digest = hashlib.sha256(str(folder).encode())
+    for path in sorted(folder.glob("*")):
+        if path.name in ("config.json", "model.safetensors", "tokenizer.json"):
+            digest.update(path.read_bytes())
+    return work / f"run-{family}-{digest.hexdigest()[:12]}-{data.name}"
+
+
+def figures(samples: Sequence[Sample], rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    """Per side and task all metrics with intervals; per slice the main one."""
+    results = evaluate(samples, rows)
+    summary = summarise(results, list(rows))
+    slices: dict[str, dict[str, dict[str, Any]]] = {}
+    for task, tag in SLICES.items():
+        groups: dict[str, list[Sample]] = defaultdict(list)
+        for sample in samples:
+            if sample.task == task and sample.tags.get(tag) is not None:
+                groups[str(sample.tags[tag])].append(sample)
+        for value, group in sorted(groups.items()):
+            part = summarise(evaluate(group, rows), list(rows))
+            found = {side: part["sides"][side]["tasks"].get(task) for side in rows}
+            slices.setdefault(task, {})[value] = found
+    return {
+        "sides": {side: summary["sides"][side]["tasks"] for side in rows},
+        "main": summary["main"],
+        "slices": slices,
+    }
+
+
+def prior_answers(samples: Sequence[Sample], scenes: int = 1500) -> dict[str, dict[str, Any]]:
+    """For every sample the most frequent answer to its type of question in training scenes; boxes: the median box."""
+    answers: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    boxes: dict[str, list[Box]] = defaultdict(list)
+    for seed in range(scenes):
+        ground, objects, document = lay_out(seed, "training")
+        for sample in ask(Scene(None, objects, document, ground, seed, "training")):  # type: ignore[arg-type]
+            key = (sample.task, str(sample.tags.get("type")))
+            if sample.task == "grounding":
+                boxes[key[1]].append(Box(*sample.boxes[0]))
+            else:
+                answers[key][answer_of(sample).strip()] += 1
+    constant = {kind: format_box(_median(found)) + "." for kind, found in boxes.items()}
+    rows = {}
+    for sample in samples:
+        kind = str(sample.tags.get("type"))
+        common = answers.get((sample.task, kind), Counter()).most_common(1)
+        text = constant.get(kind, "") if sample.task == "grounding" else common[0][0] if common else ""
+        rows[sample.id] = {"id": sample.id, "text": text.removesuffix(".") if sample.task != "grounding" else text}
+    return rows
+
+
+def _median(boxes: Sequence[Box]) -> Box:
+    columns = [sorted(values) for values in zip(*boxes, strict=True)]
+    return Box(*(values[len(values) // 2] for values in columns))
+
+
+def _blank_copy(scenes: Path, blank: Path, count: int) -> None:
+    """The same questions about plain grey pictures, for the first `count` pictures."""
+    blank.mkdir(parents=True, exist_ok=True)
+    lines, pictures = [], set()
+    for line in (scenes / SAMPLES).read_text(encoding="utf-8").splitlines():
+        name = json.loads(line)["image"]
+        pictures.add(name)
+        if len(pictures) > count:
+            break
+        target = blank / name
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (224, 224), GREY).save(target)
+        lines.append(line)
+    (blank / SAMPLES).write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,0 +1,137 @@
+"""Which checkpoints the page offers, how each is called, and what their authors published about them.
+
+Joins the registry with the operator's settings. Knows neither gradio nor weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlcompare.errors import VLCompareError
+from vlcompare.render.charts import positions_of
+from vlcompare.render.markup import Safe, el
+from vlcompare.runtime.loading.registry import Checkpoint, find, registry
+from vlcompare.types import Answer
+from vlcompare.ui.settings import AppSettings
+
+ARCHITECTURES = {"pythia": "Transformer (Pythia)", "mamba": "State-space (Mamba)"}
+STAGES = {"embedded": "Embedded", "finetuned": "Published", "pretrained": "Connector stage"}
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """How a checkpoint is called on the page."""
+
+    title: str
+    architecture: str  # "" where it is not known before loading
+    family: str
+    embedded: bool
+
+
+def name_of(checkpoint: str) -> Name:
+    """From the registry; an unknown Hub id or a folder keeps its own name, and its architecture is not guessed."""
+    known = lookup(checkpoint)
+    if known is None:
+        return Name(Path(checkpoint).name if checkpoint.startswith("/") else checkpoint, "", "", False)
+    return Name(known.title, ARCHITECTURES[known.family], known.family, known.embedded)
+
+
+def lookup(checkpoint: str) -> Checkpoint | None:
+    """The registry's row, or None."""
+    try:
+        return find(checkpoint)
+    except VLCompareError:
+        return None
+
+
+def choices(settings: AppSettings) -> list[tuple[str, str]]:
+    """(label, name) for the dropdown: the embedded pair, the published pairs from small to large, allowed folders."""
+    if settings.offered:
+        return [(_label(name), name) for name in settings.offered]
+    rows: list[tuple[str, str]] = []
+    try:
+        known = registry()
+    except VLCompareError:
+        return rows
+    for stage in ("embedded", "finetuned", "pretrained"):
+        for pair in known.pairs(stage):  # type: ignore[arg-type]
+            rows.extend((_label(checkpoint.name), checkpoint.name) for checkpoint in pair)
+    if settings.allow_path is not None:
+        folders = sorted(path.parent for path in settings.allow_path.glob("*/config.json"))
+        rows.extend((f"Folder · {folder.name}", folder.name) for folder in folders[:100])
+    return rows
+
+
+def _label(name: str) -> str:
+    known = lookup(name)
+    if known is None:
+        return name
+    kind = "Transformer" if known.family == "pythia" else "State-space"
+    return f"{STAGES[known.stage]} · {known.title} · {kind}"
+
+
+def scores_table(left: str, right: str) -> Safe:
+    """The two checkpoints' published scores beside each other, with their source; doubtful ones are marked."""
+    rows = [lookup(left), lookup(right)]
+    if not any(row and row.scores for row in rows):
+        return el(
+            "p",
+            "Nothing was published about these two: scores are known for the finetuned checkpoints. ",
+            "The embedded pair was scored on scenes that it had not seen: its cards in checkpoints/ say how, ",
+            "and the Inspect tab opens such a run.",
+            class_="vl-empty",
+        )
+    known = registry()
+    lines, doubts = [], []
+    for benchmark in known.benchmarks:
+        values = [row.scores.get(benchmark.name) if row and row.scores else None for row in rows]
+        if not any(value is not None for value in values):
+            continue
+        best = max(value for value in values if value is not None)
+        cells = []
+        for row, value in zip(rows, values, strict=True):
+            doubt = row.doubtful.get(benchmark.name) if row else None
+            if doubt and row:
+                doubts.append(f"{row.title}, {benchmark.name}: {doubt}")
+            shown = "–" if value is None else f"{value:.2f}"
+            mark = el("abbr", "?", title=doubt, class_="vl-doubt") if doubt else None
+            cells.append(el("td", shown, mark, class_="vl-best" if value == best and None not in values else None))
+        difference = "" if None in values else f"{values[0] - values[1]:+.2f}"  # type: ignore[operator]
+        lines.append(el("tr", el("th", benchmark.name, scope="row"), *cells, el("td", difference, class_="vl-diff")))
+    head = [
+        el("th", row.title if row else "–", scope="col", data_side=side)
+        for row, side in zip(rows, ("left", "right"), strict=True)
+    ]
+    table = el(
+        "table",
+        el("thead", el("tr", el("th", "Benchmark", scope="col"), *head, el("th", "left − right", scope="col"))),
+        el("tbody", *lines),
+        class_="vl-table",
+    )
+    source = el(
+        "p",
+        "As published: ",
+        el("a", known.score_source, href=known.score_url, rel="noreferrer"),
+        ". ",
+        *[el("span", "? ", doubt, ". ") for doubt in doubts],
+        class_="vl-note",
+    )
+    return el("div", el("div", table, class_="vl-scroll"), source)
+
+
+def memory_curves(answers: Mapping[str, Answer | None]) -> dict[str, Sequence[tuple[float, float]]]:
+    """Side -> the formula's curve over the positions: a cache grows with them, a state does not.
+
+    Both families' formulas are known at the end of the answer; a cache is proportional to its positions (2 x layers x
+    width x bytes each), a state is the same at every length.
+    """
+    curves: dict[str, Sequence[tuple[float, float]]] = {}
+    for side, answer in answers.items():
+        family = name_of(answer.checkpoint).family if answer else ""
+        if answer is None or not family or not answer.memory.state_bytes_formula:
+            continue
+        end, count = float(positions_of(answer)), float(answer.memory.state_bytes_formula)
+        curves[side] = [(0.0, 0.0 if family == "pythia" else count), (end, count)]
+    return curves

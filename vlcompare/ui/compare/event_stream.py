@@ -1,0 +1,130 @@
+"""A comparison on its way to the page: events are taken in as they come, and the page is told at a bearable pace.
+
+Plain generators over whatever function yields events, so that they can be tested with a fake of ten lines. Token times
+are taken in the engine; what happens here is not in any figure.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from vlcompare.errors import VLCompareError
+from vlcompare.runtime.faults import report
+from vlcompare.types import Answer
+from vlcompare.ui.compare.session import Run
+from vlcompare.ui.server.redact import UNEXPECTED, without_paths
+from vlcompare.ui.server.turns import CALL
+
+PACE = 0.04  # seconds between two updates of the page, which falls behind above a hundred a second
+PATIENCE = 2.0  # seconds that a stopped side has to end by itself; a file that is being read takes no notice before
+
+Compare = Callable[..., Iterator[Any]]  # as `vlcompare.compare.compare`
+
+
+def follow(
+    run: Run, events: Callable[[], Iterator[Any]], cancel: threading.Event, pace: float = PACE
+) -> Iterator[set[str]]:
+    """Take in all events of one comparison; yields which sides have changed, at most every `pace` seconds.
+
+    A thread reads the events, so that the last tokens of a burst are shown even when the next one is slow. Closing this
+    generator stops the comparison; `run` then holds what had come in.
+    """
+    if (call := CALL.get()) is not None:  # whose caller may leave
+        call.add(cancel)
+    inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    reader = threading.Thread(target=_read, args=(events, inbox.put), daemon=True, name="vlcompare-page")
+    reader.start()
+    changed: set[str] = set()
+    ended, last, stopped = False, 0.0, 0.0
+    try:
+        while not ended:
+            wait = max(0.001, last + pace - time.monotonic()) if changed else 0.1
+            if cancel.is_set():
+                stopped = stopped or time.monotonic()
+                ended = time.monotonic() - stopped > PATIENCE
+            try:
+                event = inbox.get(timeout=wait)
+            except queue.Empty:
+                event = _PACED
+            if event is None:
+                ended = True
+            elif isinstance(event, BaseException):
+                fail(run, event)
+                changed.update(run.sides)
+            elif event is not _PACED:
+                changed.add(apply(run, event))
+            if changed and (ended or time.monotonic() - last >= pace):
+                yield changed
+                changed, last = set(), time.monotonic()
+        if not run.done:
+            fail(run, None, stopped=bool(stopped))
+            yield set(run.sides)
+    finally:
+        cancel.set()
+        if not ended:  # the page was closed: what comes in within the patience is kept
+            reader.join(timeout=PATIENCE)
+            while not inbox.empty():
+                event = inbox.get()
+                if event is not None and not isinstance(event, BaseException):
+                    apply(run, event)
+            fail(run, None, stopped=True)
+
+
+_PACED = object()
+
+
+def apply(run: Run, event: Any) -> str:
+    """Write one event into the run; returns its side."""
+    side = run.sides[event.side]
+    if event.kind == "status":
+        side.status = without_paths(event.value)
+    elif event.kind == "notice":
+        side.notices = tuple(dict.fromkeys((*side.notices, without_paths(event.value))))
+    elif event.kind == "prompt":
+        side.prompt = event.value
+    elif event.kind == "step":
+        side.steps.append(event.value)
+    elif event.kind == "answer":
+        error = event.value.error
+        side.answer = replace(event.value, error=without_paths(error)) if error else event.value
+        side.prompt = event.value.prompt or side.prompt
+        side.status = ""
+    return str(event.side)
+
+
+def fail(run: Run, error: BaseException | None, *, stopped: bool = False) -> None:
+    """Give every side that has no answer one that says what happened."""
+    sentence: str | None
+    if stopped:
+        sentence = None
+    elif error is None:
+        sentence = "The comparison ended before this side had answered."
+    elif isinstance(error, VLCompareError):
+        sentence = without_paths(str(error))
+    else:
+        report(error)
+        sentence = UNEXPECTED
+    for side in run.sides.values():
+        if side.answer is None:
+            side.status = ""
+            side.answer = Answer(
+                text="".join(step.text for step in side.steps),
+                stop_reason="error" if sentence else "cancelled",
+                error=sentence,
+                checkpoint=side.settings.checkpoint,
+                quantization=side.settings.quantization,
+            )
+
+
+def _read(events: Callable[[], Iterator[Any]], put: Callable[[Any], None]) -> None:
+    try:
+        for event in events():
+            put(event)
+    except BaseException as error:  # handed to the page's thread, which says it
+        put(error)
+    put(None)

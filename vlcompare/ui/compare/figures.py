@@ -1,0 +1,115 @@
+"""Both sides' figures and charts, as markup: what was measured, in numbers and in curves. Pure functions of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vlcompare.render.charts import first_token_bars, latency_chart, memory_chart
+from vlcompare.render.markup import Safe, el, milliseconds, number, size
+from vlcompare.types import Answer
+from vlcompare.ui.checkpoint_names import memory_curves, name_of
+from vlcompare.ui.compare.cards import side_name
+from vlcompare.ui.compare.session import Run, SideRun
+
+
+def figures_table(run: Run) -> Safe:
+    """Both sides' figures beside each other: time to first token in parts, gaps, rate, memory, settings."""
+    answers = {side: run.answer(side) for side in run.sides}
+    if run.hidden:
+        return el("p", "Figures: after your vote, since they give the architectures away.", class_="vl-empty")
+    rows: list[Safe] = []
+    for name, read in _FIGURES:
+        cells = [el("td", read(answer) if answer and _measured(answer) else "–") for answer in answers.values()]
+        rows.append(el("tr", el("th", name, scope="row"), *cells))
+    head = [el("th", side_name(run, side)[0], scope="col", data_side=side) for side in run.sides]
+    note = None
+    if run.mode == "race":
+        note = el(
+            "p", "Race: both sides shared the machine, so these times are contended and no figures.", class_="vl-warn"
+        )
+    table = el("table", el("thead", el("tr", el("th", ""), *head)), el("tbody", *rows), class_="vl-table vl-figures")
+    return el("div", note, el("div", table, class_="vl-scroll"))
+
+
+def _measured(answer: Answer) -> bool:
+    """Whether it holds figures: a side that was stopped before its turn has none, which is not the same as 0."""
+    return not answer.error and answer.timings.total_ms > 0
+
+
+def gaps_of(part: SideRun) -> Sequence[float]:
+    """Milliseconds between the tokens so far."""
+    if part.answer is not None:
+        return part.answer.timings.token_ms
+    return [1e3 * step.seconds for step in part.steps[1:]]
+
+
+def _gaps(answer: Answer) -> str:
+    timings = answer.timings
+    if not timings.token_ms:
+        return "–"
+    shown = (timings.token_percentile(50), timings.token_percentile(95), max(timings.token_ms))
+    return " / ".join(map(number, shown)) + " ms"
+
+
+def _state_bytes(answer: Answer) -> str:
+    kind = {"pythia": "cache", "mamba": "state"}.get(name_of(answer.checkpoint).family, "cache or state")
+    formula = answer.memory.state_bytes_formula
+    return f"{size(answer.memory.state_bytes)} {kind}" + (f" (formula {size(formula)})" if formula else "")
+
+
+def _run_as(answer: Answer) -> str:
+    threads = answer.timings.threads
+    count = f"{threads} thread{'s' * (threads > 1)}" if threads else ""
+    method = answer.quantization if answer.quantization != "none" else ""
+    return " · ".join(part for part in (method, answer.dtype, answer.device, count) if part)
+
+
+_FIGURES = (
+    ("Time to first token", lambda a: milliseconds(a.timings.ttft_ms) if a.timings.ttft_ms else "–"),
+    ("· picture", lambda a: milliseconds(a.timings.image_ms)),
+    ("· vision encoder", lambda a: milliseconds(a.timings.vision_ms)),
+    ("· prefill", lambda a: milliseconds(a.timings.prefill_ms)),
+    ("Gap between tokens, p50 / p95 / max", _gaps),
+    ("Tokens per second", lambda a: number(a.timings.tokens_per_s) if a.timings.tokens_per_s else "–"),
+    ("Tokens: prompt + answer", lambda a: f"{len(a.prompt.ids) if a.prompt else 0} + {len(a.tokens)}"),
+    ("Total", lambda a: milliseconds(a.timings.total_ms)),
+    ("Weights", lambda a: size(a.memory.weights_bytes)),
+    ("Cache or state, measured", _state_bytes),
+    ("Peak", lambda a: size(a.memory.peak_bytes) if a.memory.peak_bytes else "–"),
+    ("Runs as", _run_as),
+    ("Revision", lambda a: a.revision or "local"),
+)
+
+
+def charts(run: Run) -> Safe:
+    """The three charts, both sides on one axis each."""
+    if run.hidden:
+        return el("p", "Charts: after your vote.", class_="vl-empty")
+    answers = {side: run.answer(side) for side in run.sides}
+    legend = el(
+        "div",
+        *[el("span", el("i", class_="vl-key", data_side=side), side_name(run, side)[0]) for side in run.sides],
+        class_="vl-legend",
+    )
+    blocks = (
+        ("Time to first token", first_token_bars(answers), None),
+        ("Latency, token by token", latency_chart({side: gaps_of(part) for side, part in run.sides.items()}), None),
+        (
+            "Memory over positions seen",
+            memory_chart(answers, memory_curves(answers)),
+            "Dashed: by the formula, from the first position. Solid: measured at every token.",
+        ),
+    )
+    return el(
+        "div",
+        legend,
+        el(
+            "div",
+            *[
+                el("figure", el("figcaption", name), drawn, el("p", note, class_="vl-note") if note else None)
+                for name, drawn, note in blocks
+            ],
+            class_="vl-chart-row",
+        ),
+        class_="vl-charts",
+    )

@@ -1,0 +1,246 @@
+"""A run as a file: the project's own JSON (and back), LLM Comparator's JSON, and the annotated picture.
+
+Reading is strict about version and shape and says in one sentence what is wrong; a file never makes the page fail.
+Knows runs; knows nothing of gradio.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import io
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlcompare.errors import RequestError, VLCompareError
+from vlcompare.evaluate import schema
+from vlcompare.evaluate.fields import FieldError
+from vlcompare.evaluate.readers.json_lines import exactly
+from vlcompare.types import Answer, Box, Request
+from vlcompare.ui.compare.forms import SIDES, read_mode
+from vlcompare.ui.compare.session import Picture, Run, SideRun
+from vlcompare.ui.settings import Limits
+
+if TYPE_CHECKING:
+    from vlcompare.compare import Side
+
+KIND = "vlcompare-run"
+VERSION = 1
+LATEST = 1e11  # seconds: a time that every system can write down
+KEPT_SECONDS = 300  # of a download before gradio has copied it
+VOTES = {"left": 1.0, "right": -1.0, "tie": 0.0, "both_bad": 0.0}
+
+
+def run_to_json(run: Run) -> dict[str, Any]:
+    """Everything of a run: the question, the settings, both answers with every token, and the picture."""
+    return {
+        "kind": KIND,
+        "version": VERSION,
+        "created": run.created,
+        "mode": run.mode,
+        "request": _plain(asdict(run.request)),
+        "settings": {side: asdict(part.settings) for side, part in run.sides.items()},
+        "sides": {side: part.answer.to_json() for side, part in run.sides.items() if part.answer},
+        "notices": {side: list(part.notices) for side, part in run.sides.items() if part.notices},
+        "truth": [list(box) for box in run.truth],
+        "references": list(run.references),
+        "example": run.example,
+        "follow_up": run.follow_up,
+        "voted": run.voted,
+        "picture": {
+            "width": run.picture.width,
+            "height": run.picture.height,
+            "reduced": run.picture.reduced,
+            "sha256": hashlib.sha256(run.picture.data).hexdigest(),
+            "base64": base64.b64encode(run.picture.data).decode(),
+        },
+    }
+
+
+def run_from_json(data: bytes, limits: Limits, open_image: Any = None) -> Run:
+    """A run from what `run_to_json` wrote. Raises RequestError with one sentence for any other file."""
+    if len(data) > limits.import_bytes:
+        raise RequestError(
+            f"This file is larger than {limits.import_bytes // 2**20} MB, more than an exported run can be."
+        )
+    try:
+        found = exactly(data)
+    except (ValueError, RecursionError) as error:
+        raise RequestError("This file is not JSON, or it was cut off: export the run again.") from error
+    if not isinstance(found, dict) or found.get("kind") != KIND:
+        raise RequestError("This JSON file is not an exported run of vlcompare.")
+    if found.get("version") != VERSION or isinstance(found["version"], bool):
+        version = ascii(found.get("version"))[:40]
+        raise RequestError(f"This run has version {version}; this page reads version {VERSION}.")
+    try:
+        return _read_run(schema.exported(found), open_image)
+    except (VLCompareError, FieldError) as error:
+        raise RequestError(f"This run is damaged: {str(error).rstrip('.')}.") from error
+
+
+def _read_run(found: dict[str, Any], open_image: Any) -> Run:
+    """The run of typed values; what remains to be checked is whether they go together."""
+    from vlcompare.compare import Side
+    from vlcompare.tasks.prompts import validate
+
+    if open_image is None:
+        from vlcompare.runtime.image import open_image
+    kept = found["picture"]
+    try:
+        data = base64.b64decode(kept["base64"], validate=True)
+    except ValueError:
+        raise RequestError("its picture is not base64.") from None
+    if hashlib.sha256(data).hexdigest() != kept["sha256"]:
+        raise RequestError("its picture does not match its checksum.")
+    picture = replace(Picture.of(open_image(data), data), reduced=kept["reduced"])
+    sides = {}
+    for side in SIDES:
+        answer = Answer.from_json(found["sides"][side])
+        notices = tuple((found.get("notices") or {}).get(side) or ())
+        settings = Side(**found["settings"][side])
+        sides[side] = SideRun(settings, status="", prompt=answer.prompt, answer=answer, notices=notices)
+    follow_up, voted = found.get("follow_up"), found.get("voted")
+    return Run(
+        request=validate(_request(found["request"])),
+        picture=picture,
+        sides=sides,
+        mode=read_mode(found["mode"]),
+        truth=tuple(Box(*box) for box in found["truth"]),
+        references=tuple(found["references"]),
+        example=found.get("example") or None,
+        follow_up=follow_up if follow_up in ("continue", "anew") else None,
+        voted=voted if voted in VOTES else None,
+        created=float(found["created"]),
+    )
+
+
+def _request(found: dict[str, Any]) -> Request:
+    values = dict(found)
+    if values.get("box") is not None:
+        values["box"] = Box(*values["box"])
+    if values.get("choices") is not None:
+        values["choices"] = tuple(Box(*c) if isinstance(c, list) else c for c in values["choices"])
+    values["history"] = tuple(tuple(pair) for pair in values.get("history") or ())
+    return Request(**values)
+
+
+def to_llm_comparator(runs: Sequence[Run]) -> dict[str, Any]:
+    """Several runs in the format of LLM Comparator (github.com/PAIR-code/llm-comparator, "JSON Data Format").
+
+    Its score is A against B from a judge, between -1.5 and 1.5; here it is the visitor's own vote (1, 0, -1), and 0
+    where there was none: the tag says which.
+    """
+    done = [run for run in runs if run.done]
+    if not done:
+        raise RequestError("There is no finished run to export yet.")
+    names = [sorted({_model_name(run, side) for run in done}) for side in SIDES]
+    examples = []
+    for run in done:
+        answers = {side: run.sides[side].answer or Answer() for side in SIDES}
+        fields_ = {
+            "id": run.id,
+            "task": run.request.task,
+            "expected": " / ".join(run.references),
+            "mode": run.mode,
+            "checkpoint": [_model_name(run, side) for side in SIDES],
+            "tokens_per_second": [round(a.timings.tokens_per_s, 2) for a in answers.values()],
+            "first_token_ms": [round(a.timings.ttft_ms, 1) for a in answers.values()],
+            "tokens": [len(a.tokens) for a in answers.values()],
+            "parsed": [a.parse != "unparseable" for a in answers.values()],
+        }
+        asked = " ".join(part for part in (run.request.text, *map(str, run.request.choices or ())) if part)
+        examples.append(
+            {
+                "input_text": f"[{run.request.task}] {asked}".strip(),
+                "tags": [run.request.task, f"vote: {run.voted}" if run.voted else "no vote"],
+                "output_text_a": answers["left"].error or answers["left"].text,
+                "output_text_b": answers["right"].error or answers["right"].text,
+                "score": VOTES.get(run.voted or "", 0.0),
+                "individual_rater_scores": [],
+                "custom_fields": fields_,
+            }
+        )
+    kinds = {
+        "id": "string",
+        "task": "category",
+        "expected": "text",
+        "mode": "category",
+        "checkpoint": "per_model_category",
+        "tokens_per_second": "per_model_number",
+        "first_token_ms": "per_model_number",
+        "tokens": "per_model_number",
+        "parsed": "per_model_boolean",
+    }
+    return {
+        "metadata": {
+            "source_path": time.strftime("vlcompare %Y-%m-%d %H:%M", time.localtime()),
+            "custom_fields_schema": [{"name": name, "type": kind} for name, kind in kinds.items()],
+        },
+        "models": [{"name": found[0] if len(found) == 1 else side} for side, found in zip(SIDES, names, strict=True)],
+        "examples": examples,
+    }
+
+
+def _model_name(run: Run, side: str) -> str:
+    settings: Side = run.sides[side].settings
+    return settings.checkpoint + (f" ({settings.quantization})" if settings.quantization != "none" else "")
+
+
+def picture_file(picture: Picture) -> str:
+    """The picture as a file in a folder of its own, for the page to show again."""
+    suffix = {b"\x89PN": ".png", b"\xff\xd8\xff": ".jpg"}.get(picture.data[:3], ".webp")
+    return write_file(f"picture{suffix}", picture.data)
+
+
+def write_file(name: str, data: bytes) -> str:
+    """A download: a file of this name in a fresh temporary folder, which gradio copies into its cache.
+
+    Folders that have served their turn are removed on the way, so that a long visit leaves nothing behind, and the
+    last ones with the server.
+    """
+    root = Path(_downloads().name)
+    root.mkdir(mode=0o700, exist_ok=True)  # where the system has tidied up
+    for old in root.iterdir():
+        if time.time() - old.stat().st_mtime > KEPT_SECONDS:
+            shutil.rmtree(old, ignore_errors=True)
+    path = Path(tempfile.mkdtemp(dir=root)) / re.sub(r"[^\w.-]+", "-", name)[-80:]  # the end says what kind it is
+    path.write_bytes(data)
+    return str(path)
+
+
+@functools.cache
+def _downloads() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="vlcompare-downloads-", ignore_cleanup_errors=True)
+
+
+def annotated_picture(run: Run) -> bytes:
+    """The shown picture with both sides' boxes and the truth drawn in, and a legend below it, as PNG."""
+    from PIL import Image
+
+    from vlcompare.render.draw import Mark, annotate
+
+    with Image.open(io.BytesIO(run.picture.shown)) as picture:
+        shown = picture.convert("RGB")
+    marks = [Mark(box, "truth", "truth") for box in run.truth]
+    legend: list[tuple[Any, str]] = [("truth", "ground truth")] if run.truth else []
+    for side in SIDES:
+        answer = run.answer(side)
+        marks += [Mark(box, side, side) for box in (answer.boxes if answer else ())]  # type: ignore[arg-type]
+        name = "Model " + ("A" if side == "left" else "B") if run.hidden else _model_name(run, side)
+        legend.append((side, f"{name}: {(answer.error or answer.text) if answer else ''}"[:90]))
+    buffer = io.BytesIO()
+    annotate(shown, marks, legend).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

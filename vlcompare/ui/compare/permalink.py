@@ -1,0 +1,98 @@
+"""A link that brings back the settings and the example: the query of the page's address, and back.
+
+Only what differs from the defaults is written. A link carries no picture but an example's. Reading is total: what
+cannot be used is left at its default. Knows forms; knows nothing of gradio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+from urllib.parse import urlencode
+
+from vlcompare.types import TASKS
+from vlcompare.ui.compare.forms import DEVICES, MODES, ORDERS, QUANTIZATIONS, SIDES, AskForm, SideForm
+from vlcompare.ui.settings import AppSettings
+
+MOST_CHARACTERS = 4000
+ALLOWED = {
+    "task": TASKS,
+    "mode": MODES,
+    "quantization": QUANTIZATIONS,
+    "prompt_order": ORDERS,
+    "device": DEVICES,
+}
+NUMBERS = ("image_size", "max_new_tokens", "temperature", "top_p", "top_k", "seed")
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What a link says."""
+
+    ask: AskForm = AskForm()
+    sides: Mapping[str, SideForm] = field(default_factory=dict)
+    example: str | None = None
+
+
+def default_sides(settings: AppSettings) -> dict[str, SideForm]:
+    """Both sides as the page opens with them."""
+    return {
+        "left": SideForm(settings.left, settings.quantization),
+        "right": SideForm(settings.right, settings.quantization),
+    }
+
+
+def write(link: Link, settings: AppSettings) -> str:
+    """The query, beginning with "?"; long texts are cut off the link, not silently shortened."""
+    found: dict[str, str] = {}
+    for f in fields(AskForm):
+        value = getattr(link.ask, f.name)
+        if value != f.default:
+            found[f.name] = str(value)
+    for side, default in default_sides(settings).items():
+        form = link.sides.get(side, default)
+        for f in fields(SideForm):
+            value = getattr(form, f.name)
+            if value != getattr(default, f.name) and value not in (None, ""):
+                found[side if f.name == "checkpoint" else f"{side}.{f.name}"] = (
+                    f"{value:g}" if isinstance(value, float) else str(value)
+                )
+    if link.example:
+        found["example"] = link.example
+    query = urlencode(found)
+    while len(query) > MOST_CHARACTERS and found:
+        found.pop(max(found, key=lambda name: len(found[name])))
+        query = urlencode(found)
+    return "?" + query
+
+
+def read(query: Mapping[str, Any], settings: AppSettings) -> Link:
+    """A link's content; unknown names and values that are not allowed are passed over."""
+    ask = AskForm()
+    for f in fields(AskForm):
+        value = _text(query.get(f.name))
+        if value is not None and value in ALLOWED.get(f.name, (value,)):
+            ask = replace(ask, **{f.name: value})
+    sides = default_sides(settings)
+    for side in SIDES:
+        for f in fields(SideForm):
+            value = _text(query.get(side if f.name == "checkpoint" else f"{side}.{f.name}"))
+            if value is None or value not in ALLOWED.get(f.name, (value,)):
+                continue
+            if f.name in NUMBERS:
+                try:
+                    number = float(value)
+                except ValueError:
+                    continue
+                if number != number or abs(number) > 1e12:
+                    continue
+                changed: dict[str, Any] = {f.name: int(number) if number == int(number) else number}
+                sides[side] = replace(sides[side], **changed)
+            elif f.name != "checkpoint" or not settings.offered or value in settings.offered:
+                sides[side] = replace(sides[side], **{f.name: value})
+    return Link(ask, sides, _text(query.get("example")))
+
+
+def _text(value: Any) -> str | None:
+    return value[:MOST_CHARACTERS] if isinstance(value, str) and value else None

@@ -1,0 +1,162 @@
+"""The picture with boxes on it: one side's answer, or both sides and the truth on one picture, with what they overlap.
+
+Boxes are drawn as elements over the picture, in shares of its width and height, so they stay sharp at every size and
+are linked with the phrases that name them. Knows runs; knows nothing of gradio.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Sequence
+
+from vlcompare.render.markup import Safe, el
+from vlcompare.types import Alternative, Answer, Box, Token
+from vlcompare.ui import shown
+from vlcompare.ui.compare.session import Picture, Run
+
+PALETTE = 8  # colours for numbered boxes, in the style sheet
+
+
+def stage(picture: Picture, *boxes: Safe, label: str) -> Safe:
+    """The picture at its own proportions, with elements over it."""
+    address = "data:image/webp;base64," + base64.b64encode(picture.shown).decode()
+    return el(
+        "div",
+        el("img", src=address, alt=label, draggable="false"),
+        *boxes,
+        class_="vl-stage",
+        style=f"aspect-ratio:{picture.width}/{picture.height};--ratio:{picture.width / picture.height:.4f}",
+    )
+
+
+def box_mark(box: Box, badge: str, class_: str, *, title: str = "", **data: str) -> Safe:
+    """One rectangle with its badge. An empty or inverted box is drawn as a point where it starts."""
+    box = box.clip()
+    width, height = max(0.0, box.x1 - box.x0), max(0.0, box.y1 - box.y0)
+    style = f"left:{100 * box.x0:.2f}%;top:{100 * box.y0:.2f}%;width:{100 * width:.2f}%;height:{100 * height:.2f}%"
+    place = (" vl-badge-in" if box.y0 < 0.08 else "") + (" vl-badge-low" if box.y1 > 0.92 else "")
+    inside = el("span", badge, class_="vl-badge" + place) if badge else None
+    return el("div", inside, class_=f"vl-box {class_}", style=style, title=title or None, **data)
+
+
+def side_picture(run: Run, side: str) -> Safe:
+    """One side's boxes, numbered as in its text, and the alternatives that its tokens held."""
+    answer = run.answer(side)
+    marks = _given(run)
+    if answer is not None:
+        for index, box in enumerate(answer.boxes[: shown.BOXES]):
+            name = answer.phrases[index] if index < len(answer.phrases) else ""
+            data = {"data_box": str(index)}
+            if len(answer.boxes) > 1:  # one box alone has its side's colour
+                data["data_colour"] = str(index % PALETTE)
+            marks.append(box_mark(box, str(index + 1), "vl-answer-box", title=name, **data))
+        marks.extend(_alternative(box, index, share) for index, box, share in alternative_boxes(answer))
+    return el(
+        "figure",
+        stage(run.picture, *marks, label="The picture with this side's boxes"),
+        el("figcaption", size_line(run.picture, answer)),
+        class_="vl-figure",
+        data_side=side,
+    )
+
+
+def overlay(run: Run) -> Safe:
+    """Both sides and the truth on one picture."""
+    marks = _given(run)
+    marks.extend(box_mark(box, "truth", "vl-truth", title="ground truth") for box in run.truth[: shown.BOXES])
+    for side in run.sides:
+        answer = run.answer(side)
+        for index, box in enumerate(answer.boxes[: shown.BOXES] if answer else ()):
+            several = len(answer.boxes) > 1 if answer else False
+            badge = f"{letter(run, side)}{index + 1}" if several else letter(run, side)
+            marks.append(box_mark(box, badge, "vl-side-box", data_side=side))
+    return stage(run.picture, *marks, label="The picture with both sides' boxes and the ground truth")
+
+
+def letter(run: Run, side: str) -> str:
+    """The side's short name."""
+    return {"left": "L", "right": "R"}.get(side, side[:1].upper())
+
+
+def size_line(picture: Picture, answer: Answer | None) -> str:
+    """What the coordinates mean: the original's size, the size that the model saw, the box convention."""
+    seen = f" · model input {answer.image_size}×{answer.image_size}, squeezed" if answer and answer.image_size else ""
+    return f"Original {picture.width}×{picture.height}{seen} · boxes x0,y0,x1,y1 as shares of width and height"
+
+
+def alternative_boxes(answer: Answer) -> list[tuple[int, Box, float]]:
+    """Boxes that the answer would hold with one token taken otherwise: (token, box, probability of that token).
+
+    Each alternative replaces one token's text and the rest stands as it is; kept where that gives another readable box.
+    """
+    from vlcompare.tasks.boxes import find_boxes
+
+    if not answer.boxes:
+        return []
+    tokens = answer.tokens[: shown.TOKENS]
+    pieces = [token.text for token in tokens]
+    whole = "".join(pieces)
+    found, out, start = find_boxes(whole)[: shown.BOXES], [], 0
+    for index, token in enumerate(tokens):
+        stop = start + len(token.text)
+        inside = [f for f in found if f.start < stop and start < f.stop]
+        for other in token.top[: shown.ALTERNATIVES] if inside else ():
+            box = _replaced(whole, start, stop, inside[0].start, inside[0].stop, other, token)
+            if box is not None and box != inside[0].box and box.area:
+                out.append((index, box, math.exp(min(0.0, other.logprob))))
+        start = stop
+    return out
+
+
+def _replaced(
+    whole: str, start: int, stop: int, box_start: int, box_stop: int, other: Alternative, token: Token
+) -> Box | None:
+    from vlcompare.tasks.boxes import parse_boxes
+
+    if other.id == token.id:
+        return None
+    group = whole[min(box_start, start) : start] + other.text + whole[stop : max(box_stop, stop)]
+    boxes = parse_boxes(group)
+    return boxes[0] if len(boxes) == 1 else None
+
+
+def _alternative(box: Box, index: int, probability: float) -> Safe:
+    share = f"{100 * probability:.1f} %"
+    return box_mark(
+        box, "", f"vl-alt vl-alt-{_level(probability)}", title=f"{share} of token {index + 1}", data_token=str(index)
+    )
+
+
+def _level(probability: float) -> str:
+    return "high" if probability >= 0.2 else "mid" if probability >= 0.05 else "low"
+
+
+def _given(run: Run) -> list[Safe]:
+    """Boxes that belong to the question: the region asked about, the boxes to choose from."""
+    marks: list[Safe] = []
+    if run.request.box is not None:
+        marks.append(box_mark(run.request.box, "region", "vl-given", title="the region asked about"))
+    if run.request.task == "pointing":
+        for index, choice in enumerate((run.request.choices or ())[:26]):
+            marks.append(box_mark(Box(*choice), chr(65 + index), "vl-given", title=f"choice {chr(65 + index)}"))
+    return marks
+
+
+def overlap_rows(run: Run) -> Sequence[tuple[str, float | None, int]]:
+    """For each side: the IoU with the truth, and how many true boxes it has found (IoU of 0.5 or more).
+
+    With one true box the answer's first box counts. With several, each takes the answer's best, and the IoU is their
+    mean. None where the answer holds no box.
+    """
+    rows: list[tuple[str, float | None, int]] = []
+    for side in run.sides:
+        answer = run.answer(side)
+        boxes = answer.boxes[: shown.BOXES] if answer else ()
+        if not boxes or not run.truth:
+            rows.append((side, None, 0))
+            continue
+        counted = boxes[:1] if len(run.truth) == 1 else boxes
+        best = [max(box.iou(true) for box in counted) for true in run.truth[: shown.BOXES]]
+        rows.append((side, sum(best) / len(best), sum(iou >= 0.5 for iou in best)))
+    return rows

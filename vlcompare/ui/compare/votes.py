@@ -1,0 +1,141 @@
+"""Votes: which side was better, with a note, only after consent. SQLite in the operator's data folder.
+
+Stores the question, the settings and both texts; never the picture, only its checksum. Knows runs; knows nothing of
+gradio. On a host whose disk does not last, votes may be committed to a dataset repository of the operator's.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import sqlite3
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from vlcompare.errors import RequestError
+from vlcompare.ui.compare.forms import SIDES, bounded
+from vlcompare.ui.compare.session import Run
+from vlcompare.ui.settings import Limits
+
+CHOICES = {"left": "Left", "right": "Right", "tie": "Both good", "both_bad": "Both bad"}
+COLUMNS = (
+    "id", "created", "run", "choice", "blind", "note", "task", "text", "mode", "picture_sha256", "left_checkpoint",
+    "right_checkpoint", "left_settings", "right_settings", "left_text", "right_text",
+)  # fmt: skip
+MOST_BYTES = 512 * 2**20
+
+_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS votes (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, created REAL NOT NULL, {", ".join(f"{name} TEXT" for name in COLUMNS[2:])},
+    UNIQUE (run)
+);
+PRAGMA user_version = 1;
+"""
+
+
+class Votes:
+    """The votes of one server. `publish` is told each row, for a copy elsewhere; its failures are not the voter's."""
+
+    def __init__(
+        self, folder: Path, limits: Limits | None = None, publish: Callable[[dict[str, Any]], None] | None = None
+    ):
+        self.path = folder / "votes.sqlite"
+        self.limits = limits or Limits()
+        self._publish = publish
+        self._lock = threading.Lock()
+
+    def add(self, run: Run, choice: str, note: str = "", *, consent: bool) -> None:
+        """Store one vote; a second vote on the same run replaces the first. Raises RequestError without consent."""
+        if not consent:
+            raise RequestError("A vote is stored on this server: tick the box to agree first.")
+        if choice not in CHOICES:
+            raise RequestError(f"A vote is one of {', '.join(CHOICES)}.")
+        row = self._row(run, choice, bounded(note, self.limits.note_characters, "note"))
+        with self._lock, self._open() as database:
+            if self.path.stat().st_size > MOST_BYTES:
+                raise RequestError("The store of votes on this server is full.")
+            names = COLUMNS[1:]
+            database.execute(
+                f"INSERT OR REPLACE INTO votes ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
+                [row[name] for name in names],
+            )
+        if self._publish is not None:
+            threading.Thread(target=self._publish_quietly, args=(row,), daemon=True, name="vlcompare-votes").start()
+
+    def count(self) -> int:
+        if not self.path.exists():
+            return 0
+        with self._open() as database:
+            return int(database.execute("SELECT COUNT(*) FROM votes").fetchone()[0])
+
+    def export(self, runs: set[str] | None = None) -> str:
+        """CSV of the votes; with `runs` only those on these runs, which is what a visitor may see."""
+        rows: list[tuple[Any, ...]] = []
+        chosen = "" if runs is None else f"WHERE run IN ({', '.join('?' * len(runs))})"
+        if self.path.exists():
+            with self._open() as database:
+                query = f"SELECT {', '.join(COLUMNS)} FROM votes {chosen} ORDER BY id"
+                rows = database.execute(query, sorted(runs or ())).fetchall()
+        out = io.StringIO()
+        writer = csv.writer(out)
+        writer.writerow(COLUMNS)
+        writer.writerows([_inert(cell) for cell in row] for row in rows)
+        return out.getvalue()
+
+    def _row(self, run: Run, choice: str, note: str) -> dict[str, Any]:
+        row: dict[str, Any] = {
+            "created": time.time(),
+            "run": run.id,
+            "choice": choice,
+            "blind": str(int(run.blind)),
+            "note": note,
+            "task": run.request.task,
+            "text": run.request.text,
+            "mode": run.mode,
+            "picture_sha256": hashlib.sha256(run.picture.data).hexdigest(),
+        }
+        for side in SIDES:
+            part = run.sides[side]
+            settings = {name: getattr(part.settings, name) for name in part.settings.__dataclass_fields__}
+            row[f"{side}_checkpoint"] = part.settings.checkpoint
+            row[f"{side}_settings"] = json.dumps(settings)
+            row[f"{side}_text"] = part.answer.error or part.answer.text if part.answer else part.text
+        return row
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        try:
+            self._private()
+            with closing(sqlite3.connect(self.path, timeout=10)) as database:
+                database.executescript(_SCHEMA)
+                with database:
+                    yield database
+        except (OSError, sqlite3.DatabaseError) as error:
+            raise RequestError(f"The votes at {self.path} cannot be read or written ({error}).") from error
+
+    def _private(self) -> None:
+        """Folder and file are there, and the user's alone; only what is plainly no folder of ours stays as it is."""
+        folder = self.path.parent
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.resolve() not in (Path.home(), Path.cwd()) and not folder.stat().st_mode & stat.S_ISVTX:
+            folder.chmod(0o700)
+        self.path.touch(mode=0o600)
+        self.path.chmod(0o600)
+
+    def _publish_quietly(self, row: dict[str, Any]) -> None:
+        try:
+            self._publish(row)  # type: ignore[misc]
+        except Exception as error:  # the vote itself is stored; the operator is told on the server's console
+            print(f"vlcompare: a vote could not be copied to the dataset repository ({error}).")
+
+
+def _inert(cell: Any) -> Any:
+    """A cell that no spreadsheet reads as a formula."""
+    return "'" + cell if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell

@@ -1,0 +1,117 @@
+"""Files of the inspect page: a run that is uploaded, exports, and a sample handed over to the compare tab.
+
+Knows the evaluation's archives and exports; knows nothing of gradio.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlcompare.errors import RequestError, SampleError
+from vlcompare.evaluate.results import archive, export, html_report
+from vlcompare.evaluate.results.table import Rows
+from vlcompare.ui.compare.files import picture_file, write_file
+from vlcompare.ui.compare.forms import SIDE_FIELDS, form_of, side_form_of
+from vlcompare.ui.inspect import handlers as actions
+from vlcompare.ui.inspect.session import Inspection
+from vlcompare.ui.server.uploads import largest_upload, open_file
+from vlcompare.ui.settings import AppSettings, Limits
+
+REPORT_SAMPLES = 60
+MOST_UPLOADED = 4  # archives of one visitor that stay unpacked
+
+
+def upload(inspection: Inspection, path: str | None, limits: Limits | None = None) -> actions.Page:
+    """Open an uploaded run archive, for this visitor alone. path: as the client sent it."""
+    most = largest_upload(limits or Limits())
+
+    def act() -> actions.Page:
+        if not path:
+            return {}
+        if len(inspection.unpacked) >= MOST_UPLOADED:
+            raise SampleError(f"At most {MOST_UPLOADED} archives can be open in one visit: load the page again.")
+        folder = tempfile.TemporaryDirectory(prefix="vlcompare-run-", ignore_cleanup_errors=True)
+        try:
+            with open_file(path, most, "archive") as file:
+                run = archive.open_archive(file, Path(folder.name) / "run")
+            name = f"{Path(path).stem[:60]} (uploaded)"
+            key, number = name, 2
+            while key in inspection.open:
+                key, number = f"{name} {number}", number + 1
+            inspection.add(key, key, run)
+            page = {**actions.everything(inspection), "controls": True, "form": inspection.query}
+        except BaseException:
+            folder.cleanup()
+            raise
+        inspection.unpacked.append(folder)
+        return page
+
+    return actions.guarded(inspection, act)
+
+
+def export_text(inspection: Inspection, kind: str, *, only: bool) -> tuple[str, str]:
+    """(name, content) of an export of the selection, or of all samples."""
+    if inspection.data is None:
+        raise RequestError("No run is open to be exported.")
+    table = inspection.data.table
+    rows = inspection.rows if only else None
+    if rows is not None and not len(rows):
+        raise RequestError("No sample fits the filters, so there is nothing to export.")
+    stem = "vlcompare-" + table.run.name
+    if kind == "csv":
+        return f"{stem}.csv", export.to_csv(table, rows)
+    if kind == "json":
+        return f"{stem}.json", export.to_json(table, rows)
+    if kind == "comparator":
+        return f"{stem}-llm-comparator.json", export.to_llm_comparator(table, rows)
+    if kind == "report":
+        return f"{stem}.html", html_report.html_report(table, _shown(inspection, rows), rows=rows)
+    raise RequestError(f"There is no export {kind!r}.")
+
+
+def _shown(inspection: Inspection, rows: Rows | None) -> Rows:
+    """The samples that the report shows in full: those with a note first, then the others of the selection."""
+    assert inspection.data is not None
+    run = inspection.data.run
+    chosen = inspection.rows if rows is None else rows
+    noted = set(inspection.notes())
+    first = np.array([run.samples[i].id in noted for i in chosen], dtype=bool)
+    return np.concatenate([chosen[first], chosen[~first]])[:REPORT_SAMPLES]
+
+
+def export_file(inspection: Inspection, kind: str, *, only: bool) -> str:
+    """The export as a file to download. The archive always holds the whole run."""
+    with inspection.lock:
+        if kind == "archive":
+            if inspection.data is None:
+                raise RequestError("No run is open to be exported.")
+            run = inspection.data.run
+            return str(archive.write_archive(run, Path(write_file(f"{run.name or 'run'}.zip", b""))))
+        name, content = export_text(inspection, kind, only=only)
+        return write_file(name, content.encode())
+
+
+def compare_values(
+    inspection: Inspection, settings: AppSettings
+) -> tuple[str | None, list[Any], dict[str, dict[str, Any]]] | None:
+    """(picture, the question's fields, side -> its fields) that ask the open sample again; None where none is open.
+
+    picture: a file; None where the sample's own is not there.
+    """
+    run = inspection.run
+    if run is None:
+        return None
+    ask = form_of(run.request)
+    sides = {}
+    for side, part in run.sides.items():
+        form = asdict(side_form_of(part.settings))
+        if settings.offered and form["checkpoint"] not in settings.offered:
+            form.pop("checkpoint")  # not offered here: the tab keeps its own
+        sides[side] = {name: form[name] for name in SIDE_FIELDS if name in form}
+    picture = picture_file(run.picture) if inspection.pictured else None
+    return picture, [ask.task, ask.text, ask.choices, ask.box, ask.ocr_text, ask.mode], sides

@@ -1,0 +1,208 @@
+"""The inspect tab: its components, and the one function that adds it to the page.
+
+Only layout; what happens is in `inspect_actions`, which event calls which action in `inspect_wiring`.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from vlcompare.evaluate.results.notes import ERROR_TYPES
+from vlcompare.render.markup import el
+from vlcompare.ui.compare.cards import message
+from vlcompare.ui.inspect.handlers import CLOSED, NO_SAMPLE, start
+from vlcompare.ui.inspect.library import Library
+from vlcompare.ui.inspect.query import NOTED
+from vlcompare.ui.inspect.selection import MEASURES
+from vlcompare.ui.inspect.session import Inspection
+from vlcompare.ui.inspect.views import nothing
+from vlcompare.ui.settings import AppSettings
+
+PICK = """element.addEventListener('click', (event) => {
+  const picked = event.target.closest('[data-pick]');
+  if (picked && element.contains(picked)) trigger('click', {pick: picked.dataset.pick});
+});"""
+FORM = ("text", "regex", "disagree", "gap", "noted", "tag")
+EXPORTS = {
+    "csv": "CSV",
+    "json": "JSON",
+    "comparator": "LLM Comparator",
+    "report": "HTML report",
+    "archive": "Run archive",
+}
+KEYS = "Keys: ← → or K J previous and next · 1 to 9 error types · N note · / search"
+
+
+@dataclass
+class InspectParts:
+    """The tab's components by name."""
+
+    session: gr.State
+    regions: dict[str, gr.HTML]
+    fields: dict[str, gr.components.Component]
+    buttons: dict[str, Any]
+
+    @property
+    def outputs(self) -> list[gr.components.Component]:
+        """Everything that an action may change, in the order of `names`, and the session.
+
+        gradio closes a session, an hour after its tab, only if it was once put out.
+        """
+        return [*self.regions.values(), *self.fields.values(), self.session]
+
+    @property
+    def names(self) -> list[str]:
+        return [*self.regions, *self.fields]
+
+
+def build_inspect_tab(
+    settings: AppSettings,
+    *,
+    page: gr.Blocks | None = None,
+    compare: Any = None,
+    tabs: gr.Tabs | None = None,
+    runs: Sequence[Path] = (),
+    library: Library | None = None,
+) -> InspectParts:
+    """Lay the tab out inside the current Blocks and connect it.
+
+    compare and tabs: the compare tab's components and the tabs, to ask a sample again; page: opens the first run when
+    it is loaded; runs: folders given on the command line.
+    """
+    from vlcompare.ui.inspect.wiring import wire
+
+    library = library or Library(settings.allow_path, runs, pictures=settings.pictures)
+    parts = _layout(settings, library)
+    wire(parts, settings, page=page, compare=compare, tabs=tabs)
+    if runs:  # whoever names a run looks at it next: it is read before anybody is let in, and the page opens at once
+        start(Inspection(library))
+        gc.collect()
+        gc.freeze()  # its millions of values stay: no later collection has to look through them
+    return parts
+
+
+def _layout(settings: AppSettings, library: Library) -> InspectParts:
+    session = gr.State(
+        Inspection(library),
+        delete_callback=lambda value: value.close() if isinstance(value, Inspection) else None,
+    )
+    regions: dict[str, gr.HTML] = {}
+    fields: dict[str, gr.components.Component] = {}
+    buttons: dict[str, Any] = {}
+    with gr.Column(elem_classes="vi-page"):
+        _bar(library, fields, buttons)
+        regions["message"] = gr.HTML(message(""), elem_id="vi-message")
+        with gr.Column(elem_classes="vl-panel"):
+            regions["head"] = gr.HTML(nothing(CLOSED), elem_id="vi-head")
+            regions["quadrants"] = _picking("vi-quadrants")
+        with gr.Row(elem_classes="vi-overview", equal_height=False):
+            with gr.Column(elem_classes="vl-panel", min_width=0):
+                _heading("Where both sides' values meet")
+                fields["measure"] = gr.Radio(
+                    [(measure.title, name) for name, measure in MEASURES.items()],
+                    value="iou",
+                    show_label=False,
+                    container=False,
+                    elem_id="vi-measure",
+                )
+                regions["charts"] = _picking("vi-charts")
+            with gr.Column(elem_classes="vl-panel", min_width=0):
+                _heading("Share right, by slice")
+                fields["dimension"] = gr.Dropdown(
+                    [], label="Slice by", show_label=False, elem_id="vi-dimension", filterable=False
+                )
+                regions["slices"] = _picking("vi-slices")
+        with gr.Accordion("Figures of every task, over all samples", open=False, elem_classes="vl-more"):
+            regions["figures"] = _picking("vi-figures")
+        with gr.Row(elem_classes="vi-work", equal_height=False):
+            with gr.Column(elem_classes=["vl-panel", "vi-list"], min_width=0):
+                _filters(fields)
+                regions["chips"] = _picking("vi-chips")
+                regions["table"] = _picking("vi-table")
+            with gr.Column(elem_classes=["vl-panel", "vi-detail"], min_width=0):
+                _sample(regions, fields, buttons)
+        _exports(fields, buttons)
+    return InspectParts(session, regions, fields, buttons)
+
+
+def _heading(text: str) -> None:
+    gr.HTML(el("h2", text, class_="vl-section"))
+
+
+def _picking(elem_id: str) -> gr.HTML:
+    """A region whose marked elements can be clicked."""
+    return gr.HTML("", js_on_load=PICK, elem_id=elem_id)
+
+
+def _bar(library: Library, fields: dict[str, gr.components.Component], buttons: dict[str, Any]) -> None:
+    """Which runs are open, and which two sides are beside each other."""
+    with gr.Row(elem_classes=["vi-bar", "vl-panel"], equal_height=False):
+        fields["runs"] = gr.Dropdown(
+            [place.key for place in library.places()],
+            value=[],
+            multiselect=True,
+            label="Runs",
+            elem_id="vi-runs",
+            min_width=220,
+            scale=3,
+        )
+        fields["left"] = gr.Dropdown([], label="Left", elem_id="vi-left", min_width=160, scale=2, filterable=False)
+        fields["right"] = gr.Dropdown([], label="Right", elem_id="vi-right", min_width=160, scale=2, filterable=False)
+        buttons["upload"] = gr.UploadButton(
+            "Upload a run", size="sm", file_types=[".zip"], elem_id="vi-upload", min_width=120
+        )
+
+
+def _filters(fields: dict[str, gr.components.Component]) -> None:
+    _heading("Samples")
+    with gr.Row(elem_classes="vi-filters"):
+        fields["text"] = gr.Textbox(
+            label="Search questions, answers and ids", placeholder="red square", elem_id="vi-text", min_width=160
+        )
+        fields["regex"] = gr.Checkbox(False, label="Regular expression", elem_id="vi-regex", min_width=90)
+        fields["disagree"] = gr.Checkbox(False, label="Answers differ", elem_id="vi-disagree", min_width=90)
+        fields["gap"] = gr.Number(
+            0, minimum=0, maximum=50, step=0.1, label="Confidence gap at least", elem_id="vi-gap", min_width=90
+        )
+        noted = [(title, name) for name, title in NOTED.items()]
+        fields["noted"] = gr.Dropdown(
+            noted, value="", label="Notes", elem_id="vi-noted", min_width=110, filterable=False
+        )
+        types = [("Any", ""), *((name, name) for name in ERROR_TYPES)]
+        fields["tag"] = gr.Dropdown(
+            types, value="", label="Noted as", elem_id="vi-tag", min_width=130, filterable=False
+        )
+
+
+def _sample(regions: dict[str, gr.HTML], fields: dict[str, gr.components.Component], buttons: dict[str, Any]) -> None:
+    with gr.Row(elem_classes="vi-steps"):
+        buttons["previous"] = gr.Button("← Previous", size="sm", elem_id="vi-previous", min_width=80)
+        buttons["next"] = gr.Button("Next →", size="sm", elem_id="vi-next", min_width=80)
+        buttons["ask"] = gr.Button("Open in compare", size="sm", elem_id="vi-ask", min_width=120)
+    regions["sample"] = gr.HTML(nothing(NO_SAMPLE), elem_id="vi-sample")
+    with gr.Column(elem_classes="vi-note", elem_id="vi-note"):
+        fields["note_for"] = gr.Textbox("", visible=False)
+        fields["types"] = gr.CheckboxGroup(list(ERROR_TYPES), label="What went wrong", elem_id="vi-types")
+        fields["own_tags"] = gr.Textbox(
+            label="Own tags, separated by commas", max_lines=1, elem_id="vi-own-tags", placeholder="night, blurred"
+        )
+        fields["note_text"] = gr.Textbox(
+            label="Note", lines=2, max_lines=8, elem_id="vi-note-text", placeholder="Kept beside the run"
+        )
+        fields["note_state"] = gr.HTML(el("p", KEYS, class_="vl-note"), elem_id="vi-note-state")
+
+
+def _exports(fields: dict[str, gr.components.Component], buttons: dict[str, Any]) -> None:
+    with gr.Column(elem_classes="vl-panel"):
+        _heading("Export")
+        with gr.Row(elem_classes="vi-exports"):
+            fields["only"] = gr.Checkbox(True, label="Only the selected samples", elem_id="vi-only", min_width=160)
+            for kind, title in EXPORTS.items():
+                buttons[kind] = gr.Button(title, size="sm", elem_id=f"vi-export-{kind}", min_width=90)
+            buttons["download"] = gr.DownloadButton("Download", elem_id="vi-download", visible="hidden")

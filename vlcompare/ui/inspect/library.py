@@ -1,0 +1,180 @@
+"""Which run folders a visitor may open, and the runs that are in memory. Shared by all visitors of one server.
+
+Runs are found below the operator's folder, in the folders given on the command line, and in the project's examples;
+nothing else on the server can be opened. A run that changed on the disk is read again. Knows nothing of gradio.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlcompare.errors import SampleError
+from vlcompare.evaluate import run_files
+from vlcompare.evaluate.results.archive import open_archive
+from vlcompare.evaluate.results.run_folder import NOTES, RunFolder, find_runs, join
+from vlcompare.paths import EXAMPLES
+from vlcompare.ui import examples
+from vlcompare.ui.inspect.selection import Opened
+
+MOST_LISTED = 200
+MOST_KEPT = 3  # opened runs, and pairs of runs, in memory
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A run folder that may be opened."""
+
+    key: str
+    title: str
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One side of one open run."""
+
+    run: RunFolder
+    name: str
+
+
+class Library:
+    """The runs of one server."""
+
+    def __init__(
+        self,
+        allow_path: Path | None = None,
+        given: Sequence[Path] = (),
+        shipped: Path | None = None,
+        pictures: Sequence[Path] = (),
+    ) -> None:
+        """pictures: folders outside of the runs whose pictures may be shown, besides those of the user's own runs."""
+        self._allow = allow_path
+        self._given = tuple(path for path in given if path.suffix != ".zip")
+        self._unpacked = [_unpack(path) for path in given if path.suffix == ".zip"]
+        self._shipped = shipped
+        self._pictures = tuple(pictures)
+        self._runs = _Kept(MOST_KEPT)
+        self._pairs = _Kept(MOST_KEPT)
+
+    def places(self) -> list[Place]:
+        """What can be opened now: the given folders first, the project's example last."""
+        found: dict[Path, str] = {}
+        found.update({run.path: name for name, run, _ in self._unpacked})
+        for folder in self._given:
+            for run in find_runs(folder, 1):
+                found.setdefault(run.resolve(), run.resolve().name)
+        if self._allow is not None:
+            for run in find_runs(self._allow):
+                found.setdefault(run.resolve(), str(run.relative_to(self._allow)) if run != self._allow else run.name)
+        for run in find_runs(self._shipped or examples.FOLDER, 1):
+            found.setdefault(run.resolve(), f"{run.name} (example)")
+        places: dict[str, Place] = {}
+        for folder, title in list(found.items())[:MOST_LISTED]:
+            key, number = title, 2
+            while key in places:
+                key, number = f"{title} {number}", number + 1
+            places[key] = Place(key, key, folder)
+        return list(places.values())
+
+    def first(self) -> Place | None:
+        """The run that the page opens with: the first given one, else the example that comes with the project."""
+        places = self.places()
+        if self._given or self._unpacked:
+            return places[0] if places else None
+        return next((place for place in places if place.title.endswith("(example)")), None)
+
+    def find(self, key: str) -> Place:
+        """The place of this key. Raises SampleError for whatever is not listed."""
+        for place in self.places():
+            if place.key == key:
+                return place
+        raise SampleError("This run is not among those that can be opened here.")
+
+    def run(self, folder: Path) -> RunFolder:
+        """The run in `folder`, from memory where it has not changed."""
+        for _, run, _ in self._unpacked:
+            if run.path == folder:
+                return run
+        # the program's own files stay as they were installed: notes on a shipped run go to the user's data folder
+        read_only = True if folder.is_relative_to(EXAMPLES) and not (folder / NOTES).exists() else None
+        return self._runs.get(
+            (folder, _stamp(folder)), lambda: RunFolder.open(folder, read_only=read_only, pictures=self._pictures)
+        )
+
+    def pair(self, left: Side, right: Side | None) -> Opened:
+        """The two sides beside each other as columns, from memory where they have been so before."""
+        key = tuple((id(side.run), side.name) if side else None for side in (left, right))
+        # the runs are kept beside what was made of them: an id belongs to another run once its own is gone
+        return self._pairs.get(key, lambda: (_beside(left, right), left, right))[0]
+
+
+def _unpack(path: Path) -> tuple[str, RunFolder, Any]:
+    """(name, run, the folder that goes when the server does) of a run archive."""
+    folder = tempfile.TemporaryDirectory(prefix="vlcompare-run-", ignore_cleanup_errors=True)
+    return path.stem, open_archive(path, Path(folder.name) / "run"), folder
+
+
+def _beside(left: Side, right: Side | None) -> Opened:
+    if right is None:
+        only = left.run.sides[left.name]
+        run = left.run if len(left.run.sides) == 1 else _part(left.run, {left.name: only})
+        return Opened.of(run)
+    if left.run is right.run and list(left.run.sides) == [left.name, right.name] == ["left", "right"]:
+        return Opened.of(left.run)
+    return Opened.of(join((left.run, left.name), (right.run, right.name)), joined=True)
+
+
+def _part(run: RunFolder, sides: dict[str, Any]) -> RunFolder:
+    return RunFolder(run.path, run.record, run.samples, sides, run.read_only, run.allowed, list(run.problems))
+
+
+class _Kept:
+    """The last few values made, by key. Two who ask for the same at once wait for one making."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._values: OrderedDict[Hashable, Any] = OrderedDict()
+        self._lock = threading.Lock()
+        self._making: dict[Hashable, threading.Lock] = {}
+
+    def get(self, key: Hashable, make: Any) -> Any:
+        with self._lock:
+            making = self._making.setdefault(key, threading.Lock())
+        try:
+            with making:
+                with self._lock:
+                    if key in self._values:
+                        self._values.move_to_end(key)
+                        return self._values[key]
+                made = make()
+                with self._lock:
+                    self._values[key] = made
+                    while len(self._values) > self._most:
+                        self._values.popitem(last=False)
+                return made
+        finally:
+            with self._lock:
+                self._making.pop(key, None)
+
+
+def _stamp(folder: Path) -> tuple[int, ...]:
+    """Changes whenever the run's files do."""
+    found: list[int] = []
+    for path in _files(folder):
+        try:
+            stat = path.stat()
+            found += [stat.st_mtime_ns, stat.st_size]
+        except OSError:
+            found += [0, 0]
+    return tuple(found)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    yield from (folder / name for name in (run_files.RUN, run_files.SAMPLES, run_files.SUMMARY))
+    yield from run_files.parts(folder)

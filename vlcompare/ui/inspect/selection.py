@@ -1,0 +1,170 @@
+"""From the visitor's query to rows, values and lines of the table; a thin layer over the evaluation's table.
+
+The two sides are called "left" and "right" here, whatever the run calls them. Knows the evaluation's table and the
+page's query; knows nothing of gradio or markup.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlcompare.evaluate.replies import read_reply
+from vlcompare.evaluate.results.notes import Note
+from vlcompare.evaluate.results.run_folder import RunFolder
+from vlcompare.evaluate.results.table import UNSCORED, Filter, Rows, RunTable
+from vlcompare.evaluate.run_files import SUMMARY
+from vlcompare.evaluate.summary import summarise
+from vlcompare.ui.inspect.query import PAGE_ROWS, Query
+from vlcompare.ui.inspect.views import Cell, Line
+from vlcompare.ui.inspect_charts import Measure
+
+MEASURES = {
+    "iou": Measure("iou", "IoU with the truth"),
+    "score": Measure("score", "score"),
+    "confidence": Measure("confidence", "confidence"),
+    "words": Measure("words", "words of the answer", None),
+}
+SORTS = {"left": "score_left", "right": "score_right", "difference": "difference", "gap": "confidence_gap"}
+_BOXES = re.compile(r"\|\||\s*\[[\d., ]+\]")  # what a grounded caption holds besides its words
+READ_TASKS = frozenset(("grounding", "grounded_captioning", "multiple_choice", "pointing", "image_text_match"))
+
+
+@dataclass
+class Opened:
+    """Two sides (or one) beside each other, as columns; not changed once made, so visitors share it."""
+
+    run: RunFolder
+    table: RunTable
+    joined: bool = False  # of two runs
+    _measures: dict[tuple[str, str], NDArray[Any]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, run: RunFolder, *, joined: bool = False) -> Opened:
+        return cls(run, RunTable(run), joined)
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """ "left", and where there are two "right" -> the side's name in the run."""
+        return dict(zip(("left", "right"), self.table.sides, strict=False))
+
+    def measure(self, role: str, name: str) -> NDArray[Any]:
+        """A measure's values of one side, nan where there is none."""
+        side = self.roles.get(role)
+        if side is None or name not in MEASURES:
+            return np.full(self.table.count, np.nan)
+        key = side, name
+        if key not in self._measures:
+            self._measures[key] = self._measured(side, name)
+        return self._measures[key]
+
+    def _measured(self, side: str, name: str) -> NDArray[Any]:
+        score = self.table.score[side]
+        if name == "iou":
+            return np.where(np.array(self.table.task) == "grounding", score, np.nan)
+        if name == "confidence":
+            return np.exp(np.minimum(self.table.confidence[side], 0.0))
+        if name == "words":
+            rows = self.run.sides[side].rows
+            return np.array([math.nan if row is None else len(str(row.get("text") or "").split()) for row in rows])
+        return score
+
+    @property
+    def summary_known(self) -> bool:
+        """Whether the figures of all rows need not be computed first."""
+        return "summary" in self.__dict__ or (not self.joined and (self.run.path / SUMMARY).is_file())
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """The figures of all rows; those of a joined run are made here, since no file has them."""
+        if self.joined:
+            checkpoints = {side: self.run.checkpoint(side) for side in self.run.sides}
+            return summarise(self.run.results(), list(self.run.sides), checkpoints=checkpoints)
+        return self.run.summary()
+
+    # ---- choosing ----------------------------------------------------------------------------------------------------
+
+    def select(self, query: Query, notes: Mapping[str, Note], *, ordered: bool = True) -> Rows:
+        """The rows of a query. Raises RequestError for a pattern or a slice that cannot be used."""
+        rows = self.table.select(self._filter(query, notes))
+        if query.noted == "bare":
+            ids = set(notes)
+            rows = rows[[self.run.samples[i].id not in ids for i in rows]] if len(rows) else rows
+        for span in query.ranges:
+            column = self.measure(span.side, span.measure)[rows]
+            with np.errstate(invalid="ignore"):
+                rows = rows[(column >= span.low) & (column < span.high)]
+        return self._sorted(rows, query) if ordered else rows
+
+    def _filter(self, query: Query, notes: Mapping[str, Note]) -> Filter:
+        samples = None
+        if query.noted == "noted" or query.tag:
+            samples = frozenset(key for key, note in notes.items() if not query.tag or query.tag in note.tags)
+        return Filter(
+            quadrants=(query.quadrant,) if query.quadrant else (),
+            aspects=dict(query.slices),
+            text="" if query.regex else query.text,
+            pattern=query.text if query.regex else "",
+            disagreeing=query.disagree,
+            min_confidence_gap=query.gap or None,
+            samples=samples,
+        )
+
+    def _sorted(self, rows: Rows, query: Query) -> Rows:
+        if query.sort == "text":
+            samples = self.run.samples
+            order = sorted(rows.tolist(), key=lambda i: samples[i].text.lower(), reverse=query.descending)
+            return np.array(order, dtype=np.int64)
+        if query.sort in ("right", "difference", "gap") and len(self.roles) < 2:
+            return rows
+        return self.table.sort(rows, SORTS.get(query.sort, "order"), query.descending)
+
+    def quadrant_counts(self, query: Query, notes: Mapping[str, Note]) -> dict[str, int]:
+        """How many samples each quadrant would leave, with all other filters as they are."""
+        return self.table.quadrant_counts(self.select(replace(query, quadrant=""), notes, ordered=False))
+
+    # ---- lines -------------------------------------------------------------------------------------------------------
+
+    def page(self, rows: Rows, query: Query, notes: Mapping[str, Note]) -> list[Line]:
+        """The lines of the query's page; of the last one where there are not as many."""
+        last = max(0, (len(rows) - 1) // PAGE_ROWS)
+        start = min(query.page, last) * PAGE_ROWS
+        return [self.line(int(row), notes) for row in rows[start : start + PAGE_ROWS]]
+
+    def line(self, row: int, notes: Mapping[str, Note]) -> Line:
+        """One sample as the table and the sample view show it."""
+        sample = self.run.samples[row]
+        gap = abs(float(self.table.confidence_gap()[row])) if len(self.roles) == 2 else math.nan
+        note = notes.get(sample.id)
+        noted: Sequence[str] = (*note.tags, *(("note",) if note.text else ())) if note else ()
+        cells = {role: self._cell(role, row) for role in self.roles}
+        expected = _BOXES.sub("", sample.references[0]) if sample.references and not sample.text else ""
+        known = None if math.isnan(gap) else gap
+        return Line(row, sample.id, sample.task, sample.text, cells, known, expected, noted)
+
+    def _cell(self, role: str, row: int) -> Cell:
+        side, sample = self.roles[role], self.run.samples[row]
+        answer = self.run.sides[side].rows[row]
+        if answer is None:
+            return Cell(state="missing", right=False if self.table.right[side][row] != UNSCORED else None)
+        state = "error" if answer.get("error") else "ok"
+        if state == "ok" and sample.task in READ_TASKS and not read_reply(sample, answer).readable:
+            state = "unparseable"
+        right = int(self.table.right[side][row])
+        score, confidence = float(self.table.score[side][row]), float(self.table.confidence[side][row])
+        known = None if math.isnan(score) else score
+        return Cell(
+            said=str(answer.get("error") or answer.get("text") or ""),
+            right=None if right == UNSCORED else bool(right),
+            score=known,
+            iou=known if sample.task == "grounding" else None,
+            confidence=None if math.isnan(confidence) else math.exp(min(0.0, confidence)),
+            state=state,
+        )

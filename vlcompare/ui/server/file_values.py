@@ -1,0 +1,93 @@
+"""Files in what clients send: a handler gets a file's path as it was sent, and gradio never touches the file.
+
+gradio looks at every value of every component before a handler is called. What has the form of a file it copies into
+its cache, or downloads where the path is an address; what lacks a mark of that form it does not check, and the
+component opens it. So files are taken out of what gradio looks at: for a component that takes files, the handler gets
+the path, to be opened by `uploads`; for every other component a file is refused. A component's own methods would be
+no place for this, since gradio builds a visitor's components anew whenever a handler leaves one as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import gradio as gr
+
+from vlcompare.ui.server.uploads import REFUSED
+
+FILES = (gr.Image, gr.UploadButton)  # components whose value is an uploaded file
+OWN_ADDRESS = "/gradio_api/file="  # of an uploaded file, in a URL of this server
+NO_OBJECT = "A field holds an object where a text, a number, or a list of these belongs."
+TOO_MUCH = "A field holds too many values, or lists that are nested too deeply."
+MOST_NESTED = 8
+MOST_VALUES = 10_000
+
+
+def hand_over_paths(page: gr.Blocks) -> None:
+    """Have all events of the page, however they are called, get their files as paths. Refusals are gr.Error."""
+    original = page.preprocess_data
+
+    async def preprocess_data(block_fn: Any, inputs: list[Any], state: Any, explicit_call: bool = False) -> list[Any]:
+        rest, paths = take_paths(block_fn.inputs, inputs)
+        values = await original(block_fn, rest, state, explicit_call)
+        for index, path in paths.items():
+            values[index] = path
+        return values
+
+    page.preprocess_data = preprocess_data  # type: ignore[method-assign]
+
+
+def take_paths(components: list[Any], values: list[Any]) -> tuple[list[Any], dict[int, str | None]]:
+    """(the values with None for each file, index -> the file's path). Raises gr.Error for a file where none belongs."""
+    rest, paths = [], {}
+    for index, value in enumerate(values):
+        component = components[index] if index < len(components) else None
+        if isinstance(component, FILES):
+            paths[index] = path_of(value)
+            value = None
+        else:
+            check_plain(value, objects=isinstance(component, gr.JSON))
+        rest.append(value)
+    return rest, paths
+
+
+def path_of(value: Any) -> str | None:
+    """The path that a file's value names; None where there is no file. Raises gr.Error for any other value.
+
+    An address of this server's own upload, as MCP clients send it, stands for the path in it.
+    """
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if value is None or value == []:
+        return None
+    path = value.get("path") if isinstance(value, dict) else None
+    if not isinstance(path, str) or not path:
+        raise gr.Error(REFUSED, print_exception=False)
+    if not path.lower().startswith(("http://", "https://")):
+        return path
+    try:
+        return unquote(urlsplit(path).path).partition(OWN_ADDRESS)[2] or path
+    except ValueError:  # no address at all
+        return path
+
+
+def check_plain(value: Any, *, objects: bool = False) -> None:
+    """Raise gr.Error where the value holds a file, is nested too deeply, or holds an object where none may be."""
+    count, level = 0, [value]
+    for _ in range(MOST_NESTED):
+        below: list[Any] = []
+        for one in level:
+            if isinstance(one, dict):
+                if "path" in one or not objects:
+                    raise gr.Error(REFUSED if "path" in one else NO_OBJECT, print_exception=False)
+                below.extend(one.values())
+            elif isinstance(one, (list, tuple)):
+                below.extend(one)
+        count += len(below)
+        if not below:
+            return
+        if count > MOST_VALUES:
+            break
+        level = below
+    raise gr.Error(TOO_MUCH, print_exception=False)
