@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 
 import pytest
 from PIL import Image
-from test_ui_views import EVIL, answer, run_of
+from test_ui_cards import EVIL, answer, run_of
 from ui_fakes import write_examples
 
 from vlcompare.cli import build_parser
