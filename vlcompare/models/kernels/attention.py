@@ -79,13 +79,13 @@ def _turn_and_attend(
 @functools.cache
 def _loops() -> ModuleType | None:
     """The compiled loops; None without numba."""
-    return fallback.attempt("numba", importlib.import_module, "vlcompare.models.kernels.cpu.attention_loops")
+    return fallback.attempt("numba", importlib.import_module, f"{__package__}.cpu.attention_loops")
 
 
 @functools.cache
 def _triton() -> ModuleType | None:
     """The kernels for CUDA; None without Triton."""
-    return fallback.attempt("triton", importlib.import_module, "vlcompare.models.kernels.cuda.attention")
+    return fallback.attempt("triton", importlib.import_module, f"{__package__}.cuda.attention")
 
 
 def _usable(q_bhk: Tensor, keys_bhsk: Tensor, values_bhsk: Tensor) -> bool:
