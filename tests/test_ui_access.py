@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vlcompare.errors import RequestError
-from vlcompare.ui.server.access import Access, Place, Refusal, Seen, read_allowed, read_root_path
+from vlcompare.ui.server.allowed_hosts import Access, Place, Refusal, Seen, read_allowed, read_root_path
 from vlcompare.ui.server.options import Reach
 
 LOCAL = Access("127.0.0.1", environment={})

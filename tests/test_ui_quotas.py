@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from starlette.formparsers import MultiPartException
 
-from vlcompare.ui.server.bodies import Body, Form
-from vlcompare.ui.server.quotas import MOST_CLIENTS, Ledger, Quotas, TooMuch, client_of
+from vlcompare.ui.server.rate_limit import MOST_CLIENTS, Ledger, Quotas, TooMuch, client_of
+from vlcompare.ui.server.request_body import Body, Form
 
 
 class World:

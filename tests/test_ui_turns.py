@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from vlcompare.errors import RequestError
-from vlcompare.ui.server.turns import CALL, CallerLeft, Turns
+from vlcompare.ui.server.concurrency import CALL, CallerLeft, Turns
 
 
 @dataclass

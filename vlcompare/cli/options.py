@@ -56,7 +56,7 @@ def address_of(args: argparse.Namespace) -> dict[str, Any]:
 
 def reach_of(args: argparse.Namespace) -> Any:
     """How the page is reached, from the others and the environment."""
-    from vlcompare.ui.server.access import read_allowed, read_root_path
+    from vlcompare.ui.server.allowed_hosts import read_allowed, read_root_path
     from vlcompare.ui.server.options import Reach
 
     return Reach.from_environment(

@@ -137,7 +137,7 @@ def serve(handlers: Handlers) -> None:
     import gradio as gr
 
     from vlcompare.errors import VLCompareError
-    from vlcompare.ui.server.sentences import ranged
+    from vlcompare.ui.server.call_errors import ranged
 
     settings = handlers.settings
     compare = make_compare(handlers)

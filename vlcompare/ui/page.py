@@ -21,22 +21,22 @@ from gradio.utils import get_upload_folder
 from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.paths import data_folder
 from vlcompare.render.markup import el
-from vlcompare.ui import api, examples, panels
-from vlcompare.ui.compare import layout, wiring
+from vlcompare.ui import api, examples
+from vlcompare.ui.compare import layout, results_wiring, wiring
 from vlcompare.ui.compare.handlers import Handlers, engine_sessions
 from vlcompare.ui.compare.votes import Votes
 from vlcompare.ui.inspect.layout import build_inspect_tab
 from vlcompare.ui.server import startup
-from vlcompare.ui.server.access import Access
+from vlcompare.ui.server.allowed_hosts import Access
+from vlcompare.ui.server.call_errors import speak
 from vlcompare.ui.server.callers import serve_in_turns
+from vlcompare.ui.server.concurrency import Turns
 from vlcompare.ui.server.file_values import hand_over_paths
-from vlcompare.ui.server.guard import GuardedApp, Rules
 from vlcompare.ui.server.log import bound_output
 from vlcompare.ui.server.mcp_tools import speak_mcp
+from vlcompare.ui.server.middleware import GuardedApp, Rules
 from vlcompare.ui.server.options import Reach
-from vlcompare.ui.server.quotas import Ledger, free_space
-from vlcompare.ui.server.sentences import speak
-from vlcompare.ui.server.turns import Turns
+from vlcompare.ui.server.rate_limit import Ledger, free_space
 from vlcompare.ui.server.uploads import largest_upload
 from vlcompare.ui.settings import AppSettings
 from vlcompare.ui.theme import launch_look
@@ -74,11 +74,13 @@ def build_page(settings: AppSettings, handlers: Handlers | None = None, *, runs:
 def _compare_tab(page: gr.Blocks, handlers: Handlers) -> layout.Parts:
     found: dict[str, Any] = {}
     parts = layout.build(
-        handlers, lambda: found.update(panels.build_asking()), lambda: found.update(panels.build_after())
+        handlers,
+        lambda: found.update(results_wiring.build_asking()),
+        lambda: found.update(results_wiring.build_after()),
     )
-    further = panels.Panels(**found)
+    further = results_wiring.Panels(**found)
     running = wiring.wire(parts, handlers)
-    more = panels.wire(parts, further, handlers, votes_of(handlers.settings), page)
+    more = results_wiring.wire(parts, further, handlers, votes_of(handlers.settings), page)
     wiring.wire_stop(parts, handlers, [running, *more])
     return parts
 

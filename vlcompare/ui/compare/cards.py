@@ -14,8 +14,8 @@ from vlcompare.render.markup import Safe, el, join, milliseconds, number
 from vlcompare.tasks.boxes import find_boxes
 from vlcompare.tasks.prompts import SPECS
 from vlcompare.types import Answer, Prompt
-from vlcompare.ui import shown
 from vlcompare.ui.checkpoint_names import lookup, name_of
+from vlcompare.ui.compare import display_limits as shown
 from vlcompare.ui.compare.picture import PALETTE
 from vlcompare.ui.compare.session import Run, SideRun
 from vlcompare.ui.server.redact import without_paths

@@ -17,8 +17,8 @@ from vlcompare.errors import VLCompareError
 from vlcompare.runtime.faults import report
 from vlcompare.types import Answer
 from vlcompare.ui.compare.session import Run
+from vlcompare.ui.server.concurrency import CALL
 from vlcompare.ui.server.redact import UNEXPECTED, without_paths
-from vlcompare.ui.server.turns import CALL
 
 PACE = 0.04  # seconds between two updates of the page, which falls behind above a hundred a second
 PATIENCE = 2.0  # seconds that a stopped side has to end by itself; a file that is being read takes no notice before

@@ -19,14 +19,11 @@ from vlcompare.ui.compare import cards
 from vlcompare.ui.compare.forms import NUMBER_NAMES, SIDE_FIELDS, SIDES, AskForm, SideForm, number_range
 from vlcompare.ui.compare.handlers import REGIONS, Handlers, Page
 from vlcompare.ui.compare.session import Session
+from vlcompare.ui.events import PICK
 from vlcompare.ui.examples import load_examples, thumbnail
-from vlcompare.ui.server.sentences import ranged
+from vlcompare.ui.server.call_errors import ranged
 
 ASK_FIELDS = ("task", "text", "choices", "box", "ocr_text", "mode")
-PICK = """element.addEventListener('click', (event) => {
-  const button = event.target.closest('[data-pick]');
-  if (button) trigger('click', {pick: button.dataset.pick});
-});"""
 
 
 @dataclass

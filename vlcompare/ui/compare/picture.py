@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from vlcompare.render.markup import Safe, el
 from vlcompare.types import Alternative, Answer, Box, Token
-from vlcompare.ui import shown
+from vlcompare.ui.compare import display_limits as shown
 from vlcompare.ui.compare.session import Picture, Run
 
 PALETTE = 8  # colours for numbered boxes, in the style sheet

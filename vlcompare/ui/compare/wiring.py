@@ -16,16 +16,8 @@ from vlcompare.ui.compare.forms import SIDE_FIELDS, SIDES, AskForm, box_text, fo
 from vlcompare.ui.compare.handlers import Handlers, find_example
 from vlcompare.ui.compare.layout import ASK_FIELDS, Parts, examples_view, outputs_of, read_form, streamed
 from vlcompare.ui.compare.session import Run, Session
+from vlcompare.ui.events import QUIET, RUNNING, chosen
 from vlcompare.ui.examples import Example
-from vlcompare.ui.server.sentences import chosen
-
-RUNNING: dict[str, Any] = {
-    "show_progress": "minimal",
-    "concurrency_id": "models",
-    "trigger_mode": "once",
-    "api_visibility": "private",
-}
-QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 
 def wire(parts: Parts, handlers: Handlers) -> Any:

@@ -16,6 +16,7 @@ import gradio as gr
 from vlcompare.evaluate.results.notes import ERROR_TYPES
 from vlcompare.render.markup import el
 from vlcompare.ui.compare.cards import message
+from vlcompare.ui.events import PICK
 from vlcompare.ui.inspect.handlers import CLOSED, NO_SAMPLE, start
 from vlcompare.ui.inspect.library import Library
 from vlcompare.ui.inspect.query import NOTED
@@ -24,10 +25,6 @@ from vlcompare.ui.inspect.session import Inspection
 from vlcompare.ui.inspect.views import nothing
 from vlcompare.ui.settings import AppSettings
 
-PICK = """element.addEventListener('click', (event) => {
-  const picked = event.target.closest('[data-pick]');
-  if (picked && element.contains(picked)) trigger('click', {pick: picked.dataset.pick});
-});"""
 FORM = ("text", "regex", "disagree", "gap", "noted", "tag")
 EXPORTS = {
     "csv": "CSV",

@@ -18,8 +18,8 @@ from vlcompare.render.markup import Safe, el
 from vlcompare.tasks.boxes import rounding_ceiling
 from vlcompare.tasks.prompts import SPECS
 from vlcompare.types import Answer, Sample
-from vlcompare.ui import shown
 from vlcompare.ui.compare import cards
+from vlcompare.ui.compare import display_limits as shown
 from vlcompare.ui.compare.figures import figures_table
 from vlcompare.ui.compare.forms import ORDERS, QUANTIZATIONS
 from vlcompare.ui.compare.picture import overlay, size_line

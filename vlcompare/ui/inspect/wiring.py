@@ -11,17 +11,15 @@ from vlcompare.errors import VLCompareError
 from vlcompare.evaluate.results.notes import ERROR_TYPES
 from vlcompare.render.markup import el
 from vlcompare.ui.compare.forms import SIDE_FIELDS, SIDES
+from vlcompare.ui.events import QUIET, chosen, download
 from vlcompare.ui.inspect import files as files
 from vlcompare.ui.inspect import handlers as actions
 from vlcompare.ui.inspect.handlers import Page
 from vlcompare.ui.inspect.layout import EXPORTS, FORM, InspectParts
 from vlcompare.ui.inspect.session import Inspection
 from vlcompare.ui.inspect.views import nothing
-from vlcompare.ui.panels import SAVE
-from vlcompare.ui.server.sentences import chosen
 from vlcompare.ui.settings import AppSettings
 
-QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 READING: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private", "concurrency_limit": 4}
 SHOW = "() => window.vlInspect && window.vlInspect.shown()"
 
@@ -198,11 +196,9 @@ def _wire_exports(parts: InspectParts) -> None:
 
         return make
 
-    # a download button saves what it held before its click was handled: an unseen one takes the file, a link saves it
-    hidden = parts.buttons["download"]
     for kind in EXPORTS:
-        made = parts.buttons[kind].click(maker(kind), [parts.session, parts.fields["only"]], [hidden], **READING)
-        made.success(None, [hidden], None, js=SAVE, show_progress="hidden")
+        inputs = [parts.session, parts.fields["only"]]
+        download(parts.buttons[kind], maker(kind), inputs, parts.buttons["download"], **READING)
 
 
 def _wire_compare(parts: InspectParts, settings: AppSettings, compare: Any, tabs: gr.Tabs) -> None:

@@ -17,7 +17,7 @@ import gradio as gr
 from gradio.context import LocalContext
 
 from vlcompare.errors import VLCompareError
-from vlcompare.ui.server.turns import CallerLeft, Turns
+from vlcompare.ui.server.concurrency import CallerLeft, Turns
 
 HEADER = "x-vlcompare-call"
 _open: set[str] = set()  # calls whose client is there

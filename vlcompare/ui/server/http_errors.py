@@ -16,8 +16,8 @@ from typing import Any
 from starlette.formparsers import MultiPartException
 
 from vlcompare.runtime.faults import report
+from vlcompare.ui.server.call_errors import REFUSED, UNREADABLE
 from vlcompare.ui.server.redact import UNEXPECTED
-from vlcompare.ui.server.sentences import REFUSED, UNREADABLE
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vlcompare.ui.server.access import read_allowed, read_root_path
-from vlcompare.ui.server.quotas import Quotas
+from vlcompare.ui.server.allowed_hosts import read_allowed, read_root_path
+from vlcompare.ui.server.rate_limit import Quotas
 from vlcompare.ui.settings import _count, _read, names
 
 

@@ -21,19 +21,11 @@ from vlcompare.ui.compare.handlers import FOLLOW_TASKS, Handlers, find_example
 from vlcompare.ui.compare.layout import ASK_FIELDS, Parts, examples_view, outputs_of, read_form, streamed
 from vlcompare.ui.compare.session import Run, Session
 from vlcompare.ui.compare.votes import CHOICES, Votes
-from vlcompare.ui.compare.wiring import QUIET, RUNNING, asks, form_values, question
+from vlcompare.ui.compare.wiring import asks, form_values, question
+from vlcompare.ui.events import QUIET, RUNNING, download
 from vlcompare.ui.examples import load_examples
 from vlcompare.ui.server.uploads import read_file
 
-SAVE = """(file) => {
-  if (!file?.url) return;
-  const link = document.createElement('a');
-  link.href = file.url;
-  link.download = file.orig_name || '';
-  document.body.append(link);
-  link.click();
-  link.remove();
-}"""
 THREE_HINT = "Caption, question and box in one go: where does each architecture break?"
 THREE_QUESTION = "How many things are in the picture?"
 
@@ -243,7 +235,7 @@ def _wire_files(parts: Parts, panels: Panels, handlers: Handlers, votes: Votes) 
         (panels.comparator, comparator),
         (panels.my_votes, my_votes),
     ):
-        download(button, make, parts.session, panels.file)
+        download(button, make, [parts.session], panels.file)
 
     def load(session: Session, path: str | None) -> list[Any]:
         nothing = [gr.skip()] * (2 + len(parts.form))
@@ -263,14 +255,6 @@ def _wire_files(parts: Parts, panels: Panels, handlers: Handlers, votes: Votes) 
     panels.load.upload(
         load, [parts.session, panels.load], [*parts.outputs, parts.picture, parts.example, *parts.form], **QUIET
     )
-
-
-def download(button: gr.Button, make: Any, session: gr.State, file: gr.DownloadButton) -> None:
-    """Make the file when the button is pressed, then let the browser save it.
-
-    A download button of gradio's own saves what it held before its click was handled; hence the two steps.
-    """
-    button.click(make, [session], [file], **QUIET).success(None, [file], None, js=SAVE, show_progress="hidden")
 
 
 def _wire_link(parts: Parts, panels: Panels, handlers: Handlers, page: gr.Blocks) -> None:

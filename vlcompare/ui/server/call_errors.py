@@ -120,9 +120,3 @@ def checked_number(component: gr.Number, value: Any) -> float | int | None:
 def refuse(sentence: str) -> None:
     """Raise gr.Error with this sentence, which leaves no trace in the log."""
     raise gr.Error(sentence, print_exception=False)
-
-
-def chosen(event: gr.EventData, name: str = "pick") -> Any:
-    """What a page's event says was chosen; None where the request that came in its place says nothing."""
-    data = event._data
-    return data.get(name) if isinstance(data, dict) else None

@@ -14,8 +14,8 @@ from typing import Any
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.formparsers import MultiPartException
 
-from vlcompare.ui.server.access import API, Refusal
-from vlcompare.ui.server.quotas import Ledger, TooMuch
+from vlcompare.ui.server.allowed_hosts import API, Refusal
+from vlcompare.ui.server.rate_limit import Ledger, TooMuch
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

@@ -19,10 +19,10 @@ from typing import Any
 from gradio.routes import App, ORJSONResponse
 
 from vlcompare.ui.server import callers
-from vlcompare.ui.server.access import API, Access, Refusal, Seen
-from vlcompare.ui.server.bodies import FORM_BYTES, UPLOAD, Body, declared, refuse
+from vlcompare.ui.server.allowed_hosts import API, Access, Refusal, Seen
 from vlcompare.ui.server.http_errors import Sentences
-from vlcompare.ui.server.quotas import Ledger, TooMuch, client_of
+from vlcompare.ui.server.rate_limit import Ledger, TooMuch, client_of
+from vlcompare.ui.server.request_body import FORM_BYTES, UPLOAD, Body, declared, refuse
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -1,0 +1,47 @@
+"""What all tabs share when they connect events: options of a listener, the data of an event, and downloads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+RUNNING: dict[str, Any] = {  # events that run models
+    "show_progress": "minimal",
+    "concurrency_id": "models",
+    "trigger_mode": "once",
+    "api_visibility": "private",
+}
+PICK = """element.addEventListener('click', (event) => {
+  const picked = event.target.closest('[data-pick]');
+  if (picked && element.contains(picked)) trigger('click', {pick: picked.dataset.pick});
+});"""
+SAVE = """(file) => {
+  if (!file?.url) return;
+  const link = document.createElement('a');
+  link.href = file.url;
+  link.download = file.orig_name || '';
+  document.body.append(link);
+  link.click();
+  link.remove();
+}"""
+
+
+def chosen(event: gr.EventData, name: str = "pick") -> Any:
+    """The value `name` in the event's data; None where a request sent no such data."""
+    data = event._data
+    return data.get(name) if isinstance(data, dict) else None
+
+
+def download(
+    button: gr.Button, make: Callable[..., Any], inputs: list[Any], file: gr.DownloadButton, **options: Any
+) -> None:
+    """Write the file with `make(*inputs)` when the button is pressed, then have the browser save it.
+
+    Two steps, since a DownloadButton saves the file that it held before its click was handled. options: of the first
+    step's listener.
+    """
+    made = button.click(make, inputs, [file], **(options or QUIET))
+    made.success(None, [file], None, js=SAVE, show_progress="hidden")
