@@ -44,7 +44,7 @@ class Held(threading.Event):
 
 def until_stopped(image: Any, request: Request, sides: Any, *, cancel: threading.Event, **how: Any) -> Iterator[Any]:
     """The real comparison, in the middle of an answer for as long as it takes to press Stop."""
-    from vlcompare.compare import compare as real
+    from vlcompare.comparison import compare as real
 
     held = Held(cancel)
     longer = replace(request, stop_at_end=False, max_new_tokens=300)
@@ -56,7 +56,7 @@ def until_stopped(image: Any, request: Request, sides: Any, *, cancel: threading
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """The page as `serve` builds it, with a folder that visitors may open, in which a checkpoint is cut off."""
-    from vlcompare.compare import compare as real
+    from vlcompare.comparison import compare as real
     from vlcompare.ui.page import build_page, launch, real_handlers
     from vlcompare.ui.settings import AppSettings
 

@@ -89,8 +89,8 @@ def test_settings_of_a_side_that_there_are_not(options: list[str], capsys: pytes
 
 def test_a_side_that_fails_while_it_speaks_is_said_on_a_line_of_its_own(capsys: pytest.CaptureFixture) -> None:
     from vlcompare.cli.compare import _print_events
-    from vlcompare.compare import Event, Side
-    from vlcompare.types import Step
+    from vlcompare.comparison import Event
+    from vlcompare.types import Side, Step
 
     events = [
         Event("left", "step", Step(0, 5, "a red", -0.1, (), 0.1)),

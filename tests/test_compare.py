@@ -10,10 +10,10 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from vlcompare import compare as module
-from vlcompare.compare import Event, Side, compare
+from vlcompare import comparison as module
+from vlcompare.comparison import Event, compare
 from vlcompare.errors import CheckpointError, RequestError
-from vlcompare.types import Answer, Prompt, Request, Step
+from vlcompare.types import Answer, Prompt, Request, Side, Step
 
 REQUEST = Request("captioning")
 SIDES = {"left": Side("fast"), "right": Side("slow")}

@@ -54,7 +54,7 @@ def test_a_scan_that_fails_is_the_references_from_then_on(monkeypatch: pytest.Mo
 
 def test_a_failure_in_the_middle_of_an_answer_is_told_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
     import vlcompare
-    from vlcompare.compare import compare
+    from vlcompare.comparison import compare
 
     picture = ROOT / "examples/pictures/2026000004-vqa-0.png"
     monkeypatch.setattr(scan, "selective_scan", broken)

@@ -23,7 +23,7 @@ FLOORS = [  # the first entry that matches a module's name gives its floor; a mo
     ("vlcompare.render", 2),
     ("vlcompare.models", 2),
     ("vlcompare.runtime", 3),
-    ("vlcompare.compare", 4),
+    ("vlcompare.comparison", 4),
     ("vlcompare.training", 4),
     ("vlcompare.synth", 5),
     ("vlcompare.evaluate", 5),
@@ -90,6 +90,16 @@ def test_all_names_are_there() -> None:
     assert sorted(vlcompare.__all__) == list(vlcompare.__all__)
     missing = [name for name in vlcompare.__all__ if getattr(vlcompare, name, None) is None]
     assert not missing
+
+
+@pytest.mark.parametrize(
+    "before",
+    ["", "import vlcompare.comparison", "from vlcompare import comparison", "import vlcompare.cli.compare", "first()"],
+)
+def test_compare_is_the_function_whatever_was_imported_before(before: str) -> None:
+    code = f"import vlcompare\nfirst = lambda: vlcompare.compare\n{before}\nassert callable(vlcompare.compare)\n"
+    code += "from vlcompare.comparison import compare\nassert vlcompare.compare is compare is vlcompare.compare"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("statement", ["import vlcompare", "from vlcompare.cli import build_parser; build_parser()"])

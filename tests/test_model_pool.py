@@ -9,7 +9,8 @@ import pytest
 
 from vlcompare.errors import DeviceMemoryError
 from vlcompare.runtime import placement
-from vlcompare.runtime.loading.model_pool import ModelKey, ModelPool
+from vlcompare.runtime.loading.model_pool import ModelPool
+from vlcompare.types import ModelSpec
 
 
 class Loader:
@@ -19,7 +20,7 @@ class Loader:
         self.loaded: list[str] = []
         self.fail = fail
 
-    def __call__(self, key: ModelKey, say) -> SimpleNamespace:
+    def __call__(self, key: ModelSpec, say) -> SimpleNamespace:
         if self.fail:
             self.fail -= 1
             raise DeviceMemoryError("The device is full.")
@@ -40,7 +41,7 @@ def test_the_least_recently_used_leaves() -> None:
     models = pool(loader)
     said: list[str] = []
     for name in ("a", "b", "a", "c"):
-        with models.acquire(ModelKey(name), said.append) as model:
+        with models.acquire(ModelSpec(name), said.append) as model:
             assert model.name == name
     assert names(models) == ["a", "c"]
     assert loader.loaded == ["a", "b", "c"]
@@ -49,24 +50,24 @@ def test_the_least_recently_used_leaves() -> None:
 
 def test_models_in_use_stay_and_the_refusal_says_why() -> None:
     models = pool(Loader())
-    with models.acquire(ModelKey("a")), models.acquire(ModelKey("b")):
+    with models.acquire(ModelSpec("a")), models.acquire(ModelSpec("b")):
         with pytest.raises(DeviceMemoryError, match="c needs about .* smaller checkpoint or nf4"), models.acquire(
-            ModelKey("c")
+            ModelSpec("c")
         ):
             pass
         assert names(models) == ["a", "b"]
-    with models.acquire(ModelKey("c")):
+    with models.acquire(ModelSpec("c")):
         assert "c" in names(models)
 
 
 def test_out_of_memory_evicts_and_retries_once() -> None:
     loader = Loader()
     models = pool(loader)
-    with models.acquire(ModelKey("a")):
+    with models.acquire(ModelSpec("a")):
         pass
     loader.fail = 1
     said: list[str] = []
-    with models.acquire(ModelKey("b"), said.append) as model:
+    with models.acquire(ModelSpec("b"), said.append) as model:
         assert model.name == "b"
     assert names(models) == ["b"]
     assert any("trying once more" in sentence for sentence in said)
@@ -74,7 +75,7 @@ def test_out_of_memory_evicts_and_retries_once() -> None:
 
 def test_out_of_memory_with_nothing_to_evict_is_told() -> None:
     models = pool(Loader(fail=1))
-    with pytest.raises(DeviceMemoryError), models.acquire(ModelKey("a")):
+    with pytest.raises(DeviceMemoryError), models.acquire(ModelSpec("a")):
         pass
     assert names(models) == []
 
@@ -85,7 +86,7 @@ def test_one_load_serves_all_who_wait() -> None:
     seen = []
 
     def use() -> None:
-        with models.acquire(ModelKey("a")) as model:
+        with models.acquire(ModelSpec("a")) as model:
             seen.append(model)
 
     threads = [threading.Thread(target=use) for _ in range(8)]
@@ -102,7 +103,7 @@ def test_one_load_serves_all_who_wait() -> None:
 def test_who_waits_for_another_s_load_can_stop_waiting(wanted: str) -> None:
     loader, begun, go_on = Loader(), threading.Event(), threading.Event()
 
-    def slow(key: ModelKey, say) -> SimpleNamespace:
+    def slow(key: ModelSpec, say) -> SimpleNamespace:
         begun.set()
         assert go_on.wait(60)
         return loader(key, say)
@@ -111,11 +112,11 @@ def test_who_waits_for_another_s_load_can_stop_waiting(wanted: str) -> None:
         raise InterruptedError
 
     models = ModelPool(100, load=slow, estimate=lambda key: 40, free=lambda key: 10**9)
-    first = threading.Thread(target=lambda: models.acquire(ModelKey("a")).__enter__())
+    first = threading.Thread(target=lambda: models.acquire(ModelSpec("a")).__enter__())
     first.start()
     assert begun.wait(60)
     said: list[str] = []
-    with pytest.raises(InterruptedError), models.acquire(ModelKey(wanted), said.append, tired):
+    with pytest.raises(InterruptedError), models.acquire(ModelSpec(wanted), said.append, tired):
         pass
     go_on.set()
     first.join()
@@ -128,11 +129,11 @@ def two_gpus() -> ModelPool:
     """Two GPUs of 100 bytes; a model takes 40."""
     loaded: dict[str, int] = {"cuda:0": 0, "cuda:1": 0}
 
-    def load(key: ModelKey, say) -> SimpleNamespace:
+    def load(key: ModelSpec, say) -> SimpleNamespace:
         loaded[key.device] += 40
         return SimpleNamespace(weights_bytes=40, name=key.checkpoint, device=key.device)
 
-    def free(key: ModelKey) -> int:
+    def free(key: ModelSpec) -> int:
         there = sum(size for known, size in models.resident().items() if known.device == key.device)
         return 100 - there
 
@@ -144,12 +145,12 @@ def two_gpus() -> ModelPool:
 
 
 def test_two_sides_go_to_two_gpus_and_stay_there(two_gpus: ModelPool) -> None:
-    with two_gpus.acquire(ModelKey("a")) as left, two_gpus.acquire(ModelKey("b", device="cuda")) as right:
+    with two_gpus.acquire(ModelSpec("a")) as left, two_gpus.acquire(ModelSpec("b", device="cuda")) as right:
         assert (left.device, right.device) == ("cuda:0", "cuda:1")
     for _ in range(2):  # found again where they are, whatever is free elsewhere
-        with two_gpus.acquire(ModelKey("b", device="cuda")) as right, two_gpus.acquire(ModelKey("a")) as left:
+        with two_gpus.acquire(ModelSpec("b", device="cuda")) as right, two_gpus.acquire(ModelSpec("a")) as left:
             assert (left.device, right.device) == ("cuda:0", "cuda:1")
-    with two_gpus.acquire(ModelKey("a", device="cuda:1")) as asked:
+    with two_gpus.acquire(ModelSpec("a", device="cuda:1")) as asked:
         assert asked.device == "cuda:1"
     assert len(two_gpus.resident()) == 3
 
@@ -157,7 +158,7 @@ def test_two_sides_go_to_two_gpus_and_stay_there(two_gpus: ModelPool) -> None:
 def test_room_is_made_on_the_gpu_that_needs_it(two_gpus: ModelPool) -> None:
     said: list[str] = []
     for name, device in (("a", "cuda:0"), ("b", "cuda:1"), ("c", "cuda:1"), ("d", "cuda:1")):
-        with two_gpus.acquire(ModelKey(name, device=device), said.append):
+        with two_gpus.acquire(ModelSpec(name, device=device), said.append):
             pass
     assert said.count("b left memory to make room") == 1
     assert {(key.checkpoint, key.device) for key in two_gpus.resident()} == {

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
 
 from vlcompare.errors import RequestError
-from vlcompare.types import Alternative, Answer, Box, Memory, Prompt, Timings, Token
+from vlcompare.types import Alternative, Answer, Box, Decoding, Memory, ModelSpec, Prompt, Request, Side, Timings, Token
 
 ANSWER = Answer(
     text="[0.10,0.20,0.30,0.40]",
@@ -78,3 +79,18 @@ def test_iou(a: tuple[float, ...], b: tuple[float, ...], expected: float) -> Non
 def test_clip_and_center() -> None:
     assert Box(-1, 0.2, 1.5, 2).clip() == (0, 0.2, 1, 1)
     assert Box(0.2, 0.4, 0.4, 0.8).center == pytest.approx((0.3, 0.6))
+
+
+def test_a_side_is_a_model_and_its_decoding() -> None:
+    names = {field.name for value in (ModelSpec, Decoding) for field in dataclasses.fields(value)}
+    assert {field.name for field in dataclasses.fields(Side)} == names
+    side = Side("a", "nf4", "instruction_first", 224, "cpu", top_k=3, tokenizer="t.json", norm="rmsnorm")
+    assert side.model == ModelSpec("a", "nf4", "cpu", image_size=224, tokenizer="t.json", norm="rmsnorm")
+    assert side.decoding == Decoding("instruction_first", top_k=3)
+
+
+def test_what_a_side_leaves_open_follows_the_request() -> None:
+    request = Request("vqa", "Where?", temperature=0.5, seed=4, max_new_tokens=9)
+    assert Side("a").request(request) == request
+    own = Side("a", temperature=0.0, seed=1).request(request)
+    assert (own.temperature, own.seed, own.max_new_tokens, own.text) == (0.0, 1, 9, "Where?")

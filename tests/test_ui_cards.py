@@ -10,14 +10,12 @@ import pytest
 from ui_fakes import png
 
 from vlcompare.cli.report import table
-from vlcompare.compare import Side
 from vlcompare.render import charts
 from vlcompare.render.markup import Safe, el, join, milliseconds, number, size
 from vlcompare.runtime.image import open_image
-from vlcompare.types import Alternative, Answer, Box, Memory, Prompt, Request, Timings, Token
+from vlcompare.types import SIDES, Alternative, Answer, Box, Memory, Prompt, Request, Side, Timings, Token
 from vlcompare.ui.checkpoint_names import memory_curves, name_of, scores_table
 from vlcompare.ui.compare import cards, figures, together
-from vlcompare.ui.compare.forms import SIDES
 from vlcompare.ui.compare.picture import alternative_boxes, overlap_rows, overlay, side_picture
 from vlcompare.ui.compare.session import Picture, Run, SideRun
 

@@ -12,14 +12,13 @@ from typing import Any
 import pytest
 from ui_fakes import FakeCompare, png, until, write_examples
 
-from vlcompare.compare import Event, Side
+from vlcompare.comparison import Event
 from vlcompare.errors import ImageError, RequestError
 from vlcompare.runtime.image import open_image
-from vlcompare.types import Answer, Box, Request
+from vlcompare.types import SIDES, Answer, Box, Request, Side
 from vlcompare.ui import examples
 from vlcompare.ui.compare.event_stream import follow
 from vlcompare.ui.compare.forms import (
-    SIDES,
     AskForm,
     SideForm,
     allowed_checkpoint,

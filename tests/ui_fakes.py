@@ -16,9 +16,9 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from vlcompare.compare import Event, Side
+from vlcompare.comparison import Event
 from vlcompare.tasks.reading import read_answer
-from vlcompare.types import Alternative, Answer, Memory, Prompt, Request, Step, Timings, Token
+from vlcompare.types import Alternative, Answer, Memory, Prompt, Request, Side, Step, Timings, Token
 
 WORDS = {
     "grounding": ["[", "0.10", ",", "0.20", ",", "0.55", ",", "0.70", "]", "."],

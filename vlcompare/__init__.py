@@ -23,7 +23,7 @@ from vlcompare.errors import (
     VLCompareError,
 )
 from vlcompare.machine import threads
-from vlcompare.types import Answer, Box, Request, Sample, Step
+from vlcompare.types import Answer, Box, Request, Sample, Side, Step
 
 threads.prepare()  # the OpenMP library reads the environment when torch is imported, which is later
 
@@ -36,8 +36,7 @@ _LAZY = {
     "generate": "vlcompare.runtime.engine",
     "generate_batch": "vlcompare.runtime.engine",
     "Session": "vlcompare.runtime.engine",
-    "compare": "vlcompare.compare",
-    "Side": "vlcompare.compare",
+    "compare": "vlcompare.comparison",
 }
 
 __all__ = [

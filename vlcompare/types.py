@@ -1,7 +1,7 @@
-"""Frozen values that all parts share: what is asked, what is streamed, what is answered.
+"""Frozen values that all parts share: which model, how it decodes, what is asked, streamed and answered.
 
-Knows nothing of tensors, files or pages; standard library only. Boxes are 0..1 of the original picture, xyxy, until
-they are drawn. Times are milliseconds, memory is bytes, probabilities are natural logarithms.
+Standard library only. Boxes are 0..1 of the original picture, xyxy, until they are drawn. Times are milliseconds,
+memory is bytes, probabilities are natural logarithms.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from vlcompare.errors import RequestError
 
@@ -30,6 +30,15 @@ TASKS = (
 
 PromptOrder = Literal["image_first", "instruction_first"]
 Quantization = Literal["none", "int8", "nf4"]
+Dtype = Literal["auto", "float32", "bfloat16"]
+Norm = Literal["auto", "layernorm", "rmsnorm"]
+Mode = Literal["measure", "race"]
+PROMPT_ORDERS: tuple[str, ...] = get_args(PromptOrder)
+QUANTIZATIONS: tuple[str, ...] = get_args(Quantization)
+DTYPES: tuple[str, ...] = get_args(Dtype)
+NORMS: tuple[str, ...] = get_args(Norm)
+MODES: tuple[str, ...] = get_args(Mode)
+SIDES = ("left", "right")
 Parse = Literal["ok", "none", "unparseable"]
 
 
@@ -85,6 +94,73 @@ class Request:
     top_p: float = 1.0
     top_k: int = 0  # 0: no limit
     seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Everything that makes two loaded models different; fields as in `vlcompare.load`."""
+
+    checkpoint: str
+    quantization: Quantization = "none"
+    device: str = "auto"
+    dtype: str = "auto"
+    image_size: int | None = None  # pixels; None: as trained
+    revision: str | None = None
+    tokenizer: str | None = None
+    norm: Norm = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How an answer is decoded; fields as in `Request`."""
+
+    prompt_order: PromptOrder = "image_first"
+    max_new_tokens: int | None = None
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One side of a comparison: the fields of a ModelSpec and of a Decoding. What is None follows the request."""
+
+    checkpoint: str
+    quantization: Quantization = "none"
+    prompt_order: PromptOrder | None = None
+    image_size: int | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    max_new_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    revision: str | None = None
+    tokenizer: str | None = None
+    norm: Norm = "auto"
+
+    @property
+    def model(self) -> ModelSpec:
+        """What to load for this side."""
+        return ModelSpec(**{name: getattr(self, name) for name in MODEL_FIELDS})
+
+    @property
+    def decoding(self) -> Decoding:
+        """This side's own decoding, with the defaults for what is None."""
+        return Decoding(**self._own_decoding())
+
+    def request(self, request: Request) -> Request:
+        """The shared request with this side's own settings."""
+        return dataclasses.replace(request, **self._own_decoding())
+
+    def _own_decoding(self) -> dict[str, Any]:
+        return {name: value for name in DECODING_FIELDS if (value := getattr(self, name)) is not None}
+
+
+MODEL_FIELDS = tuple(f.name for f in dataclasses.fields(ModelSpec))
+DECODING_FIELDS = tuple(f.name for f in dataclasses.fields(Decoding))
 
 
 class Alternative(NamedTuple):

@@ -147,7 +147,7 @@ class PacedEngine:
         cancel: threading.Event | None = None,
         **how: Any,
     ) -> Iterator[Any]:
-        from vlcompare.compare import compare
+        from vlcompare.comparison import compare
 
         self.times = {side: [] for side in sides}
         longer = replace(request, stop_at_end=False, max_new_tokens=self.options.tokens)
@@ -166,7 +166,7 @@ class PacedEngine:
 
 
 def _streaming(options: Options, example: Example, work: str) -> Streaming:
-    from vlcompare.compare import Side
+    from vlcompare.comparison import Side
     from vlcompare.runtime.loading.model_pool import ModelPool
     from vlcompare.ui.compare.handlers import Handlers, engine_sessions
     from vlcompare.ui.page import build_page, launch

@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from vlcompare.cli import options
-from vlcompare.tasks.prompts import PROMPT_ORDERS
+from vlcompare.types import PROMPT_ORDERS, QUANTIZATIONS, SIDES
 
 if TYPE_CHECKING:
-    from vlcompare.compare import Event, Side
-    from vlcompare.types import Answer
+    from vlcompare.comparison import Event
+    from vlcompare.types import Answer, Side
 
 LEFT, RIGHT = "tiny-pythia-vl", "tiny-mamba-vl"
 
@@ -36,9 +36,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         sides.add_argument(
             f"--{side}", default=default, metavar="C", help=f"a name, a folder, or a Hub id (default: {default})"
         )
-    known = {"quantization": ("none", "int8", "nf4"), "prompt-order": PROMPT_ORDERS, "image-size": None}
+    known = {"quantization": QUANTIZATIONS, "prompt-order": PROMPT_ORDERS, "image-size": None}
     for setting, choices in known.items():
-        for side in ("left", "right"):
+        for side in SIDES:
             sides.add_argument(f"--{setting}-{side}", metavar="X", choices=choices, help=f"for the {side} side only")
     sides.add_argument(
         "--race", action="store_true", help="run both at once: a show, the times are contended (default: one by one)"
@@ -52,10 +52,10 @@ def run(args: argparse.Namespace) -> int:
     """Compare. Exit status 1 when a side failed; the other side's answer is printed and saved all the same."""
     request = options.request_from(args)
     options.check_outputs(args)
-    sides = {name: _side(args, name) for name in ("left", "right")}
+    sides = {name: _side(args, name) for name in SIDES}
 
     from vlcompare.cli.report import save_picture, table, write_json
-    from vlcompare.compare import compare
+    from vlcompare.comparison import compare
     from vlcompare.runtime.image import open_image
 
     image = open_image(args.image)
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _side(args: argparse.Namespace, name: str) -> Side:
-    from vlcompare.compare import Side
+    from vlcompare.comparison import Side
     from vlcompare.errors import RequestError
 
     own_size = getattr(args, f"image_size_{name}")

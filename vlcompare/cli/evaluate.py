@@ -6,16 +6,17 @@ import argparse
 import sys
 from pathlib import Path
 
-SIDES = ("left", "right")
+from vlcompare.types import DTYPES, NORMS, PROMPT_ORDERS, QUANTIZATIONS, SIDES
+
 # options that each side can have of its own: name -> (type or choices, help)
 _PER_SIDE: dict[str, tuple[object, str]] = {
-    "quantization": (("none", "int8", "nf4"), "default: none"),
-    "dtype": (("auto", "float32", "bfloat16"), "default: bfloat16 on CUDA, else float32"),
+    "quantization": (QUANTIZATIONS, "default: none"),
+    "dtype": (DTYPES, "default: bfloat16 on CUDA, else float32"),
     "image_size": (int, "resample to this size (default: as trained)"),
     "revision": (str, "of a Hub id: a commit, branch or tag"),
     "tokenizer": (str, "path of a tokenizer.json (default: the checkpoint's)"),
-    "norm": (("auto", "layernorm", "rmsnorm"), "Mamba's norms (default: auto, by the tensors)"),
-    "prompt_order": (("image_first", "instruction_first"), "default: image_first"),
+    "norm": (NORMS, "Mamba's norms (default: auto, by the tensors)"),
+    "prompt_order": (PROMPT_ORDERS, "default: image_first"),
     "max_new_tokens": (int, "at most so many tokens (default: the task's)"),
     "temperature": (float, "0 takes the likeliest (default)"),
     "top_p": (float, "sample from this share of probability"),

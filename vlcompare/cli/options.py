@@ -13,8 +13,8 @@ from typing import Any
 
 from vlcompare.errors import RequestError
 from vlcompare.tasks.forms import SOURCES
-from vlcompare.tasks.prompts import PROMPT_ORDERS, SPECS, read_box, require_known_source, validate
-from vlcompare.types import Request
+from vlcompare.tasks.prompts import SPECS, read_box, require_known_source, validate
+from vlcompare.types import DTYPES, PROMPT_ORDERS, QUANTIZATIONS, Request
 
 DEFAULT_CHECKPOINT = "tiny-mamba-vl"
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -87,11 +87,11 @@ def add_model(parser: argparse.ArgumentParser, *, checkpoint: bool = True) -> No
             help="a name in checkpoints/, a folder, or a Hub id (default: %(default)s)",
         )
         group.add_argument("--revision", metavar="R", help="of a Hub id: a commit, branch or tag")
-    group.add_argument("--quantization", choices=("none", "int8", "nf4"), default="none", help="default: none")
+    group.add_argument("--quantization", choices=QUANTIZATIONS, default="none", help="default: none")
     group.add_argument("--image-size", type=int, metavar="PX", help="resample to this size (default: as trained)")
     group.add_argument(
         "--dtype",
-        choices=("auto", "float32", "bfloat16"),
+        choices=DTYPES,
         default="auto",
         help="default: bfloat16 on CUDA, else float32",
     )

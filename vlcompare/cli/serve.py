@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vlcompare.cli.options import above_zero, add_address_options, address_of, reach_of
+from vlcompare.types import QUANTIZATIONS
 
 
 def add_parser(subparsers: Any) -> None:
@@ -21,7 +22,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--right", help="the right side's checkpoint when the page opens")
     parser.add_argument("--offer", nargs="+", metavar="CHECKPOINT", help="only these (default: all, and any Hub id)")
     parser.add_argument("--preload", nargs="*", metavar="CHECKPOINT", help="load these at the start (none named: both)")
-    parser.add_argument("--quantization", choices=("none", "int8", "nf4"), help="of both sides when the page opens")
+    parser.add_argument("--quantization", choices=QUANTIZATIONS, help="of both sides when the page opens")
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--allow-path", type=Path, help="visitors may open checkpoint folders below this folder")
     parser.add_argument("--data", type=Path, help="where votes are kept (default: the user's data folder)")

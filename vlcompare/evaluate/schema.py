@@ -32,7 +32,7 @@ from vlcompare.evaluate.fields import (
     whole,
     wrong,
 )
-from vlcompare.types import Answer
+from vlcompare.types import PROMPT_ORDERS, QUANTIZATIONS, SIDES, Answer
 
 MOST_LINE = 3 << 20  # bytes of a prediction row
 MOST_SAMPLE_LINE = 64 << 20  # bytes of a sample's row, which may bring its picture in base64
@@ -149,7 +149,7 @@ _PROMPT = record(
     {
         "turns": listed(text(), 200),
         "ids": listed(whole(-MOST_WHOLE), MOST_POSITIONS),
-        "order": one_of("image_first", "instruction_first"),
+        "order": one_of(*PROMPT_ORDERS),
     },
     ("turns", "ids", "order"),
 )
@@ -303,8 +303,8 @@ _SIDE_SETTINGS = record(
     {
         **{key: _SETTINGS[key] for key in ("image_size", "max_new_tokens", "temperature", "top_p", "top_k", "seed")},
         **dict.fromkeys(("checkpoint", "device"), _short),
-        "quantization": one_of("none", "int8", "nf4"),
-        "prompt_order": optional(one_of("image_first", "instruction_first")),
+        "quantization": one_of(*QUANTIZATIONS),
+        "prompt_order": optional(one_of(*PROMPT_ORDERS)),
     },
     ("checkpoint", "device", "quantization"),
 )
@@ -317,7 +317,7 @@ _REQUEST = record(
         "ocr_text": optional(text()),
         "history": optional(listed(listed(text(), 2, 2), 1000)),
         "source": optional(text(100)),
-        "prompt_order": one_of("image_first", "instruction_first"),
+        "prompt_order": one_of(*PROMPT_ORDERS),
         "max_new_tokens": _SETTINGS["max_new_tokens"],
         "stop_at_end": flag,
         **dict.fromkeys(("temperature", "top_p"), _figure),
@@ -325,7 +325,6 @@ _REQUEST = record(
     },
     ("task",),
 )
-_BOTH = ("left", "right")
 _PICTURE = record(
     {"width": _count, "height": _count, "reduced": flag, "sha256": text(100), "base64": text(100 << 20)},
     ("reduced", "sha256", "base64"),
@@ -335,8 +334,8 @@ EXPORTED = record(
         "created": number(0, LATEST),
         "mode": text(40),
         "request": _REQUEST,
-        "settings": record(dict.fromkeys(_BOTH, _SIDE_SETTINGS), _BOTH),
-        "sides": record(dict.fromkeys(_BOTH, ANSWER), _BOTH),
+        "settings": record(dict.fromkeys(SIDES, _SIDE_SETTINGS), SIDES),
+        "sides": record(dict.fromkeys(SIDES, ANSWER), SIDES),
         "notices": optional(mapping(listed(text(2000), 100), MOST_SIDES)),
         "truth": _BOXES,
         "references": _TEXTS,

@@ -13,14 +13,13 @@ from typing import Any, Literal
 
 from vlcompare.errors import RequestError
 from vlcompare.tasks.forms import MAX_CHOICES, SOURCES, form_of, known_source
-from vlcompare.types import TASKS, Box, Request
+from vlcompare.types import PROMPT_ORDERS, TASKS, Box, Request
 
 MAX_TEXT = 4000  # characters of a question, of the OCR text, and of each turn of a chat's history
 MAX_CHOICE = 500
 MAX_EXCHANGES = 32
 MAX_NEW_TOKENS = 16384
 MAX_SEED = 2**63 - 1
-PROMPT_ORDERS = ("image_first", "instruction_first")
 
 Reads = Literal["text", "answer", "letter", "truth", "boxes", "phrases"]
 

@@ -12,12 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 from vlcompare.errors import RequestError
-from vlcompare.types import TASKS
+from vlcompare.types import MODES, PROMPT_ORDERS, QUANTIZATIONS, TASKS
 from vlcompare.ui.compare.event_stream import follow
 from vlcompare.ui.compare.forms import (
-    MODES,
-    ORDERS,
-    QUANTIZATIONS,
     AskForm,
     SideForm,
     box_text,
@@ -163,8 +160,8 @@ def serve(handlers: Handlers) -> None:
             gr.Radio(list(MODES), value="measure", label="mode"),
             gr.Radio(list(QUANTIZATIONS), value=settings.quantization, label="left_quantization"),
             gr.Radio(list(QUANTIZATIONS), value=settings.quantization, label="right_quantization"),
-            gr.Radio(list(ORDERS), value="image_first", label="left_prompt_order"),
-            gr.Radio(list(ORDERS), value="image_first", label="right_prompt_order"),
+            gr.Radio(list(PROMPT_ORDERS), value="image_first", label="left_prompt_order"),
+            gr.Radio(list(PROMPT_ORDERS), value="image_first", label="right_prompt_order"),
             *(
                 ranged(gr.Number(value, label=name), *number_range(name, settings.limits))
                 for name, value in (("image_size", None), ("max_new_tokens", None), ("temperature", 0), ("seed", 0))

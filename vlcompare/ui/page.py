@@ -101,7 +101,7 @@ def votes_of(settings: AppSettings) -> Votes:
 
 def real_handlers(settings: AppSettings) -> Handlers:
     """Handlers over the package's own engine."""
-    from vlcompare.compare import compare
+    from vlcompare.comparison import compare
     from vlcompare.runtime.loading.model_pool import ModelPool
 
     pool = ModelPool(settings.budget_bytes)
@@ -197,7 +197,7 @@ def warm_up(settings: AppSettings, handlers: Handlers) -> None:
     from vlcompare.runtime import engine  # noqa: F401  brings torch along
     from vlcompare.runtime.loading.compile_ahead import FAMILIES, compiling
     from vlcompare.runtime.loading.load import resolve_device, resolve_dtype
-    from vlcompare.runtime.loading.model_pool import ModelKey
+    from vlcompare.types import ModelSpec
 
     with suppress(VLCompareError):  # a device that is not there is told to whoever asks for an answer
         place = resolve_device(settings.device)
@@ -205,7 +205,7 @@ def warm_up(settings: AppSettings, handlers: Handlers) -> None:
             compiling(family, resolve_dtype("auto", place))
     for name in settings.preload:
         try:
-            with handlers.pool.acquire(ModelKey(name, settings.quantization, settings.device)):
+            with handlers.pool.acquire(ModelSpec(name, settings.quantization, settings.device)):
                 print(f"vlcompare: {name} is loaded.", flush=True)
         except VLCompareError as error:
             print(f"vlcompare: {name} could not be preloaded: {error}", flush=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from vlcompare.errors import RequestError
 from vlcompare.paths import data_folder
+from vlcompare.types import QUANTIZATIONS, SIDES
 
 EMBEDDED = ("tiny-pythia-vl", "tiny-mamba-vl")
 
@@ -66,7 +67,7 @@ class AppSettings:
             raise RequestError(f"There is no port {values['port']}: give one from 1 to 65535.")
         if offered := values.get("offered"):  # the page opens with what may be chosen
             values = {"left": offered[0], "right": offered[min(1, len(offered) - 1)]} | values
-            for side in ("left", "right"):
+            for side in SIDES:
                 if values[side] not in offered:
                     raise RequestError(f"The {side} checkpoint {values[side]} is not among those that are offered.")
         return replace(cls(), limits=replace(Limits(), **_read(env, LIMIT_VARIABLES)), **values)
@@ -111,7 +112,7 @@ def _count(value: str) -> int:
 
 
 def _quantization(value: str) -> str:
-    if value not in ("none", "int8", "nf4"):
+    if value not in QUANTIZATIONS:
         raise RequestError("it must be none, int8 or nf4")
     return value
 

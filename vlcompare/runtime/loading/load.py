@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,12 +42,10 @@ from vlcompare.runtime.loading.locate import (
 from vlcompare.runtime.loading.safetensors_files import NAMES, Stored, as_bytes, read_tensor
 from vlcompare.runtime.memory import check_room
 from vlcompare.runtime.tokenizer import Tokenizer
-from vlcompare.types import Request
+from vlcompare.types import NORMS, QUANTIZATIONS, Norm, Quantization, Request
 
 __all__ = ["Model", "estimate_bytes", "load", "resolve_device", "resolve_dtype"]
 
-Quantization = Literal["none", "int8", "nf4"]
-Norm = Literal["auto", "layernorm", "rmsnorm"]
 Progress = hub.Progress
 
 DTYPES = {
@@ -287,7 +285,7 @@ def _limit_threads() -> None:
 def _check_options(quantization: str, image_size: int | None, tokenizer: str | Path | None, norm: str) -> None:
     """What can be refused without a checkpoint is refused before gigabytes of one are fetched or read."""
     check_quantization(quantization)
-    if norm not in ("auto", "layernorm", "rmsnorm"):
+    if norm not in NORMS:
         raise RequestError(f"{norm!r} is no kind of norm: use auto, layernorm or rmsnorm.")
     if image_size is not None and (type(image_size) is not int or not 0 < image_size <= _LARGEST_IMAGE):
         raise RequestError(
@@ -299,7 +297,7 @@ def _check_options(quantization: str, image_size: int | None, tokenizer: str | P
 
 def check_quantization(quantization: str) -> None:
     """Raise RequestError for a quantization that there is not."""
-    if quantization not in ("none", *quantize.METHODS):
+    if quantization not in QUANTIZATIONS:
         raise RequestError(f"{quantization!r} is no quantization: use none, int8 or nf4.")
 
 

@@ -11,28 +11,16 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from vlcompare.errors import DeviceMemoryError
 from vlcompare.runtime import placement
 from vlcompare.runtime.memory import readable
+from vlcompare.types import ModelSpec
 
 Say = Callable[[str], None]
 Waiting = Callable[[], None]
-
-
-@dataclass(frozen=True, slots=True)
-class ModelKey:
-    """Everything that makes two loaded models different; fields as in `vlcompare.load`."""
-
-    checkpoint: str
-    quantization: str = "none"
-    device: str = "auto"
-    dtype: str = "auto"
-    image_size: int | None = None
-    revision: str | None = None
-    tokenizer: str | None = None
 
 
 @dataclass
@@ -47,18 +35,18 @@ class _Entry:
 class ModelPool:
     """Loaded models, at most `budget_bytes` of weights (None: what the device has free when a model is wanted).
 
-    load: ModelKey, progress -> model (with `.weights_bytes`). estimate: ModelKey -> bytes of weights. free: ModelKey ->
-    bytes that its weights may still take on its device. gpus: free bytes by device, where there are several GPUs to
-    choose from. They are given by hand in tests; the defaults are the package's own.
+    load: spec, progress -> model (with `.weights_bytes`). estimate: spec -> bytes of weights. free: spec -> bytes that
+    its weights may still take on its device. gpus: free bytes by device, where there are several GPUs to choose from.
+    Tests pass their own; the defaults are the package's.
     """
 
     def __init__(
         self,
         budget_bytes: int | None = None,
         *,
-        load: Callable[[ModelKey, Say], Any] | None = None,
-        estimate: Callable[[ModelKey], int] | None = None,
-        free: Callable[[ModelKey], int] | None = None,
+        load: Callable[[ModelSpec, Say], Any] | None = None,
+        estimate: Callable[[ModelSpec], int] | None = None,
+        free: Callable[[ModelSpec], int] | None = None,
         gpus: Callable[[], dict[str, int]] | None = None,
     ) -> None:
         self.budget_bytes = budget_bytes
@@ -66,14 +54,14 @@ class ModelPool:
         self._estimate = estimate or _estimate
         self._free = free or _free
         self._gpus = gpus or placement.free_bytes
-        self._entries: dict[ModelKey, _Entry] = {}
+        self._entries: dict[ModelSpec, _Entry] = {}
         self._guard = threading.Lock()
         self._room = threading.Lock()  # one load at a time makes room, so that two cannot count the same bytes
         self._clock = 0
 
     @contextmanager
     def acquire(
-        self, key: ModelKey, say: Say = lambda sentence: None, waiting: Waiting = lambda: None
+        self, key: ModelSpec, say: Say = lambda sentence: None, waiting: Waiting = lambda: None
     ) -> Iterator[Any]:
         """The model for `key`, loaded now if need be, kept in memory until the block ends.
 
@@ -94,19 +82,19 @@ class ModelPool:
                 if entry.model is None and entry.users == 0:
                     self._entries.pop(key, None)
 
-    def resident(self) -> dict[ModelKey, int]:
+    def resident(self) -> dict[ModelSpec, int]:
         """Bytes of weights of every loaded model."""
         with self._guard:
             return {key: entry.bytes for key, entry in self._entries.items() if entry.model is not None}
 
-    def evict_idle(self, device: str = "auto") -> list[ModelKey]:
+    def evict_idle(self, device: str = "auto") -> list[ModelSpec]:
         """Let go of every model that nobody is using; returns which. `device` "cuda:N": of those on that GPU."""
         gone = []
         while (key := self._evict_one(device)) is not None:
             gone.append(key)
         return gone
 
-    def _enter(self, key: ModelKey) -> tuple[ModelKey, _Entry]:
+    def _enter(self, key: ModelSpec) -> tuple[ModelSpec, _Entry]:
         with self._guard:
             key = self._placed(key)
             entry = self._entries.setdefault(key, _Entry())
@@ -115,7 +103,7 @@ class ModelPool:
             entry.last_used = self._clock
             return key, entry
 
-    def _placed(self, key: ModelKey) -> ModelKey:
+    def _placed(self, key: ModelSpec) -> ModelSpec:
         """The key with the GPU that its model is on, or goes to, where it may be on any of several."""
         if key.device not in ("auto", "cuda") or key in self._entries:
             return key
@@ -126,7 +114,7 @@ class ModelPool:
         models = Counter(known.device for known in self._entries)
         return replace(key, device=placement.choose(key.device, self._gpus(), models))
 
-    def _load_with_room(self, key: ModelKey, say: Say, waiting: Waiting) -> Any:
+    def _load_with_room(self, key: ModelSpec, say: Say, waiting: Waiting) -> Any:
         with _held(self._room, say, waiting):
             needed = self._estimate(key)
             self._make_room(key, needed, say)
@@ -140,7 +128,7 @@ class ModelPool:
                 say(f"Out of memory: {', '.join(k.checkpoint for k in gone)} left the device; trying once more")
                 return self._load(key, say)
 
-    def _make_room(self, key: ModelKey, needed: int, say: Say) -> None:
+    def _make_room(self, key: ModelSpec, needed: int, say: Say) -> None:
         while needed > self._left(key):
             gone = self._evict_one(key.device)
             if gone is None:
@@ -151,13 +139,13 @@ class ModelPool:
                 )
             say(f"{gone.checkpoint} left memory to make room")
 
-    def _left(self, key: ModelKey) -> int:
+    def _left(self, key: ModelSpec) -> int:
         free = self._free(key)
         if self.budget_bytes is not None:
             free = min(free, self.budget_bytes - sum(self.resident().values()))
         return free
 
-    def _evict_one(self, device: str) -> ModelKey | None:
+    def _evict_one(self, device: str) -> ModelSpec | None:
         with self._guard:
             idle = [
                 (entry.last_used, key)
@@ -192,31 +180,22 @@ def _apart(one: str, other: str) -> bool:
     return one.startswith("cuda:") and other.startswith("cuda:") and one != other
 
 
-def _load(key: ModelKey, say: Say) -> Any:
+def _load(key: ModelSpec, say: Say) -> Any:
     from vlcompare.runtime.loading.load import load
 
     def progress(sentence: str, done: int = 0, total: int = 0) -> None:
         say(f"{sentence} ({100 * done // total} %)" if total else sentence)
 
-    return load(
-        key.checkpoint,
-        quantization=key.quantization,  # type: ignore[arg-type]
-        device=key.device,
-        dtype=key.dtype,
-        image_size=key.image_size,
-        revision=key.revision,
-        tokenizer=key.tokenizer,
-        progress=progress,
-    )
+    return load(**asdict(key), progress=progress)
 
 
-def _estimate(key: ModelKey) -> int:
+def _estimate(key: ModelSpec) -> int:
     from vlcompare.runtime.loading.load import estimate_bytes
 
     return estimate_bytes(key.checkpoint, key.quantization, key.dtype, key.device, key.revision)
 
 
-def _free(key: ModelKey) -> int:
+def _free(key: ModelSpec) -> int:
     """What is left for the weights, beside what loading them and an answer take."""
     from vlcompare.runtime.loading.load import resolve_device
     from vlcompare.runtime.loading.locate import estimate_beside

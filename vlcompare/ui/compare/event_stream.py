@@ -23,7 +23,7 @@ from vlcompare.ui.server.redact import UNEXPECTED, without_paths
 PACE = 0.04  # seconds between two updates of the page, which falls behind above a hundred a second
 PATIENCE = 2.0  # seconds that a stopped side has to end by itself; a file that is being read takes no notice before
 
-Compare = Callable[..., Iterator[Any]]  # as `vlcompare.compare.compare`
+Compare = Callable[..., Iterator[Any]]  # as `vlcompare.compare`
 
 
 def follow(

@@ -23,13 +23,13 @@ from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.evaluate import schema
 from vlcompare.evaluate.fields import FieldError
 from vlcompare.evaluate.readers.json_lines import exactly
-from vlcompare.types import Answer, Box, Request
-from vlcompare.ui.compare.forms import SIDES, read_mode
+from vlcompare.types import SIDES, Answer, Box, Request
+from vlcompare.ui.compare.forms import read_mode
 from vlcompare.ui.compare.session import Picture, Run, SideRun
 from vlcompare.ui.settings import Limits
 
 if TYPE_CHECKING:
-    from vlcompare.compare import Side
+    from vlcompare.types import Side
 
 KIND = "vlcompare-run"
 VERSION = 1
@@ -87,7 +87,7 @@ def run_from_json(data: bytes, limits: Limits, open_image: Any = None) -> Run:
 
 def _read_run(found: dict[str, Any], open_image: Any) -> Run:
     """The run of typed values; what remains to be checked is whether they go together."""
-    from vlcompare.compare import Side
+    from vlcompare.comparison import Side
     from vlcompare.tasks.prompts import validate
 
     if open_image is None:

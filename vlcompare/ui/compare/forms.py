@@ -12,17 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from vlcompare.errors import RequestError
 from vlcompare.tasks.prompts import default_max_new_tokens, read_box, spec_of, validate
-from vlcompare.types import Box, Request
+from vlcompare.types import MODES, PROMPT_ORDERS, QUANTIZATIONS, Box, Request
 from vlcompare.ui.settings import AppSettings, Limits
 
 if TYPE_CHECKING:
-    from vlcompare.compare import Side
+    from vlcompare.types import Side
 
-QUANTIZATIONS = ("none", "int8", "nf4")
-ORDERS = ("image_first", "instruction_first")
 DEVICES = ("auto", "cpu", "cuda")
-MODES = ("measure", "race")
-SIDES = ("left", "right")
 
 RANGES: dict[str, tuple[float, float]] = {  # the token limit's is the operator's
     "image_size": (14, 1344),
@@ -106,10 +102,10 @@ def read_mode(mode: Any) -> str:
 
 def read_side(form: SideForm, settings: AppSettings) -> Side:
     """One side's settings, within the operator's limits."""
-    from vlcompare.compare import Side
+    from vlcompare.comparison import Side
 
     _one_of(form.quantization, QUANTIZATIONS, "quantization")
-    _one_of(form.prompt_order, ORDERS, "prompt order")
+    _one_of(form.prompt_order, PROMPT_ORDERS, "prompt order")
     _one_of(form.device, DEVICES, "device")
     limits = settings.limits
     return Side(

@@ -16,11 +16,11 @@ from typing import Any
 from vlcompare.errors import ImageError, RequestError, VLCompareError
 from vlcompare.tasks.boxes import format_box
 from vlcompare.tasks.prompts import SPECS
-from vlcompare.types import Box, Request
+from vlcompare.types import SIDES, Box, Request
 from vlcompare.ui.checkpoint_names import name_of, scores_table
 from vlcompare.ui.compare import cards, figures, together
 from vlcompare.ui.compare.event_stream import Compare, follow
-from vlcompare.ui.compare.forms import SIDES, AskForm, SideForm, read_mode, read_request, read_side, side_form_of
+from vlcompare.ui.compare.forms import AskForm, SideForm, read_mode, read_request, read_side, side_form_of
 from vlcompare.ui.compare.picture import side_picture
 from vlcompare.ui.compare.session import Caches, Picture, Run, Session, SideRun
 from vlcompare.ui.examples import Example, load_examples

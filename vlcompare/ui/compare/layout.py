@@ -14,9 +14,10 @@ import gradio as gr
 
 from vlcompare.render.markup import Safe, el
 from vlcompare.tasks.prompts import SPECS
+from vlcompare.types import SIDES
 from vlcompare.ui import checkpoint_names
 from vlcompare.ui.compare import cards
-from vlcompare.ui.compare.forms import NUMBER_NAMES, SIDE_FIELDS, SIDES, AskForm, SideForm, number_range
+from vlcompare.ui.compare.forms import NUMBER_NAMES, SIDE_FIELDS, AskForm, SideForm, number_range
 from vlcompare.ui.compare.handlers import REGIONS, Handlers, Page
 from vlcompare.ui.compare.session import Session
 from vlcompare.ui.events import PICK

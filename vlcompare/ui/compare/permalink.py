@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 from urllib.parse import urlencode
 
-from vlcompare.types import TASKS
-from vlcompare.ui.compare.forms import DEVICES, MODES, ORDERS, QUANTIZATIONS, SIDES, AskForm, SideForm
+from vlcompare.types import MODES, PROMPT_ORDERS, QUANTIZATIONS, SIDES, TASKS
+from vlcompare.ui.compare.forms import DEVICES, AskForm, SideForm
 from vlcompare.ui.settings import AppSettings
 
 MOST_CHARACTERS = 4000
@@ -20,7 +20,7 @@ ALLOWED = {
     "task": TASKS,
     "mode": MODES,
     "quantization": QUANTIZATIONS,
-    "prompt_order": ORDERS,
+    "prompt_order": PROMPT_ORDERS,
     "device": DEVICES,
 }
 NUMBERS = ("image_size", "max_new_tokens", "temperature", "top_p", "top_k", "seed")

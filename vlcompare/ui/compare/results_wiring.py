@@ -15,8 +15,9 @@ import gradio as gr
 from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.render.markup import el
 from vlcompare.tasks.prompts import SPECS
+from vlcompare.types import SIDES
 from vlcompare.ui.compare import cards, files, permalink
-from vlcompare.ui.compare.forms import SIDE_FIELDS, SIDES, AskForm
+from vlcompare.ui.compare.forms import SIDE_FIELDS, AskForm
 from vlcompare.ui.compare.handlers import FOLLOW_TASKS, Handlers, find_example
 from vlcompare.ui.compare.layout import ASK_FIELDS, Parts, examples_view, outputs_of, read_form, streamed
 from vlcompare.ui.compare.session import Run, Session

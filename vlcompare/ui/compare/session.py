@@ -19,7 +19,7 @@ from vlcompare.ui.settings import Limits
 if TYPE_CHECKING:
     from PIL import Image
 
-    from vlcompare.compare import Side
+    from vlcompare.types import Side
 
 SHOWN_SIDE = 896  # longest side of the copy that the page shows
 KEPT_BYTES = 4 * 2**20  # pictures up to this size are kept as they came

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from vlcompare.errors import RequestError
-from vlcompare.ui.compare.forms import SIDES, bounded
+from vlcompare.types import SIDES
+from vlcompare.ui.compare.forms import bounded
 from vlcompare.ui.compare.session import Run
 from vlcompare.ui.settings import Limits
 

@@ -10,9 +10,10 @@ import gradio as gr
 
 from vlcompare.errors import VLCompareError
 from vlcompare.tasks.prompts import spec_of
+from vlcompare.types import SIDES
 from vlcompare.ui import checkpoint_names
 from vlcompare.ui.compare import cards
-from vlcompare.ui.compare.forms import SIDE_FIELDS, SIDES, AskForm, box_text, form_of, side_form_of
+from vlcompare.ui.compare.forms import SIDE_FIELDS, AskForm, box_text, form_of, side_form_of
 from vlcompare.ui.compare.handlers import Handlers, find_example
 from vlcompare.ui.compare.layout import ASK_FIELDS, Parts, examples_view, outputs_of, read_form, streamed
 from vlcompare.ui.compare.session import Run, Session

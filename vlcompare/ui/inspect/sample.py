@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from vlcompare.compare import Side
 from vlcompare.errors import VLCompareError
 from vlcompare.evaluate.replies import request_of
 from vlcompare.evaluate.results.aspects import target_box
@@ -17,11 +16,10 @@ from vlcompare.evaluate.results.run_folder import RunFolder
 from vlcompare.render.markup import Safe, el
 from vlcompare.tasks.boxes import rounding_ceiling
 from vlcompare.tasks.prompts import SPECS
-from vlcompare.types import Answer, Sample
+from vlcompare.types import PROMPT_ORDERS, QUANTIZATIONS, Answer, Sample, Side
 from vlcompare.ui.compare import cards
 from vlcompare.ui.compare import display_limits as shown
 from vlcompare.ui.compare.figures import figures_table
-from vlcompare.ui.compare.forms import ORDERS, QUANTIZATIONS
 from vlcompare.ui.compare.picture import overlay, size_line
 from vlcompare.ui.compare.session import Picture, Run, SideRun
 from vlcompare.ui.inspect.selection import Opened
@@ -52,7 +50,7 @@ def _side(opened: Opened, role: str, answer: Answer) -> Side:
     return Side(
         checkpoint=str(asked.get("checkpoint") or known.get("checkpoint") or answer.checkpoint),
         quantization=quantization if quantization in QUANTIZATIONS else "none",
-        prompt_order=order if order in ORDERS else None,
+        prompt_order=order if order in PROMPT_ORDERS else None,
         image_size=asked.get("image_size"),
         **{name: asked.get(name, known.get(name)) for name in numbers},
     )

@@ -10,7 +10,8 @@ import gradio as gr
 from vlcompare.errors import VLCompareError
 from vlcompare.evaluate.results.notes import ERROR_TYPES
 from vlcompare.render.markup import el
-from vlcompare.ui.compare.forms import SIDE_FIELDS, SIDES
+from vlcompare.types import SIDES
+from vlcompare.ui.compare.forms import SIDE_FIELDS
 from vlcompare.ui.events import QUIET, chosen, download
 from vlcompare.ui.inspect import files as files
 from vlcompare.ui.inspect import handlers as actions

@@ -19,42 +19,16 @@ from weakref import WeakKeyDictionary
 
 from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.runtime.faults import report
-from vlcompare.types import Answer, Prompt, PromptOrder, Request, Step
+from vlcompare.types import Answer, Mode, Prompt, Request, Side, Step
 
 if TYPE_CHECKING:
     from vlcompare.runtime.engine import Session
     from vlcompare.runtime.loading.model_pool import ModelPool
 
-Mode = Literal["measure", "race"]
 FollowUp = Literal["continue", "anew"]
 
 _WARM_TOKENS = 3
 _warmed: WeakKeyDictionary[Any, set[tuple[Any, ...]]] = WeakKeyDictionary()  # what each loaded model has run before
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """One side's checkpoint and settings; what is None follows the request."""
-
-    checkpoint: str
-    quantization: str = "none"
-    prompt_order: PromptOrder | None = None
-    image_size: int | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    max_new_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    seed: int | None = None
-    revision: str | None = None
-    tokenizer: str | None = None
-
-    def request(self, request: Request) -> Request:
-        """The shared request with this side's own settings."""
-        names = ("prompt_order", "max_new_tokens", "temperature", "top_p", "top_k", "seed")
-        own = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return replace(request, **own)
 
 
 class Event(NamedTuple):
@@ -263,7 +237,6 @@ class _Comparison:
         put(Event(name, "answer", answer))
 
     def _load(self, name: str, put: Put, loaded: ExitStack) -> Any:
-        from vlcompare.runtime.loading.model_pool import ModelKey
         from vlcompare.tasks.prompts import validate
 
         def say(sentence: str) -> None:
@@ -273,16 +246,7 @@ class _Comparison:
         self._stop_if_cancelled()
         side = self.sides[name]
         validate(side.request(self.request))  # before gigabytes are read for what cannot be asked
-        key = ModelKey(
-            side.checkpoint,
-            side.quantization,
-            side.device,
-            side.dtype,
-            side.image_size,
-            side.revision,
-            side.tokenizer,
-        )
-        model = loaded.enter_context(self.pool.acquire(key, say, self._stop_if_cancelled))
+        model = loaded.enter_context(self.pool.acquire(side.model, say, self._stop_if_cancelled))
         self._tell(name, model, put)
         return model
 
