@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from vlcompare.evaluate.metrics import captions
-from vlcompare.evaluate.metrics.boxes import match_phrases
-from vlcompare.evaluate.metrics.matching import most_pairs
+from vlcompare.evaluate.metrics.boxes import match_phrases, most_pairs
 from vlcompare.evaluate.metrics.objects import Words, mentions, objects_right
 from vlcompare.evaluate.metrics.ptb import tokenise
 from vlcompare.types import Box

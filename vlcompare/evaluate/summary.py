@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from vlcompare.evaluate import statistics
 from vlcompare.evaluate.metrics.objects import Words
-from vlcompare.evaluate.readers.check import is_scorable
+from vlcompare.evaluate.readers import is_scorable
 from vlcompare.evaluate.replies import MAX_SCORED_TEXT, Reply, read_reply
 from vlcompare.evaluate.scoring import Scores, metric_of, score
 from vlcompare.evaluate.statistics import Interval

@@ -1,7 +1,7 @@
 """Predicted boxes against true ones: IoU, the thresholds, and whether the centre is inside.
 
-Knows nothing of text. Both boxes are clipped to 0..1; an inverted or empty box has the IoU 0 and no centre. Whole
-columns are computed at once, so that a set of fifty thousand rows takes milliseconds.
+Both boxes are clipped to 0..1; an inverted or empty box has the IoU 0 and no centre. Whole columns are computed at once,
+so that a set of fifty thousand rows takes milliseconds. `match_phrases` also matches grounded captions' phrases.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vlcompare.evaluate.metrics.matching import most_pairs
 from vlcompare.types import Box
 
 THRESHOLDS = (0.5, 0.3, 0.7, 0.9)
@@ -74,3 +73,32 @@ def match_phrases(
         near = (name == phrase and ours.iou(other) >= threshold - SLACK for name, other in others)
         fitting.append([place for place, fits in enumerate(near) if fits])
     return most_pairs(fitting), len(predicted), len(truth)
+
+
+def most_pairs(fitting: Sequence[Sequence[int]]) -> int:
+    """Size of a maximum bipartite matching, by augmenting paths; `fitting[i]` are the partners that fit i.
+
+    Iterative: a path may lead through thousands of pairs.
+    """
+    owner: dict[int, int] = {}  # partner -> the one matched with it
+    partner_of: dict[int, int] = {}
+    for start in range(len(fitting)):
+        reached_from: dict[int, int] = {}  # partner -> the one before it on the shortest path from `start`
+        queue: list[int] = [start]
+        free: int | None = None
+        for one in queue:
+            for partner in fitting[one]:
+                if partner in reached_from:
+                    continue
+                reached_from[partner] = one
+                if partner not in owner:
+                    free = partner
+                    break
+                queue.append(owner[partner])
+            if free is not None:
+                break
+        while free is not None:  # each on the path moves on to the partner it was reached through
+            one, taken = reached_from[free], free
+            free = partner_of.get(one)
+            owner[taken], partner_of[one] = one, taken
+    return len(partner_of)
