@@ -15,9 +15,9 @@ from PIL import Image, ImageDraw
 
 from vlcompare.bench.inspect import pieces
 from vlcompare.evaluate.run import Engine, run
-from vlcompare.evaluate.settings import RunSettings, SideSettings
+from vlcompare.evaluate.settings import RunSettings
 from vlcompare.tasks.reading import read_answer
-from vlcompare.types import Alternative, Answer, Box, Memory, Prompt, Request, Timings, Token
+from vlcompare.types import Alternative, Answer, Box, Memory, Prompt, Request, Side, Timings, Token
 
 CHECKPOINTS = {"left": "tiny-pythia-vl", "right": "tiny-mamba-vl"}
 SKILL = {"tiny-pythia-vl": 0.72, "tiny-mamba-vl": 0.58}
@@ -145,7 +145,7 @@ def write_run(
     """A finished run in `folder` over `data` (a samples.jsonl; painted pictures where none is given)."""
     data = data or write_samples(folder.with_name(folder.name + "-data"))
     rows = [json.loads(line) for line in data.read_text().splitlines()]
-    chosen = {side: SideSettings(name) for side, name in (sides or CHECKPOINTS).items()}
+    chosen = {side: Side(name) for side, name in (sides or CHECKPOINTS).items()}
     settings = RunSettings(str(data), folder, chosen, batch_size=64, copy_images=copy_images, progress=False)
     run(replace(settings, alternatives=1), fake_engine(rows))
     return folder

@@ -18,8 +18,8 @@ from vlcompare.evaluate.prediction_log import RowWriter, scan
 from vlcompare.evaluate.processes import Processes
 from vlcompare.evaluate.results.run_folder import RunFolder
 from vlcompare.evaluate.run import Engine, batches, finished, run
-from vlcompare.evaluate.settings import RunSettings, SideSettings
-from vlcompare.types import Alternative, Answer, Box, Prompt, Sample, Token
+from vlcompare.evaluate.settings import RunSettings
+from vlcompare.types import Alternative, Answer, Box, Prompt, Sample, Side, Token
 
 PICTURE = Path(__file__).parent / "fixtures" / "readers" / "pictures" / "v7w_1.jpg"
 
@@ -93,7 +93,7 @@ def data(tmp_path):
 
 
 def settings(data, out, **other):
-    sides = other.pop("sides", {"left": SideSettings("pythia"), "right": SideSettings("mamba")})
+    sides = other.pop("sides", {"left": Side("pythia"), "right": Side("mamba")})
     return RunSettings(str(data), out, sides, progress=False, **{"batch_size": 4, **other})
 
 
@@ -140,7 +140,7 @@ def test_alternatives_only_on_request(data, tmp_path):
 
 
 def test_one_side_alone(data, tmp_path):
-    summary = run(settings(data, tmp_path / "run", sides={"left": SideSettings("m")}), FakeEngine().as_engine())
+    summary = run(settings(data, tmp_path / "run", sides={"left": Side("m")}), FakeEngine().as_engine())
     assert set(summary["sides"]) == {"left"} and summary["paired"] == {}
 
 
@@ -211,13 +211,13 @@ def test_an_existing_run_is_not_overwritten(data, tmp_path):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"sides": {"left": SideSettings("other"), "right": SideSettings("mamba")}}, "sides.left.checkpoint"),
+        ({"sides": {"left": Side("other"), "right": Side("mamba")}}, "sides.left.checkpoint"),
         (
-            {"sides": {"left": SideSettings("pythia", quantization="nf4"), "right": SideSettings("mamba")}},
+            {"sides": {"left": Side("pythia", quantization="nf4"), "right": Side("mamba")}},
             "quantization",
         ),
-        ({"sides": {"left": SideSettings("pythia")}}, "sides.right"),
-        ({"sides": {"left": SideSettings("pythia", seed=3), "right": SideSettings("mamba")}}, "seed"),
+        ({"sides": {"left": Side("pythia")}}, "sides.right"),
+        ({"sides": {"left": Side("pythia", seed=3), "right": Side("mamba")}}, "seed"),
         ({"declared": {"task": "vqa"}}, "data.task"),
     ],
 )
@@ -230,7 +230,7 @@ def test_resuming_with_other_settings_is_refused(data, tmp_path, change, named):
 def test_options_that_cannot_be_used_are_refused_at_once(data, tmp_path):
     """Not in the answer of every row."""
     for option in ({"temperature": 9.0}, {"top_p": 0.0}, {"max_new_tokens": 0}, {"prompt_order": "image_last"}):
-        sides = {"left": SideSettings("pythia", **option)}
+        sides = {"left": Side("pythia", **option)}
         with pytest.raises(RequestError):
             run(settings(data, tmp_path / "run", sides=sides), FakeEngine().as_engine())
     assert not (tmp_path / "run").exists()

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from vlcompare.types import DTYPES, NORMS, PROMPT_ORDERS, QUANTIZATIONS, SIDES
+from vlcompare.types import DTYPES, NORMS, PROMPT_ORDERS, QUANTIZATIONS, SIDES, Side
 
 # options that each side can have of its own: name -> (type or choices, help)
 _PER_SIDE: dict[str, tuple[object, str]] = {
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     from vlcompare.cli.score import reading_options
     from vlcompare.errors import RequestError
     from vlcompare.evaluate.run import run as run_all
-    from vlcompare.evaluate.settings import RunSettings, SideSettings
+    from vlcompare.evaluate.settings import RunSettings
     from vlcompare.evaluate.summary_text import figures_as_text
 
     for name, least in (("batch_size", 1), ("alternatives", 0), ("limit", 1)):
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     settings = RunSettings(
         data=args.data,
         out=args.out,
-        sides={side: SideSettings(name, **_own(args, side)) for side, name in names.items()},
+        sides={side: Side(name, **_own(args, side)) for side, name in names.items()},
         declared=reading_options(args),
         resume=args.resume,
         device=args.device,

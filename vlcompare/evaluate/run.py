@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ from vlcompare.evaluate.processes import Processes, current
 from vlcompare.evaluate.readers import HUB, SampleStream, open_samples
 from vlcompare.evaluate.replies import request_of
 from vlcompare.evaluate.results import origin
-from vlcompare.evaluate.settings import RUN_VERSION, RunSettings, SideSettings, check_same, versions
+from vlcompare.evaluate.settings import RUN_VERSION, RunSettings, check_same, versions
 from vlcompare.tasks.prompts import validate
-from vlcompare.types import Answer, Request, Sample
+from vlcompare.types import Answer, Request, Sample, Side
 
 NEEDED = ("identity", "samples", "sides", "sessions")  # of run.json, to go on with a run
 WINDOW = 16  # batches' worth of samples that are sorted by task, so that a batch stops together
@@ -61,7 +61,7 @@ def run(settings: RunSettings, engine: Engine | None = None, processes: Processe
     and was not resumed; RequestError where a side's options cannot be used.
     """
     for side in settings.sides.values():
-        validate(Request("captioning", **side.request_options()))
+        validate(side.request(Request("captioning")))
     processes = processes or current(settings.device)
     with held(settings.out) if processes.main else nullcontext():
         return _run(settings, engine, processes)
@@ -161,7 +161,7 @@ class Share:
 
 
 def _answer_side(
-    settings: RunSettings, side: str, options: SideSettings, share: Share, engine: Engine, processes: Processes
+    settings: RunSettings, side: str, options: Side, share: Share, engine: Engine, processes: Processes
 ) -> None:
     """Load one side's model and answer this process's share of what is pending."""
     from tqdm import tqdm
@@ -169,7 +169,7 @@ def _answer_side(
     total = sum(map(len, share))
     if not total and not processes.main:
         return
-    model = engine.load(options.checkpoint, device=processes.device(settings.device), **options.load_options())
+    model = engine.load(**asdict(replace(options.model, device=processes.device(settings.device))))
     try:
         if processes.main:
             _record_side(settings, side, options, model)
@@ -201,7 +201,7 @@ def batches(samples: Iterator[Sample], size: int) -> Iterator[list[Sample]]:
 
 
 def _answer(
-    generate: Generate, model: Any, batch: Sequence[Sample], options: SideSettings, alternatives: int
+    generate: Generate, model: Any, batch: Sequence[Sample], options: Side, alternatives: int
 ) -> list[Answer]:
     """Answers of one batch, in its order. A batch that needs too much memory is halved; a row that cannot be asked
     gets an answer that says why."""
@@ -210,7 +210,7 @@ def _answer(
     for index, sample in enumerate(batch):
         try:
             image = sample.image() if callable(sample.image) else sample.image
-            asked.append((index, image, replace(request_of(sample), **options.request_options())))
+            asked.append((index, image, options.request(request_of(sample))))
         except (OSError, ValueError) as error:
             answers[index] = Answer(stop_reason="error", error=f"The picture cannot be read: {error}.")
     if asked:
@@ -258,7 +258,7 @@ def _row(sample: Sample, side: str, answer: Answer, alternatives: int) -> dict[s
     return {"id": sample.id, "side": side, **fields}
 
 
-def _record_side(settings: RunSettings, side: str, options: SideSettings, model: Any) -> None:
+def _record_side(settings: RunSettings, side: str, options: Side, model: Any) -> None:
     """Put what the side's model turned out to be into run.json; refuse to go on with other weights."""
     record = run_files.read_run(settings.out)
     found = {
@@ -274,7 +274,7 @@ def _record_side(settings: RunSettings, side: str, options: SideSettings, model:
         check_same({side: {key: before.get(key) for key in found}}, {side: found}, settings.out)
     record["sides"][side] = {
         **found,
-        **options.request_options(),
+        **asdict(options.decoding),
         "device": str(getattr(model, "device", settings.device)),
         "notices": list(getattr(model, "notices", ())),
     }

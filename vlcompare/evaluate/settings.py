@@ -11,38 +11,10 @@ from typing import Any
 
 from vlcompare import __version__
 from vlcompare.errors import SampleError
+from vlcompare.types import Side
 
 RUN_VERSION = 1
 _PACKAGES = ("torch", "timm", "transformers", "tokenizers", "bitsandbytes", "numpy", "pillow", "triton", "accelerate")
-
-
-@dataclass(frozen=True, slots=True)
-class SideSettings:
-    """One side's checkpoint and everything that its answers depend on."""
-
-    checkpoint: str
-    quantization: str = "none"
-    dtype: str = "auto"
-    image_size: int | None = None
-    revision: str | None = None
-    tokenizer: str | None = None
-    norm: str = "auto"
-    prompt_order: str = "image_first"
-    max_new_tokens: int | None = None
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    seed: int = 0
-
-    def load_options(self) -> dict[str, Any]:
-        """As `vlcompare.load` takes them."""
-        names = ("quantization", "dtype", "image_size", "revision", "tokenizer", "norm")
-        return {name: getattr(self, name) for name in names}
-
-    def request_options(self) -> dict[str, Any]:
-        """As fields of a Request."""
-        names = ("prompt_order", "max_new_tokens", "temperature", "top_p", "top_k", "seed")
-        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +23,7 @@ class RunSettings:
 
     data: str
     out: Path
-    sides: dict[str, SideSettings]
+    sides: dict[str, Side]
     declared: dict[str, Any] = field(default_factory=dict)  # for `open_samples`
     resume: bool = False
     device: str = "auto"  # like the batch size, it decides how fast, not what: not compared on --resume
@@ -61,11 +33,14 @@ class RunSettings:
     progress: bool = True
 
     def identity(self) -> dict[str, Any]:
-        """Everything that the answers depend on, as plain values."""
+        """Everything that the answers depend on, as plain values; the keys and their order are run.json's."""
         declared = {key: str(value) if isinstance(value, Path) else value for key, value in self.declared.items()}
         declared.pop("load_dataset", None)
         data = self.data if self.data.startswith("hub:") else str(Path(self.data).resolve())
-        return {"data": {"from": data, **declared}, "sides": {name: asdict(side) for name, side in self.sides.items()}}
+        sides = {name: {**asdict(side.model), **asdict(side.decoding)} for name, side in self.sides.items()}
+        for side in sides.values():
+            del side["device"]
+        return {"data": {"from": data, **declared}, "sides": sides}
 
 
 def check_same(recorded: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:

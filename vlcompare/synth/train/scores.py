@@ -20,7 +20,7 @@ from vlcompare.evaluate import run_files
 from vlcompare.evaluate.prediction_log import write_json
 from vlcompare.evaluate.predictions import read_predictions
 from vlcompare.evaluate.run import run
-from vlcompare.evaluate.settings import RunSettings, SideSettings
+from vlcompare.evaluate.settings import RunSettings
 from vlcompare.evaluate.summary import evaluate, summarise
 from vlcompare.synth.scenes.dataset import SAMPLES, write_scenes
 from vlcompare.synth.scenes.questions import ask
@@ -29,7 +29,7 @@ from vlcompare.synth.train.encoded_questions import answer_of
 from vlcompare.synth.train.export import FOLDERS
 from vlcompare.synth.train.model_card import write_card
 from vlcompare.tasks.boxes import format_box
-from vlcompare.types import Box, Sample
+from vlcompare.types import Box, Sample, Side
 
 SEED, COUNT = 2026, 300
 BLANKS = 120  # pictures; a floor needs no narrow interval
@@ -82,7 +82,7 @@ def draw(work: Path, count: int = COUNT, seed: int = SEED) -> tuple[Path, Path]:
 def ask_one(family: str, checkpoints: Path, data: Path, work: Path) -> dict[str, dict[str, Any]]:
     """One model's answers to one set of samples, by id; a run that was begun with these weights is gone on with."""
     out = run_folder(family, checkpoints, data, work)
-    sides = {"left": SideSettings(str((checkpoints / FOLDERS[family]).resolve()))}
+    sides = {"left": Side(str((checkpoints / FOLDERS[family]).resolve()))}
     run(RunSettings(str(data / SAMPLES), out, sides, resume=out.exists(), progress=False, batch_size=32))
     return next(iter(read_predictions(out / run_files.PREDICTIONS).sides.values()))
 
