@@ -10,7 +10,7 @@ import pytest
 from ui_fakes import png
 
 from vlcompare.cli.report import table
-from vlcompare.render import charts
+from vlcompare.render import answer_charts as charts
 from vlcompare.render.markup import Safe, el, join, milliseconds, number, size
 from vlcompare.runtime.image import open_image
 from vlcompare.types import SIDES, Alternative, Answer, Box, Memory, Prompt, Request, Side, Timings, Token

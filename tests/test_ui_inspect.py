@@ -20,7 +20,7 @@ from ui_fakes import uploaded
 from vlcompare.errors import RequestError, SampleError
 from vlcompare.evaluate.results.archive import write_archive
 from vlcompare.evaluate.results.run_folder import RunFolder
-from vlcompare.ui import inspect_charts as charts
+from vlcompare.render import charts
 from vlcompare.ui.inspect import files as files
 from vlcompare.ui.inspect import handlers as actions
 from vlcompare.ui.inspect.library import Library, Side

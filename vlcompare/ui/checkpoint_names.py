@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlcompare.errors import VLCompareError
-from vlcompare.render.charts import positions_of
+from vlcompare.render.answer_charts import positions_of
 from vlcompare.render.markup import Safe, el
 from vlcompare.runtime.loading.registry import Checkpoint, find, registry
 from vlcompare.types import Answer

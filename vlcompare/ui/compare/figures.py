@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vlcompare.render.charts import first_token_bars, latency_chart, memory_chart
+from vlcompare.render.answer_charts import first_token_bars, latency_chart, memory_chart
 from vlcompare.render.markup import Safe, el, milliseconds, number, size
 from vlcompare.types import Answer
 from vlcompare.ui.checkpoint_names import memory_curves, name_of

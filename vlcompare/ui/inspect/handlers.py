@@ -17,7 +17,7 @@ from vlcompare.ui.inspect.query import PAGE_ROWS, Query, clicked, filled
 from vlcompare.ui.inspect.sample import as_run, picture_for, view
 from vlcompare.ui.inspect.selection import MEASURES
 from vlcompare.ui.inspect.session import Inspection, recorded_of
-from vlcompare.ui.inspect_charts import histogram, scatter
+from vlcompare.render.charts import histogram, scatter
 from vlcompare.ui.inspect_figures import of_slices, of_summary
 
 Page = dict[str, Any]

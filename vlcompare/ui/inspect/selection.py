@@ -24,7 +24,7 @@ from vlcompare.evaluate.run_files import SUMMARY
 from vlcompare.evaluate.summary import summarise
 from vlcompare.ui.inspect.query import PAGE_ROWS, Query
 from vlcompare.ui.inspect.views import Cell, Line
-from vlcompare.ui.inspect_charts import Measure
+from vlcompare.render.charts import Measure
 
 MEASURES = {
     "iou": Measure("iou", "IoU with the truth"),

@@ -12,7 +12,7 @@ from typing import Any
 
 from vlcompare.render.markup import Safe, el
 from vlcompare.ui.inspect.query import PAGE_ROWS, QUADRANTS, Query, chips, pages
-from vlcompare.ui.inspect_charts import interval
+from vlcompare.render.charts import interval
 
 MOST_SLICES = 60
 SHORT = 90  # characters of a text in a table row
