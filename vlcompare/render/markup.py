@@ -64,6 +64,12 @@ def join(children: Iterable[Any], between: str = "") -> Safe:
     return Safe(text(between).join(out))
 
 
+def shorten(text: str, most: int) -> str:
+    """One line of at most `most` characters."""
+    line = " ".join(text[: 50 * most].split())
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
 def number(value: float, digits: int = 1) -> str:
     """A figure for a reader: `digits` decimals below 100, none above."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.{digits}f}"

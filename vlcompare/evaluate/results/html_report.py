@@ -1,27 +1,31 @@
 """One self-contained HTML page of a run: settings, figures, charts, slices, and chosen samples with their pictures.
 
-Knows a run's table; the charts are drawn by `svg`. Whatever a model, a data set or a person wrote is escaped, the page
-loads nothing and runs no script, and its own policy says so.
+Whatever a model, a data set or a person wrote is escaped. The page loads nothing and runs no script, and its own
+policy says so.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
 import numpy as np
 
 from vlcompare.errors import VLCompareError
-from vlcompare.evaluate import svg
 from vlcompare.evaluate.results.slices import SliceRow, overall, slice_figures
 from vlcompare.evaluate.results.table import Rows, RunTable
+from vlcompare.render.charts import Measure, bar, histogram, interval, legend, scatter
+from vlcompare.render.draw import STYLES
+from vlcompare.render.markup import Safe, el, shorten
+from vlcompare.render.markup import text as escaped
 
 MAX_SAMPLES = 200
-MAX_POINTS = 3000
 PICTURE = 320
+_COLORS = f":root {{ --left: {STYLES['left'].color}; --right: {STYLES['right'].color} }}"
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1000px; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem }
@@ -32,22 +36,32 @@ tr { border-bottom: 1px solid #e3e6e8 } td.n, th.n { text-align: right; font-var
 .sample { display: grid; grid-template-columns: 340px 1fr; gap: 1rem; border-top: 1px solid #ccc; padding: 1rem 0 }
 .sample img { max-width: 100% } pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: .2rem 0 }
 .left { color: #00598c } .right { color: #9a6a00 } .note { background: #fff6d6; padding: .3rem .6rem }
-svg { max-width: 100%; height: auto } .quiet { color: #666 }
-@media (max-width: 700px) { .sample { grid-template-columns: 1fr } }
+.quiet { color: #666 }
+[data-side="left"] { --side: var(--left) } [data-side="right"] { --side: var(--right) }
+.vl-chart { width: 420px; max-width: 100%; overflow: visible } .vl-chart text { font-size: 11px; fill: #444 }
+.vl-grid, .vi-zero { stroke: #d5d9dc } .vi-diagonal { stroke: #888; stroke-dasharray: 3 4 }
+.vi-point, .vi-dot { fill: var(--side, #777) } circle.vi-point { fill-opacity: .45 }
+.vi-whisker { stroke: var(--side, #777); stroke-width: 2.5 } .vi-interval { vertical-align: middle }
+.vl-bar { display: flex; height: 28px } .vl-piece { background: #8a9096 } .vl-piece-0 { background: #009e73 }
+.vl-piece-1 { background: var(--left) } .vl-piece-2 { background: var(--right) }
+.vl-legend { display: flex; flex-wrap: wrap; gap: .2rem 1.5rem; margin: .4rem 0 }
+.vl-legend i { display: inline-block; width: 12px; height: 12px; margin-right: 6px }
+th { overflow-wrap: break-word } @media (min-width: 900px) { td.n { white-space: nowrap } }
+@media (max-width: 700px) { .sample { grid-template-columns: 1fr } .vi-interval { display: none } }
 """
 
 
 def html_report(table: RunTable, samples: Rows | None = None, *, rows: Rows | None = None, title: str = "") -> str:
     """The page. Figures are over `rows` (all, by default); `samples` are shown one by one, MAX_SAMPLES at most."""
     run = table.run
-    names = (run.checkpoint(table.sides[0]), run.checkpoint(table.sides[-1]))
+    names = (shorten(run.checkpoint(table.sides[0]), 48), shorten(run.checkpoint(table.sides[-1]), 48))
     chosen = np.arange(table.count) if rows is None else rows
     body = [
         f"<h1>{escape(title or f'Run {run.name}')}</h1>",
         _settings(table),
         _figures(run.summary()),
         "<h2>Who is right</h2>",
-        svg.quadrant_bar(table.quadrant_counts(rows), names),
+        _quadrants(table.quadrant_counts(rows), names),
         _charts(table, chosen, names),
         _slices(table, rows),
         _samples(table, samples),
@@ -56,7 +70,7 @@ def html_report(table: RunTable, samples: Rows | None = None, *, rows: Rows | No
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title or run.name)}</title>'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_COLORS}{_STYLE}</style></head>\n'
         f"<body>{''.join(body)}</body></html>\n"
     )
 
@@ -93,21 +107,27 @@ def _figures(summary: Mapping[str, Any]) -> str:
     )
 
 
+def _quadrants(counts: Mapping[str, int], names: tuple[str, str]) -> Safe:
+    """One bar, split by who is right."""
+    total = sum(counts.values()) or 1
+    titles = ("both right", f"only {names[0]}", f"only {names[1]}", "both wrong")
+    said = [
+        f"{title}: {count} ({100 * count / total:.1f} %)" for title, count in zip(titles, counts.values(), strict=True)
+    ]
+    parts = [(title, float(count), str(count)) for title, count in zip(titles, counts.values(), strict=True)]
+    return el("div", bar(parts, total), legend(said))
+
+
 def _charts(table: RunTable, rows: Rows, names: tuple[str, str]) -> str:
-    left = table.score[table.sides[0]][rows]
-    if len(table.sides) == 1:
-        known = left[np.isfinite(left)]
-        return f"<h2>Scores</h2>{svg.histogram(known.tolist(), None, names)}" if len(known) else ""
-    right = table.score[table.sides[1]][rows]
-    both = np.isfinite(left) & np.isfinite(right)
-    if not both.any():
+    """How the scores are spread and, where there are two sides, the scores of each sample on both."""
+    measure = Measure("score", "score")
+    scores = [(role, table.score[side][rows]) for role, side in zip(("left", "right"), table.sides, strict=False)]
+    if not all(np.isfinite(column).any() for _, column in scores):
         return ""
-    a, b = left[both], right[both]
-    step = max(1, len(a) // MAX_POINTS)
-    return (
-        f"<h2>Scores</h2>{svg.histogram(a.tolist(), b.tolist(), names)}"
-        f"{svg.scatter(list(zip(a[::step].tolist(), b[::step].tolist(), strict=True)), names, 'Scores of both sides')}"
-    )
+    drawn = [el("h2", "Scores"), histogram(scores, measure)]
+    if len(scores) == 2:
+        drawn.append(scatter(scores[0][1], scores[1][1], rows.tolist(), measure, names))
+    return "".join(drawn)
 
 
 def _slices(table: RunTable, rows: Rows | None) -> str:
@@ -119,23 +139,22 @@ def _slices(table: RunTable, rows: Rows | None) -> str:
             continue
         parts.append(f"<h3>{escape(aspect.title)}</h3>")
         parts.append(_slice_table(figures if everything is None else [*figures, everything], table))
-        pairs = [(row.value, row.paired.ci95.low, row.paired.difference, row.paired.ci95.high)
-                 for row in figures if row.paired]  # fmt: skip
-        if pairs:
-            reach = min(1.0, max(max(abs(low), abs(high)) for _, low, _, high in pairs))
-            parts.append(svg.difference_rows(pairs, reach))
     return "".join(parts)
 
 
-def _slice_table(rows: Iterable[SliceRow], table: RunTable) -> str:
+def _slice_table(rows: Sequence[SliceRow], table: RunTable) -> str:
     head = "".join(f'<th class="n">{escape(table.run.checkpoint(side))}</th>' for side in table.sides)
+    bounds = [bound for row in rows if row.paired for bound in row.paired.ci95 if math.isfinite(bound)]
+    reach = min(1.0, max(map(abs, bounds), default=1.0))
     lines = []
     for row in rows:
         cells = [row.value, str(row.n), str(row.n_images), _interval(row.left, row.left_ci95)]
         if row.paired and row.right is not None:
-            cells += [_interval(row.right, row.right_ci95), _interval(row.paired.difference, row.paired.ci95, "+")]
+            difference, ci95 = row.paired.difference, row.paired.ci95
+            cells += [_interval(row.right, row.right_ci95), _interval(difference, ci95, "+")]
+            cells.append(interval(difference, *ci95, reach) if all(map(math.isfinite, ci95)) else "")
         lines.append(_line(cells, numbers_from=1))
-    last = '<th class="n">difference</th>' if len(table.sides) > 1 else ""
+    last = '<th class="n">difference</th><th></th>' if len(table.sides) > 1 else ""
     top = f'<tr><th></th><th class="n">rows</th><th class="n">pictures</th>{head}{last}</tr>'
     return f"<table>{top}{''.join(lines)}</table>"
 
@@ -193,7 +212,7 @@ def _picture(table: RunTable, i: int) -> str:
 
 def _line(cells: Iterable[str], numbers_from: int = 99) -> str:
     return "<tr>" + "".join(
-        f'<td{" class=n" if i >= numbers_from else ""}>{escape(str(cell))}</td>' for i, cell in enumerate(cells)
+        f'<td{" class=n" if i >= numbers_from else ""}>{escaped(cell)}</td>' for i, cell in enumerate(cells)
     ) + "</tr>"  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vlcompare.errors import RequestError, VLCompareError
+from vlcompare.render.charts import histogram, scatter
 from vlcompare.render.markup import Safe, el
 from vlcompare.ui.compare.cards import message
 from vlcompare.ui.inspect import views as views
@@ -17,7 +18,6 @@ from vlcompare.ui.inspect.query import PAGE_ROWS, Query, clicked, filled
 from vlcompare.ui.inspect.sample import as_run, picture_for, view
 from vlcompare.ui.inspect.selection import MEASURES
 from vlcompare.ui.inspect.session import Inspection, recorded_of
-from vlcompare.render.charts import histogram, scatter
 from vlcompare.ui.inspect_figures import of_slices, of_summary
 
 Page = dict[str, Any]

@@ -22,12 +22,12 @@ from vlcompare.evaluate.results.run_folder import RunFolder
 from vlcompare.evaluate.results.table import UNSCORED, Filter, Rows, RunTable
 from vlcompare.evaluate.run_files import SUMMARY
 from vlcompare.evaluate.summary import summarise
+from vlcompare.render.charts import Measure
 from vlcompare.ui.inspect.query import PAGE_ROWS, Query
 from vlcompare.ui.inspect.views import Cell, Line
-from vlcompare.render.charts import Measure
 
 MEASURES = {
-    "iou": Measure("iou", "IoU with the truth"),
+    "iou": Measure("iou", "IoU with the truth", threshold=0.5),
     "score": Measure("score", "score"),
     "confidence": Measure("confidence", "confidence"),
     "words": Measure("words", "words of the answer", None),

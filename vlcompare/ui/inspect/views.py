@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vlcompare.render.markup import Safe, el
-from vlcompare.ui.inspect.query import PAGE_ROWS, QUADRANTS, Query, chips, pages
 from vlcompare.render.charts import interval
+from vlcompare.render.markup import Safe, el, shorten
+from vlcompare.ui.inspect.query import PAGE_ROWS, QUADRANTS, Query, chips, pages
 
 MOST_SLICES = 60
 SHORT = 90  # characters of a text in a table row
@@ -297,7 +297,7 @@ def _row(line: Line, names: Names, current: int | None) -> Safe:
     marks = [_mark(line.cells.get(side), side) for side in names.sides]
     question = el(
         "button",
-        shorten(line.text) or el("i", shorten(line.expected) or "(no text)", title="What is expected"),
+        shorten(line.text, SHORT) or el("i", shorten(line.expected, SHORT) or "(no text)", title="What is expected"),
         type="button",
         class_="vi-open",
         data_pick=f"row:{line.row}",
@@ -365,9 +365,3 @@ def _step(sign: str, page: int, said: str, off: bool) -> Safe:
     return el(
         "button", sign, type="button", data_pick=f"page:{max(0, page)}", aria_label=said, disabled=off, class_="vi-step"
     )
-
-
-def shorten(text: str, most: int = SHORT) -> str:
-    """One line of at most `most` characters."""
-    folded = " ".join(text[: 50 * most].split())
-    return folded if len(folded) <= most else folded[: most - 1] + "…"
