@@ -27,7 +27,7 @@ MAX_SAMPLES = 200
 PICTURE = 320
 _COLORS = f":root {{ --left: {STYLES['left'].color}; --right: {STYLES['right'].color} }}"
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1000px; margin: 2rem auto; padding: 0 1rem }
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1040px; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem }
 table { border-collapse: collapse; margin: .6rem 0; width: 100% }
 td, th { padding: .25rem .6rem; text-align: left; overflow-wrap: anywhere }
