@@ -443,11 +443,12 @@ def test_nothing_to_evaluate_is_one_sentence(tmp_path):
 def test_the_command_gives_each_side_its_options():
     import argparse
 
-    from vlcompare.cli.evaluate import _own, add_parser
+    from vlcompare.cli.evaluate import add_parser
+    from vlcompare.cli.options import side_of
 
     parser = argparse.ArgumentParser()
     add_parser(parser.add_subparsers())
     line = "evaluate d --left x --right y --out o --quantization nf4 --quantization-right none --seed-left 4"
     args = parser.parse_args(line.split())
-    assert _own(args, "left") == {"quantization": "nf4", "seed": 4}
-    assert _own(args, "right") == {"quantization": "none"}
+    assert side_of(args, "left") == Side("x", "nf4", seed=4)
+    assert side_of(args, "right") == Side("y", "none")

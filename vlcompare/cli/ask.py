@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from vlcompare.cli import options
+from vlcompare.types import DECODING_FIELDS
 
 if TYPE_CHECKING:
     from vlcompare.types import Answer, Request
@@ -23,8 +24,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     options.add_request(parser)
-    options.add_decoding(parser)
-    options.add_model(parser)
+    options.add_fields(parser.add_argument_group("the answer"), DECODING_FIELDS)
+    group = parser.add_argument_group("the model")
+    group.add_argument(
+        "--checkpoint",
+        default="tiny-mamba-vl",
+        metavar="C",
+        help="a name in checkpoints/, a folder, or a Hub id (default: %(default)s)",
+    )
+    options.add_fields(group, options.MODEL_OPTIONS)
     options.add_output(parser)
     parser.add_argument(
         "--warm-up", action="store_true", help="ask for a few tokens first, so that the times are those of a warm model"
@@ -44,16 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from vlcompare.runtime.loading.hub import terminal_progress
     from vlcompare.runtime.loading.load import load
 
-    model = load(
-        args.checkpoint,
-        device=args.device,
-        dtype=args.dtype,
-        quantization=args.quantization,
-        image_size=args.image_size,
-        revision=args.revision,
-        tokenizer=args.tokenizer,
-        progress=terminal_progress(),
-    )
+    model = load(args.checkpoint, **options.given(args, options.MODEL_OPTIONS), progress=terminal_progress())
     told = model.notices_for(request)
     for notice in told:
         print(f"note: {notice}", file=sys.stderr)

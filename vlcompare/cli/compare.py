@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from vlcompare.cli import options
-from vlcompare.types import PROMPT_ORDERS, QUANTIZATIONS, SIDES
+from vlcompare.types import DECODING_FIELDS, SIDES
 
 if TYPE_CHECKING:
     from vlcompare.comparison import Event
@@ -36,15 +36,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         sides.add_argument(
             f"--{side}", default=default, metavar="C", help=f"a name, a folder, or a Hub id (default: {default})"
         )
-    known = {"quantization": QUANTIZATIONS, "prompt-order": PROMPT_ORDERS, "image-size": None}
-    for setting, choices in known.items():
-        for side in SIDES:
-            sides.add_argument(f"--{setting}-{side}", metavar="X", choices=choices, help=f"for the {side} side only")
     sides.add_argument(
         "--race", action="store_true", help="run both at once: a show, the times are contended (default: one by one)"
     )
-    options.add_decoding(parser)
-    options.add_model(parser, checkpoint=False)
+    answers = parser.add_argument_group("the answers (each also with -left or -right)")
+    options.add_fields(answers, DECODING_FIELDS, SIDES)
+    models = parser.add_argument_group("the models (each also with -left or -right)")
+    options.add_fields(models, options.MODEL_OPTIONS, SIDES)
     options.add_output(parser)
 
 
@@ -52,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     """Compare. Exit status 1 when a side failed; the other side's answer is printed and saved all the same."""
     request = options.request_from(args)
     options.check_outputs(args)
-    sides = {name: _side(args, name) for name in SIDES}
+    sides = {name: options.side_of(args, name) for name in SIDES}
 
     from vlcompare.cli.report import save_picture, table, write_json
     from vlcompare.comparison import compare
@@ -71,24 +69,6 @@ def run(args: argparse.Namespace) -> int:
         drawn = [(name, answer.checkpoint, answer) for name, answer in answers.items()]
         save_picture(args.save, image, request, drawn)  # type: ignore[arg-type]
     return 1 if any(answer.error for answer in answers.values()) else 0
-
-
-def _side(args: argparse.Namespace, name: str) -> Side:
-    from vlcompare.comparison import Side
-    from vlcompare.errors import RequestError
-
-    own_size = getattr(args, f"image_size_{name}")
-    if own_size is not None and not own_size.isdecimal():
-        raise RequestError(f"--image-size-{name} {own_size} is no number of pixels.")
-    return Side(
-        checkpoint=getattr(args, name),
-        quantization=getattr(args, f"quantization_{name}") or args.quantization,
-        prompt_order=getattr(args, f"prompt_order_{name}") or args.prompt_order,
-        image_size=int(own_size) if own_size else args.image_size,
-        device=args.device,
-        dtype=args.dtype,
-        tokenizer=args.tokenizer,
-    )
 
 
 def _print_events(events: Iterable[Event], sides: dict[str, Side], *, quiet: bool, live: bool) -> dict[str, Answer]:

@@ -7,17 +7,44 @@ mistake is told before a model is loaded.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from vlcompare.errors import RequestError
 from vlcompare.tasks.forms import SOURCES
 from vlcompare.tasks.prompts import SPECS, read_box, require_known_source, validate
-from vlcompare.types import DTYPES, PROMPT_ORDERS, QUANTIZATIONS, Request
+from vlcompare.types import (
+    DECODING_FIELDS,
+    DTYPES,
+    MODEL_FIELDS,
+    NORMS,
+    PROMPT_ORDERS,
+    QUANTIZATIONS,
+    Request,
+    Side,
+)
 
-DEFAULT_CHECKPOINT = "tiny-mamba-vl"
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+# options by field of ModelSpec and Decoding, as keywords of argparse; what is not given takes the field's default
+FIELD_OPTIONS: dict[str, dict[str, Any]] = {
+    "quantization": {"choices": QUANTIZATIONS, "help": "default: none"},
+    "device": {"metavar": "D", "help": "auto, cpu, cuda, cuda:1 (default: auto)"},
+    "dtype": {"choices": DTYPES, "help": "default: bfloat16 on CUDA, else float32"},
+    "image_size": {"type": int, "metavar": "PX", "help": "resample to this size (default: as trained)"},
+    "revision": {"metavar": "R", "help": "of a Hub id: a commit, branch or tag"},
+    "tokenizer": {"metavar": "F", "help": "path of a tokenizer.json (default: the checkpoint's)"},
+    "norm": {"choices": NORMS, "help": "Mamba's norms (default: auto, by the tensors)"},
+    "prompt_order": {"choices": PROMPT_ORDERS, "help": "default: image_first"},
+    "max_new_tokens": {"type": int, "metavar": "N", "help": "tokens of an answer at most (default: the task's)"},
+    "temperature": {"type": float, "metavar": "T", "help": "0 takes the likeliest (default)"},
+    "top_p": {"type": float, "metavar": "P", "help": "sample from this share of probability (default: 1)"},
+    "top_k": {"type": int, "metavar": "K", "help": "sample from the K likeliest (default: 0, from all)"},
+    "seed": {"type": int, "metavar": "S", "help": "of the sampling (default: 0)"},
+}
+MODEL_OPTIONS = tuple(name for name in MODEL_FIELDS if name in FIELD_OPTIONS)
 
 
 def task_list() -> str:
@@ -65,38 +92,29 @@ def reach_of(args: argparse.Namespace) -> Any:
     )
 
 
-def add_decoding(parser: argparse.ArgumentParser) -> None:
-    """How the answer is drawn from the model."""
-    group = parser.add_argument_group("the answer")
-    group.add_argument("--prompt-order", choices=PROMPT_ORDERS, default="image_first", help="default: image_first")
-    group.add_argument("--max-new-tokens", type=int, metavar="N", help="at most so many tokens (default: the task's)")
-    group.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 takes the likeliest (default)")
-    group.add_argument("--top-p", type=float, default=1.0, metavar="P", help="sample from this share of probability")
-    group.add_argument("--top-k", type=int, default=0, metavar="K", help="sample from the K likeliest (0: from all)")
-    group.add_argument("--seed", type=int, default=0, metavar="S", help="of the sampling (default: 0)")
+def add_fields(group: argparse._ArgumentGroup, names: Iterable[str], sides: Iterable[str] = ()) -> None:
+    """Options for fields of ModelSpec and Decoding; for each of `sides` one more, hidden, such as --seed-left."""
+    for name in names:
+        flag, how = "--" + name.replace("_", "-"), FIELD_OPTIONS[name]
+        group.add_argument(flag, **how)
+        for side in sides:
+            group.add_argument(f"{flag}-{side}", **{**how, "help": argparse.SUPPRESS})
 
 
-def add_model(parser: argparse.ArgumentParser, *, checkpoint: bool = True) -> None:
-    """Which model, and how it is loaded. A command with several sides names its checkpoints itself."""
-    group = parser.add_argument_group("the model")
-    if checkpoint:
-        group.add_argument(
-            "--checkpoint",
-            default=DEFAULT_CHECKPOINT,
-            metavar="C",
-            help="a name in checkpoints/, a folder, or a Hub id (default: %(default)s)",
-        )
-        group.add_argument("--revision", metavar="R", help="of a Hub id: a commit, branch or tag")
-    group.add_argument("--quantization", choices=QUANTIZATIONS, default="none", help="default: none")
-    group.add_argument("--image-size", type=int, metavar="PX", help="resample to this size (default: as trained)")
-    group.add_argument(
-        "--dtype",
-        choices=DTYPES,
-        default="auto",
-        help="default: bfloat16 on CUDA, else float32",
-    )
-    group.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:1 (default: auto)")
-    group.add_argument("--tokenizer", metavar="F", help="path of a tokenizer.json (default: the checkpoint's)")
+def given(args: argparse.Namespace, names: Iterable[str], side: str = "") -> dict[str, Any]:
+    """The values of those options that were given: a side's own before the one for both."""
+    found = {}
+    for name in names:
+        own = getattr(args, f"{name}_{side}", None)
+        value = getattr(args, name, None) if own is None else own
+        if value is not None:
+            found[name] = value
+    return found
+
+
+def side_of(args: argparse.Namespace, side: str) -> Side:
+    """The side of this name, from `--left` or `--right` and the options of a command that has them for each side."""
+    return Side(getattr(args, side), **given(args, FIELD_OPTIONS, side))
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
@@ -132,12 +150,7 @@ def request_from(args: argparse.Namespace) -> Request:
         box=None if args.box is None else read_box(args.box),
         ocr_text=args.ocr_text,
         source=args.source,
-        prompt_order=args.prompt_order,
-        max_new_tokens=args.max_new_tokens,
-        temperature=args.temperature,
-        top_p=args.top_p,
-        top_k=args.top_k,
-        seed=args.seed,
+        **given(args, DECODING_FIELDS),
     )
     return validate(request)
 
