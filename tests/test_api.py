@@ -304,7 +304,7 @@ def test_a_visitor_who_left_is_let_go_of(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("GRADIO_IS_E2E_TEST", "1")  # gradio's own: a second's grace in place of an hour's
     monkeypatch.setattr(examples, "FOLDER", write_examples(tmp_path / "examples"))
     closed: list[str] = []
-    for kind in (runs.Session, inspect_session.Inspection):
+    for kind in (runs.CompareSession, inspect_session.Inspection):
         monkeypatch.setattr(kind, "close", lambda self: closed.append(type(self).__name__))
     settings = AppSettings(data=tmp_path)
     page = build_page(settings, Handlers(settings, FakeCompare()))
@@ -321,6 +321,6 @@ def test_a_visitor_who_left_is_let_go_of(tmp_path: Path, monkeypatch: pytest.Mon
                 assert all('"success":true' in next(done) for _ in loads)
             time.sleep(1.5)
             assert closed == []  # an open tab is not
-        assert until(lambda: {"Session", "Inspection"} <= set(closed), 20)
+        assert until(lambda: {"CompareSession", "Inspection"} <= set(closed), 20)
     finally:
         page.close()

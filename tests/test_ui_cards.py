@@ -15,7 +15,7 @@ from vlcompare.render.markup import Safe, el, join, milliseconds, number, size
 from vlcompare.runtime.image import open_image
 from vlcompare.types import SIDES, Alternative, Answer, Box, Memory, Prompt, Request, Side, Timings, Token
 from vlcompare.ui.checkpoint_names import memory_curves, name_of, scores_table
-from vlcompare.ui.compare import cards, figures, together
+from vlcompare.ui.compare import cards, figures, together, tokens
 from vlcompare.ui.compare.picture import alternative_boxes, overlap_rows, overlay, side_picture
 from vlcompare.ui.compare.session import Picture, Run, SideRun
 
@@ -77,8 +77,8 @@ def test_everything_is_escaped_everywhere() -> None:
     failed = Answer(error=EVIL, stop_reason=EVIL, checkpoint=EVIL)
     for left, right in ((evil, boxed), (failed, evil)):
         run = run_of(left, right, request=Request("vqa", EVIL), references=(EVIL,))
-        shown = [view(run, side) for view in (cards.card, cards.tokens_view, side_picture) for side in SIDES]
-        shown += [together.together(run), figures.charts(run), figures.figures_table(run), cards.prompt_view(run)]
+        shown = [view(run, side) for view in (cards.card, tokens.tokens_view, side_picture) for side in SIDES]
+        shown += [together.together(run), figures.charts(run), figures.figures_table(run), tokens.prompt_view(run)]
         shown += [cards.history_view([run], run.id), together.three_view([run]), cards.message(EVIL, "error")]
         shown += [scores_table(EVIL, EVIL)]
         for markup in shown:
@@ -178,7 +178,7 @@ def test_percentiles() -> None:
 
 
 def test_ids_fold_the_image() -> None:
-    assert cards._ids((4118, -200, -200, 10494, -200, 7)) == "4118 [image ×2] 10494 [image ×1] 7"
+    assert tokens._ids((4118, -200, -200, 10494, -200, 7)) == "4118 [image ×2] 10494 [image ×1] 7"
 
 
 def test_charts_hold_both_sides_on_one_axis() -> None:

@@ -25,9 +25,9 @@ from vlcompare.errors import RequestError
 from vlcompare.types import Box, Request
 from vlcompare.ui import examples
 from vlcompare.ui.compare import files, permalink
+from vlcompare.ui.compare.example_questions import question
 from vlcompare.ui.compare.forms import AskForm, SideForm
 from vlcompare.ui.compare.votes import COLUMNS, Votes
-from vlcompare.ui.compare.wiring import question
 from vlcompare.ui.page import serve
 from vlcompare.ui.server.options import QUOTA_VARIABLES, REACH_VARIABLES
 from vlcompare.ui.server.startup import check_address

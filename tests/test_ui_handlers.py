@@ -18,6 +18,7 @@ from vlcompare.runtime.image import open_image
 from vlcompare.types import SIDES, Answer, Box, Request, Side
 from vlcompare.ui import examples
 from vlcompare.ui.compare.event_stream import follow
+from vlcompare.ui.compare.form_values import form_values
 from vlcompare.ui.compare.forms import (
     AskForm,
     SideForm,
@@ -27,9 +28,9 @@ from vlcompare.ui.compare.forms import (
     read_side,
     side_form_of,
 )
-from vlcompare.ui.compare.handlers import REGIONS, Handlers
-from vlcompare.ui.compare.session import Picture, Run, Session, SideRun
-from vlcompare.ui.compare.wiring import form_values
+from vlcompare.ui.compare.handlers import Handlers
+from vlcompare.ui.compare.page_update import REGIONS
+from vlcompare.ui.compare.session import CompareSession, Picture, Run, SideRun
 from vlcompare.ui.settings import AppSettings, Limits
 
 PAIR = {"left": SideForm("tiny-pythia-vl"), "right": SideForm("tiny-mamba-vl")}
@@ -69,7 +70,7 @@ def last(pages: Any) -> dict[str, Any]:
 
 
 def test_a_run_fills_every_region_and_the_history(handlers: Handlers, picture: str) -> None:
-    session = Session()
+    session = CompareSession()
     page = last(handlers.ask(session, picture, FIND, PAIR))
     assert set(page) >= set(REGIONS)
     assert "0.10" in page["left_card"] and "Mamba" in page["right_card"]
@@ -79,7 +80,7 @@ def test_a_run_fills_every_region_and_the_history(handlers: Handlers, picture: s
 
 
 def test_the_truth_belongs_to_the_question_that_was_asked(handlers: Handlers, shipped: Path) -> None:
-    session = Session()
+    session = CompareSession()
     page = last(handlers.ask(session, str(shipped), FIND, PAIR, example="find"))
     assert "0.89" in page["together"] and session.history[0].truth and "rendered scenes" not in page["message"]
     other = last(handlers.ask(session, str(shipped), replace(FIND, text="the disc"), PAIR, example="find"))
@@ -105,7 +106,7 @@ def test_the_truth_belongs_to_the_question_that_was_asked(handlers: Handlers, sh
     ],
 )
 def test_what_cannot_be_asked_is_said(handlers: Handlers, picture: str, form: AskForm, said: str) -> None:
-    session = Session()
+    session = CompareSession()
     (page,) = handlers.ask(session, picture, form, PAIR)
     assert said in page["message"] and set(page) == {"message"}
     assert handlers.compare.asked == []  # type: ignore[attr-defined]
@@ -170,27 +171,27 @@ def test_pictures_are_refused_before_they_are_decoded(handlers: Handlers, tmp_pa
     with pytest.raises(RequestError, match="The picture is larger than"):
         small.read_picture(str(path))
     path.write_bytes(b"not a picture")
-    (page,) = handlers.ask(Session(), str(path), FIND, PAIR)
+    (page,) = handlers.ask(CompareSession(), str(path), FIND, PAIR)
     assert "vl-message-error" in page["message"]
     with pytest.raises(ImageError, match="no picture"):
         handlers.read_picture(None)
 
 
 def test_a_picture_that_was_deleted_meanwhile_is_said(handlers: Handlers, tmp_path: Path) -> None:
-    (page,) = handlers.ask(Session(), str(tmp_path / "uploaded-an-hour-ago.png"), FIND, PAIR)
+    (page,) = handlers.ask(CompareSession(), str(tmp_path / "uploaded-an-hour-ago.png"), FIND, PAIR)
     assert "no longer kept" in page["message"] and str(tmp_path) not in page["message"]
 
 
 def test_the_operators_limit_holds_where_the_task_has_a_larger_one(handlers: Handlers, picture: str) -> None:
     few = replace(handlers, settings=AppSettings(limits=Limits(new_tokens=3)))
-    session = Session()
+    session = CompareSession()
     last(few.ask(session, picture, AskForm("chat", "a b c d e f g h"), PAIR))
     assert [len(part.answer.tokens) for part in session.history[0].sides.values() if part.answer] == [3, 3]
     assert read_request(AskForm("vqa", "what?"), Limits()).max_new_tokens is None  # the task's own is smaller
 
 
 def test_one_side_fails_and_the_other_goes_on(handlers: Handlers, picture: str) -> None:
-    page = last(handlers.ask(Session(), picture, FIND, {**PAIR, "left": SideForm("broken/one")}))
+    page = last(handlers.ask(CompareSession(), picture, FIND, {**PAIR, "left": SideForm("broken/one")}))
     assert "cut off" in page["left_card"] and 'role="alert"' in page["left_card"]
     assert "0.10" in page["right_card"]
 
@@ -233,7 +234,7 @@ def test_an_unexpected_end_gives_both_sides_a_sentence(where: str) -> None:
 
 def test_closing_the_page_stops_the_comparison(handlers: Handlers, picture: str) -> None:
     slow = FakeCompare(gap=0.05, words={"chat": ["word "] * 500})
-    pages = replace(handlers, compare=slow).ask(Session(), picture, AskForm("chat", "go"), PAIR)
+    pages = replace(handlers, compare=slow).ask(CompareSession(), picture, AskForm("chat", "go"), PAIR)
     next(pages)
     next(pages)
     pages.close()
@@ -241,7 +242,7 @@ def test_closing_the_page_stops_the_comparison(handlers: Handlers, picture: str)
 
 
 def test_stop_fifty_times_at_the_third_token(handlers: Handlers, picture: str) -> None:
-    session, threads = Session(), threading.active_count()  # other tests' servers may have left some
+    session, threads = CompareSession(), threading.active_count()  # other tests' servers may have left some
     stepping = replace(handlers, compare=FakeCompare(gap=0.001, words={"chat": ["word "] * 100_0}))
     for _ in range(50):
         for _page in stepping.ask(session, picture, AskForm("chat", "go"), PAIR):
@@ -254,7 +255,7 @@ def test_stop_fifty_times_at_the_third_token(handlers: Handlers, picture: str) -
 
 
 def test_the_session_is_bounded_and_nobody_elses(handlers: Handlers, picture: str) -> None:
-    session = Session(Limits(history_bytes=10_000))
+    session = CompareSession(Limits(history_bytes=10_000))
     for text in ("one", "two", "three"):
         last(handlers.ask(session, picture, AskForm("chat", text), PAIR))
     assert [run.request.text for run in session.history][0] == "three"
@@ -266,7 +267,7 @@ def test_the_session_is_bounded_and_nobody_elses(handlers: Handlers, picture: st
 
 
 def test_history_restores_and_says_when_it_is_gone(handlers: Handlers, picture: str) -> None:
-    session = Session()
+    session = CompareSession()
     last(handlers.ask(session, picture, AskForm("chat", "one"), PAIR))
     first = session.history[0]
     last(handlers.ask(session, picture, AskForm("chat", "two"), PAIR))
@@ -277,7 +278,7 @@ def test_history_restores_and_says_when_it_is_gone(handlers: Handlers, picture: 
 def test_blind_hides_names_and_figures_until_the_vote(handlers: Handlers, picture: str) -> None:
     seen = set()
     for _ in range(24):
-        session = Session()
+        session = CompareSession()
         page = last(handlers.ask(session, picture, FIND, PAIR, blind=True))
         run = session.history[0]
         seen.add(run.sides["left"].settings.checkpoint)
@@ -292,7 +293,7 @@ def test_blind_hides_names_and_figures_until_the_vote(handlers: Handlers, pictur
 def test_a_blind_runs_models_are_named_neither_while_they_load_nor_by_what_follows(
     handlers: Handlers, picture: str
 ) -> None:
-    session = Session()
+    session = CompareSession()
     for page in handlers.ask(session, picture, FIND, PAIR, blind=True):
         assert not any("ythia" in str(view) or "amba" in str(view) for view in page.values())
     fields = form_values(session.history[0])
@@ -304,7 +305,7 @@ def test_a_blind_runs_models_are_named_neither_while_they_load_nor_by_what_follo
 
 
 def test_a_newer_run_keeps_the_page_to_itself(handlers: Handlers, picture: str) -> None:
-    session = Session()
+    session = CompareSession()
     older = handlers.ask(session, picture, AskForm("chat", "older"), PAIR)
     next(older)
     newer = handlers.ask(session, picture, AskForm("chat", "newer"), PAIR)
@@ -316,7 +317,7 @@ def test_a_newer_run_keeps_the_page_to_itself(handlers: Handlers, picture: str) 
 
 
 def test_what_else_is_looked_at_is_left_alone_until_the_answers_are_there(handlers: Handlers, picture: str) -> None:
-    session = Session()
+    session = CompareSession()
     last(handlers.ask(session, picture, AskForm("chat", "first"), PAIR))
     pages = handlers.ask(session, picture, AskForm("chat", "second"), PAIR)
     next(pages)
@@ -327,7 +328,7 @@ def test_what_else_is_looked_at_is_left_alone_until_the_answers_are_there(handle
 
 
 def test_stop_claims_to_have_stopped_only_what_it_stopped(handlers: Handlers, picture: str) -> None:
-    session = Session()
+    session = CompareSession()
     assert "before it began" in handlers.stopped(session)["message"]
     last(handlers.ask(session, picture, FIND, PAIR))
     assert "had ended before" in handlers.stopped(session)["message"]
@@ -341,7 +342,7 @@ def test_stop_claims_to_have_stopped_only_what_it_stopped(handlers: Handlers, pi
 
 def test_stop_does_not_speak_of_the_run_that_follows(handlers: Handlers, picture: str) -> None:
     """A side that is being loaded takes its time to end; the next question may be asked meanwhile."""
-    session, said = Session(), []
+    session, said = CompareSession(), []
     older = handlers.ask(session, picture, AskForm("chat", "older"), PAIR)
     next(older)  # at work, and slow to end
     waiting = threading.Thread(target=lambda: said.append(handlers.stopped(session)))
@@ -362,7 +363,7 @@ def test_caches_of_a_closed_stream_are_counted_like_any_other(handlers: Handlers
         settings=AppSettings(limits=Limits(kept_caches=1)),
         engine_sessions=lambda run: {side: FakeEngineSession() for side in run.sides},
     )
-    stopped, other = Session(), Session()
+    stopped, other = CompareSession(), CompareSession()
     pages = own.ask(stopped, picture, FIND, PAIR)
     next(pages)
     next(pages)
@@ -373,7 +374,7 @@ def test_caches_of_a_closed_stream_are_counted_like_any_other(handlers: Handlers
 
 
 def test_two_corners_of_one_picture_are_a_region() -> None:
-    session = Session()
+    session = CompareSession()
     assert session.mark("a.png", 0.9, 0.2) is None
     assert session.mark("b.png", 0.5, 0.5) is None  # another picture: its own first corner
     assert session.mark("b.png", 0.1, 1.7) == Box(0.1, 0.5, 0.5, 1.0)
@@ -396,7 +397,7 @@ def test_follow_ups_go_on_from_what_the_engine_kept(handlers: Handlers, picture:
     own = replace(
         handlers, compare=Remembering(), engine_sessions=lambda run: {side: FakeEngineSession() for side in run.sides}
     )
-    session = Session()
+    session = CompareSession()
     assert "nothing to follow up" in last(own.follow_up(session, "more", "continue"))["message"]
     last(own.ask(session, picture, AskForm("chat", "one"), PAIR))
     assert "two said" in last(own.follow_up(session, "two", "continue"))["left_card"]
@@ -410,7 +411,7 @@ def test_follow_ups_go_on_from_what_the_engine_kept(handlers: Handlers, picture:
 
 def test_three_questions_on_one_picture(handlers: Handlers, picture: str) -> None:
     forms = [AskForm("captioning"), AskForm("vqa", "what?"), AskForm("grounding", "the square")]
-    session = Session()
+    session = CompareSession()
     page = last(handlers.three(session, picture, forms, PAIR))
     assert page["three"].count("<tr>") == 4 and "what? said tiny-mamba-vl" in page["three"]
     assert [run.request.task for run in session.history] == ["grounding", "vqa", "captioning"]
@@ -426,7 +427,7 @@ def test_several_sessions_leave_nothing_behind(handlers: Handlers, picture: str)
 
     def visitors(count: int) -> int:
         for _ in range(count):
-            session = Session()
+            session = CompareSession()
             last(handlers.ask(session, picture, AskForm("chat", "one"), PAIR))
             session.close()
         handlers.compare.asked.clear()  # type: ignore[attr-defined]
@@ -478,7 +479,7 @@ def test_a_lent_gpu_gets_plain_values_and_an_estimate(handlers: Handlers, pictur
             return super().__call__(image, request, sides, **how)
 
     own = replace(handlers, compare=adapt(Blocking(), None, handlers.settings, spaces=FakeSpaces))
-    session = Session()
+    session = CompareSession()
     assert "one said" in last(own.ask(session, picture, AskForm("chat", "one"), PAIR))["right_card"]
     long = {side: SideForm("x/y", max_new_tokens=512) for side in SIDES}
     last(own.ask(session, picture, AskForm("chat", "two"), long))
@@ -497,7 +498,7 @@ def test_loading_that_takes_no_notice_can_be_stopped(handlers: Handlers, picture
         yield Event("left", "status", "Loading")
         free.wait(60)
 
-    session = Session()
+    session = CompareSession()
     pages = replace(handlers, compare=stuck).ask(session, picture, AskForm("chat", "one"), PAIR)
     next(pages)
     next(pages)
@@ -510,14 +511,14 @@ def test_loading_that_takes_no_notice_can_be_stopped(handlers: Handlers, picture
 
 def test_settings_that_were_not_trained_are_marked(handlers: Handlers, picture: str) -> None:
     order = SideForm("finetuned_pythiavl_1b", prompt_order="instruction_first", image_size=224)
-    page = last(handlers.ask(Session(), picture, FIND, {"left": order, "right": SideForm("tiny-mamba-vl")}))
+    page = last(handlers.ask(CompareSession(), picture, FIND, {"left": order, "right": SideForm("tiny-mamba-vl")}))
     assert "not trained in this order" in page["left_card"] and "trained at 336" in page["left_card"]
     assert "vl-tag" not in page["right_card"]
 
 
 def test_an_unlisted_architecture_is_read_off_its_memory(handlers: Handlers, picture: str) -> None:
     sides = {"left": SideForm("someone/model"), "right": SideForm("someone/their-mamba")}
-    page = last(handlers.ask(Session(), picture, FIND, sides))
+    page = last(handlers.ask(CompareSession(), picture, FIND, sides))
     assert "cache grows" in page["left_card"] and "state stays constant" in page["right_card"]
 
 
@@ -532,12 +533,12 @@ def test_recorded_answers_are_shown_as_such_and_only_for_their_pair(handlers: Ha
     write_examples(other)
     (other / "examples.json").write_text(json.dumps(rows))
     (example, *rest) = examples.load_examples(other)
-    page = handlers.recorded(Session(), example, PAIR)
+    page = handlers.recorded(CompareSession(), example, PAIR)
     assert "Recorded" in page["message"] and "Recorded earlier" in page["left_card"] and "1.00" in page["together"]
     assert "ms" not in page["figures"] and "history" not in page
-    assert handlers.recorded(Session(), example, {**PAIR, "left": SideForm("x/y")}) == {}
-    assert handlers.recorded(Session(), example, {**PAIR, "left": SideForm("tiny-pythia-vl", "nf4")}) == {}
-    assert handlers.recorded(Session(), rest[0], PAIR) == {}
+    assert handlers.recorded(CompareSession(), example, {**PAIR, "left": SideForm("x/y")}) == {}
+    assert handlers.recorded(CompareSession(), example, {**PAIR, "left": SideForm("tiny-pythia-vl", "nf4")}) == {}
+    assert handlers.recorded(CompareSession(), rest[0], PAIR) == {}
 
 
 @pytest.mark.parametrize(("device", "compiled"), [("cpu", ["pythia", "mamba"]), ("cuda:99", [])])
@@ -560,7 +561,7 @@ def test_kernels_are_compiled_and_models_loaded_behind_the_scenes(
 
 def test_a_session_with_a_run_at_work_is_not_closed(handlers: Handlers, picture: str) -> None:
     """gradio closes the state of a tab that was out of reach an hour ago, even while its visitor is back and asks."""
-    session = Session()
+    session = CompareSession()
     pages = handlers.ask(session, picture, AskForm("chat", "one"), PAIR)
     next(pages)
     session.close()
@@ -580,10 +581,10 @@ def test_whatever_a_visitor_does_keeps_the_session(tmp_path: Path, shipped: Path
 
     settings = AppSettings(data=tmp_path)
     page = build_page(settings, Handlers(settings, FakeCompare()))
-    states = [block for block in page.blocks.values() if isinstance(getattr(block, "value", None), Session)]
+    states = [block for block in page.blocks.values() if isinstance(getattr(block, "value", None), CompareSession)]
     session = states[0]
     events = [fn for fn in page.fns.values() if session in fn.inputs and len(fn.outputs) > 1]
-    forgetting = [fn.name for fn in events if session not in fn.outputs and fn.name != "forget"]
+    forgetting = [fn.name for fn in events if session not in fn.outputs]
     assert len(states) == 1 and len(events) >= 12 and not forgetting
 
     holder = StateHolder()

@@ -7,8 +7,6 @@ without.
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ from typing import Any
 
 from vlcompare.paths import EXAMPLES
 from vlcompare.types import TASKS, Answer, Box
+from vlcompare.ui import webp
 
 FOLDER = EXAMPLES
 
@@ -36,7 +35,7 @@ class Example:
     truth: tuple[Box, ...] = ()
     references: tuple[str, ...] = ()
     ocr_text: str = ""
-    answers: Mapping[str, Answer] = field(default_factory=dict)  # side -> what a model said when this was recorded
+    answers: Mapping[str, Answer] = field(default_factory=dict)  # side -> the answer recorded with the example
 
 
 def load_examples(folder: Path | None = None) -> tuple[Example, ...]:
@@ -85,7 +84,7 @@ def _read(row: Any, folder: Path) -> Example | None:
 
 
 def _recorded(said: Any) -> Answer:
-    """What was said when the example was made: the text and its boxes, no figures."""
+    """The answer that was recorded when the example was made: the text and its boxes, no figures."""
     return Answer(
         text=str(said["text"]),
         boxes=tuple(Box(*(float(value) for value in box)) for box in said.get("boxes") or ()),
@@ -114,12 +113,8 @@ def _truth(task: str, boxes: tuple[Box, ...], choices: tuple[Any, ...], referenc
 
 @lru_cache(maxsize=128)
 def thumbnail(path: Path, side: int = 96) -> str:
-    """A small WebP of a picture as a data address."""
+    """A small WebP of a picture as a data URI, for places of `side` CSS pixels."""
     from PIL import Image, ImageOps
 
     with Image.open(path) as picture:
-        small = ImageOps.exif_transpose(picture.convert("RGB"))
-        small.thumbnail((side * 2, side * 2))
-        buffer = io.BytesIO()
-        small.save(buffer, "WEBP", quality=80)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+        return webp.data_uri(webp.encode(ImageOps.exif_transpose(picture.convert("RGB")), 2 * side, 80))

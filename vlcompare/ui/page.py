@@ -22,7 +22,7 @@ from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.paths import data_folder
 from vlcompare.render.markup import el
 from vlcompare.ui import api, examples
-from vlcompare.ui.compare import layout, results_wiring, wiring
+from vlcompare.ui.compare import layout, wiring
 from vlcompare.ui.compare.handlers import Handlers, engine_sessions
 from vlcompare.ui.compare.votes import Votes
 from vlcompare.ui.inspect.layout import build_inspect_tab
@@ -59,7 +59,8 @@ def build_page(settings: AppSettings, handlers: Handlers | None = None, *, runs:
         )
         with gr.Tabs(elem_classes="vl-tabs", selected="inspect" if runs else "compare") as tabs:
             with gr.Tab("Compare", id="compare"):
-                parts = _compare_tab(page, handlers)
+                parts = layout.build(settings)
+                wiring.wire(parts, handlers, votes_of(settings), page)
             with gr.Tab("Inspect", id="inspect"):
                 build_inspect_tab(settings, page=page, compare=parts, tabs=tabs, runs=runs)
         api.serve(handlers)
@@ -69,20 +70,6 @@ def build_page(settings: AppSettings, handlers: Handlers | None = None, *, runs:
     speak(page)
     page.queue(max_size=settings.limits.queue, default_concurrency_limit=8)
     return page
-
-
-def _compare_tab(page: gr.Blocks, handlers: Handlers) -> layout.Parts:
-    found: dict[str, Any] = {}
-    parts = layout.build(
-        handlers,
-        lambda: found.update(results_wiring.build_asking()),
-        lambda: found.update(results_wiring.build_after()),
-    )
-    further = results_wiring.Panels(**found)
-    running = wiring.wire(parts, handlers)
-    more = results_wiring.wire(parts, further, handlers, votes_of(handlers.settings), page)
-    wiring.wire_stop(parts, handlers, [running, *more])
-    return parts
 
 
 def votes_of(settings: AppSettings) -> Votes:

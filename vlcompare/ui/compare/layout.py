@@ -1,12 +1,12 @@
-"""The compare tab: its components, and which action each of them calls.
+"""The compare tab's components, and how they are read and updated.
 
-Only wiring: what is shown is made in `views`, what happens in `handlers`. Every region of the result is one HTML
-component that is updated in place, so nothing jumps while both sides stream.
+Every region of the result is one HTML component that is updated in place, so nothing jumps while both sides stream.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,19 +17,48 @@ from vlcompare.tasks.prompts import SPECS
 from vlcompare.types import SIDES
 from vlcompare.ui import checkpoint_names
 from vlcompare.ui.compare import cards
-from vlcompare.ui.compare.forms import NUMBER_NAMES, SIDE_FIELDS, AskForm, SideForm, number_range
-from vlcompare.ui.compare.handlers import REGIONS, Handlers, Page
-from vlcompare.ui.compare.session import Session
+from vlcompare.ui.compare.form_values import ASK_FIELDS
+from vlcompare.ui.compare.forms import NUMBER_NAMES, SIDE_FIELDS, number_range
+from vlcompare.ui.compare.handlers import FOLLOW_TASKS
+from vlcompare.ui.compare.page_update import REGIONS, PageUpdate
+from vlcompare.ui.compare.session import CompareSession
+from vlcompare.ui.compare.votes import CHOICES
 from vlcompare.ui.events import PICK
 from vlcompare.ui.examples import load_examples, thumbnail
 from vlcompare.ui.server.call_errors import ranged
+from vlcompare.ui.settings import AppSettings
 
-ASK_FIELDS = ("task", "text", "choices", "box", "ocr_text", "mode")
+THREE_HINT = "Caption, question and box in one go: where does each architecture break?"
+THREE_QUESTION = "How many things are in the picture?"
+
+
+@dataclass
+class Panels:
+    """The components of the panels for further questions, the vote, files and the link."""
+
+    follow_text: gr.Textbox
+    follow_task: gr.Dropdown
+    follow_how: gr.Radio
+    follow: gr.Button
+    three_question: gr.Textbox
+    three_find: gr.Textbox
+    three: gr.Button
+    votes: dict[str, gr.Button]
+    note: gr.Textbox
+    consent: gr.Checkbox
+    vote_message: gr.HTML
+    my_votes: gr.Button
+    save: gr.Button
+    annotated: gr.Button
+    comparator: gr.Button
+    file: gr.DownloadButton
+    load: gr.UploadButton
+    link: gr.Textbox
 
 
 @dataclass
 class Parts:
-    """The tab's components by name, for the wiring and for the other parts of the page."""
+    """The tab's components by name."""
 
     session: gr.State
     picture: gr.Image
@@ -40,6 +69,7 @@ class Parts:
     regions: dict[str, gr.HTML]
     buttons: dict[str, gr.Button]
     blind: gr.Checkbox
+    panels: Panels
 
     @property
     def form(self) -> list[gr.components.Component]:
@@ -51,33 +81,26 @@ class Parts:
     def outputs(self) -> list[gr.components.Component]:
         """The session and the regions, as `outputs_of` fills them.
 
-        gradio closes a session an hour after it was last put out, once its tab was out of reach, be it for a moment:
-        so whatever a visitor does puts it out.
+        gradio deletes a session an hour after it was last an output if its tab was ever disconnected, so every action
+        has it among its outputs.
         """
         return [self.session, *(self.regions[name] for name in REGIONS)]
 
 
-def read_form(values: Sequence[Any]) -> tuple[AskForm, dict[str, SideForm]]:
-    """The form's values, in the order of `Parts.form`, as what they are."""
-    count, width = len(ASK_FIELDS), len(SIDE_FIELDS)
-    ask = AskForm(*("" if value is None else value for value in values[:count]))
-    left, right = (values[count + index * width : count + (index + 1) * width] for index in range(2))
-    return ask, {"left": SideForm(*left), "right": SideForm(*right)}
-
-
-def build(handlers: Handlers, asking: Callable[[], None], after: Callable[[], None]) -> Parts:
-    """Lay out the tab inside the current Blocks. asking and after put the further panels in their places."""
+def build(settings: AppSettings) -> Parts:
+    """Lay out the tab inside the current Blocks."""
     session = gr.State(
-        Session(handlers.settings.limits),
-        delete_callback=lambda value: value.close() if isinstance(value, Session) else None,
+        CompareSession(settings.limits),
+        delete_callback=lambda value: value.close() if isinstance(value, CompareSession) else None,
     )
     example = gr.State(None)
     regions: dict[str, gr.HTML] = {}
     buttons: dict[str, gr.Button] = {}
+    panels: dict[str, Any] = {}
     with gr.Row(elem_classes="vl-main"):
         with gr.Column(elem_classes=["vl-ask", "vl-panel"]):
             picture, examples, ask, blind = _question(buttons)
-            asking()
+            _further_questions(panels)
         with gr.Column(elem_classes="vl-results"):
             regions["message"] = gr.HTML(cards.message(""), elem_id="vl-message")
             regions["three"] = gr.HTML("", js_on_load=PICK, elem_id="vl-three-view")
@@ -89,15 +112,15 @@ def build(handlers: Handlers, asking: Callable[[], None], after: Callable[[], No
             with gr.Row(elem_classes="vl-pair", equal_height=False):
                 for side in SIDES:
                     with gr.Column(elem_classes=["vl-side", f"vl-{side}"], min_width=0):
-                        sides[side] = _side(handlers, side)
+                        sides[side] = _side(settings, side)
                         for part, first in (
                             ("card", cards.card(None, side)),
                             ("picture", cards.blank("picture")),
                             ("tokens", cards.blank("tokens")),
                         ):
                             regions[f"{side}_{part}"] = gr.HTML(first, elem_id=f"vl-{side}-{part}")
-            _results(handlers, regions, after)
-    return Parts(session, picture, example, examples, ask, sides, regions, buttons, blind)
+            _results(settings, regions, panels)
+    return Parts(session, picture, example, examples, ask, sides, regions, buttons, blind, Panels(**panels))
 
 
 def _question(
@@ -107,7 +130,7 @@ def _question(
     picture = gr.Image(
         label="Picture",
         type="filepath",
-        image_mode=None,  # the raw file: the project's own door decodes it, after its limits
+        image_mode=None,  # the raw file: `runtime.image` decodes it, after its limits
         sources=["upload", "clipboard", "webcam"],
         height=250,
         elem_id="vl-picture",
@@ -144,9 +167,8 @@ def _question(
     return picture, examples, ask, blind
 
 
-def _side(handlers: Handlers, side: str) -> dict[str, gr.components.Component]:
+def _side(settings: AppSettings, side: str) -> dict[str, gr.components.Component]:
     """One side's settings: the checkpoint and the quantization, the rest under "advanced"."""
-    settings = handlers.settings
     given = settings.left if side == "left" else settings.right
     parts: dict[str, gr.components.Component] = {}
     with gr.Row(elem_classes="vl-model"):
@@ -193,8 +215,8 @@ def _side(handlers: Handlers, side: str) -> dict[str, gr.components.Component]:
     return parts
 
 
-def _results(handlers: Handlers, regions: dict[str, gr.HTML], after: Callable[[], None]) -> None:
-    """What both sides have in common, below them."""
+def _results(settings: AppSettings, regions: dict[str, gr.HTML], panels: dict[str, Any]) -> None:
+    """Below the two sides: what they share, and what can be done with a run."""
     with gr.Column(elem_classes="vl-panel"):
         gr.HTML(el("h2", "Together", class_="vl-section"))
         regions["together"] = gr.HTML(cards.blank("together"), elem_id="vl-together")
@@ -202,15 +224,76 @@ def _results(handlers: Handlers, regions: dict[str, gr.HTML], after: Callable[[]
         gr.HTML(el("h2", "Figures", class_="vl-section"))
         regions["charts"] = gr.HTML(cards.blank("charts"), elem_id="vl-charts")
         regions["figures"] = gr.HTML(cards.blank("figures"), elem_id="vl-figures")
-    after()
+    _after_results(panels)
     with gr.Accordion("The exact prompts", open=False, elem_classes="vl-more"):
         regions["prompts"] = gr.HTML(cards.blank("prompts"), elem_id="vl-prompts")
     with gr.Accordion("Published scores", open=False, elem_classes="vl-more"):
-        settings = handlers.settings
         regions["scores"] = gr.HTML(checkpoint_names.scores_table(settings.left, settings.right), elem_id="vl-scores")
     with gr.Column(elem_classes="vl-panel"):
         gr.HTML(el("h2", "This session", class_="vl-section"))
         regions["history"] = gr.HTML(cards.history_view([], None), js_on_load=PICK, elem_id="vl-history")
+
+
+def _further_questions(panels: dict[str, Any]) -> None:
+    """Below the question: follow-ups, and three questions in one go."""
+    with gr.Accordion("Follow up on this picture", open=False, elem_classes="vl-fold"):
+        panels["follow_text"] = gr.Textbox(label="Next question", lines=2, elem_id="vl-follow-text")
+        tasks = [("The same task", ""), *((SPECS[name].title, name) for name in FOLLOW_TASKS)]
+        panels["follow_task"] = gr.Dropdown(tasks, value="", label="As", filterable=False, elem_id="vl-follow-task")
+        panels["follow_how"] = gr.Radio(
+            [("Continue the conversation", "continue"), ("Ask anew", "anew")],
+            value="continue",
+            label="The picture is not encoded again either way",
+            elem_id="vl-follow-how",
+        )
+        panels["follow"] = gr.Button("Follow up", size="sm", elem_id="vl-follow")
+    with gr.Accordion("One picture, three questions", open=False, elem_classes="vl-fold"):
+        gr.HTML(el("p", THREE_HINT, class_="vl-note"))
+        panels["three_question"] = gr.Textbox(
+            THREE_QUESTION, label="Question", max_lines=3, elem_id="vl-three-question"
+        )
+        panels["three_find"] = gr.Textbox(
+            label="What to find",
+            placeholder="the red car; empty: the description above",
+            max_lines=3,
+            elem_id="vl-three-find",
+        )
+        panels["three"] = gr.Button("Ask all three", size="sm", elem_id="vl-three")
+
+
+def _after_results(panels: dict[str, Any]) -> None:
+    """Below the results: the vote, the files, the link."""
+    with gr.Row(elem_classes="vl-after", equal_height=False):
+        with gr.Column(elem_classes="vl-panel", min_width=280):
+            gr.HTML(el("h2", "Which answer is better?", class_="vl-section"))
+            panels["consent"] = gr.Checkbox(
+                False,
+                label="Store my vote here: question, settings, both texts. Not the picture.",
+                elem_id="vl-consent",
+            )
+            with gr.Row(elem_classes="vl-votes"):
+                panels["votes"] = {
+                    name: gr.Button(title, size="sm", elem_id=f"vl-vote-{name}", min_width=80)
+                    for name, title in CHOICES.items()
+                }
+            panels["note"] = gr.Textbox(label="Note (optional)", max_lines=3, elem_id="vl-note")
+            panels["vote_message"] = gr.HTML(cards.message(""), elem_id="vl-vote-message")
+        with gr.Column(elem_classes="vl-panel", min_width=280):
+            gr.HTML(el("h2", "Keep it", class_="vl-section"))
+            with gr.Row(elem_classes="vl-files"):
+                panels["save"] = gr.Button("Export this run", size="sm", elem_id="vl-save")
+                panels["load"] = gr.UploadButton("Import a run", size="sm", file_types=[".json"], elem_id="vl-load")
+                panels["annotated"] = gr.Button("Annotated picture", size="sm", elem_id="vl-annotated")
+                panels["comparator"] = gr.Button("All runs for LLM Comparator", size="sm", elem_id="vl-comparator")
+                panels["my_votes"] = gr.Button("My votes as CSV", size="sm", elem_id="vl-my-votes")
+            panels["link"] = gr.Textbox(
+                label="Link to these settings and the example",
+                interactive=False,
+                buttons=["copy"],
+                elem_id="vl-link",
+                max_lines=1,
+            )
+    panels["file"] = gr.DownloadButton("file", visible="hidden")
 
 
 def examples_view(chosen: str | None) -> Safe:
@@ -234,17 +317,13 @@ def examples_view(chosen: str | None) -> Safe:
     return el("div", *items, class_="vl-examples")
 
 
-def outputs_of(session: Session, page: Page) -> list[Any]:
-    """The session and a handler's page in the order of `Parts.outputs`; what is not in the page stays as it is."""
+def outputs_of(session: CompareSession, page: PageUpdate) -> list[Any]:
+    """The session and an action's update in the order of `Parts.outputs`; other regions stay as they are."""
     return [session, *(page.get(name, gr.skip()) for name in REGIONS)]
 
 
-def streamed(session: Session, pages: Iterator[Page]) -> Iterator[list[Any]]:
-    """Pages as outputs, closing the handler with the stream."""
-    try:
+def streamed(session: CompareSession, pages: Iterator[PageUpdate]) -> Iterator[list[Any]]:
+    """Each update as outputs; the action's generator is closed with the stream."""
+    with closing(pages):  # type: ignore[type-var]
         for page in pages:
             yield outputs_of(session, page)
-    finally:
-        close: Callable[[], None] | None = getattr(pages, "close", None)
-        if close:
-            close()

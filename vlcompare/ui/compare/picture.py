@@ -6,12 +6,12 @@ are linked with the phrases that name them. Knows runs; knows nothing of gradio.
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Sequence
 
 from vlcompare.render.markup import Safe, el
 from vlcompare.types import Alternative, Answer, Box, Token
+from vlcompare.ui import webp
 from vlcompare.ui.compare import display_limits as shown
 from vlcompare.ui.compare.session import Picture, Run
 
@@ -20,10 +20,9 @@ PALETTE = 8  # colours for numbered boxes, in the style sheet
 
 def stage(picture: Picture, *boxes: Safe, label: str) -> Safe:
     """The picture at its own proportions, with elements over it."""
-    address = "data:image/webp;base64," + base64.b64encode(picture.shown).decode()
     return el(
         "div",
-        el("img", src=address, alt=label, draggable="false"),
+        el("img", src=webp.data_uri(picture.shown), alt=label, draggable="false"),
         *boxes,
         class_="vl-stage",
         style=f"aspect-ratio:{picture.width}/{picture.height};--ratio:{picture.width / picture.height:.4f}",

@@ -1,11 +1,10 @@
-"""One comparison as the page keeps it, and one visitor's session: values and their bounds.
+"""One comparison as the page keeps it, and one browser tab's session: values and their bounds.
 
-Knows neither gradio nor models. A session belongs to one visitor; nothing here is shared between two.
+A session belongs to one tab; sessions share nothing but `Caches`, which bounds what they hold on the device.
 """
 
 from __future__ import annotations
 
-import io
 import secrets
 import threading
 import time
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vlcompare.types import Answer, Box, Prompt, Request, Step
+from vlcompare.ui import webp
 from vlcompare.ui.settings import Limits
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ KEPT_BYTES = 4 * 2**20  # pictures up to this size are kept as they came
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """The visitor's picture: the bytes as they came (or a reduced copy, said so), and an upright copy to show."""
+    """The uploaded picture: its bytes, or a reduced copy of them, and an upright copy to show."""
 
     data: bytes
     shown: bytes  # WebP, upright, at most SHOWN_SIDE
@@ -38,13 +38,13 @@ class Picture:
     @classmethod
     def of(cls, opened: Image.Image, data: bytes) -> Picture:
         """From an opened picture (RGB, upright) and the bytes it came from."""
-        keep = data if len(data) <= KEPT_BYTES else _encoded(opened, 1600, 92)
-        return cls(keep, _encoded(opened, SHOWN_SIDE, 82), opened.width, opened.height, keep is not data)
+        keep = data if len(data) <= KEPT_BYTES else webp.encode(opened, 1600, 92)
+        return cls(keep, webp.encode(opened, SHOWN_SIDE, 82), opened.width, opened.height, keep is not data)
 
 
 @dataclass
 class SideRun:
-    """What has come in on one side so far."""
+    """One side's settings and what it has answered so far."""
 
     settings: Side
     status: str = "Queued"
@@ -60,7 +60,7 @@ class SideRun:
 
 @dataclass
 class Run:
-    """One question on one picture, with what both sides said."""
+    """One question on one picture, with both sides' answers."""
 
     request: Request
     picture: Picture
@@ -72,7 +72,7 @@ class Run:
     blind: bool = False  # names are hidden until the vote
     voted: str | None = None
     follow_up: str | None = None
-    group: str | None = None  # of the questions that were asked in one go
+    group: str | None = None  # shared by questions that were asked together
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     created: float = field(default_factory=time.time)
 
@@ -84,6 +84,10 @@ class Run:
     def hidden(self) -> bool:
         """Whether names and figures, which give a model away, must not be shown yet."""
         return self.blind and self.voted is None
+
+    @property
+    def stopped(self) -> bool:
+        return any(side.answer is not None and side.answer.stop_reason == "cancelled" for side in self.sides.values())
 
     @property
     def settings(self) -> dict[str, Side]:
@@ -98,10 +102,10 @@ class Run:
         return len(self.picture.data) + len(self.picture.shown) + 600 * tokens + 4096
 
 
-class Session:
-    """One visitor's state: what is running, what was run, what can be followed up.
+class CompareSession:
+    """One browser tab's state: what is running, what was run, what can be followed up.
 
-    Made afresh wherever it is copied: gradio copies a state's first value for every visitor.
+    A copy is a new session: gradio copies a State's initial value for every tab.
     """
 
     def __init__(self, limits: Limits | None = None) -> None:
@@ -111,25 +115,25 @@ class Session:
         self.cancel: threading.Event | None = None
         self.engines: dict[str, Any] = {}  # side -> engine session, for follow-ups
         self.kept: Run | None = None  # the run whose picture and conversation `engines` hold
-        self.looked_elsewhere = False  # another run was shown while this one is at work
+        self.shows_other = False  # the page shows an older run while `current` is running
         self.corner: tuple[str, float, float] | None = None  # picture and first corner of a region being marked
         self.finished = threading.Event()
         self.finished.set()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Session:
-        return Session(self.limits)
+    def __deepcopy__(self, memo: dict[int, Any]) -> CompareSession:
+        return CompareSession(self.limits)
 
     def start(self, run: Run) -> threading.Event:
         """Make `run` the current one; returns the event that stops it."""
         self.stop()
-        self.finished.set()  # whoever waits for the older run need not do so any longer
+        self.finished.set()  # nothing waits for the older run any more
         self.current, self.cancel, self.finished = run, threading.Event(), threading.Event()
-        self.looked_elsewhere = False
+        self.shows_other = False
         return self.cancel
 
     def shows(self, run: Run) -> bool:
-        """Whether the page is `run`'s: no newer run has begun, and no older one is looked at."""
-        return self.current is run and not self.looked_elsewhere
+        """Whether the page shows `run`: no newer run has begun, and no older one was chosen."""
+        return self.current is run and not self.shows_other
 
     def mark(self, picture: str, x: float, y: float) -> Box | None:
         """The region between the first corner and this one; None where this is the first on this picture."""
@@ -140,7 +144,7 @@ class Session:
         return Box(min(x, x0), min(y, y0), max(x, x0), max(y, y0)).clip()
 
     def finish(self, run: Run) -> None:
-        """The current run has ended, one way or another."""
+        """Mark the current run as ended, however it ended."""
         if self.current is run:
             self.cancel = None
             self.finished.set()
@@ -153,7 +157,7 @@ class Session:
         return True
 
     def remember(self, run: Run) -> None:
-        """Add to the history; the oldest leave when there are too many or they are too large."""
+        """Add to the history; the oldest runs are dropped when there are too many or they are too large."""
         self.history = [run, *(old for old in self.history if old.id != run.id)][: self.limits.history_runs]
         while len(self.history) > 1 and sum(old.size() for old in self.history) > self.limits.history_bytes:
             self.history.pop()
@@ -162,20 +166,20 @@ class Session:
         return next((run for run in self.history if run.id == run_id), None)
 
     def group(self, run: Run) -> list[Run]:
-        """The questions that were asked in one go with `run`, in their order; empty where it was asked alone."""
+        """The runs that were asked together with `run`, in their order; empty if it was asked alone."""
         if run.group is None:
             return []
         others = [old for old in self.history if old.group == run.group and old.id != run.id]
         return sorted([*others, run], key=lambda one: one.created)
 
     def forget_follow_ups(self) -> None:
-        """Let go of the kept caches and states."""
+        """Free the kept caches and states."""
         for engine in self.engines.values():
             engine.close()
         self.engines, self.kept = {}, None
 
     def close(self) -> None:
-        """The visitor left: let go of everything; but whoever has a run at work is there, and has come back."""
+        """Free the session's tensors and history, unless a comparison is still running in it."""
         if self.cancel is not None:
             return
         self.forget_follow_ups()
@@ -183,29 +187,21 @@ class Session:
 
 
 class Caches:
-    """Which visitors' caches are on the device: of those that nobody is using, the oldest leave first.
+    """Bounds the sessions that hold caches on the device: the oldest that are not in use are freed first.
 
-    They are no part of the pool's budget of weights, so their number is bounded.
+    The model pool's budget covers weights only.
     """
 
     def __init__(self) -> None:
-        self._holders: list[weakref.ref[Session]] = []
-        self._guard = threading.Lock()
+        self._holders: list[weakref.ref[CompareSession]] = []
+        self._lock = threading.Lock()
 
-    def keep(self, session: Session, most: int) -> None:
-        """`session` holds the newest; all but the `most` newest let go of theirs."""
-        with self._guard:
+    def keep(self, session: CompareSession, most: int) -> None:
+        """Note that `session` holds the newest cache, and free all but the `most` newest."""
+        with self._lock:
             alive = [ref for ref in self._holders if (held := ref()) is not None and held.engines]
             self._holders = [ref for ref in alive if ref() is not session] + [weakref.ref(session)]
             for ref in self._holders[: max(0, len(self._holders) - most)]:
                 held = ref()
                 if held is not None and held.cancel is None:  # not in the middle of a follow-up
                     held.forget_follow_ups()
-
-
-def _encoded(picture: Image.Image, side: int, quality: int) -> bytes:
-    small = picture.copy()
-    small.thumbnail((side, side))
-    buffer = io.BytesIO()
-    small.save(buffer, "WEBP", quality=quality, method=2)
-    return buffer.getvalue()

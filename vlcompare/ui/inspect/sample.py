@@ -22,6 +22,7 @@ from vlcompare.ui.compare import display_limits as shown
 from vlcompare.ui.compare.figures import figures_table
 from vlcompare.ui.compare.picture import overlay, size_line
 from vlcompare.ui.compare.session import Picture, Run, SideRun
+from vlcompare.ui.compare.tokens import prompt_view, tokens_view
 from vlcompare.ui.inspect.selection import Opened
 from vlcompare.ui.inspect.session import recorded_of
 from vlcompare.ui.inspect.views import Cell, Line, Names
@@ -91,7 +92,11 @@ def view(run: Run, sample: Sample, line: Line, names: Names, place: str, missing
         el("div", *sides, class_="vi-answers"),
         _tags(sample),
         el(
-            "details", el("summary", "The exact prompts"), cards.prompt_view(run), class_="vi-fold", data_fold="prompts"
+            "details",
+            el("summary", "The exact prompts"),
+            prompt_view(run),
+            class_="vi-fold",
+            data_fold="prompts",
         ),
         el("details", el("summary", "Times and memory"), _times(run), class_="vi-fold", data_fold="times"),
         class_="vi-sample",
@@ -158,9 +163,9 @@ def _answer(run: Run, side: str, cell: Cell, names: Names) -> Safe:
         body = el("p", shown.cut(part.answer.error), class_="vl-error")
     else:
         body = [
-            el("div", cards.answer_text(part, run.request.task), class_="vl-answer vi-answer"),
+            el("div", cards.answer_text(part.answer), class_="vl-answer vi-answer"),
             *[el("p", sentence, class_="vl-warn") for sentence in part.notices],
-            cards.tokens_view(run, side),
+            tokens_view(run, side),
         ]
     head = el("div", el("b", names.sides[side], class_="vl-name"), *figures, class_="vl-card-head")
     return el("section", head, body, class_=f"vl-side vl-{side} vi-side", data_side=side, aria_label=f"{side} answer")

@@ -1,0 +1,38 @@
+"""The values of the compare form's components, in their order: read into forms, and filled in from a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import gradio as gr
+
+from vlcompare.types import SIDES
+from vlcompare.ui.compare.files import picture_file
+from vlcompare.ui.compare.forms import SIDE_FIELDS, AskForm, SideForm, form_of, side_form_of
+from vlcompare.ui.compare.session import Run
+
+ASK_FIELDS = ("task", "text", "choices", "box", "ocr_text", "mode")
+
+
+def read_form(values: Sequence[Any]) -> tuple[AskForm, dict[str, SideForm]]:
+    """The form's values, in the order of `Parts.form`, as what they are."""
+    count, width = len(ASK_FIELDS), len(SIDE_FIELDS)
+    ask = AskForm(*("" if value is None else value for value in values[:count]))
+    left, right = (values[count + index * width : count + (index + 1) * width] for index in range(2))
+    return ask, {"left": SideForm(*left), "right": SideForm(*right)}
+
+
+def form_values(run: Run | None) -> list[Any]:
+    """Picture, example and form fields that ask `run` again; unchanged without a run, the sides' if it is blind."""
+    if run is None:
+        return [gr.skip()] * (2 + len(ASK_FIELDS) + len(SIDES) * len(SIDE_FIELDS))
+    form = form_of(run.request, run.mode)
+    fields = [getattr(form, name) for name in ASK_FIELDS]
+    sides = [
+        gr.skip() if run.hidden else asdict(side_form_of(part.settings))[name]
+        for part in run.sides.values()
+        for name in SIDE_FIELDS
+    ]
+    return [picture_file(run.picture), run.example, *fields, *sides]

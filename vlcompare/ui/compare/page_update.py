@@ -1,0 +1,43 @@
+"""What an action changes on the compare tab: new markup by region."""
+
+from __future__ import annotations
+
+from typing import TypedDict, cast
+
+from vlcompare.errors import VLCompareError
+from vlcompare.render.markup import Safe
+from vlcompare.ui.compare.cards import message
+
+
+class PageUpdate(TypedDict, total=False):
+    """New markup by region; a region that is left out stays as it is."""
+
+    message: Safe
+    three: Safe
+    left_card: Safe
+    left_picture: Safe
+    left_tokens: Safe
+    right_card: Safe
+    right_picture: Safe
+    right_tokens: Safe
+    together: Safe
+    figures: Safe
+    charts: Safe
+    prompts: Safe
+    scores: Safe
+    history: Safe
+
+
+REGIONS = tuple(PageUpdate.__annotations__)
+
+
+def refused(error: VLCompareError) -> PageUpdate:
+    """The error's sentence in the message line."""
+    return {"message": message(str(error), "error")}
+
+
+def news(sent: PageUpdate, page: PageUpdate) -> PageUpdate:
+    """The regions of `page` that differ from what was `sent`; `sent` is updated."""
+    new = cast(PageUpdate, {name: view for name, view in page.items() if sent.get(name) != view})
+    sent.update(new)
+    return new
