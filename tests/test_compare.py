@@ -203,6 +203,23 @@ def test_cancel_gives_every_side_an_answer(engine: FakeEngine) -> None:
     assert {answer.stop_reason for answer in answers(events).values()} == {"cancelled"}
 
 
+def test_ticks_come_while_nothing_happens_and_closing_then_does_not_wait(engine: FakeEngine) -> None:
+    free = threading.Event()
+    engine.pause = lambda name, index: index and free.wait(60)
+    events = compare("x", REQUEST, {"left": Side("fast")}, pool=FakePool(), tick=0.01)
+    for event in events:
+        if event is None and engine.at_work:
+            break
+    events.close()
+    assert engine.at_work  # its side takes no notice yet
+    free.set()
+    for _ in range(1000):
+        if not engine.at_work:
+            break
+        time.sleep(0.01)
+    assert not engine.at_work
+
+
 def test_own_settings_of_a_side_win(engine: FakeEngine) -> None:
     side = Side("fast", prompt_order="instruction_first", seed=5, temperature=0.5, max_new_tokens=2)
     list(compare("x", REQUEST, {"left": side, "right": Side("slow")}, mode="race", pool=FakePool()))

@@ -51,18 +51,20 @@ class FakeCompare:
             self._turns = None
             turns.release(1000)  # whatever still waits goes on
 
-    def _stopped(self, gap: float, cancel: threading.Event) -> bool:
-        """Wait for the next word's time or turn; True where the visitor pressed Stop instead."""
-        turns = self._turns
-        if turns is None:
-            return cancel.wait(gap)
-        while not cancel.is_set() and not turns.acquire(timeout=0.02):
-            pass
-        return cancel.is_set()
+    def _wait(self, gap: float, cancel: threading.Event) -> Iterator[None]:
+        """Ticks until the next word's time or turn, or until Stop was pressed."""
+        turns, end = self._turns, time.monotonic() + gap
+        while not cancel.is_set():
+            left = end - time.monotonic()
+            if turns.acquire(timeout=0.02) if turns else left <= 0:
+                return
+            if not turns:
+                cancel.wait(min(left, 0.02))
+            yield None
 
     def __call__(
         self, image: Any, request: Request, sides: Mapping[str, Side], *, cancel: threading.Event, mode: str, **_: Any
-    ) -> Iterator[Event]:
+    ) -> Iterator[Event | None]:
         self.asked.append((image, request, dict(sides)))
         self.running += 1
         try:
@@ -76,7 +78,9 @@ class FakeCompare:
         finally:
             self.running -= 1
 
-    def _side(self, name: str, side: Side, request: Request, cancel: threading.Event, mode: str) -> Iterator[Event]:
+    def _side(
+        self, name: str, side: Side, request: Request, cancel: threading.Event, mode: str
+    ) -> Iterator[Event | None]:
         own = side.request(request)
         prompt = Prompt(("<image>", f"{request.text}\n"), (4118, *[-200] * 49, 10494, 1, 2, 3), own.prompt_order)
         yield Event(name, "prompt", prompt)
@@ -84,7 +88,8 @@ class FakeCompare:
         words = words[: own.max_new_tokens or 512]
         tokens: list[Token] = []
         for index, word in enumerate(words):
-            if self._stopped(self.gap * (4 if side.checkpoint.startswith("slow/") else 1), cancel):
+            yield from self._wait(self.gap * (4 if side.checkpoint.startswith("slow/") else 1), cancel)
+            if cancel.is_set():
                 break
             top = (Alternative(index, word, math.log(0.7)), Alternative(900 + index, "0.80", math.log(0.2)))
             tokens.append(Token(index, word, math.log(0.7), top))

@@ -111,12 +111,14 @@ def compare(
     deadline: float | None = None,
     sessions: Mapping[str, Session] | None = None,
     follow_up: FollowUp | None = None,
+    tick: float | None = None,
 ) -> Iterator[Event]:
     """Ask every side the same question about the same picture; yields events as they happen on either side.
 
     image: path, bytes or PIL (opened once per side, so that each side's time includes it). sides: names to settings,
     in the order in which they are measured. cancel: ends all sides within a token. sessions and follow_up: as in
-    `vlcompare.runtime.engine`, one session a side. Closing the iterator cancels all sides and waits for them.
+    `vlcompare.runtime.engine`, one session a side. tick: seconds after which None is yielded while nothing happens, for
+    a reader with more to do than to wait. Closing the iterator cancels all sides; without a tick, it waits for them.
     Raises RequestError at once for a request that no side could be asked.
     """
     from vlcompare.runtime.loading.model_pool import ModelPool
@@ -135,6 +137,7 @@ def compare(
         deadline,
         sessions or {},
         follow_up,
+        tick,
     )
     return run.events()
 
@@ -150,6 +153,7 @@ class _Comparison:
     deadline: float | None
     sessions: Mapping[str, Session]
     follow_up: FollowUp | None
+    tick: float | None
 
     def __post_init__(self) -> None:
         self._loaded, self._at_the_line = _Latch(self.sides), _Latch(self.sides)
@@ -168,15 +172,20 @@ class _Comparison:
         waiting = set(self.sides)
         try:
             while waiting:
-                event = inbox.get()
+                try:
+                    event = inbox.get(timeout=self.tick)
+                except queue.Empty:
+                    yield None  # type: ignore[misc]  # only for readers that ask for ticks
+                    continue
                 if event.kind == "answer":
                     waiting.discard(event.side)
                 yield event
         finally:
             if waiting:
                 self.cancel.set()
-            for thread in threads:
-                thread.join()
+            if self.tick is None or not waiting:
+                for thread in threads:
+                    thread.join()
 
     def _measure(self, put: Put) -> None:
         """Load every side first, then ask one after the other, each warmed, with the device held."""

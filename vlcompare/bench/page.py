@@ -19,7 +19,7 @@ from typing import Any
 
 from vlcompare.bench.server_process import server
 from vlcompare.errors import RequestError
-from vlcompare.types import Request
+from vlcompare.types import Request, Side
 from vlcompare.ui.examples import Example, load_examples
 from vlcompare.ui.settings import EMBEDDED, AppSettings
 
@@ -153,9 +153,10 @@ class PacedEngine:
         longer = replace(request, stop_at_end=False, max_new_tokens=self.options.tokens)
         pace = Pace(cancel, self.options.token_ms / 1e3, self.work)
         for event in compare(image, longer, sides, cancel=pace, **how):
-            pace.on = event.kind in ("prompt", "step")  # not while something is loaded or warmed
-            if event.kind == "step":
-                self.times[event.side].append(time.perf_counter())
+            if event is not None:
+                pace.on = event.kind in ("prompt", "step")  # not while something is loaded or warmed
+                if event.kind == "step":
+                    self.times[event.side].append(time.perf_counter())
             yield event
 
     def streamed(self) -> float:
@@ -166,7 +167,6 @@ class PacedEngine:
 
 
 def _streaming(options: Options, example: Example, work: str) -> Streaming:
-    from vlcompare.comparison import Side
     from vlcompare.runtime.loading.model_pool import ModelPool
     from vlcompare.ui.compare.handlers import Handlers, engine_sessions
     from vlcompare.ui.page import build_page, launch

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vlcompare.types import Request
-from vlcompare.ui.compare.event_stream import Compare
+from vlcompare.ui.compare.event_stream import PACE, Compare
 from vlcompare.ui.settings import AppSettings
 
 SECONDS_TO_START = 12.0  # moving two loaded checkpoints to the device, and the first kernels
@@ -46,7 +46,7 @@ def adapt(compare: Compare, pool: Any, settings: AppSettings, spaces: Any = None
 
     @spaces.GPU(duration=duration)
     def lent(image: bytes, request: Request, sides: Mapping[str, Any], mode: str, deadline: float) -> Iterator[Any]:
-        yield from compare(image, request, sides, mode=mode, pool=pool, deadline=deadline)
+        yield from compare(image, request, sides, mode=mode, pool=pool, deadline=deadline, tick=PACE)
 
     def compare_on_loan(
         image: bytes, request: Request, sides: Mapping[str, Any], *, mode: str = "measure", cancel: Any = None,

@@ -6,10 +6,9 @@ are taken in the engine; what happens here is not in any figure.
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -31,51 +30,44 @@ def follow(
 ) -> Iterator[set[str]]:
     """Take in all events of one comparison; yields which sides have changed, at most every `pace` seconds.
 
-    A thread reads the events, so that the last tokens of a burst are shown even when the next one is slow. Closing this
-    generator stops the comparison; `run` then holds what had come in.
+    `events` yields None while nothing happens, so that the last tokens of a burst are shown even when the next one is
+    slow. Closing this generator stops the comparison; `run` then holds what had come in.
     """
     if (call := CALL.get()) is not None:  # whose caller may leave
         call.add(cancel)
-    inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    reader = threading.Thread(target=_read, args=(events, inbox.put), daemon=True, name="vlcompare-page")
-    reader.start()
+    source: Iterator[Any] = iter(())
     changed: set[str] = set()
-    ended, last, stopped = False, 0.0, 0.0
+    shown = stopped = 0.0
     try:
-        while not ended:
-            wait = max(0.001, last + pace - time.monotonic()) if changed else 0.1
+        source = events()
+        for event in source:
+            if event is not None:
+                changed.add(apply(run, event))
             if cancel.is_set():
                 stopped = stopped or time.monotonic()
-                ended = time.monotonic() - stopped > PATIENCE
-            try:
-                event = inbox.get(timeout=wait)
-            except queue.Empty:
-                event = _PACED
-            if event is None:
-                ended = True
-            elif isinstance(event, BaseException):
-                fail(run, event)
-                changed.update(run.sides)
-            elif event is not _PACED:
-                changed.add(apply(run, event))
-            if changed and (ended or time.monotonic() - last >= pace):
+                if time.monotonic() - stopped > PATIENCE:
+                    break
+            if changed and time.monotonic() - shown >= pace:
                 yield changed
-                changed, last = set(), time.monotonic()
-        if not run.done:
-            fail(run, None, stopped=bool(stopped))
-            yield set(run.sides)
+                changed, shown = set(), time.monotonic()
+    except GeneratorExit:  # the page was closed: what comes in within the patience is kept
+        cancel.set()
+        stopped = time.monotonic()
+        for event in source:
+            if event is not None:
+                apply(run, event)
+            if time.monotonic() - stopped > PATIENCE:
+                break
+        fail(run, None, stopped=True)
+        raise
+    except BaseException as error:  # a library in Rust may raise what is no Exception
+        fail(run, error)
     finally:
         cancel.set()
-        if not ended:  # the page was closed: what comes in within the patience is kept
-            reader.join(timeout=PATIENCE)
-            while not inbox.empty():
-                event = inbox.get()
-                if event is not None and not isinstance(event, BaseException):
-                    apply(run, event)
-            fail(run, None, stopped=True)
-
-
-_PACED = object()
+        if isinstance(source, Generator):
+            source.close()
+    fail(run, None, stopped=bool(stopped))
+    yield set(run.sides)
 
 
 def apply(run: Run, event: Any) -> str:
@@ -119,12 +111,3 @@ def fail(run: Run, error: BaseException | None, *, stopped: bool = False) -> Non
                 checkpoint=side.settings.checkpoint,
                 quantization=side.settings.quantization,
             )
-
-
-def _read(events: Callable[[], Iterator[Any]], put: Callable[[Any], None]) -> None:
-    try:
-        for event in events():
-            put(event)
-    except BaseException as error:  # handed to the page's thread, which says it
-        put(error)
-    put(None)

@@ -19,7 +19,7 @@ from vlcompare.tasks.prompts import SPECS
 from vlcompare.types import SIDES, Request
 from vlcompare.ui.checkpoint_names import name_of, scores_table
 from vlcompare.ui.compare import cards, figures, together, tokens
-from vlcompare.ui.compare.event_stream import Compare, follow
+from vlcompare.ui.compare.event_stream import PACE, Compare, follow
 from vlcompare.ui.compare.example_questions import find_example, recorded_for, recorded_run, same_picture, same_question
 from vlcompare.ui.compare.forms import AskForm, SideForm, read_mode, read_request, read_side, side_form_of
 from vlcompare.ui.compare.page_update import PageUpdate, news, refused
@@ -305,6 +305,7 @@ class Handlers:
             cancel=cancel,
             deadline=self.settings.limits.seconds,
             sessions=engines,
+            tick=PACE,
             **how,
         )
 
