@@ -49,7 +49,7 @@ def until_stopped(image: Any, request: Request, sides: Any, *, cancel: threading
     held = Held(cancel)
     longer = replace(request, stop_at_end=False, max_new_tokens=300)
     for event in real(image, longer, sides, cancel=held, **how):
-        held.tokens += event.kind == "step"
+        held.tokens += event is not None and event.kind == "step"
         yield event
 
 
