@@ -44,7 +44,7 @@ def test_config_reads_its_own_fields_and_refuses_others() -> None:
     config = SceneEncoderConfig.from_dict({"stem": [8, 8, 16, 24], "depth": 1})
     assert (config.width, config.patch_size, config.depth, config.heads) == (24, 16, 1, SceneEncoderConfig().heads)
     assert SceneEncoderConfig.from_dict(None) == SceneEncoderConfig()
-    with pytest.raises(CheckpointError, match="unknown fields: layers"):
+    with pytest.raises(CheckpointError, match="unknown fields: .*layers"):
         SceneEncoderConfig.from_dict({"layers": 3})
 
 

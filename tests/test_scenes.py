@@ -26,7 +26,7 @@ MODEL_SIZE = 112  # the smallest picture that the embedded models may see
 
 DIGEST = """
 import hashlib
-from vlcompare.synth.scenes import draw_scene
+from vlcompare.synth.scenes.scene import draw_scene
 for seed, size in ((0, 224), (4, 128), (12, 160), (33, 112)):
     print(hashlib.sha256(draw_scene(seed, size=size).image.tobytes()).hexdigest())
 """
