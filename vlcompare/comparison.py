@@ -246,7 +246,7 @@ class _Comparison:
         put(Event(name, "answer", answer))
 
     def _load(self, name: str, put: Put, loaded: ExitStack) -> Any:
-        from vlcompare.tasks.prompts import validate
+        from vlcompare.tasks.prompts import check_decoding
 
         def say(sentence: str) -> None:
             self._stop_if_cancelled()
@@ -254,7 +254,7 @@ class _Comparison:
 
         self._stop_if_cancelled()
         side = self.sides[name]
-        validate(side.request(self.request))  # before gigabytes are read for what cannot be asked
+        check_decoding(side.decoding)  # before gigabytes are read for what cannot be asked
         model = loaded.enter_context(self.pool.acquire(side.model, say, self._stop_if_cancelled))
         self._tell(name, model, put)
         return model

@@ -25,7 +25,7 @@ from vlcompare.evaluate.readers import HUB, SampleStream, open_samples
 from vlcompare.evaluate.replies import request_of
 from vlcompare.evaluate.results import origin
 from vlcompare.evaluate.settings import RUN_VERSION, RunSettings, check_same, versions
-from vlcompare.tasks.prompts import validate
+from vlcompare.tasks.prompts import check_decoding
 from vlcompare.types import Answer, Request, Sample, Side
 
 NEEDED = ("identity", "samples", "sides", "sessions")  # of run.json, to go on with a run
@@ -61,7 +61,7 @@ def run(settings: RunSettings, engine: Engine | None = None, processes: Processe
     and was not resumed; RequestError where a side's options cannot be used.
     """
     for side in settings.sides.values():
-        validate(side.request(Request("captioning")))
+        check_decoding(side.decoding)
     processes = processes or current(settings.device)
     with held(settings.out) if processes.main else nullcontext():
         return _run(settings, engine, processes)

@@ -25,6 +25,7 @@ from vlcompare.evaluate.readers import is_scorable
 from vlcompare.evaluate.replies import MAX_SCORED_TEXT, Reply, read_reply
 from vlcompare.evaluate.scoring import Scores, metric_of, score
 from vlcompare.evaluate.statistics import Interval
+from vlcompare.tasks.prompts import SPECS
 from vlcompare.types import TASKS, Sample
 
 SUMMARY_VERSION = 1
@@ -163,9 +164,9 @@ def _report(result: TaskResult, side: str) -> dict[str, int]:
         "errors": sum(reply.status == "error" for reply in replies),
         "empty": sum(not reply.text.strip() and not reply.boxes for reply in answered),
     }
-    if result.task in ("grounding", "grounded_captioning", "multiple_choice", "pointing", "image_text_match"):
+    if SPECS[result.task].structured:
         report["unparseable"] = sum(not reply.readable for reply in answered)
-    if result.task == "grounding":
+    if SPECS[result.task].truth == "box":
         report["no_area"] = sum(reply.box is not None and reply.box.area == 0 for reply in answered)
     return report
 

@@ -1,7 +1,7 @@
-"""What can be asked: the table of tasks, the check of a request, and its turns.
+"""What can be asked: the table of tasks with every fact about each, the check of a request, and its turns.
 
-Knows nothing of tokens, models or pages; `forms` holds the wording, `reading` how the answer is read. A request that
-`validate` has let through can be built, encoded and run without a further check.
+`forms` holds the wording, `reading` how an answer is read. A request is checked once, by `validate`, where it enters;
+building, encoding and running it need no further check.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from vlcompare.errors import RequestError
 from vlcompare.tasks.forms import MAX_CHOICES, SOURCES, form_of, known_source
-from vlcompare.types import PROMPT_ORDERS, TASKS, Box, Request
+from vlcompare.types import PROMPT_ORDERS, TASKS, Box, Decoding, Request
 
 MAX_TEXT = 4000  # characters of a question, of the OCR text, and of each turn of a chat's history
 MAX_CHOICE = 500
@@ -26,7 +26,7 @@ Reads = Literal["text", "answer", "letter", "truth", "boxes", "phrases"]
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
-    """One task, for the parser, the page and the reader alike."""
+    """One task: what the parser, the page, the readers of data sets and the figures have to know about it."""
 
     name: str
     title: str
@@ -37,8 +37,19 @@ class TaskSpec:
     box: bool = False
     ocr_text: bool = False
     history: bool = False
+    truth: Literal["", "references", "box"] = "references"  # where a sample says what is right; "": nowhere
     stops_at_newline: bool = False
     example: str = ""  # a text to try
+
+    @property
+    def structured(self) -> bool:
+        """Whether an answer can be unreadable: it is more than plain text."""
+        return self.reads not in ("text", "answer")
+
+    @property
+    def located(self) -> bool:
+        """Whether a sample's first box is what it is about: asked for, or asked about."""
+        return self.box or self.truth == "box"
 
     @property
     def max_new_tokens(self) -> int:
@@ -106,6 +117,7 @@ SPECS: dict[str, TaskSpec] = {
             "Describe one thing; the answer is its box.",
             "boxes",
             text="description",
+            truth="box",
             example="the red car on the left",
         ),
         TaskSpec(
@@ -123,6 +135,7 @@ SPECS: dict[str, TaskSpec] = {
             "text",
             text="message",
             history=True,
+            truth="",
             stops_at_newline=True,
             example="What is unusual about this picture?",
         ),
@@ -142,11 +155,7 @@ def spec_of(task: str) -> TaskSpec:
 
 
 def build_turns(request: Request) -> tuple[str, ...]:
-    """The turns of the prompt, each to be tokenised on its own, with "<image>" in the image's place.
-
-    Raises RequestError as `validate` does.
-    """
-    request = validate(request)
+    """The turns of a validated request's prompt, each tokenised on its own, with "<image>" in the image's place."""
     return form_of(request).build(request)
 
 
@@ -168,7 +177,9 @@ def validate(request: Request) -> Request:
     Raises RequestError with one sentence on the first thing that cannot be asked.
     """
     spec = spec_of(request.task)
-    _check_options(request)
+    check_decoding(request)
+    if request.source is not None and not isinstance(request.source, str):
+        raise RequestError(f"The source must be the name of a data set, not {_short(request.source)}.")
     history = tuple(_exchange(item) for item in request.history or ()) if spec.history else ()
     if len(history) > MAX_EXCHANGES:
         raise RequestError(f"The chat has {len(history)} earlier exchanges; at most {MAX_EXCHANGES} are sent along.")
@@ -181,6 +192,22 @@ def validate(request: Request) -> Request:
         ocr_text=ocr_text,
         history=history,
     )
+
+
+def check_decoding(decoding: Request | Decoding) -> None:
+    """Raise RequestError where one of the fields of Decoding has no value that can be used."""
+    if decoding.prompt_order not in PROMPT_ORDERS:
+        raise RequestError(
+            f"The prompt order {_short(decoding.prompt_order)} is unknown; take {' or '.join(PROMPT_ORDERS)}."
+        )
+    if decoding.max_new_tokens is not None:
+        _whole("max_new_tokens", decoding.max_new_tokens, 1, MAX_NEW_TOKENS)
+    _real("temperature", decoding.temperature, 0.0, 5.0)
+    _real("top_p", decoding.top_p, 0.0, 1.0)
+    if decoding.top_p == 0:
+        raise RequestError("top_p must be above 0 and at most 1; 0 would leave no token to choose.")
+    _whole("top_k", decoding.top_k, 0, 1_000_000)
+    _whole("seed", decoding.seed, 0, MAX_SEED)
 
 
 def read_box(value: Any, name: str = "box") -> Box:
@@ -262,23 +289,6 @@ def _text(text: Any, name: str, limit: int = MAX_TEXT) -> str:
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise RequestError(f"The {name} contains half of a character (a lone surrogate); remove it.")
     return text
-
-
-def _check_options(request: Request) -> None:
-    if request.prompt_order not in PROMPT_ORDERS:
-        raise RequestError(
-            f"The prompt order {_short(request.prompt_order)} is unknown; take {' or '.join(PROMPT_ORDERS)}."
-        )
-    if request.max_new_tokens is not None:
-        _whole("max_new_tokens", request.max_new_tokens, 1, MAX_NEW_TOKENS)
-    _real("temperature", request.temperature, 0.0, 5.0)
-    _real("top_p", request.top_p, 0.0, 1.0)
-    if request.top_p == 0:
-        raise RequestError("top_p must be above 0 and at most 1; 0 would leave no token to choose.")
-    _whole("top_k", request.top_k, 0, 1_000_000)
-    _whole("seed", request.seed, 0, MAX_SEED)
-    if request.source is not None and not isinstance(request.source, str):
-        raise RequestError(f"The source must be the name of a data set, not {_short(request.source)}.")
 
 
 def _whole(name: str, value: Any, low: int, high: int) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from vlcompare.errors import SampleError
 from vlcompare.evaluate.readers.base import BOX_FORMATS, BOX_SCALES, Issue, Placed, RowError, Source
+from vlcompare.tasks.prompts import SPECS
 from vlcompare.types import TASKS, Sample
 
 ISSUES_KEPT = 100
@@ -38,20 +39,6 @@ FORMATS: dict[str, tuple[str, str]] = {
     "folder": ("folder", "a folder of pictures, with --question"),
     HUB: ("hub", "a data set on the Hub by its id (hub:OWNER/NAME), streamed; rows as in any format above"),
 }
-
-_NEEDS_TEXT = frozenset(("vqa", "document_vqa", "multiple_choice", "pointing", "grounding", "image_text_match", "chat"))
-_NEEDS_REFERENCES = frozenset(
-    (
-        "captioning",
-        "grounded_captioning",
-        "region_description",
-        "vqa",
-        "document_vqa",
-        "multiple_choice",
-        "pointing",
-        "image_text_match",
-    )
-)
 
 
 @dataclass(slots=True)
@@ -170,27 +157,29 @@ def _reader(format: str) -> Any:
 def check_sample(sample: Sample, *, need_references: bool) -> None:
     """Raise RowError where a sample cannot be asked, or (with `need_references`) not be scored."""
     _check_characters(sample)
-    if sample.task in _NEEDS_TEXT and not sample.text.strip():
+    spec = SPECS[sample.task]
+    if spec.text and not sample.text.strip():
         raise RowError(f"{sample.task} needs `text`")
-    if sample.task == "region_description" and len(sample.boxes) != 1:
-        raise RowError(f"region_description needs one box in `boxes`, not {len(sample.boxes)}")
-    if sample.task in ("multiple_choice", "pointing"):
+    if spec.box and len(sample.boxes) != 1:
+        raise RowError(f"{sample.task} needs one box in `boxes`, not {len(sample.boxes)}")
+    if spec.choices:
         _check_choices(sample)
     if not need_references:
         return
-    if sample.task == "grounding" and len(sample.boxes) != 1:
-        raise RowError(f"grounding needs one true box in `boxes`, not {len(sample.boxes)}")
-    if sample.task in _NEEDS_REFERENCES and not any(reference.strip() for reference in sample.references):
+    if spec.truth == "box" and len(sample.boxes) != 1:
+        raise RowError(f"{sample.task} needs one true box in `boxes`, not {len(sample.boxes)}")
+    if spec.truth == "references" and not any(reference.strip() for reference in sample.references):
         raise RowError(f"{sample.task} needs `references`")
-    if sample.task == "image_text_match" and sample.references[0].strip().capitalize() not in ("True", "False"):
-        raise RowError(f"the reference of image_text_match is 'True' or 'False', not {sample.references[0]!r}")
+    if spec.reads == "truth" and sample.references[0].strip().capitalize() not in ("True", "False"):
+        raise RowError(f"the reference of {sample.task} is 'True' or 'False', not {sample.references[0]!r}")
 
 
 def is_scorable(sample: Sample) -> bool:
     """Whether a sample says what a right answer is."""
-    if sample.task == "grounding":
+    truth = SPECS[sample.task].truth
+    if truth == "box":
         return len(sample.boxes) == 1
-    return sample.task in _NEEDS_REFERENCES and any(reference.strip() for reference in sample.references)
+    return truth == "references" and any(reference.strip() for reference in sample.references)
 
 
 def _check_characters(sample: Sample) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from vlcompare.errors import RequestError
 from vlcompare.evaluate.readers.json_lines import finite
+from vlcompare.tasks.prompts import SPECS
 from vlcompare.types import Box, Sample
 
 MAX_VALUES = 40  # a tag with more values than this is no slice
@@ -45,9 +46,10 @@ class Aspect:
 
 def target_box(sample: Sample) -> Box | None:
     """The box that a sample is about: the true one, the region asked about, or the choice that is right."""
-    if sample.task in ("grounding", "region_description") and sample.boxes:
+    spec = SPECS[sample.task]
+    if spec.located and sample.boxes:
         return sample.boxes[0]
-    if sample.task == "pointing" and sample.choices and sample.references:
+    if spec.choices == "boxes" and sample.choices and sample.references:
         index = ord(sample.references[0].strip().upper()[:1] or "@") - ord("A")
         return Box(*sample.choices[index]) if 0 <= index < len(sample.choices) else None
     return None
@@ -95,7 +97,7 @@ def _similar(sample: Sample, box: Box | None) -> str | None:
 
 
 def _answer_length(sample: Sample, box: Box | None) -> str | None:
-    if not sample.references or sample.task in ("multiple_choice", "pointing", "image_text_match"):
+    if not sample.references or SPECS[sample.task].reads in ("letter", "truth"):
         return None
     words = len(sample.references[0].split())
     return next(name for limit, name in _LENGTHS if words <= limit)
@@ -107,7 +109,8 @@ def _question_type(sample: Sample, box: Box | None) -> str | None:
         if isinstance(sample.tags.get(name), str):
             return str(sample.tags[name])
     words = sample.text.lower().rstrip("?.! ").split()
-    return " ".join(words[:2]) if words and sample.task in ("vqa", "document_vqa", "multiple_choice") else None
+    spec = SPECS[sample.task]
+    return " ".join(words[:2]) if words and spec.text == "question" and spec.choices != "boxes" else None
 
 
 # name -> (title, value of a sample, order of the values or ())

@@ -23,6 +23,7 @@ from vlcompare.evaluate.results.table import UNSCORED, Filter, Rows, RunTable
 from vlcompare.evaluate.run_files import SUMMARY
 from vlcompare.evaluate.summary import summarise
 from vlcompare.render.charts import Measure
+from vlcompare.tasks.prompts import SPECS
 from vlcompare.ui.inspect.query import PAGE_ROWS, Query
 from vlcompare.ui.inspect.views import Cell, Line
 
@@ -34,7 +35,6 @@ MEASURES = {
 }
 SORTS = {"left": "score_left", "right": "score_right", "difference": "difference", "gap": "confidence_gap"}
 _BOXES = re.compile(r"\|\||\s*\[[\d., ]+\]")  # what a grounded caption holds besides its words
-READ_TASKS = frozenset(("grounding", "grounded_captioning", "multiple_choice", "pointing", "image_text_match"))
 
 
 @dataclass
@@ -155,7 +155,7 @@ class Opened:
         if answer is None:
             return Cell(state="missing", right=False if self.table.right[side][row] != UNSCORED else None)
         state = "error" if answer.get("error") else "ok"
-        if state == "ok" and sample.task in READ_TASKS and not read_reply(sample, answer).readable:
+        if state == "ok" and SPECS[sample.task].structured and not read_reply(sample, answer).readable:
             state = "unparseable"
         right = int(self.table.right[side][row])
         score, confidence = float(self.table.score[side][row]), float(self.table.confidence[side][row])
