@@ -22,11 +22,11 @@ from ui_fakes import write_examples
 from vlcompare.cli import build_parser
 from vlcompare.cli.serve import settings_of
 from vlcompare.errors import RequestError
-from vlcompare.types import Box, Request
+from vlcompare.types import Box, Request, Side
 from vlcompare.ui import examples
 from vlcompare.ui.compare import files, permalink
 from vlcompare.ui.compare.example_questions import question
-from vlcompare.ui.compare.forms import AskForm, SideForm
+from vlcompare.ui.compare.forms import AskForm, shown_side
 from vlcompare.ui.compare.votes import COLUMNS, Votes
 from vlcompare.ui.page import serve
 from vlcompare.ui.server.options import QUOTA_VARIABLES, REACH_VARIABLES
@@ -234,8 +234,8 @@ def test_votes_are_published_and_a_failure_there_is_not_the_voters(tmp_path: Pat
 def test_links_bring_the_settings_back() -> None:
     settings = AppSettings()
     sides = {
-        "left": SideForm("a/b", "nf4", "instruction_first", 224, "cpu", 30, 0.5, 0.9, 5, 7),
-        "right": SideForm(settings.right),
+        "left": Side("a/b", "nf4", "instruction_first", 224, "cpu", "auto", 30, 0.5, 0.9, 5, 7),
+        "right": shown_side(Side(settings.right)),
     }
     link = permalink.Link(AskForm("vqa", "what is & this?", mode="race"), sides, "find")
     query = dict(parse_qsl(permalink.write(link, settings)[1:]))

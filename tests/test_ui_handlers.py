@@ -22,19 +22,18 @@ from vlcompare.ui.compare.event_stream import follow
 from vlcompare.ui.compare.form_values import form_values
 from vlcompare.ui.compare.forms import (
     AskForm,
-    SideForm,
     allowed_checkpoint,
     form_of,
     read_request,
     read_side,
-    side_form_of,
+    shown_side,
 )
 from vlcompare.ui.compare.handlers import Handlers
 from vlcompare.ui.compare.page_update import REGIONS
 from vlcompare.ui.compare.session import CompareSession, Picture, Run, SideRun
 from vlcompare.ui.settings import AppSettings, Limits
 
-PAIR = {"left": SideForm("tiny-pythia-vl"), "right": SideForm("tiny-mamba-vl")}
+PAIR = {"left": Side("tiny-pythia-vl"), "right": Side("tiny-mamba-vl")}
 FIND = AskForm("grounding", "the large red square")
 
 
@@ -116,22 +115,22 @@ def test_what_cannot_be_asked_is_said(handlers: Handlers, picture: str, form: As
 @pytest.mark.parametrize(
     ("side", "said"),
     [
-        (SideForm(""), "no checkpoint"),
-        (SideForm("/etc"), "operator allows"),
-        (SideForm("../checkpoints/x"), "operator allows"),
-        (SideForm("~/models"), "operator allows"),
-        (SideForm("http://127.0.0.1/x"), "operator allows"),
-        (SideForm("vlcompare"), "operator allows"),  # a folder beside the server, not a Hub id
-        (SideForm("a b"), "neither"),
-        (SideForm("x/y", "int2"), "quantization"),
-        (SideForm("x/y", prompt_order="sideways"), "prompt order"),
-        (SideForm("x/y", device="tpu"), "device"),
-        (SideForm("x/y", max_new_tokens=100_000), "between 1 and 512"),
-        (SideForm("x/y", temperature="hot"), "must be a number"),
-        (SideForm("x/y", image_size=1e9), "resolution"),
+        (Side(""), "no checkpoint"),
+        (Side("/etc"), "operator allows"),
+        (Side("../checkpoints/x"), "operator allows"),
+        (Side("~/models"), "operator allows"),
+        (Side("http://127.0.0.1/x"), "operator allows"),
+        (Side("vlcompare"), "operator allows"),  # a folder beside the server, not a Hub id
+        (Side("a b"), "neither"),
+        (Side("x/y", "int2"), "quantization"),
+        (Side("x/y", prompt_order="sideways"), "prompt order"),
+        (Side("x/y", device="tpu"), "device"),
+        (Side("x/y", max_new_tokens=100_000), "between 1 and 512"),
+        (Side("x/y", temperature="hot"), "must be a number"),
+        (Side("x/y", image_size=1e9), "resolution"),
     ],
 )
-def test_limits_hold_inside(side: SideForm, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_hold_inside(side: Side, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "vlcompare").mkdir()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RequestError, match=said):
@@ -161,8 +160,8 @@ def test_forms_and_requests_are_inverse() -> None:
         AskForm("chat", "hello"),
     ):
         assert form_of(read_request(form, Limits())) == form
-    side = SideForm("x/y", "nf4", "instruction_first", 224, "cpu", 7, 0.5, 0.9, 40, 3)
-    assert side_form_of(read_side(side, AppSettings())) == side
+    side = Side("x/y", "nf4", "instruction_first", 224, "cpu", "auto", 7, 0.5, 0.9, 40, 3)
+    assert shown_side(read_side(side, AppSettings())) == side
 
 
 def test_pictures_are_refused_before_they_are_decoded(handlers: Handlers, tmp_path: Path) -> None:
@@ -192,7 +191,7 @@ def test_the_operators_limit_holds_where_the_task_has_a_larger_one(handlers: Han
 
 
 def test_one_side_fails_and_the_other_goes_on(handlers: Handlers, picture: str) -> None:
-    page = last(handlers.ask(CompareSession(), picture, FIND, {**PAIR, "left": SideForm("broken/one")}))
+    page = last(handlers.ask(CompareSession(), picture, FIND, {**PAIR, "left": Side("broken/one")}))
     assert "cut off" in page["left_card"] and 'role="alert"' in page["left_card"]
     assert "0.10" in page["right_card"]
 
@@ -488,7 +487,7 @@ def test_a_lent_gpu_gets_plain_values_and_an_estimate(handlers: Handlers, pictur
     own = replace(handlers, compare=adapt(Blocking(), None, handlers.settings, spaces=FakeSpaces))
     session = CompareSession()
     assert "one said" in last(own.ask(session, picture, AskForm("chat", "one"), PAIR))["right_card"]
-    long = {side: SideForm("x/y", max_new_tokens=512) for side in SIDES}
+    long = {side: Side("x/y", max_new_tokens=512) for side in SIDES}
     last(own.ask(session, picture, AskForm("chat", "two"), long))
     assert 20 < FakeSpaces.durations[0] < FakeSpaces.durations[1] <= LONGEST
     assert "cache is gone" in last(own.follow_up(session, "more", "continue"))["message"]
@@ -518,14 +517,14 @@ def test_loading_that_takes_no_notice_can_be_stopped(handlers: Handlers, picture
 
 
 def test_settings_that_were_not_trained_are_marked(handlers: Handlers, picture: str) -> None:
-    order = SideForm("finetuned_pythiavl_1b", prompt_order="instruction_first", image_size=224)
-    page = last(handlers.ask(CompareSession(), picture, FIND, {"left": order, "right": SideForm("tiny-mamba-vl")}))
+    order = Side("finetuned_pythiavl_1b", prompt_order="instruction_first", image_size=224)
+    page = last(handlers.ask(CompareSession(), picture, FIND, {"left": order, "right": Side("tiny-mamba-vl")}))
     assert "not trained in this order" in page["left_card"] and "trained at 336" in page["left_card"]
     assert "vl-tag" not in page["right_card"]
 
 
 def test_an_unlisted_architecture_is_read_off_its_memory(handlers: Handlers, picture: str) -> None:
-    sides = {"left": SideForm("someone/model"), "right": SideForm("someone/their-mamba")}
+    sides = {"left": Side("someone/model"), "right": Side("someone/their-mamba")}
     page = last(handlers.ask(CompareSession(), picture, FIND, sides))
     assert "cache grows" in page["left_card"] and "state stays constant" in page["right_card"]
 
@@ -544,8 +543,8 @@ def test_recorded_answers_are_shown_as_such_and_only_for_their_pair(handlers: Ha
     page = handlers.recorded(CompareSession(), example, PAIR)
     assert "Recorded" in page["message"] and "Recorded earlier" in page["left_card"] and "1.00" in page["together"]
     assert "ms" not in page["figures"] and "history" not in page
-    assert handlers.recorded(CompareSession(), example, {**PAIR, "left": SideForm("x/y")}) == {}
-    assert handlers.recorded(CompareSession(), example, {**PAIR, "left": SideForm("tiny-pythia-vl", "nf4")}) == {}
+    assert handlers.recorded(CompareSession(), example, {**PAIR, "left": Side("x/y")}) == {}
+    assert handlers.recorded(CompareSession(), example, {**PAIR, "left": Side("tiny-pythia-vl", "nf4")}) == {}
     assert handlers.recorded(CompareSession(), rest[0], PAIR) == {}
 
 

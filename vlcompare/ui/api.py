@@ -12,11 +12,10 @@ from dataclasses import replace
 from typing import Any
 
 from vlcompare.errors import RequestError
-from vlcompare.types import MODES, PROMPT_ORDERS, QUANTIZATIONS, TASKS
+from vlcompare.types import MODES, PROMPT_ORDERS, QUANTIZATIONS, TASKS, Side
 from vlcompare.ui.compare.event_stream import follow
 from vlcompare.ui.compare.forms import (
     AskForm,
-    SideForm,
     box_text,
     number_range,
     read_mode,
@@ -84,8 +83,8 @@ def make_compare(handlers: Handlers) -> Callable[..., dict[str, Any]]:
             "seed": seed,
         }
         sides = {
-            "left": SideForm(left, left_quantization, left_prompt_order, **common),
-            "right": SideForm(right, right_quantization, right_prompt_order, **common),
+            "left": Side(left, left_quantization, left_prompt_order, **common),
+            "right": Side(right, right_quantization, right_prompt_order, **common),
         }
         run = Run(
             request=replace(request, seed=0),

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vlcompare.tasks.boxes import format_box
-from vlcompare.types import SIDES, Box, Request
-from vlcompare.ui.compare.forms import AskForm, SideForm, box_text
+from vlcompare.types import SIDES, Box, Request, Side
+from vlcompare.ui.compare.forms import AskForm, box_text
 from vlcompare.ui.compare.session import Picture, Run, SideRun
 from vlcompare.ui.examples import Example, load_examples
-
-if TYPE_CHECKING:
-    from vlcompare.types import Side
 
 
 def find_example(example_id: str | None) -> Example | None:
@@ -44,10 +41,10 @@ def request_of(example: Example) -> Request:
     return Request(example.task, example.text, example.choices or None, example.box, example.ocr_text or None)
 
 
-def recorded_for(example: Example, sides: Mapping[str, SideForm]) -> bool:
+def recorded_for(example: Example, sides: Mapping[str, Side]) -> bool:
     """Whether the example's answers were recorded with these checkpoints and settings."""
     plain = all(
-        (form.quantization, form.prompt_order, form.image_size or None) == ("none", "image_first", None)
+        (form.quantization, form.decoding.prompt_order, form.image_size or None) == ("none", "image_first", None)
         for form in sides.values()
     )
     recorded = {side: answer.checkpoint for side, answer in example.answers.items()}

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import gradio as gr
 
-from vlcompare.types import SIDES
+from vlcompare.types import SIDES, Side
 from vlcompare.ui.compare.files import picture_file
-from vlcompare.ui.compare.forms import SIDE_FIELDS, AskForm, SideForm, form_of, side_form_of
+from vlcompare.ui.compare.forms import SIDE_FIELDS, AskForm, form_of, shown_side
 from vlcompare.ui.compare.session import Run
 
 ASK_FIELDS = ("task", "text", "choices", "box", "ocr_text", "mode")
 
 
-def read_form(values: Sequence[Any]) -> tuple[AskForm, dict[str, SideForm]]:
+def read_form(values: Sequence[Any]) -> tuple[AskForm, dict[str, Side]]:
     """The form's values, in the order of `Parts.form`, as what they are."""
     count, width = len(ASK_FIELDS), len(SIDE_FIELDS)
     ask = AskForm(*("" if value is None else value for value in values[:count]))
-    left, right = (values[count + index * width : count + (index + 1) * width] for index in range(2))
-    return ask, {"left": SideForm(*left), "right": SideForm(*right)}
+    parts = (values[count + index * width : count + (index + 1) * width] for index in range(len(SIDES)))
+    return ask, {side: Side(**dict(zip(SIDE_FIELDS, own, strict=True))) for side, own in zip(SIDES, parts, strict=True)}
 
 
 def form_values(run: Run | None) -> list[Any]:
@@ -31,7 +30,7 @@ def form_values(run: Run | None) -> list[Any]:
     form = form_of(run.request, run.mode)
     fields = [getattr(form, name) for name in ASK_FIELDS]
     sides = [
-        gr.skip() if run.hidden else asdict(side_form_of(part.settings))[name]
+        gr.skip() if run.hidden else getattr(shown_side(part.settings), name)
         for part in run.sides.values()
         for name in SIDE_FIELDS
     ]

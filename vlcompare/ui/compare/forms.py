@@ -6,17 +6,14 @@ Knows the operator's settings; knows neither gradio nor models. Raises RequestEr
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vlcompare.errors import RequestError
 from vlcompare.tasks.prompts import default_max_new_tokens, read_box, spec_of, validate
-from vlcompare.types import MODES, PROMPT_ORDERS, QUANTIZATIONS, Box, Request
+from vlcompare.types import MODES, PROMPT_ORDERS, QUANTIZATIONS, Box, Decoding, Request, Side
 from vlcompare.ui.settings import AppSettings, Limits
-
-if TYPE_CHECKING:
-    from vlcompare.types import Side
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -35,6 +32,7 @@ NUMBER_NAMES = {  # as the page calls them, and as programs do
     "top_k": "top-k (top_k)",
     "seed": "seed",
 }
+SIDE_FIELDS = ("checkpoint", "quantization", "prompt_order", "image_size", "device", *tuple(NUMBER_NAMES)[1:])
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(?:/[\w.-]{1,96})?\Z")
 
 
@@ -48,25 +46,6 @@ class AskForm:
     box: str = ""
     ocr_text: str = ""
     mode: str = "measure"
-
-
-@dataclass(frozen=True, slots=True)
-class SideForm:
-    """One side's fields as the page holds them; the numbers may arrive as text or None."""
-
-    checkpoint: str = ""
-    quantization: str = "none"
-    prompt_order: str = "image_first"
-    image_size: Any = None
-    device: str = "auto"
-    max_new_tokens: Any = None
-    temperature: Any = 0.0
-    top_p: Any = 1.0
-    top_k: Any = 0
-    seed: Any = 0
-
-
-SIDE_FIELDS = tuple(f.name for f in fields(SideForm))
 
 
 def read_request(form: AskForm, limits: Limits) -> Request:
@@ -100,25 +79,18 @@ def read_mode(mode: Any) -> str:
     return str(mode)
 
 
-def read_side(form: SideForm, settings: AppSettings) -> Side:
-    """One side's settings, within the operator's limits."""
-    from vlcompare.comparison import Side
-
+def read_side(form: Side, settings: AppSettings) -> Side:
+    """One side within the operator's limits; in `form`, as in the page's fields, a number may be text, "" or None."""
+    prompt_order = form.decoding.prompt_order
     _one_of(form.quantization, QUANTIZATIONS, "quantization")
-    _one_of(form.prompt_order, PROMPT_ORDERS, "prompt order")
+    _one_of(prompt_order, PROMPT_ORDERS, "prompt order")
     _one_of(form.device, DEVICES, "device")
-    limits = settings.limits
-    return Side(
+    return replace(
+        form,
         checkpoint=allowed_checkpoint(form.checkpoint, settings),
-        quantization=form.quantization,
-        prompt_order=form.prompt_order,  # type: ignore[arg-type]
-        image_size=_number(form.image_size, "image_size", limits, empty=None),
+        prompt_order=prompt_order,
         device=settings.device if form.device == "auto" else form.device,
-        max_new_tokens=_number(form.max_new_tokens, "max_new_tokens", limits, empty=None),
-        temperature=_number(form.temperature, "temperature", limits, empty=0.0),
-        top_p=_number(form.top_p, "top_p", limits, empty=1.0),
-        top_k=_number(form.top_k, "top_k", limits, empty=0),
-        seed=_number(form.seed, "seed", limits, empty=0),
+        **{name: _number(getattr(form, name), name, settings.limits) for name in NUMBER_NAMES},
     )
 
 
@@ -167,12 +139,9 @@ def form_of(request: Request, mode: str = "measure") -> AskForm:
     )
 
 
-def side_form_of(side: Side) -> SideForm:
-    """The fields that would give `side` again."""
-    values = {name: getattr(side, name) for name in SIDE_FIELDS}
-    defaults = asdict(SideForm())
-    form = SideForm(**{name: defaults[name] if value is None else value for name, value in values.items()})
-    return form if form.device in DEVICES else replace(form, device="auto")
+def shown_side(side: Side) -> Side:
+    """The side as the page's fields show it: defaults for what is None, and a device that the page offers."""
+    return replace(side, **asdict(side.decoding), device=side.device if side.device in DEVICES else "auto")
 
 
 def box_text(box: Box) -> str:
@@ -190,8 +159,9 @@ def number_range(name: str, limits: Limits) -> tuple[float, float]:
     return (1, limits.new_tokens) if name == "max_new_tokens" else RANGES[name]
 
 
-def _number(value: Any, name: str, limits: Limits, *, empty: Any) -> Any:
-    """A number within its range; empty, and 0 where 0 is none and means "the model's own", give `empty`."""
+def _number(value: Any, name: str, limits: Limits) -> Any:
+    """A number within its range; the default for an empty field, and for 0 where the default is the model's own."""
+    empty = getattr(Decoding(), name, None)
     if value is None or value == "" or (empty is None and value in (0, "0")):
         return empty
     low, high = number_range(name, limits)

@@ -16,12 +16,12 @@ from typing import Any, cast
 from vlcompare.errors import ImageError, RequestError, VLCompareError
 from vlcompare.render.markup import Safe
 from vlcompare.tasks.prompts import SPECS
-from vlcompare.types import SIDES, Request
+from vlcompare.types import SIDES, Request, Side
 from vlcompare.ui.checkpoint_names import name_of, scores_table
 from vlcompare.ui.compare import cards, figures, together, tokens
 from vlcompare.ui.compare.event_stream import PACE, Compare, follow
 from vlcompare.ui.compare.example_questions import find_example, recorded_for, recorded_run, same_picture, same_question
-from vlcompare.ui.compare.forms import AskForm, SideForm, read_mode, read_request, read_side, side_form_of
+from vlcompare.ui.compare.forms import AskForm, read_mode, read_request, read_side, shown_side
 from vlcompare.ui.compare.page_update import PageUpdate, news, refused
 from vlcompare.ui.compare.picture import side_picture
 from vlcompare.ui.compare.session import Caches, CompareSession, Picture, Run, SideRun
@@ -67,7 +67,7 @@ class Handlers:
         session: CompareSession,
         image: str | None,
         form: AskForm,
-        sides: Mapping[str, SideForm],
+        sides: Mapping[str, Side],
         *,
         blind: bool = False,
         example: str | None = None,
@@ -92,7 +92,7 @@ class Handlers:
         session: CompareSession,
         image: str | None,
         forms: Sequence[AskForm],
-        sides: Mapping[str, SideForm],
+        sides: Mapping[str, Side],
         *,
         example: str | None = None,
     ) -> Iterator[PageUpdate]:
@@ -125,7 +125,7 @@ class Handlers:
         request = read_request(AskForm(task or same, text, mode=last.mode), self.settings.limits)
         # checked again: an imported run may name checkpoints that this server does not open
         sides = {
-            name: SideRun(read_side(side_form_of(part.settings), self.settings)) for name, part in last.sides.items()
+            name: SideRun(read_side(shown_side(part.settings), self.settings)) for name, part in last.sides.items()
         }
         # the models of a blind run stay hidden until a vote
         return Run(request, last.picture, sides, last.mode, follow_up=how, example=last.example, blind=last.hidden)
@@ -195,7 +195,7 @@ class Handlers:
         session.shows_other = True
         return self.whole(session, run)
 
-    def recorded(self, session: CompareSession, example: Example, sides: Mapping[str, SideForm]) -> PageUpdate:
+    def recorded(self, session: CompareSession, example: Example, sides: Mapping[str, Side]) -> PageUpdate:
         """An example's recorded answers, if the chosen checkpoints are those that were recorded; else no change."""
         if session.cancel or not recorded_for(example, sides):
             return {}
@@ -269,7 +269,7 @@ class Handlers:
         self,
         request: Request,
         picture: Picture,
-        forms: Mapping[str, SideForm],
+        forms: Mapping[str, Side],
         mode: str,
         blind: bool,
         example: Example | None,

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 from urllib.parse import urlencode
 
-from vlcompare.types import MODES, PROMPT_ORDERS, QUANTIZATIONS, SIDES, TASKS
-from vlcompare.ui.compare.forms import DEVICES, AskForm, SideForm
+from vlcompare.types import MODES, PROMPT_ORDERS, QUANTIZATIONS, SIDES, TASKS, Side
+from vlcompare.ui.compare.forms import DEVICES, NUMBER_NAMES, SIDE_FIELDS, AskForm, shown_side
 from vlcompare.ui.settings import AppSettings
 
 MOST_CHARACTERS = 4000
@@ -23,7 +23,6 @@ ALLOWED = {
     "prompt_order": PROMPT_ORDERS,
     "device": DEVICES,
 }
-NUMBERS = ("image_size", "max_new_tokens", "temperature", "top_p", "top_k", "seed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +30,15 @@ class Link:
     """What a link says."""
 
     ask: AskForm = AskForm()
-    sides: Mapping[str, SideForm] = field(default_factory=dict)
+    sides: Mapping[str, Side] = field(default_factory=dict)
     example: str | None = None
 
 
-def default_sides(settings: AppSettings) -> dict[str, SideForm]:
+def default_sides(settings: AppSettings) -> dict[str, Side]:
     """Both sides as the page opens with them."""
     return {
-        "left": SideForm(settings.left, settings.quantization),
-        "right": SideForm(settings.right, settings.quantization),
+        "left": shown_side(Side(settings.left, settings.quantization)),
+        "right": shown_side(Side(settings.right, settings.quantization)),
     }
 
 
@@ -52,12 +51,10 @@ def write(link: Link, settings: AppSettings) -> str:
             found[f.name] = str(value)
     for side, default in default_sides(settings).items():
         form = link.sides.get(side, default)
-        for f in fields(SideForm):
-            value = getattr(form, f.name)
-            if value != getattr(default, f.name) and value not in (None, ""):
-                found[side if f.name == "checkpoint" else f"{side}.{f.name}"] = (
-                    f"{value:g}" if isinstance(value, float) else str(value)
-                )
+        for name in SIDE_FIELDS:
+            value = getattr(form, name)
+            if value != getattr(default, name) and value not in (None, ""):
+                found[_key(side, name)] = f"{value:g}" if isinstance(value, float) else str(value)
     if link.example:
         found["example"] = link.example
     query = urlencode(found)
@@ -76,22 +73,26 @@ def read(query: Mapping[str, Any], settings: AppSettings) -> Link:
             ask = replace(ask, **{f.name: value})
     sides = default_sides(settings)
     for side in SIDES:
-        for f in fields(SideForm):
-            value = _text(query.get(side if f.name == "checkpoint" else f"{side}.{f.name}"))
-            if value is None or value not in ALLOWED.get(f.name, (value,)):
+        for name in SIDE_FIELDS:
+            value = _text(query.get(_key(side, name)))
+            if value is None or value not in ALLOWED.get(name, (value,)):
                 continue
-            if f.name in NUMBERS:
+            if name in NUMBER_NAMES:
                 try:
                     number = float(value)
                 except ValueError:
                     continue
                 if number != number or abs(number) > 1e12:
                     continue
-                changed: dict[str, Any] = {f.name: int(number) if number == int(number) else number}
+                changed: dict[str, Any] = {name: int(number) if number == int(number) else number}
                 sides[side] = replace(sides[side], **changed)
-            elif f.name != "checkpoint" or not settings.offered or value in settings.offered:
-                sides[side] = replace(sides[side], **{f.name: value})
+            elif name != "checkpoint" or not settings.offered or value in settings.offered:
+                sides[side] = replace(sides[side], **{name: value})
     return Link(ask, sides, _text(query.get("example")))
+
+
+def _key(side: str, name: str) -> str:
+    return side if name == "checkpoint" else f"{side}.{name}"
 
 
 def _text(value: Any) -> str | None:

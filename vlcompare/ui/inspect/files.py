@@ -16,7 +16,7 @@ from vlcompare.errors import RequestError, SampleError
 from vlcompare.evaluate.results import archive, export, html_report
 from vlcompare.evaluate.results.table import Rows
 from vlcompare.ui.compare.files import picture_file, write_file
-from vlcompare.ui.compare.forms import SIDE_FIELDS, form_of, side_form_of
+from vlcompare.ui.compare.forms import SIDE_FIELDS, form_of, shown_side
 from vlcompare.ui.inspect import handlers as actions
 from vlcompare.ui.inspect.session import Inspection
 from vlcompare.ui.server.uploads import largest_upload, open_file
@@ -109,7 +109,7 @@ def compare_values(
     ask = form_of(run.request)
     sides = {}
     for side, part in run.sides.items():
-        form = asdict(side_form_of(part.settings))
+        form = asdict(shown_side(part.settings))
         if settings.offered and form["checkpoint"] not in settings.offered:
             form.pop("checkpoint")  # not offered here: the tab keeps its own
         sides[side] = {name: form[name] for name in SIDE_FIELDS if name in form}
