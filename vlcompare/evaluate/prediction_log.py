@@ -1,7 +1,7 @@
 """Files of prediction rows that survive being killed: appended and synced batch by batch, repaired and merged after.
 
-Knows lines of JSON with `side` and `id`; knows neither models nor samples. A line is there once its line break is: a
-torn last line is cut off on opening, and its row is asked again. One run at a time holds a folder.
+A line counts once its line break is written: a torn last line is cut off on opening, and its row is asked again. One
+run at a time holds a folder.
 """
 
 from __future__ import annotations
@@ -11,28 +11,22 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 from vlcompare.errors import SampleError
+from vlcompare.evaluate.predictions import Key, Place, line_value
 
 try:
     import fcntl
 except ImportError:  # a system without such locks
     fcntl = None  # type: ignore[assignment]
 
-Key = tuple[str, str]  # (side, sample id)
-
-
-class Place(NamedTuple):
-    """Where a row stands in a file."""
-
-    path: Path
-    offset: int
-    length: int
-
 
 def scan(path: Path) -> tuple[dict[Key, Place], int]:
-    """(places of all whole rows, length of the sound part). The first row of a key counts; broken lines are no rows."""
+    """(places of all whole rows, bytes up to the end of the last one). The first row of a key counts.
+
+    A row counts by its `side` and `id` alone, even where its other values cannot be used: it is not asked again.
+    """
     places: dict[Key, Place] = {}
     end = 0
     if not path.exists():
@@ -42,27 +36,29 @@ def scan(path: Path) -> tuple[dict[Key, Place], int]:
             if not line.endswith(b"\n"):
                 break
             start, end = end, end + len(line)
-            key = _key(line)
-            if key is not None:
-                places.setdefault(key, Place(path, start, len(line)))
+            try:
+                row = line_value(line)
+                places.setdefault((str(row["side"]), str(row["id"])), Place(path, start, len(line)))
+            except (ValueError, KeyError, TypeError, RecursionError):  # a broken line
+                continue
     return places, end
 
 
-def _key(line: bytes) -> Key | None:
-    try:
-        row = json.loads(line)
-        return str(row["side"]), str(row["id"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
+def scan_all(parts: Iterable[Path]) -> dict[Key, Place]:
+    """Places of the rows of several files; the first row of a key counts."""
+    places: dict[Key, Place] = {}
+    for part in parts:
+        places = scan(part)[0] | places
+    return places
 
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Make a folder, if need be, and hold it against other runs until the end; if it was made for nothing it goes.
+    """Create a folder where it is missing and lock it against other runs; remove it if it was created and stays empty.
 
-    Raises SampleError where another run holds it. A file system that knows no locks lets everybody in.
+    Raises SampleError where another run holds it. On a file system without locks nothing is locked.
     """
-    found = folder.exists()
+    existed = folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY) if fcntl else None  # Windows opens no folders
@@ -75,7 +71,7 @@ def held(folder: Path) -> Iterator[None]:
             yield
         finally:
             with suppress(OSError):
-                if not found:
+                if not existed:
                     folder.rmdir()  # an empty one only
     finally:
         if handle is not None:
@@ -92,7 +88,7 @@ def _lock(handle: int, folder: Path) -> None:
 
 
 class RowWriter:
-    """Appends rows to one file; after `append` returns they are on the disk."""
+    """Appends rows to one file; they are on the disk when `append` returns."""
 
     def __init__(self, path: Path) -> None:
         _, sound = scan(path)
@@ -113,7 +109,7 @@ class RowWriter:
             raise SampleError(f"{self._file.name} cannot be written: {error.strerror or error}.") from error
 
     def close(self) -> None:
-        with suppress(OSError):  # what could not be stored was told when it was appended
+        with suppress(OSError):  # `append` has already raised for what could not be stored
             self._file.close()
 
     def __enter__(self) -> RowWriter:
@@ -126,10 +122,7 @@ class RowWriter:
 def merge(parts: Iterable[Path], order: Iterable[Key], target: Path) -> int:
     """Write the rows of all parts in one order to `target`, and remove the other parts. Returns how many there are."""
     parts = list(parts)
-    places: dict[Key, Place] = {}
-    for part in parts:
-        for key, place in scan(part)[0].items():
-            places.setdefault(key, place)
+    places = scan_all(parts)
     wanted = [places[key] for key in order if key in places]
     if not _already_in_order(wanted, target):
         _copy(wanted, target)

@@ -1,7 +1,8 @@
 """Prediction rows from a file: one JSON object a line with at least `id` and `text` (or `boxes`), optionally `side`.
 
-Knows nothing of samples or scores. Lines that cannot be used are counted and named, never guessed at: a broken line, a
-row without an id, and a second row for the same sample and side (the first one counts: an answer is given once).
+Scoring, the inspect page and the log of a run all read their lines here. A line that cannot be used is named, never
+guessed at: a broken line, a row without an id, and a second row for the same sample and side (the first one counts: an
+answer is given once).
 """
 
 from __future__ import annotations
@@ -9,14 +10,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vlcompare.errors import SampleError
 from vlcompare.evaluate.fields import FieldError, described
-from vlcompare.evaluate.readers.json_lines import each_line, exactly, why
-from vlcompare.evaluate.schema import MOST_LINE, MOST_SIDES, prediction
+from vlcompare.evaluate.readers.json_lines import each_line, exactly, loads, why
+from vlcompare.evaluate.schema import MOST_LINE, MOST_SIDES, NO_SIDE, prediction
 
-NO_SIDE = ""
+Key = tuple[str, str]  # (side, sample id)
+Row = tuple[str, str, dict[str, Any]]  # (sample id, side or NO_SIDE, the typed row)
+
+
+class Place(NamedTuple):
+    """Where a row stands in a file, in bytes."""
+
+    path: Path
+    offset: int
+    length: int
 
 
 @dataclass(slots=True)
@@ -27,63 +37,82 @@ class Predictions:
     problems: list[str] = field(default_factory=list)
     duplicates: int = 0
 
+    def add(self, number: int, row: Row | str) -> None:
+        """Take the row of line `number`, or what is wrong with it."""
+        if isinstance(row, str):
+            self.problems.append(f"line {number}: {row}")
+            return
+        key, side, values = row
+        if "text" not in values and "boxes" not in values and "error" not in values:
+            self.problems.append(f"line {number}: neither `text` nor `boxes`")
+            return
+        if side not in self.sides and len(self.sides) >= MOST_SIDES:
+            raise SampleError(f"The predictions name more than {MOST_SIDES} sides: {described(side)} in line {number}.")
+        if self.sides.setdefault(side, {}).setdefault(key, values) is not values:
+            self.duplicates += 1
+            self.problems.append(f"line {number}: a second answer to {key!r}; the first one counts")
+
 
 def read_predictions(path: Path | str) -> Predictions:
     """Read a predictions file: JSON lines, or one JSON array.
 
     Raises SampleError where the file cannot be read, or where only some of its rows name a side.
     """
-    path = Path(path)
-    found = Predictions()
+    path, predictions = Path(path), Predictions()
     try:
-        for number, row in _rows(path, found.problems):
-            _take(found, number, row)
+        with path.open("rb") as file:
+            is_array = file.read(4).removeprefix(b"\xef\xbb\xbf")[:1] == b"["
+        for number, row in _read_array(path) if is_array else ((n, row) for n, _, row in read_lines(path)):
+            predictions.add(number, row)
     except OSError as error:
         raise SampleError(f"The predictions file {path} cannot be read: {error.strerror or error}.") from error
-    if NO_SIDE in found.sides and len(found.sides) > 1:
-        count = len(found.sides[NO_SIDE])
+    if NO_SIDE in predictions.sides and len(predictions.sides) > 1:
+        count = len(predictions.sides[NO_SIDE])
         raise SampleError(f"{count} rows of {path} name no side and others do: give every row a `side`, or none.")
-    return found
+    return predictions
 
 
-def _rows(path: Path, problems: list[str]) -> Iterator[tuple[int, Any]]:
-    with path.open("rb") as file:
-        if file.read(4).removeprefix(b"\xef\xbb\xbf")[:1] == b"[":
-            file.seek(0)
-            try:
-                value = exactly(file.read())
-                yield from enumerate(value if isinstance(value, list) else [value], 1)
-            except (ValueError, RecursionError) as error:
-                raise SampleError(f"{path} begins like a JSON array and is not one: {why(error)}.") from error
-            return
-        file.seek(0)
-        for number, _, line in each_line(file, MOST_LINE):
-            if line is None:
-                problems.append(f"line {number}: more than {MOST_LINE:,} bytes")
-                continue
-            if not line.strip():
-                continue
-            try:
-                yield number, exactly(line)
-            except (ValueError, RecursionError) as error:
-                problems.append(f"line {number}: {why(error)}")
-
-
-def _take(found: Predictions, number: int, row: Any) -> None:
+def _read_array(path: Path) -> Iterator[tuple[int, Row | str]]:
     try:
-        key, side, row = prediction(row)
-    except FieldError as error:
-        found.problems.append(f"line {number}: {error}")
-        return
-    if "text" not in row and "boxes" not in row and "error" not in row:
-        found.problems.append(f"line {number}: neither `text` nor `boxes`")
-        return
-    name = NO_SIDE if side is None else side
-    if name not in found.sides and len(found.sides) >= MOST_SIDES:
-        raise SampleError(f"The predictions name more than {MOST_SIDES} sides: {described(name)} in line {number}.")
-    rows = found.sides.setdefault(name, {})
-    if key in rows:
-        found.duplicates += 1
-        found.problems.append(f"line {number}: a second answer to {key!r}; the first one counts")
-        return
-    rows[key] = row
+        value = exactly(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise SampleError(f"{path} begins like a JSON array and is not one: {why(error)}.") from error
+    for number, item in enumerate(value, 1):
+        try:
+            yield number, prediction(item)
+        except FieldError as error:
+            yield number, str(error)
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, Place, Row | str]]:
+    """(line number, place, row) of every line that is not blank; where it cannot be used, why in place of the row.
+
+    Raises OSError where the file cannot be read.
+    """
+    row: Row | str
+    with path.open("rb") as file:
+        for number, start, line in each_line(file, MOST_LINE):
+            if line is None:
+                error = FieldError("", f"a line of more than {MOST_LINE:,} bytes", "a row")
+                yield number, Place(path, start, 0), str(error)
+                continue
+            try:
+                row = read_row(line)
+            except (ValueError, RecursionError) as error:
+                if not line.strip():
+                    continue
+                row = str(error) if isinstance(error, FieldError) else why(error)
+            yield number, Place(path, start, len(line)), row
+
+
+def read_row(line: bytes) -> Row:
+    """The typed row of a line. Raises ValueError (FieldError) or RecursionError where it is none."""
+    return prediction(line_value(line))
+
+
+def line_value(line: bytes) -> Any:
+    """A line's JSON value; whole numbers of any length stay exact where they name something or are an answer."""
+    value = loads(line)
+    if type(value) is dict and float in (type(value.get("id")), type(value.get("side")), type(value.get("text"))):
+        return exactly(line)
+    return value

@@ -19,7 +19,8 @@ from typing import Any
 
 from vlcompare.errors import DeviceMemoryError, SampleError, VLCompareError
 from vlcompare.evaluate import run_files
-from vlcompare.evaluate.prediction_log import Key, RowWriter, held, merge, write_json
+from vlcompare.evaluate.prediction_log import RowWriter, held, merge, write_json
+from vlcompare.evaluate.predictions import Key
 from vlcompare.evaluate.processes import Processes, current
 from vlcompare.evaluate.readers import HUB, SampleStream, open_samples
 from vlcompare.evaluate.replies import request_of

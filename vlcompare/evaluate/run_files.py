@@ -6,7 +6,7 @@
     predictions.jsonl   the answers; while several processes work, predictions.rank-K.jsonl beside it
     summary.json        the figures; notes.sqlite: what people noted
 
-Knows no models. `runfolder` reads the same files for inspection.
+`results.run_folder` reads the same files for inspection.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from typing import Any
 from vlcompare.errors import SampleError
 from vlcompare.evaluate import schema
 from vlcompare.evaluate.fields import Check, described
-from vlcompare.evaluate.prediction_log import Key, Place, scan
+from vlcompare.evaluate.prediction_log import scan_all
+from vlcompare.evaluate.predictions import Key, Place
 from vlcompare.evaluate.readers import SampleStream, jsonl
 from vlcompare.evaluate.readers.base import Issue, Source, hashed
 from vlcompare.evaluate.readers.json_lines import loads, why
@@ -100,14 +101,19 @@ def read_json(folder: Path, name: str, check: Check) -> Any:
 
 
 def read_samples(folder: Path, most: int | None = None) -> Iterator[Sample]:
-    """The samples of a run folder, in order; `most` at most. Pictures are paths, not yet looked at.
+    """The samples of a run folder, in order; `most` at most. Pictures are paths that are not checked yet.
 
     Raises SampleError with the first row that cannot be one.
     """
-    source = Source(member(folder, SAMPLES), images=folder, need_pictures=False)
     paths: dict[str, Path] = {}  # one object a picture, however many rows it has
+
+    def picture(source: Source, name: str) -> tuple[Path, str]:
+        if name not in paths:
+            paths[name] = folder / name  # a relative name lies in the run folder
+        return paths[name], name
+
     seen: set[str] = set()
-    for item in jsonl.read(source):
+    for item in jsonl.read(Source(member(folder, SAMPLES), need_pictures=False), picture):
         if isinstance(item, Issue):
             raise SampleError(f"{SAMPLES} {item.place} is damaged: {item.reason}.")
         sample = item.sample
@@ -118,11 +124,6 @@ def read_samples(folder: Path, most: int | None = None) -> Iterator[Sample]:
         seen.add(sample.id)
         if most is not None and len(seen) > most:
             raise SampleError(f"{SAMPLES} has more than {most:,} rows, which is more than can be opened here.")
-        if sample.image is None and sample.image_key:
-            # a name becomes a path here and is looked at later; a relative one lies in the run folder
-            if sample.image_key not in paths:
-                paths[sample.image_key] = folder / sample.image_key
-            object.__setattr__(sample, "image", paths[sample.image_key])
         yield sample
 
 
@@ -137,12 +138,8 @@ def part_of(folder: Path, rank: int, count: int) -> Path:
 
 
 def answered(folder: Path) -> dict[Key, Place]:
-    """Where each row that is there stands."""
-    found: dict[Key, Place] = {}
-    for part in parts(folder):
-        for key, place in scan(part)[0].items():
-            found.setdefault(key, place)
-    return found
+    """Where each row that was written stands."""
+    return scan_all(parts(folder))
 
 
 def read_run(folder: Path, required: Sequence[str] = ()) -> dict[str, Any]:

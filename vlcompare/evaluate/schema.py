@@ -7,7 +7,6 @@ no file. The bounds are far above what the models can write, and low enough that
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from vlcompare.errors import SampleError
@@ -35,9 +34,9 @@ from vlcompare.evaluate.fields import (
 from vlcompare.types import PROMPT_ORDERS, QUANTIZATIONS, SIDES, Answer
 
 MOST_LINE = 3 << 20  # bytes of a prediction row
-MOST_SAMPLE_LINE = 64 << 20  # bytes of a sample's row, which may bring its picture in base64
 MOST_FILE = 32 << 20  # bytes of run.json, summary.json or notes.json
 MOST_SIDES = 16
+NO_SIDE = ""  # of a row that names no side
 MOST_TOKENS = 16_384  # of an answer: as many as can be asked for
 MOST_POSITIONS = 65_536  # of a prompt, the picture's among them
 MOST_ALTERNATIVES = 1000  # of a token
@@ -77,21 +76,19 @@ def row_id(value: Any, path: str = "id") -> str:
     """A row's name: a text, or a whole number that is written as one."""
     if type(value) is int and abs(value) < 10**MOST_DIGITS:
         return str(value)
-    return str(_name(value, path)) if type(value) is str else str(_fail(path, value, "a text or a whole number"))
-
-
-def _fail(path: str, value: Any, expected: str) -> Any:
-    raise wrong(path, value, expected)
+    if type(value) is not str:
+        raise wrong(path, value, "a text or a whole number")
+    return str(_name(value, path))
 
 
 # ---- prediction rows -------------------------------------------------------------------------------------------------
 
-_text, _side, _tag = text(), name(64), name(100)
+_text, _side, _tag, _figure = text(), name(64), name(100), number()
 _PHRASES = listed(text(), MOST_BOXES)
 
 
-def prediction(row: Any) -> tuple[str, str | None, dict[str, Any]]:
-    """(sample id, side or None, the row) of a prediction, as far as scoring and the table use it; see `answer`.
+def prediction(row: Any) -> tuple[str, str, dict[str, Any]]:
+    """(sample id, side or NO_SIDE, the row) of a prediction, as far as scoring and the table use it; see `answer`.
 
     An answer that is a number, as in others' files, is read as its digits. What is no box is left to `read_boxes`.
     """
@@ -99,11 +96,11 @@ def prediction(row: Any) -> tuple[str, str | None, dict[str, Any]]:
         raise wrong("", row, "an object")
     if "id" not in row:
         raise FieldError("id", "missing", "a text or a whole number")
-    side, said = row.get("side"), row.get("text")
-    if side is not None:
-        side = row_id(side, "side") if type(side) is int else _side(side, "side") if side != "" else None
-    if said is not None and (type(said) is not str or len(said) > MOST_TEXT):
-        row = {**row, "text": str(number()(said, "text")) if type(said) in (int, float) else _text(said, "text")}
+    side, reply = row.get("side"), row.get("text")
+    if side not in (None, NO_SIDE):
+        side = row_id(side, "side") if type(side) is int else _side(side, "side")
+    if reply is not None and (type(reply) is not str or len(reply) > MOST_TEXT):
+        row = {**row, "text": str(_figure(reply, "text")) if type(reply) in (int, float) else _text(reply, "text")}
     if row.get("error") is not None:
         _text(row["error"], "error")
     for field, most in (("boxes", MOST_BOXES), ("tokens", MOST_TOKENS)):
@@ -111,7 +108,7 @@ def prediction(row: Any) -> tuple[str, str | None, dict[str, Any]]:
             bounded(row[field], field, most)
     if row.get("phrases"):
         _PHRASES(row["phrases"], "phrases")
-    return row_id(row["id"]), side, row
+    return row_id(row["id"]), side or NO_SIDE, row
 
 
 def _box(value: Any, path: str) -> list[float]:
@@ -144,7 +141,7 @@ def _token(value: Any, path: str) -> dict[str, Any]:
     return {name: found[name] for name in ("id", "text", "logprob")}
 
 
-_figure, _count, _measured = number(), whole(), number(0)
+_count, _measured = whole(), number(0)
 _PROMPT = record(
     {
         "turns": listed(text(), 200),
@@ -329,7 +326,7 @@ _PICTURE = record(
     {"width": _count, "height": _count, "reduced": flag, "sha256": text(100), "base64": text(100 << 20)},
     ("reduced", "sha256", "base64"),
 )
-EXPORTED = record(
+EXPORTED = record(  # a run that the compare tab exported
     {
         "created": number(0, LATEST),
         "mode": text(40),
@@ -344,9 +341,3 @@ EXPORTED = record(
     },
     ("created", "mode", "request", "settings", "sides", "truth", "references", "picture"),
 )
-
-
-def exported(value: Mapping[str, Any]) -> dict[str, Any]:
-    """A run that the compare tab exported. Raises FieldError."""
-    found: dict[str, Any] = EXPORTED(value, "")
-    return found

@@ -1,4 +1,4 @@
-"""Scoring of files: samples and predictions in, a summary out. Knows no models: answers may come from anywhere."""
+"""Scoring of files: samples and predictions in, a summary out. The answers may come from any program."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from vlcompare.errors import SampleError
-from vlcompare.evaluate.predictions import NO_SIDE, Predictions, read_predictions
+from vlcompare.evaluate.predictions import Predictions, read_predictions
 from vlcompare.evaluate.published import published_beside
 from vlcompare.evaluate.readers import open_samples
 from vlcompare.evaluate.run_files import PREDICTIONS, read_run, read_samples
+from vlcompare.evaluate.schema import NO_SIDE
 from vlcompare.evaluate.summary import evaluate, summarise
 
 PROBLEMS_SHOWN = 20

@@ -1,7 +1,7 @@
 """Predicted boxes against true ones: IoU, the thresholds, and whether the centre is inside.
 
-Both boxes are clipped to 0..1; an inverted or empty box has the IoU 0 and no centre. Whole columns are computed at once,
-so that a set of fifty thousand rows takes milliseconds. `match_phrases` also matches grounded captions' phrases.
+Both boxes are clipped to 0..1; an inverted or empty box has the IoU 0 and no centre. Whole columns are computed at
+once, so that a set of fifty thousand rows takes milliseconds. `match_phrases` matches grounded captions' phrases, too.
 """
 
 from __future__ import annotations

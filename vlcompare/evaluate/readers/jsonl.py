@@ -9,12 +9,13 @@
     boxes       shares of the picture, xyxy: grounding the truth, region_description the region asked about
     source, split, tags, ocr_text, objects      optional; `tags` is an object, `objects` belong to rendered scenes
 
-Knows this format only; writes it too, for run folders.
+Run folders are written in this format, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,13 @@ from vlcompare.evaluate.readers.base import (
 from vlcompare.types import TASKS, Sample
 
 
-def read(source: Source) -> Iterator[Placed | Issue]:
-    """Samples of a JSONL file, in its order."""
-    return each(source, _lines(source.path), _sample)
+
+Find = Callable[[Source, str], tuple[Path | None, str]]
+
+
+def read(source: Source, find: Find = picture) -> Iterator[Placed | Issue]:
+    """Samples of a JSONL file, in its order. `find` gives the file and the key of a picture that is named."""
+    return each(source, _lines(source.path), partial(_sample, find))
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Any]]:
@@ -49,12 +54,12 @@ def _lines(path: Path) -> Iterator[tuple[str, Any]]:
         yield place, value if isinstance(value, RowError) else (offset, value)
 
 
-def _sample(source: Source, place: str, numbered: tuple[int, dict[str, Any]]) -> Sample:
+def _sample(find: Find, source: Source, place: str, numbered: tuple[int, dict[str, Any]]) -> Sample:
     offset, row = numbered
     task = row.get("task", source.task)
     if not isinstance(task, str) or task not in TASKS:
         raise RowError(f"`task` is {ascii(task)[:60]}, not one of {', '.join(TASKS)}")
-    image, image_key = _picture(source, row.get("image"), offset)
+    image, image_key = _picture(find, source, row.get("image"), offset)
     return Sample(
         id=_id(row.get("id")),
         image=image,
@@ -92,14 +97,14 @@ def _references(value: Any) -> tuple[str, ...]:
     return tuple(schema.reference_texts(list(found), "references"))
 
 
-def _picture(source: Source, value: Any, offset: int) -> tuple[Any, str]:
+def _picture(find: Find, source: Source, value: Any, offset: int) -> tuple[Any, str]:
     if isinstance(value, str) and is_base64_picture(value):
         if source.need_pictures:
             decode_picture(value)
         return LinePicture(source.path, offset, "image"), hashed(value)
     if value in (None, "") and not source.need_pictures:
         return None, ""
-    return picture(source, _name(value, "image"))
+    return find(source, _name(value, "image"))
 
 
 def _objects(value: Any) -> tuple[dict[str, Any], ...]:

@@ -1,7 +1,6 @@
-"""What the sides of a run answered: the prediction files, read once, slim rows kept and each whole row's place.
+"""What the sides of a run answered: slim rows in memory, and the place of each whole row in its file.
 
-Knows lines of JSON and the samples' ids. A line that cannot be used is named and left out; the first row of a sample
-and side counts.
+A line that cannot be used is named and left out; the first row of a sample and side counts.
 """
 
 from __future__ import annotations
@@ -14,11 +13,9 @@ from typing import Any
 
 from vlcompare.errors import SampleError
 from vlcompare.evaluate import run_files
-from vlcompare.evaluate.fields import MOST_NUMBER, FieldError, described
-from vlcompare.evaluate.prediction_log import Place
-from vlcompare.evaluate.predictions import NO_SIDE
-from vlcompare.evaluate.readers.json_lines import each_line, exactly, loads, why
-from vlcompare.evaluate.schema import MOST_LINE, MOST_SIDES, prediction, refused
+from vlcompare.evaluate.fields import MOST_NUMBER, described
+from vlcompare.evaluate.predictions import Place, read_lines
+from vlcompare.evaluate.schema import MOST_SIDES, NO_SIDE, refused
 
 PROBLEMS_KEPT = 100
 _NUMBERS = frozenset((int, float))
@@ -56,32 +53,19 @@ def _nothing(index: Mapping[str, int]) -> SideRows:
 
 def _read_part(path: Path, index: Mapping[str, int], found: dict[str, SideRows], problems: list[str]) -> None:
     try:
-        with path.open("rb") as file:
-            for number, start, line in each_line(file, MOST_LINE):
-                try:
-                    if line is None:
-                        raise FieldError("", f"a line of more than {MOST_LINE:,} bytes", "a row")
-                    key, side, row = read_row(line)
-                except (ValueError, RecursionError) as error:
-                    if (line is None or line.strip()) and len(problems) < PROBLEMS_KEPT:
-                        said = error if isinstance(error, FieldError) else why(error)
-                        problems.append(f"{path.name} line {number} is damaged: {said}")
-                    continue
-                place = index.get(key)
-                if place is not None:
-                    rows = _side(side or NO_SIDE, index, found, path.name)
-                    if rows.rows[place] is None:
-                        rows.rows[place], rows.places[place] = slim(row), Place(path, start, len(line))
+        for number, place, row in read_lines(path):
+            if isinstance(row, str):
+                if len(problems) < PROBLEMS_KEPT:
+                    problems.append(f"{path.name} line {number} is damaged: {row}")
+                continue
+            key, side, values = row
+            i = index.get(key)
+            if i is not None:
+                rows = _side(side, index, found, path.name)
+                if rows.rows[i] is None:
+                    rows.rows[i], rows.places[i] = slim(values), place
     except OSError as error:
         raise SampleError(f"{path.name} cannot be read: {error.strerror or error}.") from error
-
-
-def read_row(line: bytes) -> tuple[str, str | None, dict[str, Any]]:
-    """(sample id, side or None, typed row) of a line. Raises ValueError (FieldError) or RecursionError for another."""
-    row = loads(line)
-    if type(row) is dict and type(row.get("id")) is float:
-        row = exactly(line)
-    return prediction(row)
 
 
 def _side(side: str, index: Mapping[str, int], found: dict[str, SideRows], file: str) -> SideRows:

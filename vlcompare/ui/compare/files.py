@@ -80,7 +80,7 @@ def run_from_json(data: bytes, limits: Limits, open_image: Any = None) -> Run:
         version = ascii(found.get("version"))[:40]
         raise RequestError(f"This run has version {version}; this page reads version {VERSION}.")
     try:
-        return _read_run(schema.exported(found), open_image)
+        return _read_run(schema.EXPORTED(found, ""), open_image)
     except (VLCompareError, FieldError) as error:
         raise RequestError(f"This run is damaged: {str(error).rstrip('.')}.") from error
 
