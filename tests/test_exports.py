@@ -18,7 +18,7 @@ from vlcompare.evaluate.results.export import to_csv, to_json, to_llm_comparator
 from vlcompare.evaluate.results.html_report import html_report
 from vlcompare.evaluate.results.notes import ERROR_TYPES, Notes
 from vlcompare.evaluate.results.run_folder import RunFolder, join
-from vlcompare.evaluate.results.table import Filter, RunTable, ids_with_notes
+from vlcompare.evaluate.results.table import Filter, RunTable, summary_of
 
 
 @pytest.fixture(autouse=True)
@@ -42,8 +42,7 @@ def test_notes_are_kept_beside_the_run(tmp_path, table):
     again = Notes(tmp_path / "run" / "notes.sqlite")
     assert again.get("r03").text == "off by one" and again.get("r03").tags == ("wrong object", "my tag")
     assert again.tags() == (*ERROR_TYPES, "my tag")
-    assert ids_with_notes(table) == {"r03"} and ids_with_notes(table, ["counting"]) == frozenset()
-    assert len(table.select(Filter(samples=ids_with_notes(table, ["my tag"])))) == 1
+    assert len(table.select(Filter(samples=frozenset(again.all())))) == 1
     again.put("r03")
     assert again.all() == {}
 
@@ -271,18 +270,18 @@ def test_names_of_sides_stay_text_in_the_report(tmp_path):
 def test_figures_of_a_joined_run_are_its_own(tmp_path):
     """Not those in the left run's summary.json, which are about other answers."""
     first = RunFolder.open(write_run(tmp_path / "a"))
-    (tmp_path / "a" / "summary.json").write_text(json.dumps(first.summary()))
+    (tmp_path / "a" / "summary.json").write_text(json.dumps(summary_of(first)))
     both = join((first, "left"), (first, "left"))
-    right = both.summary()["sides"]["right"]["tasks"]["vqa"]["accuracy"]
-    assert right == first.summary()["sides"]["left"]["tasks"]["vqa"]["accuracy"] == pytest.approx(8 / 12)
-    assert first.summary()["sides"]["right"]["tasks"]["vqa"]["accuracy"] == pytest.approx(6 / 12)
+    right = summary_of(both)["sides"]["right"]["tasks"]["vqa"]["accuracy"]
+    assert right == summary_of(first)["sides"]["left"]["tasks"]["vqa"]["accuracy"] == pytest.approx(8 / 12)
+    assert summary_of(first)["sides"]["right"]["tasks"]["vqa"]["accuracy"] == pytest.approx(6 / 12)
 
 
 @pytest.mark.parametrize("content", ["[1]", "3", "{", '"text"'])
 def test_a_damaged_summary_is_one_sentence(tmp_path, table, content):
     (tmp_path / "run" / "summary.json").write_text(content)
     with pytest.raises(SampleError, match="damaged"):
-        table.run.summary()
+        summary_of(table.run)
 
 
 def test_a_gallery_writes_into_its_own_folder_only(tmp_path):

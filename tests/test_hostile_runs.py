@@ -188,7 +188,7 @@ def test_damaged_predictions_are_named_and_the_rest_is_shown(
         f"{schema.MOST_TOKENS:,}",
     ]
     index = run.index[rows[1]["id"]]
-    answer, damage = run.told_answer("left", index)
+    answer, damage = run.answer_and_problem("left", index)
     assert answer is not None and answer.text == rows[1]["text"] and not answer.tokens
     assert "`tokens[0].logprob` is the text 'low'; expected a number" in damage
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,9 @@ from vlcompare.errors import ImageError, RequestError, SampleError
 from vlcompare.evaluate import statistics
 from vlcompare.evaluate.results.aspects import raster_position
 from vlcompare.evaluate.results.run_folder import RunFolder, find_runs, join
-from vlcompare.evaluate.results.safe_regex import compile_pattern
+from vlcompare.evaluate.results.safe_regex import Search
 from vlcompare.evaluate.results.slices import overall, slice_figures
-from vlcompare.evaluate.results.table import Filter, RunTable, neighbours
+from vlcompare.evaluate.results.table import Filter, RunTable
 from vlcompare.types import Box
 
 PICTURE = Path(__file__).parent / "fixtures" / "readers" / "pictures" / "v7w_1.jpg"
@@ -96,30 +98,44 @@ def test_filters(table, wanted, count):
         assert len(table.select(wanted)) == count
 
 
-def test_sorting_and_pages(table):
+def test_sorting(table):
     rows = table.select()
     by_score = table.sort(rows, "score_left")
     assert ids(table, by_score[:4]) == ["r00", "r06", "r12", "r18"]
     assert ids(table, table.sort(rows, "id", descending=True))[0] == "r23"
     assert ids(table, table.sort(rows, "difference", descending=True))[:4] == ["r04", "r08", "r16", "r20"]
-    assert [row["id"] for row in table.page(rows, 2, 10)] == [f"r{i}" for i in range(10, 20)]
-    assert table.page(rows, 99) == []
-    assert neighbours(by_score, int(by_score[1])) == (int(by_score[0]), int(by_score[2]))
-    assert neighbours(rows, 0) == (None, 1) and neighbours(rows[:0], 3) == (None, None)
     with pytest.raises(RequestError, match="sorted by"):
         table.sort(rows, "colour")
 
 
 @pytest.mark.parametrize(
     "pattern",
-    [
-        *("(a+)+$", "(a*)*", "(.*.*)*", "a*b*c*d*", "(x)\\1", "[", "x" * 300, "(?:(?:a|b)*)*c"),
-        *("a*a*a*b", "(?:a|b|ab)*c", "(?:a{1,10})*b", "(?:aa?){40}b", "a?" * 40 + "b", "(?:a++|ab)*c"),
-    ],
+    ["[", "x" * 300, "a{1000000}", "(?:(?:(?:a{100}){100}){100}){100}", "(?:(?:x?){50}){50}", "(?x)a{ 1 000 }", "(?R)"],
 )
-def test_patterns_that_cannot_or_could_run_forever_are_refused(pattern):
+def test_patterns_that_are_none_or_take_much_memory_are_refused(pattern):
     with pytest.raises(RequestError):
-        compile_pattern(pattern)
+        Search(pattern)
+
+
+SLOW = [
+    *("(a+)+$", "(a*)*", "(.*.*)*", "a*b*c*d*", "(x)\\1", "(?:(?:a|b)*)*c", "a*a*a*b", "(?:a|b|ab)*c"),
+    *("(?:a{1,10})*b", "(?:aa?){40}b", "a?" * 40 + "b", "(?:a++|ab)*c", "(?:(?=(a+)+!)|a)*b", "((a|aa)+(?!b))+$"),
+]
+
+
+@pytest.mark.parametrize("pattern", SLOW)
+def test_no_pattern_runs_on(pattern):
+    """Each of these can try more ways than could be counted; searching ends all the same."""
+    search = Search(pattern)
+    for text in ("a" * 600, "a" * 599 + "!", "ab" * 300, "x" * 600):
+        with suppress(RequestError):
+            assert search.matching([text], [0], 1.0) in ([], [0])
+
+
+def test_a_pattern_that_takes_too_long_on_one_text_is_stopped(monkeypatch):
+    monkeypatch.setattr("vlcompare.evaluate.results.safe_regex.TEXT_SECONDS", 0.001)
+    with pytest.raises(RequestError, match="too long"):
+        Search("(a+)+$").matching(["a" * 599 + "!"], [0], 1.0)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +143,9 @@ def test_patterns_that_cannot_or_could_run_forever_are_refused(pattern):
     ["red|blue", r"\bcar\b", "^the .* on", r"\d{2,4}", "(?:a|b)+c", "colou?r", "(red|green) \\w+ number \\d*7$"],
 )
 def test_plain_patterns_are_taken(pattern):
-    assert compile_pattern(pattern).flags
+    text = "s1\nThe colour on a RED car number 77"
+    found = re.search(pattern, text, re.IGNORECASE | re.MULTILINE)
+    assert Search(pattern).matching(["", text], [0, 1], 1.0) == ([1] if found else [])
 
 
 def test_a_pattern_that_takes_too_long_on_these_rows_is_stopped(table, monkeypatch):
@@ -307,7 +325,7 @@ def test_many_rows_are_filtered_in_time(tmp_path):
     for work in (
         lambda: table.select(Filter(text="thing 49")),
         lambda: table.select(Filter(pattern=r"thing \d*77\b", quadrants=("only_left",))),
-        lambda: table.page(table.sort(table.select(Filter(disagreeing=True)), "difference", True), 40),
+        lambda: [table.cells(i) for i in table.sort(table.select(Filter(disagreeing=True)), "difference", True)[:50]],
         lambda: slice_figures(table, "tag: size"),
     ):
         work()

@@ -208,7 +208,18 @@ def test_sorting_keeps_every_row_and_puts_it_in_order(inspection: Inspection, so
     assert values == sorted(values, reverse=True)
 
 
-@pytest.mark.parametrize("pattern", ["(a+)+$", "(", "a" * 500, r"(x)\1", "(.*)*(.*)*y"])
+def test_a_pattern_that_takes_too_long_leaves_everything_as_it_was(
+    inspection: Inspection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlcompare.evaluate.results.table.PATTERN_SECONDS", 0.0)
+    actions.fill(inspection, "red", False, False, 0, "", "")
+    before, rows = inspection.query, inspection.rows
+    page = actions.fill(inspection, "red", True, False, 0, "", "")
+    assert set(page) == {"message"} and 'role="alert"' in page["message"] and "too long" in page["message"]
+    assert inspection.query == before and inspection.rows is rows
+
+
+@pytest.mark.parametrize("pattern", ["(", "a" * 500, "a{9999}", "(?:a{99}){99}"])
 def test_a_pattern_that_cannot_be_used_leaves_everything_as_it_was(inspection: Inspection, pattern: str) -> None:
     actions.fill(inspection, "red", False, False, 0, "", "")
     before, rows = inspection.query, inspection.rows

@@ -38,8 +38,6 @@ from vlcompare.evaluate.readers.base import (
 )
 from vlcompare.types import TASKS, Sample
 
-
-
 Find = Callable[[Source, str], tuple[Path | None, str]]
 
 

@@ -22,6 +22,7 @@ from vlcompare.evaluate import run_files, schema
 from vlcompare.evaluate.readers import jsonl
 from vlcompare.evaluate.readers.base import hashed
 from vlcompare.evaluate.results.run_folder import RunFolder
+from vlcompare.evaluate.results.table import summary_of
 from vlcompare.types import Sample
 
 NOTES_JSON = "notes.json"
@@ -66,7 +67,7 @@ def write_archive(run: RunFolder, target: Path, *, pictures: bool = True) -> Pat
             if "identity" not in record:
                 record |= {"schema_version": 1, "identity": {"sides": dict.fromkeys(run.sides)}, "samples": {}}
             archive.writestr(run_files.RUN, json.dumps(record, indent=2, ensure_ascii=False))
-            archive.writestr(run_files.SUMMARY, json.dumps(run.summary(), indent=2, ensure_ascii=False))
+            archive.writestr(run_files.SUMMARY, json.dumps(summary_of(run), indent=2, ensure_ascii=False))
             notes = [note.to_json() for note in run.notes.all().values()]
             archive.writestr(NOTES_JSON, json.dumps(notes, indent=2, ensure_ascii=False))
         partial.replace(target)

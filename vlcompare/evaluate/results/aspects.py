@@ -43,6 +43,11 @@ class Aspect:
             raise RequestError(f"The slice {self.name!r} has no value {value!r}; it has {', '.join(self.values)}.")
         return self.codes == self.values.index(value)
 
+    def value_of(self, row: int) -> str:
+        """A row's value; "" where it has none."""
+        code = int(self.codes[row])
+        return self.values[code] if code >= 0 else ""
+
 
 def target_box(sample: Sample) -> Box | None:
     """The box that a sample is about: the true one, the region asked about, or the choice that is right."""

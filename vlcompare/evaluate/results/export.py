@@ -1,8 +1,4 @@
-"""Exports of a run, whole or of chosen rows: CSV, JSON, and LLM Comparator's JSON. The report is in `report`.
-
-Knows a run's table and notes; each export is a text. LLM Comparator's format is that of its README ("JSON Data Format",
-github.com/PAIR-code/llm-comparator): metadata, models, examples with a score from -1.5 (B is better) to 1.5 (A is).
-"""
+"""Exports of a run, whole or of chosen rows, as texts: CSV, JSON, and LLM Comparator's JSON."""
 
 from __future__ import annotations
 
@@ -15,6 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from vlcompare.errors import VLCompareError
+from vlcompare.evaluate.results import llm_comparator
 from vlcompare.evaluate.results.slices import overall, slice_figures
 from vlcompare.evaluate.results.table import Rows, RunTable
 from vlcompare.evaluate.summary import plain
@@ -49,7 +46,7 @@ def to_csv(table: RunTable, rows: Rows | None = None) -> str:
             cells[f"answer_{side}"] = shown[f"answer_{name}"]
             cells[f"score_{side}"] = shown[f"score_{name}"]
             cells[f"confidence_{side}"] = "" if math.isnan(confidence) else round(confidence, 4)
-        cells |= {name: _aspect(table, name, i) for name in aspects}
+        cells |= {name: table.aspects[name].value_of(i) for name in aspects}
         note = notes.get(sample.id)
         cells |= {"note": note.text if note else "", "tags": "; ".join(note.tags) if note else ""}
         writer.writerow({key: _safe(value) for key, value in cells.items()})
@@ -64,7 +61,6 @@ def to_json(table: RunTable, rows: Rows | None = None) -> str:
     """The run's record, figures by slice, and the rows with their whole answers, notes and tags."""
     run = table.run
     notes = run.notes.all()
-    chosen = _rows(table, rows)
     everything = overall(table, rows)
     value = {
         "schema_version": EXPORT_VERSION,
@@ -80,43 +76,37 @@ def to_json(table: RunTable, rows: Rows | None = None) -> str:
                 "references": list(run.samples[i].references),
                 "boxes": [list(box) for box in run.samples[i].boxes],
                 "tags": run.samples[i].tags,
-                "sides": {side: _without_ids(run.row(side, i)) for side in table.sides},
+                "sides": {side: _answer(table, side, i) for side in table.sides},
                 "note": notes[run.samples[i].id].to_json() if run.samples[i].id in notes else None,
             }
-            for i in chosen
+            for i in _rows(table, rows)
         ],
     }
     return json.dumps(plain(value), ensure_ascii=False, indent=1)
 
 
-def _without_ids(row: dict[str, Any] | None) -> dict[str, Any] | None:
+def _answer(table: RunTable, side: str, i: int) -> dict[str, Any] | None:
+    row = table.run.row(side, i)
     return None if row is None else {key: value for key, value in row.items() if key not in ("id", "side")}
 
 
 def to_llm_comparator(table: RunTable, rows: Rows | None = None, *, pictures: bool = True) -> str:
     """LLM Comparator's JSON. Needs two sides; a run of one is compared with an empty answer."""
     run, notes = table.run, table.run.notes.all()
-    names = [run.checkpoint(side) for side in table.sides]
-    if len(names) == 1:
-        names.append("(no second model)")
-    fields = [("id", "string"), ("task", "category"), ("quadrant", "category"), ("reference", "text"), ("note", "text")]
-    fields += [(name, "category") for name in table.aspects if name != "task"]
-    fields += [("score", "per_model_number"), ("right", "per_model_boolean")]
-    chosen = _rows(table, rows)
+    kinds = {"id": "string", "task": "category", "quadrant": "category", "reference": "text", "note": "text"}
+    kinds |= dict.fromkeys((name for name in table.aspects if name != "task"), "category")
+    kinds |= {"score": "per_model_number", "right": "per_model_boolean"}
     if pictures:
-        fields.append(("picture", "image_byte"))
-    examples = [
-        _example(table, i, notes, with_picture=pictures and number < COMPARATOR_PICTURES)
-        for number, i in enumerate(chosen)
-    ]
-    value = {
-        "metadata": {
-            "source_path": run.name,
-            "custom_fields_schema": [{"name": name, "type": kind} for name, kind in fields],
-        },
-        "models": [{"name": name} for name in names],
-        "examples": examples,
-    }
+        kinds["picture"] = "image_byte"
+    value = llm_comparator.comparison(
+        run.name,
+        [*map(run.checkpoint, table.sides), "(no second model)"][:2],
+        kinds,
+        [
+            _example(table, i, notes, with_picture=pictures and number < COMPARATOR_PICTURES)
+            for number, i in enumerate(_rows(table, rows))
+        ],
+    )
     return json.dumps(plain(value), ensure_ascii=False, indent=1)
 
 
@@ -126,26 +116,21 @@ def _example(table: RunTable, i: int, notes: dict[str, Any], *, with_picture: bo
     note = notes.get(sample.id)
     rights = [bool(table.right[side][i] == 1) for side in table.sides]
     fields: dict[str, Any] = {
-        "id": sample.id,
-        "task": sample.task,
-        "quadrant": cells["quadrant"],
-        "reference": cells["reference"],
+        **{name: cells[name] for name in ("id", "task", "quadrant", "reference")},
         "note": note.text if note else "",
-        **{name: _aspect(table, name, i) for name in table.aspects if name != "task"},
+        **{name: table.aspects[name].value_of(i) for name in table.aspects if name != "task"},
         "score": scores,
         "right": [*rights, False][:2],
     }
     if with_picture:
         fields["picture"] = _thumbnail(table, i)
-    return {
-        "input_text": sample.text or sample.task.replace("_", " "),
-        "tags": [sample.task, *(note.tags if note else ())],
-        "output_text_a": cells["answer_left"],
-        "output_text_b": cells.get("answer_right", ""),
-        "score": _preference(scores),
-        "individual_rater_scores": [],
-        "custom_fields": fields,
-    }
+    return llm_comparator.example(
+        sample.text or sample.task.replace("_", " "),
+        [sample.task, *(note.tags if note else ())],
+        [cells["answer_left"], cells.get("answer_right", "")],
+        _preference(scores),
+        fields,
+    )
 
 
 def _preference(scores: list[float | None]) -> float | None:
@@ -168,11 +153,6 @@ def _thumbnail(table: RunTable, i: int) -> str:
     out = io.BytesIO()
     picture.save(out, "JPEG", quality=80)
     return base64.b64encode(out.getvalue()).decode()
-
-
-def _aspect(table: RunTable, name: str, i: int) -> str:
-    code = int(table.aspects[name].codes[i])
-    return table.aspects[name].values[code] if code >= 0 else ""
 
 
 def _rows(table: RunTable, rows: Rows | None) -> list[int]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from vlcompare.errors import VLCompareError
 from vlcompare.evaluate.results.slices import SliceRow, overall, slice_figures
-from vlcompare.evaluate.results.table import Rows, RunTable
+from vlcompare.evaluate.results.table import Rows, RunTable, summary_of
 from vlcompare.render.charts import Measure, bar, histogram, interval, legend, scatter
 from vlcompare.render.draw import STYLES
 from vlcompare.render.markup import Safe, el, shorten
@@ -59,7 +59,7 @@ def html_report(table: RunTable, samples: Rows | None = None, *, rows: Rows | No
     body = [
         f"<h1>{escape(title or f'Run {run.name}')}</h1>",
         _settings(table),
-        _figures(run.summary()),
+        _figures(summary_of(run)),
         "<h2>Who is right</h2>",
         _quadrants(table.quadrant_counts(rows), names),
         _charts(table, chosen, names),
@@ -77,10 +77,10 @@ def html_report(table: RunTable, samples: Rows | None = None, *, rows: Rows | No
 
 def _settings(table: RunTable) -> str:
     """Each side's checkpoint and settings, as recorded."""
-    record = table.run.record.get("sides") or {}
-    names = list(dict.fromkeys(key for side in table.sides for key in record.get(side) or {}))
+    recorded = [table.run.recorded(side) for side in table.sides]
+    names = list(dict.fromkeys(key for settings in recorded for key in settings))
     lines = [("samples", [str(table.count)] * len(table.sides))]
-    lines += [(name, [_shown((record.get(side) or {}).get(name)) for side in table.sides]) for name in names]
+    lines += [(name, [_shown(settings.get(name)) for settings in recorded]) for name in names]
     head = "".join(f'<th class="{escape(side)}">{escape(side)}</th>' for side in table.sides)
     return f"<table><tr><th></th>{head}</tr>{''.join(_line([name, *cells]) for name, cells in lines)}</table>"
 

@@ -1,7 +1,7 @@
-"""A run folder, opened to be looked at: samples, answers by their place in the file, pictures behind one door, notes.
+"""The files of a run folder, opened for inspection: samples, answers by their place in the file, pictures, notes.
 
-Knows files only; `table` has the columns and `slices` the statistics over them. A folder may be a run of ours, or just
-samples.jsonl and predictions.jsonl made elsewhere. Nothing is written to it except notes, and to a read-only one
+`table` has the columns and figures, and `slices` the statistics over them. A folder may be a run of this program, or
+just samples.jsonl and predictions.jsonl made elsewhere. Nothing is written to it except notes, and to a read-only one
 nothing at all. Two sides of different runs over the same samples can be joined.
 """
 
@@ -20,10 +20,12 @@ from typing import Any
 from vlcompare.errors import ImageError, RequestError, SampleError
 from vlcompare.evaluate import run_files, schema
 from vlcompare.evaluate.fields import FieldError
+from vlcompare.evaluate.predictions import read_row
 from vlcompare.evaluate.readers.base import RowError
+from vlcompare.evaluate.replies import read_reply
 from vlcompare.evaluate.results import origin
 from vlcompare.evaluate.results.notes import Notes
-from vlcompare.evaluate.results.side_rows import SideRows, read_row, read_sides
+from vlcompare.evaluate.results.side_rows import SideRows, read_sides
 from vlcompare.paths import data_folder
 from vlcompare.types import Answer, Sample
 
@@ -37,14 +39,14 @@ NOT_OWN = (
 
 @contextmanager
 def without_collecting() -> Iterator[None]:
-    """No garbage collection while very many small objects are made that all stay: it would look through them again
-    and again, and takes half of the time."""
-    was = gc.isenabled()
+    """No garbage collection while very many small objects are made that all stay: it visits them again and again, which
+    takes half of the time."""
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if was:
+        if was_enabled:
             gc.enable()
 
 
@@ -77,41 +79,24 @@ class RunFolder:
         run took them from if this user made it (see `origin`), and those of `pictures`. An uploaded run is opened with
         `allowed=()`, so that it can name no file of ours. Raises SampleError where it is no run folder or damaged.
         """
-        with without_collecting():
-            return cls._open(Path(path), read_only, allowed, tuple(pictures), most)
-
-    @classmethod
-    def _open(
-        cls,
-        folder: Path,
-        read_only: bool | None,
-        allowed: Iterable[Path] | None,
-        pictures: tuple[Path, ...],
-        most: int,
-    ) -> RunFolder:
+        folder, problems = Path(path), list[str]()
         if not (folder / run_files.SAMPLES).is_file():
             raise SampleError(f"{folder.name} is no run folder: it has no {run_files.SAMPLES}.")
         record = run_files.read_run(folder) if (folder / run_files.RUN).exists() else {}
-        samples = tuple(run_files.read_samples(folder, most))
-        problems = []
-        if allowed is None:
-            root = origin.own_root(record, folder / run_files.SAMPLES)
-            allowed = (root, *pictures) if root else pictures
-            if record.get("images_root") and not allowed:
-                problems.append(NOT_OWN)
-        opened = cls(
-            folder,
-            record,
-            samples,
-            {},
-            read_only=not os.access(folder, os.W_OK) if read_only is None else read_only,
-            allowed=tuple(Path(root).resolve() for root in allowed),
-            problems=problems,
-        )
-        if (folder / run_files.SUMMARY).exists():
-            opened._stored_summary()  # whatever is wrong with it is said now, not when it is shown
-        opened.sides = read_sides(folder, record, opened.index, opened.problems)
-        return opened
+        with without_collecting():
+            samples = tuple(run_files.read_samples(folder, most))
+            if allowed is None:
+                root = origin.own_root(record, folder / run_files.SAMPLES)
+                allowed = (root, *pictures) if root else tuple(pictures)
+                if record.get("images_root") and not allowed:
+                    problems.append(NOT_OWN)
+            if read_only is None:
+                read_only = not os.access(folder, os.W_OK)
+            roots = tuple(Path(root).resolve() for root in allowed)
+            run = cls(folder, record, samples, {}, read_only, roots, problems)
+            run.stored_summary()  # a damaged one is refused now, not when it is shown
+            run.sides = read_sides(folder, record, run.index, problems)
+        return run
 
     @property
     def name(self) -> str:
@@ -126,34 +111,19 @@ class RunFolder:
         """Sample id -> row."""
         return {sample.id: i for i, sample in enumerate(self.samples)}
 
+    def recorded(self, side: str) -> dict[str, Any]:
+        """A side's checkpoint and settings as run.json has them; {} where it has none."""
+        return (self.record.get("sides") or {}).get(side) or {}
+
     def checkpoint(self, side: str) -> str:
         """The checkpoint of a side, or the side's own name where it is not recorded."""
-        recorded = (self.record.get("sides") or {}).get(side) or {}
-        return str(recorded.get("checkpoint") or side)
+        return str(self.recorded(side).get("checkpoint") or side)
 
-    def summary(self) -> dict[str, Any]:
-        """summary.json where it is there and about these rows, else computed now."""
-        if (self.path / run_files.SUMMARY).is_file() and not self.joined:
-            return self._stored_summary()
-        from vlcompare.evaluate.summary import summarise
-
-        return summarise(self.results(), list(self.sides), checkpoints={s: self.checkpoint(s) for s in self.sides})
-
-    def _stored_summary(self) -> dict[str, Any]:
+    def stored_summary(self) -> dict[str, Any] | None:
+        """summary.json, typed; None where there is none, or it is about other rows than these."""
+        if self.joined or not (self.path / run_files.SUMMARY).exists():
+            return None
         return dict(run_files.read_json(self.path, run_files.SUMMARY, schema.SUMMARY))
-
-    def results(self) -> Any:
-        """Every task's scores, from the slim rows."""
-        from vlcompare.evaluate.summary import evaluate
-
-        ids = [sample.id for sample in self.samples]
-        return evaluate(
-            self.samples,
-            {
-                side: {key: row for key, row in zip(ids, rows.rows, strict=True) if row is not None}
-                for side, rows in self.sides.items()
-            },
-        )
 
     # ---- one sample --------------------------------------------------------------------------------------------------
 
@@ -171,24 +141,22 @@ class RunFolder:
 
     def answer(self, side: str, i: int) -> Answer | None:
         """The same as an Answer; rows from elsewhere give what they have."""
-        return self.told_answer(side, i)[0]
+        return self.answer_and_problem(side, i)[0]
 
-    def told_answer(self, side: str, i: int) -> tuple[Answer | None, str]:
+    def answer_and_problem(self, side: str, i: int) -> tuple[Answer | None, str]:
         """(the answer as far as it can be read, what is wrong with the rest: "" or a sentence)."""
         row = self.row(side, i)
         if row is None:
             return None, ""
-        said = ""
+        problem = ""
         try:
             return schema.answer(row), ""
         except FieldError as error:
-            said = f"Tokens, prompt and times of this answer are not shown: {error}."
+            problem = f"Tokens, prompt and times of this answer are not shown: {error}."
         except RequestError:  # of another schema version, or of none: a row that others wrote
             pass
-        from vlcompare.evaluate.replies import read_reply
-
         reply = read_reply(self.samples[i], row)
-        return Answer(str(row.get("text") or ""), reply.boxes, reply.phrases, error=row.get("error") or None), said
+        return Answer(str(row.get("text") or ""), reply.boxes, reply.phrases, error=row.get("error") or None), problem
 
     def picture(self, i: int) -> Path | bytes:
         """A sample's picture, for `open_image`. Raises ImageError where it lies outside of what may be shown."""
@@ -197,19 +165,19 @@ class RunFolder:
             try:
                 return bytes(image())
             except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-                said = str(error) if isinstance(error, RowError) else "its row was changed"
-                raise ImageError(f"The picture of this sample cannot be read: {said}.") from error
+                reason = str(error) if isinstance(error, RowError) else "its row was changed"
+                raise ImageError(f"The picture of this sample cannot be read: {reason}.") from error
         if not isinstance(image, Path):
             raise ImageError("This sample has no picture.")
         roots = (self.path.resolve(), *self.allowed)
         try:
             path = image.resolve()
-            inside, there = any(path.is_relative_to(root) for root in roots), path.is_file()
+            inside, exists = any(path.is_relative_to(root) for root in roots), path.is_file()
         except (OSError, ValueError, RuntimeError):  # a name that no file can have, or links in a circle
             raise ImageError("The picture of this sample has a name that no file can have.") from None
         if not inside:
             raise ImageError("This picture lies outside the run folder and the picture folders that are allowed.")
-        if not there:
+        if not exists:
             raise ImageError(f"The picture {path.name} is no longer there.")
         return path
 
@@ -267,7 +235,7 @@ def _same_question(a: Sample, b: Sample) -> bool:
 
 
 def _recorded(run: RunFolder, side: str) -> dict[str, Any]:
-    return {**((run.record.get("sides") or {}).get(side) or {}), "checkpoint": run.checkpoint(side), "run": run.name}
+    return {**run.recorded(side), "checkpoint": run.checkpoint(side), "run": run.name}
 
 
 def _chosen(rows: SideRows, indices: Sequence[int]) -> SideRows:
@@ -276,15 +244,9 @@ def _chosen(rows: SideRows, indices: Sequence[int]) -> SideRows:
 
 def find_runs(folder: Path, depth: int = 2) -> list[Path]:
     """Run folders at or below a folder, by name; nothing outside of it, and no links are followed."""
-    found: list[Path] = []
-
-    def look(place: Path, left: int) -> None:
-        if (place / run_files.SAMPLES).is_file() and (place / run_files.PREDICTIONS).is_file():
-            found.append(place)
-        elif left and place.is_dir():
-            for entry in sorted(place.iterdir()):
-                if entry.is_dir() and not entry.is_symlink() and not entry.name.startswith("."):
-                    look(entry, left - 1)
-
-    look(Path(folder), depth)
-    return found
+    if (folder / run_files.SAMPLES).is_file() and (folder / run_files.PREDICTIONS).is_file():
+        return [folder]
+    if not depth or not folder.is_dir():
+        return []
+    inner = (entry for entry in sorted(folder.iterdir()) if not entry.is_symlink() and not entry.name.startswith("."))
+    return [run for entry in inner if entry.is_dir() for run in find_runs(entry, depth - 1)]

@@ -1,15 +1,13 @@
 """A run as columns: one row a sample, numpy arrays beside lists of texts; filters, sorting and pages over them.
 
-Knows an opened run; knows no pages and no statistics. Built once a run; a filter gives row numbers, so that fifty
-thousand rows are filtered in milliseconds and only a page of them is ever turned into dictionaries.
+Built once a run; a filter gives row numbers, so that fifty thousand rows are filtered in milliseconds and only the rows
+that are shown are ever turned into dictionaries.
 """
 
 from __future__ import annotations
 
 import math
-import re
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,14 +17,15 @@ from numpy.typing import NDArray
 from vlcompare.errors import RequestError
 from vlcompare.evaluate.results.aspects import Aspect, aspects_of
 from vlcompare.evaluate.results.run_folder import RunFolder, without_collecting
-from vlcompare.evaluate.results.safe_regex import SEARCHED, compile_pattern
+from vlcompare.evaluate.results.safe_regex import Search
 from vlcompare.evaluate.scoring import metric_of
 from vlcompare.evaluate.statistics import cluster_codes
-from vlcompare.evaluate.summary import pair_of
+from vlcompare.evaluate.summary import TaskResult, evaluate, pair_of, summarise
 
 QUADRANTS = ("both", "only_left", "only_right", "neither")
 UNSCORED = -1
 PATTERN_SECONDS = 5.0  # of computing, for one search through all rows
+SEARCHED = 600  # characters of a row that are searched in
 SORTS = ("order", "id", "task", "quadrant", "score_left", "score_right", "difference", "confidence_gap", "answer_words")
 
 Rows = NDArray[np.int64]
@@ -82,7 +81,7 @@ class RunTable:
         for side in self.sides:
             self.score[side] = np.full(self.count, np.nan, dtype=np.float32)
             self.right[side] = np.full(self.count, UNSCORED, dtype=np.int8)
-        for result in self.run.results():
+        for result in results_of(self.run):
             places = np.array([self.run.index[sample.id] for sample in result.samples], dtype=np.int64)
             for side in self.sides:
                 scores = result.scores[side]
@@ -138,19 +137,9 @@ class RunTable:
             lines = self._lines()
             rows = np.array([i for i in rows if needle in lines[i]], dtype=np.int64)
         if wanted.pattern:
-            rows = self._matching(rows, compile_pattern(wanted.pattern))
+            found = Search(wanted.pattern).matching(self._lines(), rows.tolist(), PATTERN_SECONDS)
+            rows = np.array(found, dtype=np.int64)
         return rows
-
-    def _matching(self, rows: Rows, pattern: re.Pattern[str]) -> Rows:
-        """The rows in which a pattern is found. Raises RequestError where that takes too long."""
-        lines, found = self._lines(), []
-        end = time.thread_time() + PATTERN_SECONDS
-        for i in rows:
-            if pattern.search(lines[i]):
-                found.append(i)
-            if time.thread_time() > end:
-                raise RequestError("This pattern takes too long on these samples: make it plainer, or filter first.")
-        return np.array(found, dtype=np.int64)
 
     def _lines(self) -> list[str]:
         """What is searched in, in lower case: id, question, references, answers, SEARCHED characters of them."""
@@ -202,12 +191,6 @@ class RunTable:
                 return np.array([len(self.text(self.sides[0], i).split()) for i in range(self.count)])
         raise RequestError(f"Rows cannot be sorted by {by!r}; they can by {', '.join(SORTS)}.")
 
-    def page(self, rows: Rows, number: int = 1, size: int = 50) -> list[dict[str, Any]]:
-        """One page of rows as dictionaries, for a table; pages count from 1, and past the end there are none."""
-        size = max(1, min(size, 500))
-        start = max(0, number - 1) * size
-        return [self.cells(int(i)) for i in rows[start : start + size]]
-
     def cells(self, i: int) -> dict[str, Any]:
         """What a table shows of one row. Texts are as the models wrote them: escape them before they meet a page."""
         sample, code = self.run.samples[i], int(self.quadrant[i])
@@ -232,17 +215,21 @@ def _quadrant_code(name: str) -> int:
     return QUADRANTS.index(name)
 
 
-def ids_with_notes(table: RunTable, tags: Iterable[str] = ()) -> frozenset[str]:
-    """Ids of samples that have a note, with all of these tags."""
-    wanted = set(tags)
-    return frozenset(key for key, note in table.run.notes.all().items() if wanted <= set(note.tags))
+def results_of(run: RunFolder) -> list[TaskResult]:
+    """Every task's scores, from the slim rows."""
+    ids = [sample.id for sample in run.samples]
+    return evaluate(
+        run.samples,
+        {
+            side: {key: row for key, row in zip(ids, rows.rows, strict=True) if row is not None}
+            for side, rows in run.sides.items()
+        },
+    )
 
 
-def neighbours(rows: Rows, i: int) -> tuple[int | None, int | None]:
-    """The rows before and behind row `i` in a selection, for previous and next."""
-    places: Sequence[int] = np.flatnonzero(rows == i).tolist()
-    if not places:
-        return None, None
-    place = places[0]
-    before = int(rows[place - 1]) if place > 0 else None
-    return before, int(rows[place + 1]) if place + 1 < len(rows) else None
+def summary_of(run: RunFolder) -> dict[str, Any]:
+    """summary.json where it is there and about these rows, else computed now."""
+    stored = run.stored_summary()
+    if stored is not None:
+        return stored
+    return summarise(results_of(run), list(run.sides), checkpoints={side: run.checkpoint(side) for side in run.sides})

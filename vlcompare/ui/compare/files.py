@@ -23,6 +23,7 @@ from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.evaluate import schema
 from vlcompare.evaluate.fields import FieldError
 from vlcompare.evaluate.readers.json_lines import exactly
+from vlcompare.evaluate.results import llm_comparator
 from vlcompare.types import SIDES, Answer, Box, Request
 from vlcompare.ui.compare.forms import read_mode
 from vlcompare.ui.compare.session import Picture, Run, SideRun
@@ -131,61 +132,54 @@ def _request(found: dict[str, Any]) -> Request:
     return Request(**values)
 
 
-def to_llm_comparator(runs: Sequence[Run]) -> dict[str, Any]:
-    """Several runs in the format of LLM Comparator (github.com/PAIR-code/llm-comparator, "JSON Data Format").
+COMPARATOR_FIELDS = {
+    "id": "string",
+    "task": "category",
+    "expected": "text",
+    "mode": "category",
+    "checkpoint": "per_model_category",
+    "tokens_per_second": "per_model_number",
+    "first_token_ms": "per_model_number",
+    "tokens": "per_model_number",
+    "parsed": "per_model_boolean",
+}
 
-    Its score is A against B from a judge, between -1.5 and 1.5; here it is the visitor's own vote (1, 0, -1), and 0
-    where there was none: the tag says which.
-    """
+
+def to_llm_comparator(runs: Sequence[Run]) -> dict[str, Any]:
+    """Several runs in LLM Comparator's format. The score is the user's own vote (1, 0, -1), and 0 without one; the tag
+    says which."""
     done = [run for run in runs if run.done]
     if not done:
         raise RequestError("There is no finished run to export yet.")
     names = [sorted({_model_name(run, side) for run in done}) for side in SIDES]
-    examples = []
-    for run in done:
-        answers = {side: run.sides[side].answer or Answer() for side in SIDES}
-        fields_ = {
+    return llm_comparator.comparison(
+        time.strftime("vlcompare %Y-%m-%d %H:%M", time.localtime()),
+        [found[0] if len(found) == 1 else side for side, found in zip(SIDES, names, strict=True)],
+        COMPARATOR_FIELDS,
+        [_comparator_example(run) for run in done],
+    )
+
+
+def _comparator_example(run: Run) -> dict[str, Any]:
+    answers = [run.sides[side].answer or Answer() for side in SIDES]
+    asked = " ".join(part for part in (run.request.text, *map(str, run.request.choices or ())) if part)
+    return llm_comparator.example(
+        f"[{run.request.task}] {asked}".strip(),
+        [run.request.task, f"vote: {run.voted}" if run.voted else "no vote"],
+        [answer.error or answer.text for answer in answers],
+        VOTES.get(run.voted or "", 0.0),
+        {
             "id": run.id,
             "task": run.request.task,
             "expected": " / ".join(run.references),
             "mode": run.mode,
             "checkpoint": [_model_name(run, side) for side in SIDES],
-            "tokens_per_second": [round(a.timings.tokens_per_s, 2) for a in answers.values()],
-            "first_token_ms": [round(a.timings.ttft_ms, 1) for a in answers.values()],
-            "tokens": [len(a.tokens) for a in answers.values()],
-            "parsed": [a.parse != "unparseable" for a in answers.values()],
-        }
-        asked = " ".join(part for part in (run.request.text, *map(str, run.request.choices or ())) if part)
-        examples.append(
-            {
-                "input_text": f"[{run.request.task}] {asked}".strip(),
-                "tags": [run.request.task, f"vote: {run.voted}" if run.voted else "no vote"],
-                "output_text_a": answers["left"].error or answers["left"].text,
-                "output_text_b": answers["right"].error or answers["right"].text,
-                "score": VOTES.get(run.voted or "", 0.0),
-                "individual_rater_scores": [],
-                "custom_fields": fields_,
-            }
-        )
-    kinds = {
-        "id": "string",
-        "task": "category",
-        "expected": "text",
-        "mode": "category",
-        "checkpoint": "per_model_category",
-        "tokens_per_second": "per_model_number",
-        "first_token_ms": "per_model_number",
-        "tokens": "per_model_number",
-        "parsed": "per_model_boolean",
-    }
-    return {
-        "metadata": {
-            "source_path": time.strftime("vlcompare %Y-%m-%d %H:%M", time.localtime()),
-            "custom_fields_schema": [{"name": name, "type": kind} for name, kind in kinds.items()],
+            "tokens_per_second": [round(answer.timings.tokens_per_s, 2) for answer in answers],
+            "first_token_ms": [round(answer.timings.ttft_ms, 1) for answer in answers],
+            "tokens": [len(answer.tokens) for answer in answers],
+            "parsed": [answer.parse != "unparseable" for answer in answers],
         },
-        "models": [{"name": found[0] if len(found) == 1 else side} for side, found in zip(SIDES, names, strict=True)],
-        "examples": examples,
-    }
+    )
 
 
 def _model_name(run: Run, side: str) -> str:

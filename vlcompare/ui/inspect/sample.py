@@ -33,7 +33,7 @@ def as_run(opened: Opened, row: int, picture: Picture) -> Run:
     sample = opened.run.samples[row]
     sides = {}
     for role, side in opened.roles.items():
-        answer, damage = opened.run.told_answer(side, row)
+        answer, damage = opened.run.answer_and_problem(side, row)
         if answer is not None:
             settings, said = _side(opened, role, answer), (damage,) if damage else ()
             sides[role] = SideRun(settings, status="", prompt=answer.prompt, answer=answer, notices=said)

@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from vlcompare.evaluate.replies import read_reply
 from vlcompare.evaluate.results.notes import Note
 from vlcompare.evaluate.results.run_folder import RunFolder
-from vlcompare.evaluate.results.table import UNSCORED, Filter, Rows, RunTable
+from vlcompare.evaluate.results.table import UNSCORED, Filter, Rows, RunTable, summary_of
 from vlcompare.evaluate.run_files import SUMMARY
-from vlcompare.evaluate.summary import summarise
 from vlcompare.render.charts import Measure
 from vlcompare.tasks.prompts import SPECS
 from vlcompare.ui.inspect.query import PAGE_ROWS, Query
@@ -83,11 +82,8 @@ class Opened:
 
     @cached_property
     def summary(self) -> dict[str, Any]:
-        """The figures of all rows; those of a joined run are made here, since no file has them."""
-        if self.joined:
-            checkpoints = {side: self.run.checkpoint(side) for side in self.run.sides}
-            return summarise(self.run.results(), list(self.run.sides), checkpoints=checkpoints)
-        return self.run.summary()
+        """The figures of all rows."""
+        return summary_of(self.run)
 
     # ---- choosing ----------------------------------------------------------------------------------------------------
 
