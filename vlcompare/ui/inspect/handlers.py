@@ -18,7 +18,7 @@ from vlcompare.ui.inspect.query import PAGE_ROWS, Query, clicked, filled
 from vlcompare.ui.inspect.sample import as_run, picture_for, view
 from vlcompare.ui.inspect.selection import MEASURES
 from vlcompare.ui.inspect.session import Inspection, recorded_of
-from vlcompare.ui.inspect_figures import of_slices, of_summary
+from vlcompare.ui.inspect.figures import of_slices, of_summary
 
 Page = dict[str, Any]
 CLOSED = "No run is open. Choose one from the list, or upload its archive."
