@@ -48,7 +48,7 @@ def state(inspection: Inspection) -> dict[str, Any]:
     return {
         name: list(value) if isinstance(value, (dict, list)) else value
         for name, value in inspection.__dict__.items()
-        if name not in ("lock", "catalogue", "rows")
+        if name not in ("lock", "library", "rows")
     }
 
 
@@ -70,8 +70,8 @@ def looked_at(path: Path, tmp_path: Path, good: Path) -> str:
     pages = [page, *(actions.click(inspection, f"row:{row}") for row in range(inspection.data.table.count))]
     assert all("sample" in shown for shown in pages[1:])
     pages += [actions.click(inspection, pick) for pick in ("figures:", "quadrant:both", "drop:all", "sort:gap")]
-    pages += [actions.look(inspection, measure=measure) for measure in ("iou", "score", "confidence", "words")]
-    pages += [actions.look(inspection, dimension=name) for _, name in actions.dimension_choices(inspection)]
+    pages += [actions.draw(inspection, measure) for measure in ("iou", "score", "confidence", "words")]
+    pages += [actions.slice_by(inspection, name) for name in inspection.data.table.aspects]
     pages.append(actions.fill(inspection, "red", False, True, 0.1, "", ""))
     actions.click(inspection, "drop:all")
     for shown in pages:

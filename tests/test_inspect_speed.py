@@ -24,7 +24,7 @@ import json, os, sys, time
 import psutil
 from pathlib import Path
 from vlcompare.runtime.image import open_image
-from vlcompare.ui import inspect_actions as actions
+from vlcompare.ui.inspect import handlers as actions
 from vlcompare.ui.compare.handlers import Handlers
 from vlcompare.ui.inspect.library import Library
 from vlcompare.ui.inspect.session import Inspection
@@ -63,8 +63,8 @@ for name in ("difference", "gap", "text"):
     timed("sort " + name, lambda: actions.click(inspection, "sort:" + name))
 timed("last page", lambda: actions.click(inspection, "page:999"))
 timed("slice", lambda: actions.click(inspection, "slice:task|grounding"))
-timed("slice by", lambda: actions.look(inspection, dimension="position"))
-timed("draw", lambda: actions.look(inspection, measure="confidence"))
+timed("slice by", lambda: actions.slice_by(inspection, "position"))
+timed("draw", lambda: actions.draw(inspection, "confidence"))
 timed("bar", lambda: actions.click(inspection, "bin:left:iou:0.5:0.55"))
 timed("sample", lambda: actions.step(inspection, 1))
 timed("next", lambda: actions.step(inspection, 1))

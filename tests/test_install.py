@@ -127,11 +127,11 @@ def test_notes_on_a_shipped_run_do_not_stay_in_the_program(tmp_path: Path, monke
     monkeypatch.setenv("VLCOMPARE_DATA", str(tmp_path))
     before = set(EXAMPLES.rglob("*"))
     library = Library()
-    place = library.first()
-    assert place is not None
-    run = library.run(place.folder)
+    name = library.first()
+    assert name is not None
+    run = library.open(name)
     run.notes.put(run.samples[0].id, "seen")
-    assert library.run(place.folder).notes.get(run.samples[0].id).text == "seen"
+    assert library.open(name).notes.get(run.samples[0].id).text == "seen"
     assert set(EXAMPLES.rglob("*")) == before
     assert list(tmp_path.rglob("*.sqlite"))
 

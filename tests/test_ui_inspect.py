@@ -23,7 +23,7 @@ from vlcompare.evaluate.results.run_folder import RunFolder
 from vlcompare.render import charts
 from vlcompare.ui.inspect import files as files
 from vlcompare.ui.inspect import handlers as actions
-from vlcompare.ui.inspect.library import Library, Side
+from vlcompare.ui.inspect.library import Library, RunSide
 from vlcompare.ui.inspect.query import PAGE_ROWS, Query, Range, chips, clicked, filled, pages
 from vlcompare.ui.inspect.selection import MEASURES, Opened
 from vlcompare.ui.inspect.session import Inspection
@@ -196,7 +196,7 @@ def test_sorting_keeps_every_row_and_puts_it_in_order(inspection: Inspection, so
     data = inspection.data
     rows = data.select(Query(sort=sort, descending=True), {})
     assert sorted(rows.tolist()) == list(range(80))
-    lines = [data.line(int(i), {}) for i in rows]
+    lines = [data.row(int(i), {}) for i in rows]
     if sort == "gap":
         values = [line.gap for line in lines]
     elif sort in ("left", "right"):
@@ -297,7 +297,7 @@ def test_what_models_and_data_wrote_is_never_markup(inspection: Inspection) -> N
 def test_a_picture_that_is_gone_or_outside_is_said_and_the_boxes_stay(folder: Path, tmp_path: Path) -> None:
     run = RunFolder.open(folder / "both", allowed=())
     made = Inspection(Library(shipped=tmp_path))
-    made.add("r", "r", run)
+    made.add("r", run)
     shown = actions.click(made, "row:0")["sample"]
     assert "The picture is not shown" in shown and "outside" in shown and "vl-truth" in shown
 
@@ -306,7 +306,7 @@ def test_a_picture_that_is_gone_or_outside_is_said_and_the_boxes_stay(folder: Pa
 
 
 def test_only_listed_runs_can_be_opened(inspection: Inspection, folder: Path) -> None:
-    assert sorted(place.key for place in inspection.catalogue.places()) == ["both", "other", "single"]
+    assert sorted(inspection.library.listed()) == ["both", "other", "single"]
     for key in (str(folder / "both"), "../both", "/etc", ""):
         page = actions.choose(inspection, [key])
         assert "not among those" in page["message"] and list(inspection.open) == ["both"]
@@ -374,7 +374,7 @@ def test_a_run_of_one_side_can_be_uploaded_beside_one_over_other_samples(
 def test_other_sides_drop_the_slices_that_they_know_nothing_of(
     folder: Path, inspection: Inspection, tmp_path: Path
 ) -> None:
-    inspection.add("few", "few", RunFolder.open(part_of(folder / "both", tmp_path / "few", "c")))
+    inspection.add("few", RunFolder.open(part_of(folder / "both", tmp_path / "few", "c")))
     actions.choose(inspection, ["both", "few"])
     actions.set_sides(inspection, "both\nleft", "both\nright")
     (dimension,) = (name for name in inspection.data.table.aspects if "distractors" in name)
@@ -389,7 +389,7 @@ def test_sides_whose_rows_a_pattern_cannot_search_change_nothing(
     folder: Path, inspection: Inspection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pattern that one run's rows allow may take too long for another's."""
-    inspection.add("few", "few", RunFolder.open(part_of(folder / "both", tmp_path / "few", "c")))
+    inspection.add("few", RunFolder.open(part_of(folder / "both", tmp_path / "few", "c")))
     actions.choose(inspection, ["both", "few"])
     actions.set_sides(inspection, "both\nleft", "both\nright")
     before = inspection.left, inspection.right, inspection.data, inspection.rows.tolist()
@@ -409,7 +409,7 @@ def test_a_pair_is_never_that_of_a_run_which_is_gone(folder: Path) -> None:
     library = Library(shipped=folder)
     for turn in range(6):  # a new run is likely to get the place, and so the id, of the one before
         run = RunFolder.open(folder / ("other", "both")[turn % 2])
-        opened = library.pair(Side(run, "left"), None)
+        opened = library.pair(RunSide(run, "left"), None)
         assert opened.table.count == len(run.samples)
         assert opened.run.path == run.path
         del run, opened
@@ -566,7 +566,7 @@ def test_a_sample_can_be_asked_again(inspection: Inspection) -> None:
 
 def test_a_sample_without_its_picture_is_not_asked_about_a_stand_in(folder: Path, tmp_path: Path) -> None:
     made = Inspection(Library(shipped=tmp_path))
-    made.add("r", "r", RunFolder.open(folder / "both", allowed=()))
+    made.add("r", RunFolder.open(folder / "both", allowed=()))
     actions.click(made, "row:0")
     picture, ask, _ = files.compare_values(made, AppSettings())
     assert picture is None and ask[0] == "grounding"
@@ -577,4 +577,4 @@ def test_a_visitor_sees_nothing_of_another(inspection: Inspection) -> None:
 
     actions.click(inspection, "row:5")
     other = copy.deepcopy(inspection)
-    assert other.catalogue is inspection.catalogue and other.data is None and not other.open and other.row is None
+    assert other.library is inspection.library and other.data is None and not other.open and other.row is None

@@ -1,4 +1,4 @@
-"""`inspect DIR`: the page at its second tab, with these runs open. The work is in `ui.inspect_page`."""
+"""`inspect DIR`: the page at its second tab, with these runs open. The work is in `ui.inspect`."""
 
 from __future__ import annotations
 

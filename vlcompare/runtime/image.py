@@ -70,7 +70,7 @@ def open_image(source: Source, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
             return _upright_rgb(source)
     if callable(source):
         source = source()
-    data = _read(source, limits) if isinstance(source, (str, Path)) else source
+    data = read_bytes(source, limits) if isinstance(source, (str, Path)) else source
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise ImageError(f"A picture is a path, bytes, or a Pillow image, not {type(data).__name__}.")
     if len(data) > limits.max_bytes:
@@ -115,7 +115,8 @@ class ImageTransform:
         return tuple(value * image_wh[place % 2] / self.size for place, value in enumerate(xyxy))
 
 
-def _read(path: str | Path, limits: Limits) -> bytes:
+def read_bytes(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """The bytes of a picture's file, read with a bound. Raises ImageError where it cannot be read, or is too large."""
     if str(path).lower().startswith(("http:", "https:", "data:", "ftp:")):
         raise ImageError("Web addresses are not opened; save the picture as a file and give that.")
     try:

@@ -5,6 +5,7 @@ The one place that knows of every tab. Heavy libraries are imported by a thread 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import threading
@@ -25,7 +26,11 @@ from vlcompare.ui import api, examples
 from vlcompare.ui.compare import layout, wiring
 from vlcompare.ui.compare.handlers import Handlers, engine_sessions
 from vlcompare.ui.compare.votes import Votes
-from vlcompare.ui.inspect.layout import build_inspect_tab
+from vlcompare.ui.inspect import handlers as inspect_handlers
+from vlcompare.ui.inspect import layout as inspect_layout
+from vlcompare.ui.inspect import wiring as inspect_wiring
+from vlcompare.ui.inspect.library import Library
+from vlcompare.ui.inspect.session import Inspection
 from vlcompare.ui.server import startup
 from vlcompare.ui.server.allowed_hosts import Access
 from vlcompare.ui.server.call_errors import speak
@@ -62,13 +67,18 @@ def build_page(settings: AppSettings, handlers: Handlers | None = None, *, runs:
                 parts = layout.build(settings)
                 wiring.wire(parts, handlers, votes_of(settings), page)
             with gr.Tab("Inspect", id="inspect"):
-                build_inspect_tab(settings, page=page, compare=parts, tabs=tabs, runs=runs)
+                library = Library(settings.allow_path, runs, pictures=settings.pictures)
+                inspect_wiring.wire(inspect_layout.build(library), settings, page, parts, tabs)
         api.serve(handlers)
     hand_over_paths(page)
     waiting = settings.limits.queue
     serve_in_turns(page, Turns(settings.concurrency, waiting), Turns(READERS, waiting))
     speak(page)
     page.queue(max_size=settings.limits.queue, default_concurrency_limit=8)
+    if runs:  # they are read before the page is served, so that it opens at once
+        inspect_handlers.start(Inspection(library))
+        gc.collect()
+        gc.freeze()  # their millions of values stay: later collections skip them
     return page
 
 

@@ -94,11 +94,13 @@ def _left_out(sample: Sample) -> str:
 
 
 def _store_picture(run: RunFolder, i: int, archive: zipfile.ZipFile) -> str:
+    from vlcompare.runtime.image import read_bytes
+
     try:
-        found = run.picture(i)
+        source = run.picture(i)
+        data = source if isinstance(source, bytes) else read_bytes(source)
     except VLCompareError:
         return ""
-    data = found if isinstance(found, bytes) else found.read_bytes()
     suffix = next((suffix for start, suffix in run_files.SIGNATURES if data.startswith(start)), "")
     name = f"{run_files.IMAGES}/{hashed(data)}{suffix}"
     if not suffix:

@@ -1,11 +1,9 @@
-"""Files of the inspect page: a run that is uploaded, exports, and a sample handed over to the compare tab.
-
-Knows the evaluation's archives and exports; knows nothing of gradio.
-"""
+"""Files of the inspect page: a run that is uploaded, exports, and the open sample as the compare tab's fields."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,8 @@ from vlcompare.evaluate.results import archive, export, html_report
 from vlcompare.evaluate.results.table import Rows
 from vlcompare.ui.compare.files import picture_file, write_file
 from vlcompare.ui.compare.forms import SIDE_FIELDS, form_of, shown_side
-from vlcompare.ui.inspect import handlers as actions
+from vlcompare.ui.inspect.handlers import PageUpdate, action, everything
+from vlcompare.ui.inspect.library import unused_name
 from vlcompare.ui.inspect.session import Inspection
 from vlcompare.ui.server.uploads import largest_upload, open_file
 from vlcompare.ui.settings import AppSettings, Limits
@@ -26,32 +25,24 @@ REPORT_SAMPLES = 60
 MOST_UPLOADED = 4  # archives of one visitor that stay unpacked
 
 
-def upload(inspection: Inspection, path: str | None, limits: Limits | None = None) -> actions.Page:
+@action
+def upload(inspection: Inspection, path: str | None, limits: Limits | None = None) -> PageUpdate:
     """Open an uploaded run archive, for this visitor alone. path: as the client sent it."""
-    most = largest_upload(limits or Limits())
-
-    def act() -> actions.Page:
-        if not path:
-            return {}
-        if len(inspection.unpacked) >= MOST_UPLOADED:
-            raise SampleError(f"At most {MOST_UPLOADED} archives can be open in one visit: load the page again.")
-        folder = tempfile.TemporaryDirectory(prefix="vlcompare-run-", ignore_cleanup_errors=True)
-        try:
-            with open_file(path, most, "archive") as file:
-                run = archive.open_archive(file, Path(folder.name) / "run")
-            name = f"{Path(path).stem[:60]} (uploaded)"
-            key, number = name, 2
-            while key in inspection.open:
-                key, number = f"{name} {number}", number + 1
-            inspection.add(key, key, run)
-            page = {**actions.everything(inspection), "controls": True, "form": inspection.query}
-        except BaseException:
-            folder.cleanup()
-            raise
-        inspection.unpacked.append(folder)
-        return page
-
-    return actions.guarded(inspection, act)
+    if not path:
+        return {}
+    if len(inspection.unpacked) >= MOST_UPLOADED:
+        raise SampleError(f"At most {MOST_UPLOADED} archives can be open in one visit: load the page again.")
+    folder = tempfile.TemporaryDirectory(prefix="vlcompare-run-", ignore_cleanup_errors=True)
+    try:
+        with open_file(path, largest_upload(limits or Limits()), "archive") as file:
+            run = archive.open_archive(file, Path(folder.name) / "run")
+        inspection.add(unused_name(f"{Path(path).stem[:60]} (uploaded)", inspection.open), run)
+        page: PageUpdate = {**everything(inspection), "controls": True, "form": inspection.query}
+    except BaseException:
+        folder.cleanup()
+        raise
+    inspection.unpacked.append(folder)
+    return page
 
 
 def export_text(inspection: Inspection, kind: str, *, only: bool) -> tuple[str, str]:
@@ -62,16 +53,16 @@ def export_text(inspection: Inspection, kind: str, *, only: bool) -> tuple[str, 
     rows = inspection.rows if only else None
     if rows is not None and not len(rows):
         raise RequestError("No sample fits the filters, so there is nothing to export.")
-    stem = "vlcompare-" + table.run.name
-    if kind == "csv":
-        return f"{stem}.csv", export.to_csv(table, rows)
-    if kind == "json":
-        return f"{stem}.json", export.to_json(table, rows)
-    if kind == "comparator":
-        return f"{stem}-llm-comparator.json", export.to_llm_comparator(table, rows)
-    if kind == "report":
-        return f"{stem}.html", html_report.html_report(table, _shown(inspection, rows), rows=rows)
-    raise RequestError(f"There is no export {kind!r}.")
+    makers: dict[str, tuple[str, Callable[[], str]]] = {
+        "csv": (".csv", lambda: export.to_csv(table, rows)),
+        "json": (".json", lambda: export.to_json(table, rows)),
+        "comparator": ("-llm-comparator.json", lambda: export.to_llm_comparator(table, rows)),
+        "report": (".html", lambda: html_report.html_report(table, _shown(inspection, rows), rows=rows)),
+    }
+    if kind not in makers:
+        raise RequestError(f"There is no export {kind!r}.")
+    ending, make = makers[kind]
+    return f"vlcompare-{table.run.name}{ending}", make()
 
 
 def _shown(inspection: Inspection, rows: Rows | None) -> Rows:

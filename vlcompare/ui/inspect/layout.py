@@ -1,14 +1,8 @@
-"""The inspect tab: its components, and the one function that adds it to the page.
-
-Only layout; what happens is in `inspect_actions`, which event calls which action in `inspect_wiring`.
-"""
+"""The inspect tab's components. What happens is in `handlers`, and which event calls which action in `wiring`."""
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
@@ -17,13 +11,12 @@ from vlcompare.evaluate.results.notes import ERROR_TYPES
 from vlcompare.render.markup import el
 from vlcompare.ui.compare.cards import message
 from vlcompare.ui.events import PICK
-from vlcompare.ui.inspect.handlers import CLOSED, NO_SAMPLE, start
+from vlcompare.ui.inspect.handlers import CLOSED, NO_SAMPLE
 from vlcompare.ui.inspect.library import Library
 from vlcompare.ui.inspect.query import NOTED
 from vlcompare.ui.inspect.selection import MEASURES
 from vlcompare.ui.inspect.session import Inspection
 from vlcompare.ui.inspect.views import nothing
-from vlcompare.ui.settings import AppSettings
 
 FORM = ("text", "regex", "disagree", "gap", "noted", "tag")
 EXPORTS = {
@@ -41,12 +34,12 @@ class InspectParts:
     """The tab's components by name."""
 
     session: gr.State
-    regions: dict[str, gr.HTML]
-    fields: dict[str, gr.components.Component]
-    buttons: dict[str, Any]
+    regions: dict[str, Any] = field(default_factory=dict)  # markup, named as in PageUpdate
+    fields: dict[str, Any] = field(default_factory=dict)
+    buttons: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def outputs(self) -> list[gr.components.Component]:
+    def outputs(self) -> list[Any]:
         """Everything that an action may change, in the order of `names`, and the session.
 
         gradio closes a session, an hour after its tab, only if it was once put out.
@@ -58,42 +51,16 @@ class InspectParts:
         return [*self.regions, *self.fields]
 
 
-def build_inspect_tab(
-    settings: AppSettings,
-    *,
-    page: gr.Blocks | None = None,
-    compare: Any = None,
-    tabs: gr.Tabs | None = None,
-    runs: Sequence[Path] = (),
-    library: Library | None = None,
-) -> InspectParts:
-    """Lay the tab out inside the current Blocks and connect it.
-
-    compare and tabs: the compare tab's components and the tabs, to ask a sample again; page: opens the first run when
-    it is loaded; runs: folders given on the command line.
-    """
-    from vlcompare.ui.inspect.wiring import wire
-
-    library = library or Library(settings.allow_path, runs, pictures=settings.pictures)
-    parts = _layout(settings, library)
-    wire(parts, settings, page=page, compare=compare, tabs=tabs)
-    if runs:  # whoever names a run looks at it next: it is read before anybody is let in, and the page opens at once
-        start(Inspection(library))
-        gc.collect()
-        gc.freeze()  # its millions of values stay: no later collection has to look through them
-    return parts
-
-
-def _layout(settings: AppSettings, library: Library) -> InspectParts:
+def build(library: Library) -> InspectParts:
+    """Lay the tab out inside the current Blocks."""
     session = gr.State(
         Inspection(library),
         delete_callback=lambda value: value.close() if isinstance(value, Inspection) else None,
     )
-    regions: dict[str, gr.HTML] = {}
-    fields: dict[str, gr.components.Component] = {}
-    buttons: dict[str, Any] = {}
+    parts = InspectParts(session)
+    regions, fields = parts.regions, parts.fields
     with gr.Column(elem_classes="vi-page"):
-        _bar(library, fields, buttons)
+        _bar(library, parts)
         regions["message"] = gr.HTML(message(""), elem_id="vi-message")
         with gr.Column(elem_classes="vl-panel"):
             regions["head"] = gr.HTML(nothing(CLOSED), elem_id="vi-head")
@@ -123,9 +90,9 @@ def _layout(settings: AppSettings, library: Library) -> InspectParts:
                 regions["chips"] = _picking("vi-chips")
                 regions["table"] = _picking("vi-table")
             with gr.Column(elem_classes=["vl-panel", "vi-detail"], min_width=0):
-                _sample(regions, fields, buttons)
-        _exports(fields, buttons)
-    return InspectParts(session, regions, fields, buttons)
+                _sample(parts)
+        _exports(parts)
+    return parts
 
 
 def _heading(text: str) -> None:
@@ -137,11 +104,12 @@ def _picking(elem_id: str) -> gr.HTML:
     return gr.HTML("", js_on_load=PICK, elem_id=elem_id)
 
 
-def _bar(library: Library, fields: dict[str, gr.components.Component], buttons: dict[str, Any]) -> None:
+def _bar(library: Library, parts: InspectParts) -> None:
     """Which runs are open, and which two sides are beside each other."""
+    fields = parts.fields
     with gr.Row(elem_classes=["vi-bar", "vl-panel"], equal_height=False):
         fields["runs"] = gr.Dropdown(
-            [place.key for place in library.places()],
+            list(library.listed()),
             value=[],
             multiselect=True,
             label="Runs",
@@ -151,12 +119,12 @@ def _bar(library: Library, fields: dict[str, gr.components.Component], buttons: 
         )
         fields["left"] = gr.Dropdown([], label="Left", elem_id="vi-left", min_width=160, scale=2, filterable=False)
         fields["right"] = gr.Dropdown([], label="Right", elem_id="vi-right", min_width=160, scale=2, filterable=False)
-        buttons["upload"] = gr.UploadButton(
+        parts.buttons["upload"] = gr.UploadButton(
             "Upload a run", size="sm", file_types=[".zip"], elem_id="vi-upload", min_width=120
         )
 
 
-def _filters(fields: dict[str, gr.components.Component]) -> None:
+def _filters(fields: dict[str, Any]) -> None:
     _heading("Samples")
     with gr.Row(elem_classes="vi-filters"):
         fields["text"] = gr.Textbox(
@@ -177,12 +145,13 @@ def _filters(fields: dict[str, gr.components.Component]) -> None:
         )
 
 
-def _sample(regions: dict[str, gr.HTML], fields: dict[str, gr.components.Component], buttons: dict[str, Any]) -> None:
+def _sample(parts: InspectParts) -> None:
+    fields, buttons = parts.fields, parts.buttons
     with gr.Row(elem_classes="vi-steps"):
         buttons["previous"] = gr.Button("← Previous", size="sm", elem_id="vi-previous", min_width=80)
         buttons["next"] = gr.Button("Next →", size="sm", elem_id="vi-next", min_width=80)
         buttons["ask"] = gr.Button("Open in compare", size="sm", elem_id="vi-ask", min_width=120)
-    regions["sample"] = gr.HTML(nothing(NO_SAMPLE), elem_id="vi-sample")
+    parts.regions["sample"] = gr.HTML(nothing(NO_SAMPLE), elem_id="vi-sample")
     with gr.Column(elem_classes="vi-note", elem_id="vi-note"):
         fields["note_for"] = gr.Textbox("", visible=False)
         fields["types"] = gr.CheckboxGroup(list(ERROR_TYPES), label="What went wrong", elem_id="vi-types")
@@ -192,14 +161,16 @@ def _sample(regions: dict[str, gr.HTML], fields: dict[str, gr.components.Compone
         fields["note_text"] = gr.Textbox(
             label="Note", lines=2, max_lines=8, elem_id="vi-note-text", placeholder="Kept beside the run"
         )
-        fields["note_state"] = gr.HTML(el("p", KEYS, class_="vl-note"), elem_id="vi-note-state")
+        parts.regions["note_state"] = gr.HTML(el("p", KEYS, class_="vl-note"), elem_id="vi-note-state")
 
 
-def _exports(fields: dict[str, gr.components.Component], buttons: dict[str, Any]) -> None:
+def _exports(parts: InspectParts) -> None:
     with gr.Column(elem_classes="vl-panel"):
         _heading("Export")
         with gr.Row(elem_classes="vi-exports"):
-            fields["only"] = gr.Checkbox(True, label="Only the selected samples", elem_id="vi-only", min_width=160)
+            parts.fields["only"] = gr.Checkbox(
+                True, label="Only the selected samples", elem_id="vi-only", min_width=160
+            )
             for kind, title in EXPORTS.items():
-                buttons[kind] = gr.Button(title, size="sm", elem_id=f"vi-export-{kind}", min_width=90)
-            buttons["download"] = gr.DownloadButton("Download", elem_id="vi-download", visible="hidden")
+                parts.buttons[kind] = gr.Button(title, size="sm", elem_id=f"vi-export-{kind}", min_width=90)
+            parts.buttons["download"] = gr.DownloadButton("Download", elem_id="vi-download", visible="hidden")

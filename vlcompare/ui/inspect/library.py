@@ -1,7 +1,7 @@
 """Which run folders a visitor may open, and the runs that are in memory. Shared by all visitors of one server.
 
-Runs are found below the operator's folder, in the folders given on the command line, and in the project's examples;
-nothing else on the server can be opened. A run that changed on the disk is read again. Knows nothing of gradio.
+Runs are listed below the operator's folder, in the folders given on the command line, and in the project's examples;
+nothing else on the server can be opened. A run that changed on the disk is read again.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Hashable, Sequence
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vlcompare.errors import SampleError
 from vlcompare.evaluate import run_files
@@ -24,19 +24,10 @@ from vlcompare.ui.inspect.selection import Opened
 
 MOST_LISTED = 200
 MOST_KEPT = 3  # opened runs, and pairs of runs, in memory
+_EXAMPLE = " (example)"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A run folder that may be opened."""
-
-    key: str
-    title: str
-    folder: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
+class RunSide(NamedTuple):
     """One side of one open run."""
 
     run: RunFolder
@@ -59,42 +50,37 @@ class Library:
         self._unpacked = [_unpack(path) for path in given if path.suffix == ".zip"]
         self._shipped = shipped
         self._pictures = tuple(pictures)
-        self._runs = _Kept(MOST_KEPT)
-        self._pairs = _Kept(MOST_KEPT)
+        self._runs = _Cache()
+        self._pairs = _Cache()
 
-    def places(self) -> list[Place]:
-        """What can be opened now: the given folders first, the project's example last."""
-        found: dict[Path, str] = {}
-        found.update({run.path: name for name, run, _ in self._unpacked})
+    def listed(self) -> dict[str, Path]:
+        """Name -> folder of what can be opened now: the given folders first, the project's example last."""
+        titles: dict[Path, str] = {run.path: name for name, run, _ in self._unpacked}
         for folder in self._given:
             for run in find_runs(folder, 1):
-                found.setdefault(run.resolve(), run.resolve().name)
+                titles.setdefault(run.resolve(), run.resolve().name)
         if self._allow is not None:
             for run in find_runs(self._allow):
-                found.setdefault(run.resolve(), str(run.relative_to(self._allow)) if run != self._allow else run.name)
+                titles.setdefault(run.resolve(), str(run.relative_to(self._allow)) if run != self._allow else run.name)
         for run in find_runs(self._shipped or examples.FOLDER, 1):
-            found.setdefault(run.resolve(), f"{run.name} (example)")
-        places: dict[str, Place] = {}
-        for folder, title in list(found.items())[:MOST_LISTED]:
-            key, number = title, 2
-            while key in places:
-                key, number = f"{title} {number}", number + 1
-            places[key] = Place(key, key, folder)
-        return list(places.values())
+            titles.setdefault(run.resolve(), f"{run.name}{_EXAMPLE}")
+        listed: dict[str, Path] = {}
+        for folder, title in list(titles.items())[:MOST_LISTED]:
+            listed[unused_name(title, listed)] = folder
+        return listed
 
-    def first(self) -> Place | None:
+    def first(self) -> str | None:
         """The run that the page opens with: the first given one, else the example that comes with the project."""
-        places = self.places()
-        if self._given or self._unpacked:
-            return places[0] if places else None
-        return next((place for place in places if place.title.endswith("(example)")), None)
+        names = list(self.listed())
+        given = bool(self._given or self._unpacked)
+        return next((name for name in names if given or name.endswith(_EXAMPLE)), None)
 
-    def find(self, key: str) -> Place:
-        """The place of this key. Raises SampleError for whatever is not listed."""
-        for place in self.places():
-            if place.key == key:
-                return place
-        raise SampleError("This run is not among those that can be opened here.")
+    def open(self, name: str) -> RunFolder:
+        """The listed run of this name. Raises SampleError for whatever is not listed."""
+        folder = self.listed().get(name)
+        if folder is None:
+            raise SampleError("This run is not among those that can be opened here.")
+        return self.run(folder)
 
     def run(self, folder: Path) -> RunFolder:
         """The run in `folder`, from memory where it has not changed."""
@@ -107,20 +93,25 @@ class Library:
             (folder, _stamp(folder)), lambda: RunFolder.open(folder, read_only=read_only, pictures=self._pictures)
         )
 
-    def pair(self, left: Side, right: Side | None) -> Opened:
-        """The two sides beside each other as columns, from memory where they have been so before."""
+    def pair(self, left: RunSide, right: RunSide | None) -> Opened:
+        """The two sides beside each other as columns, from memory where they were made before."""
         key = tuple((id(side.run), side.name) if side else None for side in (left, right))
-        # the runs are kept beside what was made of them: an id belongs to another run once its own is gone
+        # the cache holds the runs, too: once a run is freed, its id may be that of another
         return self._pairs.get(key, lambda: (_beside(left, right), left, right))[0]
 
 
+def unused_name(name: str, used: Container[str]) -> str:
+    """The name, with a number behind it where it is used already."""
+    return next(each for number in count(1) if (each := name if number == 1 else f"{name} {number}") not in used)
+
+
 def _unpack(path: Path) -> tuple[str, RunFolder, Any]:
-    """(name, run, the folder that goes when the server does) of a run archive."""
+    """(name, run, the temporary folder, which is removed with the server) of a run archive."""
     folder = tempfile.TemporaryDirectory(prefix="vlcompare-run-", ignore_cleanup_errors=True)
     return path.stem, open_archive(path, Path(folder.name) / "run"), folder
 
 
-def _beside(left: Side, right: Side | None) -> Opened:
+def _beside(left: RunSide, right: RunSide | None) -> Opened:
     if right is None:
         only = left.run.sides[left.name]
         run = left.run if len(left.run.sides) == 1 else _part(left.run, {left.name: only})
@@ -134,16 +125,15 @@ def _part(run: RunFolder, sides: dict[str, Any]) -> RunFolder:
     return RunFolder(run.path, run.record, run.samples, sides, run.read_only, run.allowed, list(run.problems))
 
 
-class _Kept:
-    """The last few values made, by key. Two who ask for the same at once wait for one making."""
+class _Cache:
+    """The last few values made, by key. Two callers that ask for the same at once wait for one making."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self) -> None:
         self._values: OrderedDict[Hashable, Any] = OrderedDict()
         self._lock = threading.Lock()
         self._making: dict[Hashable, threading.Lock] = {}
 
-    def get(self, key: Hashable, make: Any) -> Any:
+    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
         with self._lock:
             making = self._making.setdefault(key, threading.Lock())
         try:
@@ -155,7 +145,7 @@ class _Kept:
                 made = make()
                 with self._lock:
                     self._values[key] = made
-                    while len(self._values) > self._most:
+                    while len(self._values) > MOST_KEPT:
                         self._values.popitem(last=False)
                 return made
         finally:
@@ -165,16 +155,12 @@ class _Kept:
 
 def _stamp(folder: Path) -> tuple[int, ...]:
     """Changes whenever the run's files do."""
-    found: list[int] = []
-    for path in _files(folder):
+    names = (run_files.RUN, run_files.SAMPLES, run_files.SUMMARY)
+    stamp: list[int] = []
+    for path in (*(folder / name for name in names), *run_files.parts(folder)):
         try:
             stat = path.stat()
-            found += [stat.st_mtime_ns, stat.st_size]
+            stamp += [stat.st_mtime_ns, stat.st_size]
         except OSError:
-            found += [0, 0]
-    return tuple(found)
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    yield from (folder / name for name in (run_files.RUN, run_files.SAMPLES, run_files.SUMMARY))
-    yield from run_files.parts(folder)
+            stamp += [0, 0]
+    return tuple(stamp)

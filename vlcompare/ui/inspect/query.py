@@ -1,7 +1,6 @@
-"""What the visitor has narrowed the samples down to: filters, order, page; and how a click or a form changes it.
+"""The visitor's query: filters, order and page of the samples; and how a click or the form changes it.
 
-Frozen values and pure functions. Knows nothing of runs, gradio or markup. Reading is total: a click that says nothing
-sensible leaves everything as it was.
+Frozen values and pure functions. Reading is total: a click whose `data-pick` means nothing changes nothing.
 """
 
 from __future__ import annotations
@@ -9,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+
+from vlcompare.types import SIDES
 
 QUADRANTS = {"both": "Both right", "only_left": "Only left", "only_right": "Only right", "neither": "Both wrong"}
 NOTED = {"": "All", "noted": "With a note or tag", "bare": "Without"}
@@ -76,19 +77,19 @@ def _slice(query: Query, rest: str) -> Query:
 def _bin(query: Query, rest: str) -> Query:
     side, _, more = rest.partition(":")
     measure, _, numbers = more.partition(":")
-    found = _numbers(numbers, 2)
-    if side not in ("left", "right") or found is None:
+    bounds = _numbers(numbers, 2)
+    if side not in SIDES or bounds is None:
         return query
-    return _ranged(query, (Range(side, measure[:40], *found),))
+    return _ranged(query, (Range(side, measure[:40], *bounds),))
 
 
 def _cell(query: Query, rest: str) -> Query:
     measure, _, numbers = rest.partition(":")
-    found = _numbers(numbers, 4)
-    if found is None:
+    bounds = _numbers(numbers, 4)
+    if bounds is None:
         return query
     measure = measure[:40]
-    return _ranged(query, (Range("left", measure, *found[:2]), Range("right", measure, *found[2:])))
+    return _ranged(query, (Range("left", measure, *bounds[:2]), Range("right", measure, *bounds[2:])))
 
 
 def _ranged(query: Query, ranges: tuple[Range, ...]) -> Query:
@@ -168,29 +169,24 @@ def pages(count: int) -> int:
 
 def chips(query: Query) -> list[tuple[str, str]]:
     """(what a filter says, what a click on it drops), in the order they are shown."""
-    found: list[tuple[str, str]] = []
-    if query.quadrant:
-        found.append((QUADRANTS[query.quadrant], "quadrant"))
-    found += [(f"{dimension}: {value}", f"slice:{dimension}|{value}") for dimension, value in query.slices]
-    found += [
-        (f"{r.side} {r.measure} {r.low:.3g} to {r.high:.3g}", f"range:{index}") for index, r in enumerate(query.ranges)
+    text = f"/{query.text}/" if query.regex else f"“{query.text}”"
+    ranges = [f"{r.side} {r.measure} {r.low:.3g} to {r.high:.3g}" for r in query.ranges]
+    filters = [
+        (query.quadrant, QUADRANTS.get(query.quadrant, ""), "quadrant"),
+        *((True, f"{dimension}: {value}", f"slice:{dimension}|{value}") for dimension, value in query.slices),
+        *((True, title, f"range:{index}") for index, title in enumerate(ranges)),
+        (query.text, text, "text"),
+        (query.disagree, "answers differ", "disagree"),
+        (query.gap, f"confidence gap ≥ {query.gap:g}", "gap"),
+        (query.noted, NOTED.get(query.noted, "").lower(), "noted"),
+        (query.tag, f"noted as {query.tag}", "tag"),
     ]
-    if query.text:
-        found.append((f"/{query.text}/" if query.regex else f"“{query.text}”", "text"))
-    if query.disagree:
-        found.append(("answers differ", "disagree"))
-    if query.gap:
-        found.append((f"confidence gap ≥ {query.gap:g}", "gap"))
-    if query.noted:
-        found.append((NOTED[query.noted].lower(), "noted"))
-    if query.tag:
-        found.append((f"noted as {query.tag}", "tag"))
-    return found
+    return [(title, drops) for used, title, drops in filters if used]
 
 
 def _numbers(text: str, count: int) -> Sequence[float] | None:
     try:
-        found = [float(part) for part in text.split(":")]
+        numbers = [float(part) for part in text.split(":")]
     except ValueError:
         return None
-    return found if len(found) == count and all(math.isfinite(value) for value in found) else None
+    return numbers if len(numbers) == count and all(math.isfinite(number) for number in numbers) else None

@@ -1,7 +1,7 @@
 """One sample on the inspect page: the picture with the truth and both boxes, both answers with tokens, prompt, timings.
 
-The sample and its answers become a run of the compare tab, so everything that is drawn there is drawn here by the same
-functions, and the same run can be asked again. Knows nothing of gradio or of run folders.
+The sample and its answers become a run of the compare tab, so that the functions which draw that tab draw this sample,
+too, and the question can be asked again.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ from vlcompare.ui.compare.figures import figures_table
 from vlcompare.ui.compare.picture import overlay, size_line
 from vlcompare.ui.compare.session import Picture, Run, SideRun
 from vlcompare.ui.compare.tokens import prompt_view, tokens_view
-from vlcompare.ui.inspect.selection import Opened
+from vlcompare.ui.inspect.selection import Cell, Names, Opened, SampleRow
 from vlcompare.ui.inspect.session import recorded_of
-from vlcompare.ui.inspect.views import Cell, Line, Names
 
 
 def as_run(opened: Opened, row: int, picture: Picture) -> Run:
@@ -35,8 +34,8 @@ def as_run(opened: Opened, row: int, picture: Picture) -> Run:
     for role, side in opened.roles.items():
         answer, damage = opened.run.answer_and_problem(side, row)
         if answer is not None:
-            settings, said = _side(opened, role, answer), (damage,) if damage else ()
-            sides[role] = SideRun(settings, status="", prompt=answer.prompt, answer=answer, notices=said)
+            notices, settings = (damage,) if damage else (), _side(opened, role, answer)
+            sides[role] = SideRun(settings, status="", prompt=answer.prompt, answer=answer, notices=notices)
     box = target_box(sample) if sample.task in ("grounding", "pointing") else None
     truth = sample.boxes if sample.task == "grounded_captioning" else (box,) if box else ()
     return Run(request=request_of(sample), picture=picture, sides=sides, truth=truth, references=sample.references)
@@ -59,57 +58,51 @@ def _side(opened: Opened, role: str, answer: Answer) -> Side:
 
 def picture_for(run: RunFolder, row: int) -> tuple[Picture, str | None]:
     """(the sample's picture, why it is not shown): a grey one stands in, so that boxes can still be seen."""
-    from vlcompare.runtime.image import open_image
-
-    try:
-        found = run.picture(row)
-        data = found if isinstance(found, bytes) else found.read_bytes()
-        return Picture.of(open_image(data), data), None
-    except VLCompareError as error:
-        return _grey(), f"The picture is not shown. {error}"
-    except OSError:
-        return _grey(), "The picture is not shown: its file cannot be read."
-
-
-def _grey() -> Picture:
     from PIL import Image
 
-    buffer = io.BytesIO()
-    empty = Image.new("RGB", (320, 240), (150, 150, 150))
-    empty.save(buffer, "PNG")
-    return Picture.of(empty, buffer.getvalue())
+    from vlcompare.runtime.image import open_image, read_bytes
+
+    try:
+        source = run.picture(row)
+        data = source if isinstance(source, bytes) else read_bytes(source)
+        return Picture.of(open_image(data), data), None
+    except VLCompareError as error:
+        buffer, grey = io.BytesIO(), Image.new("RGB", (320, 240), (150, 150, 150))
+        grey.save(buffer, "PNG")
+        # what the system says of a file names folders of the server
+        reason = "Its file cannot be read." if isinstance(error.__cause__, OSError) else str(error)
+        return Picture.of(grey, buffer.getvalue()), f"The picture is not shown. {reason}"
 
 
-def view(run: Run, sample: Sample, line: Line, names: Names, place: str, missing: str | None) -> Safe:
-    """The whole sample. place: where it stands in the selection; missing: why its picture is not shown."""
-    sides = [_answer(run, side, line.cells.get(side) or Cell(state="missing"), names) for side in names.sides]
+def view(run: Run, sample: Sample, row: SampleRow, names: Names, position: str, missing: str | None) -> Safe:
+    """The whole sample. position: where it stands in the selection; missing: why its picture is not shown."""
+    sides = [_answer(run, side, row.cells.get(side) or Cell(state="missing"), names) for side in names.sides]
     return el(
         "article",
-        el("p", place, class_="vl-note vi-place", role="status"),
+        el("p", position, class_="vl-note vi-place", role="status"),
         _question(sample),
         el("p", missing, class_="vl-warn") if missing else None,
         el("figure", overlay(run), el("figcaption", _caption(run, sample)), class_="vl-figure"),
         el("div", *sides, class_="vi-answers"),
         _tags(sample),
-        el(
-            "details",
-            el("summary", "The exact prompts"),
-            prompt_view(run),
-            class_="vi-fold",
-            data_fold="prompts",
-        ),
-        el("details", el("summary", "Times and memory"), _times(run), class_="vi-fold", data_fold="times"),
+        _fold("prompts", "The exact prompts", prompt_view(run)),
+        _fold("times", "Times and memory", _times(run)),
         class_="vi-sample",
-        data_row=str(line.row),
+        data_row=str(row.row),
     )
+
+
+def _fold(name: str, title: str, content: Safe) -> Safe:
+    """A part that is folded until it is opened; inspect.js keeps it open from one sample to the next, by name."""
+    return el("details", el("summary", title), content, class_="vi-fold", data_fold=name)
 
 
 def _caption(run: Run, sample: Sample) -> str:
     answers = [run.answer(side) for side in run.sides]
-    said = size_line(run.picture, next((answer for answer in answers if answer and answer.image_size), None))
+    caption = size_line(run.picture, next((answer for answer in answers if answer and answer.image_size), None))
     if sample.task == "grounding" and sample.boxes:
-        said += f" · two decimals allow an IoU of {rounding_ceiling(sample.boxes[0]):.3f} at best"
-    return said
+        caption += f" · two decimals allow an IoU of {rounding_ceiling(sample.boxes[0]):.3f} at best"
+    return caption
 
 
 def _question(sample: Sample) -> Safe:
@@ -134,25 +127,20 @@ def _question(sample: Sample) -> Safe:
 
 
 def _tags(sample: Sample) -> Safe | None:
-    known = [f"{key}: {value}" for key, value in sample.tags.items() if value is not None]
-    chips = [el("span", shown.cut(each, 300), class_="vi-tag") for each in known]
-    if not chips:
-        return None
-    title = el("summary", f"{len(chips)} tags of the data set")
-    return el("details", title, el("div", *chips[:40], class_="vi-tags"), class_="vi-fold", data_fold="tags")
+    tags = [f"{key}: {value}" for key, value in sample.tags.items() if value is not None]
+    shown_tags = [el("span", shown.cut(tag, 300), class_="vi-tag") for tag in tags[:40]]
+    content = el("div", *shown_tags, class_="vi-tags")
+    return _fold("tags", f"{len(tags)} tags of the data set", content) if tags else None
 
 
 def _answer(run: Run, side: str, cell: Cell, names: Names) -> Safe:
     part = run.sides.get(side)
-    verdict = {True: "right", False: "wrong", None: "no right answer known"}[cell.right]
+    kind = {True: "right", False: "wrong", None: "none"}[cell.right]
+    verdict = "no right answer known" if cell.right is None else kind
     if cell.state == "unparseable":
         verdict = "unparseable, counts as wrong"
     figures = [
-        el(
-            "span",
-            verdict,
-            class_=f"vi-verdict vi-{'right' if cell.right else 'wrong' if cell.right is False else 'none'}",
-        ),
+        el("span", verdict, class_=f"vi-verdict vi-{kind}"),
         el("span", f"IoU {cell.iou:.3f}") if cell.iou is not None else None,
         el("span", f"score {cell.score:.2f}") if cell.score is not None and cell.iou is None else None,
         el("span", f"confidence {cell.confidence:.2f}") if cell.confidence is not None else None,
@@ -173,7 +161,6 @@ def _answer(run: Run, side: str, cell: Cell, names: Names) -> Safe:
 
 def _times(run: Run) -> Safe:
     """The figures of the compare tab; answers of a batch shared the device, so theirs are marked."""
-    modes = {answer.timings.mode for side in run.sides if (answer := run.answer(side))}
-    shared = "batch" in modes
-    note = "Answered in batches: times are of the whole batch's turn, shared with other samples." if shared else None
-    return el("div", el("p", note, class_="vl-note") if note else None, figures_table(run))
+    batched = any(answer.timings.mode == "batch" for side in run.sides if (answer := run.answer(side)))
+    note = "Answered in batches: times are of the whole batch's turn, shared with other samples."
+    return el("div", el("p", note, class_="vl-note") if batched else None, figures_table(run))

@@ -1,7 +1,6 @@
-"""From the visitor's query to rows, values and lines of the table; a thin layer over the evaluation's table.
+"""From the visitor's query to rows and values of the page's table; a thin layer over the evaluation's table.
 
-The two sides are called "left" and "right" here, whatever the run calls them. Knows the evaluation's table and the
-page's query; knows nothing of gradio or markup.
+The two sides are called "left" and "right" here, whatever the run calls them.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from vlcompare.evaluate.run_files import SUMMARY
 from vlcompare.render.charts import Measure
 from vlcompare.tasks.prompts import SPECS
 from vlcompare.ui.inspect.query import PAGE_ROWS, Query
-from vlcompare.ui.inspect.views import Cell, Line
 
 MEASURES = {
     "iou": Measure("iou", "IoU with the truth", threshold=0.5),
@@ -34,6 +32,44 @@ MEASURES = {
 }
 SORTS = {"left": "score_left", "right": "score_right", "difference": "difference", "gap": "confidence_gap"}
 _BOXES = re.compile(r"\|\||\s*\[[\d., ]+\]")  # what a grounded caption holds besides its words
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """How the run and its sides are called."""
+
+    run: str
+    sides: Mapping[str, str]  # side -> its model, in the order shown
+
+    @property
+    def both(self) -> bool:
+        return len(self.sides) == 2
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One side's answer in a row of the table."""
+
+    text: str = ""  # as the model wrote it, or the error
+    right: bool | None = None
+    score: float | None = None
+    iou: float | None = None
+    confidence: float | None = None
+    state: str = "ok"  # "ok", "missing", "error", "unparseable"
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRow:
+    """A row of the table."""
+
+    row: int
+    id: str
+    task: str
+    text: str
+    cells: Mapping[str, Cell]
+    gap: float | None = None
+    expected: str = ""
+    noted: Sequence[str] = ()
 
 
 @dataclass
@@ -85,7 +121,7 @@ class Opened:
         """The figures of all rows."""
         return summary_of(self.run)
 
-    # ---- choosing ----------------------------------------------------------------------------------------------------
+    # ---- filters -----------------------------------------------------------------------------------------------------
 
     def select(self, query: Query, notes: Mapping[str, Note], *, ordered: bool = True) -> Rows:
         """The rows of a query. Raises RequestError for a pattern or a slice that cannot be used."""
@@ -126,15 +162,15 @@ class Opened:
         """How many samples each quadrant would leave, with all other filters as they are."""
         return self.table.quadrant_counts(self.select(replace(query, quadrant=""), notes, ordered=False))
 
-    # ---- lines -------------------------------------------------------------------------------------------------------
+    # ---- rows --------------------------------------------------------------------------------------------------------
 
-    def page(self, rows: Rows, query: Query, notes: Mapping[str, Note]) -> list[Line]:
-        """The lines of the query's page; of the last one where there are not as many."""
+    def page(self, rows: Rows, query: Query, notes: Mapping[str, Note]) -> list[SampleRow]:
+        """The rows of the query's page; of the last page where there are not as many."""
         last = max(0, (len(rows) - 1) // PAGE_ROWS)
         start = min(query.page, last) * PAGE_ROWS
-        return [self.line(int(row), notes) for row in rows[start : start + PAGE_ROWS]]
+        return [self.row(int(row), notes) for row in rows[start : start + PAGE_ROWS]]
 
-    def line(self, row: int, notes: Mapping[str, Note]) -> Line:
+    def row(self, row: int, notes: Mapping[str, Note]) -> SampleRow:
         """One sample as the table and the sample view show it."""
         sample = self.run.samples[row]
         gap = abs(float(self.table.confidence_gap()[row])) if len(self.roles) == 2 else math.nan
@@ -143,7 +179,7 @@ class Opened:
         cells = {role: self._cell(role, row) for role in self.roles}
         expected = _BOXES.sub("", sample.references[0]) if sample.references and not sample.text else ""
         known = None if math.isnan(gap) else gap
-        return Line(row, sample.id, sample.task, sample.text, cells, known, expected, noted)
+        return SampleRow(row, sample.id, sample.task, sample.text, cells, known, expected, noted)
 
     def _cell(self, role: str, row: int) -> Cell:
         side, sample = self.roles[role], self.run.samples[row]
@@ -157,7 +193,7 @@ class Opened:
         score, confidence = float(self.table.score[side][row]), float(self.table.confidence[side][row])
         known = None if math.isnan(score) else score
         return Cell(
-            said=str(answer.get("error") or answer.get("text") or ""),
+            text=str(answer.get("error") or answer.get("text") or ""),
             right=None if right == UNSCORED else bool(right),
             score=known,
             iou=known if sample.task == "grounding" else None,

@@ -1,83 +1,24 @@
-"""What the inspect page shows of a run as a whole, as markup: figures, quadrants, slices, the table and its filters.
-
-Pure functions of plain values. Knows nothing of gradio; all text goes through `markup.el`, which escapes it.
-"""
+"""The inspect page's run, quadrants, filters and table as markup; `markup.el` escapes all text."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
-from vlcompare.render.charts import interval
 from vlcompare.render.markup import Safe, el, shorten
 from vlcompare.ui.inspect.query import PAGE_ROWS, QUADRANTS, Query, chips, pages
+from vlcompare.ui.inspect.selection import Cell, Names, Opened, SampleRow
+from vlcompare.ui.inspect.session import recorded_of
 
-MOST_SLICES = 60
 SHORT = 90  # characters of a text in a table row
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
-    """How the run and its sides are called."""
-
-    run: str
-    sides: Mapping[str, str]  # side -> its model, in the order shown
-
-    @property
-    def both(self) -> bool:
-        return len(self.sides) == 2
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One side's answer in a row of the table."""
-
-    said: str = ""
-    right: bool | None = None
-    score: float | None = None
-    iou: float | None = None
-    confidence: float | None = None
-    state: str = "ok"  # "ok", "missing", "error", "unparseable"
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A row of the table."""
-
-    row: int
-    id: str
-    task: str
-    text: str
-    cells: Mapping[str, Cell]
-    gap: float | None = None
-    expected: str = ""
-    noted: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """A set of samples under one metric: each side's mean, and left - right with its interval where there are two."""
-
-    name: str
-    n: int
-    n_images: int
-    values: Mapping[str, float]
-    difference: float | None = None
-    low: float = math.nan
-    high: float = math.nan
-    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    metric: str = ""
-
-
 def nothing(sentence: str) -> Safe:
-    """What stands where no run is open."""
+    """A sentence in place of a region that has nothing to show."""
     return el("div", el("p", sentence, class_="vl-empty"), class_="vi-nothing")
 
 
-def to_be_computed() -> Safe:
-    """In place of figures that take a while and that nobody has asked for yet."""
+def figures_button() -> Safe:
+    """In place of figures that no file holds: a button that computes them."""
     button = el("button", "Compute them", type="button", data_pick="figures:", class_="vi-chip")
     return el("p", "These two sides have no summary yet. ", button, class_="vl-empty")
 
@@ -85,101 +26,40 @@ def to_be_computed() -> Safe:
 # ---- the run ---------------------------------------------------------------------------------------------------------
 
 
-def head(names: Names, facts: Mapping[str, Any]) -> Safe:
+def head(opened: Opened, names: Names) -> Safe:
     """The run's name, its sides, what it was made from, and what to beware of."""
-    sides = [
-        el(
-            "span",
-            el("i", class_="vl-key", data_side=side),
-            el("b", title),
-            el("span", facts["settings"].get(side, ""), class_="vl-muted"),
-            class_="vi-side-name",
-        )
-        for side, title in names.sides.items()
-    ]
-    about = el("p", facts["about"], class_="vl-note")
-    notes = [el("li", sentence) for sentence in facts.get("warnings", ())]
-    caution = (
-        el(
-            "details",
-            el("summary", f"{len(notes)} {'thing' if len(notes) == 1 else 'things'} to know about these figures"),
-            el("ul", *notes),
-            class_="vi-warnings",
-        )
-        if notes
-        else None
-    )
-    problem = el("p", facts["problem"], class_="vl-warn") if facts.get("problem") else None
+    run, record, count = opened.run, opened.run.record, opened.table.count
+    sides = []
+    for role, side in opened.roles.items():
+        recorded, _ = recorded_of(run, side)
+        settings = " · ".join(str(recorded[name]) for name in ("dtype", "device") if recorded.get(name))
+        key, title = el("i", class_="vl-key", data_side=role), el("b", names.sides[role])
+        sides.append(el("span", key, title, el("span", settings, class_="vl-muted"), class_="vi-side-name"))
+    pictures = int(opened.table.clusters.max()) + 1 if count else 0
+    origin = str(((record.get("identity") or {}).get("data") or {}).get("from") or "")
+    sessions = record.get("sessions") or []
+    ended = str(sessions[-1].get("ended", "")) if sessions and isinstance(sessions[-1], dict) else ""
+    about = [f"{count:,} samples of {pictures:,} pictures", origin.rsplit("/", 1)[-1], ended]
+    incomplete = "This run is not complete: samples without an answer count as wrong."
     return el(
-        "div", el("h2", names.run, class_="vi-run"), el("div", *sides, class_="vi-sides"), about, problem, caution
+        "div",
+        el("h2", names.run, class_="vi-run"),
+        el("div", *sides, class_="vi-sides"),
+        el("p", " · ".join(fact for fact in about if fact), class_="vl-note"),
+        None if run.complete else el("p", incomplete, class_="vl-warn"),
+        _warnings(opened),
     )
 
 
-def figures_table(rows: Sequence[Figures], names: Names) -> Safe:
-    """Every task's main metric: each side with its interval, and the paired difference."""
-    return _table(rows, names, "Task", lambda row: el("th", row.name, el("small", row.metric), scope="row"))
-
-
-def slices_table(rows: Sequence[Figures], names: Names, dimension: str, title: str, query: Query) -> Safe:
-    """Each slice of a dimension as a button that filters, with its figures."""
-    if not rows:
-        return el("p", "No sample here says anything about this.", class_="vl-empty")
-
-    def first(row: Figures) -> Safe:
-        pressed = (dimension, row.name) in query.slices
-        button = el(
-            "button",
-            row.name.replace("_", " ") if dimension == "task" else row.name,
-            type="button",
-            data_pick=f"slice:{dimension}|{row.name}",
-            aria_pressed="true" if pressed else "false",
-            class_="vi-link",
-        )
-        return el("th", button, scope="row")
-
-    more = len(rows) - MOST_SLICES
-    rest = el("p", f"{more} smaller slices are not shown.", class_="vl-note") if more > 0 else None
-    return el("div", _table(rows[:MOST_SLICES], names, title, first), rest)
-
-
-def _table(rows: Sequence[Figures], names: Names, title: str, first: Any) -> Safe:
-    differences = [v for row in rows for v in (row.difference, row.low, row.high) if v is not None and math.isfinite(v)]
-    reach = max((abs(value) for value in differences), default=1.0)
-    head_cells = [el("th", title, scope="col"), el("th", "samples", scope="col", class_="vi-number")]
-    head_cells += [el("th", side, scope="col", data_side=side, class_="vi-number") for side in names.sides]
-    if names.both:
-        head_cells += [
-            el("th", "left − right", scope="col", class_="vi-number"),
-            el("th", "95 % interval", scope="col"),
-        ]
-    body = []
-    for row in rows:
-        pictures = f"{row.n:,} samples of {row.n_images:,} pictures"
-        cells = [first(row), el("td", f"{row.n:,}", class_="vi-number", title=pictures)]
-        for side in names.sides:
-            low, high = row.intervals.get(side, (math.nan, math.nan))
-            span = f"95 % interval {low:.3f} to {high:.3f}" if math.isfinite(low) else None
-            cells.append(el("td", value(row.values.get(side)), class_="vi-number", title=span))
-        if names.both:
-            cells += _difference(row, reach)
-        body.append(el("tr", *cells))
-    table = el("table", el("thead", el("tr", *head_cells)), el("tbody", *body), class_="vl-table vi-table")
-    return el("div", table, class_="vl-scroll")
-
-
-def _difference(row: Figures, reach: float) -> list[Safe]:
-    if row.difference is None or not math.isfinite(row.difference):
-        return [el("td", "–", class_="vi-number"), el("td")]
-    if not (math.isfinite(row.low) and math.isfinite(row.high)):
-        return [el("td", f"{row.difference:+.3f}", class_="vi-number"), el("td", "one picture", class_="vl-muted")]
-    span = el("span", f"{row.low:+.2f} to {row.high:+.2f}", class_="vi-span")
-    shown = interval(row.difference, row.low, row.high, reach)
-    return [el("td", f"{row.difference:+.3f}", class_="vi-number"), el("td", shown, span, class_="vi-whiskers")]
-
-
-def value(number: float | None) -> str:
-    """A figure of a table, or a dash."""
-    return "–" if number is None or not math.isfinite(number) else f"{number:.3f}"
+def _warnings(opened: Opened) -> Safe | None:
+    """What was wrong with the run's files, and the warnings of its summary where that is known."""
+    warnings = [*opened.run.problems[:20], *(opened.summary.get("warnings", ()) if opened.summary_known else ())]
+    if not warnings:
+        return None
+    title = f"{len(warnings)} {'thing' if len(warnings) == 1 else 'things'} to know about these figures"
+    return el(
+        "details", el("summary", title), el("ul", *[el("li", str(each)) for each in warnings]), class_="vi-warnings"
+    )
 
 
 # ---- the quadrants ---------------------------------------------------------------------------------------------------
@@ -193,17 +73,16 @@ def quadrants(counts: Mapping[str, int], names: Names, query: Query) -> Safe:
     shown = dict(QUADRANTS) if names.both else {"both": "Right", "neither": "Wrong"}
     buttons = []
     for name, title in shown.items():
-        count = counts.get(name, 0)
-        share = count / total
+        share = counts.get(name, 0) / total
         marks = [
-            el("i", class_=f"vi-mark vi-{'right' if _is_right(name, side) else 'wrong'}", data_side=side)
+            el("i", class_=f"vi-mark vi-{'right' if name in ('both', f'only_{side}') else 'wrong'}", data_side=side)
             for side in names.sides
         ]
         buttons.append(
             el(
                 "button",
                 el("span", *marks, title, class_="vi-quadrant-name"),
-                el("b", f"{count:,}"),
+                el("b", f"{counts.get(name, 0):,}"),
                 el("span", f"{100 * share:.1f} %", class_="vl-muted"),
                 el("span", el("i", style=f"width:{100 * share:.1f}%"), class_="vi-share"),
                 type="button",
@@ -214,10 +93,6 @@ def quadrants(counts: Mapping[str, int], names: Names, query: Query) -> Safe:
             )
         )
     return el("div", *buttons, class_="vi-quadrants", role="group", aria_label="Who is right")
-
-
-def _is_right(quadrant: str, side: str) -> bool:
-    return quadrant == "both" or quadrant == f"only_{side}"
 
 
 # ---- the table -------------------------------------------------------------------------------------------------------
@@ -239,8 +114,8 @@ def chips_view(query: Query, count: int, total: int) -> Safe:
     ]
     if len(buttons) > 1:
         buttons.append(el("button", "Drop all", type="button", class_="vi-chip vi-all", data_pick="drop:all"))
-    said = f"{count:,} of {total:,} samples" if query.narrowed else f"All {total:,} samples"
-    return el("div", el("b", said, role="status"), *buttons, class_="vi-chips")
+    shown = f"{count:,} of {total:,} samples" if query.narrowed else f"All {total:,} samples"
+    return el("div", el("b", shown, role="status"), *buttons, class_="vi-chips")
 
 
 _COLUMNS = (
@@ -253,26 +128,21 @@ _COLUMNS = (
 )
 
 
-def table(lines: Sequence[Line], names: Names, query: Query, count: int, current: int | None) -> Safe:
+def table(rows: Sequence[SampleRow], names: Names, query: Query, count: int, current: int | None) -> Safe:
     """One page of the selection. Rows are opened by a click, or by their button from the keyboard."""
     if not count:
         return el("p", "No sample fits these filters.", class_="vl-empty vi-none")
     columns = [c for c in _COLUMNS if names.both or c[0] not in ("right", "difference", "gap")]
     head_cells = [_sort_head(*column, query) for column in columns]
-    body = [_row(line, names, current) for line in lines]
-    shown = el(
-        "table",
-        el("thead", el("tr", *head_cells)),
-        el("tbody", *body),
-        class_="vl-table vi-rows",
-    )
-    return el("div", el("div", shown, class_="vl-scroll"), pager(query, count))
+    body = [_row(row, names, current) for row in rows]
+    shown = el("table", el("thead", el("tr", *head_cells)), el("tbody", *body), class_="vl-table vi-rows")
+    return el("div", el("div", shown, class_="vl-scroll"), _pager(query, count))
 
 
 def _sort_head(name: str, title: str, how: str, query: Query) -> Safe:
-    sorted_ = query.sort == name and (name != "order" or query.descending)
-    arrow = ("▼" if query.descending else "▲") if sorted_ else ""
-    side = name if name in ("left", "right") else None
+    arrow, order = ("▼", "descending") if query.descending else ("▲", "ascending")
+    if query.sort != name or (name == "order" and not query.descending):
+        arrow, order = "", None
     button = el(
         "button",
         title,
@@ -282,86 +152,77 @@ def _sort_head(name: str, title: str, how: str, query: Query) -> Safe:
         data_pick=f"sort:{name}",
         title=f"Sort {how}",
     )
-    order = ("descending" if query.descending else "ascending") if sorted_ else None
     return el(
         "th",
         button,
         scope="col",
         aria_sort=order,
-        data_side=side,
+        data_side=name if name in ("left", "right") else None,
         class_=f"vi-col-{name} vi-wide" if name in ("difference", "gap") else f"vi-col-{name}",
     )
 
 
-def _row(line: Line, names: Names, current: int | None) -> Safe:
-    marks = [_mark(line.cells.get(side), side) for side in names.sides]
+def _row(row: SampleRow, names: Names, current: int | None) -> Safe:
+    marks = [_mark(row.cells.get(side), side) for side in names.sides]
     question = el(
         "button",
-        shorten(line.text, SHORT) or el("i", shorten(line.expected, SHORT) or "(no text)", title="What is expected"),
+        shorten(row.text, SHORT) or el("i", shorten(row.expected, SHORT) or "(no text)", title="What is expected"),
         type="button",
         class_="vi-open",
-        data_pick=f"row:{line.row}",
-        aria_current="true" if line.row == current else None,
+        data_pick=f"row:{row.row}",
+        aria_current="true" if row.row == current else None,
     )
-    noted = [el("span", tag, class_="vi-tag") for tag in line.noted[:3]]
+    noted = [el("span", tag, class_="vi-tag") for tag in row.noted[:3]]
     cells = [
         el("td", *marks, class_="vi-col-order"),
-        el("td", question, el("small", line.task.replace("_", " "), " · ", line.id[:40]), *noted, class_="vi-col-text"),
+        el("td", question, el("small", row.task.replace("_", " "), " · ", row.id[:40]), *noted, class_="vi-col-text"),
     ]
-    cells += [el("td", _said(line.cells.get(side)), class_="vi-said", data_side=side) for side in names.sides]
+    cells += [el("td", _answer(row.cells.get(side)), class_="vi-said", data_side=side) for side in names.sides]
     if names.both:
-        left, right = (line.cells.get(side) for side in names.sides)
+        left, right = (row.cells.get(side) for side in names.sides)
         known = left and right and left.score is not None and right.score is not None
         cells.append(el("td", f"{left.score - right.score:+.2f}" if known else "–", class_="vi-number vi-wide"))  # type: ignore
-        cells.append(el("td", "–" if line.gap is None else f"{line.gap:.2f}", class_="vi-number vi-wide"))
-    return el("tr", *cells, data_pick=f"row:{line.row}", class_="vi-current" if line.row == current else None)
+        cells.append(el("td", "–" if row.gap is None else f"{row.gap:.2f}", class_="vi-number vi-wide"))
+    return el("tr", *cells, data_pick=f"row:{row.row}", class_="vi-current" if row.row == current else None)
 
 
 def _mark(cell: Cell | None, side: str) -> Safe:
-    kind = "none" if cell is None or cell.right is None else "right" if cell.right else "wrong"
-    said = {"none": "has no right answer", "right": "is right", "wrong": "is wrong"}[kind]
-    return el(
-        "i",
-        class_=f"vi-mark vi-{kind}",
-        data_side=side,
-        title=f"{side} {said}",
-        role="img",
-        aria_label=f"{side} {said}",
-    )
+    verdict = "none" if cell is None or cell.right is None else "right" if cell.right else "wrong"
+    label = f"{side} {'has no right answer' if verdict == 'none' else f'is {verdict}'}"
+    return el("i", class_=f"vi-mark vi-{verdict}", data_side=side, title=label, role="img", aria_label=label)
 
 
-def _said(cell: Cell | None) -> Safe:
-    """What the side said: how far its box overlaps, or its words."""
+def _answer(cell: Cell | None) -> Safe:
+    """A side's answer: how far its box overlaps the true one, or its words."""
     if cell is None or cell.state == "missing":
         return el("span", "no answer", class_="vl-muted")
     if cell.state == "error":
         return el("span", "failed", class_="vi-bad")
     if cell.state == "unparseable":
-        return el("span", "unparseable", class_="vi-bad", title=cell.said[:200])
+        return el("span", "unparseable", class_="vi-bad", title=cell.text[:200])
     if cell.iou is not None:
         fill = el("span", class_="vl-iou-fill", style=f"width:{100 * max(0.0, min(1.0, cell.iou)):.0f}%")
         bar = el("span", fill, el("span", class_="vl-iou-line"), class_="vl-iou vi-iou")
-        return el("span", bar, f"{cell.iou:.2f}", title=f"IoU {cell.iou:.3f}: {cell.said[:120]}")
-    return el("span", shorten(cell.said, 48) or "(no text)", title=cell.said[:300])
+        return el("span", bar, f"{cell.iou:.2f}", title=f"IoU {cell.iou:.3f}: {cell.text[:120]}")
+    return el("span", shorten(cell.text, 48) or "(no text)", title=cell.text[:300])
 
 
-def pager(query: Query, count: int) -> Safe:
+def _pager(query: Query, count: int) -> Safe:
     """Where this page is, and the way to others."""
     last = pages(count) - 1
     page = min(query.page, last)
     first_row = page * PAGE_ROWS + 1
-    said = f"{first_row:,} to {min(count, first_row + PAGE_ROWS - 1):,} of {count:,}"
+    shown = f"{first_row:,} to {min(count, first_row + PAGE_ROWS - 1):,} of {count:,}"
     steps = [
         _step("«", 0, "First page", page == 0),
         _step("‹", page - 1, "Page before", page == 0),
-        el("span", said, class_="vi-where"),
+        el("span", shown, class_="vi-where"),
         _step("›", page + 1, "Next page", page == last),
         _step("»", last, "Last page", page == last),
     ]
     return el("nav", *steps, class_="vi-pager", aria_label="Pages of the table")
 
 
-def _step(sign: str, page: int, said: str, off: bool) -> Safe:
-    return el(
-        "button", sign, type="button", data_pick=f"page:{max(0, page)}", aria_label=said, disabled=off, class_="vi-step"
-    )
+def _step(sign: str, page: int, label: str, disabled: bool) -> Safe:
+    pick = f"page:{max(0, page)}"
+    return el("button", sign, type="button", data_pick=pick, aria_label=label, disabled=disabled, class_="vi-step")

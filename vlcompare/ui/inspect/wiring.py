@@ -1,4 +1,4 @@
-"""Which event of the inspect tab calls which action, and what it may change. No markup, no logic of its own."""
+"""Which event of the inspect tab calls which action, and how an action's update becomes the values of components."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from typing import Any
 import gradio as gr
 
 from vlcompare.errors import VLCompareError
-from vlcompare.evaluate.results.notes import ERROR_TYPES
-from vlcompare.render.markup import el
+from vlcompare.evaluate.results.notes import ERROR_TYPES, Note
 from vlcompare.types import SIDES
 from vlcompare.ui.compare.forms import SIDE_FIELDS
 from vlcompare.ui.events import QUIET, chosen, download
-from vlcompare.ui.inspect import files as files
-from vlcompare.ui.inspect import handlers as actions
-from vlcompare.ui.inspect.handlers import Page
+from vlcompare.ui.inspect import files, handlers
+from vlcompare.ui.inspect.handlers import PageUpdate
 from vlcompare.ui.inspect.layout import EXPORTS, FORM, InspectParts
 from vlcompare.ui.inspect.session import Inspection
 from vlcompare.ui.inspect.views import nothing
@@ -24,167 +22,128 @@ from vlcompare.ui.settings import AppSettings
 READING: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private", "concurrency_limit": 4}
 SHOW = "() => window.vlInspect && window.vlInspect.shown()"
 
+Listener = Callable[..., list[Any]]
 
-def wire(
-    parts: InspectParts, settings: AppSettings, *, page: gr.Blocks | None, compare: Any, tabs: gr.Tabs | None
-) -> None:
-    """Connect the tab's components."""
+
+def wire(parts: InspectParts, settings: AppSettings, page: gr.Blocks, compare: Any, tabs: gr.Tabs) -> None:
+    """Connect the tab's components.
+
+    page: opens the first run when it is loaded; compare and tabs: the compare tab's components and the tabs, to ask a
+    sample's question again.
+    """
     _wire_opening(parts, settings, page)
     _wire_selection(parts)
-    _wire_steps(parts)
-    _wire_notes(parts)
+    _wire_note(parts)
     _wire_exports(parts)
-    if compare is not None and tabs is not None:
-        _wire_compare(parts, settings, compare, tabs)
+    _wire_compare(parts, settings, compare, tabs)
 
 
-def _outputs(parts: InspectParts, inspection: Inspection, page: Page) -> list[Any]:
-    """An action's page in the order of the outputs, the session last; what is not in it stays as it is."""
-    found = dict(page)
-    query, note = found.pop("form", None), found.pop("note", ...)
-    if query is not None:
-        found.update(zip(FORM, actions.reset(query), strict=True))
-    if note is not ...:
-        found.update(_note_fields(note))
-    if found.pop("controls", False):
-        found.update(_controls(inspection))
-    return [*(found.get(name, gr.skip()) for name in parts.names), inspection]
+def _outputs(parts: InspectParts, inspection: Inspection, update: PageUpdate) -> list[Any]:
+    """An update in the order of the outputs, the session last; what is not in it stays as it is."""
+    values: dict[str, Any] = dict(update)
+    if "form" in update:
+        values |= {name: getattr(update["form"], name) for name in FORM}
+    if "note" in update:
+        values |= _note_fields(update["note"])
+    if "controls" in update:
+        values |= _lists(inspection)
+    elif "note_state" in update:  # the note may have brought a tag, or taken the last of one away
+        values |= _tags(inspection)
+    return [*(values.get(name, gr.skip()) for name in parts.names), inspection]
 
 
-def _controls(inspection: Inspection) -> dict[str, Any]:
+def _lists(inspection: Inspection) -> dict[str, Any]:
     """The lists that depend on what is open."""
     sides = [(title, value) for value, title in inspection.side_choices()]
-    places = [place.key for place in inspection.catalogue.places()]
     opened = list(inspection.open)
-    dimensions = actions.dimension_choices(inspection)
+    aspects = inspection.data.table.aspects if inspection.data else {}
+    dimensions = [(aspect.title, name) for name, aspect in aspects.items()]
     return {
-        "runs": gr.update(choices=list(dict.fromkeys([*places, *opened])), value=opened),
+        "runs": gr.update(choices=list(dict.fromkeys([*inspection.library.listed(), *opened])), value=opened),
         "left": gr.update(choices=sides, value=inspection.left or None),
         "right": gr.update(choices=[("– none –", ""), *sides], value=inspection.right),
         "dimension": gr.update(choices=dimensions, value=inspection.dimension if dimensions else None),
         "measure": inspection.measure,
-        **_tag_lists(inspection),
+        **_tags(inspection),
     }
 
 
-def _tag_lists(inspection: Inspection) -> dict[str, Any]:
+def _tags(inspection: Inspection) -> dict[str, Any]:
     tags = inspection.data.run.notes.tags() if inspection.data else ERROR_TYPES
     return {"tag": gr.update(choices=[("Any", ""), *((tag, tag) for tag in tags)])}
 
 
-def _note_fields(note: Any) -> dict[str, Any]:
-    """The note's form for the open sample."""
-    if note is None:
-        return {"note_for": "", "types": [], "own_tags": "", "note_text": ""}
-    own = [tag for tag in note.tags if tag not in ERROR_TYPES]
+def _note_fields(note: Note | None) -> dict[str, Any]:
+    """The note's form for the open sample; empty where none is open."""
+    note = note or Note("")
     return {
         "note_for": note.sample,
         "types": [tag for tag in note.tags if tag in ERROR_TYPES],
-        "own_tags": ", ".join(own),
+        "own_tags": ", ".join(tag for tag in note.tags if tag not in ERROR_TYPES),
         "note_text": note.text,
     }
 
 
-def _wire_opening(parts: InspectParts, settings: AppSettings, page: gr.Blocks | None) -> None:
-    fields, session = parts.fields, parts.session
+def _listener(parts: InspectParts, act: Callable[..., PageUpdate]) -> Listener:
+    """What an event calls to run an action: the inspection and the inputs' values in, the outputs' values out."""
+    return lambda inspection, *values: _outputs(parts, inspection, act(inspection, *values))
+
+
+def _wire_opening(parts: InspectParts, settings: AppSettings, page: gr.Blocks) -> None:
+    fields, session, outputs = parts.fields, parts.session, parts.outputs
 
     def start(inspection: Inspection) -> Iterator[list[Any]]:
-        first = inspection.catalogue.first()
+        first = inspection.library.first()
         if first is not None and not inspection.open:
-            yield _outputs(parts, inspection, {"head": nothing(f"Reading {first.title} …")})
-        yield _outputs(parts, inspection, actions.start(inspection))
+            yield _outputs(parts, inspection, {"head": nothing(f"Reading {first} …")})
+        yield _outputs(parts, inspection, handlers.start(inspection))
 
-    if page is not None:
-        page.load(start, [session], parts.outputs, **READING)
-
-    def choose(inspection: Inspection, keys: list[str] | None) -> list[Any]:
-        return _outputs(parts, inspection, actions.choose(inspection, keys))
-
-    fields["runs"].input(choose, [session, fields["runs"]], parts.outputs, **READING)  # type: ignore[attr-defined]
-
-    def upload(inspection: Inspection, path: str | None) -> list[Any]:
-        return _outputs(parts, inspection, files.upload(inspection, path, settings.limits))
-
-    parts.buttons["upload"].upload(upload, [session, parts.buttons["upload"]], parts.outputs, **READING)
-
-    def sides(inspection: Inspection, left: str, right: str) -> list[Any]:
-        return _outputs(parts, inspection, actions.set_sides(inspection, left, right))
-
-    gr.on(
-        [fields["left"].input, fields["right"].input],  # type: ignore[attr-defined]
-        sides,
-        [session, fields["left"], fields["right"]],
-        parts.outputs,
-        **READING,
-    )
+    page.load(start, [session], outputs, **READING)
+    fields["runs"].input(_listener(parts, handlers.choose), [session, fields["runs"]], outputs, **READING)
+    upload = _listener(parts, lambda inspection, path: files.upload(inspection, path, settings.limits))
+    parts.buttons["upload"].upload(upload, [session, parts.buttons["upload"]], outputs, **READING)
+    sides = [fields["left"], fields["right"]]
+    changed = [side.input for side in sides]
+    gr.on(changed, _listener(parts, handlers.set_sides), [session, *sides], outputs, **READING)
 
 
 def _wire_selection(parts: InspectParts) -> None:
-    fields, session = parts.fields, parts.session
+    fields, session, outputs = parts.fields, parts.session, parts.outputs
 
     def click(inspection: Inspection, event: gr.EventData) -> list[Any]:
-        return _outputs(parts, inspection, actions.click(inspection, str(chosen(event))))
+        return _outputs(parts, inspection, handlers.click(inspection, str(chosen(event))))
 
     for name in ("quadrants", "charts", "slices", "chips", "table", "figures"):
-        happened = parts.regions[name].click(click, [session], parts.outputs, trigger_mode="multiple", **QUIET)  # type: ignore
+        clicked = parts.regions[name].click(click, [session], outputs, trigger_mode="multiple", **QUIET)
         if name in ("charts", "table"):
-            happened.then(None, js=SHOW)
+            clicked.then(None, js=SHOW)
+    for name, by in (("previous", -1), ("next", 1)):
+        step = _listener(parts, lambda inspection, by=by: handlers.step(inspection, by))
+        clicked = parts.buttons[name].click(step, [session], outputs, trigger_mode="multiple", **QUIET)
+        clicked.then(None, js=SHOW)
 
     def fill(inspection: Inspection, *values: Any) -> list[Any]:
-        return _outputs(parts, inspection, actions.fill(inspection, *values))[: len(parts.regions)]
+        return _outputs(parts, inspection, handlers.fill(inspection, *values))[: len(parts.regions)]
 
     form = [fields[name] for name in FORM]
-    # "change", not "input": the first input after the server has written into a text field is not told of. What the
-    # server wrote comes back this way too, and changes nothing
-    changed = [fields[name].change for name in FORM]  # type: ignore[attr-defined]
+    # "change", not "input": after the server has written into a text field, its first input event is not sent. What
+    # the server wrote comes back this way too, and changes nothing
+    changed = [field.change for field in form]
     gr.on(changed, fill, [session, *form], list(parts.regions.values()), trigger_mode="always_last", **QUIET)
-
-    def slice_by(inspection: Inspection, name: str) -> list[Any]:
-        return _outputs(parts, inspection, actions.look(inspection, dimension=name))
-
-    def draw(inspection: Inspection, name: str) -> list[Any]:
-        return _outputs(parts, inspection, actions.look(inspection, measure=name))
-
-    fields["dimension"].input(slice_by, [session, fields["dimension"]], parts.outputs, **QUIET)  # type: ignore
-    fields["measure"].input(draw, [session, fields["measure"]], parts.outputs, **QUIET)  # type: ignore
+    for name, act in (("dimension", handlers.slice_by), ("measure", handlers.draw)):
+        fields[name].input(_listener(parts, act), [session, fields[name]], outputs, **QUIET)
 
 
-def _wire_steps(parts: InspectParts) -> None:
-    def stepper(by: int) -> Callable[[Inspection], list[Any]]:
-        return lambda inspection: _outputs(parts, inspection, actions.step(inspection, by))
+def _wire_note(parts: InspectParts) -> None:
+    fields = [parts.fields[name] for name in ("note_for", "types", "own_tags", "note_text")]
 
-    for name, by in (("previous", -1), ("next", 1)):
-        happened = parts.buttons[name].click(
-            stepper(by), [parts.session], parts.outputs, trigger_mode="multiple", **QUIET
-        )
-        happened.then(None, js=SHOW)
+    def save(inspection: Inspection, sample: str, types: list[str], own: str, text: str) -> PageUpdate:
+        return handlers.note(inspection, sample, [*(types or []), *(own or "").split(",")], text or "")
 
-
-def _wire_notes(parts: InspectParts) -> None:
-    fields = parts.fields
-    names = ("note_for", "types", "own_tags", "note_text")
-
-    def save(inspection: Inspection, sample: str, types: list[str], own: str, text: str) -> list[Any]:
-        page = actions.note(inspection, sample, [*(types or []), *(own or "").split(",")], text or "")
-        state = page.pop("note_state", None)
-        found = _outputs(parts, inspection, page)
-        lists = _tag_lists(inspection) if state else {}
-        at = {name: index for index, name in enumerate(parts.names)}
-        for name, value in lists.items():
-            found[at[name]] = value
-        if state:
-            found[at["note_state"]] = el("p", state, class_="vl-note", role="status")
-        return found
-
-    written = [getattr(fields[name], event) for name in ("own_tags", "note_text") for event in ("blur", "submit")]
-    gr.on(
-        [fields["types"].input, *written],  # type: ignore[attr-defined]
-        save,
-        [parts.session, *(fields[name] for name in names)],
-        parts.outputs,
-        trigger_mode="multiple",
-        **QUIET,
-    )
+    _, types, own_tags, text = fields
+    changed = [types.input, own_tags.blur, own_tags.submit, text.blur, text.submit]
+    inputs = [parts.session, *fields]
+    gr.on(changed, _listener(parts, save), inputs, parts.outputs, trigger_mode="multiple", **QUIET)
 
 
 def _wire_exports(parts: InspectParts) -> None:
