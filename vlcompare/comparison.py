@@ -1,16 +1,15 @@
 """One question, several sides: a stream of events, and one answer a side, whatever happens on the others.
 
-"measure" runs the sides one after the other, warmed, alone on the device: its times are figures. "race" runs them at
-the same time: a show, whose times are contended and marked so; on a GPU its sides are warmed, too, before they start.
-Each side works in a thread of its own, so a slow side never holds back a fast one, and a side that fails says why while
-the other goes on.
+"measure" runs the sides one after the other, warmed up, alone on the device: its times are figures. "race" runs them
+at the same time, each in a thread of its own: a show, whose times are contended and marked so; on a GPU its sides are
+warmed up before they start. A side that fails says why while the other goes on.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,8 +26,9 @@ if TYPE_CHECKING:
 
 FollowUp = Literal["continue", "anew"]
 
-_WARM_TOKENS = 3
-_warmed: WeakKeyDictionary[Any, set[tuple[Any, ...]]] = WeakKeyDictionary()  # what each loaded model has run before
+_POLL = 0.1  # seconds between two checks of whether a waiting side was cancelled
+_WARM_UP_TOKENS = 3
+_warm: WeakKeyDictionary[Any, set[tuple[Any, ...]]] = WeakKeyDictionary()  # model -> shapes of requests it has run
 
 
 class Event(NamedTuple):
@@ -47,12 +47,12 @@ class Event(NamedTuple):
 Put = Callable[[Event], None]
 
 
-class _Stopped(Exception):
-    """The consumer left; unwinds a side's thread."""
+class _Cancelled(Exception):
+    """The comparison was cancelled; ends the work of a side."""
 
 
-class _Turns:
-    """Who has the device: one comparison at a time, all of its sides; others wait, and can be stopped while they do."""
+class _DeviceLock:
+    """Held by one comparison at a time, by any number of its sides; others wait, and can be cancelled meanwhile."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -60,12 +60,12 @@ class _Turns:
         self._users = 0
 
     @contextmanager
-    def turn(self, holder: object, waiting: Callable[[], None]) -> Iterator[None]:
-        """Hold the device for `holder`. `waiting` is called again and again while another has it; it may raise."""
+    def held_by(self, holder: object, waiting: Callable[[], None]) -> Iterator[None]:
+        """Hold the device for `holder`. `waiting` is called repeatedly while another has it; it may raise."""
         with self._changed:
             while self._holder is not None and self._holder is not holder:
                 waiting()
-                self._changed.wait(0.1)
+                self._changed.wait(_POLL)
             self._holder = holder
             self._users += 1
         try:
@@ -78,26 +78,7 @@ class _Turns:
                     self._changed.notify_all()
 
 
-class _Latch:
-    """Opens when everybody has arrived; whoever arrives again changes nothing."""
-
-    def __init__(self, awaited: Iterable[str]) -> None:
-        self._changed = threading.Condition()
-        self._awaited = set(awaited)
-
-    def arrive(self, name: str) -> None:
-        with self._changed:
-            self._awaited.discard(name)
-            self._changed.notify_all()
-
-    def wait(self, waiting: Callable[[], None]) -> None:
-        with self._changed:
-            while self._awaited:
-                waiting()
-                self._changed.wait(0.1)
-
-
-_turns = _Turns()
+_device = _DeviceLock()
 
 
 def compare(
@@ -128,17 +109,9 @@ def compare(
         raise RequestError("There is no side to ask: give at least one checkpoint.")
     request = validate(request)
     run = _Comparison(
-        image,
-        request,
-        dict(sides),
-        mode,
-        pool or ModelPool(),
-        cancel or threading.Event(),
-        deadline,
-        sessions or {},
-        follow_up,
-        tick,
-    )
+        image, request, dict(sides), mode, pool or ModelPool(), cancel or threading.Event(), deadline, sessions or {},
+        follow_up, tick,
+    )  # fmt: skip
     return run.events()
 
 
@@ -156,75 +129,74 @@ class _Comparison:
     tick: float | None
 
     def __post_init__(self) -> None:
-        self._loaded, self._at_the_line = _Latch(self.sides), _Latch(self.sides)
+        self._requests = {name: side.request(self.request) for name, side in self.sides.items()}
+        self._notices: dict[str, set[str]] = {name: set() for name in self.sides}  # sent so far
+        self._loaded = {name: threading.Event() for name in self.sides}  # of a race; set where a side failed, too
+        self._ready = {name: threading.Event() for name in self.sides}
         self._warming = threading.Lock()
-        self._told: dict[str, set[str]] = {name: set() for name in self.sides}
 
     def events(self) -> Iterator[Event]:
         inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
         if self.mode == "race":
-            works: list[Callable[[], None]] = [lambda n=name: self._race(n, inbox.put) for name in self.sides]  # type: ignore[misc]
+            works = [partial(self._race, name, inbox.put) for name in self.sides]
         else:
-            works = [lambda: self._measure(inbox.put)]
+            works = [partial(self._measure, inbox.put)]
         threads = [threading.Thread(target=work, daemon=True, name="vlcompare-side") for work in works]
         for thread in threads:
             thread.start()
-        waiting = set(self.sides)
+        unanswered = set(self.sides)
         try:
-            while waiting:
+            while unanswered:
                 try:
                     event = inbox.get(timeout=self.tick)
                 except queue.Empty:
                     yield None  # type: ignore[misc]  # only for readers that ask for ticks
                     continue
                 if event.kind == "answer":
-                    waiting.discard(event.side)
+                    unanswered.discard(event.side)
                 yield event
         finally:
-            if waiting:
+            if unanswered:
                 self.cancel.set()
-            if self.tick is None or not waiting:
+            if self.tick is None or not unanswered:
                 for thread in threads:
                     thread.join()
 
     def _measure(self, put: Put) -> None:
-        """Load every side first, then ask one after the other, each warmed, with the device held."""
+        """Load every side first, then ask one after the other, each warmed up, with the device held."""
+        models: dict[str, Any] = {}
+
+        def load(name: str) -> None:
+            models[name] = self._load(name, put, loaded)
+
         with ExitStack() as loaded:
-            models = {}
             for name in self.sides:
-                self._guarded(name, put, lambda n=name: models.update({n: self._load(n, put, loaded)}))  # type: ignore[misc]
+                self._guarded(name, put, partial(load, name))
             for name, model in models.items():
-                self._guarded(name, put, partial(self._take_turn, name, model, put, warm=True))
+                self._guarded(name, put, partial(self._answer, name, model, put, warm_up=True))
 
     def _race(self, name: str, put: Put) -> None:
-        """Load, wait at the line until every side is ready or has failed, and start together."""
+        """Load, wait until every side is ready or has failed, and start together."""
 
         def run(loaded: ExitStack) -> None:
             try:
                 model = self._load(name, put, loaded)
-                self._loaded.arrive(name)
-                if _on_gpu(model):
-                    # kernels are compiled and graphs are captured by one side at a time, with nobody else at work on
+                self._loaded[name].set()
+                if model.device.type == "cuda":
+                    # kernels are compiled and graphs are captured by one side at a time, with nothing else running on
                     # the device: a capture can be spoilt by what another thread does for the first time meanwhile
-                    self._loaded.wait(self._stop_if_cancelled)
-                    with _turns.turn(self, self._stop_if_cancelled), self._warming:
-                        self._warm(name, model, put)
+                    self._wait_for(self._loaded)
+                    with _device.held_by(self, self._raise_if_cancelled), self._warming:
+                        self._warm_up(name, model, put)
             finally:
-                self._loaded.arrive(name)
-                self._at_the_line.arrive(name)
+                self._loaded[name].set()
+                self._ready[name].set()
             put(Event(name, "status", "Waiting for the other side"))
-            self._at_the_line.wait(self._stop_if_cancelled)
-            self._take_turn(name, model, put, warm=False)
+            self._wait_for(self._ready)
+            self._answer(name, model, put, warm_up=False)
 
         with ExitStack() as loaded:
             self._guarded(name, put, partial(run, loaded))
-
-    def _take_turn(self, name: str, model: Any, put: Put, *, warm: bool) -> None:
-        put(Event(name, "status", "Waiting for the device"))
-        with _turns.turn(self, self._stop_if_cancelled):
-            if warm:
-                self._warm(name, model, put)
-            self._ask(name, model, put)
 
     def _guarded(self, name: str, put: Put, work: Callable[[], None]) -> None:
         """Do one side's work; whatever goes wrong becomes this side's answer, and only this side's."""
@@ -233,12 +205,12 @@ class _Comparison:
         try:
             work()
             return
-        except _Stopped:
+        except _Cancelled:
             answer = replace(failed, stop_reason="cancelled")
         except VLCompareError as error:
             answer = replace(failed, error=str(error))
-        # a defect of ours, or a panic of a library in Rust, which is no Exception, must neither take the other side
-        # along nor leave the consumer waiting for an answer
+        # a defect of this package, or a panic of a library in Rust, which is no Exception, must neither fail the other
+        # side nor leave the consumer waiting for an answer
         except BaseException as error:
             report(error)
             sentence = f"This side failed unexpectedly ({type(error).__name__}); the other is not affected."
@@ -249,65 +221,68 @@ class _Comparison:
         from vlcompare.tasks.prompts import check_decoding
 
         def say(sentence: str) -> None:
-            self._stop_if_cancelled()
+            self._raise_if_cancelled()
             put(Event(name, "status", sentence))
 
-        self._stop_if_cancelled()
-        side = self.sides[name]
-        check_decoding(side.decoding)  # before gigabytes are read for what cannot be asked
-        model = loaded.enter_context(self.pool.acquire(side.model, say, self._stop_if_cancelled))
-        self._tell(name, model, put)
+        self._raise_if_cancelled()
+        check_decoding(self._requests[name])  # before gigabytes are read for what cannot be asked
+        model = loaded.enter_context(self.pool.acquire(self.sides[name].model, say, self._raise_if_cancelled))
+        self._put_notices(name, model, put)
         return model
 
-    def _tell(self, name: str, model: Any, put: Put) -> None:
-        """What belongs beside the answer and has not been said of this side yet."""
-        for sentence in model.notices_for(self.sides[name].request(self.request)):
-            if sentence not in self._told[name]:
-                self._told[name].add(sentence)
+    def _put_notices(self, name: str, model: Any, put: Put) -> None:
+        """The model's notices on this request that were not sent yet."""
+        for sentence in model.notices_for(self._requests[name]):
+            if sentence not in self._notices[name]:
+                self._notices[name].add(sentence)
                 put(Event(name, "notice", sentence))
 
-    def _warm(self, name: str, model: Any, put: Put) -> None:
-        """A short run of the same shape, so that first-call costs (kernels, caches) are in nobody's figures."""
+    def _warm_up(self, name: str, model: Any, put: Put) -> None:
+        """A short run of the same shape, so that first-call costs (kernels, caches) are in no figure."""
         from vlcompare.runtime.engine import stream_request
 
-        request = self.sides[name].request(self.request)
+        request = self._requests[name]
         shape = (request.task, request.prompt_order)
-        if self.follow_up is not None or shape in _warmed.setdefault(model, set()):
+        if self.follow_up is not None or shape in _warm.setdefault(model, set()):
             return
         put(Event(name, "status", "Warming up"))
-        short = replace(request, max_new_tokens=_WARM_TOKENS, stop_at_end=False)
+        short = replace(request, max_new_tokens=_WARM_UP_TOKENS, stop_at_end=False)
         for _ in stream_request(model, self.image, short, cancel=self.cancel):
             pass
         if not self.cancel.is_set():
-            _warmed[model].add(shape)
+            _warm[model].add(shape)
 
-    def _ask(self, name: str, model: Any, put: Put) -> None:
+    def _answer(self, name: str, model: Any, put: Put, *, warm_up: bool) -> None:
+        """Ask one side, with the device held."""
         from vlcompare.runtime.engine import stream_request
 
-        self._stop_if_cancelled()
-        put(Event(name, "status", "Answering"))
-        answers = stream_request(
-            model,
-            self.image,
-            self.sides[name].request(self.request),
-            cancel=self.cancel,
-            deadline=self.deadline,
-            session=self.sessions.get(name),
-            follow_up=self.follow_up,
-            mode=self.mode,
-        )
-        for item in answers:
-            if isinstance(item, Prompt):
-                put(Event(name, "prompt", item))
-            else:
+        put(Event(name, "status", "Waiting for the device"))
+        with _device.held_by(self, self._raise_if_cancelled):
+            if warm_up:
+                self._warm_up(name, model, put)
+            self._raise_if_cancelled()
+            put(Event(name, "status", "Answering"))
+            for item in stream_request(
+                model,
+                self.image,
+                self._requests[name],
+                cancel=self.cancel,
+                deadline=self.deadline,
+                session=self.sessions.get(name),
+                follow_up=self.follow_up,
+                mode=self.mode,
+            ):
                 if isinstance(item, Answer):
-                    self._tell(name, model, put)  # an accelerator may have failed meanwhile
-                put(Event(name, "answer" if isinstance(item, Answer) else "step", item))
+                    self._put_notices(name, model, put)  # an accelerator may have failed meanwhile
+                    put(Event(name, "answer", item))
+                else:
+                    put(Event(name, "prompt" if isinstance(item, Prompt) else "step", item))
 
-    def _stop_if_cancelled(self) -> None:
+    def _wait_for(self, sides: Mapping[str, threading.Event]) -> None:
+        for reached in sides.values():
+            while not reached.wait(_POLL):
+                self._raise_if_cancelled()
+
+    def _raise_if_cancelled(self) -> None:
         if self.cancel.is_set():
-            raise _Stopped
-
-
-def _on_gpu(model: Any) -> bool:
-    return bool(model.device.type == "cuda")
+            raise _Cancelled
