@@ -5,25 +5,31 @@ from __future__ import annotations
 import pytest
 
 from vlcompare.errors import RequestError
-from vlcompare.ui.server.allowed_hosts import Access, Place, Refusal, Seen, read_allowed, read_root_path
-from vlcompare.ui.server.options import Reach
+from vlcompare.ui.server.allowed_hosts import AllowedHosts, HostPort, PublicAddress, read_allowed, read_root_path
+from vlcompare.ui.server.options import ServerOptions
+from vlcompare.ui.server.refusal import Refused
 
-LOCAL = Access("127.0.0.1", environment={})
-EVERYWHERE = Access("0.0.0.0", environment={})
+LOCAL = AllowedHosts("127.0.0.1", environment={})
+EVERYWHERE = AllowedHosts("0.0.0.0", environment={})
 ALLOWED = ("vl.example.org", "*.lab.example.org", "odd.example.org:8443")
-NAMED = Access("127.0.0.1", read_allowed(ALLOWED), environment={})
-SPACE = Access("0.0.0.0", environment={"SPACE_HOST": "me-vl.hf.space,vl.me.org"})
-SHARED = Access("127.0.0.1", environment={}, share=lambda: "https://abc.gradio.live")
-BELOW = Access("127.0.0.1", root_path="/vl", environment={})
-PUBLIC = Access("127.0.0.1", root_path="https://vl.example.org/vl", environment={})
+NAMED = AllowedHosts("127.0.0.1", read_allowed(ALLOWED), environment={})
+SPACE = AllowedHosts("0.0.0.0", environment={"SPACE_HOST": "me-vl.hf.space,vl.me.org"})
+SHARED = AllowedHosts("127.0.0.1", environment={}, share=lambda: "https://abc.gradio.live")
+BELOW = AllowedHosts("127.0.0.1", root_path="/vl", environment={})
+PUBLIC = AllowedHosts("127.0.0.1", root_path="https://vl.example.org/vl", environment={})
 
 
-def look(access: Access, host: str | list[str] = "localhost:7860", method: str = "GET", path: str = "/", **more: str):
+def look(
+    access: AllowedHosts, host: str | list[str] = "localhost:7860", method: str = "GET", path: str = "/", **more: str
+):
     """The verdict on a request; further headers as keywords."""
-    hosts = [host] if isinstance(host, str) else host
-    headers = [(b"host", value.encode("latin-1")) for value in hosts]
+    named = [host] if isinstance(host, str) else host
+    headers = [(b"host", value.encode("latin-1")) for value in named]
     headers += [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in more.items()]
-    return access.look(method, path, headers, "http")
+    try:
+        return access.check(method, path, headers, "http")
+    except Refused as refused:
+        return refused
 
 
 @pytest.mark.parametrize(
@@ -43,9 +49,9 @@ def look(access: Access, host: str | list[str] = "localhost:7860", method: str =
         (LOCAL, "127.1:7860", False),
         (LOCAL, "2130706433", False),
         (LOCAL, "me-vl.hf.space", False),
-        (Access("::1", environment={}), "[::1]:7860", True),
-        (Access("[::1]", environment={}), "evil.example", False),
-        (Access("localhost", environment={}), "evil.example", False),
+        (AllowedHosts("::1", environment={}), "[::1]:7860", True),
+        (AllowedHosts("[::1]", environment={}), "evil.example", False),
+        (AllowedHosts("localhost", environment={}), "evil.example", False),
         (EVERYWHERE, "192.168.1.7:7860", True),
         (EVERYWHERE, "[fe80::1]:7860", True),
         (EVERYWHERE, "evil.example:7860", False),
@@ -64,12 +70,12 @@ def look(access: Access, host: str | list[str] = "localhost:7860", method: str =
         (SHARED, "abc.gradio.live", True),
         (SHARED, "evil.gradio.live", False),
         (PUBLIC, "vl.example.org", True),
-        (Access("0.0.0.0", ("*",), environment={}), "anything.example", True),
+        (AllowedHosts("0.0.0.0", ("*",), environment={}), "anything.example", True),
     ],
 )
-def test_hosts(access: Access, host: str, answered: bool) -> None:
+def test_hosts(access: AllowedHosts, host: str, answered: bool) -> None:
     found = look(access, host)
-    assert isinstance(found, Seen) is answered
+    assert isinstance(found, PublicAddress) is answered
     if not answered:
         assert found.status == 403 and "--allow-host" in found.sentence and found.sentence.endswith(".")
 
@@ -77,7 +83,7 @@ def test_hosts(access: Access, host: str, answered: bool) -> None:
 def test_the_machines_own_name_is_answered_where_others_reach_it() -> None:
     import socket
 
-    assert isinstance(look(EVERYWHERE, f"{socket.gethostname()}:7860"), Seen)
+    assert isinstance(look(EVERYWHERE, f"{socket.gethostname()}:7860"), PublicAddress)
 
 
 @pytest.mark.parametrize(
@@ -128,13 +134,13 @@ SAME = [
 )
 def test_origins_on_routes_that_change_something(host: str, origin: str, same: bool, method: str, path: str) -> None:
     found = look(LOCAL, host, method, path, origin=origin)
-    assert isinstance(found, Seen) is same
+    assert isinstance(found, PublicAddress) is same
     assert same or (found.status == 403 and "--allow-host" in found.sentence)
 
 
 @pytest.mark.parametrize(("host", "origin", "same"), SAME)
 def test_a_page_may_be_fetched_by_others_but_not_read(host: str, origin: str, same: bool) -> None:
-    assert look(LOCAL, host, "GET", "/config", origin=origin).foreign is not same
+    assert look(LOCAL, host, "GET", "/config", origin=origin).cross_site is not same
 
 
 @pytest.mark.parametrize(
@@ -153,16 +159,18 @@ def test_a_page_may_be_fetched_by_others_but_not_read(host: str, origin: str, sa
         (PUBLIC, "127.0.0.1:7860", "https://vl.example.org", True),
     ],
 )
-def test_origins_elsewhere(access: Access, host: str, origin: str, same: bool) -> None:
+def test_origins_elsewhere(access: AllowedHosts, host: str, origin: str, same: bool) -> None:
     found = look(access, host, "POST", "/gradio_api/upload", origin=origin)
-    assert isinstance(found, Seen) is same
+    assert isinstance(found, PublicAddress) is same
 
 
 def test_programs_send_no_origin_and_browsers_say_where_they_come_from() -> None:
-    assert isinstance(look(LOCAL, method="POST", path="/gradio_api/mcp/"), Seen)
-    assert isinstance(look(LOCAL, method="POST", path="/gradio_api/upload", sec_fetch_site="same-origin"), Seen)
+    assert isinstance(look(LOCAL, method="POST", path="/gradio_api/mcp/"), PublicAddress)
+    assert isinstance(
+        look(LOCAL, method="POST", path="/gradio_api/upload", sec_fetch_site="same-origin"), PublicAddress
+    )
     assert look(LOCAL, method="POST", path="/gradio_api/upload", sec_fetch_site="cross-site").status == 403
-    assert isinstance(look(LOCAL, sec_fetch_site="cross-site"), Seen)  # a link to the page
+    assert isinstance(look(LOCAL, sec_fetch_site="cross-site"), PublicAddress)  # a link to the page
 
 
 @pytest.mark.parametrize(
@@ -205,13 +213,13 @@ def test_routes_that_the_page_does_not_use_are_not_there(path: str) -> None:
     ],
 )
 def test_where_the_page_is(
-    access: Access, headers: dict[str, str], place: str | None, scheme: str, prefix: str
+    access: AllowedHosts, headers: dict[str, str], place: str | None, scheme: str, prefix: str
 ) -> None:
     found = look(access, **headers)
     if place is None:
-        assert isinstance(found, Refusal)
+        assert isinstance(found, Refused)
     else:
-        assert (str(found.place), found.scheme, found.prefix) == (place, scheme, prefix)
+        assert (str(found.host), found.scheme, found.prefix) == (place, scheme, prefix)
 
 
 @pytest.mark.parametrize("value", ["a/b", "a b", "http://", "[::1", "*.", "a:b", "*x"])
@@ -243,12 +251,12 @@ def test_what_is_no_root_path(value: str) -> None:
 
 def test_the_environment_names_hosts_and_the_root_path() -> None:
     env = {"VLCOMPARE_ALLOW_HOST": "a.example.org, *.b.example.org", "VLCOMPARE_ROOT_PATH": "/vl/"}
-    settings = Reach.from_environment(env)
+    settings = ServerOptions.from_environment(env)
     assert settings.allow_hosts == ("a.example.org", "*.b.example.org") and settings.root_path == "/vl"
     with pytest.raises(RequestError, match="VLCOMPARE_ROOT_PATH"):
-        Reach.from_environment({"VLCOMPARE_ROOT_PATH": "a b"})
+        ServerOptions.from_environment({"VLCOMPARE_ROOT_PATH": "a b"})
 
 
 def test_places_read_and_write() -> None:
     for text in ("localhost:7860", "[::1]:7860", "a-b.example.org", "10.0.0.1:1"):
-        assert str(Place.read(text)) == text
+        assert str(HostPort.read(text)) == text

@@ -29,7 +29,7 @@ from vlcompare.ui.compare.example_questions import question
 from vlcompare.ui.compare.forms import AskForm, shown_side
 from vlcompare.ui.compare.votes import COLUMNS, Votes
 from vlcompare.ui.page import serve
-from vlcompare.ui.server.options import QUOTA_VARIABLES, REACH_VARIABLES
+from vlcompare.ui.server.options import QUOTA_VARIABLES, SERVER_VARIABLES
 from vlcompare.ui.server.startup import check_address
 from vlcompare.ui.settings import LIMIT_VARIABLES, VARIABLES, AppSettings, Limits, parse_bytes
 
@@ -361,5 +361,5 @@ def test_a_wrong_variable_is_named(name: str, value: str, said: str) -> None:
 
 def test_every_variable_is_in_the_readme() -> None:
     readme = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
-    for name in (*VARIABLES, *LIMIT_VARIABLES, *REACH_VARIABLES, *QUOTA_VARIABLES):
+    for name in (*VARIABLES, *LIMIT_VARIABLES, *SERVER_VARIABLES, *QUOTA_VARIABLES):
         assert name.startswith("GRADIO") or f"`{name}`" in readme, name

@@ -21,7 +21,7 @@ from vlcompare.runtime.image import open_image
 from vlcompare.ui import examples
 from vlcompare.ui.compare.handlers import Handlers
 from vlcompare.ui.page import build_page, launch
-from vlcompare.ui.server.options import Reach
+from vlcompare.ui.server.options import ServerOptions
 from vlcompare.ui.settings import AppSettings, Limits
 
 FILE = {"meta": {"_type": "gradio.FileData"}}
@@ -95,8 +95,8 @@ def test_direct_calls_keep_the_limit_and_too_many_are_told(server: SimpleNamespa
             most = fake.running
             assert server.http.get("config").status_code == 200  # nobody else waits for them
         found = [reply.result() for reply in replies]
-    assert most == 1 and sorted(reply.status_code for reply in found) == [200] * 4 + [500] * 4
-    assert all("busy" in reply.text for reply in found if reply.status_code == 500)
+    assert most == 1 and sorted(reply.status_code for reply in found) == [200] * 4 + [400] * 4
+    assert all("busy" in reply.text for reply in found if reply.status_code == 400)
 
 
 def test_work_ends_when_a_direct_caller_leaves(server: SimpleNamespace) -> None:
@@ -144,9 +144,9 @@ def proxied(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     from starlette.responses import PlainTextResponse, StreamingResponse
     from starlette.routing import Route
 
-    settings, reach = AppSettings(data=tmp_path), Reach(root_path="/vl" if request.param == "given" else "")
+    settings, options = AppSettings(data=tmp_path), ServerOptions(root_path="/vl" if request.param == "given" else "")
     page = build_page(settings, Handlers(settings, FakeCompare(), None, open_image))
-    _, address, _ = launch(page, settings, reach=reach, prevent_thread_lock=True)
+    _, address, _ = launch(page, settings, server_options=options, prevent_thread_lock=True)
     client = httpx.AsyncClient(timeout=None)
 
     async def forward(asked: Any) -> Any:

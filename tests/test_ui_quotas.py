@@ -8,19 +8,20 @@ from typing import Any
 import pytest
 from starlette.formparsers import MultiPartException
 
-from vlcompare.ui.server.rate_limit import MOST_CLIENTS, Ledger, Quotas, TooMuch, client_of
+from vlcompare.ui.server.rate_limit import MOST_CLIENTS, Quotas, RateLimiter, client_of
+from vlcompare.ui.server.refusal import Refused
 from vlcompare.ui.server.request_body import Body, Form
 
 
 class World:
-    """A ledger with a clock and a disk that the test sets."""
+    """A rate limiter with a clock and a disk that the test sets."""
 
     def __init__(self, **quotas: int) -> None:
         self.now, self.free = 0.0, 1
-        self.ledger = Ledger(Quotas(**quotas), lambda: self.free, lambda: self.now)
+        self.limiter = RateLimiter(Quotas(**quotas), lambda: self.free, lambda: self.now)
 
     def add(self, client: str = "a", files: int = 0, size: int = 0) -> None:
-        self.ledger.add(client, files, size, upload=True)
+        self.limiter.add(client, files, size, upload=True)
 
 
 def test_files_and_bytes_of_a_client_are_bounded_and_come_back_after_an_hour() -> None:
@@ -28,7 +29,7 @@ def test_files_and_bytes_of_a_client_are_bounded_and_come_back_after_an_hour() -
         world = World(**quotas)
         for _ in range(3):
             world.add(**{kind: 1})
-        with pytest.raises(TooMuch, match="within an hour") as refused:
+        with pytest.raises(Refused, match="within an hour") as refused:
             world.add(**{kind: 1})
         assert refused.value.status == 429
         world.add("b", **{kind: 1})  # another one is none the worse
@@ -41,7 +42,7 @@ def test_all_clients_together_are_bounded() -> None:
         world = World(**quotas)
         for client in "abcd":
             world.add(client, **{kind: 1})
-        with pytest.raises(TooMuch, match="The server has taken"):
+        with pytest.raises(Refused, match="The server has taken"):
             world.add("e", **{kind: 1})
 
 
@@ -50,7 +51,7 @@ def test_who_is_refused_uses_up_nothing_of_the_others() -> None:
     for _ in range(10):
         try:
             world.add("greedy", files=1)
-        except TooMuch:
+        except Refused:
             continue
     for client in "ab":
         world.add(client, files=1)
@@ -59,22 +60,22 @@ def test_who_is_refused_uses_up_nothing_of_the_others() -> None:
 def test_a_full_disk_takes_no_uploads_but_answers() -> None:
     world = World()
     world.free = 0
-    with pytest.raises(TooMuch, match="disk") as refused:
+    with pytest.raises(Refused, match="disk") as refused:
         world.add(files=1, size=10)
     assert refused.value.status == 507
-    world.ledger.add("a", 0, 10, upload=False)
+    world.limiter.add("a", 0, 10, upload=False)
 
 
 def test_requests_at_once_are_bounded_by_client_and_in_all() -> None:
     world = World(at_once=2, all_at_once=3)
     for client in "aab":
-        world.ledger.open(client)
+        world.limiter.open(client)
     for client, status in (("a", 429), ("b", 503)):
-        with pytest.raises(TooMuch) as refused:
-            world.ledger.open(client)
+        with pytest.raises(Refused) as refused:
+            world.limiter.open(client)
         assert refused.value.status == status
-    world.ledger.close("a")
-    world.ledger.open("c")
+    world.limiter.close("a")
+    world.limiter.open("c")
 
 
 def test_many_clients_are_not_remembered_for_ever() -> None:
@@ -82,7 +83,7 @@ def test_many_clients_are_not_remembered_for_ever() -> None:
     world.add("heavy", 5, 5)
     for number in range(MOST_CLIENTS + 10):
         world.add(f"client {number}", 1, 1)
-    assert len(world.ledger._clients) <= MOST_CLIENTS and "heavy" in world.ledger._clients
+    assert len(world.limiter._clients) <= MOST_CLIENTS and "heavy" in world.limiter._clients
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,7 @@ def sent(path: str, chunks: list[bytes], most: int = 1000, end: bool = True, **q
     waiting = [{"type": "http.request", "body": data, "more_body": True} for data in chunks]
     waiting += [{"type": "http.request", "body": b""}] if end else [{"type": "http.disconnect"}]
     headers = [(b"content-type", b"multipart/form-data; boundary=edge"), (b"content-length", b"1")]
-    scope = {"path": path, "root_path": "", "headers": headers}
+    scope = {"type": "http", "path": path, "root_path": "", "headers": headers}
 
     async def receive() -> Any:
         return waiting.pop(0)
@@ -142,7 +143,7 @@ def sent(path: str, chunks: list[bytes], most: int = 1000, end: bool = True, **q
         messages.append(message)
 
     async def play() -> Body:
-        body = Body(scope, receive, send, "a", World(**quotas).ledger, most)
+        body = Body(scope, receive, send, "a", World(**quotas).limiter, most)
         status = 200
         try:
             while (await body.receive()).get("more_body"):
@@ -179,7 +180,7 @@ def test_a_body_is_refused_where_a_bound_is_passed(
     body, messages = sent(path, chunks, **quotas)
     assert messages[0]["status"] == status
     assert messages[1]["body"] == b"the app's" if status == 200 else messages[1]["body"].endswith(b".")
-    assert len(messages) == 2 and (body.refusal is None) is (status == 200)
+    assert len(messages) == 2 and (body.refused is None) is (status == 200)
 
 
 def test_json_of_too_many_values_is_refused() -> None:
@@ -194,4 +195,4 @@ def test_fields_that_are_no_files_are_bounded() -> None:
 
 def test_an_upload_that_breaks_off_fails_as_a_broken_form_does() -> None:
     body, messages = sent(UPLOAD, [ONE_FILE[:50]], end=False)
-    assert messages[0]["status"] == 400 and body.refusal is None  # by which gradio deletes what it has begun
+    assert messages[0]["status"] == 400 and body.refused is None  # by which gradio deletes what it has begun

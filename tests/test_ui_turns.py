@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from vlcompare.errors import RequestError
-from vlcompare.ui.server.concurrency import CALL, CallerLeft, Turns
+from vlcompare.ui.server.concurrency import CURRENT_CALL, Disconnected, Slots
 
 
 @dataclass
@@ -19,7 +19,7 @@ class Someone:
     direct: bool = True
     gone: bool = False
 
-    def left(self) -> bool:
+    def disconnected(self) -> bool:
         return self.gone
 
 
@@ -33,7 +33,7 @@ class Work:
         self.order: list[Any] = []
 
     def __call__(self, name: Any = None) -> Any:
-        cancel, call = threading.Event(), CALL.get()
+        cancel, call = threading.Event(), CURRENT_CALL.get()
         if call is not None:
             call.add(cancel)
         with self.lock:
@@ -57,25 +57,25 @@ async def at_work(work: Work, count: int) -> None:
 
 
 def test_no_more_than_the_limit_work_at_once_and_all_are_answered() -> None:
-    work, turns = Work(), Turns(2, 30)
+    work, slots = Work(), Slots(2, 30)
 
     async def play() -> list[Any]:
-        tasks = [asyncio.create_task(turns.value(Someone(), work, number)) for number in range(20)]
+        tasks = [asyncio.create_task(slots.value(Someone(), work, number)) for number in range(20)]
         await at_work(work, 2)
         work.go.set()
         return await asyncio.gather(*tasks)
 
     assert asyncio.run(play()) == list(range(20))
-    assert work.most == 2 and turns.taken == 0 and work.order == sorted(work.order)
+    assert work.most == 2 and slots.taken == 0 and work.order == sorted(work.order)
 
 
 def test_events_of_the_queue_go_before_direct_calls() -> None:
-    work, turns = Work(), Turns(1, 30)
+    work, slots = Work(), Slots(1, 30)
 
     async def play() -> None:
-        tasks = [asyncio.create_task(turns.value(Someone(), work, f"direct{number}")) for number in range(4)]
+        tasks = [asyncio.create_task(slots.value(Someone(), work, f"direct{number}")) for number in range(4)]
         await at_work(work, 1)
-        tasks.append(asyncio.create_task(turns.value(Someone(direct=False), work, "queued")))
+        tasks.append(asyncio.create_task(slots.value(Someone(direct=False), work, "queued")))
         await asyncio.sleep(0)
         work.go.set()
         await asyncio.gather(*tasks)
@@ -85,10 +85,10 @@ def test_events_of_the_queue_go_before_direct_calls() -> None:
 
 
 def test_of_direct_calls_only_so_many_wait() -> None:
-    work, turns = Work(), Turns(1, 2)
+    work, slots = Work(), Slots(1, 2)
 
     async def play() -> list[Any]:
-        tasks = [asyncio.create_task(turns.value(Someone(), work, number)) for number in range(5)]
+        tasks = [asyncio.create_task(slots.value(Someone(), work, number)) for number in range(5)]
         await at_work(work, 1)
         work.go.set()
         return await asyncio.gather(*tasks, return_exceptions=True)
@@ -99,11 +99,11 @@ def test_of_direct_calls_only_so_many_wait() -> None:
 
 
 def test_who_leaves_stops_its_work_and_waits_no_longer() -> None:
-    work, turns = Work(), Turns(1, 30)
+    work, slots = Work(), Slots(1, 30)
     first, second, third = Someone(), Someone(), Someone()
 
     async def play() -> list[Any]:
-        tasks = [asyncio.create_task(turns.value(one, work, name)) for name, one in enumerate((first, second, third))]
+        tasks = [asyncio.create_task(slots.value(one, work, name)) for name, one in enumerate((first, second, third))]
         await at_work(work, 1)
         first.gone = second.gone = True
         await asyncio.wait(tasks[:2])
@@ -112,17 +112,17 @@ def test_who_leaves_stops_its_work_and_waits_no_longer() -> None:
         return await asyncio.gather(*tasks, return_exceptions=True)
 
     found = asyncio.run(play())
-    assert found[0] == "stopped" and isinstance(found[1], CallerLeft) and found[2] == 2
-    assert work.order == [0, 2] and turns.taken == 0
+    assert found[0] == "stopped" and isinstance(found[1], Disconnected) and found[2] == 2
+    assert work.order == [0, 2] and slots.taken == 0
 
 
 @pytest.mark.parametrize("how", ["closed", "cancelled", "left", "ended", "failed"])
 def test_a_generator_holds_its_turn_until_it_is_over(how: str) -> None:
-    turns, closed, stop = Turns(1, 5), threading.Event(), threading.Event()
+    slots, closed, stop = Slots(1, 5), threading.Event(), threading.Event()
     caller = Someone()
 
     def count() -> Iterator[int]:
-        call = CALL.get()
+        call = CURRENT_CALL.get()
         assert call is not None
         call.add(stop)
         try:
@@ -136,8 +136,8 @@ def test_a_generator_holds_its_turn_until_it_is_over(how: str) -> None:
             closed.set()
 
     async def play() -> None:
-        items = turns.items(caller, count)
-        assert await anext(items) == 1 and turns.taken == 1
+        items = slots.items(caller, count)
+        assert await anext(items) == 1 and slots.taken == 1
         if how == "closed":
             await items.aclose()
             return
@@ -152,20 +152,20 @@ def test_a_generator_holds_its_turn_until_it_is_over(how: str) -> None:
                 await rest
         else:
             caller.gone = how == "left"
-            assert await rest == 2 and turns.taken == 1
+            assert await rest == 2 and slots.taken == 1
             assert [item async for item in items] == []
 
     asyncio.run(play())
-    assert closed.is_set() and turns.taken == 0
+    assert closed.is_set() and slots.taken == 0
 
 
 def test_a_turn_is_given_back_where_its_work_fails() -> None:
-    turns = Turns(1, 5)
+    slots = Slots(1, 5)
 
     def fail() -> None:
         raise RequestError("no")
 
     for _ in range(3):
         with pytest.raises(RequestError):
-            asyncio.run(turns.value(Someone(), fail))
-    assert turns.taken == 0
+            asyncio.run(slots.value(Someone(), fail))
+    assert slots.taken == 0

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vlcompare.cli.options import add_address_options, address_of, reach_of
+from vlcompare.cli.options import add_address_options, address_of, server_options_of
 
 MOST_UPLOADED = 2 << 30  # bytes of a run archive
 
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     import_gradio()
     from vlcompare.ui.page import serve
 
-    serve(settings, runs=args.runs, reach=reach_of(args), inbrowser=args.open)
+    serve(settings, runs=args.runs, server_options=server_options_of(args), inbrowser=args.open)
     return 0
 
 

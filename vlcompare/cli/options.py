@@ -81,12 +81,12 @@ def address_of(args: argparse.Namespace) -> dict[str, Any]:
     return {"host": args.host, "port": args.port}
 
 
-def reach_of(args: argparse.Namespace) -> Any:
+def server_options_of(args: argparse.Namespace) -> Any:
     """How the page is reached, from the others and the environment."""
     from vlcompare.ui.server.allowed_hosts import read_allowed, read_root_path
-    from vlcompare.ui.server.options import Reach
+    from vlcompare.ui.server.options import ServerOptions
 
-    return Reach.from_environment(
+    return ServerOptions.from_environment(
         allow_hosts=read_allowed(args.allow_host) if args.allow_host else None,
         root_path=None if args.root_path is None else read_root_path(args.root_path),
     )

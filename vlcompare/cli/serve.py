@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from vlcompare.cli.options import above_zero, add_address_options, address_of, reach_of
+from vlcompare.cli.options import above_zero, add_address_options, address_of, server_options_of
 from vlcompare.types import QUANTIZATIONS
 
 
@@ -39,13 +39,13 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until interrupted."""
-    settings, reach = settings_of(args), reach_of(args)
+    settings, server_options = settings_of(args), server_options_of(args)
     from vlcompare.ui.fast_import import import_gradio
 
     import_gradio()
     from vlcompare.ui.page import serve
 
-    serve(settings, reach=reach, share=args.share, inbrowser=args.open)
+    serve(settings, server_options=server_options, share=args.share, inbrowser=args.open)
     return 0
 
 

@@ -32,16 +32,16 @@ from vlcompare.ui.inspect import wiring as inspect_wiring
 from vlcompare.ui.inspect.library import Library
 from vlcompare.ui.inspect.session import Inspection
 from vlcompare.ui.server import startup
-from vlcompare.ui.server.allowed_hosts import Access
-from vlcompare.ui.server.call_errors import speak
-from vlcompare.ui.server.callers import serve_in_turns
-from vlcompare.ui.server.concurrency import Turns
-from vlcompare.ui.server.file_values import hand_over_paths
+from vlcompare.ui.server.allowed_hosts import AllowedHosts
+from vlcompare.ui.server.call_errors import use_sentences
+from vlcompare.ui.server.callers import limit_concurrency
+from vlcompare.ui.server.concurrency import Slots
+from vlcompare.ui.server.file_values import use_paths
 from vlcompare.ui.server.log import bound_output
-from vlcompare.ui.server.mcp_tools import speak_mcp
-from vlcompare.ui.server.middleware import GuardedApp, Rules
-from vlcompare.ui.server.options import Reach
-from vlcompare.ui.server.rate_limit import Ledger, free_space
+from vlcompare.ui.server.mcp_tools import describe_tools
+from vlcompare.ui.server.middleware import CheckedApp, Rules
+from vlcompare.ui.server.options import ServerOptions
+from vlcompare.ui.server.rate_limit import RateLimiter, free_space
 from vlcompare.ui.server.uploads import largest_upload
 from vlcompare.ui.settings import AppSettings
 from vlcompare.ui.theme import launch_look
@@ -70,10 +70,10 @@ def build_page(settings: AppSettings, handlers: Handlers | None = None, *, runs:
                 library = Library(settings.allow_path, runs, pictures=settings.pictures)
                 inspect_wiring.wire(inspect_layout.build(library), settings, page, parts, tabs)
         api.serve(handlers)
-    hand_over_paths(page)
+    use_paths(page)
     waiting = settings.limits.queue
-    serve_in_turns(page, Turns(settings.concurrency, waiting), Turns(READERS, waiting))
-    speak(page)
+    limit_concurrency(page, Slots(settings.concurrency, waiting), Slots(READERS, waiting))
+    use_sentences(page)
     page.queue(max_size=settings.limits.queue, default_concurrency_limit=8)
     if runs:  # they are read before the page is served, so that it opens at once
         inspect_handlers.start(Inspection(library))
@@ -107,8 +107,12 @@ def real_handlers(settings: AppSettings) -> Handlers:
     return Handlers(settings, compare, pool, engine_sessions=engine_sessions)
 
 
-def launch(page: gr.Blocks, settings: AppSettings, *, reach: Reach | None = None, **more: Any) -> Any:
-    """Serve the page; nothing is shared or logged unless the operator asks for it. reach: else the environment's."""
+def launch(page: gr.Blocks, settings: AppSettings, *, server_options: ServerOptions | None = None, **more: Any) -> Any:
+    """Serve the page; nothing is shared or logged unless the operator asks for it.
+
+    server_options: read from the environment by default; more: passed to `Blocks.launch`.
+    """
+    rules = rules_of(page, settings, server_options or ServerOptions.from_environment())
     options: dict[str, Any] = {
         "server_name": settings.host,
         "server_port": settings.port,
@@ -122,7 +126,7 @@ def launch(page: gr.Blocks, settings: AppSettings, *, reach: Reach | None = None
         "footer_links": ["api"],
         "state_session_capacity": 500,
         "run_history": False,
-        "_app": GuardedApp(rules_of(page, settings, reach or Reach.from_environment())),
+        "_app": CheckedApp(rules),
         **launch_look(),
         **more,
     }
@@ -132,18 +136,18 @@ def launch(page: gr.Blocks, settings: AppSettings, *, reach: Reach | None = None
         if "port" not in str(error):
             raise
         raise RequestError(f"The port {settings.port or 7860} is taken: choose another with --port.") from error
-    speak_mcp(page)
+    describe_tools(page, rules)
     return launched
 
 
-def rules_of(page: gr.Blocks, settings: AppSettings, reach: Reach) -> Rules:
-    """What this server answers to, and how much it takes."""
-    archives = 2 * settings.limits.upload_bytes  # some of the largest are always taken
-    quotas = reach.quotas
+def rules_of(page: gr.Blocks, settings: AppSettings, server_options: ServerOptions) -> Rules:
+    """What every request to this server is checked against."""
+    archives = 2 * settings.limits.upload_bytes  # the quotas allow some of the largest
+    quotas = server_options.quotas
     quotas = replace(quotas, size=max(quotas.size, archives), all_size=max(quotas.all_size, 2 * archives))
     return Rules(
-        Access(settings.host, reach.allow_hosts, reach.root_path, share=lambda: page.share_url),
-        Ledger(quotas, lambda: free_space(Path(get_upload_folder()))),
+        AllowedHosts(settings.host, server_options.allow_hosts, server_options.root_path, share=lambda: page.share_url),
+        RateLimiter(quotas, lambda: free_space(Path(get_upload_folder()))),
         file_bytes=largest_upload(settings.limits),
         json_bytes=settings.limits.file_bytes * 4 // 3 + 2**20,  # a picture may be a data URI
         behind_proxy=bool(os.environ.get("SPACE_ID")),

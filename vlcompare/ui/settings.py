@@ -1,6 +1,6 @@
-"""What the operator decides: where the page is served, which models are offered, and the limits that hold inside.
+"""The operator's settings: where the page is served, which models it offers, and the limits of a request.
 
-Frozen values, read once from the environment and the command line. Knows nothing of gradio or models.
+Frozen values, read once from the environment and the command line.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ EMBEDDED = ("tiny-pythia-vl", "tiny-mamba-vl")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds that every handler and the API hold, whatever the page sends."""
+    """Limits that every handler and the API check, whatever the page sends."""
 
     file_bytes: int = 20 * 2**20  # of a picture
     upload_bytes: int = 0  # of any upload, where that is more: run archives bring many pictures
@@ -30,7 +30,7 @@ class Limits:
     seconds: float = 300.0  # of work for one answer
     history_runs: int = 20
     history_bytes: int = 64 * 2**20
-    kept_caches: int = 8  # visitors whose last picture's cache or state stays on the device for follow-ups
+    kept_caches: int = 8  # sessions whose last picture's cache or state stays on the device for follow-ups
     import_bytes: int = 40 * 2**20
     note_characters: int = 1000
     queue: int = 24
@@ -61,7 +61,7 @@ class AppSettings:
         """Defaults, overlaid by the environment, overlaid by `given` values that are not None."""
         env = os.environ if environment is None else environment
         values = {"host": "0.0.0.0"} if env.get("SPACE_ID") else {}  # a Space is reached from outside
-        values |= _read(env, VARIABLES)
+        values |= read_variables(env, VARIABLES)
         values.update({name: value for name, value in given.items() if value is not None})
         if not 0 < values.get("port", 1) < 1 << 16:
             raise RequestError(f"There is no port {values['port']}: give one from 1 to 65535.")
@@ -70,7 +70,7 @@ class AppSettings:
             for side in SIDES:
                 if values[side] not in offered:
                     raise RequestError(f"The {side} checkpoint {values[side]} is not among those that are offered.")
-        return replace(cls(), limits=replace(Limits(), **_read(env, LIMIT_VARIABLES)), **values)
+        return replace(cls(), limits=replace(Limits(), **read_variables(env, LIMIT_VARIABLES)), **values)
 
 
 def parse_bytes(value: str) -> int:
@@ -91,7 +91,8 @@ def names(value: str) -> tuple[str, ...]:
     return tuple(part for part in value.replace(",", " ").split() if part)
 
 
-def _read(env: Mapping[str, str], variables: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
+def read_variables(env: Mapping[str, str], variables: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
+    """Field -> value of the variables that are set. Raises RequestError with the name of one that cannot be read."""
     values = {}
     for key, (name, read) in variables.items():
         if not env.get(key):
@@ -99,12 +100,13 @@ def _read(env: Mapping[str, str], variables: Mapping[str, tuple[str, Any]]) -> d
         try:
             values[name] = read(env[key])
         except ValueError as error:
-            said = str(error).rstrip(".") if isinstance(error, RequestError) else "it must be a number"
-            raise RequestError(f"The variable {key} is {env[key]!r}: {said}.") from error
+            reason = str(error).rstrip(".") if isinstance(error, RequestError) else "it must be a number"
+            raise RequestError(f"The variable {key} is {env[key]!r}: {reason}.") from error
     return values
 
 
-def _count(value: str) -> int:
+def positive(value: str) -> int:
+    """A whole number from 1 on. Raises ValueError or RequestError."""
     count = int(value)
     if count < 1:
         raise RequestError("it must be at least 1")
@@ -132,11 +134,11 @@ VARIABLES: dict[str, tuple[str, Any]] = {  # the later ones go first
     "VLCOMPARE_DATA": ("data", lambda value: Path(value).expanduser()),
     "VLCOMPARE_MEMORY": ("budget_bytes", parse_bytes),
     "VLCOMPARE_VOTES_DATASET": ("votes_dataset", str),
-    "VLCOMPARE_CONCURRENCY": ("concurrency", _count),
+    "VLCOMPARE_CONCURRENCY": ("concurrency", positive),
 }
 LIMIT_VARIABLES: dict[str, tuple[str, Any]] = {
-    "VLCOMPARE_QUEUE": ("queue", _count),
-    "VLCOMPARE_MAX_SECONDS": ("seconds", _count),
-    "VLCOMPARE_MAX_NEW_TOKENS": ("new_tokens", _count),
-    "VLCOMPARE_MAX_MEGABYTES": ("file_bytes", lambda value: _count(value) * 2**20),
+    "VLCOMPARE_QUEUE": ("queue", positive),
+    "VLCOMPARE_MAX_SECONDS": ("seconds", positive),
+    "VLCOMPARE_MAX_NEW_TOKENS": ("new_tokens", positive),
+    "VLCOMPARE_MAX_MEGABYTES": ("file_bytes", lambda value: positive(value) * 2**20),
 }

@@ -16,7 +16,7 @@ from vlcompare.errors import VLCompareError
 from vlcompare.runtime.faults import report
 from vlcompare.types import Answer
 from vlcompare.ui.compare.session import Run
-from vlcompare.ui.server.concurrency import CALL
+from vlcompare.ui.server.concurrency import CURRENT_CALL
 from vlcompare.ui.server.redact import UNEXPECTED, without_paths
 
 PACE = 0.04  # seconds between two updates of the page, which falls behind above a hundred a second
@@ -33,7 +33,7 @@ def follow(
     `events` yields None while nothing happens, so that the last tokens of a burst are shown even when the next one is
     slow. Closing this generator stops the comparison; `run` then holds what had come in.
     """
-    if (call := CALL.get()) is not None:  # whose caller may leave
+    if (call := CURRENT_CALL.get()) is not None:  # its client may disconnect
         call.add(cancel)
     source: Iterator[Any] = iter(())
     changed: set[str] = set()

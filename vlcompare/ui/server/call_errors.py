@@ -1,7 +1,7 @@
-"""What a client is told where a call fails: one sentence, without the server's paths and without a library's words.
+"""Errors of calls as one sentence for the client, without the server's paths and without a library's messages.
 
-gradio shows the text of any error to whoever caused it, and prints a traceback for it. `speak` stands between: an error
-raised on purpose keeps its sentence, every other becomes a constant one, and the operator is told where it happened.
+gradio sends the text of any exception to the client and prints its traceback. Here, errors raised on purpose keep their
+sentence; any other becomes a constant sentence, and the operator's log says where it happened.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NoReturn
 
 import gradio as gr
 from gradio.exceptions import ComponentProcessingError
@@ -19,12 +19,14 @@ from vlcompare.runtime.faults import report
 from vlcompare.ui.server.redact import UNEXPECTED, without_paths
 
 UNREADABLE = "A value of this request is not of the kind that its field takes; the page at /?view=api lists them."
-# gradio's words
-_CHOICES = re.compile(r"Value: (.*?)(?: \(type: .*\))? is not in the list of choices: (\[.*\])\.?\Z", re.DOTALL)
-REFUSED: ContextVar[list[bool] | None] = ContextVar("refused", default=None)  # told to the HTTP answer of this call
+# gradio's message
+_CHOICES = re.compile(
+    r"Value: (.*?)(?: \(type: .*\))? is not in the list of choices: (\[.*\])\.?\Z", re.DOTALL
+)  # gradio's
+REFUSED_CALL: ContextVar[list[bool] | None] = ContextVar("refused", default=None)  # for `http_errors`
 
 
-def speak(page: gr.Blocks) -> None:
+def use_sentences(page: gr.Blocks) -> None:
     """Have every event of the page, however it is called, fail with a sentence."""
     original = page.process_api
 
@@ -33,35 +35,40 @@ def speak(page: gr.Blocks) -> None:
         try:
             return await original(block_fn, checked(function.inputs, inputs), *args, **kwargs)
         except Exception as error:
-            said, told = spoken(error), REFUSED.get()
-            if told is not None and said.message != UNEXPECTED:
-                told.append(True)
-            raise said from None
+            failure, refused = in_a_sentence(error), REFUSED_CALL.get()
+            if refused is not None and failure.message != UNEXPECTED:
+                refused.append(True)
+            raise failure from None
 
     page.process_api = process_api  # type: ignore[method-assign]
-    page._format_processing_error = _unfit  # type: ignore[method-assign]
+    page._format_processing_error = _unfit_value  # type: ignore[method-assign]
 
 
-def spoken(error: Exception) -> gr.Error:
-    """What is told of an error; where nobody foresaw it, the operator is told as well."""
+def call_error(sentence: str) -> gr.Error:
+    """An error with this sentence, for which gradio prints no traceback."""
+    return gr.Error(sentence, print_exception=False)
+
+
+def in_a_sentence(error: Exception) -> gr.Error:
+    """The error for the client; an unexpected one is reported to the operator."""
     if isinstance(error, gr.Error):
-        said = _CHOICES.sub(_not_among, str(error.message))
+        sentence = _CHOICES.sub(_not_among, str(error.message))
     elif isinstance(error, (VLCompareError, ComponentProcessingError)):
-        said = str(error)
+        sentence = str(error)
     elif type(error).__module__.startswith("pydantic"):
-        said = UNREADABLE
+        sentence = UNREADABLE
     else:
         report(error)
-        said = UNEXPECTED
-    return gr.Error(without_paths(said)[:2000], print_exception=False)
+        sentence = UNEXPECTED
+    return call_error(without_paths(sentence)[:2000])
 
 
 def _not_among(found: re.Match[str]) -> str:
     return f"A field holds {found.group(1).strip(chr(39))[:40]!r}, which is not among its choices: {found.group(2)}."
 
 
-def _unfit(block_fn: Any, index: int, block: Any, value: Any, is_input: bool, original_error: Exception) -> str:
-    """In place of gradio's words about a value that its component does not take, or cannot show."""
+def _unfit_value(block_fn: Any, index: int, block: Any, value: Any, is_input: bool, original_error: Exception) -> str:
+    """The sentence for a value that its component does not take, or cannot show."""
     if not is_input:
         report(original_error)
         return UNEXPECTED
@@ -69,20 +76,20 @@ def _unfit(block_fn: Any, index: int, block: Any, value: Any, is_input: bool, or
 
 
 def field_name(component: Any) -> str:
-    """What the field is called in a sentence."""
+    """The field's name in a sentence."""
     label = str(getattr(component, "label", None) or "").strip()
     return f"The field {label!r}" if label else "This field"
 
 
 def checked(components: list[Any], values: Any) -> list[Any]:
-    """The values with numbers that came as text made numbers. Raises gr.Error where a value is of a kind that its
-    component cannot take; files and choices are not looked at."""
+    """The values, with numbers sent as text converted. Raises gr.Error for a value of a wrong type; files and
+    choices are not checked here."""
     if not isinstance(values, (list, tuple)) or len(values) < len(components):
         sent = len(values) if isinstance(values, (list, tuple)) else 0
         refuse(f"This function takes {len(components)} values; {sent} were sent.")
     found = list(values)
     for index, (component, value) in enumerate(zip(components, values, strict=False)):
-        if value is None:
+        if value is None or (isinstance(value, dict) and "path" in value):  # a file: see `file_values`
             continue
         if isinstance(component, gr.Number):
             found[index] = checked_number(component, value)
@@ -94,14 +101,14 @@ def checked(components: list[Any], values: Any) -> list[Any]:
 
 
 def ranged(component: gr.Number, low: float, high: float) -> gr.Number:
-    """The component, whose range is told where a value is no number at all; the handler checks the range itself, in
-    which an empty field or 0 may have a meaning of its own."""
-    component.told_range = low, high  # type: ignore[attr-defined]
+    """The component, with a range for the sentence about a value that is no number. The handler checks the range, since
+    an empty field or 0 may have a meaning of its own."""
+    component.stated_range = low, high  # type: ignore[attr-defined]
     return component
 
 
 def checked_number(component: gr.Number, value: Any) -> float | int | None:
-    """The number; gr.Error, with the field and its range, for what is none or lies outside of the component's."""
+    """The number; None if empty. Raises gr.Error, with the field and its range, for any other value."""
     low, high = component.minimum, component.maximum
     try:
         number = math.nan if isinstance(value, (bool, dict, list)) else float(value) if value != "" else None
@@ -110,13 +117,13 @@ def checked_number(component: gr.Number, value: Any) -> float | int | None:
     if number is None:
         return None
     if not math.isfinite(number) or (low is not None and number < low) or (high is not None and number > high):
-        told = getattr(component, "told_range", (low, high))
-        if None not in told:
-            refuse(f"{field_name(component)} takes a number between {told[0]:,} and {told[1]:,}.")
+        stated = getattr(component, "stated_range", (low, high))
+        if None not in stated:
+            refuse(f"{field_name(component)} takes a number between {stated[0]:,} and {stated[1]:,}.")
         refuse(f"{field_name(component)} takes a number" + (f", at least {low:,}." if low is not None else "."))
     return value if isinstance(value, (int, float)) else number
 
 
-def refuse(sentence: str) -> None:
-    """Raise gr.Error with this sentence, which leaves no trace in the log."""
-    raise gr.Error(sentence, print_exception=False)
+def refuse(sentence: str) -> NoReturn:
+    """Raise gr.Error with this sentence."""
+    raise call_error(sentence)

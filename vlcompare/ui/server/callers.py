@@ -1,8 +1,8 @@
-"""Who waits for the answer of a function that gradio serves, and whether they still do.
+"""Runs gradio's functions in slots of `concurrency`, and knows whether the client of a call is still connected.
 
-An event of the queue is marked by gradio when the stream of its answers breaks off. A direct call is a request that the
-guard watches: it gives it an id, in a header, for as long as the client is there. A tool call by MCP passes its headers
-on to the queue, by a client inside of this server, so it is known there by the same id.
+gradio marks a queued event when its event stream breaks off. A direct call has an id in a header, which `middleware`
+adds and keeps open while the client is connected. An MCP tool call passes its headers on to the queue, through a client
+inside this server, so the same id identifies it there.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import gradio as gr
 from gradio.context import LocalContext
 
 from vlcompare.errors import VLCompareError
-from vlcompare.ui.server.concurrency import CallerLeft, Turns
+from vlcompare.ui.server.call_errors import call_error
+from vlcompare.ui.server.concurrency import Disconnected, Slots
 
 HEADER = "x-vlcompare-call"
-_open: set[str] = set()  # calls whose client is there
+_open: set[str] = set()  # calls whose client is connected
 
 
 def open_call() -> str:
@@ -39,7 +40,7 @@ def is_open(call: str) -> bool:
 
 
 class GradioCaller:
-    """The caller of the function that gradio is calling at the moment."""
+    """The client of the function call that gradio is making."""
 
     def __init__(self) -> None:
         blocks, event_id = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
@@ -49,31 +50,31 @@ class GradioCaller:
         headers = getattr(request, "headers", None)
         self._call = headers.get(HEADER) if headers else None
 
-    def left(self) -> bool:
+    def disconnected(self) -> bool:
         if self._event is not None and not self._event.alive:
             return True
         return self._call is not None and self._call not in _open
 
 
-def serve_in_turns(page: gr.Blocks, models: Turns, others: Turns) -> None:
-    """Have the page's queued functions run in turns, however they are called: `models` for those that run models."""
+def limit_concurrency(page: gr.Blocks, models: Slots, others: Slots) -> None:
+    """Run the page's queued functions in slots, however they are called: `models` for those that run models."""
     for served in page.fns.values():
         if served.queue and served.fn is not None:
-            served.fn = in_turn(models if served.concurrency_id == "models" else others, served.fn)
+            served.fn = in_slot(models if served.concurrency_id == "models" else others, served.fn)
 
 
-def in_turn(turns: Turns, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, plain or a generator, as gradio may serve it: in a turn, and stopped when its caller leaves."""
+def in_slot(slots: Slots, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function or generator function, run in a slot and stopped when its client disconnects."""
     if inspect.isgeneratorfunction(function):
 
         @functools.wraps(function)
         async def items(*values: Any) -> AsyncIterator[Any]:
-            own = turns.items(GradioCaller(), function, *values)
+            own = slots.items(GradioCaller(), function, *values)
             try:
                 async for item in own:
                     yield item
-            except (CallerLeft, VLCompareError) as error:
-                raise _said(error) from None
+            except (Disconnected, VLCompareError) as error:
+                raise call_error(str(error) or "The client disconnected.") from None
             finally:
                 await own.aclose()  # type: ignore[attr-defined]
 
@@ -82,12 +83,8 @@ def in_turn(turns: Turns, function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     async def value(*values: Any) -> Any:
         try:
-            return await turns.value(GradioCaller(), function, *values)
-        except (CallerLeft, VLCompareError) as error:
-            raise _said(error) from None
+            return await slots.value(GradioCaller(), function, *values)
+        except (Disconnected, VLCompareError) as error:
+            raise call_error(str(error) or "The client disconnected.") from None
 
     return value
-
-
-def _said(error: Exception) -> gr.Error:
-    return gr.Error(str(error) or "The caller left.", print_exception=False)

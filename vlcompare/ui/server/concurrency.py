@@ -1,8 +1,8 @@
-"""How many comparisons run at once, whichever way they are asked for, and that they end when nobody waits for them.
+"""A limit on concurrent calls, however they arrive, which also stops a call whose client disconnects.
 
-gradio's queue has a limit of its own, but a direct POST (/run/...) passes the queue by: so the limit is inside the
-functions that are served. Whoever waits for a turn holds no thread. Events of the queue go first, since they have
-waited there; of direct calls only so many may wait. Knows asyncio and threads; knows nothing of gradio or models.
+gradio's queue has a limit of its own, but a direct POST (/run/...) bypasses the queue, so this limit is inside the
+served functions. A waiting call holds no thread. Queued events go first, since they have waited in the queue; the
+number of direct calls that wait is bounded.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Any, Protocol, TypeVar
 from vlcompare.errors import RequestError
 
 T = TypeVar("T")
-LOOK = 0.25  # seconds between two looks whether the caller is still there
+POLL = 0.25  # seconds between two checks that the client is still connected
 
 
-class Stop:
-    """Stops the work of one call: whoever works in it adds the event that ends this work."""
+class StopSignal:
+    """Stops the work of one call: its parts add the events that end them."""
 
     def __init__(self) -> None:
         self._events: list[threading.Event] = []
@@ -40,23 +40,23 @@ class Stop:
             event.set()
 
 
-CALL: contextvars.ContextVar[Stop | None] = contextvars.ContextVar("call", default=None)  # the call at work
+CURRENT_CALL: contextvars.ContextVar[StopSignal | None] = contextvars.ContextVar("call", default=None)
 
 
 class Caller(Protocol):
-    """Who waits for an answer."""
+    """The client of one call."""
 
-    direct: bool  # past the queue
+    direct: bool  # the call bypasses gradio's queue
 
-    def left(self) -> bool: ...
-
-
-class CallerLeft(Exception):
-    """Nobody waits for the answer any more."""
+    def disconnected(self) -> bool: ...
 
 
-class Turns:
-    """`limit` turns at once; at most `waiting` direct calls may wait for one. All use is from one event loop."""
+class Disconnected(Exception):
+    """The client of a call has disconnected."""
+
+
+class Slots:
+    """`limit` calls at once; at most `waiting` direct calls may wait. Used from one event loop."""
 
     def __init__(self, limit: int, waiting: int) -> None:
         self.limit = limit
@@ -64,55 +64,55 @@ class Turns:
         self.taken = 0
         self._queued: deque[asyncio.Future[None]] = deque()
         self._direct: deque[asyncio.Future[None]] = deque()
-        self._threads = ThreadPoolExecutor(limit, thread_name_prefix="vlcompare-turn")
+        self._threads = ThreadPoolExecutor(limit, thread_name_prefix="vlcompare-call")
 
     @asynccontextmanager
-    async def turn(self, caller: Caller) -> AsyncIterator[None]:
-        """Wait for a turn and hold it. Raises RequestError where too many wait, CallerLeft where the caller left."""
-        await self._take(caller)
+    async def slot(self, caller: Caller) -> AsyncIterator[None]:
+        """Wait for a slot and hold it. Raises RequestError if too many calls wait, or Disconnected."""
+        await self._acquire(caller)
         try:
             yield
         finally:
-            self._give_back()
+            self._release()
 
-    async def _take(self, caller: Caller) -> None:
+    async def _acquire(self, caller: Caller) -> None:
         if self.taken < self.limit:
             self.taken += 1
             return
-        line = self._direct if caller.direct else self._queued
-        if caller.direct and len(line) >= self.waiting:
+        waiting = self._direct if caller.direct else self._queued
+        if caller.direct and len(waiting) >= self.waiting:
             raise RequestError(f"The server is busy: {self.waiting} calls wait for it already. Try again in a while.")
-        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        line.append(mine)
+        own: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting.append(own)
         try:
-            while not mine.done():
-                await asyncio.wait({mine}, timeout=LOOK)
-                if caller.left():
-                    raise CallerLeft
+            while not own.done():
+                await asyncio.wait({own}, timeout=POLL)
+                if caller.disconnected():
+                    raise Disconnected
         except BaseException:
-            if mine.done():
-                self._give_back()
+            if own.done():
+                self._release()
             else:
-                line.remove(mine)
+                waiting.remove(own)
             raise
 
-    def _give_back(self) -> None:
-        """To whoever waits longest, of the queue's events first."""
-        for line in (self._queued, self._direct):
-            if line:
-                line.popleft().set_result(None)
+    def _release(self) -> None:
+        """Give the slot to the call that has waited longest, queued events first."""
+        for waiting in (self._queued, self._direct):
+            if waiting:
+                waiting.popleft().set_result(None)
                 return
         self.taken -= 1
 
     async def _run(
-        self, context: contextvars.Context, caller: Caller, stop: Stop, function: Callable[..., T], *values: Any
+        self, context: contextvars.Context, caller: Caller, stop: StopSignal, function: Callable[..., T], *values: Any
     ) -> T:
-        """The function's value, from a thread; it is stopped where the caller leaves meanwhile, or is cancelled."""
+        """Run the function in a thread; it is stopped if the client disconnects or the task is cancelled."""
         work = asyncio.get_running_loop().run_in_executor(self._threads, context.run, function, *values)
         try:
             while not work.done():
-                await asyncio.wait({work}, timeout=LOOK)
-                if not work.done() and caller.left():
+                await asyncio.wait({work}, timeout=POLL)
+                if not work.done() and caller.disconnected():
                     stop.set()
         except asyncio.CancelledError:
             stop.set()
@@ -121,21 +121,21 @@ class Turns:
         return work.result()
 
     async def value(self, caller: Caller, function: Callable[..., T], *values: Any) -> T:
-        """Call the function in a turn, in a thread; it finds in CALL what is set when its caller leaves."""
-        async with self.turn(caller):
+        """Call the function in a slot, in a thread; CURRENT_CALL holds its stop signal."""
+        async with self.slot(caller):
             context, stop = _context()
             return await self._run(context, caller, stop, function, *values)
 
     async def items(self, caller: Caller, function: Callable[..., Iterator[T]], *values: Any) -> AsyncIterator[T]:
-        """The items of a generator in a turn, as `value` calls a function; it is closed with this one."""
-        async with self.turn(caller):
+        """The items of a generator function in a slot, as `value` does; both generators are closed together."""
+        async with self.slot(caller):
             context, stop = _context()
             items = function(*values)
             try:
                 while (item := await self._run(context, caller, stop, next, items, _END)) is not _END:
                     yield item  # type: ignore[misc]
             finally:
-                # in a thread: a comparison is given some seconds to end
+                # in a thread: a comparison may take some seconds to end
                 close = items.close  # type: ignore[attr-defined]
                 await asyncio.get_running_loop().run_in_executor(self._threads, context.run, close)
 
@@ -143,8 +143,8 @@ class Turns:
 _END: Any = object()
 
 
-def _context() -> tuple[contextvars.Context, Stop]:
-    """A copy of the context that is the call's own, and what stops the call."""
-    context, stop = contextvars.copy_context(), Stop()
-    context.run(CALL.set, stop)
+def _context() -> tuple[contextvars.Context, StopSignal]:
+    """A copy of the context for one call, and its stop signal."""
+    context, stop = contextvars.copy_context(), StopSignal()
+    context.run(CURRENT_CALL.set, stop)
     return context, stop

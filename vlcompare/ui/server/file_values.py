@@ -1,10 +1,10 @@
-"""Files in what clients send: a handler gets a file's path as it was sent, and gradio never touches the file.
+"""File values in requests: a handler gets the path as the client sent it, and gradio never opens the file.
 
-gradio looks at every value of every component before a handler is called. What has the form of a file it copies into
-its cache, or downloads where the path is an address; what lacks a mark of that form it does not check, and the
-component opens it. So files are taken out of what gradio looks at: for a component that takes files, the handler gets
-the path, to be opened by `uploads`; for every other component a file is refused. A component's own methods would be
-no place for this, since gradio builds a visitor's components anew whenever a handler leaves one as it is.
+gradio preprocesses every value before it calls a handler: it copies a value in the form of a file into its cache, or
+downloads it if the path is a URL; a value that lacks a key of that form is not checked, and the component opens it. So
+file values are removed before gradio's preprocessing. A component that takes files gets the path, to be opened by
+`uploads`; for every other component a file is refused. Overriding the components' methods would not do, since gradio
+rebuilds a session's components whenever a handler leaves one unchanged.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from urllib.parse import unquote, urlsplit
 
 import gradio as gr
 
+from vlcompare.ui.server.call_errors import refuse
 from vlcompare.ui.server.uploads import REFUSED
 
-FILES = (gr.Image, gr.UploadButton)  # components whose value is an uploaded file
+FILE_COMPONENTS = (gr.Image, gr.UploadButton)  # their value is an uploaded file
 OWN_ADDRESS = "/gradio_api/file="  # of an uploaded file, in a URL of this server
 NO_OBJECT = "A field holds an object where a text, a number, or a list of these belongs."
 TOO_MUCH = "A field holds too many values, or lists that are nested too deeply."
@@ -24,8 +25,8 @@ MOST_NESTED = 8
 MOST_VALUES = 10_000
 
 
-def hand_over_paths(page: gr.Blocks) -> None:
-    """Have all events of the page, however they are called, get their files as paths. Refusals are gr.Error."""
+def use_paths(page: gr.Blocks) -> None:
+    """Have all events of the page, however they are called, get their files as paths. Refused files raise gr.Error."""
     original = page.preprocess_data
 
     async def preprocess_data(block_fn: Any, inputs: list[Any], state: Any, explicit_call: bool = False) -> list[Any]:
@@ -43,7 +44,7 @@ def take_paths(components: list[Any], values: list[Any]) -> tuple[list[Any], dic
     rest, paths = [], {}
     for index, value in enumerate(values):
         component = components[index] if index < len(components) else None
-        if isinstance(component, FILES):
+        if isinstance(component, FILE_COMPONENTS):
             paths[index] = path_of(value)
             value = None
         else:
@@ -55,7 +56,7 @@ def take_paths(components: list[Any], values: list[Any]) -> tuple[list[Any], dic
 def path_of(value: Any) -> str | None:
     """The path that a file's value names; None where there is no file. Raises gr.Error for any other value.
 
-    An address of this server's own upload, as MCP clients send it, stands for the path in it.
+    A URL of an upload to this server, as MCP clients send it, stands for the path in it.
     """
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
@@ -63,12 +64,12 @@ def path_of(value: Any) -> str | None:
         return None
     path = value.get("path") if isinstance(value, dict) else None
     if not isinstance(path, str) or not path:
-        raise gr.Error(REFUSED, print_exception=False)
+        refuse(REFUSED)
     if not path.lower().startswith(("http://", "https://")):
         return path
     try:
         return unquote(urlsplit(path).path).partition(OWN_ADDRESS)[2] or path
-    except ValueError:  # no address at all
+    except ValueError:  # no URL
         return path
 
 
@@ -80,7 +81,7 @@ def check_plain(value: Any, *, objects: bool = False) -> None:
         for one in level:
             if isinstance(one, dict):
                 if "path" in one or not objects:
-                    raise gr.Error(REFUSED if "path" in one else NO_OBJECT, print_exception=False)
+                    refuse(REFUSED if "path" in one else NO_OBJECT)
                 below.extend(one.values())
             elif isinstance(one, (list, tuple)):
                 below.extend(one)
@@ -90,4 +91,4 @@ def check_plain(value: Any, *, objects: bool = False) -> None:
         if count > MOST_VALUES:
             break
         level = below
-    raise gr.Error(TOO_MUCH, print_exception=False)
+    refuse(TOO_MUCH)

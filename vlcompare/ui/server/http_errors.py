@@ -1,28 +1,24 @@
-"""ASGI middleware that keeps every HTTP answer a sentence: for text that is no Unicode, bodies that cannot be read, and
-errors inside of the application, of which FastAPI would tell the client in pydantic's words or with a bare 500.
+"""ASGI middleware that answers errors with a sentence: for text that is no Unicode, for bodies that cannot be read, and
+for errors in the application, for which FastAPI would send pydantic's message or a bare 500.
 
-JSON allows what UTF-8 does not: lone surrogates, which no answer could be encoded with. They are replaced on the way
-in, and NUL, which no file name and no tokenizer takes, is left out. Knows HTTP and nothing of the page's functions.
+JSON allows lone surrogates, which UTF-8 cannot encode in a response: they are replaced in the request. NUL, which no
+file name and no tokenizer takes, is removed.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any
 
 from starlette.formparsers import MultiPartException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vlcompare.runtime.faults import report
-from vlcompare.ui.server.call_errors import REFUSED, UNREADABLE
+from vlcompare.ui.server.call_errors import REFUSED_CALL, UNREADABLE
 from vlcompare.ui.server.redact import UNEXPECTED
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 MOST_NESTED = 60
 NESTED = "This request is nested too deeply."
@@ -45,10 +41,10 @@ def well_formed(value: Any, depth: int = 0) -> Any:
     return value
 
 
-class Sentences:
-    """`app`, whose failures are told in a sentence. Bodies are bounded before they come here."""
+class ErrorMiddleware:
+    """Runs `app` and answers its errors with a sentence. Reads whole JSON bodies, so it belongs behind their limit."""
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,7 +52,7 @@ class Sentences:
             await self.app(scope, receive, send)
             return
         if b"%00" in (scope.get("raw_path") or b"") or b"%00" in scope.get("query_string", b""):
-            await answer(send, 400, NO_ADDRESS)
+            await error_response(400, NO_ADDRESS)(scope, receive, send)
             return
         headers = dict(scope["headers"])
         kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
@@ -64,9 +60,9 @@ class Sentences:
             try:
                 body = await self._body(receive)
             except ValueError as error:
-                await answer(send, 400, str(error))
+                await error_response(400, str(error))(scope, receive, send)
                 return
-            if body is None:  # the client left
+            if body is None:  # the client disconnected
                 return
             size = str(len(body)).encode()
             kept = [(name, value) for name, value in scope["headers"] if name != b"content-length"]
@@ -75,7 +71,7 @@ class Sentences:
         await self._run(scope, receive, send)
 
     async def _body(self, receive: Receive) -> bytes | None:
-        """The whole body, its texts well formed. Raises ValueError with a sentence."""
+        """The whole body, its texts well formed; None if the client disconnected. Raises ValueError with a sentence."""
         parts: list[bytes] = []
         more = True
         while more:
@@ -87,33 +83,35 @@ class Sentences:
         body = b"".join(parts)
         if not body:
             return body
-        if len(body) < 2**20 or _SUSPECT.search(body):
-            try:
-                value = json.loads(body)
-            except (ValueError, RecursionError):
-                raise ValueError(NO_JSON) from None
-            cleaned = well_formed(value)
-            return json.dumps(cleaned).encode() if _SUSPECT.search(body) else body
-        return body
+        suspect = _SUSPECT.search(body) is not None
+        if len(body) >= 2**20 and not suspect:
+            return body
+        try:
+            value = json.loads(body)
+        except (ValueError, RecursionError):
+            raise ValueError(NO_JSON) from None
+        cleaned = well_formed(value)
+        return json.dumps(cleaned).encode() if suspect else body
 
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application; what it answers with 422, or with 500 and no sentence of its own, is replaced."""
-        told: list[bool] = []
-        token = REFUSED.set(told)
+        """Run the application; its responses with 422, or with 500 and no sentence, are replaced."""
+        refused: list[bool] = []
+        token = REFUSED_CALL.set(refused)
         state = {"begun": False, "replaced": False}
 
         async def fail(status: int) -> None:
-            # what goes wrong in a function is told by `speak`: before it, a call's form is at fault
+            # errors in a function have a sentence by `call_errors`, so here a call's own form is wrong
             unread = status == 422 or _calls(scope)
-            await answer(send, 400 if unread else 500, UNREADABLE if unread else UNEXPECTED)
+            response = error_response(400 if unread else 500, UNREADABLE if unread else UNEXPECTED)
+            await response(scope, receive, send)
 
         async def checked(message: Message) -> None:
             if message["type"] == "http.response.start":
                 state["begun"] = True
                 status = message["status"]
-                if status == 500 and told:  # refused in a sentence: the client's fault
+                if status == 500 and refused:  # the client's error
                     message = {**message, "status": 400}
-                elif status in (422, 500) and not _spoken(scope, message):
+                elif status in (422, 500) and not _has_sentence(scope, message):
                     state["replaced"] = True
                     await fail(status)
             if not state["replaced"]:
@@ -122,7 +120,7 @@ class Sentences:
         try:
             await self.app(scope, receive, checked)
         except Exception as error:
-            if not isinstance(error, MultiPartException):  # a body that was refused on its way in
+            if not isinstance(error, MultiPartException):  # the body was refused
                 report(error)
             if not state["begun"]:
                 await fail(500)
@@ -130,11 +128,11 @@ class Sentences:
                 with suppress(Exception):  # it may have ended before it failed
                     await send({"type": "http.response.body", "body": b""})
         finally:
-            REFUSED.reset(token)
+            REFUSED_CALL.reset(token)
 
 
-def _spoken(scope: Scope, message: Message) -> bool:
-    """Whether a 500 is gradio's answer to a call, which holds the sentence that `speak` gave it."""
+def _has_sentence(scope: Scope, message: Message) -> bool:
+    """Whether a 500 is gradio's response to a call, which holds the sentence of `call_errors`."""
     kinds = [value for name, value in message.get("headers", []) if name.lower() == b"content-type"]
     return message["status"] == 500 and _calls(scope) and kinds[:1] == [b"application/json"]
 
@@ -145,22 +143,19 @@ def _calls(scope: Scope) -> bool:
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the body as one piece, then what really comes."""
-    given = False
+    """A `receive` that returns the body as one message, then the client's further messages."""
+    replayed = False
 
     async def again() -> Message:
-        nonlocal given
-        if given:
+        nonlocal replayed
+        if replayed:
             return await receive()
-        given = True
+        replayed = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return again
 
 
-async def answer(send: Send, status: int, sentence: str) -> None:
-    """A whole HTTP answer with one sentence, in the form that gradio's clients and FastAPI's read."""
-    body = json.dumps({"error": sentence, "detail": sentence}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def error_response(status: int, sentence: str) -> JSONResponse:
+    """A response with one sentence, in the forms that gradio's clients and FastAPI's read."""
+    return JSONResponse({"error": sentence, "detail": sentence}, status)

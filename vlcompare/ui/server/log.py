@@ -1,7 +1,7 @@
-"""A bound on what a server writes to its terminal or log file: whoever causes errors cannot fill the disk with them.
+"""Limits what the server writes to its terminal or log file, so that clients cannot fill the disk by causing errors.
 
-Libraries print tracebacks and warnings of their own. Behind `bound_output` a line that has been written lately is only
-counted, and all lines together may take so many bytes an hour. Standard library only.
+Libraries print tracebacks and warnings of their own. After `bound_output` a repeated line is only counted, and all
+lines together take a bounded number of bytes an hour.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _VALUES = re.compile(r"0x[0-9a-f]+|[0-9a-f]{8,}|\d+|'[^']*'|\"[^\"]*\"")
 
 
 class Bounded(io.TextIOBase):
-    """A text stream before another one; `clock` gives seconds."""
+    """A text stream that writes to `stream` within the limit; `clock` returns seconds."""
 
     def __init__(self, stream: TextIO, most: int = BYTES, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
@@ -36,7 +36,7 @@ class Bounded(io.TextIOBase):
         self._since, self._spent, self._left_out = clock(), 0, 0
 
     def write(self, text: str) -> int:
-        """Whole lines are passed on, or left out; what is not a whole line yet is kept until it is one."""
+        """Write or drop whole lines; an incomplete line is kept until it is complete."""
         with self._lock:
             *lines, self._begun = (self._begun + text).split("\n")
             self._begun = self._begun[:LONGEST]
@@ -67,7 +67,7 @@ class Bounded(io.TextIOBase):
     def _put(self, line: str) -> None:
         data = line + "\n"
         self._spent += len(data)
-        with suppress(OSError, ValueError):  # the terminal is gone, or the disk is full: serving goes on
+        with suppress(OSError, ValueError):  # the terminal is closed, or the disk is full: serving continues
             self._stream.write(data)
             self._stream.flush()
 
@@ -94,7 +94,7 @@ class Bounded(io.TextIOBase):
 
 
 def bound_output() -> None:
-    """From now on, this process writes its standard output and standard error within the bound."""
+    """Limit this process's standard output and standard error from now on."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not None and not isinstance(stream, Bounded):

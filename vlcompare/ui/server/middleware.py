@@ -1,71 +1,67 @@
-"""ASGI middleware in front of gradio's application: every request passes here first, whatever route it names.
+"""ASGI middleware in front of gradio's application: host and origin checks, rate limit, and bounded bodies.
 
-Applies the rules of `access`. Knows HTTP and nothing of the page's functions. Behind it a request looks as the
-visitor's browser sent it: the public host and scheme in place of the proxy's, the prefix in its path, no header left
-from which gradio would guess them. gradio's own middleware for cross-origin requests is further in: it echoes every
-origin that it sees, so it sees none that is foreign.
+It passes a request on as the browser sent it: with the public host and scheme in place of the proxy's, with the prefix
+in its path, and without the headers from which gradio guesses these. gradio's own CORS middleware comes later and
+echoes any Origin, so the Origin of a cross-site request is removed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 from gradio.routes import App, ORJSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vlcompare.ui.server import callers
-from vlcompare.ui.server.allowed_hosts import API, Access, Refusal, Seen
-from vlcompare.ui.server.http_errors import Sentences
-from vlcompare.ui.server.rate_limit import Ledger, TooMuch, client_of
-from vlcompare.ui.server.request_body import FORM_BYTES, UPLOAD, Body, declared, refuse
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+from vlcompare.ui.server.allowed_hosts import API, AllowedHosts, PublicAddress
+from vlcompare.ui.server.http_errors import ErrorMiddleware
+from vlcompare.ui.server.rate_limit import RateLimiter, client_of
+from vlcompare.ui.server.refusal import Refused, respond
+from vlcompare.ui.server.request_body import FORM_BYTES, UPLOAD, Body, declared, too_large
 
 PREFIX: ContextVar[str] = ContextVar("prefix", default="")
-PROXY_HEADERS = {  # what they say is in the scope by then
+PROXY_HEADERS = {  # their values are in the scope
     b"x-forwarded-host",
     b"x-forwarded-proto",
     b"x-forwarded-prefix",
     b"x-gradio-server",
 }
 CALL = callers.HEADER.encode()
-# answered by the function itself, whose caller is there for as long as the connection
+# direct calls: the response is the function's value, so the connection stays open while it runs
 CALLING = re.compile(rf"{API}/(run|api)/|{API}/mcp(/http)?/?$")
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What the guard holds. file_bytes: of an uploaded file; json_bytes: of the body of any other request."""
+    """What every request is checked against. file_bytes: of an uploaded file; json_bytes: of any other body."""
 
-    access: Access
-    ledger: Ledger
+    hosts: AllowedHosts
+    limiter: RateLimiter
     file_bytes: int
     json_bytes: int
-    behind_proxy: bool = False  # every request comes by one
+    behind_proxy: bool = False  # every request comes through one
 
-    def most(self, scope: Scope) -> int:
+    def max_bytes(self, scope: Scope) -> int:
         """Bytes of this request's body at most."""
         upload = scope["path"].removeprefix(scope["root_path"]) == UPLOAD
         return self.file_bytes + FORM_BYTES if upload else self.json_bytes
 
     def client(self, scope: Scope) -> str:
-        """Who sends it, as the quotas count."""
+        """The client's address, as the rate limit counts it."""
         forwarded = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
         return client_of((scope.get("client") or ("", 0))[0], forwarded, self.behind_proxy)
 
 
-class Guard:
-    """`app` behind these rules."""
+class RulesMiddleware:
+    """Passes the requests that keep to the rules on to `app`, and refuses the others."""
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], rules: Rules) -> None:
+    def __init__(self, app: ASGIApp, rules: Rules) -> None:
         self.app = app
         self.rules = rules
 
@@ -76,39 +72,38 @@ class Guard:
         if scope["type"] != "http":  # the page opens no web socket
             await send({"type": "websocket.close", "code": 1008})
             return
-        seen = self.rules.access.look(scope["method"], scope["path"], scope["headers"], scope["scheme"])
-        if isinstance(seen, Refusal):
-            await refuse(send, seen)
-            return
-        token = PREFIX.set(seen.prefix)
         try:
-            await self._bounded(rewritten(scope, seen), receive, send)
+            address = self.rules.hosts.check(scope["method"], scope["path"], scope["headers"], scope["scheme"])
+        except Refused as refused:
+            await respond(refused, scope, receive, send)
+            return
+        token = PREFIX.set(address.prefix)
+        try:
+            await self._limited(rewritten(scope, address), receive, send)
+        except Refused as refused:
+            await respond(refused, scope, receive, send)
         finally:
             PREFIX.reset(token)
 
-    async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Within the client's quotas, and with a body that is counted."""
-        client, ledger = self.rules.client(scope), self.rules.ledger
-        most = self.rules.most(scope)
-        if declared(scope["headers"]) > most:
-            await refuse(send, Refusal(413, f"The request is larger than the {most // 2**20} MB that are taken here."))
-            return
+    async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Within the client's rate limit, and with a bounded body. Raises Refused before anything is sent."""
+        client, limiter = self.rules.client(scope), self.rules.limiter
+        max_bytes = self.rules.max_bytes(scope)
+        if declared(scope["headers"]) > max_bytes:
+            raise too_large(max_bytes)
+        limiter.open(client)
+        body = Body(scope, receive, send, client, limiter, max_bytes)
         try:
-            ledger.open(client)
-        except TooMuch as error:
-            await refuse(send, Refusal(error.status, str(error)))
-            return
-        body = Body(scope, receive, send, client, ledger, most)
-        try:
-            await self._answer(scope, body.receive, body.send)
+            await self._watched(scope, body.receive, body.send)
         except Exception:
-            if body.refusal is None:
+            if body.refused is None:
                 raise
-            await body.answer()
+            await body.respond()
         finally:
-            ledger.close(client)
+            limiter.close(client)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _watched(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A direct call has an id while its client is connected (see `callers`)."""
         if scope["method"] != "POST" or not CALLING.match(scope["path"].removeprefix(scope["root_path"])):
             await self.app(scope, receive, send)
             return
@@ -121,30 +116,30 @@ class Guard:
             callers.close_call(call)
 
 
-def rewritten(scope: Scope, seen: Seen) -> Scope:
-    """The scope as if the visitor's browser had asked this server directly."""
-    dropped = PROXY_HEADERS | {b"host"} | ({b"origin"} if seen.foreign else set())
+def rewritten(scope: Scope, address: PublicAddress) -> Scope:
+    """The scope as if the browser had sent the request to this server directly."""
+    dropped = PROXY_HEADERS | {b"host"} | ({b"origin"} if address.cross_site else set())
     headers = [
         (name, value)
         for name, value in scope["headers"]
         if name not in dropped and (name != CALL or callers.is_open(value.decode("latin-1")))
     ]
-    headers.append((b"host", str(seen.place).encode()))
-    new = {**scope, "headers": headers, "scheme": seen.scheme, "root_path": seen.prefix}
-    if seen.prefix and not f"{scope['path']}/".startswith(f"{seen.prefix}/"):  # a proxy that strips it
-        new["path"] = seen.prefix + scope["path"]
-        new["raw_path"] = seen.prefix.encode() + (scope.get("raw_path") or b"")
+    headers.append((b"host", str(address.host).encode()))
+    new = {**scope, "headers": headers, "scheme": address.scheme, "root_path": address.prefix}
+    if address.prefix and not f"{scope['path']}/".startswith(f"{address.prefix}/"):  # the proxy strips it
+        new["path"] = address.prefix + scope["path"]
+        new["raw_path"] = address.prefix.encode() + (scope.get("raw_path") or b"")
     return new
 
 
 @asynccontextmanager
-async def watched(receive: Receive, left: Callable[[], None]) -> AsyncIterator[Receive]:
-    """`receive`, which calls `left` as soon as the client is gone, whether anybody asks for it or not."""
+async def watched(receive: Receive, disconnected: Callable[[], None]) -> AsyncIterator[Receive]:
+    """`receive` that calls `disconnected` as soon as the client disconnects, even if nothing awaits it."""
     gone: asyncio.Task[Message] | None = None
 
     async def wait() -> Message:
         message = await receive()
-        left()
+        disconnected()
         return message
 
     async def own() -> Message:
@@ -153,7 +148,7 @@ async def watched(receive: Receive, left: Callable[[], None]) -> AsyncIterator[R
             return await asyncio.shield(gone)
         message = await receive()
         if message["type"] != "http.request":
-            left()
+            disconnected()
         elif not message.get("more_body"):
             gone = asyncio.create_task(wait())
         return message
@@ -167,21 +162,21 @@ async def watched(receive: Receive, left: Callable[[], None]) -> AsyncIterator[R
                 await gone
 
 
-class GuardedApp(App):
-    """gradio's application with the guard outside of all its middleware, and every failure told in a sentence."""
+class CheckedApp(App):
+    """gradio's application with RulesMiddleware outside of all other middleware, and errors as sentences."""
 
     def __init__(self, rules: Rules) -> None:
         super().__init__(default_response_class=ORJSONResponse)
         self.rules = rules
 
     def build_middleware_stack(self) -> Any:
-        return Guard(Sentences(super().build_middleware_stack()), self.rules)
+        return RulesMiddleware(ErrorMiddleware(super().build_middleware_stack()), self.rules)
 
     @property
     def root_path(self) -> str:
-        """The prefix of the request at work: each may come through another proxy, or through none."""
+        """The prefix of the current request: each may come through another proxy, or through none."""
         return PREFIX.get()
 
     @root_path.setter
     def root_path(self, value: str) -> None:
-        """FastAPI and gradio set one for all requests, which is not used."""
+        """Ignore the one prefix that FastAPI and gradio set for all requests."""

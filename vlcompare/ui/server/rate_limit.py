@@ -1,9 +1,9 @@
-"""How much each client may send: files and bytes of the last hour, by client and in all, and requests at once.
+"""Rate limits: files and bytes sent within the last hour, by client and in total, and concurrent requests.
 
-A client is an address, since programs keep no cookies and a cookie can be thrown away: the peer's, or the one that a
-trusted proxy forwards (see `client_of`). IPv6 addresses count by their /64, which is what one household is given.
-Uploads are deleted after the hour for which they are counted, so what is counted bounds what lies on the disk; the
-disk's free space is looked at besides, for other programs fill it too. Knows nothing of HTTP's messages or gradio.
+A client is an IP address, since programs keep no cookies: the peer's, or the one that a trusted proxy forwards (see
+`client_of`). IPv6 addresses count by their /64 network, which one household is given. Uploads are deleted after the
+hour for which they are counted, so the limits bound what is on the disk; its free space is checked too, since other
+programs write to it.
 """
 
 from __future__ import annotations
@@ -16,27 +16,29 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vlcompare.ui.server.refusal import Refused
+
 HOUR = 3600.0
 KEPT_FREE = 2**30  # bytes of the disk; a tenth of a smaller one
-MOST_CLIENTS = 10_000  # of whom something is remembered
-LOOK_BYTES = 4 * 2**20  # between two looks at the disk
+MOST_CLIENTS = 10_000  # accounts in memory
+DISK_CHECK_BYTES = 4 * 2**20  # uploaded between two checks of the disk's free space
 
 
 @dataclass(frozen=True, slots=True)
 class Quotas:
-    """Bounds of what is sent within an hour, and of requests that are at work at once."""
+    """Limits within an hour, and of concurrent requests."""
 
     files: int = 600  # uploaded by one client
     size: int = 2 * 2**30  # bytes of one client, in uploads and all other requests
     all_files: int = 6000
     all_size: int = 8 * 2**30
-    at_once: int = 200  # requests of one client, open streams of events among them
+    at_once: int = 200  # requests of one client, open event streams included
     all_at_once: int = 600
 
 
 @dataclass
 class _Account:
-    """What one client, or all of them, sent within the hour."""
+    """What one client, or all clients, sent within the hour."""
 
     sent: deque[tuple[float, int, int]] = field(default_factory=deque)  # when, files, bytes
     files: int = 0
@@ -46,7 +48,7 @@ class _Account:
     def add(self, now: float, files: int, size: int) -> None:
         self.files += files
         self.size += size
-        if self.sent and now - self.sent[-1][0] < 10:  # few entries, however many are sent
+        if self.sent and now - self.sent[-1][0] < 10:  # keeps the number of entries small
             when, more_files, more_size = self.sent.pop()
             self.sent.append((when, files + more_files, size + more_size))
         else:
@@ -59,16 +61,8 @@ class _Account:
             self.size -= size
 
 
-class TooMuch(Exception):
-    """A quota is used up, or the disk is full; the message is a sentence. status: of HTTP."""
-
-    def __init__(self, sentence: str, status: int = 429) -> None:
-        super().__init__(sentence)
-        self.status = status
-
-
-class Ledger:
-    """The accounts of one server. All use is from one event loop. free: the disk's free bytes above what is kept."""
+class RateLimiter:
+    """One server's accounts, used from one event loop. free: returns the bytes that the disk may still take."""
 
     def __init__(self, quotas: Quotas, free: Callable[[], int], clock: Callable[[], float] = time.monotonic) -> None:
         self.quotas = quotas
@@ -76,15 +70,15 @@ class Ledger:
         self._clock = clock
         self._all = _Account()
         self._clients: dict[str, _Account] = {}
-        self._unseen = LOOK_BYTES  # bytes since the last look at the disk
+        self._unchecked = DISK_CHECK_BYTES  # bytes since the last check
 
     def open(self, client: str) -> None:
-        """A request begins; `close` is owed. Raises TooMuch."""
+        """Count a request that begins; `close` must follow. Raises Refused."""
         account = self._account(client)
         if account.at_once >= self.quotas.at_once:
-            raise TooMuch(f"Too many requests at once: {self.quotas.at_once} of yours are at work already.")
+            raise Refused(429, f"Too many requests at once: {self.quotas.at_once} of yours are at work already.")
         if self._all.at_once >= self.quotas.all_at_once:
-            raise TooMuch("The server has too many requests at once: try again in a while.", 503)
+            raise Refused(503, "The server has too many requests at once: try again in a while.")
         account.at_once += 1
         self._all.at_once += 1
 
@@ -93,21 +87,22 @@ class Ledger:
         self._all.at_once -= 1
 
     def add(self, client: str, files: int, size: int, *, upload: bool) -> None:
-        """Some of a request's body has come in. Raises TooMuch; what is refused is not kept, and so not counted."""
+        """Count a part of a request's body. Raises Refused; a refused part is not kept, so it does not count."""
         account, quotas, now = self._account(client), self.quotas, self._clock()
         self._all.forget(now)
         if account.files + files > quotas.files or account.size + size > quotas.size:
             mega = quotas.size // 2**20
-            raise TooMuch(f"At most {quotas.files} files and {mega} MB are taken from you within an hour: try later.")
+            sentence = f"At most {quotas.files} files and {mega} MB are taken from you within an hour: try later."
+            raise Refused(429, sentence)
         if self._all.files + files > quotas.all_files or self._all.size + size > quotas.all_size:
-            raise TooMuch("The server has taken as much as it keeps within an hour: try later.")
+            raise Refused(429, "The server has taken as much as it keeps within an hour: try later.")
         account.add(now, files, size)
         self._all.add(now, files, size)
-        self._unseen += size
-        if upload and (files or self._unseen >= LOOK_BYTES):
-            self._unseen = 0
+        self._unchecked += size
+        if upload and (files or self._unchecked >= DISK_CHECK_BYTES):
+            self._unchecked = 0
             if self._free() <= 0:
-                raise TooMuch("The server's disk is too full for an upload: try later.", 507)
+                raise Refused(507, "The server's disk is too full for an upload: try later.")
 
     def _account(self, client: str) -> _Account:
         now = self._clock()
@@ -120,7 +115,7 @@ class Ledger:
         return account
 
     def _tidy(self, now: float) -> None:
-        """Forget who sent nothing within the hour; where that is nobody, whoever sent least."""
+        """Drop accounts that are idle for an hour; if there are none, those that sent least."""
         for account in self._clients.values():
             account.forget(now)
         idle = [name for name, account in self._clients.items() if not account.at_once]
@@ -130,7 +125,7 @@ class Ledger:
 
 
 def free_space(folder: Path) -> int:
-    """Bytes that may still be written where `folder` is; below zero where its disk is too full."""
+    """Bytes that may still be written to the disk of `folder`; at most 0 if it is too full."""
     try:
         usage = shutil.disk_usage(folder)
     except OSError:
@@ -139,11 +134,11 @@ def free_space(folder: Path) -> int:
 
 
 def client_of(peer: str, forwarded: Iterable[str], behind_proxy: bool) -> str:
-    """Who sends a request: `peer`, or the last public address that a trusted proxy forwards.
+    """The client's address: `peer`, or the last public address that a trusted proxy forwards.
 
-    uvicorn has by then put the forwarded address in the peer's place for the proxies in FORWARDED_ALLOW_IPS (on this
-    machine, if none are named). behind_proxy: every request comes by a proxy, as on a Space; the addresses that its
-    inner machines add are private, and what a client forges stands before its own.
+    For the proxies in FORWARDED_ALLOW_IPS (default: loopback) uvicorn has replaced the peer by the forwarded address.
+    behind_proxy: every request comes through a proxy, as on a Space; addresses that its inner machines add are private,
+    and addresses that a client forges stand before its own.
     """
     if behind_proxy:
         for value in reversed([part.strip() for line in forwarded for part in line.split(",")]):

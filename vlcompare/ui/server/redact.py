@@ -1,4 +1,4 @@
-"""Sentences without what a client need not know: the folders of the server's machine. Knows nothing of gradio."""
+"""Removes the folders of the server's machine from sentences for clients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PATH = re.compile(rf"(?<![\w/.:~-])(?!/gradio_api/)(?:/{_NAME}){{2,}}/?|(?<!\w)
 
 
 def without_paths(sentence: str) -> str:
-    """The sentence with every path of this machine cut to its last name."""
+    """The sentence with every path of this machine reduced to its last name."""
     for root in _roots():
         sentence = re.sub(rf"{re.escape(root)}(?:[/\\]{_NAME})+", _last, sentence)
     return _PATH.sub(_last, sentence)
@@ -29,7 +29,7 @@ def _last(found: re.Match[str]) -> str:
 
 @cache
 def _roots() -> tuple[str, ...]:
-    """Folders whose names may hold what no pattern recognises as a path, the longest first."""
+    """Folders whose names may hold characters that the pattern does not match, longest first."""
     hub = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"
     found = (CHECKPOINTS, EXAMPLES, PACKAGE, data_folder(), hub, tempfile.gettempdir(), Path.cwd(), Path.home())
     return tuple(sorted({str(path) for path in found if len(Path(path).parts) > 1}, key=len, reverse=True))

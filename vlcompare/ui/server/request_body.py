@@ -1,108 +1,103 @@
-"""A request's body on its way in: bounded in bytes, in values and in time, and counted, whatever its headers say.
+"""Limits of a request's body, whatever its headers declare: bytes, values, time, and the client's rate limit.
 
-Where a bound is passed, reading fails inside of the application, and whatever it answers to that is replaced by the
-refusal. For uploads it fails as a broken form does, since gradio then removes the files that it has begun.
+Past a limit, the application's read fails, and its response is replaced by the refusal. The error is that of a broken
+form, on which gradio removes the files that it has begun to write.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import NoReturn
 
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.formparsers import MultiPartException
+from starlette.types import Message, Receive, Scope, Send
 
-from vlcompare.ui.server.allowed_hosts import API, Refusal
-from vlcompare.ui.server.rate_limit import Ledger, TooMuch
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+from vlcompare.ui.server.allowed_hosts import API
+from vlcompare.ui.server.rate_limit import RateLimiter
+from vlcompare.ui.server.refusal import Refused, respond
 
 UPLOAD = f"{API}/upload"
-MOST_VALUES = 200_000  # lists, objects and commas of JSON: some 60 bytes of memory each
-FIELD_BYTES = 64 * 2**10  # of an upload's fields that are no files, which are kept in memory
-FORM_BYTES = 2**20  # of an upload beside its files
+MOST_VALUES = 200_000  # lists, objects and commas of JSON, which take about 60 bytes of memory each
+FIELD_BYTES = 64 * 2**10  # of an upload's fields without files, which are kept in memory
+FORM_BYTES = 2**20  # of an upload, beside its files
 SILENCE = 30.0  # seconds without a byte
-SLOWEST = 20_000  # bytes a second, beside a minute's grace
+SLOWEST = 20_000  # bytes a second, after the first minute
+TOO_SLOW = "The request did not come in within its time."
 
 
 class Body:
-    """One request's body. `receive` and `send` are to be given to the application."""
+    """One request's body. `receive` and `send` are what the application is given."""
 
     def __init__(
-        self, scope: MutableMapping[str, Any], receive: Receive, send: Send, client: str, ledger: Ledger, most: int
+        self, scope: Scope, receive: Receive, send: Send, client: str, limiter: RateLimiter, max_bytes: int
     ) -> None:
-        self.refusal: Refusal | None = None
-        self._receive, self._send = receive, send
-        self._client, self._ledger, self._most = client, ledger, most
+        self.refused: Refused | None = None
+        self._scope, self._receive, self._send = scope, receive, send
+        self._client, self._limiter, self._max_bytes = client, limiter, max_bytes
         self._form = Form(scope["headers"]) if scope["path"].removeprefix(scope["root_path"]) == UPLOAD else None
         self._size = self._values = 0
-        self._complete = self._started = False
+        self._complete = self._started = self._replaced = False
         self._begun = time.monotonic()
 
     async def receive(self) -> Message:
-        """The application's next message. Raises MultiPartException where the body is refused or breaks off."""
+        """The application's next message. Raises MultiPartException if the body is refused or the upload breaks off."""
         if self._complete:
             return await self._receive()
         try:
             message = await asyncio.wait_for(self._receive(), SILENCE)
+            self._complete = message["type"] != "http.request" or not message.get("more_body")
+            if message["type"] == "http.request":
+                self._check(message.get("body", b""))
         except TimeoutError:
-            self._refuse(408, "The request did not come in within its time.")
-        if message["type"] != "http.request":
-            self._complete = True
-            if self._form is not None:
-                raise MultiPartException("The upload broke off.")
-            return message
-        self._complete = not message.get("more_body")
-        self._check(message.get("body", b""))
+            self._refuse(Refused(408, TOO_SLOW))
+        except Refused as refused:
+            self._refuse(refused)
+        if message["type"] != "http.request" and self._form is not None:
+            raise MultiPartException("The upload broke off.")
         return message
 
     async def send(self, message: Message) -> None:
-        """The application's answer, or the refusal in its place."""
-        if self._started or self.refusal is None:
+        """Send the application's response, or the refusal in its place."""
+        if self._started or self.refused is None:
             self._started = True
             await self._send(message)
-        elif message["type"] == "http.response.start":
-            await self.answer()
+        else:
+            await self.respond()
 
-    async def answer(self) -> None:
-        """Send the refusal, if nothing has been sent."""
-        if self.refusal is not None and not self._started:
-            self._started, refusal = True, self.refusal
-            self._send, send = _nowhere, self._send
-            await refuse(send, refusal)
+    async def respond(self) -> None:
+        """Send the refusal, unless a response has been started."""
+        if self.refused is not None and not self._started and not self._replaced:
+            self._replaced = True
+            await respond(self.refused, self._scope, self._receive, self._send)
 
     def _check(self, data: bytes) -> None:
+        """Count a part of the body. Raises Refused."""
         self._size += len(data)
-        if self._size > self._most:
-            self._refuse(413, f"The request is larger than the {self._most // 2**20} MB that are taken here.")
+        if self._size > self._max_bytes:
+            raise too_large(self._max_bytes)
         if time.monotonic() - self._begun > 60 + self._size / SLOWEST:
-            self._refuse(408, "The request did not come in within its time.")
+            raise Refused(408, TOO_SLOW)
         files = 0
         if self._form is not None:
             files = self._form.feed(data)
             if self._form.field_bytes > FIELD_BYTES:
-                self._refuse(413, "The form's fields are too long: send files as files.")
+                raise Refused(413, "The form's fields are too long: send files as files.")
         else:
             self._values += data.count(b",") + data.count(b"[") + data.count(b"{")
             if self._values > MOST_VALUES:
-                self._refuse(413, "The request holds too many values.")
-        try:
-            self._ledger.add(self._client, files, len(data), upload=self._form is not None)
-        except TooMuch as error:
-            self._refuse(error.status, str(error))
+                raise Refused(413, "The request holds too many values.")
+        self._limiter.add(self._client, files, len(data), upload=self._form is not None)
 
-    def _refuse(self, status: int, sentence: str) -> None:
-        self.refusal = Refusal(status, sentence)
+    def _refuse(self, refused: Refused) -> NoReturn:
+        self.refused = refused
         self._complete = True
-        raise MultiPartException(sentence)
+        raise MultiPartException(refused.sentence)
 
 
 class Form:
-    """Counts the files of a form (multipart/form-data), and the bytes that are in none. Never fails."""
+    """Counts the files of a form (multipart/form-data), and the bytes outside of files. Never fails."""
 
     def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
         self.files = self.field_bytes = 0
@@ -120,12 +115,12 @@ class Form:
         self._parser = MultipartParser(boundary, calls) if boundary else None  # type: ignore[arg-type]
 
     def feed(self, data: bytes) -> int:
-        """Take in some of the form; gives how many files have begun in it."""
+        """Parse the next part of the form; returns how many files begin in it."""
         before = self.files
         try:
             if self._parser is not None:
                 self._parser.write(data)
-        except Exception:  # gradio's own parser, further in, says what is wrong
+        except Exception:  # gradio's own parser reports the error
             self._parser = None
         return self.files - before
 
@@ -150,22 +145,11 @@ class Form:
 
 
 def declared(headers: list[tuple[bytes, bytes]]) -> int:
-    """The length that a request says it has; 0 where it says none."""
+    """The Content-Length; 0 without one."""
     value = dict(headers).get(b"content-length", b"0")
     return int(value) if value.isdigit() else 0
 
 
-async def refuse(send: Send, refusal: Refusal) -> None:
-    """Answer with a sentence, and end the connection: what else the client sends is not read."""
-    body = refusal.sentence.encode()
-    headers = [
-        (b"content-type", b"text/plain; charset=utf-8"),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),
-    ]
-    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-async def _nowhere(message: Message) -> None:
-    """What the application says to a refused request."""
+def too_large(max_bytes: int) -> Refused:
+    """The refusal of a body of more bytes."""
+    return Refused(413, f"The request is larger than the {max_bytes // 2**20} MB that are taken here.")

@@ -1,7 +1,7 @@
-"""What must be in order before the page is served: the upload folder, the temporary disk, the address, the data folder.
+"""Checks before the page is served: the upload folder, the temporary disk, the address, the data folder.
 
-Each fault is told in one sentence, at once, in place of the first visitor's error. Knows nothing of gradio: its folder
-for uploads is named by a variable, which is set before it is imported.
+Each problem raises RequestError with one sentence at start, in place of a later error for the first user. gradio reads
+its upload folder from a variable, which is set here.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ KEPT_SECONDS = 3600.0
 
 
 def use_upload_folder() -> Path:
-    """The folder that uploads go to, made and checked, for gradio to use: one for each user, which nobody else reads.
+    """Create and check the upload folder that gradio uses: private, and one for each user of the machine.
 
-    gradio's own default is one folder for all users of a machine, so the first of them shuts out the others. Raises
-    RequestError where the folder cannot be used.
+    gradio's default is one folder for all users, which only the first of them can write to. Raises RequestError if the
+    folder cannot be used.
     """
     given = os.environ.get(UPLOADS)
     try:
@@ -53,12 +53,12 @@ def use_upload_folder() -> Path:
 
 
 def default_upload_folder() -> Path:
-    """The user's own, in the system's temporary folder. Raises OSError where there is none."""
+    """The user's own folder in the system's temporary folder. Raises OSError if there is none."""
     return Path(tempfile.gettempdir()).resolve() / f"vlcompare-{_user()}"
 
 
 def check_writable(folder: Path) -> None:
-    """Raise OSError where no file can be written into the folder, also for want of space or of inodes."""
+    """Raise OSError if no file can be written to the folder, also for lack of space or inodes."""
     with tempfile.TemporaryFile(dir=folder) as probe:
         probe.write(b"\0" * 4096)
         probe.flush()
@@ -69,7 +69,7 @@ def check_writable(folder: Path) -> None:
 
 
 def check_data_folder(folder: Path) -> None:
-    """Raise RequestError where votes could not be kept in the folder, which need not be there yet."""
+    """Raise RequestError if votes cannot be stored in the folder; it is created if it does not exist."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         check_writable(folder)
@@ -79,16 +79,16 @@ def check_data_folder(folder: Path) -> None:
 
 
 def check_address(host: str, port: int | None = None) -> None:
-    """Raise RequestError for an address that this machine does not have, or a port that cannot be had.
+    """Raise RequestError for an address that this machine does not have, or a port that cannot be bound.
 
-    gradio would try the address at a hundred ports, and calls every port taken that it does not get.
+    gradio would try a hundred ports, and reports each of them as taken, whatever the error.
     """
     try:
-        bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host  # as gradio reads it, too
-        family, kind, _, _, place = socket.getaddrinfo(bare, 0, type=socket.SOCK_STREAM)[0]
+        bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host  # as gradio reads it
+        family, kind, _, _, address = socket.getaddrinfo(bare, 0, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
-            probe.bind(place)
-    except (OSError, UnicodeError) as error:  # the latter for what cannot be the name of any machine
+            probe.bind(address)
+    except (OSError, UnicodeError) as error:  # UnicodeError: no valid host name
         why = getattr(error, "strerror", None) or "it is no name of a machine"
         raise RequestError(f"{host} is no address of this machine ({why}): see --host.") from error
     if port is None:
@@ -96,7 +96,7 @@ def check_address(host: str, port: int | None = None) -> None:
     try:
         with socket.socket(family, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((place[0], port, *place[2:]))
+            probe.bind((address[0], port, *address[2:]))
             probe.listen(1)
     except OSError as error:
         taken = error.errno == errno.EADDRINUSE
@@ -105,7 +105,7 @@ def check_address(host: str, port: int | None = None) -> None:
 
 
 def raise_open_files(wanted: int = 4096) -> None:
-    """Allow this process as many open files, connections among them, as its hard limit does."""
+    """Raise the limit of open files, which include connections, towards its hard limit."""
     with suppress(ImportError, ValueError, OSError):
         import resource
 
@@ -116,28 +116,28 @@ def raise_open_files(wanted: int = 4096) -> None:
 
 
 def sweep(folder: Path, kept: Collection[str], age: float = KEPT_SECONDS) -> int:
-    """Delete files below `folder` that are older than `age` seconds, but for those in `kept`; gives how many.
+    """Delete files below `folder` that are older than `age` seconds, except those in `kept`; returns how many.
 
-    gradio deletes the uploads that it knows of; of a broken connection, or an earlier server, it does not know.
+    gradio deletes the uploads that it registered, but not those of a broken connection or of an earlier server.
     """
-    gone = 0
+    deleted = 0
     for path, folders, files in os.walk(folder, topdown=False):
         for name in files:
             file = os.path.join(path, name)
             with suppress(OSError):
                 if file not in kept and time.time() - os.lstat(file).st_mtime > age:
                     os.unlink(file)
-                    gone += 1
+                    deleted += 1
         for name in folders:
-            with suppress(OSError):  # of those that are not empty
+            with suppress(OSError):  # it is not empty
                 inner = os.path.join(path, name)
                 if time.time() - os.lstat(inner).st_mtime > age:
                     os.rmdir(inner)
-    return gone
+    return deleted
 
 
 def _user() -> str:
-    """The user, in a folder's name."""
+    """The user, for a folder's name."""
     if hasattr(os, "getuid"):
         return str(os.getuid())
     return "".join(c if c.isalnum() else "-" for c in os.environ.get("USERNAME", "user"))

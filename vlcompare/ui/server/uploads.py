@@ -1,11 +1,10 @@
-"""Files that a client names: they are opened here alone, once, and read with a bound.
+"""Opens the files that clients name: only here, once, and with a limit of their size.
 
-A request carries a path, and whoever sends it may write any path. A file is opened only where it lies in the folder of
-uploads or among the shipped examples. The folders on the way are opened one after the other without following links,
-each below the one before (openat), so that nothing can be put in between a check and the opening; what is found must
-be a regular file. Opening never waits (a pipe would). Whatever else was named (an absent path, a file elsewhere, a
-folder, a device, an address) is refused with one and the same sentence, from which nothing can be learnt about the
-machine's files. Knows nothing of gradio, whose folder of uploads this is.
+A request holds a path, which the client chooses. A file is opened only in gradio's upload folder or among the shipped
+examples. Each folder on the way is opened relative to the one before without following links (openat), so that nothing
+can be swapped between a check and the opening; the result must be a regular file. Opening never blocks, as it would on
+a pipe. Anything else (an absent path, a file elsewhere, a folder, a device, a URL) is refused with the same sentence,
+which reveals nothing about the machine's files.
 """
 
 from __future__ import annotations
@@ -26,31 +25,31 @@ REFUSED = (
     "This file was not uploaded here, or is no longer kept: choose or upload it again. Addresses are not fetched, "
     "and a server's own files are not opened."
 )
-_ONE_BY_ONE = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")  # not on Windows
+_HAS_OPENAT = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")  # not on Windows
 _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOCTTY", 0)
 
 
 def upload_folder() -> Path:
-    """Where uploads are kept: gradio's rule, read anew at every call as gradio does."""
+    """gradio's upload folder; like gradio, it reads the variable at every call."""
     return Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio")
 
 
 def largest_upload(limits: Limits) -> int:
-    """Bytes of the largest file that is taken, of whatever kind."""
+    """Bytes of the largest file of any kind."""
     return max(limits.file_bytes, limits.upload_bytes)
 
 
 @contextmanager
 def open_file(path: str, most: int, kind: str = "file") -> Iterator[BinaryIO]:
-    """The uploaded or shipped file at `path`, open for reading as long as the block lasts.
+    """The uploaded or shipped file at `path`, open for reading inside the block.
 
-    most: bytes that it may have; kind: what the sentence about a larger one calls it. Raises RequestError, for
-    everything but a file that is too large with the sentence REFUSED.
+    most: its size in bytes at most; kind: its name in the sentence about a larger one. Raises RequestError, with the
+    sentence REFUSED unless the file is too large.
     """
     descriptor = _opened(path)
     with open(descriptor, "rb") as file:
         if os.fstat(descriptor).st_size > most:
-            raise RequestError(f"The {kind} is larger than {most // 2**20} MB.")
+            raise _too_large(kind, most)
         yield file
 
 
@@ -58,9 +57,13 @@ def read_file(path: str, most: int, kind: str = "file") -> bytes:
     """The content of the uploaded or shipped file at `path`, as `open_file` opens it."""
     with open_file(path, most, kind) as file:
         data = file.read(most + 1)
-    if len(data) > most:  # it has grown meanwhile
-        raise RequestError(f"The {kind} is larger than {most // 2**20} MB.")
+    if len(data) > most:  # the file has grown since it was opened
+        raise _too_large(kind, most)
     return data
+
+
+def _too_large(kind: str, most: int) -> RequestError:
+    return RequestError(f"The {kind} is larger than {most // 2**20} MB.")
 
 
 def _opened(path: str) -> int:
@@ -80,7 +83,7 @@ def _opened(path: str) -> int:
 
 
 def _below(path: str, folder: Path) -> tuple[str, ...]:
-    """The path's parts below the folder, as it is named or as it really lies; empty where it is not below."""
+    """The path's parts below the folder, as named or with links resolved; empty if it is not below."""
     given = PurePath(path)
     for root in (folder.absolute(), folder.resolve()):
         if given.is_relative_to(root):
@@ -90,8 +93,8 @@ def _below(path: str, folder: Path) -> tuple[str, ...]:
 
 
 def _open_below(folder: Path, parts: tuple[str, ...]) -> int:
-    """Open folder/parts; no link is followed below the folder itself."""
-    if not _ONE_BY_ONE:
+    """Open folder/parts without following links below the folder."""
+    if not _HAS_OPENAT:
         return _open_and_compare(folder, parts)
     inner = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
     here = os.open(folder, inner)
@@ -106,7 +109,7 @@ def _open_below(folder: Path, parts: tuple[str, ...]) -> int:
 
 
 def _open_and_compare(folder: Path, parts: tuple[str, ...]) -> int:
-    """Where folders cannot be opened one by one: open, then compare with what really lies there."""
+    """Without openat: open, then compare with the file at the resolved path."""
     path = folder.joinpath(*parts)
     descriptor = os.open(path, _FLAGS)
     real = path.resolve()
