@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vlcompare.tasks.sequence import IMAGE_MARK, IMAGE_SLOT, image_ids, image_span, join, prompt_ids
+from vlcompare.tasks.sequence import IMAGE_MARK, IMAGE_SLOT, image_ids, prompt_ids
 
 S = IMAGE_SLOT
 
@@ -31,13 +31,14 @@ def test_an_empty_grid_is_a_defect(rows: int, cols: int) -> None:
         image_ids(rows, cols, mark=1, separator=2)
 
 
-def test_join_and_span() -> None:
+def test_turns_are_encoded_one_by_one_around_the_image() -> None:
     image = image_ids(1, 2, mark=7, separator=9)
-    assert join([[1, 2], None, [3]], image) == (1, 2, 7, S, S, 7, 3)
-    assert join([[1, 2], [3]], image) == (1, 2, 3)
-    assert prompt_ids(["ab", IMAGE_MARK, "c"], lambda text: [ord(letter) for letter in text], (5,)) == (97, 98, 5, 99)
-    assert image_span(join([[1, 2], None, [3]], image)) == (3, 5)
-    assert image_span((1, 2)) is None
+
+    def encode(text: str) -> list[int]:
+        return [ord(letter) for letter in text]
+
+    assert prompt_ids(["ab", IMAGE_MARK, "c"], encode, image) == (97, 98, 7, S, S, 7, 99)
+    assert prompt_ids(["ab", "c"], encode, image) == (97, 98, 99)
 
 
 @pytest.mark.parametrize("variant, grid", [("b_mamba_ln_both", 8), ("h_mamba_clipflags_336", 24)])
@@ -45,5 +46,8 @@ def test_recorded_input_ids(reference: Path, variant: str, grid: int) -> None:
     turns = json.loads((reference / "expected" / "summary.json").read_text())["turns"]
     image = image_ids(grid, grid, mark=4118, separator=10494)
     with np.load(reference / "expected" / f"{variant}.npz") as recorded:
-        assert join([None, turns["turn0"], turns["turn1"]], image) == tuple(recorded["image_first.input_ids"])
-        assert join([turns["turn0"], None, turns["turn1"]], image) == tuple(recorded["instruction_first.input_ids"])
+        for order, names in (
+            ("image_first", (IMAGE_MARK, "turn0", "turn1")),
+            ("instruction_first", ("turn0", IMAGE_MARK, "turn1")),
+        ):
+            assert prompt_ids(names, turns.__getitem__, image) == tuple(recorded[f"{order}.input_ids"])

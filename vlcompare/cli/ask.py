@@ -16,14 +16,12 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The command's options."""
-    parser = subparsers.add_parser(
+    parser = options.add_asking(
+        subparsers,
         "ask",
         help="ask one model about a picture",
         description="Ask one model about a picture. The answer is printed as it comes, then what it took.",
-        epilog=options.task_list(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    options.add_request(parser)
     options.add_fields(parser.add_argument_group("the answer"), DECODING_FIELDS)
     group = parser.add_argument_group("the model")
     group.add_argument(

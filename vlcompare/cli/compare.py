@@ -23,14 +23,12 @@ LEFT, RIGHT = "tiny-pythia-vl", "tiny-mamba-vl"
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The command's options."""
-    parser = subparsers.add_parser(
+    parser = options.add_asking(
+        subparsers,
         "compare",
         help="ask two models the same about a picture, side by side",
         description="Ask two models the same about a picture. Both answers are printed, then what each token cost.",
-        epilog=options.task_list(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    options.add_request(parser)
     sides = parser.add_argument_group("the sides")
     for side, default in (("left", LEFT), ("right", RIGHT)):
         sides.add_argument(

@@ -47,13 +47,12 @@ FIELD_OPTIONS: dict[str, dict[str, Any]] = {
 MODEL_OPTIONS = tuple(name for name in MODEL_FIELDS if name in FIELD_OPTIONS)
 
 
-def task_list() -> str:
-    """The tasks with their hints, for the end of a command's help."""
-    return "tasks:\n" + "\n".join(f"  {spec.name:<20} {spec.hint}" for spec in SPECS.values())
-
-
-def add_request(parser: argparse.ArgumentParser) -> None:
-    """What is asked: IMAGE and the question, the same for every side."""
+def add_asking(
+    subparsers: argparse._SubParsersAction[argparse.ArgumentParser], name: str, **texts: Any
+) -> argparse.ArgumentParser:
+    """A command that asks about a picture: IMAGE and the question, with the tasks at the end of its help."""
+    tasks = "tasks:\n" + "\n".join(f"  {spec.name:<20} {spec.hint}" for spec in SPECS.values())
+    parser = subparsers.add_parser(name, epilog=tasks, formatter_class=argparse.RawDescriptionHelpFormatter, **texts)
     parser.add_argument("image", metavar="IMAGE", help="path of a JPEG, PNG or WebP picture")
     group = parser.add_argument_group("the question")
     group.add_argument("--task", choices=SPECS, metavar="TASK", help="see below (default: vqa with --text, captioning)")
@@ -64,6 +63,7 @@ def add_request(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--source", metavar="NAME", help=f"the prompt form of one benchmark: {', '.join(SOURCES)} (default: the task's)"
     )
+    return parser
 
 
 def add_address_options(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,6 @@
 """Answers for the terminal and for files: a table of what was measured, JSON, and the annotated picture.
 
-Knows answers, not models. Text that a model wrote is cleared of control characters before it reaches a terminal.
+Text that a model wrote is cleared of control characters before it reaches a terminal.
 """
 
 from __future__ import annotations
@@ -20,22 +20,6 @@ if TYPE_CHECKING:
 
     from vlcompare.render.draw import Side
 
-_LABELS = (
-    "read as",
-    "stopped",
-    "model",
-    "run in",
-    "picture",
-    "vision",
-    "prefill",
-    "first token",
-    "decode",
-    "p50/p95/max",
-    "total",
-    "weights",
-    "state",
-    "peak",
-)
 _CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
@@ -94,9 +78,7 @@ def _column(answer: Answer) -> dict[str, str]:
     settings = [answer.dtype, f"quantization {answer.quantization}", answer.device, f"{answer.image_size} px"]
     settings += ["graphed"] * timings.graphed
     settings += [f"{timings.threads} thread{'s' * (timings.threads > 1)}"] * (timings.threads > 0)
-    if answer.error and not answer.tokens:
-        return {**dict.fromkeys(_LABELS, "-"), "read as": "failed, see above", "model": answer.checkpoint}
-    return {
+    column = {
         "read as": _reading(answer),
         "stopped": f"{answer.stop_reason} after {len(answer.tokens)} tokens",
         "model": answer.checkpoint + (f" @ {answer.revision[:10]}" if answer.revision else ""),
@@ -112,6 +94,9 @@ def _column(answer: Answer) -> dict[str, str]:
         "state": state,
         "peak": _bytes(memory.peak_bytes),
     }
+    if answer.error and not answer.tokens:
+        return {**dict.fromkeys(column, "-"), "read as": "failed, see above", "model": answer.checkpoint}
+    return column
 
 
 def _reading(answer: Answer) -> str:

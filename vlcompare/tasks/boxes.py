@@ -1,6 +1,6 @@
 """Boxes as the models write them, `[x0,y0,x1,y1]` with two decimals, and back; what rounding costs.
 
-Knows nothing of tasks or pictures. Reading is total: any text gives a tuple of boxes, in time linear in its length.
+Reading is total: any text gives a tuple of boxes, in time linear in its length.
 """
 
 from __future__ import annotations

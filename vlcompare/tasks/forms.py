@@ -190,33 +190,15 @@ FORMS: dict[str, dict[str, Form]] = {
     "chat": {"": Form(_chat, 256)},
 }
 
-# how a source may be spelt: letters and digits alone, lower-case; what begins with a key means its value
-_SPELLINGS = {
-    "coco": "coco",
-    "nocaps": "nocaps",
-    "textcaps": "textcaps",
-    "vqav2": "vqav2",
-    "gqa": "gqa",
-    "textvqa": "textvqa",
-    "pope": "pope",
-    "docvqa": "docvqa",
-    "infographic": "infographicvqa",
-    "visual7w": "visual7w",
-    "v7w": "visual7w",
-    "ai2d": "ai2d",
-    "refcoco": "refcoco",
-    "vsr": "vsr",
-    "visualspatialreasoning": "vsr",
-    "training": "training",
-}
-
 SOURCES = tuple(sorted({source for forms in FORMS.values() for source in forms if source}))
+_OTHER_NAMES = {"infographic": "infographicvqa", "v7w": "visual7w", "visualspatialreasoning": "vsr"}
 
 
 def known_source(source: str | None) -> str:
     """The benchmark a data set's name means ("RefCOCO+ testA" is "refcoco"), or "" where no form is special to it."""
     name = re.sub(r"[^a-z0-9]", "", (source or "").lower())
-    return next((value for key, value in _SPELLINGS.items() if name.startswith(key)), "")
+    names = {**{known: known for known in SOURCES}, **_OTHER_NAMES}
+    return next((known for start, known in names.items() if name.startswith(start)), "")
 
 
 def form_of(request: Request) -> Form:

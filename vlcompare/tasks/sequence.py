@@ -1,13 +1,13 @@
 """The order of positions in a prompt: image positions in raster order with separators, joined with the turns' ids.
 
-Purely token ids: knows nothing of tokenizers, tensors or tasks. The layout is the published checkpoints' own
+The layout is the published checkpoints' own
 (arXiv 2409.05395): a mark, the first row of patches, a separator, the next row, ..., and the mark again in place of
 the last separator; a 24 x 24 grid gives 24 * 24 + 24 + 1 = 601 positions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 IMAGE_SLOT = -200  # holds the place of one image feature; text never produces it
 IMAGE_MARK = "<image>"  # a turn that is exactly this stands for the whole image; no task's text turn ever is
@@ -25,24 +25,10 @@ def image_ids(rows: int, cols: int, *, mark: int, separator: int) -> tuple[int, 
     return tuple(ids)
 
 
-def join(turn_ids: Iterable[Sequence[int] | None], image: Sequence[int]) -> tuple[int, ...]:
-    """Concatenate the turns' ids; a turn that is None is the place of the image."""
-    ids: list[int] = []
-    for turn in turn_ids:
-        ids.extend(image if turn is None else turn)
-    return tuple(ids)
-
-
 def prompt_ids(turns: Sequence[str], encode: Callable[[str], Sequence[int]], image: Sequence[int]) -> tuple[int, ...]:
     """Ids of a whole prompt.
 
     Every turn is encoded on its own, as the checkpoints were trained: token boundaries differ when turns are joined
     first.
     """
-    return join((None if turn == IMAGE_MARK else encode(turn) for turn in turns), image)
-
-
-def image_span(ids: Sequence[int]) -> tuple[int, int] | None:
-    """Positions [start, stop) from the first image slot to behind the last one, separators between; None without."""
-    slots = [position for position, token in enumerate(ids) if token == IMAGE_SLOT]
-    return (slots[0], slots[-1] + 1) if slots else None
+    return tuple(id for turn in turns for id in (image if turn == IMAGE_MARK else encode(turn)))

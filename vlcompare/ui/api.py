@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from vlcompare.errors import RequestError
@@ -76,23 +75,13 @@ def make_compare(handlers: Handlers) -> Callable[..., dict[str, Any]]:
         """
         form = AskForm(task, text, _choices_text(choices), _box_text(box), ocr_text or "", mode)
         request = read_request(form, settings.limits)
-        common: dict[str, Any] = {
-            "image_size": image_size,
-            "max_new_tokens": max_new_tokens,
-            "temperature": temperature,
-            "seed": seed,
-        }
+        shared = {"image_size": image_size, "max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
         sides = {
-            "left": Side(left, left_quantization, left_prompt_order, **common),
-            "right": Side(right, right_quantization, right_prompt_order, **common),
+            "left": Side(left, left_quantization, left_prompt_order, **shared),
+            "right": Side(right, right_quantization, right_prompt_order, **shared),
         }
-        run = Run(
-            request=replace(request, seed=0),
-            picture=handlers.read_picture(image),
-            sides={side: SideRun(read_side(own, settings)) for side, own in sides.items()},
-            mode=read_mode(mode),
-        )
-        return answers(handlers, run)
+        parts = {side: SideRun(read_side(own, settings)) for side, own in sides.items()}
+        return answers(handlers, Run(request, handlers.read_picture(image), parts, read_mode(mode)))
 
     return compare
 
