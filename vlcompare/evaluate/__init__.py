@@ -1,13 +1,13 @@
 """Evaluation: samples in, a run folder out, and figures, slices and exports from it.
 
-    readers      what people have -> Sample                    `open_samples(spec, format=..)`
+    readers      files and data sets -> Sample                 `open_samples(spec, format=..)`
     run          both models over the samples                  `run(RunSettings)`: resumable, over several processes
-    score        answers made anywhere -> figures              `score_files(samples, predictions)`
+    score_files  predictions of any program -> figures         `score_files(samples, predictions)`
     metrics, scoring, statistics, summary                      definitions, values by row, intervals, summary.json
-    runfolder    a run, opened to be looked at                 `RunFolder.open(path)`, `join`, `find_runs`
-    table        its columns: filters, sorting, pages          `RunTable(run).select(Filter(..))`
-    slices       figures by task, size, position, tag, ..      `slice_figures(table, aspect)`
-    notes, archive, export, report                             what people note, and what they take along
+    results      a run folder: its files, columns, slices, notes and exports
+        run_folder   its files                                 `RunFolder.open(path)`, `join`, `find_runs`
+        table        columns: filters, sorting, figures        `RunTable(run).select(Filter(..))`
+        slices       figures by task, size, position, tag, ..  `slice_figures(table, aspect)`
 
-Knows no pages. The heavy parts (torch, datasets, pyarrow) are imported where they are needed.
+torch, datasets and pyarrow are imported where they are needed.
 """

@@ -1,8 +1,8 @@
-"""Values from JSON, typed: small checks put together to the shape of a file, and what they say of a wrong value.
+"""Values from JSON, typed: small checks that `schema` combines to the shape of a file.
 
-A check takes a value and its path within the file, and gives the value as it may be used, or raises FieldError with the
-field, what was expected there and what was found. Knows no file and no format; `schema` has the shapes. A bool is no
-number here, a number is finite and no larger than anything that is measured, and everything has a most.
+A check takes a value and its path within the file, and returns the value, or raises FieldError with the field, its
+value and what was expected. A bool is no number here, a number is finite and no larger than anything that is measured,
+and everything has an upper bound.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 class FieldError(ValueError):
     """One value is not of the kind that its field takes; the message is the rest of a sentence."""
 
-    def __init__(self, path: str, found: str, expected: str) -> None:
-        super().__init__(f"{f'`{path}`' if path else 'it'} is {found}; expected {expected}")
+    def __init__(self, path: str, actual: str, expected: str) -> None:
+        super().__init__(f"{f'`{path}`' if path else 'it'} is {actual}; expected {expected}")
 
 
 def wrong(path: str, value: Any, expected: str) -> FieldError:
@@ -36,7 +36,7 @@ def wrong(path: str, value: Any, expected: str) -> FieldError:
 
 
 def described(value: Any) -> str:
-    """A JSON value in a few words, whatever it holds: its kind, and itself where that is short."""
+    """A JSON value in a few words: its type, and itself where that is short."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str):
@@ -71,10 +71,10 @@ def name(most: int = MOST_NAME) -> Check:
     short = text(most)
 
     def check(value: Any, path: str) -> str:
-        found: str = short(value, path)
-        if not found or _CONTROLS.search(found):
+        checked: str = short(value, path)
+        if not checked or _CONTROLS.search(checked):
             raise wrong(path, value, "a name without control characters")
-        return found
+        return checked
 
     return check
 
@@ -135,7 +135,7 @@ _any_name = name()
 
 
 def bounded(value: Any, path: str, most: int, least: int = 0) -> list[Any]:
-    """`value` as a list of `least` to `most` items, which are not looked at."""
+    """`value` as a list of `least` to `most` items, which are not checked."""
     if type(value) is not list:
         raise wrong(path, value, "a list")
     if not least <= len(value) <= most:
@@ -148,14 +148,14 @@ def listed(check: Check, most: int, least: int = 0) -> Check:
     """A list of at most `most` values of one kind."""
 
     def checked(value: Any, path: str) -> list[Any]:
-        items, found = bounded(value, path, most, least), []
+        items, passed = bounded(value, path, most, least), []
         try:
             for item in items:
-                found.append(check(item, path))
-        except FieldError:  # the place is written for a wrong value alone: lists are long
-            check(items[len(found)], f"{path}[{len(found)}]")
+                passed.append(check(item, path))
+        except FieldError:  # paths with an index are made for wrong values only: lists are long
+            check(items[len(passed)], f"{path}[{len(passed)}]")
             raise
-        return found
+        return passed
 
     return checked
 
@@ -179,12 +179,8 @@ def record(checks: Mapping[str, Check], required: Iterable[str] = (), rest: Chec
         for each in needed:
             if each not in items:
                 raise FieldError(joined(path, each), "missing", "a value")
-        found = {}
-        for each, item in items.items():
-            check = checks.get(each, rest)
-            if check is not None:
-                found[each] = check(item, joined(path, each))
-        return found
+        chosen = ((each, item, checks.get(each, rest)) for each, item in items.items())
+        return {each: check(item, joined(path, each)) for each, item, check in chosen if check is not None}
 
     return checked
 

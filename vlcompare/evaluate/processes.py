@@ -1,4 +1,4 @@
-"""Which of several processes this is, under `accelerate launch`, `torchrun` or `mpirun`; one process knows of none.
+"""Which of several processes this is, under `accelerate launch`, `torchrun` or `mpirun`.
 
 All processes must see the same run folder. They share nothing else: each answers every n-th batch.
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-_PATIENCE = timedelta(days=7)  # how long the fast ones wait for the slow one
+_PATIENCE = timedelta(days=7)  # how long the first to finish waits for the last
 _COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")  # as launchers name it
 ALONE = (
     "This is one process only: with --cpu, `accelerate launch` starts several through mpirun (--mpirun_hostfile) "

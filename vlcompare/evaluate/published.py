@@ -1,6 +1,6 @@
 """The authors' published figures beside ours, for rows that belong to a benchmark they reported.
 
-Knows the registry's scores and scored rows; decides only by a row's declared source and split, never by a file's name.
+A row's declared source and split decide, never a file's name.
 """
 
 from __future__ import annotations

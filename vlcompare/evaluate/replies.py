@@ -1,7 +1,7 @@
-"""One side's answer to one sample, as scoring sees it: read once, the same way for our own answers and for others'.
+"""One side's answer to one sample, as scoring sees it: the same for this program's answers and for others'.
 
-Knows prediction rows (dictionaries from a file) and samples; knows no metric. The text is read by `vlcompare.tasks`,
-never twice in two ways. Boxes that a row brings along are taken as they are; only a row without any is read for boxes.
+The text is read by `vlcompare.tasks`. Boxes that a row brings along are taken as they are; only in a row without any
+they are read from the text.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_SCORED_TEXT = 20_000  # characters of an answer that are read; no task's ans
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a side said to a sample. `status`: "ok", "missing" (no row), or "error" (the side failed)."""
+    """A side's answer to a sample. `status`: "ok", "missing" (no row), or "error" (the side failed)."""
 
     text: str = ""
     boxes: tuple[Box, ...] = ()
@@ -37,7 +37,7 @@ MISSING = Reply(status="missing")
 
 
 def read_reply(sample: Sample, row: Mapping[str, Any] | None) -> Reply:
-    """Read one prediction row for its sample; total: whatever the row holds gives a reply."""
+    """Read one prediction row for its sample; never raises, whatever the row holds."""
     if row is None:
         return MISSING
     if row.get("error"):
@@ -65,7 +65,7 @@ def _read(task: str, choices: tuple[Any, ...] | None, text: str) -> Reading:
 
 
 def read_boxes(value: Any) -> tuple[Box, ...]:
-    """Boxes from JSON: a list of [x0, y0, x1, y1], or one such box alone; whatever is no box is left out."""
+    """Boxes from JSON: a list of [x0, y0, x1, y1], or one such box alone; other values are left out."""
     if not isinstance(value, (list, tuple)):
         return ()
     if len(value) == 4 and None not in map(finite, value):

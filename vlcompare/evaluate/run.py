@@ -1,7 +1,7 @@
 """The runner: samples in, a run folder out. Can be killed at any point and resumed; can be spread over processes.
 
-Knows samples, the engine's `generate_batch` and the files of a run; knows no pages. One side after the other, so that
-one model is in memory at a time. Rows are appended batch by batch and put into the samples' order at the end.
+One side after the other, so that one model is in memory at a time. Rows are appended batch by batch and put into the
+samples' order at the end.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _run(settings: RunSettings, engine: Engine | None, processes: Processes) -> 
     processes.wait()
     record = run_files.read_run(folder, NEEDED)
     done = frozenset(run_files.answered(folder))
-    processes.wait()  # nobody writes before everybody has seen what is there
+    processes.wait()  # no process writes before all have read what is there
     count = record["samples"]["count"]
     session = {"started": _now(), "processes": processes.count, "batch_size": settings.batch_size, **_machine(settings)}
     for turn, (side, options) in enumerate(settings.sides.items()):
@@ -99,7 +99,7 @@ def _prepare(settings: RunSettings) -> None:
         check_same(run_files.read_run(folder, NEEDED)["identity"], settings.identity(), folder)
         return
     begun = {run_files.SAMPLES, run_files.IMAGES, f"{run_files.SAMPLES}.partial", f"{run_files.RUN}.partial"}
-    if {path.name for path in folder.iterdir()} - begun:  # more than a run that was killed here leaves behind
+    if {path.name for path in folder.iterdir()} - begun:  # other files than those of a run that was killed
         raise SampleError(f"{folder} is not empty and holds no run: give an empty or a new folder with --out.")
     if Path(settings.data).resolve() == (folder / run_files.SAMPLES).resolve():
         raise SampleError(f"{folder} is where the data are, which the run's own would replace: give another --out.")
@@ -201,9 +201,7 @@ def batches(samples: Iterator[Sample], size: int) -> Iterator[list[Sample]]:
             yield window[start : start + size]
 
 
-def _answer(
-    generate: Generate, model: Any, batch: Sequence[Sample], options: Side, alternatives: int
-) -> list[Answer]:
+def _answer(generate: Generate, model: Any, batch: Sequence[Sample], options: Side, alternatives: int) -> list[Answer]:
     """Answers of one batch, in its order. A batch that needs too much memory is halved; a row that cannot be asked
     gets an answer that says why."""
     answers: dict[int, Answer] = {}
@@ -240,7 +238,7 @@ def _is_memory(error: BaseException) -> bool:
 
 
 def release() -> None:
-    """Give memory that nobody holds back to the device."""
+    """Return unused cached memory to the device."""
     gc.collect()
     if "torch" in sys.modules:  # a run with another engine needs none
         from vlcompare.models.kernels.cuda.graph_capture import release_cached_memory
@@ -262,7 +260,7 @@ def _row(sample: Sample, side: str, answer: Answer, alternatives: int) -> dict[s
 def _record_side(settings: RunSettings, side: str, options: Side, model: Any) -> None:
     """Put what the side's model turned out to be into run.json; refuse to go on with other weights."""
     record = run_files.read_run(settings.out)
-    found = {
+    loaded = {
         "checkpoint": getattr(model, "checkpoint", options.checkpoint),
         "revision": getattr(model, "revision", None),
         "weights_sha256": model.weights_sha256(),
@@ -272,9 +270,9 @@ def _record_side(settings: RunSettings, side: str, options: Side, model: Any) ->
     }
     before = record["sides"].get(side)
     if before is not None:
-        check_same({side: {key: before.get(key) for key in found}}, {side: found}, settings.out)
+        check_same({side: {key: before.get(key) for key in loaded}}, {side: loaded}, settings.out)
     record["sides"][side] = {
-        **found,
+        **loaded,
         **asdict(options.decoding),
         "device": str(getattr(model, "device", settings.device)),
         "notices": list(getattr(model, "notices", ())),

@@ -4,7 +4,7 @@
     samples.jsonl       every sample in the order asked; pictures by absolute path, or `images/..` inside the folder
     images/             pictures that had no file of their own (or all of them, with copying)
     predictions.jsonl   the answers; while several processes work, predictions.rank-K.jsonl beside it
-    summary.json        the figures; notes.sqlite: what people noted
+    summary.json        the figures; notes.sqlite: notes and tags
 
 `results.run_folder` reads the same files for inspection.
 """

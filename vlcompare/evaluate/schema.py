@@ -1,8 +1,8 @@
 """What the files of a run may hold: run.json, rows of samples and of predictions, summary.json, notes, exported runs.
 
-The one place where a foreign file's values get their types. Each reader gives typed values or raises FieldError (or
-`refused`, a SampleError with file, line, field, what was found and what was expected). Knows shapes and bounds; opens
-no file. The bounds are far above what the models can write, and low enough that any row can be shown at once.
+The values of a file from elsewhere get their types here. Each check gives typed values or raises FieldError (`refused`
+makes a SampleError with file, line, field, value and what was expected). The bounds are far above what the models can
+write, and low enough that any row can be shown at once.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ _named_token = record({"id": whole(-MOST_WHOLE), "text": text(1000), "logprob": 
 
 
 def _alternative(value: Any, path: str) -> dict[str, Any]:
-    """One of very many: what is right is seen at once, and what is wrong is then named."""
+    """One of very many: a quick test first; `_named_token` then names what is wrong."""
     if type(value) is dict and type(value.get("id")) is int and type(value.get("text")) is str:
         logprob: Any = value.get("logprob")
         if type(logprob) in (float, int) and -MOST_NUMBER < logprob < MOST_NUMBER and len(value["text"]) <= 1000:
@@ -135,10 +135,10 @@ _alternatives = listed(_alternative, MOST_ALTERNATIVES)
 
 
 def _token(value: Any, path: str) -> dict[str, Any]:
-    found = _alternative(value, path)
+    token = _alternative(value, path)
     if value.get("top"):
-        return {**found, "top": _alternatives(value["top"], joined(path, "top"))}
-    return {name: found[name] for name in ("id", "text", "logprob")}
+        return {**token, "top": _alternatives(value["top"], joined(path, "top"))}
+    return {name: token[name] for name in ("id", "text", "logprob")}
 
 
 _count, _measured = whole(), number(0)
@@ -201,10 +201,10 @@ _PLAIN = (str, int, float, bool, type(None))
 
 def reference_texts(value: Any, path: str = "references") -> list[str]:
     """Right answers, or texts to choose from."""
-    found: list[str] = _REFERENCES(value, path)
-    if (count := sum(map(len, found))) > 2 * MOST_REFERENCE:
+    texts: list[str] = _REFERENCES(value, path)
+    if (count := sum(map(len, texts))) > 2 * MOST_REFERENCE:
         raise FieldError(path, f"a list of {count:,} characters", f"at most {2 * MOST_REFERENCE:,}")
-    return found
+    return texts
 
 
 def tags(value: Any, path: str = "tags") -> dict[str, Any]:

@@ -72,8 +72,8 @@ def _names(given: Predictions) -> str:
 
 def _checkpoint(given: Predictions, side: str) -> str | None:
     """The checkpoint that a side's rows name, where they name one and the same."""
-    found = {row["checkpoint"] for row in given.sides[side].values() if isinstance(row.get("checkpoint"), str)}
-    return found.pop() or None if len(found) == 1 else None
+    named = {row["checkpoint"] for row in given.sides[side].values() if isinstance(row.get("checkpoint"), str)}
+    return named.pop() or None if len(named) == 1 else None
 
 
 def _notes(skipped: str, given: Predictions) -> list[str]:

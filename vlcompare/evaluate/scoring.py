@@ -1,7 +1,7 @@
 """Which metrics each task has, and their values row by row.
 
-Knows samples and replies; knows no files, no sides and no intervals. A task's scorer is a row of SCORERS; what a metric
-means stands in METRICS, once, and goes into every summary beside the figures.
+A task's scorer is a row of SCORERS; what a metric means stands in METRICS and goes into every summary beside the
+figures.
 """
 
 from __future__ import annotations
@@ -43,8 +43,10 @@ METRICS: dict[str, Metric] = {
     },
     "mean_iou": Metric("mean IoU of the first box with the true box; no, inverted or empty box: 0"),
     "center": Metric("share of rows where the centre of the first box lies inside the true box"),
-    "grounding.parse_rate": Metric("share of rows whose answer holds a box, be it inverted or empty"),
-    "grounded_captioning.parse_rate": Metric("share of rows whose answer holds a box, be it inverted or empty"),
+    **dict.fromkeys(
+        ("grounding.parse_rate", "grounded_captioning.parse_rate"),
+        Metric("share of rows whose answer holds a box, be it inverted or empty"),
+    ),
     "parse_rate": Metric("share of rows whose answer could be read as the task asks: a letter, or True / False"),
     "vqa.accuracy": Metric(
         "VQA soft accuracy: mean over the leave-one-out sets of references of min(1, matches / 3) after the official "
@@ -137,10 +139,10 @@ def _vqa(samples: Sequence[Sample], replies: Sequence[Reply], words: Words) -> S
     scores = Scores("accuracy", {"accuracy": _array(list(map(_vqa_one, samples, replies)))})
     polled = np.array([_kind_of_question(sample) == "pope" for sample in samples])
     if polled.any():
-        said = np.array([answers.read_yes_no(reply.text) == "yes" for reply in replies]) & polled
+        answered = np.array([answers.read_yes_no(reply.text) == "yes" for reply in replies]) & polled
         truth = np.array([_truth_of(sample) == "yes" for sample in samples]) & polled
-        scores.values |= {"f1": scores.values["accuracy"], "yes_rate": said.astype(np.float64)}
-        scores.corpus["f1"] = (answers.f1_columns(said, truth), answers.f1)
+        scores.values |= {"f1": scores.values["accuracy"], "yes_rate": answered.astype(np.float64)}
+        scores.corpus["f1"] = (answers.f1_columns(answered, truth), answers.f1)
         scores.only |= {"f1": polled, "yes_rate": polled}
     return scores
 
@@ -157,8 +159,8 @@ def _truth_of(sample: Sample) -> str | None:
 def _vqa_one(sample: Sample, reply: Reply) -> float:
     match _kind_of_question(sample):
         case "pope":
-            said = answers.read_yes_no(reply.text)
-            return float(said is not None and said == _truth_of(sample))
+            answer = answers.read_yes_no(reply.text)
+            return float(answer is not None and answer == _truth_of(sample))
         case "gqa":
             return answers.exact_match(reply.text, sample.references)
         case _:
@@ -206,16 +208,16 @@ def _add_objects(scores: Scores, samples: Sequence[Sample], replies: Sequence[Re
 
 def _grounded_captioning(samples: Sequence[Sample], replies: Sequence[Reply], words: Words) -> Scores:
     scores = Scores("box_f1")
-    found = []
+    values = []
     for sample, reply in zip(samples, replies, strict=True):
         reference = read_answer(Request("grounded_captioning"), sample.references[0] if sample.references else "")
-        said, true = (
+        predicted, true = (
             [(answers.fold(phrase), box) for phrase, box in zip(pair.phrases, pair.boxes, strict=False)]
             for pair in (reply, reference)
         )
-        matched, predicted, there = match_phrases(said, true)
-        found.append(2 * matched / (predicted + there) if predicted + there else 0.0)
-    scores.values["box_f1"] = _array(found)
+        matched, *counts = match_phrases(predicted, true)
+        values.append(2 * matched / sum(counts) if sum(counts) else 0.0)
+    scores.values["box_f1"] = _array(values)
     scores.values["parse_rate"] = _array([bool(reply.boxes) for reply in replies])
     _add_objects(scores, samples, replies, words)
     scores.main = "box_f1"

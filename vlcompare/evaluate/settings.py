@@ -1,4 +1,4 @@
-"""What a run was asked for, and the check that a resumed run is the same one. Loads nothing; standard library only."""
+"""What a run was asked for, and the check that a resumed run is the same one."""
 
 from __future__ import annotations
 
@@ -54,19 +54,17 @@ def check_same(recorded: Mapping[str, Any], wanted: Mapping[str, Any], folder: P
 
 def _differences(recorded: Any, wanted: Any, path: str = "") -> list[tuple[str, Any, Any]]:
     if isinstance(recorded, Mapping) and isinstance(wanted, Mapping):
-        found = []
-        for key in {**recorded, **wanted}:
-            found += _differences(recorded.get(key), wanted.get(key), f"{path}.{key}" if path else str(key))
-        return found
+        keys = {key: f"{path}.{key}" if path else str(key) for key in {**recorded, **wanted}}
+        return [row for key, at in keys.items() for row in _differences(recorded.get(key), wanted.get(key), at)]
     return [] if recorded == wanted else [(path, recorded, wanted)]
 
 
 def versions() -> dict[str, str]:
     """Versions of this program, of Python and of the libraries that answers depend on."""
-    found = {"vlcompare": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    installed = {"vlcompare": __version__, "python": platform.python_version(), "platform": platform.platform()}
     for name in _PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed

@@ -1,8 +1,7 @@
 """Figures with their uncertainty: means, paired differences and corpus figures, each with a 95 % interval.
 
-Knows nothing of tasks, answers or files: numbers and cluster labels in, numbers out. Rows of one picture are not
-independent (a referring-expression set asks several phrases a picture), so every variance here is taken over
-pictures, not over rows.
+Takes numbers and cluster labels. Rows of one picture are not independent (a referring-expression set asks several
+phrases a picture), so every variance here is taken over pictures, not over rows.
 
     m    mean of the n values x_i                       C   number of clusters (pictures)
     V    cluster-robust variance of m:  C / (C - 1) * sum_c (sum_{i in c} (x_i - m))^2 / n^2
@@ -40,7 +39,7 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """Left minus right over the same rows, with the four counts of who is right."""
+    """Left minus right over the same rows, with the counts of rows that both, one or neither have right."""
 
     difference: float
     ci95: Interval

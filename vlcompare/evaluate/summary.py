@@ -1,6 +1,6 @@
 """The summary of a run: figures with intervals for each side, paired differences, warnings, and what everything means.
 
-Knows samples and prediction rows; reads and writes no files. The shape is the one of `summary.json`:
+The shape is the one of `summary.json`:
 
     {"sides": {SIDE: {"checkpoint", "tasks": {TASK: {"n", METRIC.., "ci95": {METRIC: [low, high]}}}, "report"}},
      "paired": {TASK: {METRIC: {"difference", "ci95", "n", "n_images", "both", "only_left", "only_right", "neither"}}},
@@ -181,40 +181,40 @@ def _definitions(results: Sequence[TaskResult]) -> dict[str, dict[str, str]]:
 
 def warnings(results: Sequence[TaskResult]) -> list[str]:
     """Sentences on figures that do not mean what they seem to."""
-    found = []
+    sentences = []
     for result in results:
         count, task = len(result.samples), result.task
         if task == "captioning":
-            found.append(
+            sentences.append(
                 f"captioning: CIDEr-D takes its document frequencies from the {count} rows scored, so it is comparable "
                 "with a published figure on the whole published split only."
             )
         sources = {sample.source or "" for sample in result.samples}
         if len(sources) > 1:
-            found.append(f"{task}: rows of {len(sources)} sources are joined in one figure.")
+            sentences.append(f"{task}: rows of {len(sources)} sources are joined in one figure.")
         if task == "vqa" and any(1 < len(s.references) < 10 for s in result.samples):
-            found.append("vqa: some questions have fewer than ten references, see the definition of accuracy.")
+            sentences.append("vqa: some questions have fewer than ten references, see the definition of accuracy.")
         for side, replies in result.replies.items():
-            found += _warn_side(task, side, replies)
-    return found
+            sentences += _warn_side(task, side, replies)
+    return sentences
 
 
 def _warn_side(task: str, side: str, replies: Sequence[Reply]) -> list[str]:
-    found = []
+    sentences = []
     missing = sum(reply.status != "ok" for reply in replies)
     if missing:
-        found.append(f"{task}, {side}: {missing} of {len(replies)} rows have no answer and count as wrong.")
+        sentences.append(f"{task}, {side}: {missing} of {len(replies)} rows have no answer and count as wrong.")
     if task == "grounding":
         boxes = [reply.box for reply in replies if reply.box]
         large = sum(max(box) > PIXEL_COORDINATE for box in boxes)
         if large * 10 > len(boxes):
-            found.append(
+            sentences.append(
                 f"{task}, {side}: {large} predicted boxes have coordinates far above 1; boxes are shares of the "
                 "picture (0..1, xyxy), so pixels have to be divided by its width and height first."
             )
     if any(len(reply.text) >= MAX_SCORED_TEXT for reply in replies):
-        found.append(f"{task}, {side}: answers longer than {MAX_SCORED_TEXT} characters were cut there.")
-    return found
+        sentences.append(f"{task}, {side}: answers longer than {MAX_SCORED_TEXT} characters were cut there.")
+    return sentences
 
 
 def plain(value: Any) -> Any:

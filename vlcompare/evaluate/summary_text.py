@@ -1,4 +1,4 @@
-"""A summary as a table for a terminal. Knows the summary's shape and nothing else."""
+"""A summary as a table for a terminal."""
 
 from __future__ import annotations
 

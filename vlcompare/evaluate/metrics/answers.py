@@ -1,7 +1,4 @@
-"""Short answers against references: VQA soft accuracy, exact match, ANLS, yes / no.
-
-Knows nothing of samples or files: strings in, numbers out, one answer at a time.
-"""
+"""Short answers against references: VQA soft accuracy, exact match, ANLS, yes / no."""
 
 from __future__ import annotations
 
@@ -147,10 +144,10 @@ def read_yes_no(answer: str) -> str | None:
     return "no" if {"no", "not"} & {word.lower() for word in words} else "yes"
 
 
-def f1_columns(said_yes: Sequence[bool], truly_yes: Sequence[bool]) -> NDArray[np.float64]:
+def f1_columns(answered_yes: Sequence[bool], truly_yes: Sequence[bool]) -> NDArray[np.float64]:
     """What each row adds to F1 with "yes" as the positive class: (true positives, false positives, false negatives)."""
-    said, truth = np.array(said_yes, dtype=bool), np.array(truly_yes, dtype=bool)
-    return np.stack([said & truth, said & ~truth, ~said & truth], axis=-1).astype(np.float64)
+    yes, truth = np.array(answered_yes, dtype=bool), np.array(truly_yes, dtype=bool)
+    return np.stack([yes & truth, yes & ~truth, ~yes & truth], axis=-1).astype(np.float64)
 
 
 def f1(sums: NDArray[np.float64]) -> NDArray[np.float64]:

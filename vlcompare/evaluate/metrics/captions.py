@@ -1,6 +1,6 @@
 """Caption metrics over tokenised text: CIDEr-D, BLEU-4 and ROUGE-L, equal to the COCO caption evaluation's package.
 
-Knows nothing of samples: tokens joined by spaces in (see `ptb`), numbers out.
+Takes tokens joined by spaces (see `ptb`).
 
 CIDEr-D  Vedantam, Zitnick and Parikh 2015 (arXiv 1411.5726), section 5: 10 x the mean over n = 1..4 and over the
          references of the clipped TF-IDF cosine times exp(-(length difference)^2 / (2 * 6^2)). Document frequencies

@@ -71,7 +71,7 @@ def _key(thing: Mapping[str, Any]) -> str:
 def mentions(caption: str, words: Words) -> list[Mention]:
     """What a caption says there is, in order."""
     tokens = _WORD.findall(_BARRED_BOX.sub(" ", caption.lower()))
-    found: list[Mention] = []
+    mentioned: list[Mention] = []
     color = size = None
     count = 1
     i = 0
@@ -87,19 +87,19 @@ def mentions(caption: str, words: Words) -> list[Mention]:
         else:
             text, end = _said(tokens, i + length)
             if kind is None and color is None and token in words.line_keys:
-                found.append(Mention(LINE, None, None, token))
+                mentioned.append(Mention(LINE, None, None, token))
             elif kind is not None or color is not None:
-                found += [Mention(kind or token, color, size, text)] * count
+                mentioned += [Mention(kind or token, color, size, text)] * count
                 length = end - i if text else length
             color, size, count = None, None, 1
         i += length
-    return found
+    return mentioned
 
 
 def objects_right(caption: str, objects: Sequence[Mapping[str, Any]], words: Words) -> float:
     """1 where something is mentioned and each mention fits an object of its own, else 0."""
-    said = mentions(caption, words)
-    return float(bool(said) and _assign(said, list(objects)))
+    mentioned = mentions(caption, words)
+    return float(bool(mentioned) and _assign(mentioned, objects))
 
 
 def _kind_at(tokens: Sequence[str], i: int, kinds: frozenset[str]) -> tuple[str | None, int]:
@@ -125,9 +125,9 @@ def _said(tokens: Sequence[str], start: int) -> tuple[str | None, int]:
     return (tokens[i], i + 1) if i < len(tokens) else (None, start)
 
 
-def _assign(said: Sequence[Mention], things: Sequence[Mapping[str, Any]]) -> bool:
-    """Can every mention have an object of its own?"""
-    if len(said) > len(things):
+def _assign(mentioned: Sequence[Mention], things: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether every mention can have an object of its own."""
+    if len(mentioned) > len(things):
         return False
-    fitting = [[place for place, thing in enumerate(things) if mention.fits(thing)] for mention in said]
-    return most_pairs(fitting) == len(said)
+    fitting = [[i for i, thing in enumerate(things) if mention.fits(thing)] for mention in mentioned]
+    return most_pairs(fitting) == len(mentioned)

@@ -1,6 +1,6 @@
 """Caption tokens as the COCO caption metrics count them: Penn-Treebank tokens in lower case, without punctuation.
 
-Knows nothing of metrics. The reference is Stanford's PTBTokenizer 3.4.1 run with `-preserveLines -lowerCase`, behind
+The reference is Stanford's PTBTokenizer 3.4.1 run with `-preserveLines -lowerCase`, behind
 which the COCO evaluation drops the tokens of PUNCTUATION ("Microsoft COCO Captions", Chen et al. 2015, section 3.1).
 That program needs Java, so its rules for English captions are written here as one table of patterns; the tests compare
 with its recorded output. Its odd habits are kept, since they decide matches: brackets come out as `-lrb-` and stay (the
@@ -93,20 +93,20 @@ def _all_tokens(caption: str) -> list[str]:
     text = " ".join(caption.translate(_CHARACTERS).split())
     for entity, character in _ENTITIES:
         text = text.replace(entity, character)
-    found: list[str] = []
+    kept: list[str] = []
     for match in _TOKEN.finditer(text):
         kind, token = match.lastgroup or "other", match.group().lower()
         if kind in _RENAMED:
-            found.append(_RENAMED[kind])
+            kept.append(_RENAMED[kind])
         elif token in _SPLIT_WORDS:
             cut = _SPLIT_WORDS[token]
-            found += [token[:cut], token[cut:]]
+            kept += [token[:cut], token[cut:]]
         elif kind == "quote":
-            found.append("''")
+            kept.append("''")
         elif kind in ("smiley", "other"):
-            found.append("".join(_BRACKETS.get(character, character) for character in token))
+            kept.append("".join(_BRACKETS.get(character, character) for character in token))
         elif kind == "fraction":
-            found.append(token.replace(" ", "\u00a0"))  # one token, which some metrics split again
+            kept.append(token.replace(" ", "\u00a0"))  # one token, which some metrics split again
         else:
-            found.append(_FRACTIONS.get(token, token))
-    return found
+            kept.append(_FRACTIONS.get(token, token))
+    return kept

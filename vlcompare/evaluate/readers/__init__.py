@@ -1,8 +1,8 @@
-"""Readers: what people have -> samples. One door, `open_samples`; formats are rows of the table FORMATS.
+"""Readers: files and data sets -> samples, by `open_samples`; formats are rows of the table FORMATS.
 
 Reading is lazy: a stream holds one row at a time. A row that is broken is skipped, counted, and named with its place
-and reason in `stream.issues`. Nothing in a file is evaluated as code. Pictures stay inside the data folder and are
-opened by whoever asks about them.
+and reason in `stream.issues`. Nothing in a file is evaluated as code. Pictures lie inside the data folder and are not
+opened here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """What all readers share: the source they read, rows that are broken, pictures that stay inside the data folder.
 
-A reader is a function from a Source to an iterator of samples (Placed) and Issues; it holds one row at a time. Knows no
-format.
+A reader is a function from a Source to an iterator of samples (Placed) and Issues; it holds one row at a time.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class Issue:
 
 
 class Placed(NamedTuple):
-    """A sample and where its row stands: whatever is found wrong with it later is reported with that place."""
+    """A sample and where its row stands: errors that are found later are reported with that place."""
 
     place: str
     sample: Sample
@@ -64,7 +63,7 @@ class Source:
     question: str | None = None  # a folder of pictures: what is asked about each
     box_format: str | None = None
     box_scale: str | None = None
-    need_pictures: bool = True  # False for scoring, which never looks at one
+    need_pictures: bool = True  # False for scoring, which opens none
     hub_id: str = ""
     config: str | None = None  # Hub sets: which part of the set
     revision: str | None = None
@@ -192,7 +191,7 @@ def _resolved(folder: Path) -> Path:
 
 
 def picture(source: Source, name: Any) -> tuple[Path | None, str]:
-    """(the file, the key that rows of one picture share). Scoring needs the key alone and looks at no file."""
+    """(the file, the key that rows of one picture share). Scoring needs the key alone and opens no file."""
     if not source.need_pictures:
         return None, name if isinstance(name, str) else ""
     path = picture_path(source, name)
@@ -205,7 +204,7 @@ def hashed(data: bytes | str) -> str:
 
 
 def picture_size(source: Source, image: Any, name: Any) -> tuple[int, int]:
-    """(width, height) of a row's picture, upright; where scoring left it unopened, it is looked up by its name."""
+    """(width, height) of a row's picture, upright; where scoring left it unopened, it is opened by its name."""
     from vlcompare.runtime.image import open_image
 
     if image is None:
@@ -233,11 +232,11 @@ def is_id(value: Any) -> bool:
 
 
 def id_of(row: Any, *names: str, default: str | None = None) -> str:
-    """The first of these fields that names the row; whatever is neither text nor number does not."""
-    found = next((row[name] for name in names if is_id(row.get(name))), default)
-    if found is None:
+    """The first of these fields that names the row: a text or a whole number."""
+    value = next((row[name] for name in names if is_id(row.get(name))), default)
+    if value is None:
         raise RowError(f"no {' / '.join(names)} that names the row")
-    return str(found)
+    return str(value)
 
 
 def texts_of(value: Any, what: str) -> tuple[str, ...]:
@@ -269,8 +268,8 @@ def checked_box(values: Any) -> Box:
     if not isinstance(values, (list, tuple)) or len(values) != 4:
         raise RowError("a box is [x0, y0, x1, y1]")
     if not all(type(item) in (float, int) and abs(item) < 1e300 for item in values):
-        said = "large numbers" if all(type(item) in (float, int) for item in values) else ascii(values)[:80]
-        raise RowError(f"a box has four numbers, not {said}")
+        shown = "large numbers" if all(type(item) in (float, int) for item in values) else ascii(values)[:80]
+        raise RowError(f"a box has four numbers, not {shown}")
     x0, y0, x1, y1 = map(float, values)
     box = Box(x0, y0, x1, y1)
     if 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1:

@@ -1,7 +1,7 @@
 """Multiple choice as AI2D and Visual7W publish it.
 
-Knows these two formats only. Visual7W lists the right answer apart from the wrong ones: the four are put into an order
-that follows from the question's id alone, so it is the same on every machine and says nothing about the answer.
+Visual7W lists the right answer apart from the wrong ones: the four are put into an order that follows from the
+question's id alone, so it is the same on every machine and says nothing about the answer.
 """
 
 from __future__ import annotations

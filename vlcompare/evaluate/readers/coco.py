@@ -1,6 +1,6 @@
 """COCO captions: `images` [{id, file_name}] and `annotations` [{image_id, caption}], one sample a picture.
 
-Knows this format only (cocodataset.org, "Data format", section 5). The file is one JSON value, so it is read whole.
+As cocodataset.org has it ("Data format", section 5). The file is one JSON value, so it is read whole.
 """
 
 from __future__ import annotations

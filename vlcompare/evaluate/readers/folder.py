@@ -1,7 +1,4 @@
-"""A folder of pictures with one question for all of them; nothing to score, everything to look at.
-
-Knows file names only.
-"""
+"""A folder of pictures with one question for all of them; there are no references, so nothing is scored."""
 
 from __future__ import annotations
 
@@ -22,8 +19,8 @@ def read(source: Source) -> Iterator[Placed | Issue]:
             continue
         name = path.relative_to(source.path).as_posix()
         try:
-            found, key = picture(source, name)
+            image, key = picture(source, name)
         except ValueError as error:
             yield Issue(name, str(error))
             continue
-        yield Placed(name, Sample(id=name, image=found, task=task, text=source.question or "", image_key=key))
+        yield Placed(name, Sample(id=name, image=image, task=task, text=source.question or "", image_key=key))

@@ -1,7 +1,7 @@
 """Data sets on the Hub, streamed row by row through `datasets`; no code from the Hub is ever run.
 
-The home of `datasets`. Knows how a row's fields are called in the usual conversions of each benchmark; which benchmark
-it is was declared with the format, and for boxes their format too. Pictures stay encoded until somebody opens them.
+The only module that imports `datasets`. Reads the field names of each benchmark's usual conversions; which benchmark it
+is has to be declared as the format, and for boxes their format too. Pictures stay encoded.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _library() -> Any:
 
 
 def _undecoded(rows: Any) -> Any:
-    """The same rows with pictures as they are stored, so that they pass our own door and not the library's."""
+    """The same rows with encoded pictures, so that `runtime.image` decodes them within its limits, not the library."""
     features = getattr(rows, "features", None) or {}
     for name, kind in features.items():
         if type(kind).__name__ == "Image":

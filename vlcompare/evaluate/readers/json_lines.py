@@ -1,4 +1,4 @@
-"""JSON as others write it: a line's value, by a faster parser where there is one, and numbers. Knows no rows.
+"""JSON as other programs write it: a line's value, by a faster parser where there is one, and numbers.
 
 orjson, which comes with gradio, takes less than half the time. NaN, which it refuses and the standard library reads, is
 read by the latter; half of a character (a lone surrogate, which no text file can hold) is refused by both. Whole

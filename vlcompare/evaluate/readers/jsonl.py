@@ -91,8 +91,7 @@ def _listed(value: Any, field: str, most: int) -> list[Any]:
 def _references(value: Any) -> tuple[str, ...]:
     if value in (None, []):
         return ()
-    found = texts_of(value, "`references`")
-    return tuple(schema.reference_texts(list(found), "references"))
+    return tuple(schema.reference_texts(list(texts_of(value, "`references`")), "references"))
 
 
 def _picture(find: Find, source: Source, value: Any, offset: int) -> tuple[Any, str]:
@@ -116,10 +115,10 @@ def _objects(value: Any) -> tuple[dict[str, Any], ...]:
 def _choices(task: str, value: Any) -> tuple[Any, ...] | None:
     if value in (None, []):
         return None
-    found = bounded(value, "choices", schema.MOST_CHOICES)
+    choices = bounded(value, "choices", schema.MOST_CHOICES)
     if task == "pointing":
-        return tuple(map(checked_box, found))
-    return tuple(schema.reference_texts(list(texts_of(found, "`choices`")), "choices"))
+        return tuple(map(checked_box, choices))
+    return tuple(schema.reference_texts(list(texts_of(choices, "`choices`")), "choices"))
 
 
 def to_row(sample: Sample, image: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Referring expressions: JSON lines or parquet as found on the Hub, a box and one or more expressions a row.
 
-Knows the field names that such files use, and that their boxes are whatever was declared: x0 y0 x1 y1 or x y width
-height, in pixels or as shares, are never told apart by looking. One sample an expression.
+The format of the boxes (x0 y0 x1 y1 or x y width height, in pixels or as shares) has to be declared: numbers alone do
+not show which it is. One sample an expression.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """VLMEvalKit's TSV: index, image (base64), question, answer, A, B, C, D, hint, category, split.
 
-Knows this format only (VLMEvalKit, "Develop new Benchmark": the data fields). Rows are read one at a time; a picture is
+As VLMEvalKit documents it ("Develop new Benchmark": the data fields). Rows are read one at a time; a picture is
 read again from its place in the file when it is wanted. An `image` that is short names the row whose picture it shares,
 an earlier one or a later one. Lists of answers stand in Python's notation there: they are read as literals, never
 evaluated.
@@ -56,7 +56,7 @@ def read(source: Source) -> Iterator[Placed | Issue]:
 
 
 class _Pictures:
-    """The pictures of a file by their row's index; a row that names a later one's has the rest looked through once."""
+    """The pictures of a file by their row's index; a row that names a later one's has the whole file read once."""
 
     def __init__(self, source: Source) -> None:
         self._source = source

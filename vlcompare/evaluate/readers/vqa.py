@@ -1,6 +1,6 @@
 """Questions about pictures as their benchmarks publish them: VQAv2, GQA, DocVQA, POPE, VSR.
 
-Knows these five formats only. POPE and VSR are JSON lines and are streamed; the others are one JSON value each.
+POPE and VSR are JSON lines and are streamed; the others are one JSON value each.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Run archives: a run folder as one .zip, and back, with limits on entries, sizes and paths.
 
-Knows the files of a run folder. Only files that a run folder has are written or taken: no path leads anywhere else,
-no links, nothing that unpacks to more than its limit. Notes travel as JSON: a stranger's database is not opened.
+Only files that a run folder has are written or unpacked: no path leads anywhere else, no links, nothing that unpacks to
+more than its limit. Notes travel as JSON: no database from elsewhere is opened.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ DEFAULT_LIMITS = ArchiveLimits()
 
 
 def write_archive(run: RunFolder, target: Path, *, pictures: bool = True) -> Path:
-    """Write a run as a .zip. With `pictures` those that may be shown go in, so that it can be looked at anywhere.
+    """Write a run as a .zip. With `pictures` those that may be shown go in, so that it can be inspected anywhere.
 
     A picture that stays out keeps a name, so that the rows about it are still known to be about one picture.
 
@@ -124,7 +124,7 @@ def open_archive(source: Path | BinaryIO, into: Path, limits: ArchiveLimits = DE
 
     source: the archive's path, or the archive opened for reading, which stays open.
 
-    Raises SampleError with the first thing that is wrong; nothing is left behind then.
+    Raises SampleError with the first thing that is wrong, and removes what it unpacked.
     """
     if into.exists() and any(into.iterdir()):
         raise SampleError(f"{into} is not empty.")
@@ -142,8 +142,8 @@ def open_archive(source: Path | BinaryIO, into: Path, limits: ArchiveLimits = DE
         shutil.rmtree(into, ignore_errors=True)
         if isinstance(error, VLCompareError):
             raise
-        said = next((words for kind, words in _REASONS if isinstance(error, kind)), "it is damaged")
-        raise SampleError(f"This is no run archive that can be read: {said}.") from error
+        reason = next((words for kind, words in _REASONS if isinstance(error, kind)), "it is damaged")
+        raise SampleError(f"This is no run archive that can be read: {reason}.") from error
     except BaseException:
         shutil.rmtree(into, ignore_errors=True)
         raise

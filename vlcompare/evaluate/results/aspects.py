@@ -1,7 +1,7 @@
 """Slice dimensions of a run: what each sample is like, as a small number of named values.
 
-Knows samples only. An aspect holds a code for each row and the names of the codes; -1 where a sample has no value.
-Raster position: the paper reads pictures row by row, so a target's place in that sequence is a candidate cause.
+An aspect holds a code for each row and the names of the codes; -1 where a sample has no value. Raster position: a
+picture is read row by row, so a target's place in that sequence is a candidate cause.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vlcompare.tasks.prompts import SPECS
 from vlcompare.types import Box, Sample
 
 MAX_VALUES = 40  # a tag with more values than this is no slice
-MAX_TAGS = 100  # names of tags that are looked at, the first of them
+MAX_TAGS = 100  # names of tags that become slices, the first of them
 GRID = 24  # patches a side at 336 pixels and patch 14
 _BOX_SIZES = ((0.01, "below 1 %"), (0.05, "1 to 5 %"), (0.15, "5 to 15 %"), (0.4, "15 to 40 %"), (10**9, "above 40 %"))
 _LENGTHS = ((1, "1 word"), (3, "2 to 3 words"), (7, "4 to 7 words"), (10**9, "8 words or more"))
@@ -38,7 +38,7 @@ class Aspect:
     values: tuple[str, ...]
 
     def rows_of(self, value: str, count: int) -> NDArray[np.bool_]:
-        """Mask of the rows with a value. Raises RequestError where there is no such value."""
+        """Mask of the rows with a value. Raises RequestError where no row has it."""
         if value not in self.values:
             raise RequestError(f"The slice {self.name!r} has no value {value!r}; it has {', '.join(self.values)}.")
         return self.codes == self.values.index(value)
@@ -65,18 +65,6 @@ def raster_position(box: Box) -> float:
     x, y = box.center
     column, row = (min(GRID - 1, max(0, int(value * GRID))) for value in (x, y))
     return (row * GRID + column) / (GRID * GRID - 1)
-
-
-def _task(sample: Sample, box: Box | None) -> str | None:
-    return sample.task
-
-
-def _split(sample: Sample, box: Box | None) -> str | None:
-    return sample.split
-
-
-def _source(sample: Sample, box: Box | None) -> str | None:
-    return sample.source
 
 
 def _box_size(sample: Sample, box: Box | None) -> str | None:
@@ -120,9 +108,9 @@ def _question_type(sample: Sample, box: Box | None) -> str | None:
 
 # name -> (title, value of a sample, order of the values or ())
 ASPECTS: dict[str, tuple[str, Callable[[Sample, Box | None], str | None], tuple[str, ...]]] = {
-    "task": ("Task", _task, ()),
-    "split": ("Split", _split, ()),
-    "source": ("Source", _source, ()),
+    "task": ("Task", lambda sample, box: sample.task, ()),
+    "split": ("Split", lambda sample, box: sample.split, ()),
+    "source": ("Source", lambda sample, box: sample.source, ()),
     "box size": ("Box size, share of the picture", _box_size, tuple(name for _, name in _BOX_SIZES)),
     "position": ("Target's place in the image sequence", _position, _POSITIONS),
     "similar objects": ("Similar objects", _similar, tuple(name for _, name in _SIMILAR)),
@@ -133,20 +121,20 @@ ASPECTS: dict[str, tuple[str, Callable[[Sample, Box | None], str | None], tuple[
 
 def aspects_of(samples: Sequence[Sample]) -> dict[str, Aspect]:
     """All aspects with at least two values, and the tags (as "tag: name") that have two to MAX_VALUES."""
-    found = {}
+    aspects = {}
     targets = [target_box(sample) for sample in samples]
     for name, (title, value, order) in ASPECTS.items():
         column = [value(sample, box) for sample, box in zip(samples, targets, strict=True)]
         aspect = _aspect(name, title, column, order)
         if aspect is not None:
-            found[name] = aspect
+            aspects[name] = aspect
     names = dict.fromkeys(tag for sample in samples for tag in sample.tags)
     for tag in itertools.islice(names, MAX_TAGS):
         column = [_shown(sample.tags.get(tag)) for sample in samples]
         aspect = _aspect(f"tag: {tag}", f"Tag {tag}", column, ())
         if aspect is not None:
-            found[aspect.name] = aspect
-    return found
+            aspects[aspect.name] = aspect
+    return aspects
 
 
 def _shown(value: Any) -> str | None:

@@ -108,14 +108,14 @@ def _figures(summary: Mapping[str, Any]) -> str:
 
 
 def _quadrants(counts: Mapping[str, int], names: tuple[str, str]) -> Safe:
-    """One bar, split by who is right."""
+    """One bar, split by which sides are right."""
     total = sum(counts.values()) or 1
     titles = ("both right", f"only {names[0]}", f"only {names[1]}", "both wrong")
-    said = [
+    shares = [
         f"{title}: {count} ({100 * count / total:.1f} %)" for title, count in zip(titles, counts.values(), strict=True)
     ]
     parts = [(title, float(count), str(count)) for title, count in zip(titles, counts.values(), strict=True)]
-    return el("div", bar(parts, total), legend(said))
+    return el("div", bar(parts, total), legend(shares))
 
 
 def _charts(table: RunTable, rows: Rows, names: tuple[str, str]) -> str:

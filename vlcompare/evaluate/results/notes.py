@@ -1,4 +1,4 @@
-"""Notes and tags on samples, in a small SQLite file. Knows nothing of runs: keys are sample ids.
+"""Notes and tags on samples, by sample id, in a small SQLite file.
 
 One row a sample: a text and a list of tags, of which ERROR_TYPES are offered. Each call opens the file for itself, so
 that pages of several threads can write.
@@ -143,7 +143,7 @@ def _values(note: Note) -> tuple[str, str, str, str]:
 
 
 def _note(row: tuple[Any, ...]) -> Note:
-    """A row of the file, whoever wrote it: texts, cut as `put` cuts them."""
+    """A row of the file, which may come from elsewhere: texts, cut as `put` cuts them."""
     sample, text, tags, updated = (value if isinstance(value, str) else "" for value in row)
     try:
         listed = json.loads(tags)

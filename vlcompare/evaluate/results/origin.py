@@ -52,9 +52,9 @@ def _key(*, make: bool = False) -> bytes | None:
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(handle, "wb") as file:
                 file.write(secrets.token_bytes(_BYTES))
-        found = path.read_bytes()
+        key = path.read_bytes()
     except FileExistsError:  # another process was quicker
         return _key()
     except OSError:
         return None
-    return found if len(found) == _BYTES else None
+    return key if len(key) == _BYTES else None

@@ -43,15 +43,15 @@ class Search:
         """Those of `places` where the pattern occurs in the text. Raises RequestError where that takes longer than
         `seconds` of this thread's computing, or TEXT_SECONDS for one text."""
         limit = {"timeout": TEXT_SECONDS} if self._limited else {}
-        search, found = self._pattern.search, list[int]()
+        search, matching = self._pattern.search, list[int]()
         end = time.thread_time() + seconds
         try:
             for start in range(0, len(places), TEXTS_AT_ONCE):
                 if time.thread_time() >= end:
                     raise TimeoutError
-                found += [i for i in places[start : start + TEXTS_AT_ONCE] if search(texts[i], **limit)]
+                matching += [i for i in places[start : start + TEXTS_AT_ONCE] if search(texts[i], **limit)]
         except (TimeoutError, MemoryError):
             raise RequestError(
                 "This pattern takes too long on these samples: make it plainer, or filter first."
             ) from None
-        return found
+        return matching

@@ -36,22 +36,22 @@ def read_sides(
 
     Raises SampleError where there are no answers, or a file is none of a run's.
     """
-    found = {side: _nothing(index) for side in (record.get("identity") or {}).get("sides") or ()}
+    sides = {side: _empty(index) for side in (record.get("identity") or {}).get("sides") or ()}
     for path in run_files.parts(folder):
         if path.exists():
-            _read_part(run_files.member(folder, path.name), index, found, problems)
-    if not found:
+            _read_part(run_files.member(folder, path.name), index, sides, problems)
+    if not sides:
         raise SampleError(f"{folder.name} holds no answers: it has no {run_files.PREDICTIONS}.")
-    if set(found) == {NO_SIDE}:
-        found = {"left": found[NO_SIDE]}
-    return dict(sorted(found.items(), key=lambda item: (item[0] != "left", item[0] != "right", item[0])))
+    if set(sides) == {NO_SIDE}:
+        sides = {"left": sides[NO_SIDE]}
+    return dict(sorted(sides.items(), key=lambda item: (item[0] != "left", item[0] != "right", item[0])))
 
 
-def _nothing(index: Mapping[str, int]) -> SideRows:
+def _empty(index: Mapping[str, int]) -> SideRows:
     return SideRows([None] * len(index), [None] * len(index))
 
 
-def _read_part(path: Path, index: Mapping[str, int], found: dict[str, SideRows], problems: list[str]) -> None:
+def _read_part(path: Path, index: Mapping[str, int], sides: dict[str, SideRows], problems: list[str]) -> None:
     try:
         for number, place, row in read_lines(path):
             if isinstance(row, str):
@@ -61,19 +61,19 @@ def _read_part(path: Path, index: Mapping[str, int], found: dict[str, SideRows],
             key, side, values = row
             i = index.get(key)
             if i is not None:
-                rows = _side(side, index, found, path.name)
+                rows = _side(side, index, sides, path.name)
                 if rows.rows[i] is None:
                     rows.rows[i], rows.places[i] = slim(values), place
     except OSError as error:
         raise SampleError(f"{path.name} cannot be read: {error.strerror or error}.") from error
 
 
-def _side(side: str, index: Mapping[str, int], found: dict[str, SideRows], file: str) -> SideRows:
-    rows = found.get(side)
+def _side(side: str, index: Mapping[str, int], sides: dict[str, SideRows], file: str) -> SideRows:
+    rows = sides.get(side)
     if rows is None:
-        if len(found) >= MOST_SIDES:
+        if len(sides) >= MOST_SIDES:
             raise refused(file, f"it has more than {MOST_SIDES} sides, the last one {described(side)}")
-        rows = found[side] = _nothing(index)
+        rows = sides[side] = _empty(index)
     return rows
 
 

@@ -1,7 +1,7 @@
 """Figures by slice: each value's accuracy on both sides, and the paired difference with its interval.
 
-Knows a run's table; draws nothing. On a slice of several tasks a row counts as right or wrong (each by its own task's
-main metric); on one task the metric's own values can be averaged instead.
+On a slice of several tasks a row counts as right or wrong (each by its own task's main metric); on one task the
+metric's own values can be averaged instead.
 """
 
 from __future__ import annotations
@@ -36,8 +36,7 @@ def slice_figures(table: RunTable, aspect: str, rows: Rows | None = None, *, sco
 
     `scores`: means of the main metric's values (IoU, ANLS, ..) in place of shares of rows that are right.
     """
-    chosen = np.arange(table.count) if rows is None else rows
-    chosen = chosen[table.right[table.sides[0]][chosen] != UNSCORED]
+    chosen = _scored(table, rows)
     dimension = table.aspect(aspect)
     codes = dimension.codes[chosen]
     return [
@@ -49,9 +48,13 @@ def slice_figures(table: RunTable, aspect: str, rows: Rows | None = None, *, sco
 
 def overall(table: RunTable, rows: Rows | None = None, *, scores: bool = False) -> SliceRow | None:
     """The same over all the rows; None where none of them is scored."""
-    chosen = np.arange(table.count) if rows is None else rows
-    chosen = chosen[table.right[table.sides[0]][chosen] != UNSCORED]
+    chosen = _scored(table, rows)
     return _figures(table, "all", "all", chosen, scores) if len(chosen) else None
+
+
+def _scored(table: RunTable, rows: Rows | None) -> Rows:
+    chosen = np.arange(table.count) if rows is None else rows
+    return chosen[table.right[table.sides[0]][chosen] != UNSCORED]
 
 
 def _figures(table: RunTable, aspect: str, value: str, rows: Rows, scores: bool) -> SliceRow:
@@ -62,33 +65,18 @@ def _figures(table: RunTable, aspect: str, value: str, rows: Rows, scores: bool)
     # CIDEr-D is no fraction: where it is among the scores the plain interval is taken
     metrics = {metric_of(task, table.main[task]) for task in {table.task[i] for i in rows}} if scores else set()
     fraction = all(metric.fraction for metric in metrics)
-    left = columns[0]
-    row = SliceRow(
-        aspect,
-        value,
-        len(rows),
-        len(np.unique(clusters)),
-        float(left.mean()),
-        statistics.mean_interval(left, clusters, fraction=fraction),
-    )
+    means = [
+        (float(column.mean()), statistics.mean_interval(column, clusters, fraction=fraction)) for column in columns
+    ]
+    row = SliceRow(aspect, value, len(rows), len(np.unique(clusters)), *means[0])
     if len(columns) == 1:
         return row
-    right = columns[1]
-    return SliceRow(
-        row.aspect,
-        row.value,
-        row.n,
-        row.n_images,
-        row.left,
-        row.left_ci95,
-        float(right.mean()),
-        statistics.mean_interval(right, clusters, fraction=fraction),
-        _paired(table, rows, left, right, fraction),
-    )
+    (right, right_ci95), paired = means[1], _paired(table, rows, columns[0], columns[1], fraction)
+    return replace(row, right=right, right_ci95=right_ci95, paired=paired)
 
 
 def _paired(table: RunTable, rows: Rows, left: Floats, right: Floats, fraction: bool) -> Paired:
-    """The difference of the columns; who is right is counted by each task's own measure, be they scores or not."""
+    """The difference of the columns; the quadrants are counted by each task's own measure, be they scores or not."""
     pair = statistics.paired(left, right, table.clusters[rows], fraction=fraction)
     a, b = (table.right[side][rows].astype(np.float64) for side in table.sides)
     both, only_left, only_right, neither = statistics.quadrants(a, b)

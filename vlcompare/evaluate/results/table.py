@@ -137,8 +137,8 @@ class RunTable:
             lines = self._lines()
             rows = np.array([i for i in rows if needle in lines[i]], dtype=np.int64)
         if wanted.pattern:
-            found = Search(wanted.pattern).matching(self._lines(), rows.tolist(), PATTERN_SECONDS)
-            rows = np.array(found, dtype=np.int64)
+            matching = Search(wanted.pattern).matching(self._lines(), rows.tolist(), PATTERN_SECONDS)
+            rows = np.array(matching, dtype=np.int64)
         return rows
 
     def _lines(self) -> list[str]:
