@@ -15,7 +15,7 @@ from vlcompare.render.draw import (
     STYLES,
     Mark,
     _Area,
-    _places,
+    _label_areas,
     annotate,
     answer_marks,
     clean_label,
@@ -85,9 +85,9 @@ def test_every_place_for_a_label_is_inside_the_picture() -> None:
         size = draw.randrange(60, 900), draw.randrange(30, 900)
         x0, x1 = sorted(draw.random() * size[0] for _ in range(2))
         y0, y1 = sorted(draw.random() * size[1] for _ in range(2))
-        for place in _places(_Area(x0, y0, x1, y1), 50, 20, 6, size):
-            assert min(place) >= 0 and place.x1 <= size[0] and place.y1 <= size[1]
-            assert (place.x1 - place.x0, place.y1 - place.y0) == (50, 20)
+        for label in _label_areas(_Area(x0, y0, x1, y1), 50, 20, 6, size):
+            assert min(label) >= 0 and label.x1 <= size[0] and label.y1 <= size[1]
+            assert (label.x1 - label.x0, label.y1 - label.y0) == (50, 20)
 
 
 def test_labels_of_boxes_on_one_another_do_not_cover_each_other() -> None:

@@ -18,7 +18,7 @@ from vlcompare.types import Answer, Request
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from vlcompare.render.draw import Side
+    from vlcompare.render.draw import Role
 
 _CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
@@ -51,7 +51,7 @@ def write_json(target: str, value: Any) -> None:
         raise RequestError(f"{target} cannot be written ({error.strerror}).") from error
 
 
-def save_picture(target: str, image: Image, request: Request, answers: Sequence[tuple[Side, str, Answer]]) -> None:
+def save_picture(target: str, image: Image, request: Request, answers: Sequence[tuple[Role, str, Answer]]) -> None:
     """Write the picture with the question's boxes, every side's boxes, and each side's words below it."""
     from vlcompare.render.draw import annotate, answer_marks, request_marks
 

@@ -62,11 +62,11 @@ class Axes:
         (a, b), (c, d) = self.at(x0, y0), self.at(x1, y1)
         return el("line", x1=f"{a:.1f}", y1=f"{b:.1f}", x2=f"{c:.1f}", y2=f"{d:.1f}", class_=class_)
 
-    def rectangle(self, x: tuple[float, float], y: tuple[float, float], said: str, **attributes: str | None) -> Safe:
+    def rectangle(self, x: tuple[float, float], y: tuple[float, float], title: str, **attributes: str | None) -> Safe:
         """A rectangle over these ranges of the data, with a title; its attributes say whose it is and what it picks."""
         (x0, y0), (x1, y1) = self.at(x[0], y[0]), self.at(x[1], y[1])
         edges = {"x": f"{x0:.1f}", "y": f"{y1:.1f}", "width": f"{x1 - x0:.2f}", "height": f"{y0 - y1:.2f}"}
-        return el("rect", el("title", said), **edges, **attributes, class_="vi-point")
+        return el("rect", el("title", title), **edges, **attributes, class_="vi-point")
 
     def grid(self, x_ticks: dict[float, str], y_ticks: dict[float, str]) -> list[Safe]:
         """The labels of both axes' ticks, and a line across at each of the y axis'."""
@@ -192,10 +192,10 @@ def histogram(values: Sequence[tuple[str, Floats]], measure: Measure) -> Safe:
         for index in np.flatnonzero(column).tolist():
             low, high, count = bin_ * index, bin_ * (index + 1), int(column[index])
             start = low + 0.08 * bin_ + order * each
-            said = f"{side}: {count:,} samples from {low:.3g} to {high:.3g}"
+            title = f"{side}: {count:,} samples from {low:.3g} to {high:.3g}"
             pick = f"bin:{side}:{measure.name}:{low:.6g}:{_above(high, end):.6g}"
             parts.append(
-                axes.rectangle((start, start + each), (0.0, float(count)), said, data_side=side, data_pick=pick)
+                axes.rectangle((start, start + each), (0.0, float(count)), title, data_side=side, data_pick=pick)
             )
     return axes.chart(*parts, title=f"{measure.title}, number of samples in each of {BINS} bins", label=measure.title)
 

@@ -1,9 +1,9 @@
-"""Boxes and labels onto a copy of a picture, thumbnails, and the colours of the two sides.
+"""Boxes and labels drawn onto a copy of a picture, thumbnails, and the colours of the two sides.
 
-Knows nothing of models, tasks or pages. Boxes stay 0..1 until here. Sides are told apart by blue and orange (Okabe and
-Ito's palette, distinct under every kind of colour blindness), by their labels, and the truth by its black and white
-dashes; every line has a light rim, so that it shows on any ground. Lines run outside their box, and labels look for a
-place inside the picture that covers no small box and no other label.
+Boxes are 0..1 until they are drawn. The sides are blue and orange (of Okabe and Ito's palette, distinct under every
+kind of colour blindness), the truth is dashed black and white; every line has a light rim, so that it shows on any
+background. Lines run outside their box. A label is put inside the picture, where it hides the least of small boxes and
+other labels.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vlcompare.types import Answer, Box, Request
 
-Side = Literal["left", "right", "truth", "neutral"]
+Role = Literal["left", "right", "truth", "neutral"]  # whose box it is
 
 MAX_LABEL = 48  # characters of a label
 
 
 class Style(NamedTuple):
     color: str
-    ink: str  # of text on the colour
+    text_color: str  # of text on the colour
     dashed: bool = False
 
 
@@ -47,7 +47,7 @@ class Mark:
 
     box: Box
     label: str = ""
-    side: Side = "neutral"
+    side: Role = "neutral"
 
 
 class _Area(NamedTuple):
@@ -67,7 +67,7 @@ class _Area(NamedTuple):
         return max(1.0, (self.x1 - self.x0) * (self.y1 - self.y0))
 
 
-def annotate(image: Image.Image, marks: Sequence[Mark], legend: Sequence[tuple[Side, str]] = ()) -> Image.Image:
+def annotate(image: Image.Image, marks: Sequence[Mark], legend: Sequence[tuple[Role, str]] = ()) -> Image.Image:
     """A copy of the picture with the marks drawn, and a line for each entry of the legend below it."""
     canvas = image.convert("RGB") if image.mode != "RGB" else image.copy()
     draw = ImageDraw.Draw(canvas)
@@ -91,7 +91,7 @@ def request_marks(request: Request) -> list[Mark]:
     return marks + [Mark(Box(*box), string.ascii_uppercase[index % 26]) for index, box in enumerate(choices)]
 
 
-def answer_marks(answer: Answer, side: Side, name: str = "") -> list[Mark]:
+def answer_marks(answer: Answer, side: Role, name: str = "") -> list[Mark]:
     """The boxes of an answer; each is labelled with its phrase where there is one, and with `name` before it."""
     phrases = (*answer.phrases, *[""] * len(answer.boxes))
     return [
@@ -114,7 +114,7 @@ def line_width(image_wh: tuple[int, int]) -> int:
 
 def clean_label(text: str, limit: int = MAX_LABEL) -> str:
     """One line of printable characters, cut with an ellipsis."""
-    # "Cc", "Cf", "Cs", "Co", "Cn": controls, direction marks, surrogates and the like have no business in a label
+    # separators and "Cc", "Cf", "Cs", "Co", "Cn": controls, direction marks, surrogates and the like become spaces
     plain = "".join(" " if unicodedata.category(character)[0] in "ZC" else character for character in text[: 4 * limit])
     plain = " ".join(plain.split())
     return plain if len(plain) <= limit else plain[: limit - 1].rstrip() + "…"
@@ -153,7 +153,7 @@ def _frame(area: _Area, out: int, inset: int, image_wh: tuple[int, int]) -> tupl
 
 
 def _draw_dashes(draw: ImageDraw.ImageDraw, frame: tuple[int, int, int, int], width: int) -> None:
-    """White dashes on the black line: seen on any ground."""
+    """White dashes on the black line, which show on any background."""
     x0, y0, x1, y1 = frame
     dash = 3 * width
     for start in range(x0 + dash, x1 - 1, 2 * dash):
@@ -174,7 +174,7 @@ def _draw_label(
     taken: Sequence[_Area],
     image_wh: tuple[int, int],
 ) -> _Area | None:
-    """Write the label where it costs least; None where there is no text, or the picture is too small for any."""
+    """Draw the label where it costs least, and give its area; None without a text, or on too small a picture."""
     size = max(10, round(min(image_wh) / 34))
     font = _font(size)
     pad = max(2, size // 5)
@@ -185,18 +185,18 @@ def _draw_label(
         return None
     gap = line_width(image_wh) + 2 * _rim(line_width(image_wh)) + 1
     best = min(
-        _places(area, width, height, gap, image_wh),
-        key=lambda place: _cost(place, area, boxes, taken, image_wh),
+        _label_areas(area, width, height, gap, image_wh),
+        key=lambda label: _cost(label, area, boxes, taken, image_wh),
     )
     style = STYLES[mark.side]
     draw.rectangle((best.x0 - 1, best.y0 - 1, best.x1, best.y1), fill="#ffffff")
     draw.rectangle((best.x0, best.y0, best.x1 - 1, best.y1 - 1), fill=style.color)
-    draw.text(((best.x0 + best.x1) / 2, (best.y0 + best.y1) / 2), text, fill=style.ink, font=font, anchor="mm")
+    draw.text(((best.x0 + best.x1) / 2, (best.y0 + best.y1) / 2), text, fill=style.text_color, font=font, anchor="mm")
     return best
 
 
-def _places(area: _Area, width: int, height: int, gap: int, image_wh: tuple[int, int]) -> Iterable[_Area]:
-    """Places for a label, best first, each brought inside the picture: above, below, beside, inside, then corners."""
+def _label_areas(area: _Area, width: int, height: int, gap: int, image_wh: tuple[int, int]) -> Iterable[_Area]:
+    """Where a label may go, best first, each moved inside the picture: above, below, beside, inside, then corners."""
     above, below = area.y0 - gap - height, area.y1 + gap
     left, right = area.x0 - gap - width, area.x1 + gap
     from_right = area.x1 - width
@@ -211,12 +211,12 @@ def _places(area: _Area, width: int, height: int, gap: int, image_wh: tuple[int,
         yield _Area(x, y, x + width, y + height)
 
 
-def _cost(place: _Area, own: _Area, boxes: Sequence[_Area], taken: Sequence[_Area], image_wh: tuple[int, int]) -> float:
-    """What a label would hide: other labels count most, then boxes by the share that disappears, then the way off."""
-    labels = sum(place.overlap(other) / place.size() for other in taken)
-    hidden = sum(place.overlap(box) / box.size() for box in boxes)
-    across = max(0.0, place.x0 - own.x1, own.x0 - place.x1)
-    down = max(0.0, place.y0 - own.y1, own.y0 - place.y1)
+def _cost(label: _Area, own: _Area, boxes: Sequence[_Area], taken: Sequence[_Area], image_wh: tuple[int, int]) -> float:
+    """What a label would hide: other labels weigh most, then boxes by the share that is hidden, then the distance."""
+    labels = sum(label.overlap(other) / label.size() for other in taken)
+    hidden = sum(label.overlap(box) / box.size() for box in boxes)
+    across = max(0.0, label.x0 - own.x1, own.x0 - label.x1)
+    down = max(0.0, label.y0 - own.y1, own.y0 - label.y1)
     return round(20 * labels + 5 * hidden + 2 * (across + down) / sum(image_wh), 2)
 
 
@@ -231,7 +231,7 @@ def _fit(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
     return text[:low].rstrip() + "…" if low else ""
 
 
-def _with_legend(canvas: Image.Image, legend: Sequence[tuple[Side, str]]) -> Image.Image:
+def _with_legend(canvas: Image.Image, legend: Sequence[tuple[Role, str]]) -> Image.Image:
     """The picture above a light strip with a swatch and a text for each entry."""
     size = max(12, round(min(canvas.size) / 30))
     font, row = _font(size), round(size * 1.6)
@@ -252,10 +252,12 @@ def _with_legend(canvas: Image.Image, legend: Sequence[tuple[Side, str]]) -> Ima
 
 @functools.lru_cache(maxsize=32)
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib brings along (it is looked up, not imported), else one of the system's."""
+    """DejaVu Sans as matplotlib ships it (its folder is looked up, nothing is imported), else one of the system's."""
     matplotlib = importlib.util.find_spec("matplotlib")
-    places = [Path(matplotlib.origin).parent / "mpl-data" / "fonts" / "ttf"] if matplotlib and matplotlib.origin else []
-    for name in [*(str(place / "DejaVuSans.ttf") for place in places), "DejaVuSans.ttf", "Arial.ttf"]:
+    folders = (
+        [Path(matplotlib.origin).parent / "mpl-data" / "fonts" / "ttf"] if matplotlib and matplotlib.origin else []
+    )
+    for name in [*(str(folder / "DejaVuSans.ttf") for folder in folders), "DejaVuSans.ttf", "Arial.ttf"]:
         try:
             return ImageFont.truetype(name, size)
         except OSError:

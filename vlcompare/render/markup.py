@@ -1,10 +1,9 @@
-"""HTML and SVG, built in one place so that nothing a model or a visitor wrote is ever read as markup.
+"""HTML and SVG, built in one place, so that no text of a model or a visitor is ever read as markup.
 
-`el("b", text, class_="x")` escapes every plain string, in content and in attributes; only a `Safe` value, which only
-this module makes, goes in as it stands. Knows nothing of models or pages.
+`el("b", text, class_="x")` escapes every plain string, in content and in attributes; only a `Safe` value is not.
 
 The page shows these strings with gradio's HTML component, whose default template puts the value in as it is. A template
-of one's own would be evaluated over the value a second time, so no component here is given one.
+of our own would be evaluated over the value a second time, so no component is given one.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ CONTROLS = {code: "\ufffd" for code in (*range(0, 9), 11, 12, *range(14, 32), 12
 
 
 class Safe(str):
-    """Markup that was built here, escaped once."""
+    """Markup that needs no escaping any more."""
 
     __slots__ = ()
 

@@ -114,7 +114,7 @@ def launch_look() -> dict[str, Any]:
     """What `Blocks.launch` takes for the look."""
     script, css = (
         "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in names)
-        for names in (("page.js", "inspect.js"), ("style.css", "inspect.css"))
+        for names in (("page.js", "inspect/inspect.js"), ("style.css", "inspect/inspect.css"))
     )
     head = f'<meta name="color-scheme" content="light dark"><script>{script}</script>'
     return {"theme": theme(), "css": css, "head": head}

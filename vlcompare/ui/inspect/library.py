@@ -115,10 +115,10 @@ def _beside(left: RunSide, right: RunSide | None) -> Opened:
     if right is None:
         only = left.run.sides[left.name]
         run = left.run if len(left.run.sides) == 1 else _part(left.run, {left.name: only})
-        return Opened.of(run)
+        return Opened(run)
     if left.run is right.run and list(left.run.sides) == [left.name, right.name] == ["left", "right"]:
-        return Opened.of(left.run)
-    return Opened.of(join((left.run, left.name), (right.run, right.name)), joined=True)
+        return Opened(left.run)
+    return Opened(join((left.run, left.name), (right.run, right.name)), joined=True)
 
 
 def _part(run: RunFolder, sides: dict[str, Any]) -> RunFolder:

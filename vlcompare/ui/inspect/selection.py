@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +22,7 @@ from vlcompare.evaluate.results.table import UNSCORED, Filter, Rows, RunTable, s
 from vlcompare.evaluate.run_files import SUMMARY
 from vlcompare.render.charts import Measure
 from vlcompare.tasks.prompts import SPECS
+from vlcompare.types import SIDES
 from vlcompare.ui.inspect.query import PAGE_ROWS, Query
 
 MEASURES = {
@@ -72,23 +73,18 @@ class SampleRow:
     noted: Sequence[str] = ()
 
 
-@dataclass
 class Opened:
-    """Two sides (or one) beside each other, as columns; not changed once made, so visitors share it."""
+    """Two sides (or one) beside each other, as columns. Not changed once made, so that visitors share it."""
 
-    run: RunFolder
-    table: RunTable
-    joined: bool = False  # of two runs
-    _measures: dict[tuple[str, str], NDArray[Any]] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, run: RunFolder, *, joined: bool = False) -> Opened:
-        return cls(run, RunTable(run), joined)
+    def __init__(self, run: RunFolder, *, joined: bool = False) -> None:
+        """joined: whether `run` is made of two runs, and so has no files of its own."""
+        self.run, self.table, self.joined = run, RunTable(run), joined
+        self._measures: dict[tuple[str, str], NDArray[Any]] = {}
 
     @property
     def roles(self) -> dict[str, str]:
         """ "left", and where there are two "right" -> the side's name in the run."""
-        return dict(zip(("left", "right"), self.table.sides, strict=False))
+        return dict(zip(SIDES, self.table.sides, strict=False))
 
     def measure(self, role: str, name: str) -> NDArray[Any]:
         """A measure's values of one side, nan where there is none."""
@@ -113,7 +109,7 @@ class Opened:
 
     @property
     def summary_known(self) -> bool:
-        """Whether the figures of all rows need not be computed first."""
+        """Whether `summary` is there at once: in a file, or computed already."""
         return "summary" in self.__dict__ or (not self.joined and (self.run.path / SUMMARY).is_file())
 
     @cached_property
@@ -159,7 +155,7 @@ class Opened:
         return self.table.sort(rows, SORTS.get(query.sort, "order"), query.descending)
 
     def quadrant_counts(self, query: Query, notes: Mapping[str, Note]) -> dict[str, int]:
-        """How many samples each quadrant would leave, with all other filters as they are."""
+        """How many samples each quadrant would select, with all other filters as they are."""
         return self.table.quadrant_counts(self.select(replace(query, quadrant=""), notes, ordered=False))
 
     # ---- rows --------------------------------------------------------------------------------------------------------
