@@ -19,6 +19,7 @@ from vlcompare.evaluate.processes import Processes
 from vlcompare.evaluate.results.run_folder import RunFolder
 from vlcompare.evaluate.run import Engine, batches, finished, run
 from vlcompare.evaluate.settings import RunSettings
+from vlcompare.paths import EXAMPLES
 from vlcompare.types import Alternative, Answer, Box, Prompt, Sample, Side, Token
 
 PICTURE = Path(__file__).parent / "fixtures" / "readers" / "pictures" / "v7w_1.jpg"
@@ -452,3 +453,10 @@ def test_the_command_gives_each_side_its_options():
     args = parser.parse_args(line.split())
     assert side_of(args, "left") == Side("x", "nf4", seed=4)
     assert side_of(args, "right") == Side("y", "none")
+
+
+def test_the_identity_of_a_run_is_what_an_older_run_json_holds():
+    """Byte for byte, so that runs begun by any version can be resumed."""
+    recorded = json.loads((EXAMPLES / "tiny-pair-on-scenes" / "run.json").read_text())["identity"]["sides"]
+    sides = {name: Side(**values) for name, values in recorded.items()}
+    assert json.dumps(RunSettings("data", Path("out"), sides).identity()["sides"]) == json.dumps(recorded)

@@ -1,4 +1,4 @@
-"""`python -m vlcompare`: hands the arguments to the command line; no logic."""
+"""`python -m vlcompare`: hands the arguments to the command line."""
 
 import sys
 

@@ -8,7 +8,7 @@
     |-- DeviceMemoryError     the device has too little memory for what was asked
     |-- SampleError           a data set, a run folder, or a row in one cannot be read
 
-Whatever else escapes is a defect of this package. The message is fit to be shown to a visitor as it stands.
+Any other exception is a defect of this package. Every message can be shown to a user as it stands.
 """
 
 
@@ -21,7 +21,7 @@ class RequestError(VLCompareError, ValueError):
 
 
 class ImageError(VLCompareError):
-    """A picture that is refused at the door."""
+    """A picture that is refused: too large, broken, or of another format."""
 
 
 class CheckpointError(VLCompareError):

@@ -31,7 +31,7 @@ EXAMPLES = shipped("examples")
 def data_folder(environment: Mapping[str, str] | None = None) -> Path:
     """The folder for what this program remembers between runs; it may not exist yet.
 
-    The place is the system's own for such data: XDG on Linux, Application Support on macOS, AppData on Windows.
+    It is where the system keeps such data: XDG on Linux, Application Support on macOS, AppData on Windows.
     """
     env = os.environ if environment is None else environment
     if given := env.get("VLCOMPARE_DATA"):

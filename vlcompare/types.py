@@ -220,10 +220,10 @@ class Timings:
         if not self.token_ms:
             raise ValueError("Fewer than two tokens have no gap between them.")
         ordered = sorted(self.token_ms)
-        place = (len(ordered) - 1) * percent / 100
-        low = math.floor(place)
+        rank = (len(ordered) - 1) * percent / 100
+        low = math.floor(rank)
         high = min(low + 1, len(ordered) - 1)
-        return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+        return ordered[low] + (ordered[high] - ordered[low]) * (rank - low)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,8 +268,8 @@ class Answer:
         Raises RequestError with one sentence when `data` is of another version or shape.
         """
         if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION:
-            found = data.get("schema_version") if isinstance(data, dict) else type(data).__name__
-            raise RequestError(f"This is not an answer of schema version {SCHEMA_VERSION} (found {found!r}).")
+            version = data.get("schema_version") if isinstance(data, dict) else type(data).__name__
+            raise RequestError(f"This is not an answer of schema version {SCHEMA_VERSION} (found {version!r}).")
         try:
             prompt = data.get("prompt")
             timings = dict(data.get("timings") or {})
@@ -296,7 +296,7 @@ class Sample:
     """One row of a data set: a picture, a question, and what a right answer is."""
 
     id: str
-    image: Any  # a path, raw bytes, or a callable that returns bytes; opened late, at the image door
+    image: Any  # a path, raw bytes, or a callable that returns bytes; opened when it is used
     task: str
     text: str = ""
     choices: tuple[Any, ...] | None = None

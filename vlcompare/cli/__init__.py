@@ -1,4 +1,4 @@
-"""The command line: finds the command, runs it, and turns errors into one sentence. Knows no command's options.
+"""The command line: finds the command, runs it, and turns errors into one sentence.
 
 Every command is a module of this folder with `add_parser(subparsers)` and `run(args) -> exit status`. They import what
 they need inside `run`, so that `--help` answers at once.
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def replace_what_cannot_be_encoded() -> None:
-    """A terminal or a file whose encoding lacks a character gets it as an escape (\\u2264): no answer is lost to it."""
+    """Write characters that the output's encoding lacks as escapes (\\u2264), so that no answer is lost to it."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -87,8 +87,8 @@ def replace_what_cannot_be_encoded() -> None:
 
 @contextmanager
 def ending_like_ctrl_c() -> Iterator[None]:
-    """A wish to end (SIGTERM), or a terminal that is closed (SIGHUP), is heard as Ctrl-C is: what runs saves its state,
-    and the processes that it started end with it."""
+    """Handle SIGTERM, and SIGHUP of a closed terminal, like Ctrl-C: a running command saves its state and ends the
+    processes that it started."""
 
     def stop(number: int, frame: Any) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""`ask`: one model, one picture, one question; the answer as it comes, then what it took. Compares nothing."""
+"""`ask`: one model, one picture, one question; the answer as it comes, then what it took."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def run(args: argparse.Namespace) -> int:
     from vlcompare.runtime.loading.load import load
 
     model = load(args.checkpoint, **options.given(args, options.MODEL_OPTIONS), progress=terminal_progress())
-    told = model.notices_for(request)
-    for notice in told:
+    notices = model.notices_for(request)
+    for notice in notices:
         print(f"note: {notice}", file=sys.stderr)
     if args.warm_up:
         _warm_up(model, args.image, request)
     answer = _print_stream(model, args.image, request, quiet=args.json == "-")
     for notice in model.notices_for(request):  # an accelerator may have failed meanwhile
-        if notice not in told:
+        if notice not in notices:
             print(f"note: {notice}", file=sys.stderr)
     if answer.error:
         print(f"vlcompare: {answer.error}", file=sys.stderr)

@@ -26,9 +26,8 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    return {"list": _list, "info": _info, "download": _download, "verify": _verify, "remove": _remove}[args.action](
-        args
-    )
+    actions = {"list": _list, "info": _info, "download": _download, "verify": _verify, "remove": _remove}
+    return actions[args.action](args)
 
 
 def _list(args: argparse.Namespace) -> int:

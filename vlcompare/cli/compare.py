@@ -1,7 +1,7 @@
-"""`compare`: both sides on one picture and question; answers as they come, then a table. Knows no models.
+"""`compare`: both sides on one picture and question; answers as they come, then a table.
 
-In "measure" one side speaks after the other and is printed as it does. In "race" both speak at once; a terminal shows
-each finished line, since two streams on one line would be nobody's.
+In "measure" one side answers after the other, and each token is printed as it comes. In "race" both answer at once, and
+each answer is printed when it is finished, since two streams on one line cannot be told apart.
 """
 
 from __future__ import annotations
@@ -74,21 +74,21 @@ def _print_events(events: Iterable[Event], sides: dict[str, Side], *, quiet: boo
     from vlcompare.types import Answer, Step
 
     answers: dict[str, Answer] = {}
-    speaking = ""
+    printing = ""  # the side whose tokens stand on the unfinished line
     for side, kind, value in events:
         if isinstance(value, Answer):
             answers[side] = value
-            if speaking and value.error:
-                print()  # behind what had been said before it failed
-            if not quiet and (not live or value.error or speaking != side):
+            if printing and value.error:
+                print()  # ends the line of the tokens before the failure
+            if not quiet and (not live or value.error or printing != side):
                 print(f"{side:<5}  {sides[side].checkpoint}: {plain(value.error or value.text)}")
             elif not quiet:
                 print()
-            speaking = ""
+            printing = ""
         elif isinstance(value, Step) and live and not quiet:
-            if speaking != side:
+            if printing != side:
                 print(f"{side:<5}  {sides[side].checkpoint}: ", end="")
-                speaking = side
+                printing = side
             print(plain(value.text), end="", flush=True)
         elif kind == "notice":
             print(f"note on the {side} side: {plain(str(value))}", file=sys.stderr)

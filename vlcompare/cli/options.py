@@ -1,7 +1,7 @@
-"""Options that several commands share, and what they stand for. Opens no model; imports stay light.
+"""Options that several commands share, and the values made from them.
 
-A command adds the groups that it needs, and reads them back with `request_from` and the paths' checks, so that a
-mistake is told before a model is loaded.
+A command adds the groups that it needs and reads them back with `request_from`, `side_of` and `check_outputs`, so that
+a mistake is reported before a model is loaded.
 """
 
 from __future__ import annotations
@@ -77,12 +77,12 @@ def add_address_options(parser: argparse.ArgumentParser) -> None:
 
 
 def address_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings that the first two of those options give."""
+    """`--host` and `--port` as fields of AppSettings."""
     return {"host": args.host, "port": args.port}
 
 
 def server_options_of(args: argparse.Namespace) -> Any:
-    """How the page is reached, from the others and the environment."""
+    """`--allow-host` and `--root-path`, and what the environment says of them, as ServerOptions."""
     from vlcompare.ui.server.allowed_hosts import read_allowed, read_root_path
     from vlcompare.ui.server.options import ServerOptions
 
@@ -93,7 +93,7 @@ def server_options_of(args: argparse.Namespace) -> Any:
 
 
 def add_fields(group: argparse._ArgumentGroup, names: Iterable[str], sides: Iterable[str] = ()) -> None:
-    """Options for fields of ModelSpec and Decoding; for each of `sides` one more, hidden, such as --seed-left."""
+    """Options for fields of ModelSpec and Decoding; for each of `sides` another one, such as --seed-left."""
     for name in names:
         flag, how = "--" + name.replace("_", "-"), FIELD_OPTIONS[name]
         group.add_argument(flag, **how)
@@ -103,13 +103,9 @@ def add_fields(group: argparse._ArgumentGroup, names: Iterable[str], sides: Iter
 
 def given(args: argparse.Namespace, names: Iterable[str], side: str = "") -> dict[str, Any]:
     """The values of those options that were given: a side's own before the one for both."""
-    found = {}
-    for name in names:
-        own = getattr(args, f"{name}_{side}", None)
-        value = getattr(args, name, None) if own is None else own
-        if value is not None:
-            found[name] = value
-    return found
+    values = {name: getattr(args, name, None) for name in names}
+    own = {name: getattr(args, f"{name}_{side}", None) for name in names}
+    return {name: value for name in names if (value := values[name] if own[name] is None else own[name]) is not None}
 
 
 def side_of(args: argparse.Namespace, side: str) -> Side:
@@ -133,7 +129,7 @@ def above_zero(kind: Callable[[str], float]) -> Callable[[str], float]:
             raise argparse.ArgumentTypeError(f"{value} is not above 0")
         return number
 
-    read.__name__ = getattr(kind, "__name__", "number")  # what argparse calls it in its own sentence
+    read.__name__ = getattr(kind, "__name__", "number")  # argparse names it in its messages
     return read
 
 

@@ -1,4 +1,4 @@
-"""`quantize`: write a checkpoint with NF4 or int8 weights, ready to load without the original. No logic of its own."""
+"""`quantize`: write a checkpoint with NF4 or int8 weights, ready to load without the original."""
 
 from __future__ import annotations
 

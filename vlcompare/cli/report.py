@@ -34,7 +34,7 @@ def table(answers: Mapping[str, Answer]) -> str:
     rows = [[label, *(column[label] for column in columns)] for label in columns[0]]
     if len(answers) > 1:
         rows.insert(0, ["", *answers])
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
 

@@ -1,4 +1,4 @@
-"""`score SAMPLES PREDICTIONS`: the figures of answers made anywhere. Parses arguments; the work is in `evaluate`."""
+"""`score SAMPLES PREDICTIONS`: the figures of answers made anywhere. The work is in `evaluate.score_files`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`serve`: the page in the browser. The options become the operator's settings; nothing is shared unless asked for."""
+"""`serve`: the page in the browser. The options become the operator's settings."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 from vlcompare.cli.options import above_zero, add_address_options, address_of, server_options_of
 from vlcompare.types import QUANTIZATIONS
+
+SETTINGS = ("left", "right", "quantization", "device", "allow_path", "data", "votes_dataset", "concurrency")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -57,16 +59,9 @@ def settings_of(args: argparse.Namespace) -> Any:
 
     settings = AppSettings.from_environment(
         **address_of(args),
-        left=args.left,
-        right=args.right,
         offered=tuple(args.offer) if args.offer else None,
-        quantization=args.quantization,
-        device=args.device,
-        allow_path=args.allow_path,
-        data=args.data,
         budget_bytes=parse_bytes(args.memory) if args.memory else None,
-        votes_dataset=args.votes_dataset,
-        concurrency=args.concurrency,
+        **{name: getattr(args, name) for name in SETTINGS},
     )
     if args.preload is not None:
         settings = replace(settings, preload=tuple(args.preload) or (settings.left, settings.right))

@@ -1,4 +1,4 @@
-"""`train`: the embedded pair from nothing, on a CPU or a GPU; stopped at any moment, gone on with by `--resume`."""
+"""`train`: the embedded pair from nothing, on a CPU or a GPU; can be stopped at any moment and resumed by `--resume`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-STAGES = ("encoder", "features", "pythia", "mamba", "export", "report")  # as in synth.train, which is imported late
+STAGES = ("encoder", "features", "pythia", "mamba", "export", "report")  # as in synth.train.stages, which is imported late
 UNFINISHED = 3  # exit status: the budget ran out, the state is saved
 
 

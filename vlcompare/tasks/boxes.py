@@ -44,7 +44,7 @@ def parse_boxes(text: str) -> tuple[Box, ...]:
 
 
 def find_boxes(text: str) -> tuple[Found, ...]:
-    """As `parse_boxes`, with the place of each."""
+    """As `parse_boxes`, each with where its text stands."""
     groups = ((match, _read(match.group(1))) for match in _GROUP.finditer(text))
     return tuple(Found(box, match.start(), match.end()) for match, box in groups if box is not None)
 

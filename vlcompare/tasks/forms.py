@@ -1,9 +1,9 @@
 """Every prompt form, word for word, as a table: the turns of each task, and of each benchmark that has its own.
 
-Knows how a prompt is worded, not whether a request makes sense (see `prompts`). The wording is that of the published
-checkpoints' training and evaluation (arXiv 2409.05395): where an evaluator exists its form is the default, and
-"training" is the training layout where that differs. The first turn is the instruction; the image stands before it,
-or behind it ("instruction first", the task-aware encoding).
+Whether a request makes sense is checked in `prompts`. The wording is that of the published checkpoints' training and
+evaluation (arXiv 2409.05395): where an evaluator exists its form is the default, and "training" is the training layout
+where that differs. The first turn is the instruction; the image stands before it, or behind it ("instruction first",
+the task-aware encoding).
 """
 
 from __future__ import annotations
@@ -133,10 +133,10 @@ def _match(request: Request) -> tuple[str, ...]:
 
 def _chat(request: Request) -> tuple[str, ...]:
     """Alternating turns; the very first was capitalised behind its image mark, so it is lower-case throughout."""
-    said = [part for exchange in request.history for part in exchange] + [request.text]
+    turns = [part for exchange in request.history for part in exchange] + [request.text]
     mark = f"{IMAGE_MARK}\n"
-    first = format_text(mark + said[0].strip())[len(mark) :]
-    return f"{first}\n", *(f"{format_text(part)}\n" for part in said[1:])
+    first = format_text(mark + turns[0].strip())[len(mark) :]
+    return f"{first}\n", *(f"{format_text(part)}\n" for part in turns[1:])
 
 
 def _fixed(instruction: str) -> Callable[[Request], tuple[str, ...]]:
@@ -191,14 +191,14 @@ FORMS: dict[str, dict[str, Form]] = {
 }
 
 SOURCES = tuple(sorted({source for forms in FORMS.values() for source in forms if source}))
-_OTHER_NAMES = {"infographic": "infographicvqa", "v7w": "visual7w", "visualspatialreasoning": "vsr"}
+_NAMES = {source: source for source in SOURCES}  # how a data set's name begins -> its form
+_NAMES |= {"infographic": "infographicvqa", "v7w": "visual7w", "visualspatialreasoning": "vsr"}
 
 
 def known_source(source: str | None) -> str:
     """The benchmark a data set's name means ("RefCOCO+ testA" is "refcoco"), or "" where no form is special to it."""
     name = re.sub(r"[^a-z0-9]", "", (source or "").lower())
-    names = {**{known: known for known in SOURCES}, **_OTHER_NAMES}
-    return next((known for start, known in names.items() if name.startswith(start)), "")
+    return next((known for start, known in _NAMES.items() if name.startswith(start)), "")
 
 
 def form_of(request: Request) -> Form:

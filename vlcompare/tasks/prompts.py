@@ -155,7 +155,7 @@ def spec_of(task: str) -> TaskSpec:
 
 
 def build_turns(request: Request) -> tuple[str, ...]:
-    """The turns of a validated request's prompt, each tokenised on its own, with "<image>" in the image's place."""
+    """The turns of a validated request's prompt, each tokenised on its own, with "<image>" where the image goes."""
     return form_of(request).build(request)
 
 

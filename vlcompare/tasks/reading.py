@@ -1,7 +1,7 @@
 """What an answer says: its text, its boxes, the phrases beside them, and whether the task's structure was found.
 
 Total: any text gives a Reading, and one text has one reading, never the better of two. "unparseable" is kept apart
-from a wrong answer, and "none" is for tasks that ask for no structure. Knows nothing of models or scores.
+from a wrong answer, and "none" is for tasks that ask for no structure.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ def _phrase_before(text: str, before: int, start: int, last_bars: list[int], *, 
     if last_bars and not text[last_bars[-1] + 2 : start].strip():  # ||a dog|| [..]
         return _tidy(text[max(before, last_bars[0] + 2) : last_bars[-1]])
     words = _CLAUSE.split(text[before:start])[-1].split()
-    places = [place for place, word in enumerate(words) if word.lower() in _DETERMINERS]
-    if places and places[-1] < len(words) - 1:
-        words = words[places[-1] :]
+    starts = [index for index, word in enumerate(words) if word.lower() in _DETERMINERS]
+    if starts and starts[-1] < len(words) - 1:
+        words = words[starts[-1] :]
     while words and words[0].lower() in _LEADING:
         words = words[1:]
     return _tidy(" ".join(words))
