@@ -18,7 +18,7 @@ from vlcompare.evaluate.readers.json_lines import each_line, exactly, loads, why
 from vlcompare.evaluate.schema import MOST_LINE, MOST_SIDES, NO_SIDE, prediction
 
 Key = tuple[str, str]  # (side, sample id)
-Row = tuple[str, str, dict[str, Any]]  # (sample id, side or NO_SIDE, the typed row)
+PredictionRow = tuple[str, str, dict[str, Any]]  # (sample id, side or NO_SIDE, the typed row)
 
 
 class Place(NamedTuple):
@@ -37,7 +37,7 @@ class Predictions:
     problems: list[str] = field(default_factory=list)
     duplicates: int = 0
 
-    def add(self, number: int, row: Row | str) -> None:
+    def add(self, number: int, row: PredictionRow | str) -> None:
         """Take the row of line `number`, or what is wrong with it."""
         if isinstance(row, str):
             self.problems.append(f"line {number}: {row}")
@@ -72,7 +72,7 @@ def read_predictions(path: Path | str) -> Predictions:
     return predictions
 
 
-def _read_array(path: Path) -> Iterator[tuple[int, Row | str]]:
+def _read_array(path: Path) -> Iterator[tuple[int, PredictionRow | str]]:
     try:
         value = exactly(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -84,12 +84,12 @@ def _read_array(path: Path) -> Iterator[tuple[int, Row | str]]:
             yield number, str(error)
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, Place, Row | str]]:
+def read_lines(path: Path) -> Iterator[tuple[int, Place, PredictionRow | str]]:
     """(line number, place, row) of every line that is not blank; where it cannot be used, why in place of the row.
 
     Raises OSError where the file cannot be read.
     """
-    row: Row | str
+    row: PredictionRow | str
     with path.open("rb") as file:
         for number, start, line in each_line(file, MOST_LINE):
             if line is None:
@@ -105,7 +105,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, Place, Row | str]]:
             yield number, Place(path, start, len(line)), row
 
 
-def read_row(line: bytes) -> Row:
+def read_row(line: bytes) -> PredictionRow:
     """The typed row of a line. Raises ValueError (FieldError) or RecursionError where it is none."""
     return prediction(line_value(line))
 

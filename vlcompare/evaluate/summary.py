@@ -31,7 +31,7 @@ from vlcompare.types import TASKS, Sample
 SUMMARY_VERSION = 1
 PIXEL_COORDINATE = 1.5  # above this, a coordinate cannot have been meant as a share of the picture
 
-Rows = Mapping[str, Mapping[str, Any]]  # prediction rows by sample id
+RowsById = Mapping[str, Mapping[str, Any]]  # prediction rows by sample id
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class TaskResult:
     scores: dict[str, Scores]
 
 
-def evaluate(samples: Sequence[Sample], sides: Mapping[str, Rows]) -> list[TaskResult]:
+def evaluate(samples: Sequence[Sample], sides: Mapping[str, RowsById]) -> list[TaskResult]:
     """Read and score every side's rows, task by task, in the order of `vlcompare.types.TASKS`.
 
     Samples that say nothing about a right answer (chat, a folder of pictures) are in no result.
