@@ -1,4 +1,4 @@
-"""`train`: the embedded pair from nothing, on a CPU or a GPU; can be stopped at any moment and resumed by `--resume`."""
+"""`train`: the embedded pair from nothing, on a CPU or a GPU; stopped at any moment, `--resume` continues."""
 
 from __future__ import annotations
 
