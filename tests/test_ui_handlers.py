@@ -23,7 +23,7 @@ from vlcompare.ui.compare.form_values import form_values
 from vlcompare.ui.compare.forms import (
     AskForm,
     allowed_checkpoint,
-    form_of,
+    ask_form_of,
     read_request,
     read_side,
     shown_side,
@@ -159,7 +159,7 @@ def test_forms_and_requests_are_inverse() -> None:
         AskForm("region_description", box="0.10, 0.20, 0.30, 0.40"),
         AskForm("chat", "hello"),
     ):
-        assert form_of(read_request(form, Limits())) == form
+        assert ask_form_of(read_request(form, Limits())) == form
     side = Side("x/y", "nf4", "instruction_first", 224, "cpu", "auto", 7, 0.5, 0.9, 40, 3)
     assert shown_side(read_side(side, AppSettings())) == side
 

@@ -1,32 +1,24 @@
-"""The comparison as a function for programs: one call, one JSON object. Served as /compare and as an MCP tool.
-
-The same checks and limits as on the page. Knows the engine's interface; `serve` alone knows of gradio.
-"""
+"""The endpoint /compare, also an MCP tool: the comparison for programs, with the page's checks and limits."""
 
 from __future__ import annotations
 
-import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
+
+import gradio as gr
 
 from vlcompare.errors import RequestError
 from vlcompare.types import MODES, PROMPT_ORDERS, QUANTIZATIONS, TASKS, Side
 from vlcompare.ui.compare.event_stream import follow
-from vlcompare.ui.compare.forms import (
-    AskForm,
-    box_text,
-    number_range,
-    read_mode,
-    read_request,
-    read_side,
-)
+from vlcompare.ui.compare.forms import AskForm, box_text, number_range, read_mode, read_request, read_side
 from vlcompare.ui.compare.handlers import Handlers
 from vlcompare.ui.compare.session import Run, SideRun
+from vlcompare.ui.server.call_errors import ranged
 
 
 def make_compare(handlers: Handlers) -> Callable[..., dict[str, Any]]:
-    """The function that is served, over these handlers."""
+    """The function that is served."""
     settings = handlers.settings
 
     def compare(
@@ -74,24 +66,25 @@ def make_compare(handlers: Handlers) -> Callable[..., dict[str, Any]]:
             {"sides": {"left": answer, "right": answer}}; a side that failed has its sentence in "error".
         """
         form = AskForm(task, text, _choices_text(choices), _box_text(box), ocr_text or "", mode)
-        request = read_request(form, settings.limits)
         shared = {"image_size": image_size, "max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
         sides = {
             "left": Side(left, left_quantization, left_prompt_order, **shared),
             "right": Side(right, right_quantization, right_prompt_order, **shared),
         }
-        parts = {side: SideRun(read_side(own, settings)) for side, own in sides.items()}
-        return answers(handlers, Run(request, handlers.read_picture(image), parts, read_mode(mode)))
+        return answers(handlers, image, form, sides)
 
     return compare
 
 
-def answers(handlers: Handlers, run: Run) -> dict[str, Any]:
-    """Run it to its end; the answers as JSON."""
+def answers(handlers: Handlers, image: str, form: AskForm, sides: Mapping[str, Side]) -> dict[str, Any]:
+    """Run the comparison to its end; the answers as JSON. Raises RequestError or ImageError."""
+    request = read_request(form, handlers.settings.limits)
+    checked = {name: SideRun(read_side(side, handlers.settings)) for name, side in sides.items()}
+    run = Run(request, handlers.read_picture(image), checked, read_mode(form.mode))
     cancel = threading.Event()
     for _ in follow(run, lambda: handlers.events(run, cancel, {}), cancel):
         pass
-    return {"sides": {side: part.answer.to_json() for side, part in run.sides.items() if part.answer}}
+    return {"sides": {name: part.answer.to_json() for name, part in run.sides.items() if part.answer}}
 
 
 def _choices_text(choices: Any) -> str:
@@ -118,22 +111,8 @@ def _box_text(box: Any) -> str:
 
 
 def serve(handlers: Handlers) -> None:
-    """Add the endpoint to the page being built. Its fields are never shown; they give it its types and checks."""
-    import gradio as gr
-
-    from vlcompare.errors import VLCompareError
-    from vlcompare.ui.server.call_errors import ranged
-
+    """Add the endpoint to the page. Its components are never shown; they give the endpoint its types and checks."""
     settings = handlers.settings
-    compare = make_compare(handlers)
-
-    @functools.wraps(compare)
-    def served(*values: Any) -> dict[str, Any]:
-        try:
-            return compare(*values)
-        except VLCompareError as error:
-            raise gr.Error(str(error), print_exception=False) from None
-
     numbers = {"type": "array", "items": {"type": "number"}}
     with gr.Row(visible=False):
         fields = [
@@ -157,7 +136,7 @@ def serve(handlers: Handlers) -> None:
         ]
         result = _typed(gr.JSON(label="answers"), {"type": "object"})
         gr.Button("compare").click(
-            served,
+            make_compare(handlers),
             fields,
             result,
             api_name="compare",
@@ -168,6 +147,6 @@ def serve(handlers: Handlers) -> None:
 
 
 def _typed(component: Any, schema: dict[str, Any]) -> Any:
-    """The component with a schema of its own: gradio's for JSON, `{"type": {}}`, is none that MCP clients accept."""
+    """The component with its own schema: MCP clients do not accept gradio's for JSON, `{"type": {}}`."""
     component.api_info = lambda: schema
     return component

@@ -1,7 +1,4 @@
-"""Which checkpoints the page offers, how each is called, and what their authors published about them.
-
-Joins the registry with the operator's settings. Knows neither gradio nor weights.
-"""
+"""The checkpoints that the page offers, their titles, and their published scores: the registry with the settings."""
 
 from __future__ import annotations
 
@@ -22,10 +19,10 @@ STAGES = {"embedded": "Embedded", "finetuned": "Published", "pretrained": "Conne
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """How a checkpoint is called on the page."""
+    """A checkpoint's title and family on the page."""
 
     title: str
-    architecture: str  # "" where it is not known before loading
+    architecture: str  # "" if not known before loading
     family: str
     embedded: bool
 

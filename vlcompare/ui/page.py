@@ -1,6 +1,6 @@
 """The whole page: its tabs, its look, and how it is launched.
 
-The one place that knows of every tab. Heavy libraries are imported by a thread once the page is up.
+Heavy libraries are imported by a thread once the page is up.
 """
 
 from __future__ import annotations
@@ -161,10 +161,10 @@ def serve(settings: AppSettings, *, runs: Sequence[Path] = (), **more: Any) -> N
     handlers = real_handlers(settings)
     page = build_page(settings, handlers, runs=runs)
     if on_zerogpu():
-        warm_up(settings, handlers)  # there, models must be on the device before the first call is forked
+        warm_up(settings, handlers)  # models must be on the device before the first call is forked
     _, address, _ = launch(page, settings, prevent_thread_lock=True, **more)
     print(f"vlcompare: the page is at {address}", flush=True)
-    if get_upload_folder() == str(startup.default_upload_folder()):  # in another one there may be what is not ours
+    if get_upload_folder() == str(startup.default_upload_folder()):  # another folder may hold files of other programs
         threading.Thread(target=keep_tidy, args=(page,), daemon=True, name="vlcompare-tidy").start()
     if not on_zerogpu():
         threading.Thread(target=warm_up, args=(settings, handlers), daemon=True, name="vlcompare-warm-up").start()
@@ -172,7 +172,7 @@ def serve(settings: AppSettings, *, runs: Sequence[Path] = (), **more: Any) -> N
 
 
 def ready(settings: AppSettings) -> None:
-    """Check what serving needs, and prepare it. Raises RequestError for the first that is not in order."""
+    """Check and prepare what serving needs. Raises RequestError for the first problem."""
     startup.check_address(settings.host, settings.port)
     startup.use_upload_folder()
     startup.raise_open_files()
@@ -181,7 +181,7 @@ def ready(settings: AppSettings) -> None:
     except RequestError as error:
         if settings.data != data_folder({}):
             raise
-        print(f"vlcompare: votes cannot be kept. {error}", flush=True)  # nobody asked for this folder
+        print(f"vlcompare: votes cannot be kept. {error}", flush=True)  # the default folder: serve without votes
 
 
 def keep_tidy(page: gr.Blocks) -> None:
@@ -194,16 +194,16 @@ def keep_tidy(page: gr.Blocks) -> None:
 
 
 def warm_up(settings: AppSettings, handlers: Handlers) -> None:
-    """Import what is slow to import, compile the CPU's kernels, and load what is to be preloaded, behind the scenes."""
+    """Import slow libraries, compile the CPU kernels and preload models, in the background."""
     from vlcompare.runtime import engine  # noqa: F401  brings torch along
     from vlcompare.runtime.loading.compile_ahead import FAMILIES, compiling
     from vlcompare.runtime.loading.load import resolve_device, resolve_dtype
     from vlcompare.types import ModelSpec
 
-    with suppress(VLCompareError):  # a device that is not there is told to whoever asks for an answer
-        place = resolve_device(settings.device)
-        for family in FAMILIES if place.type == "cpu" else ():
-            compiling(family, resolve_dtype("auto", place))
+    with suppress(VLCompareError):  # a missing device is reported with the first answer
+        device = resolve_device(settings.device)
+        for family in FAMILIES if device.type == "cpu" else ():
+            compiling(family, resolve_dtype("auto", device))
     for name in settings.preload:
         try:
             with handlers.pool.acquire(ModelSpec(name, settings.quantization, settings.device)):

@@ -1,7 +1,4 @@
-"""The page's look: a gradio theme without any font from the network, the style sheet, and the small script.
-
-Knows nothing of models.
-"""
+"""The page's look: a gradio theme without fonts from the network, the style sheets, and the scripts."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ import gradio as gr
 FOLDER = Path(__file__).parent
 SANS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
 MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
-# gradio's names for what is drawn -> sizes, and the style sheet's colours
+# gradio's theme variables -> sizes, and the style sheet's colours
 LOOK = {
     "body_background_fill": "var(--paper)",
     "body_text_color": "var(--ink)",
@@ -111,7 +108,7 @@ def theme() -> gr.themes.Base:
 
 
 def launch_look() -> dict[str, Any]:
-    """What `Blocks.launch` takes for the look."""
+    """The arguments of `Blocks.launch` for the look."""
     script, css = (
         "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in names)
         for names in (("page.js", "inspect/inspect.js"), ("style.css", "inspect/inspect.css"))

@@ -1,8 +1,7 @@
-"""Hosts that lend a GPU for seconds at a time (ZeroGPU on Hugging Face Spaces): the comparison inside such a loan.
+"""ZeroGPU on Hugging Face Spaces: the comparison in a call that gets a GPU for some seconds.
 
-Everywhere else `adapt` gives the comparison back as it is. There, a worker process is forked for each call and killed
-after it: so only plain values cross over (events hold no tensors), CUDA graphs are captured inside the call, and kept
-caches do not survive it, which is why follow-ups ask anew.
+A worker process is forked for each call and ends with it: only picklable values pass (events hold no tensors), CUDA
+graphs are captured inside the call, and caches do not survive it, so follow-ups ask anew.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ def on_zerogpu(environment: Mapping[str, str] | None = None) -> bool:
 
 
 def seconds_needed(request: Request, sides: Mapping[str, Any]) -> int:
-    """An estimate of the loan for one comparison: start, then every side's tokens, doubled for the warm-up's sake."""
+    """An estimate of one comparison's seconds: start, then every side's tokens."""
     from vlcompare.tasks.prompts import default_max_new_tokens
 
     own = request.max_new_tokens or default_max_new_tokens(request)
@@ -37,7 +36,7 @@ def seconds_needed(request: Request, sides: Mapping[str, Any]) -> int:
 
 
 def adapt(compare: Compare, pool: Any, settings: AppSettings, spaces: Any = None) -> Compare:
-    """`compare`, run inside loans of a GPU. spaces: the host's module, given by tests."""
+    """`compare`, run inside `spaces.GPU` calls. spaces: the module; given by tests."""
     if spaces is None:
         import spaces  # type: ignore[no-redef]
 
@@ -45,14 +44,14 @@ def adapt(compare: Compare, pool: Any, settings: AppSettings, spaces: Any = None
         return seconds_needed(request, sides)
 
     @spaces.GPU(duration=duration)
-    def lent(image: bytes, request: Request, sides: Mapping[str, Any], mode: str, deadline: float) -> Iterator[Any]:
+    def on_gpu(image: bytes, request: Request, sides: Mapping[str, Any], mode: str, deadline: float) -> Iterator[Any]:
         yield from compare(image, request, sides, mode=mode, pool=pool, deadline=deadline, tick=PACE)
 
-    def compare_on_loan(
+    def compare_on_zerogpu(
         image: bytes, request: Request, sides: Mapping[str, Any], *, mode: str = "measure", cancel: Any = None,
         deadline: float | None = None, **_: Any,
     ) -> Iterator[Any]:  # fmt: skip
-        events = lent(image, request, dict(sides), mode, min(deadline or LONGEST, seconds_needed(request, sides)))
+        events = on_gpu(image, request, dict(sides), mode, min(deadline or LONGEST, seconds_needed(request, sides)))
         try:
             for event in events:
                 yield event
@@ -61,4 +60,4 @@ def adapt(compare: Compare, pool: Any, settings: AppSettings, spaces: Any = None
         finally:
             events.close()
 
-    return compare_on_loan
+    return compare_on_zerogpu

@@ -250,6 +250,11 @@ def heading(run: Run, sentence: str = "", kind: str = "note") -> Safe:
     return el("div", asked, message(sentence, kind) if sentence else None, spoken, class_="vl-heading")
 
 
+def result_text(answer: Answer | None) -> str:
+    """What a side has answered, in short."""
+    return "…" if answer is None else answer.error or answer.text or "(no text)"
+
+
 def summary(run: Run) -> Safe:
     """The run in one sentence, for screen readers."""
     parts = []

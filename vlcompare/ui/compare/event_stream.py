@@ -1,7 +1,6 @@
-"""A comparison on its way to the page: events are taken in as they come, and the page is told at a bearable pace.
+"""Applies a comparison's events to its run, and paces the updates of the page.
 
-Plain generators over whatever function yields events, so that they can be tested with a fake of ten lines. Token times
-are taken in the engine; what happens here is not in any figure.
+Token times are taken in the engine, so nothing here is part of a figure.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from vlcompare.ui.compare.session import Run
 from vlcompare.ui.server.concurrency import CURRENT_CALL
 from vlcompare.ui.server.redact import UNEXPECTED, without_paths
 
-PACE = 0.04  # seconds between two updates of the page, which falls behind above a hundred a second
-PATIENCE = 2.0  # seconds that a stopped side has to end by itself; a file that is being read takes no notice before
+PACE = 0.04  # seconds between two updates; the page falls behind above a hundred a second
+PATIENCE = 2.0  # seconds that a stopped side has to end; reading a file cannot be interrupted
 
 Compare = Callable[..., Iterator[Any]]  # as `vlcompare.compare`
 
@@ -28,10 +27,10 @@ Compare = Callable[..., Iterator[Any]]  # as `vlcompare.compare`
 def follow(
     run: Run, events: Callable[[], Iterator[Any]], cancel: threading.Event, pace: float = PACE
 ) -> Iterator[set[str]]:
-    """Take in all events of one comparison; yields which sides have changed, at most every `pace` seconds.
+    """Apply all events of one comparison; yields the sides that have changed, at most every `pace` seconds.
 
     `events` yields None while nothing happens, so that the last tokens of a burst are shown even when the next one is
-    slow. Closing this generator stops the comparison; `run` then holds what had come in.
+    slow. Closing this generator stops the comparison; `run` keeps what had arrived.
     """
     if (call := CURRENT_CALL.get()) is not None:  # its client may disconnect
         call.add(cancel)
@@ -50,7 +49,7 @@ def follow(
             if changed and time.monotonic() - shown >= pace:
                 yield changed
                 changed, shown = set(), time.monotonic()
-    except GeneratorExit:  # the page was closed: what comes in within the patience is kept
+    except GeneratorExit:  # the page was closed: events within the patience are kept
         cancel.set()
         stopped = time.monotonic()
         for event in source:

@@ -1,7 +1,6 @@
 """A run as a file: the project's own JSON (and back), LLM Comparator's JSON, and the annotated picture.
 
-Reading is strict about version and shape and says in one sentence what is wrong; a file never makes the page fail.
-Knows runs; knows nothing of gradio.
+Reading is strict about version and shape, and raises RequestError with one sentence for any other file.
 """
 
 from __future__ import annotations
@@ -196,11 +195,10 @@ def picture_file(picture: Picture) -> str:
 def write_file(name: str, data: bytes) -> str:
     """A download: a file of this name in a fresh temporary folder, which gradio copies into its cache.
 
-    Folders that have served their turn are removed on the way, so that a long visit leaves nothing behind, and the
-    last ones with the server.
+    Older folders are removed on the way, and the last ones when the server ends.
     """
     root = Path(_downloads().name)
-    root.mkdir(mode=0o700, exist_ok=True)  # where the system has tidied up
+    root.mkdir(mode=0o700, exist_ok=True)  # the system may have removed it
     for old in root.iterdir():
         if time.time() - old.stat().st_mtime > KEPT_SECONDS:
             shutil.rmtree(old, ignore_errors=True)

@@ -9,7 +9,7 @@ import gradio as gr
 
 from vlcompare.types import SIDES, Side
 from vlcompare.ui.compare.files import picture_file
-from vlcompare.ui.compare.forms import SIDE_FIELDS, AskForm, form_of, shown_side
+from vlcompare.ui.compare.forms import SIDE_FIELDS, AskForm, ask_form_of, shown_side
 from vlcompare.ui.compare.session import Run
 
 ASK_FIELDS = ("task", "text", "choices", "box", "ocr_text", "mode")
@@ -27,7 +27,7 @@ def form_values(run: Run | None) -> list[Any]:
     """Picture, example and form fields that ask `run` again; unchanged without a run, the sides' if it is blind."""
     if run is None:
         return [gr.skip()] * (2 + len(ASK_FIELDS) + len(SIDES) * len(SIDE_FIELDS))
-    form = form_of(run.request, run.mode)
+    form = ask_form_of(run.request, run.mode)
     fields = [getattr(form, name) for name in ASK_FIELDS]
     sides = [
         gr.skip() if run.hidden else getattr(shown_side(part.settings), name)

@@ -1,6 +1,6 @@
-"""What a visitor filled in, checked and turned into a request and two sides. The limits hold here, not on the page.
+"""Form values, checked against the operator's limits and turned into a request and two sides.
 
-Knows the operator's settings; knows neither gradio nor models. Raises RequestError with one sentence for the visitor.
+Raises RequestError with one sentence for the user.
 """
 
 from __future__ import annotations
@@ -116,20 +116,20 @@ def allowed_checkpoint(name: Any, settings: AppSettings) -> str:
     if not _HUB_ID.match(name):
         raise RequestError(f"{name[:80]!r} is neither a known checkpoint nor a Hub id (owner/name).")
     if (Path.cwd() / name).exists():
-        # a folder of that name beside the server would win over the Hub id: not for visitors to open
+        # a folder of that name in the working directory would be opened in place of the Hub id
         raise RequestError("Folders on the server are only opened below the path that its operator allows.")
     return name
 
 
 def bounded(value: Any, characters: int, what: str) -> str:
-    """Text within the limit; NUL, which no tokenizer knows, is taken out."""
+    """Text within the limit, without NUL, which no tokenizer takes."""
     text = str(value or "").replace("\x00", "")
     if len(text) > characters:
         raise RequestError(f"The {what} has {len(text):,} characters; at most {characters:,} are taken here.")
     return text
 
 
-def form_of(request: Request, mode: str = "measure") -> AskForm:
+def ask_form_of(request: Request, mode: str = "measure") -> AskForm:
     """The fields that would ask `request` again."""
     choices = ""
     if request.choices:
@@ -155,7 +155,7 @@ def _one_of(value: Any, known: tuple[str, ...], what: str) -> None:
 
 
 def number_range(name: str, limits: Limits) -> tuple[float, float]:
-    """What the number of this field lies between."""
+    """The range of this field's number."""
     return (1, limits.new_tokens) if name == "max_new_tokens" else RANGES[name]
 
 

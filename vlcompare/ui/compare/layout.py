@@ -33,30 +33,6 @@ THREE_QUESTION = "How many things are in the picture?"
 
 
 @dataclass
-class Panels:
-    """The components of the panels for further questions, the vote, files and the link."""
-
-    follow_text: gr.Textbox
-    follow_task: gr.Dropdown
-    follow_how: gr.Radio
-    follow: gr.Button
-    three_question: gr.Textbox
-    three_find: gr.Textbox
-    three: gr.Button
-    votes: dict[str, gr.Button]
-    note: gr.Textbox
-    consent: gr.Checkbox
-    vote_message: gr.HTML
-    my_votes: gr.Button
-    save: gr.Button
-    annotated: gr.Button
-    comparator: gr.Button
-    file: gr.DownloadButton
-    load: gr.UploadButton
-    link: gr.Textbox
-
-
-@dataclass
 class Parts:
     """The tab's components by name."""
 
@@ -69,7 +45,7 @@ class Parts:
     regions: dict[str, gr.HTML]
     buttons: dict[str, gr.Button]
     blind: gr.Checkbox
-    panels: Panels
+    panels: dict[str, Any]  # further questions, votes, files and the link
 
     @property
     def form(self) -> list[gr.components.Component]:
@@ -120,7 +96,7 @@ def build(settings: AppSettings) -> Parts:
                         ):
                             regions[f"{side}_{part}"] = gr.HTML(first, elem_id=f"vl-{side}-{part}")
             _results(settings, regions, panels)
-    return Parts(session, picture, example, examples, ask, sides, regions, buttons, blind, Panels(**panels))
+    return Parts(session, picture, example, examples, ask, sides, regions, buttons, blind, panels)
 
 
 def _question(

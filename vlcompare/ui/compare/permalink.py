@@ -1,7 +1,7 @@
-"""A link that brings back the settings and the example: the query of the page's address, and back.
+"""Permalinks: the settings and the example as the query of the page's URL.
 
-Only what differs from the defaults is written. A link carries no picture but an example's. Reading is total: what
-cannot be used is left at its default. Knows forms; knows nothing of gradio.
+Only what differs from the defaults is written. A link holds no picture but an example's. Reading never fails: what
+cannot be used keeps its default.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ALLOWED = {
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What a link says."""
+    """The content of a permalink."""
 
     ask: AskForm = AskForm()
     sides: Mapping[str, Side] = field(default_factory=dict)
@@ -43,7 +43,7 @@ def default_sides(settings: AppSettings) -> dict[str, Side]:
 
 
 def write(link: Link, settings: AppSettings) -> str:
-    """The query, beginning with "?"; long texts are cut off the link, not silently shortened."""
+    """The query, beginning with "?"; texts that are too long for a link are left out, not shortened."""
     found: dict[str, str] = {}
     for f in fields(AskForm):
         value = getattr(link.ask, f.name)
@@ -65,7 +65,7 @@ def write(link: Link, settings: AppSettings) -> str:
 
 
 def read(query: Mapping[str, Any], settings: AppSettings) -> Link:
-    """A link's content; unknown names and values that are not allowed are passed over."""
+    """A link's content; unknown names and values that are not allowed are ignored."""
     ask = AskForm()
     for f in fields(AskForm):
         value = _text(query.get(f.name))

@@ -1,7 +1,7 @@
-"""The picture with boxes on it: one side's answer, or both sides and the truth on one picture, with what they overlap.
+"""The picture with boxes on it: one side's answer, or both sides and the truth on one picture, and their IoU.
 
 Boxes are drawn as elements over the picture, in shares of its width and height, so they stay sharp at every size and
-are linked with the phrases that name them. Knows runs; knows nothing of gradio.
+are linked with the phrases that name them.
 """
 
 from __future__ import annotations

@@ -72,9 +72,9 @@ def _wire_votes(parts: Parts, handlers: Handlers, votes: Votes) -> None:
 
         return cast
 
-    inputs = [parts.session, panels.note, panels.consent]
-    for name, button in panels.votes.items():
-        button.click(vote(name), inputs, [panels.vote_message, *parts.outputs], **QUIET)
+    inputs = [parts.session, panels["note"], panels["consent"]]
+    for name, button in panels["votes"].items():
+        button.click(vote(name), inputs, [panels["vote_message"], *parts.outputs], **QUIET)
 
 
 def _wire_downloads(parts: Parts, votes: Votes) -> None:
@@ -101,21 +101,15 @@ def _wire_downloads(parts: Parts, votes: Votes) -> None:
         return made
 
     def written(make: Callable[[CompareSession], tuple[str, bytes]]) -> Callable[[CompareSession], str]:
-        def write(session: CompareSession) -> str:
-            try:
-                return files.write_file(*make(session))
-            except VLCompareError as error:
-                raise gr.Error(str(error), print_exception=False) from None
-
-        return write
+        return lambda session: files.write_file(*make(session))
 
     for button, make in (
-        (panels.save, of_current(run_file)),
-        (panels.annotated, of_current(picture)),
-        (panels.comparator, comparator),
-        (panels.my_votes, my_votes),
+        (panels["save"], of_current(run_file)),
+        (panels["annotated"], of_current(picture)),
+        (panels["comparator"], comparator),
+        (panels["my_votes"], my_votes),
     ):
-        download(button, written(make), [parts.session], panels.file)
+        download(button, written(make), [parts.session], panels["file"])
 
 
 def _wire_import(parts: Parts, handlers: Handlers) -> None:
@@ -134,7 +128,7 @@ def _wire_import(parts: Parts, handlers: Handlers) -> None:
         return [*outputs_of(session, page), *form_values(run)]
 
     outputs = [*parts.outputs, parts.picture, parts.example, *parts.form]
-    parts.panels.load.upload(load, [parts.session, parts.panels.load], outputs, **QUIET)
+    parts.panels["load"].upload(load, [parts.session, parts.panels["load"]], outputs, **QUIET)
 
 
 def _wire_link(parts: Parts, handlers: Handlers) -> None:
@@ -147,7 +141,7 @@ def _wire_link(parts: Parts, handlers: Handlers) -> None:
         [component.change for component in (*parts.form, parts.example)],  # type: ignore[attr-defined]
         link,
         [parts.example, *parts.form],
-        parts.panels.link,
+        parts.panels["link"],
         trigger_mode="always_last",
         **QUIET,
     )

@@ -1,4 +1,4 @@
-"""What both sides said, set against each other and against the truth, as markup. Pure functions of a run."""
+"""Both sides' answers beside each other and against the truth, as markup. Pure functions of a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from vlcompare.render.markup import Safe, el
 from vlcompare.tasks.boxes import find_boxes, rounding_ceiling
 from vlcompare.tasks.prompts import SPECS
-from vlcompare.ui.compare.cards import side_name
+from vlcompare.ui.compare.cards import result_text, side_name
 from vlcompare.ui.compare.picture import overlap_rows, overlay, size_line
 from vlcompare.ui.compare.session import Run
 
@@ -43,22 +43,31 @@ def together(run: Run) -> Safe:
         if not run.truth:
             facts.append(el("p", "No ground truth is known for this question.", class_="vl-empty"))
         return el("div", overlay(run), el("div", *facts, class_="vl-facts"), class_="vl-together")
-    return el("div", *facts, _said(run), class_="vl-facts")
+    return el("div", *facts, _answers(run), class_="vl-facts")
 
 
-def _said(run: Run) -> Safe:
+def _answers(run: Run) -> Safe:
     """Both texts below each other, for tasks without boxes."""
     rows = []
     for side in run.sides:
         answer = run.answer(side)
-        said = "…" if answer is None else answer.error or answer.text or "(no text)"
         mark = None
         if answer is not None and run.references and not answer.error:
             same = answer.text.strip(" .").lower() in {reference.strip(" .").lower() for reference in run.references}
             mark = "as expected" if same else "not word for word as expected"
-        name = el("th", el("i", class_="vl-key", data_side=side), side_name(run, side)[0], scope="row")
-        rows.append(el("tr", name, el("td", said), el("td", mark, class_="vl-muted") if mark else None))
+        rows.append(
+            el(
+                "tr",
+                _row_head(run, side),
+                el("td", result_text(answer)),
+                el("td", mark, class_="vl-muted") if mark else None,
+            )
+        )
     return el("table", el("tbody", *rows), class_="vl-table vl-words")
+
+
+def _row_head(run: Run, side: str) -> Safe:
+    return el("th", el("i", class_="vl-key", data_side=side), side_name(run, side)[0], scope="row")
 
 
 def _expected(run: Run) -> Safe | None:
@@ -79,11 +88,11 @@ def _overlap_table(run: Run) -> Safe:
     rows = []
     several = len(run.truth) > 1
     for side, iou, found in overlap_rows(run):
-        name = el("th", el("i", class_="vl-key", data_side=side), side_name(run, side)[0], scope="row")
+        name = _row_head(run, side)
         if iou is None:
             answer = run.answer(side)
-            said = "failed" if answer and answer.error else "no box" if answer else "…"
-            rows.append(el("tr", name, el("td", "–"), el("td", said, class_="vl-muted")))
+            reason = "failed" if answer and answer.error else "no box" if answer else "…"
+            rows.append(el("tr", name, el("td", "–"), el("td", reason, class_="vl-muted")))
             continue
         bar = el(
             "span",
@@ -92,8 +101,8 @@ def _overlap_table(run: Run) -> Safe:
             class_="vl-iou",
             data_side=side,
         )
-        said = f"{found} of {len(run.truth)} found" if several else "right at 0.5" if found else "below 0.5"
-        rows.append(el("tr", name, el("td", f"{iou:.2f}"), el("td", bar, said)))
+        result = f"{found} of {len(run.truth)} found" if several else "right at 0.5" if found else "below 0.5"
+        rows.append(el("tr", name, el("td", f"{iou:.2f}"), el("td", bar, result)))
     ceilings = [rounding_ceiling(box) for box in run.truth]
     ceiling = sum(ceilings) / len(ceilings) if ceilings else 0.0
     note = f"The line is IoU 0.5. Two decimals alone allow at most {ceiling:.2f} here."
@@ -103,7 +112,7 @@ def _overlap_table(run: Run) -> Safe:
 
 
 def three_view(runs: Sequence[Run], shown: str = "") -> Safe:
-    """One picture, three questions: what each side said to each; a question is a button that shows its run."""
+    """One picture, three questions: each side's answers; a question is a button that shows its run."""
     if not runs:
         return el("div")
     head = [el("th", side_name(runs[0], side)[0], scope="col", data_side=side) for side in runs[0].sides]
@@ -112,9 +121,8 @@ def three_view(runs: Sequence[Run], shown: str = "") -> Safe:
         cells = []
         for side in run.sides:
             answer = run.answer(side)
-            said = "…" if answer is None else answer.error or answer.text or "(no text)"
             mark = " (unparseable)" if answer and answer.parse == "unparseable" else ""
-            cells.append(el("td", said, mark))
+            cells.append(el("td", result_text(answer), mark))
         asked = el(
             "button",
             el("b", SPECS[run.request.task].title),

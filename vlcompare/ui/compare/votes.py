@@ -1,7 +1,7 @@
 """Votes: which side was better, with a note, only after consent. SQLite in the operator's data folder.
 
-Stores the question, the settings and both texts; never the picture, only its checksum. Knows runs; knows nothing of
-gradio. On a host whose disk does not last, votes may be committed to a dataset repository of the operator's.
+Stores the question, the settings and both texts; of the picture only a checksum. On a host without a persistent disk,
+votes may be committed to a dataset repository of the operator's.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PRAGMA user_version = 1;
 
 
 class Votes:
-    """The votes of one server. `publish` is told each row, for a copy elsewhere; its failures are not the voter's."""
+    """The votes of one server. `publish` gets each row for a copy elsewhere; its errors do not reach the voter."""
 
     def __init__(
         self, folder: Path, limits: Limits | None = None, publish: Callable[[dict[str, Any]], None] | None = None
@@ -77,7 +77,7 @@ class Votes:
             return int(database.execute("SELECT COUNT(*) FROM votes").fetchone()[0])
 
     def export(self, runs: set[str] | None = None) -> str:
-        """CSV of the votes; with `runs` only those on these runs, which is what a visitor may see."""
+        """CSV of the votes; with `runs` only the votes on these runs, which the user may see."""
         rows: list[tuple[Any, ...]] = []
         chosen = "" if runs is None else f"WHERE run IN ({', '.join('?' * len(runs))})"
         if self.path.exists():
@@ -122,7 +122,7 @@ class Votes:
             raise RequestError(f"The votes at {self.path} cannot be read or written ({error}).") from error
 
     def _private(self) -> None:
-        """Folder and file are there, and the user's alone; only what is plainly no folder of ours stays as it is."""
+        """Create folder and file, private to the user; a home, working or shared folder keeps its permissions."""
         folder = self.path.parent
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if folder.resolve() not in (Path.home(), Path.cwd()) and not folder.stat().st_mode & stat.S_ISVTX:
@@ -133,7 +133,7 @@ class Votes:
     def _publish_quietly(self, row: dict[str, Any]) -> None:
         try:
             self._publish(row)  # type: ignore[misc]
-        except Exception as error:  # the vote itself is stored; the operator is told on the server's console
+        except Exception as error:  # the vote itself is stored; the operator sees the error on the console
             print(f"vlcompare: a vote could not be copied to the dataset repository ({error}).")
 
 

@@ -51,8 +51,10 @@ def _wire_follow_up(parts: Parts, handlers: Handlers) -> Any:
     def follow(session: CompareSession, text: str, how: str, task: str) -> Iterator[list[Any]]:
         yield from streamed(session, handlers.follow_up(session, text, how, task or ""))
 
-    triggers = [panels.follow.click, panels.follow_text.submit]
-    return _runs(parts, handlers, triggers, follow, [panels.follow_text, panels.follow_how, panels.follow_task])
+    triggers = [panels["follow"].click, panels["follow_text"].submit]
+    return _runs(
+        parts, handlers, triggers, follow, [panels["follow_text"], panels["follow_how"], panels["follow_task"]]
+    )
 
 
 def _wire_three(parts: Parts, handlers: Handlers) -> Any:
@@ -69,8 +71,8 @@ def _wire_three(parts: Parts, handlers: Handlers) -> Any:
         ]
         yield from streamed(session, handlers.three(session, image, forms, sides, example=example))
 
-    inputs = [parts.picture, parts.example, panels.three_question, panels.three_find, *parts.form]
-    return _runs(parts, handlers, [panels.three.click], three, inputs)
+    inputs = [parts.picture, parts.example, panels["three_question"], panels["three_find"], *parts.form]
+    return _runs(parts, handlers, [panels["three"].click], three, inputs)
 
 
 def _runs(parts: Parts, handlers: Handlers, triggers: list[Any], action: Any, inputs: list[Any]) -> Any:

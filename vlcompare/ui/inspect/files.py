@@ -14,7 +14,7 @@ from vlcompare.errors import RequestError, SampleError
 from vlcompare.evaluate.results import archive, export, html_report
 from vlcompare.evaluate.results.table import Rows
 from vlcompare.ui.compare.files import picture_file, write_file
-from vlcompare.ui.compare.forms import SIDE_FIELDS, form_of, shown_side
+from vlcompare.ui.compare.forms import SIDE_FIELDS, ask_form_of, shown_side
 from vlcompare.ui.inspect.handlers import PageUpdate, action, everything
 from vlcompare.ui.inspect.library import unused_name
 from vlcompare.ui.inspect.session import Inspection
@@ -97,7 +97,7 @@ def compare_values(
     run = inspection.run
     if run is None:
         return None
-    ask = form_of(run.request)
+    ask = ask_form_of(run.request)
     sides = {}
     for side, part in run.sides.items():
         form = asdict(shown_side(part.settings))

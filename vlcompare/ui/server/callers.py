@@ -11,14 +11,13 @@ import functools
 import inspect
 import secrets
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any
 
 import gradio as gr
 from gradio.context import LocalContext
 
-from vlcompare.errors import VLCompareError
-from vlcompare.ui.server.call_errors import call_error
-from vlcompare.ui.server.concurrency import Disconnected, Slots
+from vlcompare.ui.server.concurrency import Slots
 
 HEADER = "x-vlcompare-call"
 _open: set[str] = set()  # calls whose client is connected
@@ -69,22 +68,14 @@ def in_slot(slots: Slots, function: Callable[..., Any]) -> Callable[..., Any]:
 
         @functools.wraps(function)
         async def items(*values: Any) -> AsyncIterator[Any]:
-            own = slots.items(GradioCaller(), function, *values)
-            try:
+            async with aclosing(slots.items(GradioCaller(), function, *values)) as own:  # type: ignore[type-var]
                 async for item in own:
                     yield item
-            except (Disconnected, VLCompareError) as error:
-                raise call_error(str(error) or "The client disconnected.") from None
-            finally:
-                await own.aclose()  # type: ignore[attr-defined]
 
         return items
 
     @functools.wraps(function)
     async def value(*values: Any) -> Any:
-        try:
-            return await slots.value(GradioCaller(), function, *values)
-        except (Disconnected, VLCompareError) as error:
-            raise call_error(str(error) or "The client disconnected.") from None
+        return await slots.value(GradioCaller(), function, *values)
 
     return value

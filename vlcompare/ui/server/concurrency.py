@@ -51,7 +51,7 @@ class Caller(Protocol):
     def disconnected(self) -> bool: ...
 
 
-class Disconnected(Exception):
+class Disconnected(RequestError):
     """The client of a call has disconnected."""
 
 
@@ -88,7 +88,7 @@ class Slots:
             while not own.done():
                 await asyncio.wait({own}, timeout=POLL)
                 if caller.disconnected():
-                    raise Disconnected
+                    raise Disconnected("The client disconnected.")
         except BaseException:
             if own.done():
                 self._release()

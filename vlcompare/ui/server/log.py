@@ -6,13 +6,12 @@ lines together take a bounded number of bytes an hour.
 
 from __future__ import annotations
 
-import io
 import re
 import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, TextIO
 
@@ -23,7 +22,7 @@ MOST_KNOWN = 500
 _VALUES = re.compile(r"0x[0-9a-f]+|[0-9a-f]{8,}|\d+|'[^']*'|\"[^\"]*\"")
 
 
-class Bounded(io.TextIOBase):
+class Bounded:
     """A text stream that writes to `stream` within the limit; `clock` returns seconds."""
 
     def __init__(self, stream: TextIO, most: int = BYTES, clock: Callable[[], float] = time.monotonic) -> None:
@@ -75,19 +74,8 @@ class Bounded(io.TextIOBase):
         with self._lock, suppress(OSError, ValueError):
             self._stream.flush()
 
-    def isatty(self) -> bool:
-        return self._stream.isatty()
-
-    def fileno(self) -> int:
-        return self._stream.fileno()
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        return self._stream.encoding
-
-    @property
-    def errors(self) -> str | None:  # type: ignore[override]
-        return self._stream.errors
+    def writelines(self, lines: Iterable[str]) -> None:
+        self.write("".join(lines))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
