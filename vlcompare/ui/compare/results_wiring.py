@@ -80,36 +80,29 @@ def _wire_votes(parts: Parts, handlers: Handlers, votes: Votes) -> None:
 def _wire_downloads(parts: Parts, votes: Votes) -> None:
     panels = parts.panels
 
-    def run_file(run: Run) -> tuple[str, bytes]:
-        return f"vlcompare-{run.id}.json", json.dumps(files.run_to_json(run)).encode()
+    def current(session: CompareSession) -> Run:
+        if session.current is None or not session.current.done:
+            raise RequestError("There is no finished run to export yet.")
+        return session.current
 
-    def picture(run: Run) -> tuple[str, bytes]:
-        return f"vlcompare-{run.id}.png", files.annotated_picture(run)
+    def save(session: CompareSession) -> str:
+        run = current(session)
+        return files.write_file(f"vlcompare-{run.id}.json", json.dumps(files.run_to_json(run)).encode())
 
-    def comparator(session: CompareSession) -> tuple[str, bytes]:
-        return "llm-comparator.json", json.dumps(files.to_llm_comparator(session.history), indent=1).encode()
+    def picture(session: CompareSession) -> str:
+        run = current(session)
+        return files.write_file(f"vlcompare-{run.id}.png", files.annotated_picture(run))
 
-    def my_votes(session: CompareSession) -> tuple[str, bytes]:
-        return "votes.csv", votes.export({run.id for run in (*session.history, session.current) if run}).encode()
+    def comparator(session: CompareSession) -> str:
+        table = files.to_llm_comparator(session.history)
+        return files.write_file("llm-comparator.json", json.dumps(table, indent=1).encode())
 
-    def of_current(make: Callable[[Run], tuple[str, bytes]]) -> Callable[[CompareSession], tuple[str, bytes]]:
-        def made(session: CompareSession) -> tuple[str, bytes]:
-            if session.current is None or not session.current.done:
-                raise RequestError("There is no finished run to export yet.")
-            return make(session.current)
+    def my_votes(session: CompareSession) -> str:
+        runs = {run.id for run in (*session.history, session.current) if run}
+        return files.write_file("votes.csv", votes.export(runs).encode())
 
-        return made
-
-    def written(make: Callable[[CompareSession], tuple[str, bytes]]) -> Callable[[CompareSession], str]:
-        return lambda session: files.write_file(*make(session))
-
-    for button, make in (
-        (panels["save"], of_current(run_file)),
-        (panels["annotated"], of_current(picture)),
-        (panels["comparator"], comparator),
-        (panels["my_votes"], my_votes),
-    ):
-        download(button, written(make), [parts.session], panels["file"])
+    for name, make in {"save": save, "annotated": picture, "comparator": comparator, "my_votes": my_votes}.items():
+        download(panels[name], make, [parts.session], panels["file"])
 
 
 def _wire_import(parts: Parts, handlers: Handlers) -> None:
