@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
@@ -29,6 +30,14 @@ def own_data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLCOMPARE_DATA", str(tmp_path_factory.mktemp("data")))
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_collections() -> None:
+    """Leave what is there before a module's tests out of collections: loading a model and running out of memory each
+    start one, and through all of torch and gradio it takes longer than the test."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
