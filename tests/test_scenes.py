@@ -18,8 +18,9 @@ from vlcompare.errors import RequestError, SampleError
 from vlcompare.synth.scenes import documents, shapes
 from vlcompare.synth.scenes.backgrounds import GROUNDS
 from vlcompare.synth.scenes.dataset import SPAN, evaluation_scenes, write_scenes
+from vlcompare.synth.scenes.dice import Dice
 from vlcompare.synth.scenes.phrases import ALL_KEYS
-from vlcompare.synth.scenes.scene import SIGN_WORDS, Dice, SceneObject, draw_scene, lay_out, render
+from vlcompare.synth.scenes.scene import SIGN_WORDS, SceneObject, draw_scene, lay_out, render
 from vlcompare.types import Box
 
 MODEL_SIZE = 112  # the smallest picture that the embedded models may see

@@ -1,7 +1,6 @@
-"""What a rendered scene stands on: plain, graded and textured grounds, all pale, so that every colour shows.
+"""Backgrounds of rendered scenes: plain, graded and textured, all pale, so that every colour shows on them.
 
-A ground is a row of a closed table and a shift; each row is drawn once per picture size and then only copied. Knows
-nothing of things or of text.
+Each is drawn once per picture size and then only copied.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Rendered scenes as a data set: pictures and samples.jsonl, from the evaluation stream and from no other.
 
 A run of `count` pictures from seed S holds the scenes S * SPAN, S * SPAN + 1, ..: different seeds share no scene.
-Knows nothing of models or training.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -54,11 +54,11 @@ def write_scenes(
     scenes = evaluation_scenes(count, seed, size, tasks)
     rows = 0
     partial = folder / f"{SAMPLES}.partial"
-    first = next(scenes)  # refuses what cannot be drawn before anything is written
+    first = next(scenes)  # raises before anything is written
     try:
         (folder / PICTURES).mkdir(parents=True, exist_ok=True)
         with partial.open("w", encoding="utf-8") as file:
-            for done, (scene, samples) in enumerate(_chain(first, scenes), start=1):
+            for done, (scene, samples) in enumerate(itertools.chain([first], scenes), start=1):
                 picture = f"{PICTURES}/{scene.seed:06d}.png"
                 scene.image.save(folder / picture)
                 for sample in samples:
@@ -70,10 +70,3 @@ def write_scenes(
         reason = error.strerror or error
         raise SampleError(f"{folder} cannot be written to ({reason}); choose another folder.") from error
     return folder / SAMPLES, rows
-
-
-def _chain(
-    first: tuple[Scene, list[Sample]], rest: Iterator[tuple[Scene, list[Sample]]]
-) -> Iterator[tuple[Scene, list[Sample]]]:
-    yield first
-    yield from rest

@@ -1,21 +1,18 @@
 """Small documents with text that can be read at 112 pixels: receipt, form, table and bar chart of 2 to 5 lines.
 
 A line is a key of a closed list and a number of up to three digits; no two lines share a key or a number. Laid out in
-shares of the picture, painted afterwards. Knows nothing of the questions that are asked about them.
+shares of the picture, painted afterwards.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
 from vlcompare.synth.scenes import shapes
+from vlcompare.synth.scenes.dice import Dice
 from vlcompare.types import Box
-
-if TYPE_CHECKING:
-    from vlcompare.synth.scenes.scene import Dice
 
 KEYS: dict[str, tuple[str, ...]] = {
     "receipt": ("bread", "milk", "eggs", "rice", "soup", "juice", "tip"),
@@ -50,18 +47,14 @@ class Document:
     letter: float  # height of the font, as a share of the picture
 
 
-def _value(dice: Dice, digits: int) -> int:
-    low = 10 ** (digits - 1)
-    return low + dice.below(9 * low)
-
-
 def _values(dice: Dice, kind: str, count: int) -> list[int]:
     """Different numbers; a chart's are all of two or all of three digits, so that its bars can be seen."""
     chart_digits = 2 + dice.below(2)
     values: list[int] = []
     while len(values) < count:
         digits = chart_digits if kind == "chart" else dice.one((1, 2, 2, 3, 3))
-        value = _value(dice, digits)
+        low = 10 ** (digits - 1)
+        value = low + dice.below(9 * low)
         if value not in values:
             values.append(value)
     return values

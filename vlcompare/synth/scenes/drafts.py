@@ -9,9 +9,10 @@ from functools import cached_property
 from typing import Any
 
 from vlcompare.synth.scenes import referring
+from vlcompare.synth.scenes.dice import Dice
 from vlcompare.synth.scenes.documents import Document
 from vlcompare.synth.scenes.referring import Reference
-from vlcompare.synth.scenes.scene import Dice, SceneObject
+from vlcompare.synth.scenes.scene import SceneObject
 from vlcompare.types import Box
 
 
@@ -46,7 +47,7 @@ class Facts:
     def pick(self, dice: Dice, families: Sequence[str], hiding: str = "", naming: str = "") -> Reference | None:
         """One phrase of one of the families, chosen evenly among families and then among the things it can mean.
 
-        `hiding` is what the phrase must not give away of its target, `naming` what it must.
+        `hiding` is what the phrase must not say of its target, `naming` what it must.
         """
         for family in dice.some(tuple(families), len(families)):
             found: dict[int, list[Reference]] = {}

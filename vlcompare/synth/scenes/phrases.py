@@ -1,6 +1,6 @@
 """The words for what is in a scene: noun phrases, numbers, lists, and the closed vocabulary of all sentences.
 
-Knows single things and groups of them, not which phrase points at only one (see `referring`) nor what is asked.
+Which phrase points at only one thing is in `referring`.
 All phrases are lower-case except what a sign says; answers are lower-case and without a full stop.
 """
 

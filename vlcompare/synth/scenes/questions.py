@@ -2,7 +2,7 @@
 
 `ask` is deterministic: a task's rows depend on the scene's seed and stream alone, not on which other tasks are asked.
 The questions about things are in `questions_things`, those about documents in `questions_documents`; the wording of
-the prompts around them is `vlcompare.tasks`'s. Knows nothing of files.
+the prompts around them is in `vlcompare.tasks`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from typing import Any
 
 from vlcompare.errors import RequestError
 from vlcompare.synth.scenes import questions_documents, questions_things
+from vlcompare.synth.scenes.dice import Dice
 from vlcompare.synth.scenes.drafts import Draft, Facts
 from vlcompare.synth.scenes.phrases import words_of
-from vlcompare.synth.scenes.scene import Dice, Scene, SceneObject
+from vlcompare.synth.scenes.scene import Scene, SceneObject
 from vlcompare.types import TASKS, Box, Sample
 
-GRID = 8  # rows and columns of the raster that positions are told in
+GRID = 8  # rows and columns of the raster in which positions are given
 SOURCE = "vlcompare-scenes"
 SCENE_TASKS: tuple[str, ...] = tuple(task for task in TASKS if task != "chat")  # all that scenes have questions for
 

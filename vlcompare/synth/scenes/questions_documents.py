@@ -1,20 +1,20 @@
 """Questions about rendered documents: values, lines, the largest and the smallest, the kind of document.
 
-Knows nothing of prompts or files; a document's keys are written with a capital in the picture and lower-case here.
+A document's keys are written with a capital in the picture and lower-case here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from vlcompare.synth.scenes.dice import Dice
 from vlcompare.synth.scenes.documents import DOCUMENTS, Document, Line
 from vlcompare.synth.scenes.drafts import Draft, Facts, with_choices
 from vlcompare.synth.scenes.phrases import ALL_KEYS, NUMBER_WORDS, ORDINALS, document_caption, in_bars
-from vlcompare.synth.scenes.scene import Dice
 from vlcompare.synth.scenes.statements import document_statements, mistaken_values
 
 COUNTS = {"document_vqa": 4, "grounding": 3}  # rows of a document
-VALUES = 2  # of the document questions, so many ask for a value
+VALUES = 2  # document questions that ask for a value
 
 
 def _document(facts: Facts) -> Document:
@@ -153,10 +153,6 @@ def _value_of_one(document: Document, dice: Dice) -> Draft:
     return _value(document, dice, 1)[0]
 
 
-def _image_text_match(facts: Facts, dice: Dice) -> list[Draft]:
-    return document_statements(facts, dice)
-
-
 MAKERS: dict[str, Callable[[Facts, Dice], list[Draft]]] = {
     "captioning": _captioning,
     "grounded_captioning": _grounded_captioning,
@@ -165,5 +161,5 @@ MAKERS: dict[str, Callable[[Facts, Dice], list[Draft]]] = {
     "multiple_choice": _multiple_choice,
     "pointing": _pointing,
     "grounding": _grounding,
-    "image_text_match": _image_text_match,
+    "image_text_match": document_statements,
 }

@@ -1,27 +1,18 @@
 """Questions about scenes of things: captions, boxes, attributes, counts, relations, signs.
 
 Answers are chosen before questions wherever the question's words alone would tell (yes and no, counts, true and
-false), so that guessing without the picture gains little. Knows nothing of prompts or files.
+false), so that guessing without the picture gains little.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from vlcompare.synth.scenes.dice import Dice
 from vlcompare.synth.scenes.drafts import Draft, Facts, reference_tags, with_choices
-from vlcompare.synth.scenes.phrases import (
-    CORNERS,
-    RELATIONS,
-    THING,
-    article,
-    caption,
-    described,
-    in_bars,
-    noun,
-    plural,
-)
+from vlcompare.synth.scenes.phrases import CORNERS, RELATIONS, THING, article, caption, described, in_bars, noun, plural
 from vlcompare.synth.scenes.referring import FAMILIES, Reference, members, related, relation
-from vlcompare.synth.scenes.scene import SIGN_NUMBERS, SIGN_WORDS, Dice, SceneObject
+from vlcompare.synth.scenes.scene import SIGN_NUMBERS, SIGN_WORDS, SceneObject
 from vlcompare.synth.scenes.shapes import COLORS, KINDS, SIGN, SIZES
 from vlcompare.synth.scenes.statements import statements
 

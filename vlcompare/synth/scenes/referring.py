@@ -1,7 +1,7 @@
 """Phrases that point at exactly one thing of a scene, literally and for a reasonable reader.
 
 Six families: attribute, relation, closest, ordinal, superlative, text. Whatever depends on geometry keeps a margin: a
-phrase is only used where nobody would hesitate. Knows nothing of tasks.
+phrase is only used where nobody would hesitate.
 """
 
 from __future__ import annotations

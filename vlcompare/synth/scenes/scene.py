@@ -1,27 +1,22 @@
-"""Rendered scenes: seed -> picture and the whole truth about it.
+"""Rendered scenes: seed -> picture, and every fact about what it shows.
 
-A scene is laid out in shares of the picture first (so the truth does not depend on the resolution) and painted after.
-Two streams, "evaluation" and "training", take their numbers from SeedSequence children with different spawn keys: no
-seed of one gives a scene of the other. Knows nothing of questions, models or files.
+A scene is first laid out in shares of the picture, so that its facts do not depend on the resolution, and then painted.
+No seed of the evaluation stream gives a scene of the training stream (see `dice`).
 """
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
 
-import numpy as np
 from PIL import Image, ImageDraw
 
 from vlcompare.errors import RequestError
 from vlcompare.synth.scenes import shapes
 from vlcompare.synth.scenes.backgrounds import GROUNDS, TONES, Ground, paint, styles
+from vlcompare.synth.scenes.dice import Dice, Stream
 from vlcompare.synth.scenes.documents import Document, draw_document, paint_document
 from vlcompare.types import Box
 
-Stream = Literal["evaluation", "training"]
-STREAMS: dict[str, int] = {"evaluation": 1, "training": 2}  # spawn keys
 PIXELS = range(64, 4097)  # sizes of a picture; in smaller ones no text could be read
 DOCUMENT_SHARE = 0.25
 MARGIN = 0.02  # least distance of a thing from the picture's edge, and of two things from each other
@@ -31,12 +26,11 @@ SIGN_WORDS = (
 )  # fmt: skip
 SIGN_NUMBERS = tuple(str(number) for number in range(1, 100))
 _SIGN_RANGE = (0.36, 0.42)  # signs are always large: their text must be read
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class SceneObject:
-    """One thing, and all that is true of it."""
+    """One thing: its kind, colour, size, place and text."""
 
     kind: str  # of shapes.KINDS, or "sign"
     color: str
@@ -48,7 +42,7 @@ class SceneObject:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A picture and its truth: either `objects`, or one `document` that fills the picture."""
+    """A picture and what it shows: either `objects`, or one `document` that fills the picture."""
 
     image: Image.Image
     objects: tuple[SceneObject, ...]
@@ -58,40 +52,8 @@ class Scene:
     stream: str
 
 
-class Dice:
-    """Random choices that use nothing but `Random.random`, whose numbers are the same in every Python."""
-
-    def __init__(self, seed: int, stream: str, purpose: int) -> None:
-        if stream not in STREAMS:
-            raise RequestError(f"There is no stream {stream!r}; the streams are {', '.join(STREAMS)}.")
-        if seed < 0:
-            raise RequestError(f"A seed is a whole number from 0 on, not {seed}.")
-        state = np.random.SeedSequence(seed, spawn_key=(STREAMS[stream], purpose)).generate_state(4)
-        self.share = random.Random(int.from_bytes(state.astype("<u4").tobytes(), "little")).random  # 0 <= share() < 1
-
-    def child(self) -> Dice:
-        """Dice of their own, so that what they decide does not move what these decide next."""
-        dice = Dice.__new__(Dice)
-        dice.share = random.Random(int(self.share() * 2**53)).random
-        return dice
-
-    def below(self, count: int) -> int:
-        return int(self.share() * count)
-
-    def one(self, items: tuple[_T, ...] | list[_T]) -> _T:
-        return items[int(self.share() * len(items))]
-
-    def between(self, low: float, high: float) -> float:
-        return low + (high - low) * self.share()
-
-    def some(self, items: tuple[_T, ...] | list[_T], count: int) -> list[_T]:
-        """`count` different items, in random order."""
-        rest = list(items)
-        return [rest.pop(int(self.share() * len(rest))) for _ in range(min(count, len(rest)))]
-
-
 def _choose(dice: Dice) -> list[SceneObject]:
-    """What there is, without places: two to seven things of few kinds and colours, so that many are alike."""
+    """The things of a scene, not yet placed: two to seven of few kinds and colours, so that many are alike."""
     count = 2 + dice.below(6)
     kinds = dice.some(shapes.KINDS, 1 + dice.below(3) + (count > 4))
     colors = dice.some(tuple(shapes.COLORS), 2 + dice.below(4))
@@ -133,7 +95,7 @@ def _place(things: list[SceneObject], dice: Dice) -> list[SceneObject]:
 
 
 def lay_out(seed: int, stream: Stream = "evaluation") -> tuple[Ground, tuple[SceneObject, ...], Document | None]:
-    """The whole truth of a scene, without its picture; things are in the raster order of their centres."""
+    """All facts of a scene, without its picture; things are in the raster order of their centres."""
     dice = Dice(seed, stream, 0)
     kind = dice.one(GROUNDS)
     ground = Ground(kind, dice.below(len(TONES)), dice.below(styles(kind)))
@@ -182,7 +144,7 @@ def _write(image: Image.Image, sign: SceneObject, x: int, y: int, width: int, he
 
 
 def draw_scene(seed: int, *, stream: Stream = "evaluation", size: int = 224) -> Scene:
-    """The scene of a seed: the same seed and size give the same pixels, and the same truth at every size.
+    """The scene of a seed: the same seed and size give the same pixels, and the same facts at every size.
 
     Raises RequestError for a negative seed, an unknown stream, or a size that is not in PIXELS.
     """

@@ -2,7 +2,6 @@
 
 Every kind is drawn once at MASTER pixels in units of 0..100, outlined, cropped to its own pixels and reduced by area to
 the size that is asked for, so a sprite always fills its rectangle: the rectangle is the exact box of the thing.
-Knows nothing of where things stand, of questions, or of other things.
 """
 
 from __future__ import annotations

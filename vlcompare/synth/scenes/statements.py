@@ -1,7 +1,7 @@
 """Statements that match a picture or do not: of every two rows one is true, one is false by a single changed word.
 
 Which of the two comes first is a matter of chance, and the changed word is another of its own sort (a colour for a
-colour), so that the words alone do not tell. Knows nothing of prompts or files.
+colour), so that the words alone do not tell.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from vlcompare.synth.scenes.dice import Dice
 from vlcompare.synth.scenes.documents import DOCUMENTS
 from vlcompare.synth.scenes.drafts import Draft, Facts
 from vlcompare.synth.scenes.phrases import NUMBER_WORDS, OPPOSITE, ORDINALS, article, noun, plural
 from vlcompare.synth.scenes.referring import members
-from vlcompare.synth.scenes.scene import SIGN_NUMBERS, SIGN_WORDS, Dice, SceneObject
+from vlcompare.synth.scenes.scene import SIGN_NUMBERS, SIGN_WORDS, SceneObject
 from vlcompare.synth.scenes.shapes import COLORS, KINDS, SIGN
 from vlcompare.types import Box
 

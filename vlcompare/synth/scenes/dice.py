@@ -1,0 +1,54 @@
+"""Random choices from a seed: the same on every machine, in two streams that share no scene.
+
+The streams "evaluation" and "training" take their numbers from SeedSequence children with different spawn keys, so no
+seed of one gives the numbers of the other.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from vlcompare.errors import RequestError
+
+Stream = Literal["evaluation", "training"]
+STREAMS: dict[str, int] = {"evaluation": 1, "training": 2}  # spawn keys
+_T = TypeVar("_T")
+
+
+class Dice:
+    """Random choices that use nothing but `Random.random`, whose numbers are the same in every Python.
+
+    Raises RequestError for a negative seed or an unknown stream.
+    """
+
+    def __init__(self, seed: int, stream: str, purpose: int) -> None:
+        if stream not in STREAMS:
+            raise RequestError(f"There is no stream {stream!r}; the streams are {', '.join(STREAMS)}.")
+        if seed < 0:
+            raise RequestError(f"A seed is a whole number from 0 on, not {seed}.")
+        state = np.random.SeedSequence(seed, spawn_key=(STREAMS[stream], purpose)).generate_state(4)
+        self.share = random.Random(int.from_bytes(state.astype("<u4").tobytes(), "little")).random  # 0 <= share() < 1
+
+    def child(self) -> Dice:
+        """New dice, seeded by these: what they choose does not change what these choose next."""
+        dice = Dice.__new__(Dice)
+        dice.share = random.Random(int(self.share() * 2**53)).random
+        return dice
+
+    def below(self, count: int) -> int:
+        return int(self.share() * count)
+
+    def one(self, items: Sequence[_T]) -> _T:
+        return items[self.below(len(items))]
+
+    def between(self, low: float, high: float) -> float:
+        return low + (high - low) * self.share()
+
+    def some(self, items: Sequence[_T], count: int) -> list[_T]:
+        """`count` different items, in random order."""
+        rest = list(items)
+        return [rest.pop(self.below(len(rest))) for _ in range(min(count, len(rest)))]
