@@ -1,4 +1,4 @@
-"""How much work a row is, and how long a grid may take on a device, before anything is trained."""
+"""How much work a row is, and how long a grid may take on a device, estimated before anything is trained."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vlcompare.study.recipe import RECIPES
 from vlcompare.study.rows import Setting
 from vlcompare.study.train import one_thread
 
-_SHARE = 0.18  # of what one large product reaches, as a small Transformer was measured on a CPU; on a GPU a guess
+_SHARE = 0.18  # of a large product's pace, as measured of a small Transformer on a CPU; on a GPU a guess
 # at equal parameters, as measured on a CPU: the scan, and smaller products
 _SLOWER = {"pythia": 1.0, "hybrid": 1.5, "mamba": 1.9}
 _PER_OPERATION = 6  # of a parameter and token: forward two, backward four
@@ -26,7 +26,7 @@ def _parameters(family: str, tokens: int, width: int, layers: int, states: int, 
 
 
 def work(setting: Setting, examples: int) -> float:
-    """What training on so many examples costs, in the floating-point operations of a Transformer that costs as much."""
+    """The cost of training on `examples` examples, in floating-point operations of a Transformer that takes as long."""
     source = setting.source
     size = _parameters(
         setting.family, source.tokens, setting.width, setting.layers, setting.state_size or 1, setting.recipe
@@ -35,11 +35,11 @@ def work(setting: Setting, examples: int) -> float:
 
 
 def seconds(settings: Iterable[Setting], device: torch.device) -> float:
-    """A rough guess at one process' time for whole budgets, from the pace of a large product measured now."""
-    kind = torch.bfloat16 if device.type == "cuda" else torch.float32
+    """A rough guess at the seconds one process takes for whole budgets, from the pace of a product measured now."""
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     side = 4096 if device.type == "cuda" else 512
-    matrix = torch.randn(side, side, device=device, dtype=kind)
-    # the processor's own time on a CPU: what else runs there now does not count
+    matrix = torch.randn(side, side, device=device, dtype=dtype)
+    # the processor's own time on a CPU: other processes there do not count
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     with one_thread():
         for _ in range(3):

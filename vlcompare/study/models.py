@@ -20,7 +20,7 @@ from vlcompare.models.mamba import Mamba
 from vlcompare.models.pythia import Pythia
 from vlcompare.study.recipe import Recipe
 from vlcompare.study.tasks import MAX_POSITIONS, Items
-from vlcompare.training.begin import begin_blocks
+from vlcompare.training.begin import begin_blocks, embedding_of
 from vlcompare.training.optim import Muon, muon_matrices
 
 FAMILIES = ("pythia", "mamba", "hybrid")
@@ -48,8 +48,8 @@ def build(family: str, tokens: int, width: int, layers: int, state_size: int, re
 def matched_layers(family: str, width: int, transformer_layers: int, recipe: Recipe) -> int:
     """The number of blocks of `family` that comes nearest in parameters to a Transformer of the same width.
 
-    Mamba's blocks are counted with 16 states a channel; other state sizes have the same blocks, and their parameters
-    are told.
+    Mamba's blocks are counted with 16 states a channel; other state sizes have the same blocks, and a row says how many
+    parameters they have.
     """
 
     def size(kind: str, layers: int) -> int:
@@ -58,10 +58,6 @@ def matched_layers(family: str, width: int, transformer_layers: int, recipe: Rec
 
     wanted = size("pythia", transformer_layers)
     return min(range(1, 3 * transformer_layers + 1), key=lambda layers: abs(size(family, layers) - wanted))
-
-
-def embedding_of(model: Model) -> Tensor:
-    return model.embed_in.weight if isinstance(model, Pythia) else model.embedding.weight
 
 
 def begin(model: Model, seed: int, recipe: Recipe) -> None:

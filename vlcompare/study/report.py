@@ -1,4 +1,4 @@
-"""`study report`: from rows alone to report.md, tables (CSV) and figures (SVG)."""
+"""`study report`: report.md, tables (CSV) and figures (SVG) from finished rows alone."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from vlcompare.study.rows import read_rows
 from vlcompare.study.tables import TABLES, Row, groups
 from vlcompare.training.progress import write_whole
 
-_SHOWN = ("task", "order", "length", "vocabulary", "family", "state_size", "parameters", "learning_rate", "seeds",
-          "chance")  # fmt: skip
+_HIDDEN = ("width", "layers", "recipe", "budget", "rates_tried")  # columns that only the CSV files have
 _TITLES = {
     "examples_to_95": "Examples needed to reach .95",
     "query_first_against_last": "Query first against query last",
@@ -33,16 +32,16 @@ def write_report(source: Path, out: Path) -> str:
     if not rows:
         raise SampleError(f"{path} holds no finished rows; `study run GRID --out {path.parent}` makes them.")
     out.mkdir(parents=True, exist_ok=True)
-    found = groups(rows)
-    tables = {name: table(found) for name, table in TABLES.items()}
+    settings = groups(rows)
+    tables = {name: table(settings) for name, table in TABLES.items()}
     for name, records in {**tables, "rows": [_flat(row) for row in rows]}.items():
         if records:
             write_whole(out / f"{name}.csv", as_csv(records))
         else:
             (out / f"{name}.csv").unlink(missing_ok=True)
-    figures = draw_all(found, out)
+    figures = draw_all(settings, out)
     write_whole(out / "report.md", _text(rows, tables, figures, _planned(path.parent)))
-    return f"{len(rows)} rows in {len(found)} settings: {out / 'report.md'}"
+    return f"{len(rows)} rows in {len(settings)} settings: {out / 'report.md'}"
 
 
 def as_csv(records: Sequence[Row]) -> str:
@@ -54,12 +53,12 @@ def as_csv(records: Sequence[Row]) -> str:
 
 
 def _flat(row: Row) -> Row:
-    """A row without what is a list; the curve and the places are in tables of their own."""
+    """A row without its lists: the curve and the places have tables of their own."""
     return {name: value for name, value in row.items() if not isinstance(value, (list, dict))}
 
 
 def _planned(folder: Path) -> int | None:
-    """How many rows the grid has, where the folder says so."""
+    """How many rows the grid has, where the folder holds it."""
     try:
         return len(json.loads((folder / "grid.json").read_text(encoding="utf-8"))["rows"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -85,8 +84,7 @@ def _text(rows: Sequence[Row], tables: dict[str, list[Row]], figures: Sequence[s
 
 
 def _markdown(records: Sequence[Row]) -> list[str]:
-    names = [name for name in records[0] if name in _SHOWN or name not in ("width", "layers", "recipe", "budget")]
-    names = [name for name in names if name != "rates_tried"]
+    names = [name for name in records[0] if name not in _HIDDEN]
     head = "| " + " | ".join(name.replace("_", " ") for name in names) + " |"
     body = ["| " + " | ".join(_cell(name, record[name]) for name in names) + " |" for record in records]
     return [head, "|" + "---|" * len(names), *body]

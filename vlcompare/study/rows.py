@@ -2,7 +2,7 @@
 
 A folder holds `grid.json` (what was last asked for, and the version), `rows.jsonl` (one finished training a line),
 `weights/` (a finished row's model), `states/` (what an unfinished row goes on from) and `locks/`. Locks are the file
-system's own, so that one left by a process that died is free at once. Knows nothing of models.
+system's own, so that the lock of a process that died is free at once.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Setting:
 
 
 def check_names(family: Any, recipe: Any) -> None:
-    """Raise RequestError for a family or a recipe that there is not."""
+    """Raise RequestError for an unknown family or recipe."""
     if family not in FAMILIES:
         raise RequestError(f"There is no family '{family}'; there are {', '.join(FAMILIES)}.")
     if recipe not in RECIPES:
@@ -108,7 +108,7 @@ SETTING_FIELDS = tuple(field.name for field in fields(Setting))
 
 
 def setting_of(values: dict[str, Any]) -> Setting:
-    """The setting of a row or a grid's entry; further keys are left alone. Raises RequestError where one is missing."""
+    """The setting of a row or a grid's entry; further keys are ignored. Raises RequestError where one is missing."""
     missing = [name for name in SETTING_FIELDS if name not in values]
     if missing:
         raise RequestError(f"A row lacks {', '.join(missing)}.")

@@ -1,6 +1,6 @@
 """Run a grid: claim a row, train it, go on with the next; any number of processes share a folder.
 
-A row is claimed by a lock that dies with its process. Knows nothing of how a row is trained.
+A row is claimed by a lock that dies with its process.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vlcompare.study.grid import Grid, grid_of
 from vlcompare.study.rows import Folder, Setting, setting_of
 from vlcompare.study.train import Training, train_row
 
-_PATIENCE = 2.0  # seconds between two looks at what other processes have finished
+_PATIENCE = 2.0  # seconds between two reads of what other processes have finished
 _SELDOM = 5.0  # seconds between two lines of progress
 Say = Callable[[str], None]
 
@@ -35,16 +35,16 @@ def _say(text: str) -> None:
 def run_grid(grid: Grid, out: Path, *, device: str = "cpu", jobs: int = 1, say: Say = _say) -> int:
     """Train all rows that are not finished; returns how many the folder now holds of this grid.
 
-    With `jobs` > 1 so many processes share the work, as do all that are started on the same folder. Raises RequestError
-    for a device that is not there, SampleError for a folder that cannot be gone on with.
+    With `jobs` > 1 that many processes share the work, as do all that are started on the same folder. Raises
+    RequestError for a device that is not there, SampleError for a folder of another version or with damaged rows.
     """
-    place = device_of(device)
+    target = device_of(device)
     if jobs < 1:
         raise RequestError(f"jobs is a whole number above 0, not {jobs}.")
     folder = Folder(out)
     folder.begin(grid.as_json())
     if jobs == 1:
-        work_off(grid, folder, place, say)
+        work_off(grid, folder, target, say)
     else:
         _share(grid, out, device, jobs)
     finished = folder.finished()
@@ -69,7 +69,7 @@ def device_of(wanted: str) -> torch.device:
 
 
 def work_off(grid: Grid, folder: Folder, device: torch.device, say: Say = _say) -> None:
-    """Train one free row after another until none is left, waiting for those that others are at."""
+    """Train one free row after another until none is left, waiting for those that other processes train."""
     while True:
         held, finished = False, folder.finished()  # held: by another process, which may die
         for entry in grid.entries:
@@ -88,7 +88,7 @@ def work_off(grid: Grid, folder: Folder, device: torch.device, say: Say = _say) 
 
 
 def _claim(setting: Setting, grid: Grid, folder: Folder, device: torch.device, say: Say) -> bool:
-    """Train a row, unless another process is at it or has just finished it."""
+    """Train a row, unless another process trains it or has just finished it."""
     try:
         with folder.lock(setting.id).acquire(timeout=0):
             finished = folder.finished()
@@ -147,17 +147,17 @@ class Progress:
         self._say(f"  {training.examples:,} examples, accuracy {training.curve[-1][1]:.3f}{pace}")
 
     def done(self, setting: Setting, row: dict[str, Any]) -> None:
-        """Tell a finished row, and the remaining time if all others took their whole budgets at the pace so far."""
+        """Report a finished row, and the time left if all others take their whole budgets at the pace so far."""
         self._finished[setting.id] = row
         known = [(work(setting_of(done), done["examples"]), done["seconds"]) for done in self._finished.values()]
         pace = sum(seconds for _, seconds in known) / sum(amount for amount, _ in known)
-        open_ = [s for s in (entry.setting(self._finished) or entry.provisional for entry in self._grid.entries)
+        left = [s for s in (entry.setting(self._finished) or entry.provisional for entry in self._grid.entries)
                  if s.id not in self._finished]  # fmt: skip
-        rest = pace * sum(work(other, other.budget) for other in open_)
+        rest = pace * sum(work(other, other.budget) for other in left)
         count = len(self._grid.entries)
         result = "not reached" if row["reached"] is None else f".95 after {row['reached']:,}"
         self._say(
-            f"[{count - len(open_)}/{count}] {setting}: {result} (accuracy {row['accuracy']:.3f}); the rest takes at "
+            f"[{count - len(left)}/{count}] {setting}: {result} (accuracy {row['accuracy']:.3f}); the rest takes at "
             f"most {duration(rest)} of one {row['device']}"
         )
 

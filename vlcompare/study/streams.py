@@ -3,7 +3,7 @@
 Every item has its own stretch of a counter-based generator (Philox 4x64, Salmon et al. 2011, in numpy's raw form, which
 does not change between versions): item i is the same however many are drawn at once, and any stretch costs the same.
 Every sequence belongs to one of the two streams for good, by a hash of its symbols; a stream keeps drawing until it has
-one of its own. So no sequence of the evaluation stream is ever trained on, whatever the seeds. Knows no tasks.
+one of its own. So no sequence of the evaluation stream is ever trained on, whatever the seeds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 Words = NDArray[np.uint64]
 Integers = NDArray[np.int64]
 
-HELD_OUT = 8  # one sequence in so many belongs to evaluation
+HELD_OUT = 8  # one sequence in eight belongs to evaluation
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))  # of splitmix64's finaliser (Steele et al. 2014)
 _FACTORS = np.random.Philox(key=[20240905, 0]).random_raw(4096) | np.uint64(1)
 

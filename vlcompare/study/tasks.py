@@ -1,7 +1,7 @@
 """In-context retrieval tasks as a table of rows, and the items that they are made of.
 
 An item is a row of token ids, the columns at which an answer is predicted, the answers, and the place asked about. All
-items of a task have one shape. The same (task, seed, index) gives the same item, whoever learns it.
+items of a task have one shape. The same (task, seed, index) gives the same item for every family.
 
     position      L different symbols and one of them again: at which place does it stand? The paper's task
                   (github.com/gpantaz/vl_mamba, commit 45a39f8) in the layout of its follow-up (arXiv 2603.02874).
@@ -27,7 +27,7 @@ from vlcompare.study.streams import Integers, Stream, Words, below, stream_of, w
 
 BEGIN, QUERY, SYMBOLS = 0, 1, 2
 KEY, COPIED = 2, 3  # symbols of an n-gram key, and of what is to be written
-MAX_POSITIONS = 2048  # of a text: what the Transformer knows
+MAX_POSITIONS = 2048  # of a text: what the Transformer is built for
 ORDERS = ("query_first", "query_last")
 _ATTEMPTS = 1000
 

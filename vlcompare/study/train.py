@@ -175,14 +175,14 @@ def one_thread() -> Iterator[None]:
 def train_row(setting: Setting, folder: Folder, device: torch.device, report: Report = lambda training: None) -> dict:
     """Train a row from nothing, or from its saved state; its weights and then the row are in the folder afterwards.
 
-    Whatever interrupts, the state of the last evaluation is there at least; a Ctrl-C saves that of the last step.
+    After a kill the state of the last evaluation is there; a Ctrl-C saves that of the last step.
     """
     state_path = folder.state_path(setting)
     with one_thread():
         training = Training(setting, device)
         if state_path.exists():
             training.restore(state_path)
-        # on a CPU the processor's own time: a pause, or what else runs there, says nothing about the row
+        # on a CPU the processor's own time: pauses and other processes say nothing about the row
         clock = time.process_time if device.type == "cpu" else time.monotonic
         begun = clock() - training.seconds
         try:
@@ -205,13 +205,13 @@ def train_row(setting: Setting, folder: Folder, device: torch.device, report: Re
 
 
 def save_weights(training: Training, path: Path, row: dict[str, Any]) -> None:
-    """A finished model, with what it takes to build and to ask it, as safetensors."""
-    told = ("task", "order", "length", "vocabulary", "family", "width", "layers", "state_size", "recipe")
+    """Write a finished model as safetensors, with what is needed to build it and to ask it as metadata."""
+    names = ("task", "order", "length", "vocabulary", "family", "width", "layers", "state_size", "recipe")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in training.model.state_dict().items()}
     if "embed_out.weight" in tensors:
         del tensors["embed_out.weight"]  # tied to the embedding
     partial = path.with_suffix(".partial")
-    save_file(tensors, partial, {name: str(row[name]) for name in told})
+    save_file(tensors, partial, {name: str(row[name]) for name in names})
     os.replace(partial, path)
 
 

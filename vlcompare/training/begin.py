@@ -1,4 +1,4 @@
-"""Starting values of the two families' blocks. Draws from torch's global generator; knows nothing of what is learnt."""
+"""Starting values of the two families' blocks. Draws from torch's global generator."""
 
 from __future__ import annotations
 
@@ -6,10 +6,18 @@ import math
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from vlcompare.models.hybrid import Hybrid
 from vlcompare.models.mamba import Layer as MambaLayer
+from vlcompare.models.mamba import Mamba
 from vlcompare.models.pythia import Layer as PythiaLayer
+from vlcompare.models.pythia import Pythia
+
+
+def embedding_of(model: Pythia | Mamba | Hybrid) -> Tensor:
+    """The embedding's matrix (V, D), whatever the family calls it."""
+    return model.embed_in.weight if isinstance(model, Pythia) else model.embedding.weight
 
 
 @torch.no_grad()

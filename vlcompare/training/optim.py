@@ -1,4 +1,4 @@
-"""Muon for matrices, AdamW for the rest, and the schedule of both. Knows nothing of what is being trained.
+"""Muon for matrices, AdamW for the rest, and the schedule of both.
 
 Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) replaces a matrix's momentum by the nearest
 semi-orthogonal matrix, found by five Newton-Schulz steps with the published quintic coefficients. Steps are scaled by

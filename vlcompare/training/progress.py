@@ -1,6 +1,4 @@
-"""What a training run leaves behind while it runs: lines of JSON, and states that replace each other whole.
-
-Knows nothing of what is trained.
+"""What a training run writes while it runs: lines of JSON, and states that replace each other whole.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class Log:
-    """Appends one JSON object a line to a file, and says the same on the terminal."""
+    """Appends one JSON object a line to a file, and prints it."""
 
     def __init__(self, path: Path, *, quiet: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +53,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text beside its place, then put it there: whoever reads meanwhile, or after a kill, reads a whole one."""
+    """Write a text to a partial file, then rename it: a reader never finds half a text, even after a kill."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
@@ -92,22 +90,22 @@ def of_this_recipe(path: Path) -> Iterator[None]:
 
 @contextmanager
 def unbroken() -> Iterator[None]:
-    """What is done inside is done whole: a Ctrl-C or another wish to end that comes meanwhile is heard behind it."""
+    """Defers SIGINT and SIGTERM to the end of the block, so that what is done inside is done whole."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    asked: list[tuple[int, Any]] = []
-    heard = {number: handler for number in STOPPING if callable(handler := signal.getsignal(number))}
-    for number in heard:
-        signal.signal(number, lambda number, frame: asked.append((number, frame)))
+    deferred: list[tuple[int, Any]] = []
+    handlers = {number: handler for number in STOPPING if callable(handler := signal.getsignal(number))}
+    for number in handlers:
+        signal.signal(number, lambda number, frame: deferred.append((number, frame)))
     try:
         yield
     finally:
-        for number, handler in heard.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
-    if asked:
-        first, frame = asked[0]
-        heard[signal.Signals(first)](first, frame)  # raises
+    if deferred:
+        first, frame = deferred[0]
+        handlers[signal.Signals(first)](first, frame)  # raises
 
 
 def refuse_to_replace(path: Path) -> None:
