@@ -346,7 +346,7 @@ def test_a_longer_schedule_goes_on_from_before_the_decay(trained: Path) -> None:
     shutil.copytree(trained, out, ignore=shutil.ignore_patterns("*.pt"))
     schedule = dataclasses.replace(recipes.SMOKE.language, steps=10, decay_from=0.6)
     short = dataclasses.replace(recipes.SMOKE, language=schedule)
-    options = {"save_every": 2, "look_every": 1000}
+    options = {"save_every": 2, "score_every": 1000}
     assert train_language("pythia", short, out, **options)
     stable = load_state(out / "pythia-before-decay.pt")
     assert stable["step"] == 6 and load_state(out / "pythia.pt")["step"] == 10

@@ -1,7 +1,6 @@
 """Batches of questions for the language models: which samples a step asks, and at which positions what is taught.
 
-Beside the answers' tokens, some positions point at a patch of the picture and some judge a listed option. Knows the
-lessons, nothing of models.
+Beside the answers' tokens, some positions point at a patch of the picture and some judge a listed option.
 """
 
 from __future__ import annotations
@@ -14,9 +13,7 @@ import torch
 from torch import Tensor
 
 from vlcompare.synth.scenes.phrases import NUMBER_WORDS, plural
-from vlcompare.synth.train import dense_targets
-from vlcompare.synth.train import encoded_questions as lesson_store
-from vlcompare.synth.train import word_tokenizer as pieces
+from vlcompare.synth.train import dense_targets, encoded_questions, word_tokenizer
 from vlcompare.synth.train.corpus import Corpus
 from vlcompare.synth.train.recipe import LanguageRecipe
 from vlcompare.types import TASKS, Box
@@ -48,13 +45,13 @@ def make_batch(corpus: Corpus, step: int, options: LanguageRecipe, seed: int) ->
     asked = options.asked.by_task()
     chosen, owner = [], []
     for place, picture in enumerate(pictures):
-        samples = lesson_store.choose(lessons, int(picture), options.questions, asked, dice)
+        samples = encoded_questions.choose(lessons, int(picture), options.questions, asked, dice)
         chosen += samples.tolist()
         owner += [place] * len(samples)
     samples, places = np.array(chosen), np.array(owner)
     lengths = lessons.starts[samples + 1] - lessons.starts[samples]
     batch = Batch(pictures)
-    for group in lesson_store.blocks_of(lengths, LIMITS):
+    for group in encoded_questions.blocks_of(lengths, LIMITS):
         _add_block(batch, corpus, samples[group], places[group], step, options)
     return batch
 
@@ -80,7 +77,7 @@ def _add_block(
         pointing += written
         if lessons.targets[sample] >= 0 and not any(column == begin - 1 for _, column, _ in written):
             pointing.append((index, begin - 1, int(lessons.targets[sample])))
-    batch.ids.append(torch.from_numpy(lesson_store.pad(rows)))
+    batch.ids.append(torch.from_numpy(encoded_questions.pad(rows)))
     batch.picture.append(torch.from_numpy(places))
     table = torch.tensor(pointing, dtype=torch.long).view(-1, 3)
     batch.asking.append(table[:, :2])
@@ -94,12 +91,12 @@ def _add_block(
 
 @cache
 def _first_coordinates() -> dict[int, int]:
-    return {token: bin for bin, token in enumerate(pieces.coordinate_ids()[0])}
+    return {token: bin for bin, token in enumerate(word_tokenizer.coordinate_ids()[0])}
 
 
 @cache
 def _bins() -> dict[int, int]:
-    return {token: bin for ids in pieces.coordinate_ids() for bin, token in enumerate(ids)}
+    return {token: bin for ids in word_tokenizer.coordinate_ids() for bin, token in enumerate(ids)}
 
 
 def pointing_positions(row: np.ndarray, begin: int, grid: int) -> list[tuple[int, int]]:
@@ -108,7 +105,7 @@ def pointing_positions(row: np.ndarray, begin: int, grid: int) -> list[tuple[int
     for first in range(begin, len(row) - 3):
         if int(row[first]) in _first_coordinates():
             box = Box(*(_bins()[int(token)] / 100 for token in row[first : first + 4]))
-            patch = lesson_store.patch_of(box, grid)
+            patch = encoded_questions.patch_of(box, grid)
             found += [(first - 1 + corner, patch) for corner in range(4)]
     return found
 
@@ -120,14 +117,15 @@ def _kinds_and_colors() -> tuple[dict[int, int], dict[int, int]]:
         token: index
         for index, kind in enumerate(dense_targets.KINDS)
         for word in (kind, plural(kind))
-        for token in pieces.word_ids(word)
+        for token in word_tokenizer.word_ids(word)
     }
-    return kinds, {token: index for index, color in enumerate(dense_targets.COLORS) for token in pieces.word_ids(color)}
+    colors = enumerate(dense_targets.COLORS)
+    return kinds, {token: index for index, color in colors for token in word_tokenizer.word_ids(color)}
 
 
 @cache
 def _between_mentions() -> frozenset[int]:
-    return frozenset(pieces.token_id(text) for text in (",", " and", ".", ".\n"))
+    return frozenset(word_tokenizer.token_id(text) for text in (",", " and", ".", ".\n"))
 
 
 def mention_positions(
@@ -136,7 +134,7 @@ def mention_positions(
     """(column, patch) for each position of a caption that writes a mention: the centres of the things it mentions.
 
     "two blue hearts" points at both hearts from each of its three positions, so that the number is read from the
-    picture. `attributes` (things, columns of dense.COLUMNS) and `boxes` (things, 4) are in the caption's order.
+    picture. `attributes` (things, columns of dense_targets.COLUMNS) and `boxes` (things, 4) are in the caption's order.
     """
     kinds, colors = _kinds_and_colors()
     looks = [(int(thing[0]), int(thing[1])) for thing in attributes]
@@ -152,7 +150,7 @@ def mention_positions(
             alike = [i for i, look in enumerate(looks) if look == (named[0], shown[0]) and i not in taken]
             members = alike if int(row[first]) in _numbers() else alike[:1]
             taken.update(members)
-            patches = [lesson_store.patch_of(Box(*boxes[member]), grid) for member in members]
+            patches = [encoded_questions.patch_of(Box(*boxes[member]), grid) for member in members]
             found += [(column - 1, patch) for column in range(first, end) for patch in patches]
         first = end + 1
     return found
@@ -160,12 +158,12 @@ def mention_positions(
 
 @cache
 def _numbers() -> frozenset[int]:
-    return frozenset(token for word in NUMBER_WORDS[2:] for token in pieces.word_ids(word))
+    return frozenset(token for word in NUMBER_WORDS[2:] for token in word_tokenizer.word_ids(word))
 
 
 @cache
 def _option_ids() -> dict[str, int]:
-    return {text: pieces.token_id(text) for text in ("A: ", "B: ", "C: ", "D: ", "A", "B", "C", "D", "No")}
+    return {text: word_tokenizer.token_id(text) for text in ("A: ", "B: ", "C: ", "D: ", "A", "B", "C", "D", "No")}
 
 
 def option_marks(row: np.ndarray, begin: int) -> list[tuple[int, int]]:

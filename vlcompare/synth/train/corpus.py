@@ -1,13 +1,14 @@
 """What the language models are trained on: cached features of the frozen encoder, truth of patches, and lessons.
 
-Made once by `prepare` from the drawn pictures and the trained encoder, read by both families. Knows nothing of
-language models.
+Made once by `prepare_features` and `prepare_lessons` from the drawn pictures and the trained encoder; both families
+read the same.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,13 +16,13 @@ from torch import Tensor
 
 from vlcompare.errors import CheckpointError
 from vlcompare.models.scene_encoder import SceneEncoder
-from vlcompare.synth.train import encoded_questions as lesson_store
+from vlcompare.synth.train import encoded_questions
 from vlcompare.synth.train.encoded_questions import Lessons
 from vlcompare.synth.train.pictures import HELD_OUT, PictureStore, Shard, normalised, workers
 from vlcompare.synth.train.recipe import Recipe
 
 TRUTH = ("centre", "owner", "attributes", "boxes")
-PROBED = 240  # held-out pictures that are looked at during training
+PROBED = 240  # held-out pictures on which a training is scored
 
 
 @dataclass
@@ -44,10 +45,10 @@ class Corpus:
         with np.load(folder / "truth.npz") as data:
             arrays = {name: data[name] for name in TRUTH}
         return cls(
-            lesson_store.read(folder / "lessons.npz"),
+            encoded_questions.read(folder / "lessons.npz"),
             np.load(folder / "features.npy", mmap_mode="r"),
             arrays,
-            lesson_store.read(folder / "held-lessons.npz"),
+            encoded_questions.read(folder / "held-lessons.npz"),
             np.load(folder / "held-features.npy"),
             recipe.seed,
         )
@@ -88,7 +89,7 @@ def encode(encoder: SceneEncoder, shard: Shard, device: torch.device, batch: int
 
 
 def _lessons_of(seeds: list[int], grid: int) -> Lessons:
-    return lesson_store.make_lessons(seeds, grid)
+    return encoded_questions.make_lessons(seeds, grid)
 
 
 def prepare_lessons(out: Path, recipe: Recipe, count: int) -> None:
@@ -102,9 +103,9 @@ def prepare_lessons(out: Path, recipe: Recipe, count: int) -> None:
         parts = list(pool.map(_lessons_of, shards, [grid] * len(shards)))
     finally:
         pool.shutdown(cancel_futures=True)  # else a run that is stopped first asks all that was still to be asked
-    lesson_store.save(lesson_store.joined(parts), folder / "lessons.npz")
-    held = lesson_store.make_lessons(range(HELD_OUT, HELD_OUT + min(PROBED, recipe.pictures.shard)), grid)
-    lesson_store.save(held, folder / "held-lessons.npz")
+    encoded_questions.save(encoded_questions.joined(parts), folder / "lessons.npz")
+    held = encoded_questions.make_lessons(range(HELD_OUT, HELD_OUT + min(PROBED, recipe.pictures.shard)), grid)
+    encoded_questions.save(held, folder / "held-lessons.npz")
 
 
 def prepare_features(
@@ -131,6 +132,7 @@ def prepare_features(
     table.flush()
     held = store.held_out(min(480, recipe.pictures.shard))
     np.save(folder / "held-features.npy", encode(encoder, held, device))
-    np.savez(folder / "truth.npz", **{name: np.concatenate(parts) for name, parts in arrays.items()})
+    truth: dict[str, Any] = {name: np.concatenate(parts) for name, parts in arrays.items()}
+    np.savez(folder / "truth.npz", **truth)
     partial.rename(folder / "features.npy")
     return total

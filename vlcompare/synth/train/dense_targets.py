@@ -2,7 +2,7 @@
 
 A patch belongs to the thing (or the line of a document) that covers most of it, and always to the one whose centre it
 holds. Patches with an owner must tell its kind, colour, size, box and text; all patches tell whether they are empty,
-covered, or a centre. The heads are linear and thrown away after training. Knows nothing of language models or files.
+covered, or a centre. The heads are linear and thrown away after training.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Questions of the training scenes as token ids: prompt and answer exactly as the engine sees them, stored flat.
 
 Turns come from `vlcompare.tasks.prompts` and are encoded one by one. Beside the ids stands where the answer begins and
-which patch holds the thing that is asked about. Knows nothing of networks.
+which patch holds the thing that is asked about.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from vlcompare.synth.scenes.dice import Dice
 from vlcompare.synth.scenes.phrases import caption, document_caption
 from vlcompare.synth.scenes.questions import ask, place_tags
-from vlcompare.synth.scenes.scene import Dice, Scene, lay_out
-from vlcompare.synth.train import word_tokenizer as pieces
+from vlcompare.synth.scenes.scene import Scene, lay_out
+from vlcompare.synth.train import word_tokenizer
+from vlcompare.tasks.boxes import format_box
 from vlcompare.tasks.forms import format_text
 from vlcompare.tasks.prompts import build_turns
 from vlcompare.tasks.sequence import IMAGE_MARK
@@ -34,7 +35,7 @@ def request_of(sample: Sample) -> Request:
 def answer_of(sample: Sample) -> str:
     """What the model is taught to write, without the end of text: capitalised and with a full stop, as published."""
     if sample.task == "grounding":
-        return pieces_box(sample.boxes[0]) + "."
+        return format_box(sample.boxes[0]) + "."
     text = sample.references[0]
     if sample.task == "grounded_captioning":
         return text
@@ -43,15 +44,8 @@ def answer_of(sample: Sample) -> str:
     return format_text(text)
 
 
-def pieces_box(box: Box) -> str:
-    """A box as it is written in answers."""
-    from vlcompare.tasks.boxes import format_box
-
-    return format_box(box)
-
-
 def chat_sample(scene: Scene) -> Sample:
-    """One of the few things that can be said to the pair in a chat."""
+    """A chat turn that is answered with the caption."""
     dice = Dice(scene.seed, scene.stream, 999)
     text = caption(scene.objects) if scene.document is None else document_caption(scene.document)
     return Sample(f"{scene.seed}-chat", None, "chat", dice.one(CHAT), references=(text,))
@@ -99,7 +93,7 @@ FIELDS = tuple(Lessons.__dataclass_fields__)
 
 def encoder() -> Callable[[str], tuple[int, ...]]:
     """The tokenizer's plain encoding, remembering what it has seen (most turns come again and again)."""
-    library = pieces.build()
+    library = word_tokenizer.build()
     library.encode_special_tokens = True
     seen: dict[str, tuple[int, ...]] = {}
 
@@ -202,9 +196,3 @@ def pad(rows: Sequence[np.ndarray], value: int = 0) -> np.ndarray:
     for index, row in enumerate(rows):
         out[index, : len(row)] = row
     return out
-
-
-def summary(lessons: Lessons) -> dict[str, Any]:
-    """How many samples of each task there are."""
-    counts = np.bincount(lessons.tasks, minlength=len(TASKS))
-    return {task: int(count) for task, count in zip(TASKS, counts, strict=True)}

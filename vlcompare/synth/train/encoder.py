@@ -1,4 +1,4 @@
-"""Train the scene encoder on dense truth, from pictures drawn on the way. Knows nothing of language models."""
+"""Train the scene encoder on dense truth, from pictures drawn on the way."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vlcompare.training.optim import Muon, set_rates, trapezoid
 from vlcompare.training.progress import Clock, Log, load_state, of_this_recipe, refuse_to_replace, save_state, unbroken
 
 SAVE_EVERY = 200  # steps
-LOOK_EVERY = 400  # steps between looks at held-out pictures
+SCORE_EVERY = 400  # steps between scores on held-out pictures
 
 
 @dataclass
@@ -75,8 +75,7 @@ def train_encoder(
     recipe: Recipe, out: Path, *, device: str = "cpu", resume: bool = False, budget_seconds: float | None = None
 ) -> bool:
     """Run (or go on with) the encoder's schedule. Returns whether it is finished; the state is in `out` either way."""
-    place = torch.device(device)
-    training = EncoderTraining.fresh(recipe, place)
+    training = EncoderTraining.fresh(recipe, torch.device(device))
     state_path, log = out / "encoder.pt", Log(out / "encoder.jsonl")
     if resume and state_path.exists():
         with of_this_recipe(state_path):
@@ -89,7 +88,7 @@ def train_encoder(
     store.start()
     clock = Clock(training.seconds, budget_seconds)
     try:
-        _run(training, recipe, store, clock, log, place, state_path)
+        _run(training, recipe, store, clock, log, torch.device(device), state_path)
     finally:
         training.seconds = clock.seconds
         with unbroken():
@@ -128,15 +127,15 @@ def _run(
             training.step += 1
         if training.step % 50 == 0:
             log.write(step=training.step, seconds=clock.seconds, loss=loss.item(), **parts)
-        if training.step % LOOK_EVERY == 0 or training.step == options.steps:
-            log.write(step=training.step, seconds=clock.seconds, **look(training, held_out, device))
+        if training.step % SCORE_EVERY == 0 or training.step == options.steps:
+            log.write(step=training.step, seconds=clock.seconds, **held_out_scores(training, held_out, device))
         if training.step % SAVE_EVERY == 0:
             training.seconds = clock.seconds
             save_state(state_path, training.state())
 
 
 @torch.no_grad()
-def look(training: EncoderTraining, shard: Shard, device: torch.device) -> dict[str, float]:
+def held_out_scores(training: EncoderTraining, shard: Shard, device: torch.device) -> dict[str, float]:
     """Scores on held-out pictures, as `held_<name>`."""
     pixels, truth = _tensors(shard, device)
     patches = torch.cat([training.encoder(part) for part in pixels.split(64)])

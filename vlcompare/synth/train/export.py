@@ -1,7 +1,7 @@
 """A trained pair -> checkpoint folders in the published layout: config.json, bf16 safetensors, tokenizer.json, curves.
 
 The same names and the same untied head as the published Pythia files, LayerNorm with bias and one tied embedding as
-the published Mamba files: both go through the ordinary loader. Knows nothing of training.
+the published Mamba files: both go through the ordinary loader.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vlcompare.models.config import MambaConfig, ModelConfig, PythiaConfig, VisionConfig
+from vlcompare.models.config import ModelConfig, PythiaConfig, VisionConfig
 from vlcompare.models.scene_encoder import SCENE_ENCODER_NAME, SceneEncoder, SceneEncoderConfig
 from vlcompare.models.vlm import VisionLanguageModel
 from vlcompare.runtime.loading.keys import file_key
@@ -87,7 +88,7 @@ def joined_model(family: str, recipe: Recipe, encoder: SceneEncoder, learner: Le
     """Encoder, connector and language model as the model that the engine runs; the head is a tensor of its own."""
     language = language_config(family, recipe.shapes)
     if isinstance(language, PythiaConfig):
-        language = PythiaConfig(**{**_fields(language), "tie_embeddings": False})
+        language = replace(language, tie_embeddings=False)
     size = recipe.pictures.image_size
     shape = {**encoder.config.__dict__, "stem": list(encoder.config.stem)}
     config = ModelConfig(family, VisionConfig(SCENE_ENCODER_NAME, size, scene=shape), language, size)  # type: ignore[arg-type]
@@ -96,10 +97,6 @@ def joined_model(family: str, recipe: Recipe, encoder: SceneEncoder, learner: Le
     model.connector.load_state_dict(learner.connector.state_dict())
     model.language_model.load_state_dict(learner.language_model.state_dict())
     return model.eval()
-
-
-def _fields(config: PythiaConfig | MambaConfig) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in config.__dataclass_fields__}
 
 
 def published_tensors(model: VisionLanguageModel, family: str) -> dict[str, Tensor]:
@@ -166,7 +163,7 @@ def export(family: str, recipe: Recipe, out: Path, checkpoints: Path) -> Path:
     model = joined_model(family, recipe, encoding.encoder, learner)
     folder = checkpoints / FOLDERS[family]
     folder.mkdir(parents=True, exist_ok=True)
-    # whoever has the old file mapped keeps it whole
+    # a process that has the old file mapped keeps it whole
     partial = folder / "model.safetensors.partial"
     save_file(published_tensors(model, family), partial, metadata={"format": "pt"})
     partial.chmod(0o644)

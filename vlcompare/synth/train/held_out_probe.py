@@ -1,18 +1,18 @@
 """Quick held-out scores while a language model trains: greedy answers to a fixed set of samples, scored strictly.
 
-A thermometer, not the evaluation: `vlcompare.evaluate` scores the finished checkpoints through the engine. Knows
-nothing of optimisers.
+Not the evaluation: `vlcompare.evaluate` scores the finished checkpoints through the engine.
 """
 
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vlcompare.synth.train import word_tokenizer as pieces
+from vlcompare.synth.train import word_tokenizer
 from vlcompare.synth.train.corpus import Corpus
 from vlcompare.synth.train.encoded_questions import Lessons
 from vlcompare.synth.train.learner import Learner, embed_prefix
@@ -25,8 +25,8 @@ MOST = 50  # samples of a task
 
 @cache
 def _texts() -> tuple[bytes, ...]:
-    back = {character: byte for byte, character in pieces._byte_characters().items()}
-    spelt = sorted(pieces.vocabulary(), key=pieces.vocabulary().__getitem__)
+    back = {character: byte for byte, character in word_tokenizer.byte_characters().items()}
+    spelt = sorted(word_tokenizer.vocabulary(), key=word_tokenizer.vocabulary().__getitem__)
     return (b"", *(bytes(back[character] for character in piece) for piece in spelt[1:]))
 
 
@@ -41,7 +41,7 @@ def greedy(
     learner: Learner, features: Tensor, prompts: list[np.ndarray], limit: int = LONGEST
 ) -> list[list[int]]:
     """Greedy answers to prompts (ids behind the image), one picture's features (P, C) each."""
-    model = learner.language_model
+    model: Any = learner.language_model  # of either family: its state goes back into it alone
     device = features.device
     prefix, _ = embed_prefix(learner, features)
     longest = max(len(prompt) for prompt in prompts)
@@ -52,10 +52,10 @@ def greedy(
     whole = torch.cat([prefix, model.embed_tokens(ids)], dim=1)
     length = whole.shape[1]
     # padding belongs on the left, before the picture
-    places = torch.arange(length, device=device) - pads[:, None]
-    whole = whole.gather(1, (places % length)[:, :, None].expand_as(whole))
+    positions = torch.arange(length, device=device) - pads[:, None]
+    whole = whole.gather(1, (positions % length)[:, :, None].expand_as(whole))
     state = model.new_state(len(prompts), length + limit)
-    hidden = model.forward(whole, state, places >= 0)[:, -1]
+    hidden = model.forward(whole, state, positions >= 0)[:, -1]
     answers: list[list[int]] = [[] for _ in prompts]
     done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     for _ in range(limit):

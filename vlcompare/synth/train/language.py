@@ -1,7 +1,7 @@
 """Train one of the two language models with its connector on frozen features. The same batches for both families.
 
 One step: some pictures, several questions each, which share the picture's prefix. The schedule is one trapezoid; the
-state that is saved is whole, so a run can stop at any moment and go on. Knows nothing of how features were made.
+state that is saved is whole, so a run can stop at any moment and go on.
 """
 
 from __future__ import annotations
@@ -124,12 +124,12 @@ def train_language(
     resume: bool = False,
     budget_seconds: float | None = None,
     save_every: int = 200,
-    look_every: int = 400,
+    score_every: int = 400,
 ) -> bool:
     """Run (or go on with) a family's schedule. Returns whether it is finished; the state is in `out` either way."""
-    place = torch.device(device)
+    target = torch.device(device)
     corpus = Corpus.open(out, recipe)
-    training = LanguageTraining.fresh(family, recipe, corpus.width, place)
+    training = LanguageTraining.fresh(family, recipe, corpus.width, target)
     state_path, log = out / f"{family}.pt", Log(out / f"{family}.jsonl")
     total, stable = planned_steps(out, recipe), out / f"{family}-before-decay.pt"
     if resume and state_path.exists():
@@ -146,12 +146,12 @@ def train_language(
     try:
         while training.step < total and not clock.spent:
             with unbroken():  # a state of half a step is none to go on from
-                losses = train_step(training, corpus, recipe, total, place)
+                losses = train_step(training, corpus, recipe, total, target)
             if training.step % 50 == 0:
                 plain = {name: loss.item() for name, loss in losses.items()}
                 log.write(step=training.step, seconds=clock.seconds, **plain)
-            if training.step % look_every == 0 or training.step == total:
-                scores = probe(training.learner, corpus, place)
+            if training.step % score_every == 0 or training.step == total:
+                scores = probe(training.learner, corpus, target)
                 log.write(step=training.step, seconds=clock.seconds, **scores)
             if training.step % save_every == 0:
                 training.seconds = clock.seconds

@@ -1,6 +1,6 @@
 """A language model with its connector as it is trained: its shape, a picture's prefix, the three losses of a batch.
 
-Equal for both families but for the language model itself. Knows nothing of optimisers and schedules.
+Equal for both families but for the language model itself.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from vlcompare.models.config import MambaConfig, PythiaConfig
 from vlcompare.models.mamba import Mamba
 from vlcompare.models.pythia import Pythia
 from vlcompare.models.vlm import build_connector
-from vlcompare.synth.train import word_tokenizer as pieces
+from vlcompare.synth.train import word_tokenizer
 from vlcompare.synth.train.batches import Batch
 from vlcompare.synth.train.corpus import Corpus
 from vlcompare.synth.train.losses import Alignment, AnswerLoss, Pointer, smooth_embedding
 from vlcompare.synth.train.recipe import ModelShapes, Recipe
 from vlcompare.synth.train.shared_prefix import Block, run
 from vlcompare.tasks.sequence import IMAGE_SLOT, image_ids
-from vlcompare.training.begin import begin_blocks
+from vlcompare.training.begin import begin_blocks, embedding_of
 
 
 def language_config(family: str, shapes: ModelShapes) -> PythiaConfig | MambaConfig:
     """The shape of a family's language model."""
-    vocabulary = len(pieces.vocabulary())
+    vocabulary = len(word_tokenizer.vocabulary())
     if family == "pythia":
         width = shapes.width
         return PythiaConfig(
@@ -48,9 +48,8 @@ class Learner(nn.Module):
         self._begin(torch.Generator().manual_seed(recipe.seed))
 
     @property
-    def embedding(self) -> nn.Parameter:
-        model = self.language_model
-        return model.embed_in.weight if isinstance(model, Pythia) else model.embedding.weight
+    def embedding(self) -> Tensor:
+        return embedding_of(self.language_model)
 
     @torch.no_grad()
     def _begin(self, generator: torch.Generator) -> None:
@@ -66,7 +65,7 @@ class Learner(nn.Module):
 
 def prefix_ids(grid: int) -> Tensor:
     """The image's positions, as the engine lays them out."""
-    mark, separator = pieces.token_id(pieces.MARK), pieces.token_id(pieces.SEPARATOR)
+    mark, separator = word_tokenizer.token_id(word_tokenizer.MARK), word_tokenizer.token_id(word_tokenizer.SEPARATOR)
     return torch.tensor(image_ids(grid, grid, mark=mark, separator=separator))
 
 

@@ -3,7 +3,7 @@
 `AnswerLoss` is cross-entropy on answer tokens; a coordinate's target is a Gaussian over the neighbouring bins. The
 helpers are `Alignment` (the connector's output must name the thing on its patch and its box in the words' own
 embeddings) and `Pointer` (half-way through, the last prompt position must find the patch asked about). Both are the
-same for both families. Knows nothing of files or of how pictures are made.
+same for both families.
 """
 
 from __future__ import annotations
@@ -14,22 +14,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlcompare.synth.scenes.phrases import VOCABULARY
 from vlcompare.synth.train import dense_targets
-from vlcompare.synth.train import word_tokenizer as pieces
+from vlcompare.synth.train.word_tokenizer import BINS, coordinate_ids, token_id, vocabulary, word_ids
 
 
 class AnswerLoss(nn.Module):
     """Weighted mean cross-entropy; coordinate targets are spread over their bins with `sigma` (in bins)."""
 
+    families: Tensor
+    place: Tensor
+    spread: Tensor
+
     def __init__(self, sigma: float) -> None:
         super().__init__()
-        families = torch.tensor(pieces.coordinate_ids())  # (3, 101)
+        families = torch.tensor(coordinate_ids())  # (3, 101)
         self.register_buffer("families", families, persistent=False)
-        place = torch.full((len(pieces.vocabulary()), 2), -1)
+        place = torch.full((len(vocabulary()), 2), -1)
         for family, ids in enumerate(families):
-            place[ids] = torch.stack([torch.full((pieces.BINS,), family), torch.arange(pieces.BINS)], dim=1)
+            place[ids] = torch.stack([torch.full((BINS,), family), torch.arange(BINS)], dim=1)
         self.register_buffer("place", place, persistent=False)
-        bins = torch.arange(pieces.BINS).float()
+        bins = torch.arange(BINS).float()
         spread = torch.softmax(-((bins[:, None] - bins) ** 2) / (2 * sigma**2), dim=1)
         self.register_buffer("spread", spread, persistent=False)
 
@@ -49,6 +54,8 @@ class AnswerLoss(nn.Module):
 class Alignment(nn.Module):
     """Connector output at centre patches -> the embeddings of the words and coordinates that are true there."""
 
+    bins: Tensor
+
     def __init__(self, width: int) -> None:
         super().__init__()
         digits = [str(digit) for digit in range(10)]
@@ -61,8 +68,8 @@ class Alignment(nn.Module):
             **{name: [*digits, " "] for name in ("hundreds", "tens", "ones")},
         }
         for name, texts in words.items():
-            self.register_buffer(name, torch.tensor([pieces.token_id(text) for text in texts]), persistent=False)
-        first, middle, last = pieces.coordinate_ids()
+            self.register_buffer(name, torch.tensor([token_id(text) for text in texts]), persistent=False)
+        first, middle, last = coordinate_ids()
         self.register_buffer("bins", torch.tensor([first, middle, middle, last]), persistent=False)
         self.maps = nn.ModuleDict({name: nn.Linear(width, width) for name in (*dense_targets.COLUMNS, "box")})
         self.corners = nn.ModuleList(nn.Linear(width, width) for _ in range(4))
@@ -81,8 +88,8 @@ class Alignment(nn.Module):
             if applies.any():
                 logits = self.maps[name](at[applies]) @ embedding[getattr(self, name)].T
                 losses.append(F.cross_entropy(logits, truth[applies, column]))
-        target = (boxes[picture, index] * 100).round().long().clamp(0, pieces.BINS - 1)  # (things, 4)
-        bins = torch.arange(pieces.BINS, device=at.device)
+        target = (boxes[picture, index] * 100).round().long().clamp(0, BINS - 1)  # (things, 4)
+        bins = torch.arange(BINS, device=at.device)
         for corner, layer in enumerate(self.corners):
             scores = F.log_softmax(layer(at) @ embedding[self.bins[corner]].T, dim=-1)
             soft = torch.softmax(-((target[:, corner : corner + 1] - bins) ** 2) / 4.5, dim=1)
@@ -95,6 +102,7 @@ class Pointer(nn.Module):
 
     def __init__(self, width: int, size: int = 64) -> None:
         super().__init__()
+        self.scale = math.sqrt(size)
         self.query = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, size))
         self.key = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, size))
 
@@ -103,7 +111,7 @@ class Pointer(nn.Module):
         if not len(target):
             return asking.sum() * 0.0
         scores = torch.einsum("nd,npd->np", self.query(asking), self.key(prefix)[picture])
-        return F.cross_entropy(scores / math.sqrt(self.query[1].out_features), target)
+        return F.cross_entropy(scores / self.scale, target)
 
 
 def smooth_embedding(width: int, generator: torch.Generator, std: float = 0.05) -> Tensor:
@@ -112,15 +120,15 @@ def smooth_embedding(width: int, generator: torch.Generator, std: float = 0.05) 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator)
 
-    table = normal(len(pieces.vocabulary()), width)
-    for word in pieces.VOCABULARY:
-        forms = list(pieces.word_ids(word))
+    table = normal(len(vocabulary()), width)
+    for word in VOCABULARY:
+        forms = list(word_ids(word))
         table[forms] = 0.9 * normal(width) + 0.45 * normal(len(forms), width)
-    position = torch.arange(pieces.BINS) / (pieces.BINS - 1)
+    position = torch.arange(BINS) / (BINS - 1)
     waves = [torch.stack([(math.pi * k * position).cos(), (math.pi * k * position).sin()], 1) / k for k in range(1, 13)]
     basis = torch.cat([*waves, position[:, None] * 2 - 1], dim=1)  # (101, 25)
     curve = basis @ normal(basis.shape[1], width)
     curve = curve / curve.std()
-    for ids in pieces.coordinate_ids():
+    for ids in coordinate_ids():
         table[list(ids)] = 0.9 * curve + 0.45 * normal(width)
     return table * std

@@ -1,7 +1,4 @@
-"""A model card from a report and what training left behind: text only, every figure taken from a file.
-
-Knows nothing of models; reads config.json, scores.json's content, training.json and the curves beside them.
-"""
+"""A model card from the scores and from training.json: text only, every figure taken from a file."""
 
 from __future__ import annotations
 
@@ -76,17 +73,13 @@ def _of_the_first(scenes: Mapping[str, Any]) -> str:
     return "" if blanks >= scenes["count"] else f" of the first {blanks}"
 
 
-def _other(family: str) -> str:
-    return next(name for name in TITLES if name != family)
-
-
 def write_card(folder: Path, family: str, report: Mapping[str, Any]) -> None:
     """Write README.md into a checkpoint folder; training.json there says what was run."""
     path = folder / "training.json"
     training = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     scenes, numbers = report["scenes"], training.get("parameters", {})
-    own, encoder, theirs = (f"{numbers.get(key, 0):,}" for key in (family, "encoder", _other(family)))
-    other = _other(family)
+    other = next(name for name in TITLES if name != family)
+    own, encoder, theirs = (f"{numbers.get(key, 0):,}" for key in (family, "encoder", other))
     text = f"""# {TITLES[family]}
 
 {KINDS[family]}, {own} parameters with its connector, on a frozen vision encoder of {encoder}. One of a matched pair

@@ -1,7 +1,7 @@
 """Training pictures on disk: scenes of the training stream, drawn, reduced, and stored with their patch targets.
 
-Files of `shard` pictures each, in the order of their seeds; whoever needs them reads them in that order and waits for
-those that are not drawn yet. Knows nothing of networks or questions.
+Files of `shard` pictures each, in the order of their seeds; a reader takes them in that order and waits for those that
+are not drawn yet.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -28,7 +29,7 @@ CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 SEEDS_PER_PICTURE = 4  # seeds set aside for one kept picture: scenes without documents are dropped at random
 TRUTH = ("owner", "centre", "attributes", "boxes")
 CHECKED = 48  # seeds of a stored shard that are compared with the recipe's
-HELD_OUT = 1_000_000_000  # seeds of the training stream from here on are looked at, never trained on
+HELD_OUT = 1_000_000_000  # seeds of the training stream from here on are only ever scored on
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,8 @@ def draw_shard(path: Path, recipe: PictureRecipe, seeds: list[int], patch: int =
         truths.append(patch_truth(objects, document, size // patch))
     partial = path.with_suffix(".partial")
     with open(partial, "wb") as file:
-        np.savez(
-            file,
-            pixels=np.stack(pixels),
-            seeds=np.array(seeds, np.int64),
-            **{name: np.stack([getattr(truth, name) for truth in truths]) for name in TRUTH},
-        )
+        arrays: dict[str, Any] = {name: np.stack([getattr(truth, name) for truth in truths]) for name in TRUTH}
+        np.savez(file, pixels=np.stack(pixels), seeds=np.array(seeds, np.int64), **arrays)
     partial.rename(path)
 
 
@@ -100,8 +97,7 @@ def normalised(pixels: np.ndarray) -> np.ndarray:
 
 
 def workers(count: int) -> ProcessPoolExecutor:
-    """At most so many processes that draw and ask, within the budget of threads; Ctrl-C is left to the one that started
-    them."""
+    """At most `count` processes, within the budget of threads. They ignore Ctrl-C: their parent ends them."""
     count = max(1, min(count, threads.budget()))
     ignoring = (signal.SIGINT, signal.SIG_IGN)
     return ProcessPoolExecutor(count, get_context("spawn"), initializer=signal.signal, initargs=ignoring)

@@ -1,4 +1,4 @@
-"""The training recipe of the embedded pair as one table of frozen values. Knows nothing of how they are used.
+"""The training recipe of the embedded pair as one table of frozen values.
 
 `CPU` is for two processor cores: the schedule of the embedded pair's first 14,000 steps in one go, with what was learnt
 on the way (its card tells the phases that it went through); `GPU` is the same recipe at a larger budget. `SMOKE` is for

@@ -1,8 +1,7 @@
-"""Held-out scores of the pair and the model cards that hold them: one command draws, asks, scores and writes.
+"""Held-out scores of the pair, and the model cards that state them.
 
 Beside both models stand two floors: the most frequent answer to each type of question (counted on training scenes), and
-both models asked with every picture replaced by plain grey, which shows what their language alone can guess. Knows
-nothing of how the models were trained; what the card says of that comes from the recipe and the logs.
+both models asked with every picture replaced by plain grey, which shows what their language alone can guess.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ SLICES: dict[str, str] = {
 }
 
 
-def make_report(checkpoints: Path, work: Path, *, count: int = COUNT, seed: int = SEED) -> dict[str, Any]:
+def write_scores(checkpoints: Path, work: Path, *, count: int = COUNT, seed: int = SEED) -> dict[str, Any]:
     """Evaluate both folders of `checkpoints` on `count` scenes of `seed` and write scores.json and README.md to each.
 
     `work` keeps the scenes and the runs, and goes on with them where the same weights are asked again.
@@ -80,7 +79,7 @@ def draw(work: Path, count: int = COUNT, seed: int = SEED) -> tuple[Path, Path]:
 
 
 def ask_one(family: str, checkpoints: Path, data: Path, work: Path) -> dict[str, dict[str, Any]]:
-    """One model's answers to one set of samples, by id; a run that was begun with these weights is gone on with."""
+    """One model's answers to one set of samples, by id; a run that was begun with these weights is resumed."""
     out = run_folder(family, checkpoints, data, work)
     sides = {"left": Side(str((checkpoints / FOLDERS[family]).resolve()))}
     run(RunSettings(str(data / SAMPLES), out, sides, resume=out.exists(), progress=False, batch_size=32))
@@ -90,7 +89,7 @@ def ask_one(family: str, checkpoints: Path, data: Path, work: Path) -> dict[str,
 def run_folder(family: str, checkpoints: Path, data: Path, work: Path) -> Path:
     """Where a model's answers are kept: other weights, or the same ones elsewhere, have a folder of their own.
 
-    A run that holds every answer is not asked again, so the name has to tell whose answers they are.
+    A run that holds every answer is not asked again, so its name has to identify the weights.
     """
     folder = (checkpoints / FOLDERS[family]).resolve()
     digest = hashlib.sha256(str(folder).encode())

@@ -2,7 +2,7 @@
 
 The same sums as one sequence per question gives (a test compares them), for both families: Pythia's questions attend to
 the picture's keys and values, Mamba's scans start from the state that the picture left. Uses the language models' own
-modules; knows nothing of losses, files or tokens' meaning.
+modules.
 
     B pictures     P positions of a picture     n questions of a block, L their padded length     D width
 """
@@ -16,8 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlcompare.models import kernels
+from vlcompare.models.mamba import Layer as MambaLayer
 from vlcompare.models.mamba import Mamba, Mixer
 from vlcompare.models.pythia import Attention, Pythia, rotary_table, rotate
+from vlcompare.models.pythia import Layer as PythiaLayer
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,11 @@ def run(model: Pythia | Mamba, prefix: Tensor, blocks: list[Block]) -> Passed:
     for index, layer in enumerate(model.layers):
         if index == len(model.layers) // 2:
             middle = flat.views(x)
-        if isinstance(model, Pythia):
+        if isinstance(layer, PythiaLayer):
             assert tables is not None
             attended = _attention(layer.attention, flat, layer.input_layernorm(x), blocks, tables)
             x = x + attended + layer.mlp(layer.post_attention_layernorm(x))
-        else:
+        elif isinstance(layer, MambaLayer):
             x = x + _mixer(layer.mixer, flat, layer.norm(x), blocks)
     norm = model.final_layer_norm if isinstance(model, Pythia) else model.norm_f
     answers = norm(x[flat.sizes[0] :]).split(flat.sizes[1:])
@@ -101,17 +103,20 @@ def _attention(
 
 def _mixer(module: Mixer, flat: _Flat, hidden: Tensor, blocks: list[Block]) -> Tensor:
     x, z = module.in_proj(hidden).chunk(2, dim=-1)
-    convolved, window = [], None
+    before: Tensor | None
+    window: Tensor | None = None
+    convolved: list[Tensor] = []
     for index, part in enumerate(flat.views(x)):
         before = None if index == 0 else window[blocks[index - 1].picture]  # type: ignore[index]
-        y, after = kernels.causal_conv(part.transpose(1, 2), module.conv1d.weight[:, 0], module.conv1d.bias, before)
-        window = after if index == 0 else window
+        y, inputs = kernels.causal_conv(part.transpose(1, 2), module.conv1d.weight[:, 0], module.conv1d.bias, before)
+        window = inputs if index == 0 else window
         convolved.append(y.transpose(1, 2).flatten(0, 1))
     x = torch.cat(convolved)
     dt, B, C = module.x_proj(x).split(module.sizes, dim=-1)
     dt = F.linear(dt, module.dt_proj.weight)
     recurrence = module.recurrence()
-    outs, state = [], None
+    outs: list[Tensor] = []
+    state: Tensor | None = None
     for index, (u, delta, b, c, gate) in enumerate(
         zip(*(flat.views(tensor) for tensor in (x, dt, B, C, z)), strict=True)
     ):

@@ -6,8 +6,6 @@
     mamba      the same batches, the same number of steps                 -> mamba.pt, mamba.jsonl
     export     checkpoint folders in the published layout, with curves    -> OUT/checkpoints (or where asked)
     report     held-out scores with their floors, and the model cards      -> scores.json, README.md beside the weights
-
-Knows nothing of the command line.
 """
 
 from __future__ import annotations
@@ -19,8 +17,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -33,14 +32,14 @@ from vlcompare.synth.train.encoder import EncoderTraining, train_encoder
 from vlcompare.synth.train.export import export
 from vlcompare.synth.train.language import FAMILIES, train_language
 from vlcompare.synth.train.recipe import Recipe
-from vlcompare.synth.train.scores import make_report
+from vlcompare.synth.train.scores import write_scores
 from vlcompare.training.progress import load_state, write_whole
 
 STAGES = ("encoder", "features", "pythia", "mamba", "export", "report")
-TRAINING = STAGES[:4]  # stages that follow a recipe; the others tell of what was trained
+TRAINING = STAGES[:4]  # stages that follow a recipe; the others publish what was trained
 LEAST_BUDGET = 0.06  # seconds: less is 0.000 minutes
 SAVING = 60  # seconds that a stopped process has for saving its state
-PATIENCE = 2  # seconds in which one that a terminal's Ctrl-C has reached is likely to be on its way out
+PATIENCE = 2  # seconds that a process which a terminal's Ctrl-C has reached is given to end by itself
 
 
 @dataclass(frozen=True)
@@ -91,9 +90,7 @@ def _keep_recipe(settings: RunSettings) -> None:
 
 
 def _left(settings: RunSettings, deadline: float | None) -> RunSettings:
-    if deadline is None:
-        return settings
-    return RunSettings(**{**settings.__dict__, "budget_seconds": max(0.0, deadline - time.monotonic())})
+    return settings if deadline is None else replace(settings, budget_seconds=max(0.0, deadline - time.monotonic()))
 
 
 def _finished(stage: str, settings: RunSettings) -> bool:
@@ -143,13 +140,7 @@ def _stop(runs: list[subprocess.Popen[bytes]]) -> None:
 
 
 def _encoder(stage: str, settings: RunSettings) -> bool:
-    return train_encoder(
-        settings.recipe,
-        settings.out,
-        device=settings.device,
-        resume=settings.resume,
-        budget_seconds=settings.budget_seconds,
-    )
+    return train_encoder(settings.recipe, settings.out, **_how(settings))
 
 
 def _features(stage: str, settings: RunSettings) -> bool:
@@ -166,14 +157,11 @@ def _features(stage: str, settings: RunSettings) -> bool:
 
 
 def _language(stage: str, settings: RunSettings) -> bool:
-    return train_language(
-        stage,
-        settings.recipe,
-        settings.out,
-        device=settings.device,
-        resume=settings.resume,
-        budget_seconds=settings.budget_seconds,
-    )
+    return train_language(stage, settings.recipe, settings.out, **_how(settings))
+
+
+def _how(settings: RunSettings) -> dict[str, Any]:
+    return {name: getattr(settings, name) for name in ("device", "resume", "budget_seconds")}
 
 
 def _export(stage: str, settings: RunSettings) -> bool:
@@ -189,7 +177,7 @@ def _export(stage: str, settings: RunSettings) -> bool:
 
 
 def _report(stage: str, settings: RunSettings) -> bool:
-    make_report(settings.checkpoints or settings.out / "checkpoints", settings.out / "report")
+    write_scores(settings.checkpoints or settings.out / "checkpoints", settings.out / "report")
     return True
 
 

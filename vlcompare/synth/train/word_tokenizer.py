@@ -2,7 +2,7 @@
 
 A byte-level vocabulary without merges: a piece that the pattern cuts out and that is in the vocabulary is one token,
 any other piece falls apart into its bytes. So every text can be encoded, and decoding gives it back exactly. A box
-`[0.12,0.34,0.56,0.78]` is the four pieces `[0.12` `,0.34` `,0.56` `,0.78]`. Knows nothing of models or training.
+`[0.12,0.34,0.56,0.78]` is the four pieces `[0.12` `,0.34` `,0.56` `,0.78]`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _pieces() -> list[str]:
 
 
 @cache
-def _byte_characters() -> dict[int, str]:
+def byte_characters() -> dict[int, str]:
     """GPT-2's visible stand-ins for the 256 bytes."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
@@ -71,13 +71,13 @@ def _byte_characters() -> dict[int, str]:
 
 def visible(text: str) -> str:
     """The vocabulary's spelling of a piece."""
-    return "".join(_byte_characters()[byte] for byte in text.encode())
+    return "".join(byte_characters()[byte] for byte in text.encode())
 
 
 @cache
 def vocabulary() -> dict[str, int]:
     """Piece, in the vocabulary's spelling -> id. Id 0 ends a text, as with the published checkpoints."""
-    entries = [END, *(_byte_characters()[byte] for byte in range(256)), *map(visible, _pieces())]
+    entries = [END, *(byte_characters()[byte] for byte in range(256)), *map(visible, _pieces())]
     return {piece: index for index, piece in enumerate(dict.fromkeys(entries))}
 
 
