@@ -1,7 +1,7 @@
 """How much batches save in an evaluation: the same questions one by one and in batches, in turns, with their answers.
 
 Rendered questions, asked of the embedded pair (or any two checkpoints) by the engine that `evaluate` uses. Blocks of
-rows take turns, one by one and then batched, so that a busy machine is unfair to neither.
+rows take turns, one by one and then batched, so that a busy machine is unfair to neither way.
 """
 
 from __future__ import annotations
@@ -14,6 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from vlcompare.errors import RequestError
+from vlcompare.evaluate.readers import open_samples
+from vlcompare.evaluate.replies import request_of
+from vlcompare.evaluate.run import batches
+from vlcompare.runtime.batch import Features, generate_batch
+from vlcompare.runtime.loading.load import load
+from vlcompare.synth.scenes.dataset import write_scenes
 from vlcompare.types import Answer, Sample
 
 GOAL = 2.0  # times as fast as one by one
@@ -58,41 +64,32 @@ class BatchReport:
         return {"schema_version": 1, "options": asdict(self.options), "rows": rows}
 
 
-def run(options: Options, said: Callable[[str], None] = lambda sentence: None) -> BatchReport:
+def run(options: Options, progress: Callable[[str], None] = lambda sentence: None) -> BatchReport:
     """Measure every checkpoint. Raises RequestError for what cannot be measured."""
-    from vlcompare.runtime.loading.load import load
-
     if min(options.count, options.batch_size, options.block) < 1:
         raise RequestError("There must be at least one question, and one in a batch.")
     rows = []
     with tempfile.TemporaryDirectory(prefix="vlcompare-bench-") as folder:
         samples = _questions(Path(folder), options)
         for checkpoint in options.checkpoints:
-            said(f"{checkpoint}: {len(samples)} questions one by one and in batches of {options.batch_size}.")
+            progress(f"{checkpoint}: {len(samples)} questions one by one and in batches of {options.batch_size}.")
             rows.append(_measure(load(checkpoint, device=options.device), checkpoint, samples, options))
     return BatchReport(options, tuple(rows))
 
 
 def _questions(folder: Path, options: Options) -> list[Sample]:
-    from vlcompare.evaluate.readers import open_samples
-    from vlcompare.synth.scenes.dataset import write_scenes
-
     write_scenes(folder, max(1, -(-options.count // 10)), options.seed)
     return list(open_samples(folder / "samples.jsonl", limit=options.count))
 
 
 def _measure(model: Any, checkpoint: str, samples: Sequence[Sample], options: Options) -> Row:
-    from vlcompare.evaluate.replies import request_of
-    from vlcompare.evaluate.run import batches
-    from vlcompare.runtime.batch import Features, generate_batch
-
     def ask(rows: Sequence[Sample], size: int, features: Any) -> tuple[float, dict[str, Answer]]:
         start = time.perf_counter()
-        found: dict[str, Answer] = {}
+        answers: dict[str, Answer] = {}
         for batch in batches(iter(rows), size):
-            given = generate_batch(model, [(s.image, request_of(s)) for s in batch], alternatives=1, features=features)
-            found |= {sample.id: answer for sample, answer in zip(batch, given, strict=True)}
-        return time.perf_counter() - start, found
+            made = generate_batch(model, [(s.image, request_of(s)) for s in batch], alternatives=1, features=features)
+            answers |= {sample.id: answer for sample, answer in zip(batch, made, strict=True)}
+        return time.perf_counter() - start, answers
 
     for size in (1, options.batch_size):
         ask(samples[: options.batch_size], size, Features())  # compiles and warms
@@ -106,13 +103,13 @@ def _measure(model: Any, checkpoint: str, samples: Sequence[Sample], options: Op
         seconds, batched = ask(rows, options.batch_size, kept[1])
         batch_s += seconds
         for key, answer in single.items():
-            same += _said(answer) == _said(batched[key])
+            same += _content(answer) == _content(batched[key])
             pairs = zip(answer.tokens, batched[key].tokens, strict=False)
             widest = max([widest, *(abs(a.logprob - b.logprob) for a, b in pairs if a.id == b.id)])
     return Row(checkpoint, len(samples), single_s, batch_s, same, widest)
 
 
-def _said(answer: Answer) -> tuple[Any, ...]:
+def _content(answer: Answer) -> tuple[Any, ...]:
     return answer.text, answer.boxes, answer.stop_reason, tuple(token.id for token in answer.tokens)
 
 

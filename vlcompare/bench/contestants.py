@@ -1,6 +1,6 @@
 """What is timed: our models, transformers' own, and mamba-ssm's, all with the same random weights at the true shapes.
 
-A contestant can read a prompt and then write tokens greedily; it knows nothing of clocks. Random weights take as long
+A contestant can read a prompt and then write tokens greedily. Random weights take as long
 as trained ones. transformers' models share the tensors of ours, so that two of a size fit where one does.
 """
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vlcompare.models.config import MambaConfig, ModelConfig, PythiaConfig
 from vlcompare.models.meta_init import empty_parameters
+from vlcompare.models.pythia import Pythia
 from vlcompare.models.vlm import VisionLanguageModel, meta_model
 from vlcompare.runtime.loading import quantize
 from vlcompare.runtime.loading.locate import FLOAT32
@@ -29,7 +30,7 @@ _NOISE = 1 << 22  # random numbers that all weights are cut from: drawing billio
 class Contestant(Protocol):
     """`prefill` returns when the first token is known; `step` writes one more token. Neither waits for the device.
 
-    `ready` comes before each prefill and is not timed: it lets go of the round before.
+    `ready` comes before each prefill and is not timed: it frees what the round before made.
     """
 
     name: str
@@ -92,10 +93,10 @@ def prompt_ids(config: ModelConfig, vlm: VisionLanguageModel, length: int, devic
     """ids (1, L) of a prompt: the image's positions where they fit, then text. And whether the image is in it."""
     rows, columns = vlm.vision_encoder.grid
     ids = torch.arange(length, device=device) % (config.language.vocab_size - 1) + 1
-    seen = length > rows * columns
-    if seen:
+    has_image = length > rows * columns
+    if has_image:
         ids[: rows * columns] = IMAGE_SLOT
-    return ids[None], seen
+    return ids[None], has_image
 
 
 class Ours:
@@ -186,7 +187,7 @@ def _gpt_neox(config: PythiaConfig, ours: nn.Module) -> nn.Module:
         num_attention_heads=config.heads,
         intermediate_size=config.intermediate_size,
         max_position_embeddings=config.max_positions,
-        rotary_pct=config.rotary_share,
+        rotary_pct=config.rotary_share,  # type: ignore[call-arg]
         use_parallel_residual=config.parallel_residual,
     )
     return _shared(
@@ -204,7 +205,7 @@ def _mamba(config: MambaConfig, ours: nn.Module) -> nn.Module:
         state_size=config.state_size,
         num_hidden_layers=config.layers,
         conv_kernel=config.conv_size,
-        expand=config.expand,
+        expand=config.expand,  # type: ignore[arg-type]
         time_step_rank=config.rank,
         residual_in_fp32=False,
     )
@@ -275,7 +276,6 @@ def token_bytes(vlm: VisionLanguageModel) -> int:
     lm = vlm.language_model
     tensors = {id(x): x for x in (*lm.parameters(), *lm.buffers())}
     total = sum(x.nbytes for x in tensors.values()) + sum(quantize.extra_bytes(module) for module in lm.modules())
-    embedding = getattr(lm, "embed_in", None)
-    if embedding is not None and embedding.weight is not lm.embed_out.weight:
-        total -= embedding.weight.nbytes - embedding.weight[0].nbytes
+    if isinstance(lm, Pythia) and lm.embed_in.weight is not lm.embed_out.weight:
+        total -= lm.embed_in.weight.nbytes - lm.embed_in.weight[0].nbytes
     return total

@@ -1,7 +1,7 @@
-"""How the inspect page stands a large run: fifty thousand samples, the real server, a real browser.
+"""How long the inspect page takes over a large run: fifty thousand samples, the real server, a real browser.
 
-Measured as a visitor sees it: from opening the address to the first rows of the table, and from a click to the page
-that it makes, on the wall clock. The server is a process of its own; its memory at the end is compared with that of
+Measured on the wall clock as a user sees it: from opening the address to the first rows of the table, and from a click
+to the page that it makes. The server is a process of its own; its memory at the end is compared with that of
 another one whose page shows ten samples. The samples are made up: their pictures are plain, their answers by chance.
 """
 
@@ -10,27 +10,22 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import socket
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from vlcompare.bench.server_process import server
+from vlcompare.bench.server_process import PATIENCE_S, listening, server
 from vlcompare.errors import RequestError
 
 OPEN_S, ACTION_S, GROWN_MB = 5.0, 0.5, 500.0  # the goals
-PATIENCE_MS = 120_000
 CHECKPOINTS = {"left": "tiny-pythia-vl", "right": "tiny-mamba-vl"}
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
-# what a visitor does: (name, what is done in the page, what the page then says and where)
+# what a user does: (name, what is done in the page, what the page then says and where)
 _PICK = "document.querySelector(`{}`).click()"
 _TYPE = (
     "(() => {{ const f = document.querySelector('#vi-text textarea, #vi-text input');"
@@ -92,7 +87,7 @@ class InspectReport:
         return self.first_open_s < OPEN_S and self.grown_mb < GROWN_MB and max(self.actions.values()) < ACTION_S
 
 
-def run(options: Options, said: Callable[[str], None] = lambda sentence: None) -> InspectReport:
+def run(options: Options, progress: Callable[[str], None] = lambda sentence: None) -> InspectReport:
     """Measure. Raises RequestError where there is no browser to measure with."""
     import psutil
 
@@ -104,17 +99,18 @@ def run(options: Options, said: Callable[[str], None] = lambda sentence: None) -
     if chromium is None:
         raise RequestError("This is measured in a browser: install Chromium (on Debian: apt-get install chromium).")
     with tempfile.TemporaryDirectory(prefix="vlcompare-bench-") as made, sync_playwright() as playwright:
-        said(f"Writing a run of {options.count:,} samples.")
+        progress(f"Writing a run of {options.count:,} samples.")
         folder = write_many(Path(made) / "many", options.count)
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        said("The empty page: ten samples.")
-        with _serving(write_many(Path(made) / "few", 10), Path(made) / "data") as (address, server):
+        progress("The empty page: ten samples.")
+        few, data = write_many(Path(made) / "few", 10), {"VLCOMPARE_DATA": str(Path(made) / "data")}
+        with server(["inspect", str(few)], listening, data) as (address, process):
             page = browser.new_page()
             _open(page, address, 10)
             page.close()
-            empty = psutil.Process(server.pid).memory_info().rss
-        said("All of them: opening the page, and using it.")
-        with _serving(folder, Path(made) / "data") as (address, server):
+            empty = psutil.Process(process.pid).memory_info().rss
+        progress("All of them: opening the page, and using it.")
+        with server(["inspect", str(folder)], listening, data) as (address, process):
             opened, rounds = [], []
             for _ in range(options.repeats):
                 page = browser.new_page(viewport={"width": 1440, "height": 900})
@@ -122,7 +118,7 @@ def run(options: Options, said: Callable[[str], None] = lambda sentence: None) -
                 rounds.append(_use(page, options.count))
                 heap = page.evaluate("performance.memory ? performance.memory.usedJSHeapSize : 0")
                 page.close()
-            grown = psutil.Process(server.pid).memory_info().rss - empty
+            grown = psutil.Process(process.pid).memory_info().rss - empty
         browser.close()
     actions = {name: statistics.median(round_[name] for round_ in rounds) for name, *_ in ACTIONS}
     again = statistics.median(opened[1:] or opened)
@@ -134,7 +130,7 @@ def _open(page: Any, address: str, count: int) -> float:
     page.goto(address, wait_until="commit")
     page.wait_for_function(
         "document.querySelector('#vi-table .vi-rows') && /^All/.test(document.querySelector('#vi-chips').innerText)",
-        timeout=PATIENCE_MS,
+        timeout=1e3 * PATIENCE_S,
         polling=10,
     )
     seconds = time.perf_counter() - start
@@ -144,28 +140,12 @@ def _open(page: Any, address: str, count: int) -> float:
 
 def _use(page: Any, count: int) -> dict[str, float]:
     """Seconds from each action to what it shows."""
-    found = {}
-    page.wait_for_timeout(1500)  # fonts, and whatever else a page does after it is there
+    seconds = {}
+    page.wait_for_timeout(1500)  # fonts, and what else a page loads once it is shown
     for name, act, selector, pattern in ACTIONS:
-        found[name] = page.evaluate(_WATCH, [act, selector, pattern.replace("{count}", f"{count:,}")]) / 1e3
+        seconds[name] = page.evaluate(_WATCH, [act, selector, pattern.replace("{count}", f"{count:,}")]) / 1e3
         page.wait_for_timeout(300)
-    return found
-
-
-@contextmanager
-def _serving(folder: Path, data: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """The inspect page of a run, once it is open."""
-    with server(["inspect", str(folder)], {"VLCOMPARE_DATA": str(data)}) as (address, process):
-        place = urlsplit(address)
-        for _ in range(PATIENCE_MS // 100):
-            if process.poll() is not None:
-                break
-            with socket.socket() as probe:
-                if probe.connect_ex((place.hostname, place.port)) == 0:
-                    yield address, process
-                    return
-            time.sleep(0.1)
-        raise RequestError("The page did not open: run `python -m vlcompare inspect` to see why.")
+    return seconds
 
 
 def table(report: InspectReport) -> str:
@@ -186,7 +166,7 @@ def table(report: InspectReport) -> str:
 
 
 def write_many(folder: Path, count: int, pictures: int = 40) -> Path:
-    """A finished run of `count` rows about few pictures, written without asking: for what must stay quick."""
+    """A finished run of `count` rows about few pictures, written without any model."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     from PIL import Image
 

@@ -1,37 +1,26 @@
 """How fast, on this machine: load, vision, prefill, first token and every further token, beside other people's code.
 
-Knows models and clocks, no checkpoints: weights are random, at the published shapes. Contestants take turns in the same
-run (A B A B), and medians are reported, so that a busy machine is unfair to nobody. Whatever a token must read, divided
-by its time, gives the bandwidth that was reached, set against the bandwidth measured here by plain copying and reading.
+Weights are random, at the published shapes. Contestants take turns in the same run (A B A B), and medians are reported,
+so that a busy machine is unfair to none. Whatever a token must read, divided by its time, gives the bandwidth that was
+reached, set against the bandwidth measured here by plain copying and reading.
 """
 
 from __future__ import annotations
 
 import gc
-import importlib.metadata
-import platform
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
 
-from vlcompare.bench.contestants import (
-    Contestant,
-    MambaSsm,
-    Ours,
-    Transformers,
-    build,
-    prompt_ids,
-    token_bytes,
-)
+from vlcompare.bench.contestants import Contestant, MambaSsm, Ours, Transformers, build, prompt_ids, token_bytes
+from vlcompare.bench.machine import describe, timed
 from vlcompare.errors import CheckpointError, DeviceMemoryError, RequestError
 from vlcompare.models import kernels
 from vlcompare.models.config import PRESETS, MambaConfig, ModelConfig
 from vlcompare.models.kernels.cuda.graph_capture import release_cached_memory
-from vlcompare.models.kernels.linear import linear, native_bfloat16
 from vlcompare.models.vlm import VisionLanguageModel, meta_model
 from vlcompare.runtime.loading import quantize
 from vlcompare.runtime.loading.load import resolve_device
@@ -40,7 +29,6 @@ from vlcompare.runtime.memory import PeakMemory, check_room
 PRECISIONS = ("fp32", "bf16", "int8", "nf4")
 SMALL = ("mambavl_790m", "pythiavl_1b")  # what is measured unless more is asked for
 _WARM = 16  # positions
-_PACKAGES = ("torch", "transformers", "timm", "numba", "triton", "bitsandbytes", "mamba-ssm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +82,16 @@ def run(
     options: Options,
     *,
     presets: Mapping[str, ModelConfig] = PRESETS,
-    said: Callable[[str], None] = lambda sentence: None,
+    progress: Callable[[str], None] = lambda sentence: None,
     kept: Callable[[Report], None] = lambda report: None,
 ) -> Report:
-    """Measure; `said` hears what is being done. Raises RequestError for what cannot be measured here.
+    """Measure; `progress` is told what is being measured. Raises RequestError for what cannot be measured here.
 
-    `kept` gets what is known so far after each shape and precision: a run that is stopped has not been for nothing.
+    `kept` is called with the report so far after each shape and precision, so that a run that is stopped is not lost.
     """
     _check(options, presets)
     device = resolve_device(options.device)
-    said("Measuring the memory's bandwidth.")
+    progress("Measuring the memory's bandwidth.")
     machine = describe(device)
     rows: list[Row] = []
     vision: dict[str, tuple[float, float]] = {}
@@ -114,7 +102,8 @@ def run(
                 continue
             try:
                 with torch.inference_mode():
-                    rows += _Case(presets[shape], shape, precision, device, options, machine, vision, said).measure()
+                    case = _Case(presets[shape], shape, precision, device, options, machine, vision, progress)
+                    rows += case.measure()
             except torch.OutOfMemoryError as error:
                 raise DeviceMemoryError(
                     f"{shape} in {precision} does not fit into the memory of {device}: choose a smaller shape."
@@ -126,12 +115,9 @@ def run(
 
 
 def _check(options: Options, presets: Mapping[str, ModelConfig]) -> None:
-    unknown = [shape for shape in options.shapes if shape not in presets]
-    if unknown:
-        raise RequestError(f"The shape {unknown[0]!r} is not known; choose from {', '.join(presets)}.")
-    unknown = [precision for precision in options.precisions if precision not in PRECISIONS]
-    if unknown:
-        raise RequestError(f"The precision {unknown[0]!r} is not known; choose from {', '.join(PRECISIONS)}.")
+    for kind, given, known in (("shape", options.shapes, presets), ("precision", options.precisions, PRECISIONS)):
+        if unknown := [name for name in given if name not in known]:
+            raise RequestError(f"The {kind} {unknown[0]!r} is not known; choose from {', '.join(known)}.")
     if min(options.prompt, options.tokens, options.repeats) < 1:
         raise RequestError("Prompt, tokens and repeats must each be at least 1.")
 
@@ -147,10 +133,10 @@ class _Case:
     options: Options
     machine: dict[str, Any]
     vision: dict[str, tuple[float, float]]  # by dtype: the encoder is the same in all shapes, so it is timed once
-    said: Callable[[str], None]
+    progress: Callable[[str], None]
 
     def measure(self) -> list[Row]:
-        self.said(f"{self.shape}, {self.precision}: filling with random weights.")
+        self.progress(f"{self.shape}, {self.precision}: filling with random weights.")
         gc.collect()  # quantized layers refer to themselves: without this the model before would count as in use
         release_cached_memory()
         count = sum(value.numel() for value in meta_model(self.config).parameters())  # imports are not what is measured
@@ -159,12 +145,12 @@ class _Case:
         if self.precision in quantize.METHODS:
             quantize.nf4_code(self.device)
         peak = PeakMemory(self.device)
-        load_s, vlm = self._timed(lambda: build(self.config, self.precision, self.device))
+        load_s, vlm = timed(lambda: build(self.config, self.precision, self.device), self.device)
         pixels = torch.zeros(1, 3, self.config.image_size, self.config.image_size).to(
             self.device, vlm.vision_encoder.dtype
         )
-        ids, seen = prompt_ids(self.config, vlm, self.options.prompt, self.device)
-        features = vlm.encode_image(pixels) if seen else None
+        ids, has_image = prompt_ids(self.config, vlm, self.options.prompt, self.device)
+        features = vlm.encode_image(pixels) if has_image else None
         embeddings = vlm.embed(ids, features)
         ours = [Ours(vlm, embeddings, self.options.tokens, graphs=False)]
         if self.device.type == "cuda":
@@ -175,17 +161,17 @@ class _Case:
             self._warm(contestant)
         peak_bytes = peak.look()
         peers, failed = self._peers(vlm, embeddings)
-        times = self._turns([*ours, *peers])
-        look = self._look(vlm, pixels) if seen and self.options.vision else (None, None)
-        first = Row(self.shape, self.precision, "", load_s=load_s[0], vision_ms=look[0], peak_bytes=peak_bytes)
-        if look[0] is not None:
+        times = self._rounds([*ours, *peers])
+        vision = self._vision(vlm, pixels) if has_image and self.options.vision else (None, None)
+        first = Row(self.shape, self.precision, "", load_s=load_s, vision_ms=vision[0], peak_bytes=peak_bytes)
+        if vision[0] is not None:
             first = replace(first, join_ms=self._join(vlm, pixels, ids))
         rows = [self._ours(replace(first, who=who.name, note=who.reason), who, vlm, times[who.name]) for who in ours]
         for peer in peers:
             prefill_ms, token_ms = times[peer.name]
             rows.append(Row(self.shape, self.precision, peer.name, prefill_ms=prefill_ms, token_ms=token_ms))
-        if look[1] is not None:
-            rows.append(Row(self.shape, self.precision, "timm", vision_ms=look[1]))
+        if vision[1] is not None:
+            rows.append(Row(self.shape, self.precision, "timm", vision_ms=vision[1]))
         return rows + [Row(self.shape, self.precision, name, note=reason) for name, reason in failed.items()]
 
     def _ours(self, row: Row, contestant: Ours, vlm: VisionLanguageModel, times: tuple[float, float]) -> Row:
@@ -201,7 +187,7 @@ class _Case:
         )  # fmt: skip
 
     def _peers(self, vlm: VisionLanguageModel, embeddings: torch.Tensor) -> tuple[list[Contestant], dict[str, str]]:
-        """Those that run here, warmed up, and why the others do not."""
+        """The contestants that run here, warmed up, and why the others do not."""
         makers: dict[str, Callable[[], Contestant]] = {}
         if self.options.peers and self.precision not in quantize.METHODS:
             makers["transformers"] = lambda: Transformers(vlm, embeddings)
@@ -215,27 +201,27 @@ class _Case:
                 peer = make()
                 self._warm(peer)
                 peers.append(peer)
-            except Exception as error:  # somebody else's code: a row says that it did not run
+            except Exception as error:  # a foreign package's code: a row says that it did not run
                 failed[name] = f"did not run: {(str(error).strip().splitlines() or [type(error).__name__])[0]}"
         return peers, failed
 
-    def _turns(self, contestants: Sequence[Contestant]) -> dict[str, tuple[float, float]]:
+    def _rounds(self, contestants: Sequence[Contestant]) -> dict[str, tuple[float, float]]:
         """Medians of (prefill, token) in milliseconds; the contestants alternate."""
         rounds: dict[str, list[tuple[float, float]]] = {contestant.name: [] for contestant in contestants}
-        for turn in range(self.options.repeats):
-            self.said(f"{self.shape}, {self.precision}: round {turn + 1} of {self.options.repeats}.")
+        for number in range(self.options.repeats):
+            self.progress(f"{self.shape}, {self.precision}: round {number + 1} of {self.options.repeats}.")
             for contestant in contestants:
-                rounds[contestant.name].append(self._turn(contestant))
+                rounds[contestant.name].append(self._round(contestant))
         return {
             name: (statistics.median(prefill for prefill, _ in times), statistics.median(token for _, token in times))
             for name, times in rounds.items()
         }
 
     def _warm(self, contestant: Contestant) -> None:
-        """Compiles, captures, allocates: not measured. A CPU has nothing to learn from the length of a prompt."""
+        """Compile, capture and allocate, not measured. On a CPU a short prompt does for that."""
         whole = getattr(contestant, "embeddings", None)
         if whole is None or self.device.type != "cpu":
-            self._turn(contestant)
+            self._round(contestant)
             return
         contestant.embeddings = whole[:, :_WARM]  # type: ignore[attr-defined]
         contestant.ready()
@@ -243,110 +229,31 @@ class _Case:
         contestant.step()
         contestant.embeddings = whole  # type: ignore[attr-defined]
 
-    def _turn(self, contestant: Contestant) -> tuple[float, float]:
+    def _round(self, contestant: Contestant) -> tuple[float, float]:
         """One prompt and its answer: milliseconds of the prompt, and the median over the tokens."""
         contestant.ready()
-        prefill, _ = self._timed(contestant.prefill)
-        tokens = [self._timed(contestant.step)[0][1] for _ in range(self.options.tokens)]
-        return prefill[1], statistics.median(tokens)
+        prefill = self._milliseconds(contestant.prefill)
+        return prefill, statistics.median(self._milliseconds(contestant.step) for _ in range(self.options.tokens))
 
-    def _look(self, vlm: VisionLanguageModel, pixels: torch.Tensor) -> tuple[float, float]:
+    def _vision(self, vlm: VisionLanguageModel, pixels: torch.Tensor) -> tuple[float, float]:
         """Our encoder beside the foreign module called directly, in turns."""
         encoder = vlm.vision_encoder
         key = f"{self.config.vision.name} {encoder.dtype}"
         if key not in self.vision:
             plain = getattr(encoder.model, "forward_features", encoder.model)
-            ours, theirs = [], []
-            for turn in range(self.options.repeats + 1):
-                times = self._timed(lambda: encoder(pixels))[0][1], self._timed(lambda: plain(pixels))[0][1]
-                if turn:  # the first one sets up what the others use
-                    ours.append(times[0])
-                    theirs.append(times[1])
+            rounds = [
+                (self._milliseconds(lambda: encoder(pixels)), self._milliseconds(lambda: plain(pixels)))
+                for _ in range(self.options.repeats + 1)
+            ]
+            ours, theirs = zip(*rounds[1:], strict=True)  # the first round sets up what the others use
             self.vision[key] = statistics.median(ours), statistics.median(theirs)
         return self.vision[key]
 
     def _join(self, vlm: VisionLanguageModel, pixels: torch.Tensor, ids: torch.Tensor) -> float:
         """What stands between the encoder and the language model, in milliseconds."""
         patches = vlm.vision_encoder(pixels)
-        times = [
-            self._timed(lambda: vlm.embed(ids, vlm.connector(patches)))[0][1] for _ in range(self.options.repeats + 1)
-        ]
-        return statistics.median(times[1:])
+        work = lambda: vlm.embed(ids, vlm.connector(patches))  # noqa: E731
+        return statistics.median([self._milliseconds(work) for _ in range(self.options.repeats + 1)][1:])
 
-    def _timed(self, work: Callable[[], Any]) -> tuple[tuple[float, float], Any]:
-        """((seconds, milliseconds), result), the device's own work included."""
-        _wait(self.device)
-        start = time.perf_counter()
-        result = work()
-        _wait(self.device)
-        seconds = time.perf_counter() - start
-        return (seconds, 1e3 * seconds), result
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def bandwidth(device: torch.device) -> dict[str, float]:
-    """GB/s of copying (bytes read and written) and of reading alone; best of several, on arrays no cache holds.
-
-    On CPU also of a product of one row by the kernel that decoding uses: a plain sum does not reach what memory gives.
-    """
-    count = (1 << 30) if device.type == "cuda" else (1 << 26)
-    source, target = torch.zeros(count, device=device), torch.zeros(count, device=device)
-
-    def best(work: Callable[[], Any], size: int) -> float:
-        seconds = []
-        for _ in range(6):
-            _wait(device)
-            start = time.perf_counter()
-            work()
-            _wait(device)
-            seconds.append(time.perf_counter() - start)
-        return size / min(seconds) / 1e9
-
-    found = {
-        "copy": best(lambda: target.copy_(source), 2 * source.nbytes),
-        "read": best(lambda: torch.sum(source), source.nbytes),
-    }
-    if device.type == "cpu":
-        matrix, row = source.view(-1, 4096), torch.zeros(1, 4096)
-        with torch.inference_mode():
-            found["product"] = best(lambda: linear(row, matrix), source.nbytes)
-    return found
-
-
-def describe(device: torch.device) -> dict[str, Any]:
-    """The machine, its bandwidth, the kernels and versions in use."""
-    measured = bandwidth(device)
-    # on a GPU the yardstick is copying; a CPU's copy reads what it overwrites, so plain reading may be nearer the truth
-    reference = measured["copy"] if device.type == "cuda" else max(measured.values())
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    cuda = device.type == "cuda"
-    capability = torch.cuda.get_device_capability(device) if cuda else torch.backends.cpu.get_cpu_capability()
-    return {
-        "device": torch.cuda.get_device_name(device) if cuda else _processor(),
-        "threads": torch.get_num_threads(),
-        "capability": str(capability),
-        "native_bfloat16": cuda or native_bfloat16(),
-        "kernels": {"used": kernels.active(device), "available": list(kernels.available(device))},
-        "cache_policy": "static, filled slots only" + (", or windows of 128 in graphs of torch's attention" * cuda),
-        "gbytes_per_s": reference,
-        **{f"gbytes_per_s_{name}": rate for name, rate in measured.items()},
-        "versions": {"python": platform.python_version(), **versions},
-    }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as lines:
-            names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        return f"{names[0]} ({len(names)} cores seen)"
-    except (OSError, IndexError):
-        return platform.processor() or platform.machine()
+    def _milliseconds(self, work: Callable[[], Any]) -> float:
+        return 1e3 * timed(work, self.device)[0]

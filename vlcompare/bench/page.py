@@ -2,8 +2,8 @@
 
 The same comparison is timed in turns (A B A B): the engine alone, and the engine behind a real server whose stream is
 read over HTTP as a browser reads it. The embedded pair answers, each token stretched to a given time: once by waiting,
-as for a GPU that works elsewhere, and once by computing on every core, as for a large model on this CPU. What a browser
-does to paint is its own machine's work and not counted.
+as for a GPU that works elsewhere, and once by computing on every core, as for a large model on this CPU. A
+browser's own work of painting is not counted.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from vlcompare.bench.server_process import server
+from vlcompare.bench.server_process import PATIENCE_S, server
 from vlcompare.errors import RequestError
 from vlcompare.types import Request, Side
 from vlcompare.ui.examples import Example, load_examples
 from vlcompare.ui.settings import EMBEDDED, AppSettings
 
 OPEN_S, EXAMPLE_S, OVERHEAD = 8.0, 1.5, 0.05  # the goals
-PATIENCE_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +68,8 @@ class PageReport:
         return {"schema_version": 1, **asdict(self), "streaming": rows}
 
 
-def run(options: Options, said: Callable[[str], None] = lambda sentence: None) -> PageReport:
-    """Measure; `said` hears what is being done. Raises RequestError for what cannot be measured here."""
+def run(options: Options, progress: Callable[[str], None] = lambda sentence: None) -> PageReport:
+    """Measure; `progress` is told what is being measured. Raises RequestError for what cannot be measured here."""
     if options.token_ms <= 0 or min(options.tokens, options.repeats) < 1 or options.tokens < 2:
         raise RequestError("A token must last some time, and there must be at least 2 tokens and 1 round.")
     example = next((one for one in load_examples() if one.task == "grounding"), None)
@@ -78,11 +77,11 @@ def run(options: Options, said: Callable[[str], None] = lambda sentence: None) -
         raise RequestError("There are no examples beside the package, which this is measured with.")
     opened: tuple[float | None, ...] = (None, None, None)
     if options.opening:
-        said("Starting the page in a process of its own.")
+        progress("Starting the page in a process of its own.")
         opened = _opening(example, options.repeats)
     rows = []
     for work in ("waits", "computes"):
-        said(f"Streaming: an engine that {work} {options.token_ms:g} ms a token.")
+        progress(f"Streaming: an engine that {work} {options.token_ms:g} ms a token.")
         rows.append(_streaming(options, example, work))
     return PageReport(options, tuple(rows), *opened)
 
@@ -186,14 +185,14 @@ def _streaming(options: Options, example: Example, work: str) -> Streaming:
     page = build_page(settings, Handlers(settings, engine, pool, engine_sessions=engine_sessions))
     _, address, _ = launch(page, settings, prevent_thread_lock=True)
     try:
-        visitor = Visitor(address)
-        given = {"vl-picture": visitor.upload(example), "vl-task": example.task, "vl-text": example.text}
+        client = Client(address)
+        given = {"vl-picture": client.upload(example), "vl-task": example.task, "vl-text": example.text}
         rounds = []
         for turn in range(options.repeats + 1):
-            by_itself = alone()
-            seen = visitor.run("vl-run", given)
+            engine_alone = alone()
+            received = client.run("vl-run", given)
             if turn:  # the first one loads and warms
-                rounds.append((*by_itself, engine.streamed(), seen.seconds, seen.updates, seen.bytes))
+                rounds.append((*engine_alone, engine.streamed(), received.seconds, received.updates, received.bytes))
     finally:
         page.close()
     stream, whole, stream_page, whole_page, updates, count = (
@@ -203,7 +202,7 @@ def _streaming(options: Options, example: Example, work: str) -> Streaming:
 
 
 def _burn(seconds: float) -> None:
-    """Compute on every core for so long."""
+    """Compute on every core for this many seconds."""
     import torch
 
     square = torch.ones(192, 192)
@@ -218,24 +217,19 @@ def _burn(seconds: float) -> None:
 def _opening(example: Example, repeats: int) -> tuple[float, float, float]:
     """(seconds until the page is served, first example, example once loaded)."""
     start = time.perf_counter()
-    with server(["serve"]) as (address, process):
-        visitor = None
-        while visitor is None:
-            visitor = Visitor.at(address)
-            if process.poll() is not None or time.perf_counter() - start > PATIENCE_S:
-                raise RequestError("The page did not open: run `python -m vlcompare serve` to see why.")
+    with server(["serve"], Client.at) as (client, _):
         opened = time.perf_counter() - start
-        given = {"vl-picture": visitor.upload(example), "vl-task": example.task, "vl-text": example.text}
-        first = visitor.run("vl-run", given).seconds
-        again = statistics.median(visitor.run("vl-run", given).seconds for _ in range(repeats))
+        given = {"vl-picture": client.upload(example), "vl-task": example.task, "vl-text": example.text}
+        first = client.run("vl-run", given).seconds
+        again = statistics.median(client.run("vl-run", given).seconds for _ in range(repeats))
     return opened, first, again
 
 
-# ---- a visitor without a browser
+# ---- a client without a browser
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Received:
     """What came over the wire for one click."""
 
     seconds: float
@@ -243,8 +237,8 @@ class Seen:
     bytes: int
 
 
-class Visitor:
-    """One visitor over HTTP: uploads a picture, presses a button, reads the stream to its end."""
+class Client:
+    """The page over HTTP: uploads a picture, presses a button, reads the stream to its end."""
 
     def __init__(self, address: str) -> None:
         import httpx
@@ -253,15 +247,14 @@ class Visitor:
         self.config = self._http.get("config").raise_for_status().json()
 
     @classmethod
-    def at(cls, address: str) -> Visitor | None:
-        """A visitor, once the page itself is served there; None while it is not."""
+    def at(cls, address: str) -> Client | None:
+        """A client, once the page itself is served there; None while it is not."""
         import httpx
 
         try:
             httpx.get(address, timeout=PATIENCE_S).raise_for_status()
             return cls(address)
         except httpx.TransportError:
-            time.sleep(0.05)
             return None
 
     def upload(self, example: Example) -> dict[str, Any]:
@@ -270,20 +263,15 @@ class Visitor:
         (path,) = self._http.post("gradio_api/upload", files=files).raise_for_status().json()
         return {"path": path, "orig_name": example.image.name, "meta": {"_type": "gradio.FileData"}}
 
-    def run(self, button: str, given: Mapping[str, Any]) -> Seen:
+    def run(self, button: str, given: Mapping[str, Any]) -> Received:
         """Press the button with this id; `given`: values by element id, all others as the page has them."""
         parts = {part["id"]: part for part in self.config["components"]}
         pressed = next(id for id, part in parts.items() if part["props"].get("elem_id") == button)
         event = next(one for one in self.config["dependencies"] if [pressed, "click"] in one["targets"])
         data = [_value(parts[id], given) for id in event["inputs"]]
         session, start = secrets.token_hex(6), time.perf_counter()
-        body = {
-            "data": data,
-            "fn_index": event["id"],
-            "session_hash": session,
-            "trigger_id": pressed,
-            "event_data": None,
-        }
+        body = {"data": data, "fn_index": event["id"], "session_hash": session, "trigger_id": pressed}
+        body["event_data"] = None
         self._http.post("gradio_api/queue/join", json=body).raise_for_status()
         updates = count = 0
         with self._http.stream("GET", "gradio_api/queue/data", params={"session_hash": session}) as reply:
@@ -294,7 +282,7 @@ class Visitor:
                         raise RequestError("The page answered with an error: see what the server says.")
                     break
                 updates += '"process_generating"' in line[:80]
-        return Seen(time.perf_counter() - start, updates, count)
+        return Received(time.perf_counter() - start, updates, count)
 
 
 def _value(part: Mapping[str, Any], given: Mapping[str, Any]) -> Any:

@@ -1,12 +1,12 @@
-"""A bench report for people: the table, and the picture of it. Knows nothing of how it was measured."""
+"""A benchmark's report as text, and as a plot of milliseconds a token."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from vlcompare.bench.models import Report, Row
 from vlcompare.errors import RequestError
+from vlcompare.render.plots import new_figure
 
 COLUMNS = (
     "shape", "precision", "who", "load s", "vision ms", "prefill ms", "first token ms", "ms/token", "GB/s", "share",
@@ -15,7 +15,7 @@ COLUMNS = (
 
 
 def table(report: Report) -> str:
-    """Machine, then one line a contestant, then how ours stands to theirs."""
+    """The machine, then one line a contestant, then ratios of ours to theirs."""
     machine = report.machine
     lines = [
         f"{machine['device']}, {machine['threads']} threads, {machine['capability']}"
@@ -32,7 +32,7 @@ def table(report: Report) -> str:
     widths = [max(len(line[column]) for line in cells) for column in range(len(COLUMNS))]
     for line in cells:
         columns = enumerate(zip(line, widths, strict=True))
-        parts = [text.ljust(width) if place < 3 else text.rjust(width) for place, (text, width) in columns]
+        parts = [text.ljust(width) if column < 3 else text.rjust(width) for column, (text, width) in columns]
         lines.append("  ".join(parts).rstrip())
     notes = [f"{row.shape}, {row.precision}, {row.who}: {row.note}" for row in report.rows if row.note]
     return "\n".join([*lines, "", *ratios(report), *notes])
@@ -72,30 +72,18 @@ def ratios(report: Report) -> list[str]:
     return lines
 
 
-def pyplot() -> Any:
-    """matplotlib's drawing, without a display. Raises RequestError where it is not installed."""
-    try:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib import pyplot
-    except ImportError as error:
-        raise RequestError(f"A plot needs matplotlib, which cannot be used ({error}): leave --plot out.") from error
-    return pyplot
-
-
 def plot(report: Report, path: Path) -> None:
     """Milliseconds a token as bars, one for each contestant, as a PNG."""
     rows = [row for row in report.rows if row.token_ms is not None]
     if not rows:
         raise RequestError("Nothing was measured, so there is nothing to plot.")
-    drawing = pyplot()
-    figure, axes = drawing.subplots(figsize=(9, 1.2 + 0.4 * len(rows)), layout="constrained")
+    figure = new_figure((9, 1.2 + 0.4 * len(rows)))
+    axes = figure.subplots()
     colors = {"vlcompare": "#0072b2", "vlcompare, graphed": "#009e73"}
-    places = range(len(rows))
-    bars = axes.barh(places, [row.token_ms or 0 for row in rows], color=[colors.get(r.who, "#999999") for r in rows])
+    positions = range(len(rows))
+    bars = axes.barh(positions, [row.token_ms or 0 for row in rows], color=[colors.get(r.who, "#999999") for r in rows])
     axes.bar_label(bars, labels=[_bar_label(row) for row in rows], padding=3)
-    axes.set_yticks(places, [f"{row.shape}, {row.precision}, {row.who}" for row in rows])
+    axes.set_yticks(positions, [f"{row.shape}, {row.precision}, {row.who}" for row in rows])
     axes.invert_yaxis()
     axes.margins(x=0.25)
     axes.set_xlabel("milliseconds a token (shorter is faster)")
@@ -105,8 +93,6 @@ def plot(report: Report, path: Path) -> None:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:
         raise RequestError(f"The plot cannot be written to {path} ({error}).") from error
-    finally:
-        drawing.close(figure)
 
 
 def _bar_label(row: Row) -> str:

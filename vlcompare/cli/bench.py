@@ -42,8 +42,14 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    check_outputs(args)  # not found out after everything was measured
-    return {"models": _models, "page": _page, "batch": _batch, "inspect": _inspect}[args.what](args)
+    check_outputs(args)  # before anything is measured
+    if args.what == "models":
+        return _models(args)
+    bench, options = {"page": _page, "batch": _batch, "inspect": _inspect}[args.what](args)
+    report = bench.run(options, progress=_print)
+    print(bench.table(report))
+    _write(args.json, report.to_json())
+    return 0
 
 
 def _models(args: argparse.Namespace) -> int:
@@ -51,9 +57,10 @@ def _models(args: argparse.Namespace) -> int:
 
     from vlcompare.bench.models import SMALL, Options
     from vlcompare.bench.models import run as measure
-    from vlcompare.bench.tables import plot, pyplot, table
+    from vlcompare.bench.tables import plot, table
     from vlcompare.errors import RequestError
     from vlcompare.models.config import PRESETS
+    from vlcompare.render.plots import new_figure
 
     if args.threads is not None:
         if args.threads < 1:
@@ -71,55 +78,45 @@ def _models(args: argparse.Namespace) -> int:
         peers=not args.no_peers,
     )
     if args.plot:
-        pyplot()  # it may not be installed
-    report = measure(options, said=_say, kept=lambda report: _write(args.json, report.to_json()))
+        new_figure((1, 1))  # raises where matplotlib is not installed, before anything is measured
+    report = measure(options, progress=_print, kept=lambda report: _write(args.json, report.to_json()))
     print(table(report))
     if args.plot:
         plot(report, args.plot)
     return 0
 
 
-def _page(args: argparse.Namespace) -> int:
+def _page(args: argparse.Namespace) -> tuple[Any, Any]:
     from vlcompare.ui.fast_import import import_gradio
 
     import_gradio()
     from vlcompare.bench import page
 
-    options = page.Options(token_ms=args.token_ms, tokens=args.tokens, repeats=args.repeats)
-    report = page.run(options, said=_say)
-    print(page.table(report))
-    _write(args.json, report.to_json())
-    return 0
+    return page, page.Options(token_ms=args.token_ms, tokens=args.tokens, repeats=args.repeats)
 
 
-def _batch(args: argparse.Namespace) -> int:
+def _batch(args: argparse.Namespace) -> tuple[Any, Any]:
     from vlcompare.bench import batching
 
-    report = batching.run(batching.Options(device=args.device), said=_say)
-    print(batching.table(report))
-    _write(args.json, report.to_json())
-    return 0
+    return batching, batching.Options(device=args.device)
 
 
-def _inspect(args: argparse.Namespace) -> int:
+def _inspect(args: argparse.Namespace) -> tuple[Any, Any]:
     from vlcompare.bench import inspect
 
-    report = inspect.run(inspect.Options(repeats=args.repeats), said=_say)
-    print(inspect.table(report))
-    _write(args.json, report.to_json())
-    return 0
+    return inspect, inspect.Options(repeats=args.repeats)
 
 
-def _say(sentence: str) -> None:
+def _print(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)
 
 
-def _write(path: Path | None, found: dict[str, Any]) -> None:
+def _write(path: Path | None, report: dict[str, Any]) -> None:
     from vlcompare.errors import RequestError
 
     if path is None:
         return
     try:
-        path.write_text(json.dumps(found, indent=1) + "\n")
+        path.write_text(json.dumps(report, indent=1) + "\n")
     except OSError as error:
         raise RequestError(f"The report cannot be written to {path} ({error.strerror}).") from error
