@@ -1,10 +1,9 @@
-"""A gallery of examples out of a finished run: a dozen pictures to look at, with truth and both recorded answers.
+"""Make the page's examples from a finished run: a dozen pictures with their truth and both recorded answers.
 
     python examples/make_examples.py RUN OUT
 
-Takes one row a task, and for the tasks where the architectures differ most one that only the left and one that only the
-right side answers rightly. The choice is a fixed rule over the run (see `PLAN`), no one's favourites: among the rows of
-a wanted quadrant the fullest picture that was not taken yet.
+The choice is a fixed rule over the run, so that nothing is picked by hand: for each line of PLAN, the picture with most
+objects that is not chosen yet, among the rows of the first quadrant that has one.
 """
 
 from __future__ import annotations
@@ -45,28 +44,28 @@ PLAN: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 def choose(table: RunTable) -> list[int]:
-    """Rows of the run, one for each line of PLAN that the run can fill."""
-    taken: list[int] = []
+    """Rows of the run, one for each line of PLAN for which the run has one; no two share a picture."""
+    chosen: list[int] = []
     pictures: set[Any] = set()
     for task, quadrants in PLAN:
         row = next(_candidates(table, task, quadrants, pictures), None)
         if row is not None:
-            taken.append(row)
+            chosen.append(row)
             pictures.add(table.clusters[row])
-    return taken
+    return chosen
 
 
-def write_gallery(run: RunFolder, out: Path) -> int:
+def write_examples(run: RunFolder, out: Path) -> int:
     """Write `examples.json` and the pictures to `out`; returns how many examples there are.
 
-    Raises SampleError where the run has no two sides or nothing that PLAN asks for.
+    Raises SampleError where the run has one side only, or no row for any line of PLAN.
     """
     table = RunTable(run)
     if len(table.sides) < 2:
-        raise SampleError(f"{run.path} has one side only; a gallery shows two.")
+        raise SampleError(f"{run.path} has one side only; an example shows two.")
     rows = choose(table)
     if not rows:
-        raise SampleError(f"{run.path} holds none of the tasks that a gallery shows.")
+        raise SampleError(f"{run.path} holds none of the tasks that examples are made of.")
     pictures = out / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
     examples = [_example(table, row, pictures) for row in rows]
@@ -76,7 +75,7 @@ def write_gallery(run: RunFolder, out: Path) -> int:
 
 
 def _candidates(table: RunTable, task: str, quadrants: tuple[str, ...], pictures: set[Any]) -> Iterator[int]:
-    """Rows of the task, quadrant by quadrant, the fullest pictures first."""
+    """Rows of a task whose picture is not chosen yet: quadrant by quadrant, those with most objects first."""
     for quadrant in quadrants:
         rows = [
             row
@@ -91,14 +90,14 @@ def _candidates(table: RunTable, task: str, quadrants: tuple[str, ...], pictures
 def _example(table: RunTable, row: int, pictures: Path) -> dict[str, Any]:
     run, sample = table.run, table.run.samples[row]
     source = run.picture(row)
-    # an id may be any text; what could lead out of the folder is no file name
+    # an id may be any text: one that is no plain file name could lead out of the folder
     name = f"{sample.id if _FILE_NAME.fullmatch(sample.id) else hashed(sample.id)}.png"
     if isinstance(source, Path):
         shutil.copyfile(source, pictures / name)
     else:
         (pictures / name).write_bytes(source)
     quadrant = QUADRANTS[table.quadrant[row]]
-    kept: dict[str, Any] = {
+    example: dict[str, Any] = {
         "id": sample.id,
         "title": f"{SPECS[sample.task].title}: {sample.text}" if sample.text else SPECS[sample.task].title,
         "image": f"pictures/{name}",
@@ -110,7 +109,7 @@ def _example(table: RunTable, row: int, pictures: Path) -> dict[str, Any]:
         "right": {"both": ["left", "right"], "only_left": ["left"], "only_right": ["right"], "neither": []}[quadrant],
         "answers": {side: _recorded(run, side, row) for side in table.sides},
     }
-    return {key: value for key, value in kept.items() if value or key in ("right", "text")}
+    return {key: value for key, value in example.items() if value or key in ("right", "text")}
 
 
 def _recorded(run: RunFolder, side: str, row: int) -> dict[str, Any]:
@@ -121,14 +120,16 @@ def _recorded(run: RunFolder, side: str, row: int) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python examples/make_examples.py", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(
+        prog="python examples/make_examples.py", description="Make the page's examples from a finished run."
+    )
     parser.add_argument("run", type=Path, help="a finished run folder of rendered scenes with two sides")
     parser.add_argument("out", type=Path, help="where examples.json and pictures/ go")
     args = parser.parse_args(argv)
     try:
-        count = write_gallery(RunFolder.open(args.run), args.out)
+        count = write_examples(RunFolder.open(args.run), args.out)
     except VLCompareError as error:
-        print(f"gallery: {error}", file=sys.stderr)
+        print(f"make_examples: {error}", file=sys.stderr)
         return 2
     print(f"{args.out / 'examples.json'}: {count} examples.")
     return 0

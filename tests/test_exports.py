@@ -9,7 +9,7 @@ import zipfile
 from html.parser import HTMLParser
 
 import pytest
-from make_examples import write_gallery
+from make_examples import write_examples
 from test_slices import write_run
 
 from vlcompare.errors import ImageError, SampleError
@@ -284,12 +284,12 @@ def test_a_damaged_summary_is_one_sentence(tmp_path, table, content):
         summary_of(table.run)
 
 
-def test_a_gallery_writes_into_its_own_folder_only(tmp_path):
+def test_examples_are_written_into_its_own_folder_only(tmp_path):
     folder = write_run(tmp_path / "run")
     for name in ("samples.jsonl", "predictions.jsonl"):
         text = (folder / name).read_text().replace('"r', '"../../r')
         (folder / name).write_text(text.replace('"../../red', '"red').replace('"../../right', '"right'))
-    count = write_gallery(RunFolder.open(folder), tmp_path / "one" / "two" / "out")
+    count = write_examples(RunFolder.open(folder), tmp_path / "one" / "two" / "out")
     written = [path for path in tmp_path.rglob("*.png")]
     assert count and all(path.parent == tmp_path / "one" / "two" / "out" / "pictures" for path in written)
     kept = json.loads((tmp_path / "one" / "two" / "out" / "examples.json").read_text())["examples"]
