@@ -243,7 +243,7 @@ def test_both_families_see_the_same_batches(trained: Path) -> None:
     options = dataclasses.replace(recipes.SMOKE.language, questions=5)
     one, two = (make_batch(corpus, 3, options, 0) for _ in range(2))
     assert np.array_equal(one.pictures, two.pictures)
-    assert all(torch.equal(a, b) for a, b in zip(one.ids, two.ids, strict=True))
+    assert all(torch.equal(a.ids, b.ids) for a, b in zip(one.blocks, two.blocks, strict=True))
     assert not np.array_equal(one.pictures, make_batch(corpus, 4, options, 0).pictures)
 
 
@@ -257,7 +257,7 @@ def test_captions_point_from_their_step_on(trained: Path) -> None:
         options = dataclasses.replace(
             recipes.SMOKE.language, pictures=8, questions=1, asked=asked, mention_pointer_from=begins
         )
-        pointing[begins] = sum(map(len, make_batch(corpus, 3, options, 0).target))
+        pointing[begins] = sum(map(len, [block.target for block in make_batch(corpus, 3, options, 0).blocks]))
     assert pointing[3] > 0 and pointing[4] == 0
 
 

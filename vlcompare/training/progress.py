@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -77,15 +77,33 @@ def load_state(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is no whole state of a training; put back a copy, or delete it.") from error
 
 
-@contextmanager
-def of_this_recipe(path: Path) -> Iterator[None]:
-    """Turns the failures of a state that does not fit the recipe's modules into a sentence."""
+class Resumable(Protocol):
+    """A training that a saved state can be put into."""
+
+    step: int
+
+    def restore(self, state: dict[str, Any]) -> None: ...
+
+
+def begin_or_resume(training: Resumable, path: Path, log: Log, resume: bool) -> None:
+    """Restore the state in `path` where there is one and `resume` asks for it; the log then ends at its step.
+
+    Raises CheckpointError where a state exists and is not to be resumed (hours of work would be replaced), or does not
+    fit the training's modules.
+    """
+    if not (resume and path.exists()):
+        if path.exists():
+            raise CheckpointError(f"{path} holds the state of a training: go on with --resume, or give another --out.")
+        log.path.unlink(missing_ok=True)
+        return
+    state = load_state(path)
     try:
-        yield
+        training.restore(state)
     except (RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"{path} was made with another recipe: go on with that one (recipe.json beside it), or give another --out."
         ) from error
+    log.forget_after(training.step)  # what was done after the state was saved is done again
 
 
 @contextmanager
@@ -106,12 +124,6 @@ def unbroken() -> Iterator[None]:
     if deferred:
         first, frame = deferred[0]
         handlers[signal.Signals(first)](first, frame)  # raises
-
-
-def refuse_to_replace(path: Path) -> None:
-    """Raises CheckpointError where a state exists: a training that starts anew would write over hours of work."""
-    if path.exists():
-        raise CheckpointError(f"{path} holds the state of a training: go on with --resume, or give another --out.")
 
 
 class Clock:

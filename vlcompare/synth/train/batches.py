@@ -5,8 +5,8 @@ Beside the answers' tokens, some positions point at a patch of the picture and s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,19 +22,24 @@ DESCRIBING = ("captioning", "chat")  # tasks whose answer is a caption without b
 LIMITS = (10, 12, 14, 17, 22, 30)  # lengths at which questions are grouped: little padding, few calls
 
 
-@dataclass
-class Batch:
-    """Pictures (indices) and the questions about them, in blocks of similar length."""
+class QuestionBlock(NamedTuple):
+    """Questions of similar length about a batch's pictures, and what is taught at which of their positions."""
+
+    ids: Tensor  # (n, L)
+    picture: Tensor  # (n,) place among the batch's pictures
+    asking: Tensor  # (m, 2) row and column of positions that should point ..
+    target: Tensor  # (m,) .. at this patch
+    rows: Tensor  # (N,) row of a taught token ..
+    columns: Tensor  # (N,) .. and the column that predicts it
+    wanted: Tensor  # (N,) the token
+    weights: Tensor  # (N,)
+
+
+class Batch(NamedTuple):
+    """Pictures (indices in the corpus), and the questions about them."""
 
     pictures: np.ndarray
-    ids: list[Tensor] = field(default_factory=list)  # (n, L) each
-    picture: list[Tensor] = field(default_factory=list)  # (n,)
-    asking: list[Tensor] = field(default_factory=list)  # (m, 2) row and column of positions that should point ..
-    target: list[Tensor] = field(default_factory=list)  # (m,) .. at this patch
-    rows: list[Tensor] = field(default_factory=list)  # answer positions as (N,) row, (N,) column that predicts
-    columns: list[Tensor] = field(default_factory=list)
-    wanted: list[Tensor] = field(default_factory=list)
-    weights: list[Tensor] = field(default_factory=list)
+    blocks: list[QuestionBlock]
 
 
 def make_batch(corpus: Corpus, step: int, options: LanguageRecipe, seed: int) -> Batch:
@@ -50,15 +55,14 @@ def make_batch(corpus: Corpus, step: int, options: LanguageRecipe, seed: int) ->
         owner += [place] * len(samples)
     samples, places = np.array(chosen), np.array(owner)
     lengths = lessons.starts[samples + 1] - lessons.starts[samples]
-    batch = Batch(pictures)
-    for group in encoded_questions.blocks_of(lengths, LIMITS):
-        _add_block(batch, corpus, samples[group], places[group], step, options)
-    return batch
+    groups = encoded_questions.blocks_of(lengths, LIMITS)
+    blocks = [_block(corpus, pictures, samples[group], places[group], step, options) for group in groups]
+    return Batch(pictures, blocks)
 
 
-def _add_block(
-    batch: Batch, corpus: Corpus, samples: np.ndarray, places: np.ndarray, step: int, options: LanguageRecipe
-) -> None:
+def _block(
+    corpus: Corpus, pictures: np.ndarray, samples: np.ndarray, places: np.ndarray, step: int, options: LanguageRecipe
+) -> QuestionBlock:
     lessons, token_weights = corpus.lessons, options.token_weights.by_task()
     rows = [lessons.ids[lessons.starts[s] : lessons.starts[s + 1]] for s in samples]
     taught: list[tuple[int, int, int, float]] = []  # row, column, token, weight
@@ -72,21 +76,15 @@ def _add_block(
         if step >= options.box_pointer_from:
             written = [(index, *place) for place in pointing_positions(row, begin, corpus.grid)]
         if step >= options.mention_pointer_from and TASKS[lessons.tasks[sample]] in DESCRIBING:
-            attributes, boxes = (corpus.arrays[name][batch.pictures[places[index]]] for name in ("attributes", "boxes"))
+            attributes, boxes = (corpus.arrays[name][pictures[places[index]]] for name in ("attributes", "boxes"))
             written += [(index, *place) for place in mention_positions(row, begin, attributes, boxes, corpus.grid)]
         pointing += written
         if lessons.targets[sample] >= 0 and not any(column == begin - 1 for _, column, _ in written):
             pointing.append((index, begin - 1, int(lessons.targets[sample])))
-    batch.ids.append(torch.from_numpy(encoded_questions.pad(rows)))
-    batch.picture.append(torch.from_numpy(places))
     table = torch.tensor(pointing, dtype=torch.long).view(-1, 3)
-    batch.asking.append(table[:, :2])
-    batch.target.append(table[:, 2])
-    row_index, columns, wanted, weights = zip(*taught, strict=True)
-    batch.rows.append(torch.tensor(row_index))
-    batch.columns.append(torch.tensor(columns))
-    batch.wanted.append(torch.tensor(wanted))
-    batch.weights.append(torch.tensor(weights))
+    taught_columns = (torch.tensor(values) for values in zip(*taught, strict=True))
+    ids = torch.from_numpy(encoded_questions.pad(rows))
+    return QuestionBlock(ids, torch.from_numpy(places), table[:, :2], table[:, 2], *taught_columns)
 
 
 @cache
@@ -137,7 +135,7 @@ def mention_positions(
     picture. `attributes` (things, columns of dense_targets.COLUMNS) and `boxes` (things, 4) are in the caption's order.
     """
     kinds, colors = _kinds_and_colors()
-    looks = [(int(thing[0]), int(thing[1])) for thing in attributes]
+    things = [(int(thing[0]), int(thing[1])) for thing in attributes]
     taken: set[int] = set()
     found: list[tuple[int, int]] = []
     first = begin
@@ -147,7 +145,7 @@ def mention_positions(
         named = [kinds[token] for token in row[first:end].tolist() if token in kinds]
         shown = [colors[token] for token in row[first:end].tolist() if token in colors]
         if named and shown:
-            alike = [i for i, look in enumerate(looks) if look == (named[0], shown[0]) and i not in taken]
+            alike = [i for i, thing in enumerate(things) if thing == (named[0], shown[0]) and i not in taken]
             members = alike if int(row[first]) in _numbers() else alike[:1]
             taken.update(members)
             patches = [encoded_questions.patch_of(Box(*boxes[member]), grid) for member in members]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -133,6 +134,16 @@ def glyph_truth(document: Document | None, grid: int) -> np.ndarray:
     return slots.reshape(grid * grid, SLOTS)
 
 
+class BatchTruth(NamedTuple):
+    """The targets of a batch's pictures: `PatchTruth` with the picture as the first axis, and `glyph_truth`."""
+
+    owner: Tensor
+    centre: Tensor
+    attributes: Tensor
+    boxes: Tensor
+    glyphs: Tensor
+
+
 class DenseHeads(nn.Module):
     """Linear read-outs of (B, P, C): patch state, box, one class per column, and the glyphs of documents."""
 
@@ -147,16 +158,9 @@ class DenseHeads(nn.Module):
         return state, box, dict(zip(COLUMNS, classes, strict=True))
 
 
-def dense_loss(
-    heads: DenseHeads,
-    patches: Tensor,
-    owner: Tensor,
-    centre: Tensor,
-    attributes: Tensor,
-    boxes: Tensor,
-    glyphs: Tensor,
-) -> tuple[Tensor, dict[str, float]]:
+def dense_loss(heads: DenseHeads, patches: Tensor, truth: BatchTruth) -> tuple[Tensor, dict[str, float]]:
     """The sum of all patch losses of a batch, and its parts for the log."""
+    owner, centre, attributes, boxes, glyphs = truth
     batch, count, _ = patches.shape
     state, box, classes = heads(patches)
     owned = owner >= 0
@@ -170,9 +174,9 @@ def dense_loss(
         rarity = torch.ones(BLANK + 1, device=patches.device)
         rarity[BLANK] = 0.1  # most thirds hold no digit
         losses["glyph"] = F.cross_entropy(scores, glyphs.flatten().long(), rarity, ignore_index=IGNORE)
-    truth = attributes[picture, index].long()  # (owned patches, columns)
+    classes_there = attributes[picture, index].long()  # (owned patches, columns)
     for column, name in enumerate(COLUMNS):
-        target = truth[:, column]
+        target = classes_there[:, column]
         if (target != IGNORE).any():
             losses[name] = F.cross_entropy(classes[name][owned], target, ignore_index=IGNORE)
     total = torch.stack(list(losses.values())).sum()
@@ -180,43 +184,35 @@ def dense_loss(
 
 
 @torch.no_grad()
-def dense_scores(
-    heads: DenseHeads,
-    patches: Tensor,
-    owner: Tensor,
-    centre: Tensor,
-    attributes: Tensor,
-    boxes: Tensor,
-    glyphs: Tensor,
-) -> dict[str, tuple[float, int]]:
-    """At centre patches: share right per column, box IoU above 0.5, everything right; each with its count."""
+def dense_scores(heads: DenseHeads, patches: Tensor, truth: BatchTruth) -> dict[str, float]:
+    """At centre patches: share right per column, box IoU above 0.5, everything right."""
+    owner, centre, attributes, boxes, glyphs = truth
     state, box, classes = heads(patches)
     target_state = (owner >= 0).long() + centre.long()
-    scores = {"state": ((state.argmax(-1) == target_state).float().mean().item(), target_state.numel())}
+    scores = {"state": _share(state.argmax(-1) == target_state)}
     picture = torch.arange(len(owner), device=owner.device)[:, None].expand_as(owner)[centre]
     index = owner[centre].long()
-    truth, real = attributes[picture, index].long(), boxes[picture, index]
+    targets, real = attributes[picture, index].long(), boxes[picture, index]
     right = torch.ones(len(index), dtype=torch.bool, device=owner.device)
-    value = torch.ones_like(right)
     for column, name in enumerate(COLUMNS):
-        target = truth[:, column]
-        applies = target != IGNORE
-        hit = classes[name][centre].argmax(-1) == target
-        scores[name] = (hit[applies].float().mean().item() if applies.any() else 0.0, int(applies.sum()))
+        applies = targets[:, column] != IGNORE
+        hit = classes[name][centre].argmax(-1) == targets[:, column]
+        scores[name] = _share(hit[applies])
         right &= hit | ~applies
-        if name in ("hundreds", "tens", "ones"):
-            value &= hit | ~applies
-    digits = (glyphs != IGNORE) & (glyphs != BLANK)
     read = heads.glyphs(patches).unflatten(-1, (SLOTS, BLANK + 1)).argmax(-1)
-    scores["glyph"] = ((read == glyphs)[digits].float().mean().item() if digits.any() else 0.0, int(digits.sum()))
-    ious = _ious(box[centre], real)
-    things = truth[:, COLUMNS.index("size")] != IGNORE
-    lines = ~things
-    scores["box"] = ((ious > 0.5)[things].float().mean().item(), int(things.sum()))
-    scores["thing"] = ((right & (ious > 0.5))[things].float().mean().item(), int(things.sum()))
-    if lines.any():
-        scores["line"] = ((right & value)[lines].float().mean().item(), int(lines.sum()))
+    scores["glyph"] = _share((read == glyphs)[(glyphs != IGNORE) & (glyphs != BLANK)])
+    near = _ious(box[centre], real) > 0.5
+    things = targets[:, COLUMNS.index("size")] != IGNORE
+    scores["box"] = near[things].float().mean().item()
+    scores["thing"] = (right & near)[things].float().mean().item()
+    if not things.all():
+        scores["line"] = _share(right[~things])
     return scores
+
+
+def _share(right: Tensor) -> float:
+    """The share that is right; 0 of none."""
+    return right.float().mean().item() if right.numel() else 0.0
 
 
 def _ious(first: Tensor, second: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ which patch holds the thing that is asked about.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -147,18 +147,15 @@ def make_lessons(seeds: Sequence[int], grid: int, longest: int = 96) -> Lessons:
 
 def joined(parts: Sequence[Lessons]) -> Lessons:
     """Several collections as one."""
-    whole = parts[0]
-    for part in parts[1:]:
-        whole = replace(
-            whole,
-            ids=np.concatenate([whole.ids, part.ids]),
-            starts=np.concatenate([whole.starts, part.starts[1:] + whole.starts[-1]]),
-            answers=np.concatenate([whole.answers, part.answers]),
-            tasks=np.concatenate([whole.tasks, part.tasks]),
-            targets=np.concatenate([whole.targets, part.targets]),
-            pictures=np.concatenate([whole.pictures, part.pictures[1:] + whole.pictures[-1]]),
-        )
-    return whole
+
+    def end_to_end(name: str) -> np.ndarray:
+        arrays = [getattr(part, name) for part in parts]
+        if name not in ("starts", "pictures"):
+            return np.concatenate(arrays)
+        ends = np.cumsum([0, *(array[-1] for array in arrays)])  # these count on from one part to the next
+        return np.concatenate([arrays[0][:1], *(array[1:] + end for array, end in zip(arrays, ends, strict=False))])
+
+    return Lessons(**{name: end_to_end(name) for name in FIELDS})
 
 
 def save(lessons: Lessons, path: Path) -> None:

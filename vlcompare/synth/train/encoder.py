@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from vlcompare.models.scene_encoder import SceneEncoder, SceneEncoderConfig
-from vlcompare.synth.train.dense_targets import DenseHeads, dense_loss, dense_scores
+from vlcompare.synth.train.dense_targets import BatchTruth, DenseHeads, dense_loss, dense_scores
 from vlcompare.synth.train.pictures import PictureStore, Shard, glyphs_of, normalised
 from vlcompare.synth.train.recipe import Recipe
 from vlcompare.training.optim import Muon, set_rates, trapezoid
-from vlcompare.training.progress import Clock, Log, load_state, of_this_recipe, refuse_to_replace, save_state, unbroken
+from vlcompare.training.progress import Clock, Log, begin_or_resume, save_state, unbroken
 
 SAVE_EVERY = 200  # steps
 SCORE_EVERY = 400  # steps between scores on held-out pictures
@@ -64,11 +64,11 @@ class EncoderTraining:
         self.step, self.seconds = state["step"], state["seconds"]
 
 
-def _tensors(shard: Shard, device: torch.device) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _tensors(shard: Shard, device: torch.device) -> tuple[Tensor, BatchTruth]:
     pixels = torch.from_numpy(normalised(shard.pixels)).to(device)
     grid = round(shard.owner.shape[1] ** 0.5)
     truth = (shard.owner, shard.centre, shard.attributes, shard.boxes, glyphs_of(shard.seeds, grid))
-    return pixels, tuple(torch.from_numpy(array).to(device) for array in truth)
+    return pixels, BatchTruth(*(torch.from_numpy(array).to(device) for array in truth))
 
 
 def train_encoder(
@@ -77,13 +77,7 @@ def train_encoder(
     """Run (or go on with) the encoder's schedule. Returns whether it is finished; the state is in `out` either way."""
     training = EncoderTraining.fresh(recipe, torch.device(device))
     state_path, log = out / "encoder.pt", Log(out / "encoder.jsonl")
-    if resume and state_path.exists():
-        with of_this_recipe(state_path):
-            training.restore(load_state(state_path))
-        log.forget_after(training.step)  # what was done after the state was saved is done again
-    else:
-        refuse_to_replace(state_path)
-        log.path.unlink(missing_ok=True)
+    begin_or_resume(training, state_path, log, resume)
     store = PictureStore(out / "pictures", recipe.pictures)
     store.start()
     clock = Clock(training.seconds, budget_seconds)
@@ -117,7 +111,7 @@ def _run(
         pixels, truth = _tensors(shard, device)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             patches = training.encoder(pixels)
-        loss, parts = dense_loss(training.heads, patches.float(), *truth)
+        loss, parts = dense_loss(training.heads, patches.float(), truth)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 5.0)
         with unbroken():  # a state of half a step is none to go on from
@@ -139,4 +133,4 @@ def held_out_scores(training: EncoderTraining, shard: Shard, device: torch.devic
     """Scores on held-out pictures, as `held_<name>`."""
     pixels, truth = _tensors(shard, device)
     patches = torch.cat([training.encoder(part) for part in pixels.split(64)])
-    return {f"held_{name}": score for name, (score, _) in dense_scores(training.heads, patches, *truth).items()}
+    return {f"held_{name}": score for name, score in dense_scores(training.heads, patches, truth).items()}

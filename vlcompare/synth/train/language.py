@@ -20,7 +20,7 @@ from vlcompare.synth.train.held_out_probe import probe
 from vlcompare.synth.train.learner import Learner, losses_of
 from vlcompare.synth.train.recipe import LanguageRecipe, Recipe
 from vlcompare.training.optim import Muon, muon_matrices, set_rates, trapezoid
-from vlcompare.training.progress import Clock, Log, load_state, of_this_recipe, refuse_to_replace, save_state, unbroken
+from vlcompare.training.progress import Clock, Log, begin_or_resume, load_state, save_state, unbroken
 
 FAMILIES = ("pythia", "mamba")
 
@@ -132,16 +132,11 @@ def train_language(
     training = LanguageTraining.fresh(family, recipe, corpus.width, target)
     state_path, log = out / f"{family}.pt", Log(out / f"{family}.jsonl")
     total, stable = planned_steps(out, recipe), out / f"{family}-before-decay.pt"
-    if resume and state_path.exists():
-        with of_this_recipe(state_path):
-            training.restore(load_state(state_path))
-        if training.planned and begins_to_decay(training.step, training.planned, recipe) and total > training.planned:
-            # a longer schedule goes on from before the decay: rates that fall and rise again lose what was learnt
-            training.restore(load_state(stable))
-        log.forget_after(training.step)  # what was done after the state was saved is done again
-    else:
-        refuse_to_replace(state_path)
-        log.path.unlink(missing_ok=True)
+    begin_or_resume(training, state_path, log, resume)
+    if training.planned and begins_to_decay(training.step, training.planned, recipe) and total > training.planned:
+        # a longer schedule goes on from before the decay: rates that fall and rise again lose what was learnt
+        training.restore(load_state(stable))
+        log.forget_after(training.step)
     clock = Clock(training.seconds, budget_seconds)
     try:
         while training.step < total and not clock.spent:

@@ -85,24 +85,19 @@ def losses_of(learner: Learner, batch: Batch, corpus: Corpus, device: torch.devi
     features = corpus.features(batch.pictures).to(device)
     prefix, connected = embed_prefix(learner, features)
     model = learner.language_model
-    blocks = [
-        Block(model.embed_tokens(ids.to(device)), picture.to(device))
-        for ids, picture in zip(batch.ids, batch.picture, strict=True)
-    ]
+    blocks = [Block(model.embed_tokens(block.ids.to(device)), block.picture.to(device)) for block in batch.blocks]
     passed = run(model, prefix, blocks)
-    hidden = torch.cat(
-        [final[rows, columns] for final, rows, columns in zip(passed.final, batch.rows, batch.columns, strict=True)]
+    final = zip(passed.final, batch.blocks, strict=True)
+    hidden = torch.cat([states[block.rows, block.columns] for states, block in final])
+    middle = zip(passed.middle, batch.blocks, strict=True)
+    asking = torch.cat([states[block.asking[:, 0], block.asking[:, 1]] for states, block in middle])
+    pictures = torch.cat([block.picture[block.asking[:, 0]] for block in batch.blocks]).to(device)
+    wanted, weights, targets = (
+        torch.cat([getattr(block, name) for block in batch.blocks]).to(device)
+        for name in ("wanted", "weights", "target")
     )
-    wanted, weights = torch.cat(batch.wanted).to(device), torch.cat(batch.weights).to(device)
     slots = (prefix_ids(round(features.shape[1] ** 0.5)) == IMAGE_SLOT).to(device)
-    asking, pictures, targets = [], [], []
-    for middle, at, picture, target in zip(passed.middle, batch.asking, batch.picture, batch.target, strict=True):
-        asking.append(middle[at[:, 0], at[:, 1]])
-        pictures.append(picture[at[:, 0]])
-        targets.append(target)
-    pointing = learner.pointer(
-        torch.cat(asking), passed.prefix_middle[:, slots], torch.cat(pictures).to(device), torch.cat(targets).to(device)
-    )
+    pointing = learner.pointer(asking, passed.prefix_middle[:, slots], pictures, targets)
     centre, owner, attributes, boxes = corpus.truth(batch.pictures, device)
     return {
         "answer": learner.answers(model.logits(hidden), wanted, weights),
