@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-STAGES = ("encoder", "features", "pythia", "mamba", "export", "report")  # as in synth.train.stages, which is imported late
+STAGES = ("encoder", "features", "pythia", "mamba", "export", "report")  # as in synth.train.stages, imported late
 UNFINISHED = 3  # exit status: the budget ran out, the state is saved
 
 
