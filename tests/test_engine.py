@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -64,9 +65,9 @@ def test_no_token_asks_a_gpu_s_allocator_for_its_peak(monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: asked.append(device) or len(asked))
     peak = PeakMemory(torch.device("cuda", 0))
     before = len(asked)
-    peak.watch()
+    peak.sample()
     assert len(asked) == before
-    assert peak.look() == before + 1
+    assert peak.measure() == before + 1
 
 
 @pytest.mark.parametrize("batched", [True, False])
@@ -75,8 +76,8 @@ def test_out_of_memory_lets_go_of_buffers_that_nobody_uses(model, monkeypatch, b
     make = lm.new_state
     used = make(1, 9)
     kept = step_graphs.step_runner(lm, used, capturer=lambda device: None)
-    step_graphs.step_runner(lm, make(2, 9), capturer=lambda device: None)
-    assert [home.free for home in step_graphs._homes[lm]] == [False, True]
+    unused = weakref.ref(step_graphs.step_runner(lm, make(2, 9), capturer=lambda device: None).buffers)
+    assert unused().unused and not kept.buffers.unused
 
     def too_much(*given: object, **how: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -87,8 +88,8 @@ def test_out_of_memory_lets_go_of_buffers_that_nobody_uses(model, monkeypatch, b
             generate_batch(model, [(PICTURE, Request("captioning"))])
         else:
             generate(model, PICTURE, task="captioning")
-    assert [home.free for home in step_graphs._homes[lm]] == [False]
-    assert kept.state is used
+    assert unused() is None
+    assert kept.state is used and not kept.buffers.unused
 
 
 def test_timings_and_memory_are_whole(model) -> None:

@@ -17,7 +17,7 @@ from vlcompare.bench import contestants
 from vlcompare.models import pythia
 from vlcompare.models.config import MambaConfig, ModelConfig, PythiaConfig, VisionConfig
 from vlcompare.models.kernels.cuda.graph_capture import recording, release_cached_memory
-from vlcompare.runtime.decode_loop import Clock
+from vlcompare.runtime.clock import Clock
 from vlcompare.runtime.sampling import Sampler, Sampling, greedy
 from vlcompare.runtime.step_graphs import step_runner
 
@@ -147,7 +147,7 @@ def test_windows_of_torch_attention_give_the_same_tokens(monkeypatch: pytest.Mon
     eager, _ = answer(lm, embeddings, 64, False)
     graphed, runner = answer(lm, embeddings, 64, True)
     assert runner.graphed, runner.reason
-    assert sorted(window for _, window in runner.home.graphs) == [128, 256]
+    assert sorted(window for _, window in runner.buffers.graphs) == [128, 256]
     assert graphed == eager
 
 
@@ -209,11 +209,10 @@ def test_the_clock_tells_the_device_s_time() -> None:
     seconds = clock.lap()
     assert end.query()
     assert seconds == pytest.approx(begin.elapsed_time(end) / 1e3, rel=0.2)
-    clock.leave()
-    for _ in range(20):
-        matrix @ matrix
-    torch.cuda.synchronize()
-    clock.come_back()
+    with clock.paused():
+        for _ in range(20):
+            matrix @ matrix
+        torch.cuda.synchronize()
     assert clock.lap() < seconds / 2
 
 

@@ -1,4 +1,4 @@
-"""Capture logic with a fake in place of CUDA: windows, homes, the fallback, and the same logits as eager steps."""
+"""Capture logic with a fake in place of CUDA: windows, buffers, the fallback, and the same logits as eager steps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from vlcompare.models.config import MambaConfig, PythiaConfig
 from vlcompare.models.kernels.cuda.graph_capture import recording
 from vlcompare.models.mamba import Mamba
 from vlcompare.models.pythia import Pythia
-from vlcompare.runtime import step_graphs
 from vlcompare.runtime.decode_loop import decode
 from vlcompare.runtime.sampling import Choice, Chosen, Sampler, Sampling, greedy
 from vlcompare.runtime.step_graphs import CudaCapturer, step_runner
@@ -123,7 +122,7 @@ def test_failed_capture_goes_on_eagerly_and_says_why(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", ["pythia", "mamba"])
-def test_a_home_is_used_again_once_its_state_is_gone(family: str) -> None:
+def test_buffers_are_used_again_once_their_state_is_gone(family: str) -> None:
     lm = language_model(family)
     made: list[FakeCapturer] = []
 
@@ -147,7 +146,6 @@ def test_a_home_is_used_again_once_its_state_is_gone(family: str) -> None:
     again = step_runner(lm, third, capturer=capturer)
     made[0].state = third
     assert len(made) == 2
-    assert len(step_graphs._homes[lm]) == 2
     assert third.length == 5
     assert torch.equal(third.positions, eager.positions)
     assert again.graphed
@@ -302,7 +300,7 @@ class FakeStream:
 
 
 def test_streams_wait_for_each_other_even_where_the_warm_up_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And a stream is used again once its home is gone: libraries keep a workspace for each."""
+    """And a stream is used again once its buffers are freed: libraries keep a workspace for each."""
     notes: list[str] = []
     made: list[FakeStream] = []
 
@@ -332,27 +330,28 @@ def test_streams_wait_for_each_other_even_where_the_warm_up_fails(monkeypatch: p
 
 
 @pytest.mark.parametrize("family", ["pythia", "mamba"])
-def test_free_homes_make_room_for_a_new_one(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory for two homes, no more: the second shape's home needs the first one's room, and no rounding up."""
+def test_unused_buffers_make_room_for_new_ones(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory for one set of buffers: the second shape's need the first one's room, and no rounding up."""
     lm = language_model(family)
     make = type(lm).new_state
     asked: list[int] = []
 
     def scarce(self: Any, batch: int, capacity: int, **how: Any) -> Any:
         asked.append(capacity)
-        if len(step_graphs._homes[lm]) or capacity > 200:
+        if any(buffers() is not None for buffers in made) or capacity > 200:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return make(self, batch, capacity, **how)
 
-    step_runner(lm, prompted(lm, 7, 20), capturer=lambda device: FakeCapturer())
+    made = [weakref.ref(step_runner(lm, prompted(lm, 7, 20), capturer=lambda device: FakeCapturer()).buffers)]
     wide = make(lm, 2, 150)
     monkeypatch.setattr(type(lm), "new_state", scarce)
     runner = step_runner(lm, wide, capturer=lambda device: FakeCapturer())
     assert runner.graphed
     assert asked == [512 if family == "pythia" else 1024, 150]
-    assert [home.ids.shape for home in step_graphs._homes[lm]] == [(2,)]
+    assert made[0]() is None and runner.buffers.ids.shape == (2,)
+    made.append(weakref.ref(runner.buffers))
     other = step_runner(lm, make(lm, 3, 10), capturer=lambda device: FakeCapturer())
-    assert not other.graphed and "memory" in other.reason  # the home of `wide` is not free
+    assert not other.graphed and "memory" in other.reason  # the buffers of `wide` are in use
 
 
 def test_drawn_tokens_are_chosen_behind_the_replay() -> None:
@@ -373,7 +372,7 @@ def test_drawn_tokens_are_chosen_behind_the_replay() -> None:
     assert found[0] == found[1] and len(found[0]) == 27
 
 
-def test_one_home_holds_graphs_with_and_without_a_tail() -> None:
+def test_buffers_hold_graphs_with_and_without_a_tail() -> None:
     lm = language_model("mamba")
     made: list[FakeCapturer] = []
 
@@ -402,8 +401,8 @@ def test_without_a_cuda_device_steps_are_eager() -> None:
 
 def test_graphs_go_with_their_model() -> None:
     lm = language_model("mamba")
-    step_runner(lm, prompted(lm, 3, 9), capturer=lambda device: FakeCapturer())
-    before = len(step_graphs._homes)
+    buffers = weakref.ref(step_runner(lm, prompted(lm, 3, 9), capturer=lambda device: FakeCapturer()).buffers)
+    assert buffers() is not None
     del lm
     gc.collect()
-    assert len(step_graphs._homes) == before - 1
+    assert buffers() is None

@@ -31,11 +31,11 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "load": "vlcompare.runtime.loading.load",
-    "Model": "vlcompare.runtime.loading.load",
+    "Model": "vlcompare.runtime.loading.model",
     "stream": "vlcompare.runtime.engine",
     "generate": "vlcompare.runtime.engine",
-    "generate_batch": "vlcompare.runtime.engine",
-    "Session": "vlcompare.runtime.engine",
+    "generate_batch": "vlcompare.runtime.batch",
+    "Session": "vlcompare.runtime.session",
     "compare": "vlcompare.comparison",
 }
 

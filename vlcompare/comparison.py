@@ -21,7 +21,7 @@ from vlcompare.runtime.faults import report
 from vlcompare.types import Answer, Mode, Prompt, Request, Side, Step
 
 if TYPE_CHECKING:
-    from vlcompare.runtime.engine import Session
+    from vlcompare.runtime.session import Session
     from vlcompare.runtime.loading.model_pool import ModelPool
 
 FollowUp = Literal["continue", "anew"]

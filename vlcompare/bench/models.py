@@ -159,7 +159,7 @@ class _Case:
             ours.append(Ours(vlm, embeddings, self.options.tokens, graphs=True, own_nf4=True))
         for contestant in ours:
             self._warm(contestant)
-        peak_bytes = peak.look()
+        peak_bytes = peak.measure()
         peers, failed = self._peers(vlm, embeddings)
         times = self._rounds([*ours, *peers])
         vision = self._vision(vlm, pixels) if has_image and self.options.vision else (None, None)

@@ -61,6 +61,11 @@ class MambaState:
         self.length = source.length
         return self
 
+    def adopt(self, buffers: MambaState) -> None:
+        """Move into the tensors and the capacity of `buffers`, which both states use from then on."""
+        buffers.copy_(self)
+        vars(self).update(vars(buffers))
+
     def note_step(self) -> None:
         """Count a step on the host: a replayed graph moves the state but runs no Python."""
         self.length += 1

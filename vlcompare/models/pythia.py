@@ -77,6 +77,11 @@ class PythiaState:
         self.length, self.ragged = source.length, source.ragged
         return self
 
+    def adopt(self, buffers: PythiaState) -> None:
+        """Move into the tensors and the capacity of `buffers`, which both states use from then on."""
+        buffers.copy_(self)
+        vars(self).update(vars(buffers))
+
     def note_step(self) -> None:
         """Count a step on the host: a replayed graph moves `positions` but runs no Python."""
         self.length += 1

@@ -17,12 +17,13 @@ from torch import Tensor
 
 from vlcompare.errors import VLCompareError
 from vlcompare.runtime.answer_builder import Row, describe
-from vlcompare.runtime.decode_loop import Clock, decode
+from vlcompare.runtime.clock import Clock
+from vlcompare.runtime.decode_loop import decode
 from vlcompare.runtime.encode_prompt import encode_prompt
 from vlcompare.runtime.image import open_image
 from vlcompare.runtime.memory import PeakMemory, check_room
 from vlcompare.runtime.sampling import Sampler, Sampling
-from vlcompare.runtime.step_graphs import let_go_of_free_homes, step_runner
+from vlcompare.runtime.step_graphs import release_unused, step_runner
 from vlcompare.tasks.prompts import validate
 from vlcompare.types import Answer, Memory, Request, Timings
 
@@ -106,7 +107,7 @@ def generate_batch(
                 group = _cut_short(rows, group)
                 rows |= {index: Row(model, rows[index].request, rows[index].prompt) for index in group}
         except torch.OutOfMemoryError:
-            let_go_of_free_homes()  # the caller may try fewer at a time, which then have their room
+            release_unused()  # the caller may try fewer at a time, which then have their room
             raise
     return [answer for answer in answers if answer is not None]
 
@@ -180,7 +181,7 @@ def _answer_rows(
     answers = []
     for row, length in zip(rows, lengths, strict=True):
         formula = lm.state_bytes_formula(length + max(0, len(row.tokens) - 1))
-        memory = Memory(model.weights_bytes, state.nbytes() // len(rows), formula, peak.look())
+        memory = Memory(model.weights_bytes, state.nbytes() // len(rows), formula, peak.measure())
         answers.append(row.answer(timings, memory))
     return answers
 

@@ -1,8 +1,8 @@
-"""How much memory is in use, measured the same way around every answer, and how much a device has left.
+"""Peak memory of an answer, and free memory of a device.
 
-On CUDA: the allocator's own peak since the start. On CPU: the largest resident size of the process seen at the looks,
-which includes the interpreter and every model that is loaded. What is left on the CPU is the least of what the machine,
-the process' control groups (containers) and its own limits allow: who takes more is killed without a word.
+Peak on CUDA: the allocator's own. On CPU: the largest resident size of the process among the samples, which includes
+the interpreter and every loaded model. Free memory on CPU is the least of what the machine, the process' control groups
+(containers) and its own limits allow: a process that takes more is killed without a message.
 """
 
 from __future__ import annotations
@@ -17,36 +17,30 @@ from vlcompare.machine import cgroups
 
 
 class PeakMemory:
-    """Peak bytes between construction and the last `look`."""
+    """Peak bytes since construction."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._peak = 0
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        self.look()
+        self.sample()
 
-    def watch(self) -> None:
-        """Take notice of what is in use now, where nobody else does: CUDA's allocator keeps its peak by itself.
-
-        For every token: asking that allocator puts some hundred figures into a dictionary each time.
-        """
+    def sample(self) -> None:
+        """Record what is in use now, for every token. Nothing to do on CUDA, whose allocator keeps its own peak."""
         if self._device.type != "cuda":
-            self.look()
-
-    def look(self) -> int:
-        """Take notice of what is in use now; returns the peak so far in bytes."""
-        if self._device.type == "cuda":
-            self._peak = torch.cuda.max_memory_allocated(self._device)
-        else:
             import psutil  # here, since a machine that runs on a GPU alone can do without
 
             self._peak = max(self._peak, psutil.Process().memory_info().rss)
-        return self._peak
+
+    def measure(self) -> int:
+        """The peak so far in bytes, what is in use now included."""
+        self.sample()
+        return torch.cuda.max_memory_allocated(self._device) if self._device.type == "cuda" else self._peak
 
 
 def available_bytes(device: torch.device) -> int:
-    """Bytes that a new model may take on the device now. Everything that asks about free memory asks here."""
+    """Bytes that a new model may take on the device now."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -57,15 +51,14 @@ def available_bytes(device: torch.device) -> int:
 
 
 def readable(count: int) -> str:
-    """Bytes as they are shown in sentences: "3.4 GB", "57 MB"."""
+    """Bytes as shown in sentences: "3.4 GB", "57 MB"."""
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"
 
 
 def check_room(name: str, needed: int, device: torch.device) -> None:
-    """Raise DeviceMemoryError where fewer than `needed` bytes are free on the CPU; a GPU says so by itself.
+    """Raise DeviceMemoryError where fewer than `needed` bytes are free on the CPU.
 
-    The kernel kills a process that takes more than its machine or its container has, without a word. So it is asked
-    before.
+    There the kernel kills a process that takes too much, without a message; on a GPU the allocation fails by itself.
     """
     if device.type != "cpu":
         return
@@ -84,10 +77,10 @@ def _left_in_groups(root: Path = cgroups.ROOT) -> int | None:
 
 
 def _left_in(folder: Path) -> int | None:
-    """One group's limit, less what its processes use, not counting what the kernel takes back before it kills.
+    """One group's limit less the memory of its processes, without cached pages of files, which the kernel can reclaim.
 
-    Those are the cached pages of files. A file that is read twice goes from the inactive to the active list: without
-    that one, a checkpoint that has just been read would seem not to fit any more.
+    Active pages count as cached, too: a file that is read twice is among them, and a checkpoint that has just been read
+    would seem not to fit.
     """
     limits = [_number(folder, name) for name in ("memory.max", "memory.high", "memory.limit_in_bytes")]
     given = [limit for limit in limits if limit is not None]

@@ -1,18 +1,17 @@
 """One decode step as a function from ids to logits, the same for both architectures: eager, or replayed CUDA graphs.
 
-Knows a language model and its state; knows nothing of text, sampling or timing. A runner is called once a token with
-the chosen ids (B,) and returns the next logits (B, V) float32, having moved the state on by one position.
+A runner is called once a token with the chosen ids (B,). It advances the state by one position and returns the next
+logits (B, V) float32.
 
-A graph holds addresses, so whatever it reads and writes must stay where it is: ids and logits lie in the runner's own
-buffers, and the state that is handed in moves into buffers that are kept with the language model ("a home"), so that
-the next answer finds its graphs captured. A home is free again when the state that lives in it is gone.
-A recurrence has one graph for all lengths, and so has attention whose kernel finds the filled slots itself. Where
-torch's own attention is taken, the cache is attended to up to a window, and one graph is captured for each window that
-is reached (multiples of WINDOW), lazily, inside the call that needs it. A capture that
-fails leaves the state as it was, and the runner goes on eagerly and says why.
+A graph records addresses, so what it reads and writes must not move: ids, logits and state lie in `GraphBuffers`, which
+are kept with the language model so that the next answer finds its graphs captured. A state adopts buffers that no other
+state uses; they are unused again once that state is freed. A recurrence has one graph for all lengths, and so has
+attention whose kernel finds the filled slots itself. torch's own attention attends to the cache up to a window, and one
+graph is captured for each window that is reached (multiples of WINDOW), in the call that needs it. A capture that fails
+leaves the state as it was; the runner then continues eagerly and gives the reason.
 
-The choice of a token is part of the step: `tail` (`sampling.greedy`) is captured behind the logits, and the ids that it
-chose are written to where the next replay reads them. A token is then one replay and one copy to the host.
+The choice of a token is part of the step: `tail` (`sampling.greedy`) is captured after the logits, and the chosen ids
+are written to where the next replay reads them. A token is then one replay and one copy to the host.
 """
 
 from __future__ import annotations
@@ -30,21 +29,21 @@ from vlcompare.models.kernels.cuda.graph_capture import recording
 from vlcompare.runtime.sampling import Chosen
 
 WINDOW = 128  # slots by which the attended part of a cache grows from one graph to the next
-GRAIN = 1024  # slots by which the capacity of a home is rounded up, so that answers of many lengths share one
+GRAIN = 1024  # slots to a multiple of which a capacity is rounded up, so that answers of many lengths share buffers
 AHEAD = 3 * WINDOW  # steps for which `prepare` captures at most
-HOMES = 2  # free homes kept with a language model
+MOST_UNUSED = 2  # buffers kept with a language model that no state uses
 
 Tail = Callable[[Tensor], Chosen]
 
 
 class StepRunner(Protocol):
-    """What the decode loop calls. `graphed`: CUDA graphs are in use; `reason`: why not, where they are not."""
+    """What the decode loop calls. graphed: CUDA graphs are in use; reason: why not, where they are not."""
 
     graphed: bool
     reason: str
 
     def prepare(self, count: int) -> None:
-        """Do now what the next `count` steps would otherwise do when they come to it."""
+        """Capture now what the next `count` steps replay."""
 
     def __call__(self, ids: Tensor) -> Any: ...
 
@@ -61,7 +60,7 @@ class EagerRunner:
         self.tail = tail
 
     def prepare(self, count: int) -> None:
-        """Nothing is kept from step to step."""
+        """Nothing to capture."""
 
     def __call__(self, ids: Tensor) -> Any:
         lm = self.language_model
@@ -70,20 +69,19 @@ class EagerRunner:
 
 
 class Capturer(Protocol):
-    """What records work and plays it again; CUDA in earnest, a fake in tests."""
+    """Records work on a device and replays it; tests have a fake one."""
 
     def warm(self, function: Callable[[], Any]) -> None:
-        """Run once where a recording may follow: libraries set themselves up at their first call."""
+        """Run once, where the capture follows: libraries initialise themselves at their first call."""
 
     def capture(self, function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
-        """Record without running. Returns what replays it, and what `function` returned: filled by each replay."""
+        """Record without running. Returns a function that replays it, and the result, which each replay fills."""
 
 
 class CudaCapturer:
-    """torch's CUDA graphs, one pool of memory for all graphs of a home: they never run at the same time.
+    """torch's CUDA graphs, with one memory pool for all graphs on the same buffers: they never run at the same time.
 
-    A product leaves a workspace on its stream for good (32 MB on Hopper), so the streams of homes that are gone are
-    used again.
+    cuBLAS keeps a workspace for each stream (32 MB on Hopper), so the streams of freed buffers are used again.
     """
 
     _spare: ClassVar[dict[torch.device, list[Any]]] = {}
@@ -101,7 +99,7 @@ class CudaCapturer:
         try:
             with torch.cuda.device(self.device), torch.cuda.stream(self.stream):
                 function()
-        finally:  # what was launched before an error is still to run, and must not write over what is restored then
+        finally:  # after an error, what was launched before it must not overwrite what is restored next
             current.wait_stream(self.stream)
 
     def capture(self, function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
@@ -111,58 +109,57 @@ class CudaCapturer:
         return graph.replay, result
 
 
-class Home:
-    """Buffers that graphs were captured on, and the graphs, by tail and window (0 where lengths make no difference)."""
+class GraphBuffers:
+    """A state and ids at fixed addresses, and the graphs captured on them, by tail and window (0: no windows)."""
 
     def __init__(self, state: Any, capturer: Capturer) -> None:
         self.state = state
         self.capturer = capturer
         self.ids = torch.zeros_like(state.positions)
         self.graphs: dict[tuple[Tail | None, int], tuple[Callable[[], None], Any]] = {}
-        self._guest: weakref.ref[Any] | None = None
+        self._user: weakref.ref[Any] | None = None
 
     @property
-    def free(self) -> bool:
-        return self._guest is None or self._guest() is None
+    def unused(self) -> bool:
+        return self._user is None or self._user() is None
 
     def fits(self, state: Any) -> bool:
-        """Whether `state` can live here: as many rows, of the same kind, no more positions."""
+        """Whether `state` can use these: same batch size, dtypes and device, no larger capacity."""
         return (
             self.state.capacity >= state.capacity
-            and _kinds(self.state) == _kinds(state)
+            and _dtypes(self.state) == _dtypes(state)
             and self.ids.shape == state.positions.shape
         )
 
-    def take_in(self, state: Any) -> None:
-        """Copy what `state` holds and make it a view of the buffers here."""
-        self._guest = weakref.ref(state)
-        self.state.copy_(state)
-        vars(state).update(vars(self.state))
+    def give_to(self, state: Any) -> None:
+        """Copy what `state` holds into these buffers and let it use them in place of its own."""
+        self._user = weakref.ref(state)
+        state.adopt(self.state)
 
 
-def _kinds(state: Any) -> dict[str, tuple[torch.dtype, torch.device]]:
+def _dtypes(state: Any) -> dict[str, tuple[torch.dtype, torch.device]]:
     return {name: (x.dtype, x.device) for name, x in vars(state).items() if isinstance(x, Tensor)}
 
 
-_homes: weakref.WeakKeyDictionary[Any, list[Home]] = weakref.WeakKeyDictionary()
-_moving_in = threading.Lock()  # both sides of a race may run one model: a home is given to one of them
+_kept: weakref.WeakKeyDictionary[Any, list[GraphBuffers]] = weakref.WeakKeyDictionary()
+_lock = threading.Lock()  # both sides of a race may run one model: buffers go to one of them
 
 
 class GraphRunner:
     """Replays one captured step a call; falls back to eager steps where a capture fails."""
 
-    def __init__(self, language_model: Any, state: Any, home: Home, tail: Tail | None) -> None:
+    def __init__(self, language_model: Any, state: Any, buffers: GraphBuffers, tail: Tail | None) -> None:
         self.language_model = language_model
         self.state = state
-        self.home = home
+        self.buffers = buffers
         self.tail = tail
         self.graphed = True
         self.reason = ""
-        home.take_in(state)
+        buffers.give_to(state)
 
     @torch.inference_mode()
     def prepare(self, count: int) -> None:
-        """Capture what the next `count` steps will replay, so that none of them takes the time for it."""
+        """Capture what the next `count` steps replay, so that none of them takes the time for it."""
         last = min(self.state.length + min(count, AHEAD), self.state.capacity)
         for window in sorted({self._window(length) for length in range(self.state.length + 1, last + 1)}):
             if self.graphed:
@@ -170,61 +167,60 @@ class GraphRunner:
 
     @torch.inference_mode()
     def __call__(self, ids: Tensor) -> Any:
-        """The result lies in a buffer of its own that the next call writes to."""
+        """The result lies in a buffer that the next call overwrites."""
         if self.graphed:
             self.state.require(1)
-        found = self._captured(self._window(self.state.length + 1)) if self.graphed else None
-        if found is None:
+        captured = self._captured(self._window(self.state.length + 1)) if self.graphed else None
+        if captured is None:
             return EagerRunner(self.language_model, self.state, tail=self.tail)(ids)
-        if ids is not self.home.ids:
-            self.home.ids.copy_(ids)
-        replay, result = found
+        if ids is not self.buffers.ids:
+            self.buffers.ids.copy_(ids)
+        replay, result = captured
         replay()
         self.state.note_step()
         return result
 
     def _captured(self, window: int) -> tuple[Callable[[], None], Any] | None:
-        """The graph for a window, captured now if need be; None where that fails, and then there are no graphs."""
+        """The graph for a window, captured now if need be; None where that fails, for this runner for good."""
         key = (self.tail, window)
-        if key not in self.home.graphs:
+        if key not in self.buffers.graphs:
             try:
-                self.home.graphs[key] = self._capture(window)
+                self.buffers.graphs[key] = self._capture(window)
             except Exception as error:  # whatever a driver or a library raises: eager steps still work
                 self.graphed, self.reason = False, f"the capture failed: {_first_line(error)}"
                 fallback.tell("graphs", "cuda", f"CUDA graphs are not used: {self.reason}. Tokens take longer.")
                 return None
-        return self.home.graphs[key]
+        return self.buffers.graphs[key]
 
     def _window(self, needed: int) -> int:
-        """Cache slots to attend to, so that `needed` are among them, rounded up; 0 where there are no windows."""
+        """Cache slots to attend to: `needed`, rounded up; 0 where there are no windows."""
         if not self.language_model.windowed(self.state):
             return 0
         return min(-(-needed // WINDOW) * WINDOW, self.state.capacity)
 
     def _capture(self, window: int) -> tuple[Callable[[], None], Any]:
         """Warm up and record one step, leaving the state as it was."""
-        lm, home, tail = self.language_model, self.home, self.tail
-        # the home's own state has the same buffers as the one that lives in it, and may outlive it in the recording
-        state = home.state
+        lm, buffers, tail = self.language_model, self.buffers, self.tail
+        # the buffers' own state has the same tensors as the runner's, which the recording must not keep alive
+        state = buffers.state
         state.length = self.state.length
 
         def step() -> Any:
-            logits = lm.logits(lm.step(lm.embed_tokens(home.ids), state, window=window or None))
+            logits = lm.logits(lm.step(lm.embed_tokens(buffers.ids), state, window=window or None))
             if tail is None:
                 return logits
             chosen = tail(logits)
-            home.ids.copy_(chosen.ids)  # where the next replay reads
-            return chosen._replace(ids=home.ids)
+            buffers.ids.copy_(chosen.ids)  # where the next replay reads
+            return chosen._replace(ids=buffers.ids)
 
-        before, ids = state.snapshot(), home.ids.clone()
+        before, ids = state.snapshot(), buffers.ids.clone()
         try:
-            home.capturer.warm(step)
+            buffers.capturer.warm(step)
             state.copy_(before)
-            return home.capturer.capture(step)
-        finally:
-            # the warm-up moved the device on by a position, and chose the token after the one that is to be read next
+            return buffers.capturer.capture(step)
+        finally:  # the warm-up advanced the state and chose a token
             state.copy_(before)
-            home.ids.copy_(ids)
+            buffers.ids.copy_(ids)
 
 
 def _first_line(error: Exception) -> str:
@@ -239,10 +235,10 @@ def step_runner(
     tail: Tail | None = None,
     capturer: Callable[[torch.device], Capturer] | None = None,
 ) -> StepRunner:
-    """The fastest runner for where the state is. `state` is moved into buffers that stay; hold on to it as before.
+    """The fastest runner for the state's device. On CUDA `state` adopts buffers that outlive it.
 
-    tail: chooses the next ids from logits, on the device; the runner then returns its Chosen. capturer: what records
-    (CUDA graphs unless a test brings its own).
+    tail: chooses the next ids from logits, on the device; the runner then returns its Chosen. capturer: records in
+    place of CUDA graphs, for tests.
     """
     device = state.positions.device
     if not graphs:
@@ -250,46 +246,38 @@ def step_runner(
     if capturer is None and device.type != "cuda":
         return EagerRunner(language_model, state, "CUDA graphs need a CUDA device", tail)
     try:
-        with _moving_in:
-            home = _find_home(language_model, state, capturer or CudaCapturer)
-            return GraphRunner(language_model, state, home, tail)
+        with _lock:
+            buffers = _buffers_for(language_model, state, capturer or CudaCapturer)
+            return GraphRunner(language_model, state, buffers, tail)
     except torch.OutOfMemoryError:
         return EagerRunner(language_model, state, "too little memory for buffers that stay", tail)
 
 
+def release_unused() -> None:
+    """Free the buffers, and their graphs, that no state uses; the next answer makes new ones."""
+    with _lock:
+        for kept in _kept.values():
+            kept[:] = [buffers for buffers in kept if not buffers.unused]
+
+
 @torch.inference_mode(False)  # plain tensors may be written to in and out of inference mode
 @torch.no_grad()
-def _find_home(lm: Any, state: Any, capturer: Callable[[torch.device], Capturer]) -> Home:
-    homes = _homes.setdefault(lm, [])
-    for home in homes:
-        if home.free and home.fits(state):
-            return home
-    spare = [home for home in homes if home.free]
-    for home in spare[: max(0, len(spare) - HOMES + 1)]:
-        homes.remove(home)
-    # rounded up, so that prompts of similar lengths share a home
+def _buffers_for(lm: Any, state: Any, capturer: Callable[[torch.device], Capturer]) -> GraphBuffers:
+    kept = _kept.setdefault(lm, [])
+    fitting = next((buffers for buffers in kept if buffers.unused and buffers.fits(state)), None)
+    if fitting is not None:
+        return fitting
+    while sum(buffers.unused for buffers in kept) >= MOST_UNUSED:
+        kept.remove(next(buffers for buffers in kept if buffers.unused))
+    device, batch = state.positions.device, state.positions.shape[0]
+    dtype = next((x.dtype for x in vars(state).values() if isinstance(x, Tensor) and x.is_floating_point()), None)
     capacity = max(state.capacity, min(-(-state.capacity // GRAIN) * GRAIN, lm.max_positions or 1 << 62))
-    dtypes = [x.dtype for x in vars(state).values() if isinstance(x, Tensor) and x.is_floating_point()]
-    device = state.positions.device
-
-    def fresh(capacity: int) -> Any:
-        return lm.new_state(state.positions.shape[0], capacity, device=device, dtype=dtypes[0] if dtypes else None)
-
-    homes.append(Home(_with_room(fresh, capacity, state.capacity, homes), capturer(device)))
-    return homes[-1]
-
-
-def let_go_of_free_homes() -> None:
-    """Buffers and graphs that no answer uses any more leave memory; the next answer makes new ones."""
-    with _moving_in:
-        for homes in _homes.values():
-            homes[:] = [home for home in homes if not home.free]
-
-
-def _with_room(fresh: Callable[[int], Any], wanted: int, needed: int, homes: list[Home]) -> Any:
-    """Buffers for `wanted` positions; where memory does not suffice, no more than needed, and free homes make room."""
+    fresh: Any = None
     try:
-        return fresh(wanted)
+        fresh = lm.new_state(batch, capacity, device=device, dtype=dtype)
     except torch.OutOfMemoryError:
-        homes[:] = [home for home in homes if not home.free]
-    return fresh(needed)  # outside of the handler, where no traceback holds on to what was half made
+        kept[:] = [buffers for buffers in kept if not buffers.unused]
+    if fresh is None:  # outside of the handler, whose traceback would keep what was allocated
+        fresh = lm.new_state(batch, state.capacity, device=device, dtype=dtype)
+    kept.append(GraphBuffers(fresh, capturer(device)))
+    return kept[-1]

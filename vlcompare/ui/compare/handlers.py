@@ -42,7 +42,7 @@ def open_picture(data: bytes) -> Any:
 
 def engine_sessions(run: Run) -> dict[str, Any]:
     """A new engine session for each side, which keeps the picture's cache or state for follow-ups."""
-    from vlcompare.runtime.engine import Session
+    from vlcompare.runtime.session import Session
 
     return {side: Session() for side in run.sides}
 

@@ -1,0 +1,53 @@
+"""The engine's clock: seconds of work on one answer, without the time that the consumer of a stream takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+class Clock:
+    """Time spent in the engine, lap by lap.
+
+    On CUDA a lap is the device's own time, between two events in its stream. All threads share one default stream a
+    device: where two sides race on one GPU, a lap includes what the other side launched between its events.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device if device.type == "cuda" else None
+        self.total = 0.0  # seconds of work since the start, up to the last lap
+        self._before_pause = 0.0  # seconds of the present lap that lie before a pause
+        self._begin()
+
+    def _begin(self) -> None:
+        self._host = time.perf_counter()
+        self._event: Any = None
+        if self._cuda is not None:
+            self._event = torch.cuda.Event(enable_timing=True)
+            self._event.record(torch.cuda.current_stream(self._cuda))
+
+    def lap(self) -> float:
+        """Seconds of work since the last lap. Waits until the device has finished it."""
+        before, began = self._event, self._host
+        self._begin()
+        if self._cuda is None:
+            seconds = self._host - began
+        else:
+            self._event.synchronize()
+            seconds = before.elapsed_time(self._event) / 1e3
+            self._host = time.perf_counter()
+        seconds += self._before_pause
+        self._before_pause = 0.0
+        self.total += seconds
+        return seconds
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What is done inside does not count."""
+        self._before_pause += time.perf_counter() - self._host
+        yield
+        self._begin()  # not after an exception: nothing more is timed
