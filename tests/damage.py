@@ -243,6 +243,8 @@ def damages(family: str, quantized: str = "none") -> Iterator[tuple[str, Damage]
             yield f"{part} one {value}", _filled(part, value)
             yield f"{part} all {value}", _filled(part, value, one=False)
         yield f"{part} 1e300", _filled(part, 1e300, torch.float64)
+    if family == "mamba":
+        yield "mixer.A_log one 100.0", _filled("mixer.A_log", 100.0)
     for part in parts or _parts(family):
         cut = tensors(lambda held, part=part: held.update({(key := next(k for k in held if part in k)): held[key][1:]}))
         yield f"{part} shorter", cut

@@ -16,7 +16,7 @@ from vlcompare.bench.tables import plot, ratios, table
 from vlcompare.cli import main
 from vlcompare.errors import CheckpointError, RequestError
 from vlcompare.models.config import MambaConfig, ModelConfig, PythiaConfig, VisionConfig
-from vlcompare.runtime.loading.locate import FLOAT32
+from vlcompare.runtime.loading.keys import FLOAT32
 
 SCENE = {"stem": [8, 8, 16, 24], "depth": 1, "heads": 2, "hidden": 32, "grid": 4}
 VISION = VisionConfig("vlcompare/scene", 64, scene=SCENE)

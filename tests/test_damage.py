@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 import vlcompare
-from tests.damage import TOKENIZERS, damages, edit_json
+from tests.damage import TOKENIZERS, damages, edit_json, tensors
 from tests.tiny import write_checkpoint
 from vlcompare.errors import CheckpointError, VLCompareError
 from vlcompare.runtime import tokenizer_trial
@@ -33,7 +33,7 @@ KINDS = [("pythia", "none"), ("mamba", "none"), ("pythia", "nf4"), ("mamba", "in
 QUICK = (
     "mixer.A_log as I64", "mixer.A_log as F8_E4M3", "in_proj.weight as C64", "in_proj.weight as F16",
     "norm_f.bias one nan", "in_proj.weight one 3.4e+38", "in_proj.weight all 1e+30", "embedding 1e300",
-    "embedding shorter", "surplus layer", "200,000 empty tensors", "large metadata", "long key", "offsets 4 4",
+    "mixer.A_log one 100.0", "embedding shorter", "surplus layer", "200,000 empty tensors", "large metadata", "long key", "offsets 4 4",
     "offsets 1000000000 1000000000", "cut to 0.5", "index [[[[[[[[[[[[[[[[[[[[", "config.json pipe",
     "config.json zero", "config.json deep", "config.json large", "config.json loop", "tokenizer.json pipe",
     "tokenizer.json folder", "tokenizer.json loop", "tokenizer.json zero", "model.safetensors pipe",
@@ -195,6 +195,28 @@ def test_reading_a_pipe_waits_for_nobody(tmp_path: Path) -> None:
 
     threading.Thread(target=read, daemon=True).start()
     assert done.wait(60)
+
+
+@pytest.mark.parametrize(("kind", "words"), [("folder", "no regular file"), ("loop", "symbolic links")])
+def test_a_tokenizer_that_is_no_file_is_called_what_it_is(
+    whole: dict[tuple[str, str], Path], tmp_path: Path, kind: str, words: str
+) -> None:
+    folder = damaged(whole, ("mamba", "none"), f"tokenizer.json {kind}", tmp_path)
+    assert words in outcome(folder, "verify") and words in outcome(folder, "ask")
+    with pytest.raises(CheckpointError, match=words):
+        load(whole["mamba", "none"], tokenizer=folder / "tokenizer.json")
+
+
+@pytest.mark.parametrize("value", [81.0, 1e30])
+def test_a_recurrence_that_overflows_is_refused(
+    whole: dict[tuple[str, str], Path], tmp_path: Path, value: float
+) -> None:
+    """exp(A_log) is infinite from 88.7 on."""
+    folder = Path(shutil.copytree(whole["mamba", "none"], tmp_path / "x"))
+    tensors(lambda held: held[next(key for key in held if "A_log" in key)].view(-1)[:1].fill_(value))(folder)
+    for attempt in (load, verify, lambda folder: write_quantized(find_source(folder), tmp_path / "out", "int8", torch.device("cpu"))):
+        with pytest.raises(CheckpointError, match=r"A_log' holds values up to .* overflow"):
+            attempt(folder)
 
 
 def test_quantize_refuses_a_tokenizer_that_is_a_pipe(whole: dict[tuple[str, str], Path], tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from tiny import write_checkpoint
 from vlcompare.bench.models import Options, run
 from vlcompare.errors import CheckpointError
 from vlcompare.models.config import MambaConfig, ModelConfig, PythiaConfig, VisionConfig
+from vlcompare.runtime.loading.keys import FLOAT32
 from vlcompare.runtime.loading.load import load
-from vlcompare.runtime.loading.locate import FLOAT32
 from vlcompare.runtime.loading.safetensors_files import read_headers
 
 pytestmark = pytest.mark.gpu

@@ -101,6 +101,24 @@ def test_it_runs_from_another_folder(installed: Path, tmp_path: Path) -> None:
     assert runs >= 1
 
 
+def test_compiled_kernels_are_kept_in_the_users_cache(
+    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Uninstalling would leave what lies beside the sources."""
+    for name in ("NUMBA_CACHE_DIR", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    code = (
+        "from vlcompare.models.kernels.cpu import step_loops;"
+        "from vlcompare.models.kernels.cpu.disk_cache import DiskCache;"
+        "print(DiskCache(step_loops.product.py_func).cache_path)"
+    )
+    folder = run(installed, tmp_path, "-c", code).strip()
+    assert not folder.startswith(str(installed))
+    if sys.platform == "linux":
+        assert folder == str(tmp_path / "cache" / "vlcompare" / "kernels")
+
+
 def test_the_command_is_the_command_line(installed: Path, tmp_path: Path) -> None:
     points = configparser.ConfigParser()
     points.read(next(installed.glob("*.dist-info")) / "entry_points.txt")

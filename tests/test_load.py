@@ -23,11 +23,12 @@ from vlcompare.models.mamba import Mamba
 from vlcompare.models.vlm import VisionLanguageModel
 from vlcompare.runtime.loading import fill as fill_module
 from vlcompare.runtime.loading import quantize
+from vlcompare.runtime.loading.estimate import estimate
 from vlcompare.runtime.loading.export import write_quantized
-from vlcompare.runtime.loading.load import estimate_bytes, load
+from vlcompare.runtime.loading.load import load
 from vlcompare.runtime.loading.locate import find_source
 from vlcompare.runtime.loading.verify import verify
-from vlcompare.types import Request
+from vlcompare.types import ModelSpec, Request
 
 FAMILIES = ("pythia", "mamba")
 IDS = [5, 6, -200, 7, 8]
@@ -493,7 +494,8 @@ def test_what_would_not_fit_is_not_even_downloaded(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("dtype", ["float32", "bf16"])
 def test_the_estimate_is_what_is_loaded(folders: dict[str, Path], family: str, dtype: str) -> None:
     loaded = load(folders[family], dtype=dtype, device="cpu").weights_bytes
-    assert estimate_bytes(folders[family], dtype=dtype, device="cpu") == pytest.approx(loaded, rel=0.02)
+    spec = ModelSpec(str(folders[family]), dtype=dtype, device="cpu")
+    assert estimate(spec).weights == pytest.approx(loaded, rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -512,7 +514,7 @@ def test_the_estimate_of_a_published_size_needs_no_files(
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv("VLCOMPARE_DATA", str(tmp_path))
     monkeypatch.setenv(quantize.ON_CPU, "1")
-    assert estimate_bytes(name, quantization, "bf16", "cpu") / 1e9 == pytest.approx(gigabytes, abs=0.01)
+    assert estimate(ModelSpec(name, quantization, "cpu", "bf16")).weights / 1e9 == pytest.approx(gigabytes, abs=0.01)
 
 
 def test_the_counted_shapes_are_those_that_are_built() -> None:
@@ -529,7 +531,7 @@ _MEASURE = """
 import sys, psutil, torch
 from vlcompare.runtime.loading.load import load
 folder, dtype = sys.argv[1:]
-load(folder + "/small", device="cpu")  # imports and one-time costs
+load(folder + "/small", device="cpu", dtype=dtype)  # imports, kernels of this dtype and other one-time costs
 process = psutil.Process()
 before = process.memory_info().rss
 peak = before

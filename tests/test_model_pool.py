@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from vlcompare.errors import DeviceMemoryError
-from vlcompare.runtime import placement
+from vlcompare.runtime.loading import devices
 from vlcompare.runtime.loading.model_pool import ModelPool
 from vlcompare.types import ModelSpec
 
@@ -178,11 +178,11 @@ def test_room_is_made_on_the_gpu_that_needs_it(two_gpus: ModelPool) -> None:
     ],
 )
 def test_placement(device: str, free: dict[str, int], models: dict[str, int], expected: str) -> None:
-    assert placement.choose(device, free, models) == expected
+    assert devices.choose_gpu(device, free, models) == expected
 
 
 def test_on_this_machine_placement_agrees_with_torch() -> None:
     import torch
 
-    free = placement.free_bytes()
+    free = devices.free_bytes_of_gpus()
     assert len(free) == (torch.cuda.device_count() if torch.cuda.device_count() > 1 else 0)

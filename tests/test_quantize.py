@@ -16,9 +16,12 @@ from tests.tiny import write_checkpoint
 from vlcompare.cli import main
 from vlcompare.errors import CheckpointError, RequestError
 from vlcompare.runtime.loading import export, quantize
-from vlcompare.runtime.loading.load import Model, estimate_bytes, load
+from vlcompare.runtime.loading.estimate import estimate
+from vlcompare.runtime.loading.load import load
 from vlcompare.runtime.loading.locate import SECTION, find_source
+from vlcompare.runtime.loading.model import Model
 from vlcompare.runtime.loading.verify import verify
+from vlcompare.types import ModelSpec
 
 FAMILIES = ("pythia", "mamba")
 METHODS = ("nf4", "int8")
@@ -166,7 +169,7 @@ def test_quantized_models_answer_and_take_less(
     full, small = load(folders[family]), load(folders[family], quantization=method)  # type: ignore[arg-type]
     assert small.quantization == method and small.notices == ()
     assert small.weights_bytes < full.weights_bytes
-    assert estimate_bytes(folders[family], quantization=method) == pytest.approx(small.weights_bytes, rel=0.02)
+    assert estimate(ModelSpec(str(folders[family]), method)).weights == pytest.approx(small.weights_bytes, rel=0.02)
     distance = apart(answers(small), answers(full))
     assert 0 < distance < {"nf4": 0.6, "int8": 0.12}[method]
     replaced = [m for m in small.vlm.modules() if type(m).__name__ in ("Linear4bit", "Int8Linear")]
@@ -220,8 +223,8 @@ def test_a_written_folder_stands_alone_and_answers_as_quantized_at_load(
     assert model.quantization == method and model.notices == at_load.notices
     assert torch.equal(answers(model), expected)
     assert model.weights_bytes == at_load.weights_bytes
-    assert estimate_bytes(out, dtype=dtype) == pytest.approx(model.weights_bytes, rel=0.02)
-    assert model.tokenizer.available
+    assert estimate(ModelSpec(str(out), dtype=dtype)).weights == pytest.approx(model.weights_bytes, rel=0.02)
+    model.tokenizer.check()
 
 
 def test_what_a_written_folder_holds(written: tuple[Path, Path, str]) -> None:

@@ -15,7 +15,8 @@ from PIL import Image
 from vlcompare.models.config import PRESETS
 from vlcompare.models.vlm import meta_model
 from vlcompare.runtime.loading.keys import file_key, plan
-from vlcompare.runtime.loading.load import Model, load
+from vlcompare.runtime.loading.load import load
+from vlcompare.runtime.loading.model import Model
 from vlcompare.runtime.loading.safetensors_files import Stored
 
 VARIANTS = (

@@ -73,7 +73,7 @@ def streamed(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
 
 def test_places_are_looked_up(neox: Tokenizer) -> None:
     assert (neox.mark_id, neox.separator_id, neox.end_id) == (4118, 10494, 0)
-    assert neox.vocabulary_size == 50277 and neox.available
+    neox.check()
 
 
 @pytest.mark.parametrize("typed", TYPED)
@@ -140,7 +140,7 @@ def test_a_push_costs_the_same_at_any_length(neox: Tokenizer) -> None:
 
 
 def test_other_decoders_stream_to_the_whole(any_tokenizer: Tokenizer) -> None:
-    size = any_tokenizer.vocabulary_size
+    size = max(i for i in range(400) if any_tokenizer.decode([i])) + 1
     assert (any_tokenizer.mark_id, any_tokenizer.separator_id, any_tokenizer.end_id) == (1, 2, 0)
     assert 0 not in any_tokenizer.encode("red <|endoftext|> car")
     assert any_tokenizer.decode(any_tokenizer.encode("red car")).replace(" ", "") == "redcar"
@@ -195,7 +195,6 @@ def offline() -> Path:
 def test_a_missing_tokenizer_is_said_at_use_and_the_places_have_their_usual_ids(source, sentence: str) -> None:
     tokenizer = Tokenizer(source)
     assert (tokenizer.mark_id, tokenizer.separator_id, tokenizer.end_id) == (4118, 10494, 0)
-    assert not tokenizer.available
     for use in (lambda: tokenizer.encode("a"), lambda: tokenizer.decode([66]), lambda: StreamDecoder(tokenizer)):
         with pytest.raises(CheckpointError, match=sentence):
             use()

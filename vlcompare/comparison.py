@@ -21,8 +21,8 @@ from vlcompare.runtime.faults import report
 from vlcompare.types import Answer, Mode, Prompt, Request, Side, Step
 
 if TYPE_CHECKING:
-    from vlcompare.runtime.session import Session
     from vlcompare.runtime.loading.model_pool import ModelPool
+    from vlcompare.runtime.session import Session
 
 FollowUp = Literal["continue", "anew"]
 

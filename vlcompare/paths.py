@@ -1,16 +1,17 @@
-"""Where things live on this machine: the user's data folder, and the checkpoints and examples that are shipped.
+"""Folders on this machine: the user's data and cache folders, and the checkpoints and examples that are shipped.
 
-Creates nothing by itself.
-
-Standard library only. `$VLCOMPARE_DATA` overrides the data folder.
+Standard library only.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -26,20 +27,49 @@ def shipped(name: str, package: Path = PACKAGE) -> Path:
 
 CHECKPOINTS = shipped("checkpoints")
 EXAMPLES = shipped("examples")
+INSTALLED = CHECKPOINTS.parent == PACKAGE  # rather than a checkout
 
 
 def data_folder(environment: Mapping[str, str] | None = None) -> Path:
     """The folder for what this program remembers between runs; it may not exist yet.
 
-    It is where the system keeps such data: XDG on Linux, Application Support on macOS, AppData on Windows.
+    `$VLCOMPARE_DATA`, else the system's own place for such data: XDG on Linux, Application Support on macOS, AppData on
+    Windows.
     """
     env = os.environ if environment is None else environment
     if given := env.get("VLCOMPARE_DATA"):
         return Path(given).expanduser()
+    return _users_folder("XDG_DATA_HOME", ".local/share", "Application Support")
+
+
+def cache_folder() -> Path:
+    """The folder for what can be made again: the system's own place for caches."""
+    return _users_folder("XDG_CACHE_HOME", ".cache", "Caches")
+
+
+def _users_folder(variable: str, on_linux: str, on_macos: str) -> Path:
     if sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
+        base = Path.home() / "Library" / on_macos
     elif sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     else:
-        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+        base = Path(os.environ.get(variable) or Path.home() / on_linux)
     return base / "vlcompare"
+
+
+def read_record(name: str) -> Any:
+    """A JSON file of the data folder; None where it cannot be read."""
+    try:
+        return json.loads((data_folder() / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def write_record(name: str, value: Any) -> None:
+    """Replace a JSON file of the data folder as a whole; where it cannot be written, nothing is remembered."""
+    file = data_folder() / name
+    partial = file.with_name(f"{name}.{os.getpid()}")
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        partial.write_text(json.dumps(value, indent=1, sort_keys=True), encoding="utf-8")
+        partial.replace(file)

@@ -18,7 +18,7 @@ from vlcompare.models.meta_init import empty_parameters
 from vlcompare.models.pythia import Pythia
 from vlcompare.models.vlm import VisionLanguageModel, meta_model
 from vlcompare.runtime.loading import quantize
-from vlcompare.runtime.loading.locate import FLOAT32
+from vlcompare.runtime.loading.keys import FLOAT32
 from vlcompare.runtime.sampling import greedy
 from vlcompare.runtime.step_graphs import step_runner
 from vlcompare.tasks.sequence import IMAGE_SLOT

@@ -23,7 +23,7 @@ from vlcompare.models.config import PRESETS, MambaConfig, ModelConfig
 from vlcompare.models.kernels.cuda.graph_capture import release_cached_memory
 from vlcompare.models.vlm import VisionLanguageModel, meta_model
 from vlcompare.runtime.loading import quantize
-from vlcompare.runtime.loading.load import resolve_device
+from vlcompare.runtime.loading.devices import resolve_device
 from vlcompare.runtime.memory import PeakMemory, check_room
 
 PRECISIONS = ("fp32", "bf16", "int8", "nf4")

@@ -45,7 +45,9 @@ def _list(args: argparse.Namespace) -> int:
 
 def _info(args: argparse.Namespace) -> int:
     from vlcompare.runtime.loading import hub, registry
-    from vlcompare.runtime.loading.locate import estimate_bytes, find_source
+    from vlcompare.runtime.loading.estimate import estimate
+    from vlcompare.runtime.loading.locate import find_source
+    from vlcompare.types import ModelSpec
 
     known = registry.find(args.name)
     source = find_source(args.name, offline=True)
@@ -56,8 +58,8 @@ def _info(args: argparse.Namespace) -> int:
         facts.update(image_size=source.config.image_size, vision_encoder=source.config.vision.name)
         facts["revision"] = source.revision or facts.get("revision")
     facts["memory_bytes"] = {
-        f"{dtype}, {method}": estimate_bytes(args.name, method, dtype, "cpu") or None
-        for dtype, method in (("float32", "none"), ("bfloat16", "none"))
+        f"{dtype}, none": estimate(ModelSpec(args.name, device="cpu", dtype=dtype)).weights or None
+        for dtype in ("float32", "bfloat16")
     }
     if known and known.repository:
         facts["cached_bytes"] = hub.cached_bytes(known.repository)

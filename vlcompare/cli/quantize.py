@@ -27,8 +27,8 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     from vlcompare.errors import RequestError
     from vlcompare.runtime.loading import hub
+    from vlcompare.runtime.loading.devices import resolve_device
     from vlcompare.runtime.loading.export import write_quantized
-    from vlcompare.runtime.loading.load import resolve_device
     from vlcompare.runtime.loading.locate import find_source
 
     if args.push_to and not hub.is_repository(args.push_to):

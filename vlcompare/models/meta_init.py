@@ -6,7 +6,7 @@ which, unlike `torch.device("meta")` alone, keeps what no file holds (rotary tab
 not installed (plain CUDA images have torch, timm and transformers) the same is done by hand. accelerate's loading
 and its dispatch of one model over several devices are not used: they want a whole model per file layout that they know
 and hooks on `forward`, while a decode step here calls `step` and is captured in a CUDA graph, where nothing may move
-between devices. Which device a model goes to is `runtime.placement`'s business.
+between devices.
 """
 
 from __future__ import annotations

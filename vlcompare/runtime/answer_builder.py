@@ -16,7 +16,7 @@ from vlcompare.tasks.reading import read_answer
 from vlcompare.types import Alternative, Answer, Memory, Prompt, Request, Step, Timings, Token
 
 if TYPE_CHECKING:
-    from vlcompare.runtime.loading.load import Model
+    from vlcompare.runtime.loading.model import Model
 
 
 _NOT_FINITE = (

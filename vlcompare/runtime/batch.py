@@ -28,7 +28,7 @@ from vlcompare.tasks.prompts import validate
 from vlcompare.types import Answer, Memory, Request, Timings
 
 if TYPE_CHECKING:
-    from vlcompare.runtime.loading.load import Model
+    from vlcompare.runtime.loading.model import Model
 
 
 class Features:

@@ -14,7 +14,7 @@ from vlcompare.tasks.sequence import IMAGE_MARK, image_ids, prompt_ids
 from vlcompare.types import Prompt, Request
 
 if TYPE_CHECKING:
-    from vlcompare.runtime.loading.load import Model
+    from vlcompare.runtime.loading.model import Model
 
 def encode_prompt(model: Model, request: Request) -> Prompt:
     """The whole prompt of a first question. Image positions hold -200.

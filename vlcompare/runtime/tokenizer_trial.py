@@ -1,11 +1,9 @@
-"""Whether a tokenizer.json from somewhere can be used in this process: tried first in one of its own, with limits.
+"""Tries a tokenizer.json in a child process with limits before this process uses it.
 
-The `tokenizers` library follows whatever a file says: normalisers that double a text thirty times, patterns that look
-at it for hours, and panics that print to the terminal. It holds Python's lock meanwhile, so that one such file would
-stop every answer. A file that parses, encodes and decodes all trial texts within the limits is remembered by its
-SHA-256, so that it is tried once on a machine. Files that are part of this project are not tried.
-
-Knows files, processes and limits. What is tried is `runtime.text`'s own code.
+The `tokenizers` library does whatever a file asks for: normalisers that double a text thirty times, patterns that match
+for hours, and panics that print to the terminal. It holds Python's lock meanwhile, so one such file would stop every
+answer. A file that parses, encodes and decodes all trial texts within the limits is remembered by its SHA-256, so that
+it is tried once on a machine. Files that are part of this project are not tried.
 """
 
 from __future__ import annotations
@@ -21,15 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from vlcompare.errors import CheckpointError
-from vlcompare.paths import CHECKPOINTS, data_folder
+from vlcompare.paths import CHECKPOINTS, read_record, write_record
+from vlcompare.runtime.tokenizer_file import TokenizerFile
 
-SECONDS = 20  # of the clock; a tokenizer of 50,000 pieces takes less than one
+SECONDS = 20  # of wall time; a tokenizer of 50,000 pieces takes less than one
 _CPU_SECONDS = 6
 _MEMORY = 1 << 29  # bytes of address space: with a tokenizer of 50,000 pieces 0.1 GB are taken
 _LENGTHS = (20, 2000)  # characters of a trial text: what grows soon shows at the first; half of the longest question
 _MOST_IDS = 64  # a character; compatibility forms have up to 18 characters of up to 4 bytes
 _LONGEST_PIECE = 4096  # characters that one id may stand for
 _MOST_KNOWN = 256  # tokenizers that are remembered
+_RECORD = "tokenizers.json"
 _RULES = "1"  # changes with what is tried, so that files are tried again
 
 _tried: set[str] = set()
@@ -47,7 +47,7 @@ def require_usable(path: Path, data: bytes) -> None:
         return
     if key not in _known():
         _try(path, data)
-        _remember(key)
+        write_record(_RECORD, [*_known(), key][-_MOST_KNOWN:])
     _tried.add(key)
 
 
@@ -79,8 +79,8 @@ def _try(path: Path, data: bytes) -> None:
         ) from error
     if done.returncode == 0:
         return
-    said = done.stdout.decode("utf-8", errors="replace")[:500]
-    raise CheckpointError(_sentence(path, said or "trying it took too much time or memory, or crashed the library"))
+    reason = done.stdout.decode("utf-8", errors="replace")[:500]
+    raise CheckpointError(_sentence(path, reason or "trying it took too much time or memory, or crashed the library"))
 
 
 def _sentence(path: Path, why: str) -> str:
@@ -93,11 +93,9 @@ def _sentence(path: Path, why: str) -> str:
 def main() -> None:
     """Try the tokenizer.json on standard input. Its exit status is 0, or 1 with the reason on standard output."""
     _limit()
-    from vlcompare.runtime.tokenizer import Loaded
-
     data = sys.stdin.buffer.read()
     try:
-        loaded = Loaded(Path(sys.argv[1]), data)
+        loaded = TokenizerFile(Path(sys.argv[1]), data)
         for text in _texts(json.loads(loaded.backend.to_str())):
             ids = loaded.encode(text)
             if len(ids) > _MOST_IDS * (len(text) + 1):
@@ -162,24 +160,7 @@ def _strings(part: Any) -> Iterator[str]:
 # ------------------------------------------------------------------------------------------------ what was tried
 
 
-def _file() -> Path:
-    return data_folder() / "tokenizers.json"
-
-
 def _known() -> list[str]:
-    """SHA-256 of what was tried and found usable; empty where the file cannot be read."""
-    try:
-        known = json.loads(_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
+    """Hashes of files that were tried and found usable."""
+    known = read_record(_RECORD)
     return [key for key in known if isinstance(key, str)] if isinstance(known, list) else []
-
-
-def _remember(key: str) -> None:
-    """A record that cannot be written costs a trial at the next start."""
-    file = _file()
-    with contextlib.suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        partial = file.with_name(f"{file.name}.{os.getpid()}")
-        partial.write_text(json.dumps([*_known(), key][-_MOST_KNOWN:]), encoding="utf-8")
-        partial.replace(file)

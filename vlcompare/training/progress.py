@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
 import signal
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +19,9 @@ from typing import Any, Protocol
 import torch
 
 from vlcompare.errors import CheckpointError
+from vlcompare.runtime.bounded_files import open_regular
 
+LARGEST_STATE = 8 << 30  # bytes; the embedded pair's have some 100 MB
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -68,12 +72,18 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Raises CheckpointError where there is none, or what is there is no state."""
+    """Raises CheckpointError where there is none, or what is there is damaged or takes over `LARGEST_STATE` bytes."""
     if not path.exists():
         raise CheckpointError(f"There is no state {path} to go on from.")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        with open_regular(path) as file, io.BufferedReader(file) as stream:  # type: ignore[type-var]
+            with zipfile.ZipFile(stream) as parts:  # torch would unpack them, whatever size they claim
+                claimed = sum(part.file_size for part in parts.infolist())
+            if max(claimed, os.fstat(stream.fileno()).st_size) > LARGEST_STATE:
+                raise CheckpointError(f"{path} takes over {LARGEST_STATE >> 30} GiB: it is no state of a training.")
+            stream.seek(0)
+            return torch.load(stream, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{path} is no whole state of a training; put back a copy, or delete it.") from error
 
 

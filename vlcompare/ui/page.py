@@ -197,7 +197,7 @@ def warm_up(settings: AppSettings, handlers: Handlers) -> None:
     """Import slow libraries, compile the CPU kernels and preload models, in the background."""
     from vlcompare.runtime import engine  # noqa: F401  brings torch along
     from vlcompare.runtime.loading.compile_ahead import FAMILIES, compiling
-    from vlcompare.runtime.loading.load import resolve_device, resolve_dtype
+    from vlcompare.runtime.loading.devices import resolve_device, resolve_dtype
     from vlcompare.types import ModelSpec
 
     with suppress(VLCompareError):  # a missing device is reported with the first answer

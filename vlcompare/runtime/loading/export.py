@@ -14,18 +14,18 @@ from torch import Tensor
 
 from vlcompare.errors import CheckpointError, RequestError
 from vlcompare.models.vlm import meta_model
-from vlcompare.runtime.bounded_files import LARGEST_TOKENIZER, is_there, read_bytes
-from vlcompare.runtime.loading import hub, quantize, registry
-from vlcompare.runtime.loading.fill import Said, account
-from vlcompare.runtime.loading.keys import model_key, stored_norm
-from vlcompare.runtime.loading.locate import SECTION, Source, read_stored
+from vlcompare.runtime.bounded_files import LARGEST_TOKENIZER, read_bytes
+from vlcompare.runtime.loading import quantize
+from vlcompare.runtime.loading.fill import Report, account
+from vlcompare.runtime.loading.keys import highest_value, model_key, stored_norm
+from vlcompare.runtime.loading.locate import SECTION, Source, local_tokenizer, read_stored
 from vlcompare.runtime.loading.safetensors_files import ONE_FILE, Stored, check_finite, read_tensor, write_file
 
 Entries = dict[str, tuple[torch.dtype, tuple[int, ...]]]
 
 
 def write_quantized(
-    source: Source, out: Path, method: str, device: torch.device, said: Said = lambda done, total: None
+    source: Source, out: Path, method: str, device: torch.device, report: Report = lambda done, total: None
 ) -> Path:
     """Write `source` to the folder `out` with the language model's large Linears quantized. Returns `out`.
 
@@ -44,13 +44,13 @@ def write_quantized(
     created = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_file(out / ONE_FILE, entries, _tensors(chosen, linears, method, device, said))
+        write_file(out / ONE_FILE, entries, _tensors(chosen, linears, method, device, report))
         section = {"version": 1, "method": method, "block": quantize.BLOCK, "source": Path(source.name).name,
                    "revision": source.revision}  # fmt: skip
         config = {**source.data, SECTION: section}
         (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         (out / "README.md").write_text(_card(source, method), encoding="utf-8")
-        if tokenizer := _known_tokenizer(source):
+        if tokenizer := local_tokenizer(source):
             (out / "tokenizer.json").write_bytes(read_bytes(tokenizer, LARGEST_TOKENIZER))
     except BaseException as error:
         for path in (out / ONE_FILE, out / "config.json", out / "README.md", out / "tokenizer.json"):
@@ -85,20 +85,20 @@ def _entries(chosen: list[Stored], linears: set[str], method: str) -> Entries:
 
 
 def _tensors(
-    chosen: list[Stored], linears: set[str], method: str, device: torch.device, said: Said
+    chosen: list[Stored], linears: set[str], method: str, device: torch.device, report: Report
 ) -> Iterator[Tensor]:
     """The tensors of `_entries`, in its order."""
     total, done = sum(entry.bytes for entry in chosen), 0
     for entry in chosen:
         tensor = read_tensor(entry)
-        check_finite(tensor, entry)
+        check_finite(tensor, entry, highest_value(entry.key))
         if _is_target(entry, linears):
             parts = quantize.quantize(tensor.to(device), method)
             yield from (parts[part] for part in quantize.PARTS[method])
         else:
             yield tensor
         done += entry.bytes
-        said(done, total)
+        report(done, total)
 
 
 def _is_target(entry: Stored, linears: set[str]) -> bool:
@@ -107,16 +107,6 @@ def _is_target(entry: Stored, linears: set[str]) -> bool:
 
 def _part_key(entry: Stored, part: str) -> str:
     return entry.key.removesuffix("weight") + part
-
-
-def _known_tokenizer(source: Source) -> Path | None:
-    """The source's own tokenizer, or the shared one where it is on this machine already."""
-    own = source.folder / "tokenizer.json"
-    if is_there(own):
-        return own
-    known = registry.registry()
-    shared = hub.cached(known.tokenizer_repository, files=[known.tokenizer_file])
-    return shared.folder / known.tokenizer_file if shared else None
 
 
 def _card(source: Source, method: str) -> str:

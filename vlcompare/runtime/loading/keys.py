@@ -1,18 +1,18 @@
-"""The one map from the names in published files to the names of this project's modules, and the account of every key.
+"""The map from names in published files to names in this project's modules, and a plan that accounts for every key.
 
-Pure bookkeeping over names and shapes: no tensor is read here, nothing of devices or dtypes is known. Every stored key
-must fill something, be replaced by its tied twin, or be one of the few that are computed here anyway; everything the
-model needs must be stored. Whatever is left over on either side is an error that names the file and the key.
+Names and shapes only; no tensor is read. Every stored key must fill a tensor of the model, be replaced by the tensor it
+is tied to, or be one of the few that are computed here anyway; everything that the model needs must be stored. Anything
+else is an error that names the file and the key.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vlcompare.errors import CheckpointError
-from vlcompare.runtime.loading.safetensors_files import Stored
+from vlcompare.runtime.loading.safetensors_files import LARGEST_VALUE, Stored
 
 # prefix in the file -> prefix in the model; the first row that fits counts. The names in files are those of the
 # authors' classes: timm's or transformers' own below `vision_encoder.`, transformers' GPT-NeoX, mamba_ssm's Mamba.
@@ -33,6 +33,8 @@ _COMPUTED = re.compile(
     r"gpt_neox\.layers\.\d+\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)"
     r"|vision_encoder\.(vision_model\.)?embeddings\.position_ids"
 )
+FLOAT32 = (".A_log", ".D", ".dt_proj.bias")  # of Mamba's recurrence: float32 in every precision
+_LARGEST_A_LOG = 80.0  # the recurrence computes exp(A_log) in float32, which overflows from 88.7 on
 _NORM_BIAS = re.compile(r"language_model\.(layers\.\d+\.norm|norm_f)\.bias")
 _LANGUAGE = {"pythia": "gpt_neox.", "mamba": "backbone."}
 
@@ -42,7 +44,7 @@ class Plan:
     """What fills what. Names on the left are the model's, `Stored` says file and key."""
 
     fill: dict[str, Stored]
-    replaced: dict[str, Stored]  # the tied twin that is not used, by the name that its sibling fills
+    replaced: dict[str, Stored]  # of two tied tensors the one that is not used, by the name that the other fills
     zero: tuple[str, ...]  # norm biases that are not stored and stay zero
     must_be_zero: tuple[Stored, ...]  # stored norm biases that the wanted norm has no use for
     computed: tuple[Stored, ...]  # stored, but computed here
@@ -67,6 +69,11 @@ def file_key(name: str, family: str) -> str:
     raise KeyError(name)
 
 
+def highest_value(key: str) -> float:
+    """The largest value that the tensor of this key may have."""
+    return _LARGEST_A_LOG if key.endswith(".A_log") else LARGEST_VALUE
+
+
 def stored_norm(stored: Mapping[str, Stored], family: str) -> str:
     """The norms that the files hold: "layernorm" where the first layer's norm has a bias, else "rmsnorm"."""
     if family == "pythia" or "backbone.layers.0.norm.bias" in stored:
@@ -78,16 +85,17 @@ def plan(
     stored: Mapping[str, Stored],
     wanted: Mapping[str, tuple[int, ...]],
     family: str,
+    first_name: Mapping[str, str] | None = None,
     *,
-    same: Callable[[str], str] = lambda name: name,
     zero_norm_biases: bool = False,
 ) -> Plan:
     """Account for every key. Raises CheckpointError for the first that does not fit.
 
-    wanted: name in the model -> shape. same: the name under which a tied tensor is wanted, for any of its names.
+    wanted: name in the model -> shape. first_name: for every name of a tied tensor the one that is wanted.
     zero_norm_biases: LayerNorm asked for a file without norm biases.
     """
     _check_family(stored, family)
+    first = first_name or {}
     by_plain_name = {_plain(name): name for name in wanted}
     fill: dict[str, Stored] = {}
     replaced: dict[str, Stored] = {}
@@ -95,7 +103,7 @@ def plan(
     computed: list[Stored] = []
     for key, entry in stored.items():
         mapped = model_key(key, family)
-        name = by_plain_name.get(_plain(same(mapped))) if mapped else None
+        name = by_plain_name.get(_plain(first.get(mapped, mapped))) if mapped else None
         if name is None and mapped and _NORM_BIAS.fullmatch(mapped):
             must_be_zero.append(entry)
         elif name is None and _COMPUTED.fullmatch(key):

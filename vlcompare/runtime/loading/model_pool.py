@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from vlcompare.errors import DeviceMemoryError
-from vlcompare.runtime import placement
-from vlcompare.runtime.memory import readable
+from vlcompare.runtime.loading.devices import choose_gpu, free_bytes_of_gpus, resolve_device
+from vlcompare.runtime.memory import available_bytes, readable
 from vlcompare.types import ModelSpec
 
 Say = Callable[[str], None]
@@ -53,7 +53,7 @@ class ModelPool:
         self._load = load or _load
         self._estimate = estimate or _estimate
         self._free = free or _free
-        self._gpus = gpus or placement.free_bytes
+        self._gpus = gpus or free_bytes_of_gpus
         self._entries: dict[ModelSpec, _Entry] = {}
         self._guard = threading.Lock()
         self._room = threading.Lock()  # one load at a time makes room, so that two cannot count the same bytes
@@ -112,7 +112,7 @@ class ModelPool:
         if there is not None:
             return there
         models = Counter(known.device for known in self._entries)
-        return replace(key, device=placement.choose(key.device, self._gpus(), models))
+        return replace(key, device=choose_gpu(key.device, self._gpus(), models))
 
     def _load_with_room(self, key: ModelSpec, say: Say, waiting: Waiting) -> Any:
         with _held(self._room, say, waiting):
@@ -190,19 +190,16 @@ def _load(key: ModelSpec, say: Say) -> Any:
 
 
 def _estimate(key: ModelSpec) -> int:
-    from vlcompare.runtime.loading.load import estimate_bytes
+    from vlcompare.runtime.loading.estimate import estimate
 
-    return estimate_bytes(key.checkpoint, key.quantization, key.dtype, key.device, key.revision)
+    return estimate(key).weights
 
 
 def _free(key: ModelSpec) -> int:
-    """What is left for the weights, beside what loading them and an answer take."""
-    from vlcompare.runtime.loading.load import resolve_device
-    from vlcompare.runtime.loading.locate import estimate_beside
-    from vlcompare.runtime.memory import available_bytes
+    """Bytes for the weights, without what loading them and an answer take."""
+    from vlcompare.runtime.loading.estimate import estimate
 
-    beside = estimate_beside(key.checkpoint, key.quantization, key.dtype, key.device, key.revision)
-    return available_bytes(resolve_device(key.device)) - beside
+    return available_bytes(resolve_device(key.device)) - estimate(key).beside
 
 
 def _release_cached_memory() -> None:

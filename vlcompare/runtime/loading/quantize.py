@@ -28,8 +28,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlcompare.errors import CheckpointError
+from vlcompare.errors import CheckpointError, RequestError
 from vlcompare.models.kernels import fallback
+from vlcompare.types import QUANTIZATIONS
 
 METHODS = ("nf4", "int8")
 ON_CPU = "VLCOMPARE_BITSANDBYTES_ON_CPU"
@@ -47,6 +48,12 @@ PARTS: dict[str, dict[str, torch.dtype]] = {
     "nf4": {"nf4": torch.uint8, "absmax": torch.float32},
     "int8": {"int8": torch.int8, "absmax": torch.float32},
 }
+
+
+def check_quantization(quantization: str) -> None:
+    """Raise RequestError for a name that is not in `types.QUANTIZATIONS`."""
+    if quantization not in QUANTIZATIONS:
+        raise RequestError(f"{quantization!r} is no quantization: use none, int8 or nf4.")
 
 
 def targets(model: nn.Module, family: str) -> dict[str, nn.Linear]:

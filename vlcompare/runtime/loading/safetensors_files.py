@@ -47,7 +47,7 @@ _MOST_TENSORS = 20_000  # 2.8 B parameters lie in 1,200
 _LONGEST_KEY = 256  # characters
 _MOST_FILES = 256  # of one checkpoint; published ones have two at most
 # the largest magnitude of a weight: bfloat16 ends at 3.4e38, as float32 does, and rounding to int8 multiplies by 127
-_LARGEST_VALUE = 2.0**120
+LARGEST_VALUE = 2.0**120
 _MOST_AXES = 8  # of a tensor; with sizes below 2**63 its bytes are then counted in a moment, whatever the header says
 _CHUNK = 1 << 20  # elements looked at in one go for NaN
 
@@ -153,22 +153,23 @@ def read_tensor(stored: Stored) -> Tensor:
     return tensor
 
 
-def check_finite(tensor: Tensor, stored: Stored) -> None:
+def check_finite(tensor: Tensor, stored: Stored, highest: float = LARGEST_VALUE) -> None:
     """Raises CheckpointError, naming file and key, where a value is NaN, infinite, or would be in another precision.
 
-    The limit is one for all: what loads in float32 loads in bfloat16, NF4 and int8, too.
+    The limit is the same for all: what loads in float32 loads in bfloat16, NF4 and int8, too. highest: a lower limit of
+    positive values, for tensors of which more is computed than products.
     """
     if not tensor.is_floating_point() or not tensor.numel():
         return
     flat = tensor.reshape(-1)
     for part in (flat,) if tensor.is_cuda else flat.split(_CHUNK):  # every look at a GPU's result waits for it
-        low, high = torch.aminmax(part)  # both are NaN where any value is
-        if not (math.isfinite(low.item()) and math.isfinite(high.item())):
+        low, high = (value.item() for value in torch.aminmax(part))  # both are NaN where any value is
+        if not (math.isfinite(low) and math.isfinite(high)):
             raise CheckpointError(f"{stored.where} holds NaN or infinite values: the checkpoint is damaged.")
-        if max(-low.item(), high.item()) > _LARGEST_VALUE:
+        if high > highest or low < -LARGEST_VALUE:
             raise CheckpointError(
-                f"{stored.where} holds values up to {max(-low.item(), high.item()):.1e}, which overflow to infinity in "
-                "the precisions that models run in: the checkpoint is damaged."
+                f"{stored.where} holds values up to {max(-low, high):.1e}, which overflow to infinity in the "
+                "precisions that models run in: the checkpoint is damaged."
             )
 
 

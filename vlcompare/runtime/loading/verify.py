@@ -13,13 +13,12 @@ from PIL import Image
 
 from vlcompare.errors import CheckpointError, DeviceMemoryError
 from vlcompare.models.vlm import meta_model
-from vlcompare.runtime.bounded_files import is_there
 from vlcompare.runtime.engine import generate
 from vlcompare.runtime.loading import hub, registry
 from vlcompare.runtime.loading.fill import account, read_through
 from vlcompare.runtime.loading.keys import stored_norm
 from vlcompare.runtime.loading.load import load
-from vlcompare.runtime.loading.locate import Source, find_source, read_stored
+from vlcompare.runtime.loading.locate import Source, find_source, local_tokenizer, read_stored
 from vlcompare.runtime.tokenizer import Tokenizer
 
 
@@ -45,7 +44,7 @@ def verify(checkpoint: str | Path, *, revision: str | None = None, progress: hub
     empty = meta_model(config)
     account(empty, stored, source.quantization)
     found.append("Every key has its place, its shape and a dtype that fits, and none is missing.")
-    tokenizer = _tokenizer(source)
+    tokenizer = local_tokenizer(source)
     if tokenizer is not None:
         Tokenizer(tokenizer, vocabulary=config.language.vocab_size).check()
         found.append("The tokenizer spells questions, and its ids are the model's.")
@@ -57,16 +56,6 @@ def verify(checkpoint: str | Path, *, revision: str | None = None, progress: hub
         return [*found, "All values are finite.", f"No question was asked: {error}"]
     asked = "A question was answered." if tokenizer else "No question was asked: the tokenizer is not on this machine."
     return [*found, "All values are finite.", asked]
-
-
-def _tokenizer(source: Source) -> Path | None:
-    """The folder's own tokenizer, or the shared one as far as it is on this machine."""
-    own = source.folder / "tokenizer.json"
-    if is_there(own):
-        return own
-    known = registry.registry()
-    shared = hub.cached(known.tokenizer_repository, files=[known.tokenizer_file])
-    return shared.folder / known.tokenizer_file if shared else None
 
 
 def _ask(checkpoint: str | Path, source: Source, tokenizer: Path | None, say: hub.Progress) -> None:

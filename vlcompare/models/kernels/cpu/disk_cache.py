@@ -3,8 +3,9 @@
 Takes the place of numba's own cache, where a damaged index or a full disk is an exception in the middle of a call, and
 where two processes that start at once may give one file's name to the code of two signatures. Here every signature has
 a file of its own whose name is a hash of all that the code depends on (our sources, numba's and LLVM's versions,
-Python's, the processor's name and features, the types), and its content carries a checksum. The folder is the one
-that numba chooses: $NUMBA_CACHE_DIR, __pycache__ beside the sources, or the user's cache.
+Python's, the processor's name and features, the types), and its content carries a checksum. In a checkout the folder
+is the one that numba chooses: $NUMBA_CACHE_DIR, __pycache__ beside the sources, or the user's cache. An installed
+package writes nothing beside its sources, where uninstalling it would leave the files.
 """
 
 # numba has no types for its caches
@@ -28,6 +29,7 @@ import numba
 from numba.core.caching import CompileResultCacheImpl
 from numba.core.serialize import dumps
 
+from vlcompare import paths
 from vlcompare.models.kernels import fallback
 
 _DIGEST = 32  # bytes of a SHA-256
@@ -44,6 +46,15 @@ def _digest_of(source: Path) -> str:
     return whole.hexdigest()
 
 
+def _folder() -> Path | None:
+    """The user's cache, for an installed package; None where numba chooses. Raises OSError where it cannot be made."""
+    if not paths.INSTALLED or os.environ.get("NUMBA_CACHE_DIR"):
+        return None
+    folder = paths.cache_folder() / "kernels"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
 class DiskCache:
     """What a numba dispatcher asks of its cache (numba.core.caching._Cache), for one function.
 
@@ -53,7 +64,7 @@ class DiskCache:
     def __init__(self, function: Callable[..., Any]) -> None:
         self._parts: Any = CompileResultCacheImpl(function)
         self._digest = _digest_of(Path(function.__code__.co_filename))
-        self.cache_path = str(self._parts.locator.get_cache_path())
+        self.cache_path = str(_folder() or self._parts.locator.get_cache_path())
 
     def enable(self) -> None:
         """Always enabled."""

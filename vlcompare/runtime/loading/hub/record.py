@@ -1,4 +1,4 @@
-"""What was found out about repositories, kept in `revisions.json` in the user's data folder.
+"""What is known of repositories, kept in `revisions.json` in the user's data folder.
 
 {repository: {"revisions": {name: commit}, "sha256": {commit: {file: sum}}, "sha1": {commit: {file: sum}}}}: the commit
 that a branch stood at when it was first asked for, and the Hub's checksums: SHA-256 of large files, the git blob's
@@ -7,17 +7,15 @@ SHA-1 of small ones.
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import threading
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-from vlcompare.paths import data_folder
+from vlcompare.paths import read_record, write_record
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
+_NAME = "revisions.json"
 _KINDS = {64: "sha256", 40: "sha1"}  # by the number of a checksum's digits
 _lock = threading.Lock()
 
@@ -56,16 +54,8 @@ def forget(repository: str) -> None:
     _change(lambda record: record.pop(repository, None))
 
 
-def _file() -> Path:
-    return data_folder() / "revisions.json"
-
-
 def _read() -> dict[str, Any]:
-    """Empty where it cannot be read."""
-    try:
-        record = json.loads(_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
+    record = read_record(_NAME)
     return {key: value for key, value in record.items() if isinstance(value, dict)} if isinstance(record, dict) else {}
 
 
@@ -75,15 +65,7 @@ def _part(record: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _change(change: Callable[[dict[str, Any]], Any]) -> None:
-    """A record that cannot be written costs a look-up at the next start, not the download."""
     with _lock:
         record = _read()
         change(record)
-        file = _file()
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            partial = file.with_name(f"{file.name}.{os.getpid()}")
-            partial.write_text(json.dumps(record, indent=1, sort_keys=True), encoding="utf-8")
-            partial.replace(file)
-        except OSError:
-            return
+        write_record(_NAME, record)

@@ -1,0 +1,61 @@
+"""Names of devices and dtypes, and which GPU a model goes to where there are several.
+
+Only whole models are placed: every published one fits on one GPU in bfloat16 or NF4, and a decode step that is captured
+in a CUDA graph cannot move between devices. accelerate's `infer_auto_device_map` is not used: it splits a model by
+hooks on `forward`, which a decode step does not call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from vlcompare.errors import RequestError
+from vlcompare.runtime.memory import available_bytes
+
+DTYPES = {"float32": torch.float32, "fp32": torch.float32, "bfloat16": torch.bfloat16, "bf16": torch.bfloat16}
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The device that a name stands for. Raises RequestError where it does not exist."""
+    name = str(device)
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(name)
+    except RuntimeError as error:
+        raise RequestError(f"{name!r} is no device: use auto, cpu, cuda, or cuda:1.") from error
+    if resolved.type not in ("cpu", "cuda"):
+        raise RequestError(f"{name!r} is no device that is supported: use auto, cpu, cuda, or cuda:1.")
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise RequestError(f"{name!r} was asked for, but this machine has {torch.cuda.device_count()} CUDA devices.")
+    return resolved
+
+
+def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """The dtype that a name stands for on a device. Raises RequestError for another than float32 and bfloat16."""
+    name = str(dtype).removeprefix("torch.")
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    if name not in DTYPES:
+        raise RequestError(f"{name!r} is no precision that models run in: use auto, float32 or bfloat16.")
+    return DTYPES[name]
+
+
+def free_bytes_of_gpus() -> dict[str, int]:
+    """Free bytes of every GPU, by device name; empty where there are fewer than two, so that there is no choice."""
+    count = torch.cuda.device_count()
+    names = [f"cuda:{index}" for index in range(count)] if count > 1 else []
+    return {name: available_bytes(torch.device(name)) for name in names}
+
+
+def choose_gpu(device: str, free: Mapping[str, int], models: Mapping[str, int]) -> str:
+    """The GPU with the fewest models, then with the most free memory, for a model that may go to any.
+
+    device: as asked for; anything but "auto" and "cuda" is kept. free: as `free_bytes_of_gpus` returns. models: how
+    many models each device has, including those being loaded.
+    """
+    if device not in ("auto", "cuda") or not free:
+        return device
+    return min(free, key=lambda name: (models.get(name, 0), -free[name], name))
