@@ -33,7 +33,8 @@ KINDS = [("pythia", "none"), ("mamba", "none"), ("pythia", "nf4"), ("mamba", "in
 QUICK = (
     "mixer.A_log as I64", "mixer.A_log as F8_E4M3", "in_proj.weight as C64", "in_proj.weight as F16",
     "norm_f.bias one nan", "in_proj.weight one 3.4e+38", "in_proj.weight all 1e+30", "embedding 1e300",
-    "mixer.A_log one 100.0", "embedding shorter", "surplus layer", "200,000 empty tensors", "large metadata", "long key", "offsets 4 4",
+    "mixer.A_log one 100.0", "embedding shorter", "surplus layer", "200,000 empty tensors", "large metadata",
+    "long key", "offsets 4 4",
     "offsets 1000000000 1000000000", "cut to 0.5", "index [[[[[[[[[[[[[[[[[[[[", "config.json pipe",
     "config.json zero", "config.json deep", "config.json large", "config.json loop", "tokenizer.json pipe",
     "tokenizer.json folder", "tokenizer.json loop", "tokenizer.json zero", "model.safetensors pipe",
@@ -214,7 +215,11 @@ def test_a_recurrence_that_overflows_is_refused(
     """exp(A_log) is infinite from 88.7 on."""
     folder = Path(shutil.copytree(whole["mamba", "none"], tmp_path / "x"))
     tensors(lambda held: held[next(key for key in held if "A_log" in key)].view(-1)[:1].fill_(value))(folder)
-    for attempt in (load, verify, lambda folder: write_quantized(find_source(folder), tmp_path / "out", "int8", torch.device("cpu"))):
+
+    def quantize(folder: Path) -> None:
+        write_quantized(find_source(folder), tmp_path / "out", "int8", torch.device("cpu"))
+
+    for attempt in (load, verify, quantize):
         with pytest.raises(CheckpointError, match=r"A_log' holds values up to .* overflow"):
             attempt(folder)
 
