@@ -164,6 +164,13 @@ def test_origins_elsewhere(access: AllowedHosts, host: str, origin: str, same: b
     assert isinstance(found, PublicAddress) is same
 
 
+def test_a_body_has_one_content_type() -> None:
+    twice = [(b"host", b"localhost"), (b"content-type", b"multipart/form-data; boundary=A"), (b"content-type", b"x/y")]
+    with pytest.raises(Refused, match="more than one Content-Type"):
+        LOCAL.check("POST", "/gradio_api/upload", twice, "http")
+    LOCAL.check("POST", "/gradio_api/upload", twice[:2], "http")
+
+
 def test_programs_send_no_origin_and_browsers_say_where_they_come_from() -> None:
     assert isinstance(look(LOCAL, method="POST", path="/gradio_api/mcp/"), PublicAddress)
     assert isinstance(
@@ -184,6 +191,11 @@ def test_programs_send_no_origin_and_browsers_say_where_they_come_from() -> None
         "/gradio_api/run-history/connect",
         "/gradio_api/stream/1",
         "/gradio_api/component_server",
+        "/gradio_api/process_recording",
+        "/gradio_api/vibe-code",
+        "/gradio_api/profiling/traces",
+        "/gradio_api/whatever-comes-next",
+        "/gradio_api//deep_link",
         "/monitoring/summary",
     ],
 )

@@ -142,6 +142,14 @@ def test_every_part_of_a_call_may_be_hostile(server: httpx.Client, calls: Any) -
     assert not found
 
 
+@pytest.mark.parametrize("text", ["a\ud800b", "a\u0000b"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "utf-8"])
+def test_json_is_utf8_in_every_byte(server: httpx.Client, text: str, encoding: str) -> None:
+    raw = f'{{"data": ["{text}"], "fn_index": 0}}'.encode(encoding, "surrogatepass")
+    response = server.post("gradio_api/run/predict", content=raw, headers={"content-type": "application/json"})
+    assert (response.status_code, response.json()["error"]) == (400, "This request's body is no JSON.")
+
+
 def test_addresses_and_file_names_may_be_hostile(server: httpx.Client) -> None:
     found: list[Any] = []
     for address in ("file=%00", "run/a%00b", "run/%ED%A0%80", "upload_progress?upload_id=%00", "file=%ED%A0%80"):

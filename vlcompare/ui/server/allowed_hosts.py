@@ -24,11 +24,13 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]{0,251}[a-z0-9_])?")
 PREFIX = re.compile(r"(/(?!\.{1,2}(/|$))[\w.~@:+-]+)+", re.ASCII)
 FETCHING = re.compile(rf"{API}/file[=/]\s*https?:", re.IGNORECASE)
-# gradio's routes that this page does not use: links that write files, Hub storage and proxy, monitoring
-UNUSED = re.compile(
-    rf"/(login|logout|monitoring|openapi\.json)(/|$)"
-    rf"|{API}/(deep_link|dev|run-history|runs|stream|component_server|custom_component)(/|$)|{API}/proxy="
+# the routes of gradio's API that this page, gradio's clients and MCP use. The others (among them a proxy, links that
+# write files, and ffmpeg run on what is sent) are not served, nor is one that a later release adds
+USED = re.compile(
+    r"(info|openapi\.json|app_id|user|token|login_check|theme\.css|startup-events|upload|upload_progress|file|heartbeat"
+    r"|queue|cancel|reset|run|api|call|mcp)(/|$)|file="
 )
+UNUSED = re.compile(rf"/(login|logout|monitoring|openapi\.json)(/|$)|{API}/+(?!{USED.pattern})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +188,8 @@ class AllowedHosts:
         proto = _first(found, "x-forwarded-proto").lower()
         scheme = proto if proto in DEFAULT_PORTS else scheme
         route = path[len(prefix) :] if prefix and path.startswith(f"{prefix}/") else path
+        if len(found.get("content-type", ())) > 1:  # which one counts depends on the reader
+            raise Refused(400, "The request has more than one Content-Type.")
         if FETCHING.match(route) or UNUSED.match(route):
             raise Refused(404, "There is nothing here.")
         origins = found.get("origin", [])

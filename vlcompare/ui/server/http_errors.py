@@ -41,6 +41,14 @@ def well_formed(value: Any, depth: int = 0) -> Any:
     return value
 
 
+def _is_utf8(body: bytes) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 class ErrorMiddleware:
     """Runs `app` and answers its errors with a sentence. Reads whole JSON bodies, so it belongs behind their limit."""
 
@@ -83,6 +91,8 @@ class ErrorMiddleware:
         body = b"".join(parts)
         if not body:
             return body
+        if b"\0" in body or not _is_utf8(body):  # UTF-16, or surrogates as bytes: `_SUSPECT` would miss them
+            raise ValueError(NO_JSON)
         suspect = _SUSPECT.search(body) is not None
         if len(body) >= 2**20 and not suspect:
             return body
