@@ -6,7 +6,7 @@ import errno
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,35 +17,33 @@ from vlcompare.models import kernels
 from vlcompare.models.kernels import attention, fallback, fused, reference
 from vlcompare.models.kernels.cpu import disk_cache, scan, simd, step
 from vlcompare.models.kernels.linear import linear
+from vlcompare.models.kernels.reference import ScanInputs
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
-def nothing_failed_yet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def nothing_failed_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fallback, "_failed", set())
     monkeypatch.setattr(fallback, "_sentences", {})
-    kernels.forget_choices()
-    yield
-    kernels.forget_choices()
 
 
 def broken(*_: Any, **__: Any) -> Any:
     raise OSError("No space left on device")
 
 
-def scan_arguments() -> tuple[torch.Tensor, ...]:
+def scan_inputs() -> ScanInputs:
     torch.manual_seed(0)
-    return (torch.randn(1, 32, 5), torch.randn(1, 32, 5), -torch.rand(32, 16), torch.randn(1, 16, 5),
-            torch.randn(1, 16, 5))  # fmt: skip
+    u, delta, B, C = (torch.randn(1, channels, 5) for channels in (32, 32, 16, 16))
+    return ScanInputs(u, delta, -torch.rand(32, 16), B, C)
 
 
 def test_a_scan_that_fails_is_the_references_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     monkeypatch.setattr(scan, "selective_scan", lambda *given: calls.append(given) or broken())
-    given = scan_arguments()
+    inputs = scan_inputs()
     for _ in range(2):
-        for ours, truth in zip(kernels.selective_scan(*given), reference.selective_scan(*given), strict=True):
+        for ours, truth in zip(kernels.selective_scan(inputs), reference.selective_scan(inputs), strict=True):
             assert torch.equal(ours, truth)
     assert len(calls) == 1 and kernels.active("cpu") == "reference" and kernels.available("cpu") == ("reference",)
     assert len(fallback.notices("cpu")) == 1 and "No space left on device" in fallback.notices("cpu")[0]
@@ -58,7 +56,6 @@ def test_a_failure_in_the_middle_of_an_answer_is_told_beside_it(monkeypatch: pyt
 
     picture = ROOT / "examples/pictures/2026000004-vqa-0.png"
     monkeypatch.setattr(scan, "selective_scan", broken)
-    kernels.forget_choices()
     side = vlcompare.Side("tiny-mamba-vl", device="cpu")
     request = vlcompare.Request("vqa", "How many?", max_new_tokens=2)
     events = list(compare(picture, request, {"left": side, "right": side}))
@@ -73,8 +70,41 @@ def test_a_step_that_fails_leaves_its_state_to_the_reference(monkeypatch: pytest
     state, further = torch.randn(2, 1, 32, 16).unbind()
     further.copy_(state)
     given = (torch.randn(1, 32), torch.randn(1, 32), -torch.rand(32, 16), torch.randn(1, 16), torch.randn(1, 16))
-    assert torch.equal(kernels.selective_step(state, *given), reference.selective_step(further, *given))
+    inputs = ScanInputs(*given)
+    assert torch.equal(kernels.selective_step(state, inputs), reference.selective_step(further, inputs))
     assert torch.equal(state, further)
+
+
+@pytest.mark.parametrize("needed", [range(9), (6,), (2, 5)], ids=["all", "gate", "A and D"])
+def test_backward_passes_of_the_scan_that_fail_are_the_references(
+    needed: Sequence[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan.loops, "backward", broken)
+    torch.manual_seed(0)
+    extras = torch.randn(32), torch.randn(1, 32, 5), torch.randn(32), torch.randn(1, 32, 16)
+    gradients = []
+    for function in (kernels.selective_scan, reference.selective_scan):
+        inputs = ScanInputs(*(x.clone() for x in (*scan_inputs()[:5], *extras)))
+        y, last = function(inputs._replace(**{ScanInputs._fields[at]: inputs[at].requires_grad_() for at in needed}))
+        (y.square().sum() + last.sum()).backward()
+        gradients.append([inputs[at].grad for at in needed])
+    for ours, truth in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, truth, rtol=1e-4, atol=1e-4)
+    assert fallback.failed("numba") and len(fallback.notices("cpu")) == 1
+
+
+def test_a_backward_pass_of_the_convolution_that_fails_is_the_references(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step.loops, "conv_backward", broken)
+    gradients = []
+    for function in (kernels.causal_conv, reference.causal_conv):
+        torch.manual_seed(0)
+        inputs = [torch.randn(shape).requires_grad_() for shape in ((1, 32, 5), (32, 4), (32,), (1, 32, 3))]
+        y, window = function(*inputs)
+        (y.square().sum() + window.sum()).backward()
+        gradients.append([x.grad for x in inputs])
+    for ours, truth in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, truth, rtol=1e-4, atol=1e-4)
+    assert fallback.failed("numba")
 
 
 def test_products_and_attention_that_fail_are_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,10 +127,9 @@ def test_memory_that_does_not_suffice_is_no_failure_of_the_kernels(monkeypatch: 
         def starved(*_: Any, error: BaseException = error) -> Any:
             raise error
 
-        kernels.forget_choices()
         monkeypatch.setattr(scan, "selective_scan", starved)
         with pytest.raises(type(error)):
-            kernels.selective_scan(*scan_arguments())
+            kernels.selective_scan(scan_inputs())
     assert not fallback.failed("numba") and fallback.notices() == ()
 
 
@@ -113,10 +142,12 @@ def test_an_extra_that_is_absent_is_not_spoken_of_and_a_damaged_one_is() -> None
 
 
 def test_norms_and_choice_that_fail_on_a_gpu_are_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Broken:
-        add_norm = greedy = staticmethod(broken)
+    pytest.importorskip("triton")
+    from vlcompare.models.kernels.cuda import norm_and_argmax
 
-    monkeypatch.setattr(fused, "_kernels", lambda function, tensor: None if fallback.failed("triton") else Broken)
+    monkeypatch.setattr(norm_and_argmax, "add_norm", broken)
+    monkeypatch.setattr(norm_and_argmax, "greedy", broken)
+    monkeypatch.setattr(fused, "_usable", lambda function, tensor: True)
     norm, x = torch.nn.LayerNorm(8), torch.randn(1, 8)
     total, normed = fused.add_norm([x, x], [norm])
     assert torch.equal(total, x + x) and torch.equal(normed[0], norm(x + x))
@@ -125,19 +156,19 @@ def test_norms_and_choice_that_fail_on_a_gpu_are_torchs(monkeypatch: pytest.Monk
 
 
 def test_attention_that_fails_on_a_gpu_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its turn of queries and keys, the new slot, and what each row sees, against one position written out."""
+    """Rotation of queries and keys, the new slot, and what each row sees, against one position written out."""
     from vlcompare.models.pythia import rotary_table, rotate
 
-    class Broken:
-        attend_one = staticmethod(broken)
+    pytest.importorskip("triton")
+    from vlcompare.models.kernels.cuda import attention as triton_attention
 
-    monkeypatch.setattr(attention, "_triton", lambda: Broken)
+    monkeypatch.setattr(triton_attention, "rotate_and_attend", broken)
     torch.manual_seed(0)
     config = type("Config", (), {"rotary_size": 4, "rotary_base": 10000.0})
     cos, sin = rotary_table(config, 9, torch.device("cpu"), torch.float32)
     qkv, keys, values = torch.randn(2, 3, 3, 16), torch.randn(2, 3, 9, 16), torch.randn(2, 3, 9, 16)
     before, positions = keys.clone(), torch.tensor([4, 7])
-    out = attention.turn_and_attend(qkv, cos, sin, positions, keys, values)
+    out = attention.rotate_and_attend(qkv, cos, sin, positions, keys, values)
     for row, at in enumerate(positions.tolist()):
         query, key = (rotate(qkv[row, :, part], cos[at], sin[at]) for part in (0, 1))
         torch.testing.assert_close(keys[row, :, at], key)
@@ -231,7 +262,7 @@ def test_kernels_of_other_sources_and_processors_are_not_taken(
     with monkeypatch.context() as changed:
         changed.setattr(JITCPUCodegen, "magic_tuple", lambda self: ("x86_64", "another-processor", ""))
         assert not compiled_anew() and compiled_anew()
-    monkeypatch.setattr(disk_cache, "_digest_of", lambda source: "of other sources")
+    monkeypatch.setattr(disk_cache, "_digest_of_sources", lambda: "of other sources")
     assert not compiled_anew()
     assert len(list(tmp_path.rglob("*.kernel"))) == 3 and fallback.notices() == ()
 

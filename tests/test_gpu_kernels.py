@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vlcompare.models import kernels
 from vlcompare.models.kernels import reference
+from vlcompare.models.kernels.reference import ScanInputs
 
 pytestmark = pytest.mark.gpu
 
@@ -32,9 +33,7 @@ def arguments(batch: int, channels: int, states: int, length: int, dtype: torch.
 
 def scan(name: str, values: list[Tensor]) -> tuple[Tensor, Tensor]:
     with kernels.use(name):
-        y, last = kernels.selective_scan(*values[:8], initial_state=values[8])
-    assert last is not None
-    return y, last
+        return kernels.selective_scan(ScanInputs(*values))
 
 
 def assert_close(ours: Tensor, truth: Tensor, tolerance: float) -> None:
@@ -76,12 +75,12 @@ def test_steps_equal_reference(dtype: torch.dtype) -> None:
     window = torch.randn(2, 5120, 3, device="cuda")
     ours, truth, our_window, true_window = state.clone(), state.clone(), window.clone(), window.clone()
     for t in range(4):
-        given = (u[:, :, t], delta[:, :, t], A, B[:, :, t], C[:, :, t], D, z[:, :, t], bias)
+        inputs = ScanInputs(u[:, :, t], delta[:, :, t], A, B[:, :, t], C[:, :, t], D, z[:, :, t], bias)
         with kernels.use("triton"):
-            y = kernels.selective_step(ours, *given)
+            y = kernels.selective_step(ours, inputs)
             x = kernels.conv_step(our_window, u[:, :, t], weight, bias)
         tolerance = 1e-5 if dtype == torch.float32 else 1e-2
-        assert_close(y, reference.selective_step(truth, *given), tolerance)
+        assert_close(y, reference.selective_step(truth, inputs), tolerance)
         assert_close(x, reference.conv_step(true_window, u[:, :, t], weight, bias), tolerance)
     assert_close(ours, truth, 1e-5)
     assert torch.equal(our_window, true_window)
@@ -93,12 +92,12 @@ def test_projected_steps_equal_reference(dtype: torch.dtype, rows: int) -> None:
     u, _, A, B, C, D, z, bias, state = arguments(rows, 5120, 16, 1, dtype)
     factors = torch.randn(rows, 160, device="cuda").to(dtype)
     weight = (torch.randn(5120, 160, device="cuda") / 13).to(dtype)
-    given = (u[:, :, 0], factors, weight, A, B[:, :, 0], C[:, :, 0], D, z[:, :, 0], bias)
+    inputs = ScanInputs(u[:, :, 0], factors, A, B[:, :, 0], C[:, :, 0], D, z[:, :, 0], bias)
     ours, truth = state.clone(), state.clone()
     with kernels.use("triton"):
-        y = kernels.projected_step(ours, *given)
+        y = kernels.projected_step(ours, inputs, weight)
     tolerance = 1e-4 if dtype == torch.float32 else 2e-2  # torch's product may sum in another order, or in TF32
-    assert_close(y, reference.projected_step(truth, *given), tolerance)
+    assert_close(y, reference.projected_step(truth, inputs, weight), tolerance)
     assert_close(ours, truth, tolerance)
 
 
@@ -136,7 +135,7 @@ def test_nf4_product_equals_unpacked_weights(outputs: int, inputs: int) -> None:
 def test_attention_of_one_position_equals_torchs(dtype: torch.dtype) -> None:
     from vlcompare.models.kernels.cuda import attention
 
-    assert attention.agrees(torch.device("cuda", 0), dtype)
+    assert attention.proven(torch.device("cuda", 0), dtype)
 
 
 @pytest.mark.parametrize("right", [True, False])

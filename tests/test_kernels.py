@@ -15,7 +15,8 @@ from torch import Tensor
 
 from vlcompare.models import kernels
 from vlcompare.models.kernels import reference
-from vlcompare.models.kernels.cpu import step as rows
+from vlcompare.models.kernels.cpu import step, threads
+from vlcompare.models.kernels.reference import ScanInputs
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,12 +39,8 @@ def arguments(batch: int, channels: int, states: int, length: int, dtype: torch.
 
 
 def scan(name: str, values: list[Tensor | None], **options: bool) -> tuple[Tensor, Tensor]:
-    u, delta, A, B, C, D, z, bias, state = values
-    assert u is not None and delta is not None and A is not None and B is not None and C is not None
     with kernels.use(name):
-        y, last = kernels.selective_scan(u, delta, A, B, C, D, z, bias, initial_state=state, **options)
-    assert last is not None
-    return y, last
+        return kernels.selective_scan(ScanInputs(*values, **options))  # type: ignore[arg-type]
 
 
 def assert_close(ours: Tensor, truth: Tensor, tolerance: float = 2e-6) -> None:
@@ -71,7 +68,7 @@ def test_time_step_as_it_is() -> None:
     values = arguments(1, 16, 16, 9)
     values[1] = values[1].abs()
     for ours, truth in zip(
-        scan("numba", values, delta_softplus=False), scan("reference", values, delta_softplus=False), strict=True
+        scan("numba", values, softplus=False), scan("reference", values, softplus=False), strict=True
     ):
         assert_close(ours, truth)
 
@@ -145,9 +142,8 @@ def test_scan_equals_steps(name: str) -> None:
     whole, last = scan(name, list(values))
     with kernels.use(name):
         for t in range(u.shape[2]):
-            y = kernels.selective_step(
-                state, u[:, :, t], delta[:, :, t], A, B[:, :, t], C[:, :, t], D, z[:, :, t], bias
-            )
+            inputs = ScanInputs(u[:, :, t], delta[:, :, t], A, B[:, :, t], C[:, :, t], D, z[:, :, t], bias)
+            y = kernels.selective_step(state, inputs)
             assert_close(y, whole[:, :, t])
     assert_close(state, last)
 
@@ -156,11 +152,11 @@ def test_scan_equals_steps(name: str) -> None:
 def test_a_step_projects_its_time_steps(name: str) -> None:
     u, _, A, B, C, D, z, bias, state = arguments(2, 32, 16, 1)
     factors, weight = torch.randn(2, 6), torch.randn(32, 6)
-    scanned = (A, B[:, :, 0], C[:, :, 0], D, z[:, :, 0], bias)
+    inputs = ScanInputs(u[:, :, 0], factors, A, B[:, :, 0], C[:, :, 0], D, z[:, :, 0], bias)
     ours, truth = state.clone(), state.clone()
     with kernels.use(name):
-        y = kernels.projected_step(ours, u[:, :, 0], factors, weight, *scanned)
-        assert_close(y, kernels.selective_step(truth, u[:, :, 0], factors @ weight.T, *scanned))
+        y = kernels.projected_step(ours, inputs, weight)
+        assert_close(y, kernels.selective_step(truth, inputs._replace(delta=factors @ weight.T)))
     assert_close(ours, truth)
 
 
@@ -213,7 +209,7 @@ def test_dispatch_names() -> None:
 def test_float64_takes_the_reference() -> None:
     values = [value.double() for value in arguments(1, 16, 4, 5)]
     y, last = scan("numba", list(values))
-    truth = reference.selective_scan(*values[:8], initial_state=values[8])
+    truth = reference.selective_scan(ScanInputs(*values))
     assert y.dtype == last.dtype == torch.float64
     assert torch.equal(y, truth[0])
 
@@ -242,26 +238,22 @@ def test_one_half_of_wider_rows_is_read_in_place() -> None:
 
 
 def test_threads_follow_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    from vlcompare.models.kernels.cpu import threads as team
-
     before = torch.get_num_threads()
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
-            assert team.threads() == (count if team._library() is not None else 1)
-        monkeypatch.setattr(team, "_library", lambda: None)
-        assert team.threads() == 1
+            assert threads.threads() == (count if threads._library() is not None else 1)
+        monkeypatch.setattr(threads, "_library", lambda: None)
+        assert threads.threads() == 1
     finally:
         torch.set_num_threads(before)
 
 
 def test_torch_brings_the_threads_on_linux() -> None:
     """One pool for both: a second one would wait for work on the same cores."""
-    from vlcompare.models.kernels.cpu import threads as team
-
     if sys.platform != "linux":
         pytest.skip("GNU OpenMP is what torch brings on Linux")
-    library = team._library()
+    library = threads._library()
     assert library is not None and Path(library._name).parent.parent == Path(torch.__file__).parent
 
 
@@ -273,12 +265,12 @@ def test_every_task_is_done_once_whatever_the_threads() -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        alone, product = scan("numba", list(values)), rows.product(x, weight, None)
+        alone, product = scan("numba", list(values)), step.product(x, weight, None)
         torch.testing.assert_close(product, x @ weight.T, rtol=0, atol=1e-4)
         torch.set_num_threads(2)
         with ThreadPoolExecutor(3) as pool:
             scans = [pool.submit(scan, "numba", list(values)) for _ in range(12)]
-            products = [pool.submit(rows.product, x, weight, None) for _ in range(12)]
+            products = [pool.submit(step.product, x, weight, None) for _ in range(12)]
         for done in scans:
             assert all(torch.equal(ours, truth) for ours, truth in zip(done.result(), alone, strict=True))
         assert all(torch.equal(done.result(), product) for done in products)

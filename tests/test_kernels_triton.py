@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 import torch
 
+from vlcompare.models.kernels.reference import ScanInputs
+
 pytest.importorskip("triton", reason="triton is not installed (it comes with torch on Linux)")
 HERE = Path(__file__).resolve().parent
 ARCHITECTURES = (80, 89, 90, 100, 120)
 KERNELS = (
-    *("forward", "backward", "step", "convolution", "its step", "turn", "look back", "merge"),
+    *("forward", "backward", "step", "convolution", "its step", "rotate", "attend", "merge"),
     *("norms", "rank", "report", "nf4"),
 )
 KINDS = ("forward", "continued", "gradient", "step", "convolution", "prompt's convolution", "attention", "fused", "nf4")
@@ -49,24 +51,23 @@ def _compiled(architecture: int) -> dict[str, tuple[int, str]]:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from vlcompare.models.kernels.cuda import attention, conv, nf4, norm_and_argmax
-    from vlcompare.models.kernels.cuda import scan as triton_scan
+    from vlcompare.models.kernels.cuda import attention, conv, nf4, norm_and_argmax, scan, scan_backward, step
 
     head = {"K": 80, "KP": 128}
     sizes = {"N": 16, "NP": 16, "SMOOTH": True, "SKIP": True, "GATED": True, "BIASED": True}
-    scan = {**sizes, "CHUNK": triton_scan.CHUNK, "BD": triton_scan.CHANNELS}
+    chunked = {**sizes, "CHUNK": scan_backward.CHUNK, "BD": scan_backward.CHANNELS}
     kernels = {
-        "forward": (triton_scan._scan_forward, {**scan, "STARTED": True, "MARKED": True}),
-        "backward": (triton_scan._scan_backward, scan),
-        "step": (triton_scan._step, {**sizes, "BD": 32, "RANK": 160, "RP": 256}),
+        "forward": (scan._scan_forward, {**chunked, "STARTED": True, "MARKED": True}),
+        "backward": (scan_backward._scan_backward, chunked),
+        "step": (step._step, {**sizes, "BD": 32, "RANK": 160, "RP": 256}),
         "convolution": (conv._conv, {"TAPS": 4, "BL": 16, "BD": 128, "BIASED": True, "STARTED": True}),
         "its step": (conv._conv_step, {"TAPS": 4, "BD": 128, "BIASED": True}),
-        "turn": (attention._turn, {**head, "R": 20}),
-        "look back": (attention._look_back, {**head, "BLOCK": 32, "SPLITS": 8}),
+        "rotate": (attention._rotate, {**head, "R": 20}),
+        "attend": (attention._attend, {**head, "BLOCK": 32, "SPLITS": 8}),
         "merge": (attention._merge, {**head, "SPLITS": 8}),
         "norms": (norm_and_argmax._add_norm, {"BLOCK": 4096, "TERMS": 3, "NORMS": 2, "CENTRED": True, "BIASED": True}),
         "rank": (norm_and_argmax._rank_share, {"COUNT": 5, "SHARE": norm_and_argmax.SHARE}),
-        "report": (norm_and_argmax._report, {"COUNT": 5, "SP": 64, "CP": 256}),
+        "report": (norm_and_argmax._merge, {"COUNT": 5, "SP": 64, "CP": 256}),
         "nf4": (nf4._product, {"WORDS": 8, "ROWS": nf4.ROWS, "GROUPS": nf4.NUMBERS // 64, "BIASED": True}),
     }
     half = {f"{letter}_ptr" for letter in ("u", "x", "z", "y", "B", "C", "a", "b", "c", "total", "y2", "weight")}
@@ -139,7 +140,7 @@ def test_what_the_compiler_made_of_a_layout(kernel: str, instruction: str, most:
     assert 0 < ptx.count(instruction) <= most
 
 
-@pytest.mark.parametrize("kernel", ["step", "its step", "turn", "norms"])
+@pytest.mark.parametrize("kernel", ["step", "its step", "rotate", "norms"])
 def test_steps_ask_for_everything_before_they_store(kernel: str) -> None:
     _needs_a_compiler()
     _, ptx = _compiled(90)[kernel]  # a load behind a store may not be moved before it: it would wait for memory anew
@@ -149,14 +150,13 @@ def test_steps_ask_for_everything_before_they_store(kernel: str) -> None:
 def test_lengths_and_capacities_are_no_reason_to_compile_again() -> None:
     if os.environ.get("TRITON_INTERPRET") == "1":
         pytest.skip("TRITON_INTERPRET=1: the interpreter replaces the compiler")
-    from vlcompare.models.kernels.cuda import attention, conv
-    from vlcompare.models.kernels.cuda import scan as triton_scan
+    from vlcompare.models.kernels.cuda import attention, conv, scan
 
     for kernel, names in (
-        (triton_scan._scan_forward, {"length", "chunks"}),
+        (scan._scan_forward, {"length", "chunks"}),
         (conv._conv, {"length"}),
-        (attention._turn, {"capacity"}),
-        (attention._look_back, {"capacity"}),
+        (attention._rotate, {"capacity"}),
+        (attention._attend, {"capacity"}),
     ):
         assert names <= {parameter.name for parameter in kernel.params if parameter.do_not_specialize}
 
@@ -181,15 +181,15 @@ def test_steps_are_proven_like_the_scan() -> None:
         assert not steps_agree([*right[:place], other, *right[place + 1 :]], torch.device("cpu"))
 
 
-@pytest.mark.parametrize("runs", [True, False])
-def test_what_mamba_ssm_cannot_do_goes_to_a_scan_that_runs(runs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vlcompare.models.kernels import reference
+def test_mamba_ssm_leaves_continued_prompts_and_training_to_the_next_implementation() -> None:
     from vlcompare.models.kernels.cuda import mamba_ssm
-    from vlcompare.models.kernels.cuda import scan as triton_scan
 
-    monkeypatch.setattr(triton_scan, "usable", lambda device: runs)
-    expected = triton_scan.selective_scan if runs else reference.selective_scan
-    assert mamba_ssm._otherwise(torch.device("cuda", 0)) is expected
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(shape)
+
+    inputs = ScanInputs(random(1, 8, 3), random(1, 8, 3), -torch.rand(8, 4), random(1, 4, 3), random(1, 4, 3))
+    assert mamba_ssm.selective_scan(inputs._replace(initial_state=random(1, 8, 4))) is None
+    assert mamba_ssm.selective_scan(inputs._replace(u=inputs.u.requires_grad_())) is None
 
 
 @pytest.mark.parametrize(

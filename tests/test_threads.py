@@ -123,8 +123,8 @@ def test_processes_of_one_launcher_share(tmp_path: Path, monkeypatch: pytest.Mon
 
 PROGRAM = (
     "import os, vlcompare, torch\n"
-    "from vlcompare.models.kernels.cpu import threads as team\n"
-    "print(os.environ['OMP_NUM_THREADS'], torch.get_num_threads(), team.threads(), os.environ.get('GOMP_SPINCOUNT'))"
+    "from vlcompare.models.kernels.cpu import threads\n"
+    "print(os.environ['OMP_NUM_THREADS'], torch.get_num_threads(), threads.threads(), os.environ.get('GOMP_SPINCOUNT'))"
 )
 
 

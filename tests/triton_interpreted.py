@@ -15,18 +15,11 @@ from torch import Tensor
 
 from vlcompare.models import pythia
 from vlcompare.models.config import MambaConfig, PythiaConfig
-from vlcompare.models.kernels import fused, reference
-from vlcompare.models.kernels.cuda import (
-    attention as triton_attention,
-)
-from vlcompare.models.kernels.cuda import (
-    conv,
-    nf4,
-    norm_and_argmax,
-)
-from vlcompare.models.kernels.cuda import (
-    scan as triton_scan,
-)
+from vlcompare.models.kernels import agreement, fused, reference
+from vlcompare.models.kernels.cuda import attention as triton_attention
+from vlcompare.models.kernels.cuda import conv, nf4, norm_and_argmax, scan_backward, step
+from vlcompare.models.kernels.cuda import scan as triton_scan
+from vlcompare.models.kernels.reference import ScanInputs
 from vlcompare.models.mamba import Mamba
 from vlcompare.models.pythia import Pythia, rotate
 
@@ -53,8 +46,7 @@ def error(ours: Tensor | None, truth: Tensor | None) -> float:
 
 
 def scan(module: object, values: list[Tensor | None], smooth: bool = True) -> tuple[Tensor, Tensor]:
-    *most, state = values
-    return module.selective_scan(*most, delta_softplus=smooth, initial_state=state)  # type: ignore[attr-defined]
+    return module.selective_scan(ScanInputs(*values, smooth))  # type: ignore[attr-defined, arg-type]
 
 
 def forward() -> dict[str, float]:
@@ -103,10 +95,10 @@ def backward() -> dict[str, float]:
 
 def whole_chunk() -> dict[str, float]:
     """The chunk that GPUs run with."""
-    triton_scan.CHUNK, before = WHOLE, triton_scan.CHUNK
+    triton_scan.CHUNK = WHOLE
     values = arguments(1, 2, 2, WHOLE + 1)
     pairs = zip(scan(triton_scan, values), scan(reference, values), strict=True)
-    triton_scan.CHUNK = before
+    triton_scan.CHUNK = CHUNK
     return {"forward whole chunk": max(error(ours, truth) for ours, truth in pairs)}
 
 
@@ -121,7 +113,7 @@ def attention() -> dict[str, float]:
         angles = torch.randn(capacity, turned // 2).repeat(1, 2)
         cos, sin = angles.cos(), torch.cat((-angles.sin()[:, : turned // 2], angles.sin()[:, turned // 2 :]), 1)
         true_keys, true_values = keys.clone(), values.clone()
-        ours = triton_attention.attend_one(qkv, cos, sin, torch.tensor(places), keys, values)
+        ours = triton_attention.rotate_and_attend(qkv, cos, sin, torch.tensor(places), keys, values)
         for row, place in enumerate(places):
             query, key = (rotate(qkv[row, :, part], cos[place], sin[place]) for part in (0, 1))
             true_keys[row, :, place], true_values[row, :, place] = key, qkv[row, :, 2]
@@ -129,7 +121,8 @@ def attention() -> dict[str, float]:
             truth = torch.nn.functional.scaled_dot_product_attention(query[:, None], *past)[:, 0]
             out[f"attention {size} {place}"] = error(ours[row], truth)
         out[f"attention's cache {size}"] = max(error(keys, true_keys), error(values, true_values))
-    out["attention agrees"] = 0.0 if triton_attention.agrees(torch.device("cpu"), torch.float32) else 1.0
+    agrees = agreement.attention_agrees(triton_attention.rotate_and_attend, torch.device("cpu"), torch.float32)
+    out["attention agrees"] = 0.0 if agrees else 1.0
     return out
 
 
@@ -139,15 +132,15 @@ def attention_in_the_model() -> dict[str, float]:
     lm = Pythia(PythiaConfig(30, 48, 2, 3, 64, max_positions=64)).eval()
     mask = torch.ones(2, 6, dtype=torch.bool)
     mask[1, :2] = False
-    hidden, alone = [], pythia.attends_alone
+    hidden, alone = [], pythia.finds_filled_slots
     with torch.inference_mode():
         for takes in (alone, lambda keys: True):
-            pythia.attends_alone = takes
+            pythia.finds_filled_slots = takes
             state = lm.new_state(2, 20)
             lm(lm.embed_tokens(torch.arange(12).view(2, 6)), state, mask)
             tokens = [lm.step(lm.embed_tokens(torch.tensor([t, t + 7])), state) for t in range(3)]
             hidden.append(torch.stack([*tokens, state.keys_nbhsk[0, :, :, :7].flatten(1)[:, :48]]))
-    pythia.attends_alone = alone
+    pythia.finds_filled_slots = alone
     return {"attention in the model": error(hidden[1], hidden[0])}
 
 
@@ -157,9 +150,9 @@ def steps() -> dict[str, float]:
         u, delta, A, B, C, D, z, bias, state = arguments(*size)
         ours, truth = state.clone(), state.clone()
         for t in range(3):
-            given = (u[:, :, t], delta[:, :, t], A, B[:, :, t], C[:, :, t], D, z[:, :, t], bias)
-            y = triton_scan.selective_step(ours, *given)
-            out[f"step {size} {t}"] = error(y, reference.selective_step(truth, *given))
+            inputs = ScanInputs(u[:, :, t], delta[:, :, t], A, B[:, :, t], C[:, :, t], D, z[:, :, t], bias)
+            y = step.selective_step(ours, inputs)
+            out[f"step {size} {t}"] = error(y, reference.selective_step(truth, inputs))
         out[f"step's state {size}"] = error(ours, truth)
         for taps in (4, 3, 2, 1):
             window, weight = torch.randn(size[0], size[1], taps - 1), torch.randn(size[1], taps)
@@ -173,16 +166,18 @@ def steps() -> dict[str, float]:
 
 
 def projected_steps() -> dict[str, float]:
-    """Few rows, which the kernel projects itself, and more; a rank that is no power of two."""
+    """Few rows, which the kernel projects itself; more are not taken; a rank that is no power of two."""
     out = {}
-    for rows in (1, 2, triton_scan.PROJECTED_ROWS + 1):
+    for rows in (1, 2, step.PROJECTED_ROWS):
         u, _, A, B, C, D, z, bias, state = arguments(rows, 37, 16, 1)
         factors, weight = torch.randn(rows, 6), torch.randn(37, 6)
-        given = (u[:, :, 0], factors, weight, A, B[:, :, 0], C[:, :, 0], D, z[:, :, 0], bias)
+        inputs = ScanInputs(u[:, :, 0], factors, A, B[:, :, 0], C[:, :, 0], D, z[:, :, 0], bias)
         ours, truth = state.clone(), state.clone()
-        y = triton_scan.projected_step(ours, *given)
-        out[f"step projected {rows}"] = error(y, reference.projected_step(truth, *given))
+        y = step.projected_step(ours, inputs, weight)
+        out[f"step projected {rows}"] = error(y, reference.projected_step(truth, inputs, weight))
         out[f"step projected, its state {rows}"] = error(ours, truth)
+    many = inputs._replace(u=torch.randn(step.PROJECTED_ROWS + 1, 37))
+    out["step projected, more rows"] = float(step.projected_step(ours, many, weight) is not None)
     return out
 
 
@@ -204,7 +199,8 @@ def fused_in_the_models() -> dict[str, float]:
     """Prompt, step and greedy choice of both families through the fused kernels, beside torch's own functions."""
     cpu = torch.device("cpu")
     # the interpreter cuts numbers down to bfloat16 where a GPU rounds them
-    agree = norm_and_argmax.norms_agree(cpu, [torch.float32]) and norm_and_argmax.choice_agrees(cpu)
+    agree = agreement.norms_agree(norm_and_argmax.add_norm, cpu, [torch.float32])
+    agree = agree and agreement.greedy_agrees(norm_and_argmax.greedy, cpu)
     out = {"fused agree": 0.0 if agree else 1.0}
     models: dict[str, Pythia | Mamba] = {
         "parallel": Pythia(PythiaConfig(1100, 48, 2, 3, 64, max_positions=16)),
@@ -212,18 +208,18 @@ def fused_in_the_models() -> dict[str, float]:
         "LayerNorm": Mamba(MambaConfig(1100, 48, 2, state_size=4)),
         "RMSNorm": Mamba(MambaConfig(1100, 48, 2, state_size=4, norm="rmsnorm")),
     }
-    kernels = fused._kernels
+    usable = fused._usable
     with torch.inference_mode():
         for name, lm in models.items():
             told = []
-            for taken in (kernels, lambda function, tensor: norm_and_argmax):
-                fused._kernels = taken
+            for taken in (usable, lambda function, tensor: True):
+                fused._usable = taken
                 state = lm.new_state(2, 8)
                 hidden = [lm(lm.embed_tokens(torch.arange(6).view(2, 3)), state)[:, -1]]
                 hidden.append(lm.step(lm.embed_tokens(torch.tensor([3, 4])), state))
                 told.append(torch.stack([fused.greedy(lm.logits(x) * 9, 3)[1] for x in hidden]))
             out[f"fused {name}"] = error(told[1], told[0])
-            fused._kernels = kernels
+            fused._usable = usable
     # of equal logits the first; a row that is shorter than a share
     chosen, packed = norm_and_argmax.greedy(torch.tensor([[0.0, 2.0, 1.0, 2.0]]), 2)
     told = torch.tensor([[1.0, 0, 1, 3, 0, 0]], dtype=torch.float64)
@@ -249,7 +245,8 @@ def quantized() -> dict[str, float]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    WHOLE, triton_scan.CHUNK = triton_scan.CHUNK, CHUNK
+    WHOLE = triton_scan.CHUNK
+    triton_scan.CHUNK = scan_backward.CHUNK = CHUNK
     cases: dict[str, float] = {}
     scans, others = (forward, whole_chunk, continued, backward), (attention, attention_in_the_model, quantized)
     for part in (*scans, steps, projected_steps, convolutions, fused_in_the_models, *others):

@@ -1,7 +1,7 @@
-"""A Mamba stack with GPT-NeoX blocks in some of its places, for training: the blocks of the two families as they are.
+"""A Mamba stack with GPT-NeoX blocks at some of its positions, for training: the blocks of the two families.
 
-Embeddings in, hidden states out, many positions at once from an empty state. Knows nothing of files or of decoding step
-by step. Hybrids of this kind: "Jamba" (arXiv 2403.19887), "Zamba" (arXiv 2405.16712).
+Embeddings in, hidden states out, many positions at once from an empty state; it has no decoding step. Hybrids of this
+kind: "Jamba" (arXiv 2403.19887), "Zamba" (arXiv 2405.16712).
 """
 
 from __future__ import annotations
@@ -20,22 +20,24 @@ from vlcompare.models.kernels.linear import linear
 
 @dataclass(frozen=True, slots=True)
 class HybridConfig:
-    """Both kinds of blocks, of one hidden size and vocabulary, and where the attention stands.
+    """Both kinds of blocks, of one hidden size and vocabulary, and which blocks are attention.
 
     Each part's `layers` counts its own blocks. Raises RequestError where the parts do not fit.
     """
 
     mamba: MambaConfig
     attention: PythiaConfig
-    attention_at: tuple[int, ...]  # places in the stack, from 0
+    attention_at: tuple[int, ...]  # indices of blocks, from 0
 
     def __post_init__(self) -> None:
-        ours, theirs = self.mamba, self.attention
-        if (ours.hidden_size, ours.vocab_size) != (theirs.hidden_size, theirs.vocab_size):
+        mamba, attention = self.mamba, self.attention
+        if (mamba.hidden_size, mamba.vocab_size) != (attention.hidden_size, attention.vocab_size):
             raise RequestError("The blocks of a hybrid must share their hidden size and vocabulary.")
-        places = set(self.attention_at)
-        if len(places) != theirs.layers or not places <= set(range(self.layers)):
-            raise RequestError(f"{theirs.layers} attention blocks do not fit at {self.attention_at} of {self.layers}.")
+        indices = set(self.attention_at)
+        if len(indices) != attention.layers or not indices <= set(range(self.layers)):
+            raise RequestError(
+                f"{attention.layers} attention blocks do not fit at {self.attention_at} of {self.layers}."
+            )
 
     @property
     def layers(self) -> int:
@@ -51,8 +53,8 @@ class Hybrid(nn.Module):
         self.max_positions: int | None = config.attention.max_positions
         self.embedding = nn.Embedding(config.mamba.vocab_size, config.mamba.hidden_size)
         self.layers = nn.ModuleList(
-            pythia.Layer(config.attention) if place in config.attention_at else mamba.Layer(config.mamba)
-            for place in range(config.layers)
+            pythia.Layer(config.attention) if index in config.attention_at else mamba.Layer(config.mamba)
+            for index in range(config.layers)
         )
         self.norm_f = nn.LayerNorm(config.mamba.hidden_size, eps=config.mamba.norm_eps)
 
@@ -64,7 +66,7 @@ class Hybrid(nn.Module):
         return linear(hidden, self.embedding.weight).float()
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """(B, L, D) -> hidden states (B, L, D) after the final norm. Nothing is kept."""
+        """(B, L, D) -> hidden states (B, L, D) after the final norm; no state is kept."""
         batch, length, _ = embeddings.shape
         limit = self.config.attention.max_positions
         if length > limit:
@@ -91,4 +93,3 @@ class Hybrid(nn.Module):
 def _entry(layer: nn.Module) -> tuple[nn.LayerNorm | nn.RMSNorm, ...]:
     """The norms through which a block reads its input."""
     return layer.entry if isinstance(layer, pythia.Layer) else (cast("mamba.Layer", layer).norm,)
-

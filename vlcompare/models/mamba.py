@@ -1,8 +1,7 @@
-"""The Mamba-1 decoder: many positions through the selective scan, or one step of the same recurrence beside it.
+"""The Mamba-1 decoder: many positions through the selective scan, or one step of the same recurrence.
 
-Embeddings in, hidden states out; knows nothing of images, tokens' text, files or sampling. The state has one size
-however long the text is; the step works in place and allocates nothing that grows, so that a CUDA graph can capture it.
-State, A, D and the time step are float32 in every precision.
+Embeddings in, hidden states out. The state has one size however long the text is; the step works in place and allocates
+nothing that grows, so that a CUDA graph can capture it. State, A, D and the time step are float32 in every precision.
 
 Glossary, after "Mamba" (arXiv 2312.00752, figure 3 for the block, section 3.2 and algorithm 2 for the scan):
     B batch     L positions     D hidden size     d inner channels (E x D in the paper)     n states a channel (N)
@@ -25,57 +24,38 @@ from vlcompare.models import kernels
 from vlcompare.models.config import MambaConfig
 from vlcompare.models.kernels.fused import add_norm
 from vlcompare.models.kernels.linear import Linear, linear
+from vlcompare.models.kernels.reference import Norm, ScanInputs
+from vlcompare.models.state import DecodingState
 
 
-class MambaState:
-    """What Mamba remembers: for each layer the convolution's last k - 1 inputs and the scan's state, in float32."""
+class MambaState(DecodingState):
+    """For each layer the convolution's last k - 1 inputs and the scan's state, in float32."""
 
     def __init__(self, config: MambaConfig, batch: int, capacity: int, device: Any) -> None:
+        super().__init__(batch, capacity, device)
         inner = (config.layers, batch, config.inner_size)
         self.windows_nbdk = torch.zeros(*inner, config.conv_size - 1, device=device, dtype=torch.float32)
         self.states_nbdn = torch.zeros(*inner, config.state_size, device=device, dtype=torch.float32)
-        self.positions = torch.zeros(batch, device=device, dtype=torch.long)  # of the next token, row by row
-        self.capacity = capacity  # nothing here depends on it; the caller's bound on the text
-        self.length = 0  # positions seen; with left padding the longest row's
 
     def nbytes(self) -> int:
-        """Bytes that hold information now: all of them, from the first position on."""
+        """Bytes in use: all of them, from the first position on."""
         return self.allocated_nbytes() if self.length else 0
 
     def allocated_nbytes(self) -> int:
         return self.windows_nbdk.nbytes + self.states_nbdn.nbytes
 
     def snapshot(self) -> MambaState:
-        """An independent copy of what is held now."""
-        copy = object.__new__(MambaState)
-        copy.__dict__.update(self.__dict__)
-        copy.windows_nbdk, copy.states_nbdn = self.windows_nbdk.clone(), self.states_nbdn.clone()
-        copy.positions = self.positions.clone()
-        return copy
+        """An independent copy."""
+        names = ("windows_nbdk", "states_nbdn", "positions")
+        return self.replaced(**{name: getattr(self, name).clone() for name in names})
 
     def copy_(self, source: MambaState) -> MambaState:
-        """Take over what `source` (a snapshot) holds, in the buffers at hand: their addresses stay."""
+        """Copy what `source` (a snapshot) holds into the own buffers: their addresses stay."""
         self.windows_nbdk.copy_(source.windows_nbdk)
         self.states_nbdn.copy_(source.states_nbdn)
         self.positions.copy_(source.positions)
         self.length = source.length
         return self
-
-    def adopt(self, buffers: MambaState) -> None:
-        """Move into the tensors and the capacity of `buffers`, which both states use from then on."""
-        buffers.copy_(self)
-        vars(self).update(vars(buffers))
-
-    def note_step(self) -> None:
-        """Count a step on the host: a replayed graph moves the state but runs no Python."""
-        self.length += 1
-
-    def require(self, count: int) -> None:
-        """Raise RequestError unless `count` more positions fit."""
-        if self.length + count > self.capacity:
-            raise RequestError(
-                f"The context is full: {self.length} of {self.capacity} positions are taken, {count} more do not fit."
-            )
 
 
 class Recurrence(NamedTuple):
@@ -106,7 +86,7 @@ class Mixer(nn.Module):
         self._kept: tuple[Any, Recurrence] | None = None
 
     def recurrence(self) -> Recurrence:
-        """A, D and the bias of the time step in float32; kept from call to call while the parameters stay the same."""
+        """A, D and the bias of the time step in float32; computed anew only where the parameters have changed."""
         sources = (self.A_log, self.D, self.dt_proj.bias)
         if torch.is_grad_enabled() and self.A_log.requires_grad:
             return self._recurrence(*sources)
@@ -128,30 +108,20 @@ class Mixer(nn.Module):
         """Many positions; window and state are changed in place. `fresh`: both are still empty."""
         x_bld, z_bld = self.in_proj(hidden_bld).chunk(2, dim=-1)
         if mask is not None:
-            x_bld = x_bld * mask[:, :, None]  # the first real tokens' convolution looks back on zeros
+            x_bld = x_bld * mask[:, :, None]  # the first real tokens' convolution reads zeros before them
         x_bdl, window = kernels.causal_conv(
             x_bld.transpose(1, 2), self.conv1d.weight[:, 0], self.conv1d.bias, None if fresh else window_bdk
         )
         x_bld = x_bdl.transpose(1, 2)
         if mask is not None:
             x_bld = x_bld * mask[:, :, None]  # what enters the state at padding is zero, so it stays empty
+            x_bdl = x_bld.transpose(1, 2)
         dt_blr, B_bln, C_bln = self.x_proj(x_bld).split(self.sizes, dim=-1)
         dt_bld = linear(dt_blr, self.dt_proj.weight)  # its bias is added in float32, inside the scan
         A_dn, D_d, dt_bias_d = self.recurrence()
-        y_bdl, state = kernels.selective_scan(
-            x_bld.transpose(1, 2),
-            dt_bld.transpose(1, 2),
-            A_dn,
-            B_bln.transpose(1, 2),
-            C_bln.transpose(1, 2),
-            D_d,
-            z_bld.transpose(1, 2),
-            dt_bias_d,
-            delta_softplus=True,
-            initial_state=None if fresh else state_bdn,
-            return_state=True,
-        )
-        assert state is not None
+        dt_bdl, B_bnl, C_bnl, z_bdl = (x.transpose(1, 2) for x in (dt_bld, B_bln, C_bln, z_bld))
+        inputs = ScanInputs(x_bdl, dt_bdl, A_dn, B_bnl, C_bnl, D_d, z_bdl, dt_bias_d, None if fresh else state_bdn)
+        y_bdl, state = kernels.selective_scan(inputs)
         window_bdk.copy_(window.detach())
         state_bdn.copy_(state.detach())
         return self.out_proj(y_bdl.transpose(1, 2))
@@ -162,13 +132,13 @@ class Mixer(nn.Module):
         x_bd = kernels.conv_step(window_bdk, x_bd, self.conv1d.weight[:, 0], self.conv1d.bias)
         dt_br, B_bn, C_bn = self.x_proj(x_bd).split(self.sizes, dim=-1)
         A_dn, D_d, dt_bias_d = self.recurrence()
-        weight_dr = self.dt_proj.weight
-        y_bd = kernels.projected_step(state_bdn, x_bd, dt_br, weight_dr, A_dn, B_bn, C_bn, D_d, z_bd, dt_bias_d)
+        inputs = ScanInputs(x_bd, dt_br, A_dn, B_bn, C_bn, D_d, z_bd, dt_bias_d)
+        y_bd = kernels.projected_step(state_bdn, inputs, self.dt_proj.weight)
         return self.out_proj(y_bd)
 
 
-def _norm(config: MambaConfig) -> nn.LayerNorm | nn.RMSNorm:
-    kind: type[nn.LayerNorm | nn.RMSNorm] = nn.LayerNorm if config.norm == "layernorm" else nn.RMSNorm
+def _norm(config: MambaConfig) -> Norm:
+    kind: type[Norm] = nn.LayerNorm if config.norm == "layernorm" else nn.RMSNorm
     return kind(config.hidden_size, eps=config.norm_eps)
 
 
@@ -206,7 +176,7 @@ class Mamba(nn.Module):
         return linear(hidden, self.embedding.weight).float()
 
     def state_bytes_formula(self, length: int, batch: int = 1) -> int:
-        """Layers x inner channels x (k - 1 + n) x 4 bytes: the same at every length, once anything was read."""
+        """Layers x inner channels x (k - 1 + n) x 4 bytes: the same at every length, once a position was read."""
         config = self.config
         numbers = config.layers * batch * config.inner_size * (config.conv_size - 1 + config.state_size)
         return 4 * numbers if length else 0
@@ -228,7 +198,7 @@ class Mamba(nn.Module):
         if pads_b is None:
             mask = None
         fresh = state.length == 0
-        x_bld = self._through(x_bld, state, lambda mixer, *at: mixer(*at, fresh, mask))
+        x_bld = self._all_layers(x_bld, state, lambda mixer, *tensors: mixer(*tensors, fresh, mask))
         state.positions += length
         if pads_b is not None:
             state.positions -= pads_b
@@ -236,22 +206,24 @@ class Mamba(nn.Module):
         return x_bld
 
     def windowed(self, state: MambaState) -> bool:
-        """No: a recurrence looks at nothing but its state."""
+        """Always False: a recurrence reads nothing but its state."""
         return False
 
     def step(self, embeddings: Tensor, state: MambaState, *, window: int | None = None) -> Tensor:
         """One position: (B, D) -> (B, D) after the final norm; `state` moves on by one.
 
-        `window` is for the cache of the other family; a recurrence looks at nothing but its state.
+        `window` is ignored: it is the other family's number of cache slots.
         """
         state.require(1)
-        hidden_bD = self._through(embeddings, state, Mixer.step)
+        hidden_bD = self._all_layers(embeddings, state, Mixer.step)
         state.positions += 1
         state.length += 1
         return hidden_bD
 
-    def _through(self, x: Tensor, state: MambaState, mix: Callable[[Mixer, Tensor, Tensor, Tensor], Tensor]) -> Tensor:
-        """All layers, then the final norm: mix(mixer, normed x, window, state) of a layer is added to x."""
+    def _all_layers(
+        self, x: Tensor, state: MambaState, mix: Callable[[Mixer, Tensor, Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        """Add each layer's mix(mixer, normed x, window, state) to x; then the final norm."""
         layers = cast("list[Layer]", list(self.layers))
         norms = [*(layer.norm for layer in layers), self.norm_f]
         x, (normed,) = add_norm((x,), norms[:1])

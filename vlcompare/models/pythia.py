@@ -1,13 +1,13 @@
 """The GPT-NeoX decoder (Pythia): many positions at once, or one step on a static key-value cache.
 
-Embeddings in, hidden states out; knows nothing of images, tokens' text, files or sampling. The step reads its position
-from the device and allocates nothing that grows, so that a CUDA graph can capture it. There are no buffers: the rotary
-table belongs to the state, so that a model built on the meta device needs no repair.
+Embeddings in, hidden states out. The step reads its position from the device and allocates nothing that grows, so that
+a CUDA graph can capture it. The rotary table belongs to the state: the model has no buffers, so that one built on the
+meta device is whole once its parameters are filled.
 
 Glossary, after "GPT-NeoX-20B" (arXiv 2204.06745, section 2.1) and "RoFormer" (arXiv 2104.09864, section 3.4.2):
     B batch     L positions of this call     S positions held by the cache (capacity)     D hidden size
     H heads     K channels of a head (D / H)     R rotated channels of a head (rotary_pct x K)     V vocabulary
-    theta_i     base^(-2i / R): the angle by which pair i (channels i and i + R/2) turns at each position
+    theta_i     base^(-2i / R): the angle by which pair i (channels i and i + R/2) is rotated at each position
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from torch import Tensor, nn
 
 from vlcompare.errors import RequestError
 from vlcompare.models.config import PythiaConfig
-from vlcompare.models.kernels.attention import attend_one, attends_alone, turn_and_attend
+from vlcompare.models.kernels.attention import attend_one, finds_filled_slots, rotate_and_attend
 from vlcompare.models.kernels.fused import add_norm
 from vlcompare.models.kernels.linear import Linear
+from vlcompare.models.state import DecodingState
 
 ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -35,40 +36,34 @@ ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-class PythiaState:
+class PythiaState(DecodingState):
     """A key-value cache of fixed capacity. Row b's tokens fill slots 0 .. positions[b] - 1, without gaps."""
 
     def __init__(self, config: PythiaConfig, batch: int, capacity: int, device: Any, dtype: torch.dtype) -> None:
+        super().__init__(batch, capacity, device)
         shape = (config.layers, batch, config.heads, capacity, config.head_size)
         self.keys_nbhsk = torch.zeros(shape, device=device, dtype=dtype)
         self.values_nbhsk = torch.zeros(shape, device=device, dtype=dtype)
-        self.positions = torch.zeros(batch, device=device, dtype=torch.long)  # of the next token, row by row
         self.slots_s = torch.arange(capacity, device=device)
         self.rows_b = torch.arange(batch, device=device)
         self.cos_sr, self.sin_sr = rotary_table(config, capacity, device, dtype)
-        self.capacity = capacity
-        self.length = 0  # positions seen; with left padding the longest row's
-        self.ragged = False  # rows of different lengths: what lies behind a row's end must be masked
+        self.ragged = False  # rows of different lengths: the slots after a row's end must be masked
 
     def nbytes(self) -> int:
-        """Bytes of keys and values that hold information now."""
+        """Bytes of the keys and values in use."""
         return self.allocated_nbytes() * self.length // max(1, self.capacity)
 
     def allocated_nbytes(self) -> int:
         return self.keys_nbhsk.nbytes + self.values_nbhsk.nbytes
 
     def snapshot(self) -> PythiaState:
-        """An independent copy of what is held now; only the filled slots are copied."""
-        copy = object.__new__(PythiaState)
-        copy.__dict__.update(self.__dict__)
-        copy.keys_nbhsk = self.keys_nbhsk[:, :, :, : self.length].clone()
-        copy.values_nbhsk = self.values_nbhsk[:, :, :, : self.length].clone()
-        copy.positions = self.positions.clone()
-        copy.capacity = self.length
-        return copy
+        """An independent copy of the filled slots."""
+        keys, values = (cache[:, :, :, : self.length].clone() for cache in (self.keys_nbhsk, self.values_nbhsk))
+        positions = self.positions.clone()
+        return self.replaced(keys_nbhsk=keys, values_nbhsk=values, positions=positions, capacity=self.length)
 
     def copy_(self, source: PythiaState) -> PythiaState:
-        """Take over what `source` (a snapshot) holds, in the buffers at hand: their addresses stay."""
+        """Copy what `source` (a snapshot) holds into the own buffers: their addresses stay."""
         if source.length > self.capacity:
             raise RequestError(f"A state of {source.length} positions does not fit into one for {self.capacity}.")
         self.keys_nbhsk[:, :, :, : source.length].copy_(source.keys_nbhsk[:, :, :, : source.length])
@@ -76,22 +71,6 @@ class PythiaState:
         self.positions.copy_(source.positions)
         self.length, self.ragged = source.length, source.ragged
         return self
-
-    def adopt(self, buffers: PythiaState) -> None:
-        """Move into the tensors and the capacity of `buffers`, which both states use from then on."""
-        buffers.copy_(self)
-        vars(self).update(vars(buffers))
-
-    def note_step(self) -> None:
-        """Count a step on the host: a replayed graph moves `positions` but runs no Python."""
-        self.length += 1
-
-    def require(self, count: int) -> None:
-        """Raise RequestError unless `count` more positions fit."""
-        if self.length + count > self.capacity:
-            raise RequestError(
-                f"The context is full: {self.length} of {self.capacity} positions are taken, {count} more do not fit."
-            )
 
 
 def rotary_table(config: PythiaConfig, capacity: int, device: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -106,13 +85,13 @@ def rotary_table(config: PythiaConfig, capacity: int, device: Any, dtype: torch.
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the first R of the last axis' channels by their angles; the others pass. cos, sin broadcast to (..., R).
+    """Rotate the first R of the last axis' channels by their angles; the others stay. cos, sin broadcast to (..., R).
 
     (a, b) becomes (a cos - b sin, b cos + a sin); `sin` has its sign in front of the first half already.
     """
-    turned, rest = x.split((cos.shape[-1], x.shape[-1] - cos.shape[-1]), dim=-1)
-    swapped = turned.roll(cos.shape[-1] // 2, -1)
-    return torch.cat((torch.addcmul(turned * cos, swapped, sin), rest), dim=-1)
+    front, rest = x.split((cos.shape[-1], x.shape[-1] - cos.shape[-1]), dim=-1)
+    swapped = front.roll(cos.shape[-1] // 2, -1)
+    return torch.cat((torch.addcmul(front * cos, swapped, sin), rest), dim=-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +110,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Single:
-    """One new position a row, for kernels that read on the device where it stands; the same for all layers."""
+    """One new position a row, for kernels that read it on the device; the same for all layers."""
 
     positions_b: Tensor
     cos_sr: Tensor
@@ -151,7 +130,7 @@ class Attention(nn.Module):
         """softmax(q k^T / sqrt(K)) v, projected to (B, L, D); the new keys and values go into the cache."""
         qkv_blhk = self.query_key_value(x_bld).unflatten(-1, (self.heads, 3, self.head_size))
         if isinstance(span, Single):
-            out_bhk = turn_and_attend(
+            out_bhk = rotate_and_attend(
                 qkv_blhk[:, 0], span.cos_sr, span.sin_sr, span.positions_b, keys_bhsk, values_bhsk
             )
             return self.dense(out_bhk.flatten(1)[:, None])
@@ -165,12 +144,12 @@ class Attention(nn.Module):
         else:
             keys_bhsk.transpose(1, 2).index_put_((span.rows_bl, span.slots_bl), k_blhk)
             values_bhsk.transpose(1, 2).index_put_((span.rows_bl, span.slots_bl), v_blhk)
-            out_bhlk = self._look_back(q_bhlk, keys_bhsk, values_bhsk, span)
+            out_bhlk = self._attend_to_cache(q_bhlk, keys_bhsk, values_bhsk, span)
         return self.dense(out_bhlk.transpose(1, 2).flatten(2))
 
     @staticmethod
-    def _look_back(q_bhlk: Tensor, keys_bhsk: Tensor, values_bhsk: Tensor, span: Span) -> Tensor:
-        """Attention to what the cache holds, (B, H, L, K): a kernel for single queries where there is one, or torch."""
+    def _attend_to_cache(q_bhlk: Tensor, keys_bhsk: Tensor, values_bhsk: Tensor, span: Span) -> Tensor:
+        """Attention to the cache, (B, H, L, K): by a kernel for single queries where there is one, or by torch."""
         if span.counts_b is not None:
             out_bhk = attend_one(q_bhlk[:, :, 0], keys_bhsk, values_bhsk, span.counts_b)
             if out_bhk is not None:
@@ -267,7 +246,7 @@ class Pythia(nn.Module):
             raise RequestError("Left padding is possible at the beginning of a sequence only.")
         pads_b = None if mask is None or bool(mask.all()) else (~mask).sum(1)
         if pads_b is not None:
-            # padding moves behind the text: causal attention never looks there, and the next tokens overwrite it
+            # padding moves after the text: causal attention never reads it, and the next tokens overwrite it
             embeddings = _roll(embeddings, pads_b)
         hidden_bld = self._advance(embeddings, state)
         if pads_b is not None:
@@ -288,7 +267,7 @@ class Pythia(nn.Module):
 
     def windowed(self, state: PythiaState) -> bool:
         """Whether a step attends to a window that the host chooses; else its kernel finds the filled slots itself."""
-        return not attends_alone(state.keys_nbhsk)
+        return not finds_filled_slots(state.keys_nbhsk)
 
     def _advance(self, x_bld: Tensor, state: PythiaState, window: int | None = None) -> Tensor:
         span: Span | Single
@@ -311,11 +290,11 @@ class Pythia(nn.Module):
     def _span(self, state: PythiaState, length: int, window: int | None, dtype: torch.dtype) -> Span:
         slots_bl = state.positions[:, None] + state.slots_s[:length]
         rows_bl = state.rows_b[:, None].expand_as(slots_bl)
-        # one turn for queries and keys of all heads, which stand in axes 2 and 3
+        # one table for queries and keys of all heads, which are axes 2 and 3
         rotary = state.cos_sr[slots_bl][:, :, None, None], state.sin_sr[slots_bl][:, :, None, None]
         if state.length == 0 and window is None:
             return Span(rows_bl, slots_bl, *rotary, window=length, fresh=True)
-        # one position at the end of rows of one length sees all there is; everything else needs a mask
+        # one position at the end of rows of one length sees every filled slot; all else needs a mask
         exact = window is None and length == 1 and not state.ragged
         window = window or state.length + length
         bias_bhls = None

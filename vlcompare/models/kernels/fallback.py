@@ -1,13 +1,14 @@
-"""What becomes of an accelerator that fails when it is called: it is not called again, and a sentence says so.
+"""Accelerators that fail when they are called: plain torch takes over, and one sentence for the user says so.
 
-Knows accelerators by name, and nothing of what they compute. Optional ones (compiled CPU kernels, Triton, mamba-ssm,
-bitsandbytes' kernels, CUDA graphs) may import and then fail: there is no compiler, a driver is too old. The work is
-then done in plain torch, for that call and from then on. Running out of memory is no such failure: it is raised, for a
-smaller request may succeed. The sentences are kept for display, one for each accelerator.
+Optional accelerators (compiled CPU kernels, Triton, mamba-ssm, bitsandbytes' kernels, CUDA graphs) may import and then
+fail: a compiler is missing, a driver is too old. The work is then done in plain torch, for that call and all later
+ones. Running out of memory is no such failure: it is raised, for a smaller request may succeed. The sentences are kept
+for display, one for each accelerator. Whether a kernel's numbers are right is `agreement`'s question.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -15,28 +16,28 @@ import torch
 
 T = TypeVar("T")
 
-# accelerator -> its name in a sentence, the device whose users are told, and whether its absence is worth a sentence
-_KNOWN = {
+# accelerator -> its name in a sentence, the device whose users see the sentence
+_NAMES = {
     "numba": ("The compiled CPU kernels", "cpu"),
     "triton": ("Triton's kernels", "cuda"),
     "mamba_ssm": ("mamba-ssm's kernel", "cuda"),
     "bitsandbytes": ("bitsandbytes' kernels", ""),
     "graphs": ("CUDA graphs", "cuda"),
 }
-_EXPECTED = frozenset({"numba"})  # the others are extras, of whose absence nothing is said
+_REQUIRED = frozenset({"numba"})  # the others are extras: that one is not installed is no news
 
 _failed: set[str] = set()
-_sentences: dict[str, tuple[str, str]] = {}  # what it is about -> the device it concerns ("": any), the sentence
+_sentences: dict[str, tuple[str, str]] = {}  # subject -> the device it concerns ("": any), the sentence
 
 
 def failed(accelerator: str) -> bool:
-    """Whether it has failed in this process and is not to be called."""
+    """Whether it has failed in this process and is not called again."""
     return accelerator in _failed
 
 
 def notices(device: str = "") -> tuple[str, ...]:
     """The sentences that concern a type of device ("cpu", "cuda"; "" for all), oldest first."""
-    return tuple(text for place, text in list(_sentences.values()) if not device or place in ("", device))
+    return tuple(text for concerned, text in list(_sentences.values()) if not device or concerned in ("", device))
 
 
 def tell(subject: str, device: str, sentence: str) -> None:
@@ -45,19 +46,18 @@ def tell(subject: str, device: str, sentence: str) -> None:
 
 
 def give_up(accelerator: str, error: Exception, *, for_good: bool = True) -> None:
-    """Note that it has failed, and do without it from now on unless `for_good` is False.
+    """Record that it has failed, so that it is not called again unless `for_good` is False.
 
-    Raises `error` again where it tells of memory that did not suffice. Where the library is merely not installed,
-    and nobody expects it to be, nothing is said.
+    Raises `error` again where it reports a lack of memory. Keeps no sentence where an extra is not installed.
     """
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         raise error
     if for_good:
         _failed.add(accelerator)
     absent = isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == accelerator
-    if absent and accelerator not in _EXPECTED:
+    if absent and accelerator not in _REQUIRED:
         return
-    name, device = _KNOWN[accelerator]
+    name, device = _NAMES[accelerator]
     lines = str(error).strip().splitlines()
     reason = f"{type(error).__name__}: {lines[0].strip()[:160]}" if lines else type(error).__name__
     tell(accelerator, device, f"{name} cannot be used ({reason}); plain PyTorch is used instead, which is slower.")
@@ -72,3 +72,15 @@ def attempt(accelerator: str, work: Callable[..., T], *arguments: Any) -> T | No
     except Exception as error:  # whatever a compiler, a driver or a foreign extension raises
         give_up(accelerator, error)
     return None
+
+
+def call(accelerator: str, module: str, function: str, *arguments: Any) -> Any:
+    """`attempt` for a function of a module of kernels ("cuda.attention"), which is imported now.
+
+    A kernel returns None for arguments that it does not take. It fails, if at all, before it changes anything.
+    """
+    return attempt(accelerator, _call, module, function, arguments)
+
+
+def _call(module: str, function: str, arguments: tuple[Any, ...]) -> Any:
+    return getattr(importlib.import_module(f"{__package__}.{module}"), function)(*arguments)

@@ -2,48 +2,38 @@
 
 On a GPU a token of a 2.8B model is some hundreds of launches, each of which costs about a microsecond however little it
 does; torch takes three or four for a sum and its norm, and some twenty for log-probabilities, the likeliest tokens and
-their report. Triton's kernels take one and two. Both families go through here. Where Triton does not run, or does not
-agree with torch, torch's own functions give the same; they are differentiable, the kernels are for inference.
+their report. Triton's kernels take one and two; they are for inference. Elsewhere torch's own functions give the same.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib
 from collections.abc import Callable, Sequence
-from types import ModuleType
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from vlcompare.models.kernels import fallback
+from vlcompare.models.kernels import fallback, reference
+from vlcompare.models.kernels.reference import Norm
 
-Norms = Sequence[nn.LayerNorm | nn.RMSNorm]
+_MODULE = "cuda.norm_and_argmax"
 
 
-def add_norm(terms: Sequence[Tensor], norms: Norms) -> tuple[Tensor, list[Tensor]]:
-    """The sum of the terms (..., D), from left to right in their dtype, and each norm of the sum."""
-    kernels = _kernels("add_norm", terms[0])
-    found = None if kernels is None else fallback.attempt("triton", kernels.add_norm, terms, norms)
-    if found is not None:
-        return found  # type: ignore[no-any-return]
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term
-    return total, [norm(total) for norm in norms]
+def add_norm(terms: Sequence[Tensor], norms: Sequence[Norm]) -> tuple[Tensor, list[Tensor]]:
+    """See `reference.add_norm`."""
+    usable = _usable("add_norm", terms[0])
+    result = fallback.call("triton", _MODULE, "add_norm", terms, norms) if usable else None
+    return reference.add_norm(terms, norms) if result is None else result
 
 
 def greedy(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """logits (B, V) float32 -> the likeliest ids (B,), and what is to be told of them, (B, 2 + 2 count) in float64.
+    """logits (B, V) float32 -> the likeliest ids (B,), and all that the host needs, (B, 2 + 2 count) in float64.
 
-    Told are the id, its log-probability, the `count` likeliest ids (best first), and their log-probabilities: ids stay
-    exact in float64, so that everything the host needs is one tensor.
+    These are the id, its log-probability, the `count` likeliest ids (best first), and their log-probabilities: ids stay
+    exact in float64, so that one tensor crosses.
     """
-    kernels = _kernels("greedy", logits)
-    found = None if kernels is None else fallback.attempt("triton", kernels.greedy, logits, count)
-    if found is not None:
-        return found  # type: ignore[no-any-return]
-    return chosen(logits, count, lambda likeliest: likeliest)
+    usable = _usable("greedy", logits)
+    result = fallback.call("triton", _MODULE, "greedy", logits, count) if usable else None
+    return chosen(logits, count, lambda likeliest: likeliest) if result is None else result
 
 
 def chosen(logits: Tensor, count: int, drawn: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
@@ -55,14 +45,8 @@ def chosen(logits: Tensor, count: int, drawn: Callable[[Tensor], Tensor]) -> tup
     return ids, torch.cat([part.double() for part in parts], dim=1)
 
 
-def _kernels(function: str, tensor: Tensor) -> ModuleType | None:
-    """The module of the kernels where this one is taken: on CUDA, in inference, where it has agreed with torch."""
-    if not tensor.is_cuda or torch.is_grad_enabled() or fallback.failed("triton"):
-        return None
-    module = _module()
-    return module if module is not None and module.proven(function, tensor.device) else None
-
-
-@functools.cache
-def _module() -> ModuleType | None:
-    return fallback.attempt("triton", importlib.import_module, "vlcompare.models.kernels.cuda.norm_and_argmax")
+def _usable(function: str, tensor: Tensor) -> bool:
+    """Whether the kernel is for this tensor: on CUDA, in inference, where it agrees with torch."""
+    if not tensor.is_cuda or torch.is_grad_enabled():
+        return False
+    return bool(fallback.call("triton", _MODULE, "proven", function, tensor.device))

@@ -1,10 +1,10 @@
 """A Linear whose products at few rows take the fastest kernel of the device. Same parameters as torch's own.
 
-Knows nothing of models: only a weight (out, in), an optional bias, and how many rows are asked for. The choice depends
-on the processor, the dtype and the sizes alone, never on a measurement, so that a result can be had again.
+The choice depends on the processor, the dtype and the sizes alone, never on a measurement, so that a result can be
+reproduced.
 
 On CPU a product of one row is bound by memory, and torch's reaches about 60 % of it (18 of 30 GB/s measured on a Zen 4
-server); the compiled kernel of `kernels.rows` reads the weights once on all threads. Many rows in bfloat16 on a
+server); the compiled loops of `cpu.step_loops` read the weights once on all threads. Many rows in bfloat16 on a
 processor without bfloat16 instructions go through float32, a slice of the weights at a time: torch would otherwise
 multiply number by number.
 """
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlcompare.models import kernels
+from vlcompare.models.kernels import fallback
 
 FEW_ROWS = 4  # above this torch's blocked products read the weights from the cache more cleverly
 SMALLEST = 1 << 16  # weights; below this a call costs more than the product
@@ -40,7 +40,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     rows = x.numel() // max(1, x.shape[-1])
     if rows <= FEW_ROWS:
         if rows and weight.numel() >= SMALLEST:
-            product = kernels.few_rows(x.reshape(rows, -1), weight, bias)
+            product = fallback.call("numba", "cpu.step", "product", x.reshape(rows, -1), weight, bias)
             if product is not None:
                 return product.view(*x.shape[:-1], weight.shape[0])
     elif x.dtype == weight.dtype == torch.bfloat16 and not native_bfloat16():
@@ -60,7 +60,7 @@ def _widened(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class Linear(nn.Linear):
-    """torch's Linear, by the same name and with the same parameters; only where its product is computed differs."""
+    """torch's Linear with the same parameters; only its product is computed by `linear`."""
 
     def forward(self, input: Tensor) -> Tensor:
         return linear(input, self.weight, self.bias)

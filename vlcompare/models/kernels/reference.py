@@ -1,6 +1,6 @@
-"""The selective scan and its single step in plain torch: what every faster kernel is tested against. Any device.
+"""The kernels' functions in plain torch: what every faster kernel is compared with. Any device and float dtype.
 
-Knows nothing of layers, weights or files. Differentiable (the step is not: it works in place).
+All are differentiable but the steps, which work in place.
 
 Glossary, after "Mamba: Linear-Time Sequence Modeling with Selective State Spaces" (arXiv 2312.00752, section 3.2 and
 algorithm 2; discretisation of section 2 with the simplified Euler rule for B):
@@ -12,35 +12,39 @@ algorithm 2; discretisation of section 2 with the simplified Euler rule for B):
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+Norm = nn.LayerNorm | nn.RMSNorm
 
 
-def usable(device: torch.device) -> bool:
-    """Everywhere."""
-    return True
+class ScanInputs(NamedTuple):
+    """What a scan reads. A step takes the same without the last axis of u, delta, B, C and z, and no initial state."""
+
+    u: Tensor
+    delta: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor
+    D: Tensor | None = None
+    z: Tensor | None = None
+    delta_bias: Tensor | None = None  # (d,), added to delta before the softplus
+    initial_state: Tensor | None = None  # (B, d, n); zeros where there is none
+    softplus: bool = True
 
 
-def selective_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None = None,
-    z: Tensor | None = None,
-    delta_bias: Tensor | None = None,
-    delta_softplus: bool = True,
-    initial_state: Tensor | None = None,
-    return_state: bool = True,
-) -> tuple[Tensor, Tensor | None]:
+def selective_scan(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
     """y (B, d, L) in u's dtype and the state after the last position, (B, d, n) in float32 (float64 for float64)."""
+    u, delta, A, B, C, D, z, delta_bias, initial_state, softplus = inputs
     wide = torch.float64 if u.dtype == torch.float64 else torch.float32
     u_bdl, dt_bdl = u.to(wide), delta.to(wide)
     if delta_bias is not None:
         dt_bdl = dt_bdl + delta_bias.to(wide)[:, None]
-    if delta_softplus:
+    if softplus:
         dt_bdl = F.softplus(dt_bdl)
     A_dn, B_bnl, C_bnl = A.to(wide), B.to(wide), C.to(wide)
     batch, channels, length = u.shape
@@ -60,42 +64,32 @@ def selective_scan(
         y_bdl = y_bdl + D.to(wide)[:, None] * u_bdl
     if z is not None:
         y_bdl = y_bdl * F.silu(z.to(wide))
-    return y_bdl.to(u.dtype), state_bdn if return_state else None
+    return y_bdl.to(u.dtype), state_bdn
 
 
 @torch.no_grad()
-def selective_step(
-    state: Tensor,
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None = None,
-    z: Tensor | None = None,
-    dt_bias: Tensor | None = None,
-    dt_softplus: bool = True,
-) -> Tensor:
-    """One position of the scan above. `state` (B, d, n) is changed in place; x, dt, z (B, d), B, C (B, n); y (B, d)."""
+def selective_step(state: Tensor, inputs: ScanInputs) -> Tensor:
+    """One position of the scan above, y (B, d) in u's dtype; `state` (B, d, n) is changed in place."""
+    u, delta, A, B, C, D, z, delta_bias, _, softplus = inputs
     wide = state.dtype
-    x_bd, dt_bd = x.to(wide), dt.to(wide)
-    if dt_bias is not None:
-        dt_bd = dt_bd + dt_bias.to(wide)
-    if dt_softplus:
+    u_bd, dt_bd = u.to(wide), delta.to(wide)
+    if delta_bias is not None:
+        dt_bd = dt_bd + delta_bias.to(wide)
+    if softplus:
         dt_bd = F.softplus(dt_bd)
     decay_bdn = torch.exp(dt_bd[:, :, None] * A.to(wide))
-    state.mul_(decay_bdn).add_((dt_bd * x_bd)[:, :, None] * B.to(wide)[:, None, :])
+    state.mul_(decay_bdn).add_((dt_bd * u_bd)[:, :, None] * B.to(wide)[:, None, :])
     y_bd = (state * C.to(wide)[:, None, :]).sum(-1)
     if D is not None:
-        y_bd = y_bd + D.to(wide) * x_bd
+        y_bd = y_bd + D.to(wide) * u_bd
     if z is not None:
         y_bd = y_bd * F.silu(z.to(wide))
-    return y_bd.to(x.dtype)
+    return y_bd.to(u.dtype)
 
 
-def projected_step(state: Tensor, x: Tensor, dt: Tensor, weight: Tensor, *scanned: Tensor | None) -> Tensor:
-    """The step behind its projection of the time steps: dt (B, r), weight (d, r), then A and the others."""
-    return selective_step(state, x, F.linear(dt, weight), *scanned)  # type: ignore[arg-type]
+def projected_step(state: Tensor, inputs: ScanInputs, weight: Tensor) -> Tensor:
+    """The step after the projection of its time steps: `inputs.delta` (B, r) by weight (d, r)."""
+    return selective_step(state, inputs._replace(delta=F.linear(inputs.delta, weight)))
 
 
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, window: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -125,3 +119,33 @@ def conv_step(window: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) ->
         y_bd = y_bd + bias.to(window.dtype)
     window.copy_(inputs_bdk[:, :, 1:])
     return F.silu(y_bd).to(x.dtype)
+
+
+def rotate_and_attend(
+    qkv_bhtk: Tensor, cos_sr: Tensor, sin_sr: Tensor, positions_b: Tensor, keys_bhsk: Tensor, values_bhsk: Tensor
+) -> Tensor:
+    """Attention of one new position a row, (B, H, K) in qkv's dtype; its key and value are written into the cache.
+
+    qkv (B, H, 3, K); cos, sin (S, R) as `models.pythia.rotary_table` has them; positions (B,) of the new position;
+    keys, values (B, H, S, K).
+    """
+    capacity, rotated = keys_bhsk.shape[2], cos_sr.shape[1]
+    front, rest = qkv_bhtk[:, :, :2].float().split((rotated, qkv_bhtk.shape[-1] - rotated), -1)
+    cos, sin = (table[positions_b].float()[:, None, None] for table in (cos_sr, sin_sr))  # (B, 1, 1, R)
+    q_bhk, k_bhk = torch.cat((front * cos + front.roll(rotated // 2, -1) * sin, rest), -1).unbind(2)
+    new_b1s1 = (torch.arange(capacity, device=keys_bhsk.device) == positions_b[:, None])[:, None, :, None]
+    for cache, value_bhk in ((keys_bhsk, k_bhk), (values_bhsk, qkv_bhtk[:, :, 2])):
+        cache.copy_(torch.where(new_b1s1, value_bhk[:, :, None].to(cache.dtype), cache))
+    seen_b11s = (torch.arange(capacity, device=keys_bhsk.device) <= positions_b[:, None])[:, None, None]
+    out_bh1k = F.scaled_dot_product_attention(
+        q_bhk[:, :, None].to(keys_bhsk.dtype), keys_bhsk, values_bhsk, attn_mask=seen_b11s
+    )
+    return out_bh1k[:, :, 0].to(qkv_bhtk.dtype)
+
+
+def add_norm(terms: Sequence[Tensor], norms: Sequence[Norm]) -> tuple[Tensor, list[Tensor]]:
+    """The sum of the terms (..., D), from left to right in their dtype, and each norm of the sum."""
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total, [norm(total) for norm in norms]

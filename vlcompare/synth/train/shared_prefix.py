@@ -114,25 +114,15 @@ def _mixer(module: Mixer, flat: _Flat, hidden: Tensor, blocks: list[Block]) -> T
     x = torch.cat(convolved)
     dt, B, C = module.x_proj(x).split(module.sizes, dim=-1)
     dt = F.linear(dt, module.dt_proj.weight)
-    recurrence = module.recurrence()
+    A, D, bias = module.recurrence()
     outs: list[Tensor] = []
     state: Tensor | None = None
     for index, (u, delta, b, c, gate) in enumerate(
         zip(*(flat.views(tensor) for tensor in (x, dt, B, C, z)), strict=True)
     ):
         before = None if index == 0 else state[blocks[index - 1].picture]  # type: ignore[index]
-        y, after = kernels.selective_scan(
-            u.transpose(1, 2),
-            delta.transpose(1, 2),
-            recurrence.A_dn,
-            b.transpose(1, 2),
-            c.transpose(1, 2),
-            recurrence.D_d,
-            gate.transpose(1, 2),
-            recurrence.dt_bias_d,
-            initial_state=before,
-            return_state=True,
-        )
+        u, delta, b, c, gate = (x.transpose(1, 2) for x in (u, delta, b, c, gate))
+        y, after = kernels.selective_scan(kernels.ScanInputs(u, delta, A, b, c, D, gate, bias, before))
         state = after if index == 0 else state
         outs.append(y.transpose(1, 2).flatten(0, 1))
     return module.out_proj(torch.cat(outs))

@@ -2,10 +2,10 @@
 
 Takes the place of numba's own cache, where a damaged index or a full disk is an exception in the middle of a call, and
 where two processes that start at once may give one file's name to the code of two signatures. Here every signature has
-a file of its own whose name is a hash of all that the code depends on (our sources, numba's and LLVM's versions,
-Python's, the processor's name and features, the types), and its content carries a checksum. In a checkout the folder
-is the one that numba chooses: $NUMBA_CACHE_DIR, __pycache__ beside the sources, or the user's cache. An installed
-package writes nothing beside its sources, where uninstalling it would leave the files.
+a file of its own whose name is a hash of all that the code depends on (every source file of this folder, numba's and
+LLVM's versions, Python's, the processor's name and features, the types), and its content carries a checksum. In a
+checkout the folder is the one that numba chooses: $NUMBA_CACHE_DIR, __pycache__ beside the sources, or the user's
+cache. An installed package writes nothing beside its sources, where uninstalling it would leave the files.
 """
 
 # numba has no types for its caches
@@ -33,16 +33,14 @@ from vlcompare import paths
 from vlcompare.models.kernels import fallback
 
 _DIGEST = 32  # bytes of a SHA-256
-# functions of these are compiled into every other; this file says how they are kept
-_SHARED = ("simd.py", "threads.py", "disk_cache.py")
 
 
 @functools.cache
-def _digest_of(source: Path) -> str:
-    """A hash of the text of a file of kernels and of what is compiled into them, and of the compilers' versions."""
+def _digest_of_sources() -> str:
+    """A hash of this folder's modules, any of which may be compiled into a kernel, and of the compilers' versions."""
     whole = hashlib.sha256(f"{numba.__version__}|{llvmlite.__version__}|{sys.version}".encode())
-    for file in (source, *(Path(__file__).with_name(name) for name in _SHARED)):
-        whole.update(hashlib.sha256(file.read_bytes()).digest())
+    for file in sorted(Path(__file__).parent.glob("*.py*")):
+        whole.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
     return whole.hexdigest()
 
 
@@ -56,14 +54,14 @@ def _folder() -> Path | None:
 
 
 class DiskCache:
-    """What a numba dispatcher asks of its cache (numba.core.caching._Cache), for one function.
+    """The cache of one numba dispatcher, with the methods of numba's own `FunctionCache`.
 
     Raises RuntimeError where there is no folder to write to, OSError where the sources cannot be read.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._parts: Any = CompileResultCacheImpl(function)
-        self._digest = _digest_of(Path(function.__code__.co_filename))
+        self._digest = _digest_of_sources()
         self.cache_path = str(_folder() or self._parts.locator.get_cache_path())
 
     def enable(self) -> None:
@@ -73,10 +71,10 @@ class DiskCache:
         """Always enabled."""
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Nothing to do: every function is written at once."""
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """The compiled function for a signature; None where there is none, or none that can be used."""
+        """The compiled function for a signature; None where no file has it, or only a damaged one."""
         target_context.refresh()
         path = self._path(sig, target_context)
         try:
@@ -87,14 +85,14 @@ class DiskCache:
             payload = stored[_DIGEST:]
             if hashlib.sha256(payload).digest() == stored[:_DIGEST]:
                 return self._parts.rebuild(target_context, pickle.loads(payload))
-        except Exception:  # whatever pickle or LLVM makes of it
+        except Exception:  # whatever pickle or LLVM raises
             pass
         sentence = f"A file in {self.cache_path} with compiled kernels was damaged; they were compiled anew."
         fallback.tell("damaged cache", "cpu", sentence)
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Keep a compiled function; a disk that is full or cannot be written costs the next start some seconds."""
+        """Write a compiled function; where the disk is full or read-only, the next start compiles it again."""
         if not self._parts.check_cachable(data):
             return
         payload = dumps(self._parts.reduce(data))
@@ -115,5 +113,5 @@ class DiskCache:
 
 
 def not_kept(reason: str) -> None:
-    """Tell the user why each start compiles anew."""
+    """Keep a sentence for the user: why each start compiles again."""
     fallback.tell("no cache", "cpu", f"The compiled CPU kernels are not kept: {reason}. Each start compiles them anew.")

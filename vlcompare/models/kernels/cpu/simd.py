@@ -17,6 +17,7 @@ from typing import Any
 from llvmlite import ir
 from numba import config, extending, njit, types
 from numba.core import cgutils
+from numba.core.registry import CPUDispatcher
 from numba.extending import models, overload, register_model
 
 from vlcompare.models.kernels.cpu.disk_cache import DiskCache, not_kept
@@ -31,10 +32,20 @@ _I32 = ir.VectorType(ir.IntType(32), WIDTH)
 _I16 = ir.VectorType(ir.IntType(16), WIDTH)
 
 
+class _CachedDispatcher(CPUDispatcher):
+    """numba's compiled function, kept on disk by `DiskCache`."""
+
+    def enable_caching(self) -> None:
+        try:
+            self._cache = DiskCache(self.py_func)
+        except (RuntimeError, OSError):  # neither beside the source nor in the user's cache
+            not_kept("no folder for them can be written")
+
+
 def compiled(inner: bool = False) -> Any:
     """Decorator: numba's njit, kept on disk between starts where a folder for that can be written.
 
-    inner: called by compiled functions alone, so that it needs no door for Python and is kept as a part of these.
+    inner: called by compiled functions alone, so that it needs no entry point for Python and is stored in these.
     """
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     if inner:
@@ -43,11 +54,8 @@ def compiled(inner: bool = False) -> Any:
     def decorate(function: Callable[..., Any]) -> Any:
         if inner:
             return njit(**options)(function)
-        dispatcher = njit(**options)(function)
-        try:
-            dispatcher._cache = DiskCache(function)
-        except (RuntimeError, OSError):  # neither beside the source nor in the user's cache
-            not_kept("no folder for them can be written")
+        dispatcher = _CachedDispatcher(function, targetoptions={"nopython": True, **options})
+        dispatcher.enable_caching()
         return dispatcher
 
     return decorate

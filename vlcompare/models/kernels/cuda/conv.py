@@ -1,6 +1,6 @@
 """The causal convolution before the scan, and its step, as Triton kernels for CUDA: SiLU fused, sums in float32.
 
-Knows tensors on a GPU (or Triton's interpreter, in tests); nothing of layers. Names as in `reference`.
+Names as in `reference`.
 """
 
 # the kernels' arguments are pointers and numbers that Triton types itself
@@ -13,8 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vlcompare.models.kernels import reference
-from vlcompare.models.kernels.cuda.scan import dense
+from vlcompare.models.kernels.autograd import needs_gradient
+from vlcompare.models.kernels.cuda.common import dense
 
 POSITIONS, CHANNELS = 16, 128  # of one program; channels lie side by side in memory
 
@@ -62,7 +62,7 @@ def _conv_step(
     for tap in tl.static_range(TAPS - 1):
         past = tl.load(window_ptr + at + tap, mask=here, other=0.0)
         y += past * tl.load(weight_ptr + d * TAPS + tap, mask=here, other=0.0).to(tl.float32)
-        # stored a turn late: no load may overtake a store, and each that waits for one waits for memory again
+        # stored one iteration late: no load may overtake a store, and one that waits for it waits for memory again
         if tap > 1:
             tl.store(window_ptr + at + tap - 2, before, mask=here)
         before = past
@@ -73,11 +73,10 @@ def _conv_step(
     tl.store(y_ptr + row * width + d, y * tl.sigmoid(y), mask=here)
 
 
-def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, window: Tensor | None) -> tuple[Tensor, Tensor]:
-    """See `kernels.causal_conv`; training takes the reference, which is differentiable."""
-    given = (x, weight, bias, window)
-    if torch.is_grad_enabled() and any(part is not None and part.requires_grad for part in given):
-        return reference.causal_conv(x, weight, bias, window)
+def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, window: Tensor | None) -> tuple[Tensor, Tensor] | None:
+    """See `kernels.causal_conv`. Not for training: it has no gradients."""
+    if needs_gradient(x, weight, bias, window):
+        return None
     batch, width, length = x.shape
     taps = weight.shape[1]
     weight = weight.contiguous()

@@ -1,8 +1,8 @@
-"""Sums with their norms, and the greedy choice with its report, as Triton kernels for CUDA. See `fused`.
+"""Sums with their norms, and the greedy choice with its log-probabilities, as Triton kernels for CUDA. See `fused`.
 
-Knows rows of numbers; nothing of layers or tokens. Sums are rounded as torch rounds them, term by term in their dtype;
-norms and probabilities are float32. Of equal logits the one with the lowest id is the likeliest. All loads stand before
-the first store, since none may be moved in front of one.
+Sums are rounded as torch rounds them, term by term in their dtype; norms and probabilities are float32. Of equal logits
+the one with the lowest id is the likeliest. All loads stand before the first store: the compiler may not move a load in
+front of one.
 """
 
 # the kernels' arguments are pointers and numbers that Triton types itself
@@ -10,16 +10,17 @@ the first store, since none may be moved in front of one.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor, nn
 
+from vlcompare.models.kernels import agreement
+from vlcompare.models.kernels.reference import Norm
+
 SHARE = 1024  # logits that one program ranks
-CASES = ((nn.LayerNorm, 1, 1), (nn.LayerNorm, 3, 2), (nn.LayerNorm, 2, 1), (nn.RMSNorm, 2, 1))  # norm, terms, norms
 
 
 @triton.jit
@@ -71,11 +72,11 @@ def _rank_share(logits_ptr, values_ptr, ids_ptr, peaks_ptr, sums_ptr, width, COU
 
 
 @triton.jit
-def _report(
+def _merge(
     values_ptr, ids_ptr, peaks_ptr, sums_ptr, chosen_ptr, packed_ptr, shares,
     COUNT: tl.constexpr, SP: tl.constexpr, CP: tl.constexpr,
 ):  # fmt: skip
-    """One row's shares put together: log-probabilities of the COUNT largest, in the layout of `fused.greedy`."""
+    """Merge one row's shares: log-probabilities of the COUNT largest, in the layout of `fused.greedy`."""
     row = tl.program_id(0).to(tl.int64)
     s, c = tl.arange(0, SP), tl.arange(0, CP)
     peaks = tl.load(peaks_ptr + row * shares + s, mask=s < shares, other=float("-inf"))
@@ -100,7 +101,7 @@ def _report(
 
 
 @torch.no_grad()
-def add_norm(terms: Sequence[Tensor], norms: Sequence[nn.LayerNorm | nn.RMSNorm]) -> tuple[Tensor, list[Tensor]]:
+def add_norm(terms: Sequence[Tensor], norms: Sequence[Norm]) -> tuple[Tensor, list[Tensor]]:
     """See `fused.add_norm`; one kernel for up to three terms and up to two norms of a kind."""
     first, *others = [term.contiguous() for term in terms]
     width = first.shape[-1]
@@ -119,7 +120,7 @@ def add_norm(terms: Sequence[Tensor], norms: Sequence[nn.LayerNorm | nn.RMSNorm]
     return total, normed
 
 
-def _eps(norm: nn.LayerNorm | nn.RMSNorm, x: Tensor) -> float:
+def _eps(norm: Norm, x: Tensor) -> float:
     return torch.finfo(x.dtype).eps if norm.eps is None else norm.eps  # as torch's RMSNorm has it
 
 
@@ -136,51 +137,15 @@ def greedy(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     packed = torch.empty(batch, 2 + 2 * count, device=logits.device, dtype=torch.float64)
     with torch.cuda.device_of(logits):
         _rank_share[batch, shares](logits, values, ids, peaks, sums, width, COUNT=count, SHARE=SHARE)
-        _report[(batch,)](
+        _merge[(batch,)](
             values, ids, peaks, sums, chosen, packed, shares,
             COUNT=count, SP=triton.next_power_of_2(shares), CP=triton.next_power_of_2(shares * count),
         )  # fmt: skip
     return chosen, packed
 
 
-@functools.cache
 def proven(function: str, device: torch.device) -> bool:
-    """Whether `add_norm` or `greedy` gives torch's numbers on this device, tried once. Any exception means no."""
-    proofs: dict[str, Callable[..., bool]] = {"add_norm": norms_agree, "greedy": choice_agrees}
-    try:
-        with torch.inference_mode():
-            return proofs[function](device)
-    except Exception:  # whatever a compiler or a driver raises: torch's own functions are taken
-        return False
-
-
-@torch.no_grad()
-def norms_agree(device: torch.device, dtypes: Sequence[torch.dtype] = (torch.float32, torch.bfloat16)) -> bool:
-    """Real calls beside torch's: both kinds of norm, one to three terms, a width between powers of two."""
-    generator = torch.Generator().manual_seed(0)
-    for dtype in dtypes:
-        tolerance = 1e-5 if dtype == torch.float32 else 2e-2
-        for kind, terms, count in CASES:
-            norms = [kind(80, eps=1e-5).to(device, dtype) for _ in range(count)]
-            for norm in norms:
-                for parameter in norm.parameters():
-                    parameter.copy_(torch.randn(80, generator=generator))
-            given = [(torch.randn(2, 3, 80, generator=generator) + 1).to(device, dtype) for _ in range(terms)]
-            total, normed = add_norm(given, norms)
-            truth = given[0]
-            for term in given[1:]:
-                truth = truth + term
-            pairs = [(ours, norm(truth)) for ours, norm in zip(normed, norms, strict=True)]
-            if not torch.equal(total, truth) or not all(torch.allclose(*pair, tolerance, tolerance) for pair in pairs):
-                return False
-    return True
-
-
-@torch.no_grad()
-def choice_agrees(device: torch.device) -> bool:
-    """A real call beside torch's: two rows over several shares, the last of them short."""
-    logits = (torch.randn(2, 3 * SHARE + 2, generator=torch.Generator().manual_seed(0)) * 4).to(device)
-    chosen, packed = greedy(logits, 5)
-    logprobs, ids = torch.log_softmax(logits.double(), dim=-1).topk(5, dim=-1)
-    told = torch.cat([ids[:, :1].double(), logprobs[:, :1], ids.double(), logprobs], dim=1)
-    return torch.equal(chosen, ids[:, 0]) and torch.allclose(packed, told, rtol=0, atol=1e-4)
+    """Whether `add_norm` or `greedy` gives torch's numbers on this device."""
+    if function == "add_norm":
+        return agreement.proven(agreement.norms_agree, add_norm, device)
+    return agreement.proven(agreement.greedy_agrees, greedy, device)

@@ -1,0 +1,50 @@
+"""What several Triton kernels share: functions on tiles, and tensors as the kernels want them."""
+
+# the kernels' arguments are pointers and numbers that Triton types itself
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,misc"
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+
+@triton.jit
+def then(a1, b1, a2, b2):
+    """First h -> a1 h + b1, then h -> a2 h + b2."""
+    return a1 * a2, a2 * b1 + b2
+
+
+@triton.jit
+def softplus(x):
+    """log(1 + e^x) without overflow, and right to the last digits for small time steps, too."""
+    e = tl.exp(-tl.abs(x))
+    series = e * (1.0 - e * (1.0 / 2.0 - e * (1.0 / 3.0 - e / 4.0)))
+    return tl.maximum(x, 0.0) + tl.where(e < 1.0 / 32.0, series, tl.log(1.0 + e))
+
+
+@triton.jit
+def time_steps(raw, there, SMOOTH: tl.constexpr):
+    """Time steps with their bias -> smoothed where asked; 0 behind the end: decay 1, drive 0, so the state stays."""
+    steps = raw
+    if SMOOTH:
+        steps = softplus(raw)
+    return tl.where(there, steps, 0.0)
+
+
+@triton.jit
+def tile(start, t, k, t_stride, k_stride, length, width):
+    """Positions t of channels or states k, as they are stored; 0 behind the end."""
+    there = (t < length)[:, None] & (k < width)[None, :]
+    return tl.load(start + t[:, None] * t_stride + k[None, :] * k_stride, mask=there, other=0.0)
+
+
+def dense(tensor: Tensor) -> Tensor:
+    """The same tensor where its last axis is dense; rows may lie further apart."""
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
+def wide(tensor: Tensor | None) -> Tensor | None:
+    """Contiguous and in float32."""
+    return None if tensor is None else tensor.detach().float().contiguous()

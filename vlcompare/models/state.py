@@ -1,0 +1,44 @@
+"""What the decoding states of both families have in common: a count of positions, and buffers that can be shared."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import torch
+
+from vlcompare.errors import RequestError
+
+
+class DecodingState:
+    """Tensors of one size for a batch of sequences; `positions` (B,) are those of the next tokens, on the device."""
+
+    def __init__(self, batch: int, capacity: int, device: Any) -> None:
+        self.positions = torch.zeros(batch, device=device, dtype=torch.long)
+        self.capacity = capacity  # positions that a row may have
+        self.length = 0  # positions read so far; with left padding the longest row's
+
+    def replaced(self, **attributes: Any) -> Self:
+        """A copy with other attributes; the remaining tensors are shared."""
+        copy = object.__new__(type(self))
+        vars(copy).update(vars(self), **attributes)
+        return copy
+
+    def adopt(self, buffers: Self) -> None:
+        """Move into the tensors and the capacity of `buffers`, which both states use from then on."""
+        buffers.copy_(self)
+        vars(self).update(vars(buffers))
+
+    def copy_(self, source: Self) -> Self:
+        """Take over the values of `source`, whose tensors may be smaller, into this state's own tensors."""
+        raise TypeError(f"{type(self).__name__} has no tensors to copy into.")
+
+    def note_step(self) -> None:
+        """Count a step on the host: a replayed graph moves the state but runs no Python."""
+        self.length += 1
+
+    def require(self, count: int) -> None:
+        """Raise RequestError unless `count` more positions fit."""
+        if self.length + count > self.capacity:
+            raise RequestError(
+                f"The context is full: {self.length} of {self.capacity} positions are taken, {count} more do not fit."
+            )
