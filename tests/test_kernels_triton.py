@@ -167,7 +167,7 @@ def _raises(*given: object) -> None:
 
 def test_steps_are_proven_like_the_scan() -> None:
     from vlcompare.models.kernels import reference
-    from vlcompare.models.kernels.agreement import STEPS, steps_agree
+    from vlcompare.models.kernels.agreement import STEPS, proven, steps_agree
 
     right: list[Any] = [getattr(reference, name) for name in STEPS]
     assert steps_agree(right, torch.device("cpu"))
@@ -178,7 +178,8 @@ def test_steps_are_proven_like_the_scan() -> None:
         lambda *given: (reference.causal_conv(*given)[0] * 1.1, reference.causal_conv(*given)[1]),
     )
     for place, other in [*enumerate(wrong), *((place, _raises) for place in range(4))]:
-        assert not steps_agree([*right[:place], other, *right[place + 1 :]], torch.device("cpu"))
+        steps = (*right[:place], other, *right[place + 1 :])
+        assert not proven(steps_agree, steps, torch.device("cpu"))
 
 
 def test_mamba_ssm_leaves_continued_prompts_and_training_to_the_next_implementation() -> None:
