@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ MODULES = {
     },
 }
 
-_forced: str | None = None
+_forced: ContextVar[str | None] = ContextVar("forced", default=None)
 
 
 def available(device: torch.device | str = "cpu") -> tuple[str, ...]:
@@ -42,25 +43,25 @@ def available(device: torch.device | str = "cpu") -> tuple[str, ...]:
 
 def active(device: torch.device | str = "cpu") -> str:
     """Name of the implementation that a call on `device` takes first."""
-    return _forced or available(device)[0]
+    return _forced.get() or available(device)[0]
 
 
 @contextlib.contextmanager
 def use(name: str) -> Iterator[None]:
-    """Take the implementation `name` for every call inside the block (tests and measurements)."""
-    global _forced
-    before, _forced = _forced, name
+    """Take the implementation `name` for every call of this thread inside the block (tests and measurements)."""
+    token = _forced.set(name)
     try:
         yield
     finally:
-        _forced = before
+        _forced.reset(token)
 
 
 def _accelerated(function: str, x: Tensor, *arguments: Any) -> Any:
     """function(*arguments) by the best implementation that takes them; None where only the reference is left."""
     if x.dtype == torch.float64:  # only the reference works in float64 (gradient checks)
         return None
-    for name in (_forced, *available(x.device)) if _forced else available(x.device):
+    forced = _forced.get()
+    for name in (forced, *available(x.device)) if forced else available(x.device):
         if name == "reference":
             return None
         if module := MODULES[name].get(function):
