@@ -578,3 +578,21 @@ def test_a_visitor_sees_nothing_of_another(inspection: Inspection) -> None:
     actions.click(inspection, "row:5")
     other = copy.deepcopy(inspection)
     assert other.library is inspection.library and other.data is None and not other.open and other.row is None
+
+
+def test_archives_of_all_visits_together_leave_room_on_the_disk(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_archive(RunFolder.open(folder / "both"), tmp_path / "both.zip")
+    size = sum(entry.file_size for entry in zipfile.ZipFile(path).infolist())
+    monkeypatch.setattr(files, "MOST_UNPACKED", sum(files._unpacked.values()) + 2 * size)
+    visits = [Inspection(Library(shipped=tmp_path)) for _ in range(3)]
+    for visit in visits[:2]:
+        files.upload(visit, uploaded(path))
+    assert "no room" in str(files.upload(visits[2], uploaded(path))) and not visits[2].open
+    visits[0].close()  # what is removed makes room
+    files.upload(visits[2], uploaded(path))
+    assert len(visits[2].open) == 1
+    visits[1].close()
+    monkeypatch.setattr(files, "free_space", lambda folder: files.AT_ONCE * size - 1)
+    assert "no room" in str(files.upload(visits[1], uploaded(path)))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import gradio as gr
 import pytest
 from starlette.formparsers import MultiPartException
 
 from vlcompare.ui.server.rate_limit import MOST_CLIENTS, Quotas, RateLimiter, client_of
 from vlcompare.ui.server.refusal import Refused
 from vlcompare.ui.server.request_body import Body, Form
+from vlcompare.ui.server.session_states import CLIENT, FairStates
 
 
 class World:
@@ -196,3 +198,17 @@ def test_fields_that_are_no_files_are_bounded() -> None:
 def test_an_upload_that_breaks_off_fails_as_a_broken_form_does() -> None:
     body, messages = sent(UPLOAD, [ONE_FILE[:50]], end=False)
     assert messages[0]["status"] == 400 and body.refused is None  # by which gradio deletes what it has begun
+
+
+def test_a_client_with_many_sessions_evicts_its_own_alone() -> None:
+    with gr.Blocks() as page:
+        gr.State(0)
+    page.state_session_capacity = 5
+    states = FairStates()
+    states.set_blocks(page)
+    for client, sessions in (("visitor", ["v1", "v2"]), ("other", [f"o{index}" for index in range(20)])):
+        CLIENT.set(client)
+        kept = [states[session] for session in sessions]
+    CLIENT.set("")
+    assert list(states.session_data) == ["v1", "v2", "o17", "o18", "o19"] and states["o19"] is kept[-1]
+    assert set(states.time_last_used) == set(states.session_data)

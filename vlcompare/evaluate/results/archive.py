@@ -13,6 +13,7 @@ import re
 import shutil
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -119,10 +120,16 @@ def _write_predictions(run: RunFolder, archive: zipfile.ZipFile) -> None:
                     out.write((json.dumps({**row, "id": sample.id, "side": side}, ensure_ascii=False) + "\n").encode())
 
 
-def open_archive(source: Path | BinaryIO, into: Path, limits: ArchiveLimits = DEFAULT_LIMITS) -> RunFolder:
+def open_archive(
+    source: Path | BinaryIO,
+    into: Path,
+    limits: ArchiveLimits = DEFAULT_LIMITS,
+    reserve: Callable[[int], None] = lambda size: None,
+) -> RunFolder:
     """Unpack an uploaded run into an empty folder and open it. It can name no file outside of that folder.
 
-    source: the archive's path, or the archive opened for reading, which stays open.
+    source: the archive's path, or the archive opened for reading, which stays open. reserve: called with the bytes that
+    it unpacks to, before any is written; what it raises is raised here.
 
     Raises SampleError with the first thing that is wrong, and removes what it unpacked.
     """
@@ -131,6 +138,7 @@ def open_archive(source: Path | BinaryIO, into: Path, limits: ArchiveLimits = DE
     try:
         with zipfile.ZipFile(source) as archive:
             entries = _checked(archive, limits)
+            reserve(sum(entry.file_size for entry in entries))
             into.mkdir(parents=True, exist_ok=True)
             left = limits.total_bytes
             for entry in entries:

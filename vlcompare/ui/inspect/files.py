@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -18,11 +21,17 @@ from vlcompare.ui.compare.forms import SIDE_FIELDS, ask_form_of, shown_side
 from vlcompare.ui.inspect.handlers import PageUpdate, action, everything
 from vlcompare.ui.inspect.library import unused_name
 from vlcompare.ui.inspect.session import Inspection
+from vlcompare.ui.server.rate_limit import free_space
 from vlcompare.ui.server.uploads import largest_upload, open_file
 from vlcompare.ui.settings import AppSettings, Limits
 
 REPORT_SAMPLES = 60
 MOST_UPLOADED = 4  # archives of one visitor that stay unpacked
+MOST_UNPACKED = 8 * 2**30  # bytes of all visitors' archives on the disk
+AT_ONCE = 4  # archives that are unpacked at the same time, at most
+NO_ROOM = "The server has no room to unpack this archive at the moment: try later, or leave its pictures out."
+_unpacked: WeakKeyDictionary[tempfile.TemporaryDirectory[str], int] = WeakKeyDictionary()
+_lock = threading.Lock()
 
 
 @action
@@ -35,7 +44,7 @@ def upload(inspection: Inspection, path: str | None, limits: Limits | None = Non
     folder = tempfile.TemporaryDirectory(prefix="vlcompare-run-", ignore_cleanup_errors=True)
     try:
         with open_file(path, largest_upload(limits or Limits()), "archive") as file:
-            run = archive.open_archive(file, Path(folder.name) / "run")
+            run = archive.open_archive(file, Path(folder.name) / "run", reserve=partial(_reserve, folder))
         inspection.add(unused_name(f"{Path(path).stem[:60]} (uploaded)", inspection.open), run)
         page: PageUpdate = {**everything(inspection), "controls": True, "form": inspection.query}
     except BaseException:
@@ -43,6 +52,18 @@ def upload(inspection: Inspection, path: str | None, limits: Limits | None = Non
         raise
     inspection.unpacked.append(folder)
     return page
+
+
+def _reserve(folder: tempfile.TemporaryDirectory[str], size: int) -> None:
+    """Count `size` bytes for as long as the folder is kept. Raises SampleError where the disk must not take them.
+
+    The same upload can be unpacked in any number of visits, so quotas of uploads do not bound this. The disk has room
+    for `AT_ONCE` of this size, since others may be about to write as much.
+    """
+    with _lock:
+        if sum(_unpacked.values()) + size > MOST_UNPACKED or free_space(Path(folder.name)) < AT_ONCE * size:
+            raise SampleError(NO_ROOM)
+        _unpacked[folder] = size
 
 
 def export_text(inspection: Inspection, kind: str, *, only: bool) -> tuple[str, str]:

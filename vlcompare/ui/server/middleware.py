@@ -24,6 +24,7 @@ from vlcompare.ui.server.http_errors import ErrorMiddleware
 from vlcompare.ui.server.rate_limit import RateLimiter, client_of
 from vlcompare.ui.server.refusal import Refused, respond
 from vlcompare.ui.server.request_body import FORM_BYTES, UPLOAD, Body, declared, too_large
+from vlcompare.ui.server.session_states import CLIENT, FairStates
 
 PREFIX: ContextVar[str] = ContextVar("prefix", default="")
 PROXY_HEADERS = {  # their values are in the scope
@@ -92,6 +93,7 @@ class RulesMiddleware:
         if declared(scope["headers"]) > max_bytes:
             raise too_large(max_bytes)
         limiter.open(client)
+        token = CLIENT.set(client)
         body = Body(scope, receive, send, client, limiter, max_bytes)
         try:
             await self._watched(scope, body.receive, body.send)
@@ -100,6 +102,7 @@ class RulesMiddleware:
                 raise
             await body.respond()
         finally:
+            CLIENT.reset(token)
             limiter.close(client)
 
     async def _watched(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -167,6 +170,7 @@ class CheckedApp(App):
 
     def __init__(self, rules: Rules) -> None:
         super().__init__(default_response_class=ORJSONResponse)
+        self.state_holder = FairStates()
         self.rules = rules
 
     def build_middleware_stack(self) -> Any:
