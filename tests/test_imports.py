@@ -1,10 +1,13 @@
-"""The house keeps its floors: imports point downward only, heavy packages have one home, and the door opens quickly."""
+"""The layout: imports point downward and never in a circle, heavy packages have one home, files stay small."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ import vlcompare
 PACKAGE = Path(vlcompare.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-FLOORS = [  # the first entry that matches a module's name gives its floor; a module imports its own floor and below
+LEVELS = [  # the first entry that matches a module's name gives its level; a module imports its own level and below
     ("vlcompare.errors", 0),
     ("vlcompare.machine", 1),
     ("vlcompare.paths", 1),
@@ -26,8 +29,8 @@ FLOORS = [  # the first entry that matches a module's name gives its floor; a mo
     ("vlcompare.comparison", 4),
     ("vlcompare.training", 4),
     ("vlcompare.synth", 5),
-    ("vlcompare.evaluate", 5),
     ("vlcompare.study", 5),
+    ("vlcompare.evaluate", 5),
     ("vlcompare.ui", 6),
     ("vlcompare.bench", 7),
     ("vlcompare.cli", 8),
@@ -43,6 +46,15 @@ HOMES = {
     "numba": {"vlcompare.models.kernels"},
     "mamba_ssm": {"vlcompare.models.kernels", "vlcompare.bench"},
 }
+# what a first paragraph may say that a module knows nothing of -> the modules that it then must not import
+CLAIMS = {
+    "tensors": ("torch", "numpy"),
+    "gradio": ("gradio",),
+    "files": ("pathlib", "tempfile", "shutil"),
+    "pages": ("gradio", "vlcompare.ui"),
+}
+SCHEMAS = {"compare"}  # the endpoint, whose signature is its schema
+MOST_LINES, MOST_FUNCTION_LINES, MOST_MODULES, MOST_PARAMETERS = 350, 60, 24, 8
 
 
 def module_name(path: Path) -> str:
@@ -50,20 +62,42 @@ def module_name(path: Path) -> str:
     return name.removesuffix(".__init__")
 
 
-def floor(name: str) -> int | None:
-    return next((level for prefix, level in FLOORS if name == prefix or name.startswith(prefix + ".")), None)
+MODULES = {module_name(path): path for path in FILES}
 
 
-def imported(path: Path) -> set[str]:
+def level(name: str) -> int | None:
+    return next((number for prefix, number in LEVELS if name == prefix or name.startswith(prefix + ".")), None)
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imported(path: Path, types: bool = True) -> frozenset[str]:
+    """Names of all modules that a file imports, at its top and inside functions; `types`: for type checkers, too."""
+    tree = tree_of(path)
+    for_types = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+        for statement in block.body
+        for node in ast.walk(statement)
+    }
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree):
+        if not types and id(node) in for_types:
+            continue
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             assert node.level == 0, f"{path.name}: relative import"
-            found.add(node.module)
-            found |= {f"{node.module}.{alias.name}" for alias in node.names if node.module == "vlcompare"}
-    return found
+            inside = {f"{node.module}.{alias.name}" for alias in node.names} & MODULES.keys()
+            found |= inside
+            if len(inside) < len(node.names):
+                found.add(node.module)
+    return frozenset(found)
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)
@@ -71,9 +105,42 @@ def test_imports_point_downward(path: Path) -> None:
     own = module_name(path)
     if own == "vlcompare":
         return
-    assert floor(own) is not None, f"{own} stands on no floor"
-    above = {name for name in imported(path) if (floor(name) or 0) > floor(own)}
+    assert level(own) is not None, f"{own} has no level"
+    above = {name for name in imported(path) if (level(name) or 0) > level(own)}
     assert not above, f"{own} imports from above: {sorted(above)}"
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """The nodes that stay when what imports nothing is taken away again and again: members of circles, and above."""
+    graph = {node: set(targets) for node, targets in graph.items()}
+    for targets in list(graph.values()):
+        for target in targets:
+            graph.setdefault(target, set())
+    while free := {node for node, targets in graph.items() if not targets}:
+        graph = {node: targets - free for node, targets in graph.items() if node not in free}
+    while unused := {node for node in graph if not any(node in targets for targets in graph.values())}:
+        graph = {node: targets for node, targets in graph.items() if node not in unused}
+    return [[node, *sorted(targets)] for node, targets in sorted(graph.items())]
+
+
+@pytest.mark.parametrize("package", sorted(name for name, path in MODULES.items() if path.name == "__init__.py"))
+def test_no_circle_among_the_children_of_a_package(package: str) -> None:
+    """Files and folders of one folder import each other in one direction, counted with all that is below them."""
+    depth = package.count(".") + 2
+    graph: dict[str, set[str]] = defaultdict(set)
+    for own, path in MODULES.items():
+        if not own.startswith(package + "."):
+            continue
+        for name in imported(path, types=False) & MODULES.keys():
+            ends = [".".join(end.split(".")[:depth]) for end in (own, name)]
+            if name.startswith(package + ".") and ends[0] != ends[1]:
+                graph[ends[0]].add(ends[1])
+    assert not circles(graph)
+
+
+def test_circles_are_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    assert [names[0] for names in circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"c"}})] == ["b", "c"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)
@@ -84,6 +151,37 @@ def test_heavy_packages_have_one_home(path: Path) -> None:
         assert homes is None or any(own == home or own.startswith(home + ".") for home in homes), (
             f"{own} imports {name}; its home is {homes}"
         )
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_what_a_file_says_it_knows_nothing_of(path: Path) -> None:
+    text = " ".join((ast.get_docstring(tree_of(path)) or "").split())
+    for claim in re.findall(r"[Kk]nows nothing of ([^.;:]+)", text):
+        for word in re.split(r", | or | and ", claim):
+            assert word in CLAIMS, (
+                f"{path.name} claims to know nothing of {word!r}: add to CLAIMS what it then must not import"
+            )
+            wrong = {
+                name for name in imported(path) for bad in CLAIMS[word] if name == bad or name.startswith(bad + ".")
+            }
+            assert not wrong, f"{path.name} claims to know nothing of {word!r} and imports {sorted(wrong)}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_files_and_functions_stay_small(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            compiled = any("jit" in ast.unparse(decorator) for decorator in node.decorator_list)
+            assert compiled or node.end_lineno - node.lineno < MOST_FUNCTION_LINES, f"{node.name} is too long"
+            given = [*node.args.posonlyargs, *node.args.args]  # keyword-only ones are named at the call
+            private = node.name.startswith("_") or node.name in SCHEMAS
+            assert "kernels" in path.parts or private or len(given) <= MOST_PARAMETERS, f"{node.name} takes too much"
+
+
+def test_folders_stay_small() -> None:
+    for folder in {path.parent for path in FILES}:
+        assert len(list(folder.glob("*.py"))) <= MOST_MODULES, folder.name
 
 
 def test_all_names_are_there() -> None:
@@ -103,7 +201,7 @@ def test_compare_is_the_function_whatever_was_imported_before(before: str) -> No
 
 
 @pytest.mark.parametrize("statement", ["import vlcompare", "from vlcompare.cli import build_parser; build_parser()"])
-def test_the_door_is_light(statement: str) -> None:
+def test_importing_is_light(statement: str) -> None:
     """Neither the package nor `--help` waits for torch or gradio."""
     heavy = ("torch", "gradio", "transformers", "timm", "numba", "datasets", "matplotlib")
     code = f"{statement}; import sys; print([name for name in {heavy!r} if name in sys.modules])"

@@ -1,7 +1,7 @@
 """Frozen configurations of the two families, read from a checkpoint's config.json and from a table of presets.
 
-Knows the keys that the published files use and refuses what it does not understand, with one sentence. Knows nothing of
-files, tensors or names of checkpoints; standard library only. A config alone does not decide Mamba's norms: the
+Knows the keys that the published files use and refuses what it does not understand, with one sentence. Standard
+library only. A config alone does not decide Mamba's norms: the
 published ones all say `rms_norm: true` while LayerNorm is what was trained, so `norm` is filled in by whoever has seen
 the tensors.
 """

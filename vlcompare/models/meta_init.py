@@ -1,6 +1,6 @@
 """Modules without weights in memory, built quickly: parameters on the meta device, buffers computed for real.
 
-Knows nothing of which modules these are. The streaming loader (`runtime.fill`) puts every tensor where it belongs once
+The streaming loader (`runtime.loading.fill`) puts every tensor where it belongs once
 it has read it, so all it needs is the bare structure. Parameters are made empty by accelerate's `init_empty_weights`,
 which, unlike `torch.device("meta")` alone, keeps what no file holds (rotary tables, position ids); where accelerate is
 not installed (plain CUDA images have torch, timm and transformers) the same is done by hand. accelerate's loading

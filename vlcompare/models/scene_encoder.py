@@ -1,6 +1,6 @@
 """A small vision encoder for rendered scenes: a convolutional stem, then transformer blocks. Pixels in, patches out.
 
-Knows nothing of files, of text, or of how it is trained. The embedded pair shares one such encoder, frozen.
+The embedded pair shares one such encoder, frozen.
 
     glossary:  S image side in pixels;  P = (S / 16)^2 patches;  C width
 

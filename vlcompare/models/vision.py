@@ -1,8 +1,7 @@
 """Vision encoders: a square picture in, its patches out. EVA-02 from timm, CLIP from transformers, and our own.
 
-The home of timm. Knows which module gives the patches and which token is dropped; knows nothing of files or downloads:
-an encoder is built from its name and filled by the loader. Its parameters stand under `.model` by the foreign module's
-own names. The patch size is the encoder's, never a constant.
+The only importer of timm. An encoder is built from its name and filled by the loader. Its parameters stand under
+`.model` by the foreign module's own names. The patch size is the encoder's, never a constant.
 
 EVA-02: arXiv 2303.11331 (section 2.1: SwiGLU, sub-norms, rotary positions in two dimensions on a grid rescaled to that
 of pretraining). CLIP: arXiv 2103.00020, read at one of its hidden states as in LLaVA (arXiv 2304.08485, section 4.1).

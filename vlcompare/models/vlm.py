@@ -1,6 +1,6 @@
 """A vision-language model: encoder, connector and language model joined, for both families alike.
 
-Pixels and token ids in, embeddings and features out. Knows nothing of files, prompts or decoding; where the image's
+Pixels and token ids in, embeddings and features out. Where the image's
 positions are is written in the ids (-200), after the sequence that the authors use (arXiv 2409.05395, section 3).
 """
 

@@ -1,7 +1,7 @@
 """Files that somebody else wrote, read with a bound: only regular ones, never more of them than was asked for.
 
-Knows nothing of what stands in them. A path is opened once and looked at afterwards, so that what is read is what was
-looked at: a pipe, a device or a folder is refused without waiting for it, and a file that grows ends at its limit.
+A path is opened once and checked afterwards, so that what is read is what was checked: a pipe, a device or a folder is
+refused without waiting for it, and a file that grows ends at its limit.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Opening pictures: limits before decoding, then upright RGB; and the transform to what a model sees.
 
-Knows nothing of models or tasks. JPEG, PNG and WebP, told by their content and never by their name; the size is read
-from the header and refused there, so that a small file which claims a huge picture costs no memory, and the decoder
-gets the parts that hold pixels alone (`picture_file`). Of animations the first frame is taken. Colours become RGB as
-Pillow's `convert("RGB")` makes them, which is what the published checkpoints were trained and evaluated on: palettes
-are looked up, CMYK is converted, and **transparency is dropped, not composited** (a transparent pixel shows the colour
-that is stored under it). 16 bits a channel are reduced to the upper 8, as Pillow does for colour; its clipping of
-16-bit grey is not followed, since it turns such pictures white.
+JPEG, PNG and WebP, told by their content and never by their name; the size is read from the header and refused there,
+so that a small file which claims a huge picture costs no memory, and the decoder gets the parts that hold pixels alone
+(`picture_file`). Of animations the first frame is taken. Colours become RGB as Pillow's `convert("RGB")` makes them,
+which is what the published checkpoints were trained and evaluated on: palettes are looked up, CMYK is converted, and
+**transparency is dropped, not composited** (a transparent pixel shows the colour that is stored under it). 16 bits a
+channel are reduced to the upper 8, as Pillow does for colour; its clipping of 16-bit grey is not followed, since it
+turns such pictures white.
 """
 
 from __future__ import annotations

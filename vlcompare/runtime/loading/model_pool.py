@@ -1,6 +1,6 @@
-"""Which models are in memory: a budget, the least recently used leave first, and an estimate before every load.
+"""Which models are in memory: a budget, the least recently used are evicted first, and an estimate before every load.
 
-Knows how to load a model and how large one will be; knows nothing of who asks. Safe to use from several threads: a
+Safe to use from several threads: a
 model that two of them want is loaded once, and a model in use is never evicted.
 """
 

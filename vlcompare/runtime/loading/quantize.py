@@ -1,7 +1,7 @@
-"""NF4 and int8 weights for the large Linears of the language models. The home of bitsandbytes.
+"""NF4 and int8 weights for the large Linears of the language models. The only importer of bitsandbytes.
 
 Knows one Linear at a time: its weight as 4- or 8-bit parts, the module that computes with them, and where that is fast.
-Knows nothing of files. Embeddings, head, norms, convolution, time step, connector and vision encoder stay as they are.
+Embeddings, head, norms, convolution, time step, connector and vision encoder stay as they are.
 
 NF4 ("QLoRA", arXiv 2305.14314, section 3): blocks of 64 values share their largest magnitude; each value is the nearest
 of 16 quantiles of a normal distribution. int8 ("LLM.int8()", arXiv 2208.07339, section 2.1): a row shares its largest

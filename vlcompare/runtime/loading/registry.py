@@ -1,7 +1,6 @@
 """The known checkpoints: which exist, which belong together, and what their authors published about them.
 
-Reads `checkpoints/registry.json` beside the package and knows nothing of weights, the Hub or devices; standard library
-only. A value that is not known is None, never guessed.
+Reads `checkpoints/registry.json`; standard library only. A value that is not known is None, never guessed.
 """
 
 from __future__ import annotations

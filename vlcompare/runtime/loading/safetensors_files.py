@@ -1,9 +1,8 @@
 """Safetensors files as they lie on disk: which belong together, what they hold, and one tensor of them at a time.
 
 Knows the format (github.com/huggingface/safetensors: eight bytes of length, a JSON header, then the bytes of all
-tensors without gaps) and checks it before it believes it. Knows nothing of models or of what the keys mean. Tensors
-are read into their own memory, not mapped: no page of the file stays resident, and a file that shrinks under us is an
-error, not a crash.
+tensors without gaps) and checks it before it is used. Tensors are read into their own memory, not mapped: no page of
+the file stays resident, and a file that shrinks under us is an error, not a crash.
 """
 
 from __future__ import annotations

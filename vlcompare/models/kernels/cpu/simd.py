@@ -1,6 +1,6 @@
 """Sixteen float32 numbers side by side as one value inside numba functions: explicit SIMD, without a compiler at hand.
 
-Knows nothing of models. numba's own vectoriser gives up on loops over many arrays (it cannot prove that they do not
+numba's own vectoriser gives up on loops over many arrays (it cannot prove that they do not
 overlap), so kernels here say what is to be done sixteen lanes at a time; LLVM makes one AVX-512, two AVX or four NEON
 registers of it. Arrays are one-dimensional and contiguous, float32, or uint16 holding bfloat16 bit patterns.
 """

@@ -3,7 +3,7 @@
 torch allows no more than that: where a recording begins it waits for the whole device and gives unused memory back, and
 either would spoil one that is under way in another thread (two sides of a race on one GPU, a model that is being loaded
 meanwhile). Ordinary work in other threads goes on. A recording that fails leaves torch as it was before, so that the
-next one can succeed. Knows nothing of what is recorded.
+next one can succeed.
 """
 
 from __future__ import annotations

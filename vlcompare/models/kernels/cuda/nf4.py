@@ -3,8 +3,7 @@
 Knows bitsandbytes' storage: two numbers a byte, the first one in the upper half; row after row; one float32 scale
 (absmax) for each block of consecutive numbers. At one row a product is bound by memory and, close behind, by the number
 of instructions: the kernel reads eight numbers as one word, a few words ahead of their use, looks each value up in a
-table that a warp holds in its registers, and adds. Sums are float32, always in the same order. Knows nothing of layers
-or of how to quantize.
+table that a warp holds in its registers, and adds. Sums are float32, always in the same order.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,misc"
