@@ -43,7 +43,8 @@ import json, resource, sys, threading, time
 import psutil
 import vlcompare
 from PIL import Image
-from vlcompare.runtime import fill, source, text  # imports are not what is measured
+from vlcompare.runtime import engine  # imports are not what is measured
+from vlcompare.runtime.loading import load
 import accelerate, timm
 
 folder, tokenizer = sys.argv[1:]
