@@ -156,6 +156,14 @@ def test_the_annotated_picture_is_a_picture() -> None:
         assert drawn.format == "PNG" and drawn.width == 64 and drawn.height >= 48
 
 
+def test_no_download_fills_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "free_space", lambda folder: files.DISK_SHARE * 10)
+    assert Path(files.write_file("small", b"x" * 10)).read_bytes() == b"x" * 10
+    for data, size in ((b"x" * 11, 0), (b"", 11)):
+        with pytest.raises(RequestError, match="disk is too full"):
+            files.write_file("large", data, size)
+
+
 def test_downloads_keep_to_their_folder(tmp_path: Path) -> None:
     path = Path(files.write_file("../../etc/passwd\n", b"x"))
     assert path.read_bytes() == b"x" and path.name == "..-..-etc-passwd-"

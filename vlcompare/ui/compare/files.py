@@ -26,6 +26,7 @@ from vlcompare.evaluate.results import llm_comparator
 from vlcompare.types import SIDES, Answer, Box, Request
 from vlcompare.ui.compare.forms import read_mode
 from vlcompare.ui.compare.session import Picture, Run, SideRun
+from vlcompare.ui.server.rate_limit import free_space
 from vlcompare.ui.settings import Limits
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 KIND = "vlcompare-run"
 VERSION = 1
 LATEST = 1e11  # seconds: a time that every system can write down
+DISK_SHARE = 8  # a download's sizes that must be free: it is copied once, and others are written at the same time
 KEPT_SECONDS = 300  # of a download before gradio has copied it
 VOTES = {"left": 1.0, "right": -1.0, "tie": 0.0, "both_bad": 0.0}
 
@@ -192,16 +194,19 @@ def picture_file(picture: Picture) -> str:
     return write_file(f"picture{suffix}", picture.data)
 
 
-def write_file(name: str, data: bytes) -> str:
+def write_file(name: str, data: bytes, size: int = 0) -> str:
     """A download: a file of this name in a fresh temporary folder, which gradio copies into its cache.
 
-    Older folders are removed on the way, and the last ones when the server ends.
+    size: bytes that the file will have, if it is written later. Older folders are removed on the way, and the last ones
+    when the server ends. Raises RequestError if the disk must not take the file, which no quota of uploads bounds.
     """
     root = Path(_downloads().name)
     root.mkdir(mode=0o700, exist_ok=True)  # the system may have removed it
     for old in root.iterdir():
         if time.time() - old.stat().st_mtime > KEPT_SECONDS:
             shutil.rmtree(old, ignore_errors=True)
+    if free_space(root) < DISK_SHARE * max(size, len(data)):
+        raise RequestError("The server's disk is too full to write a file: try later.")
     path = Path(tempfile.mkdtemp(dir=root)) / re.sub(r"[^\w.-]+", "-", name)[-80:]  # the end says what kind it is
     path.write_bytes(data)
     return str(path)

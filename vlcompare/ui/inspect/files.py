@@ -103,7 +103,8 @@ def export_file(inspection: Inspection, kind: str, *, only: bool) -> str:
             if inspection.data is None:
                 raise RequestError("No run is open to be exported.")
             run = inspection.data.run
-            return str(archive.write_archive(run, Path(write_file(f"{run.name or 'run'}.zip", b""))))
+            size = sum(file.stat().st_size for file in run.path.rglob("*") if file.is_file())
+            return str(archive.write_archive(run, Path(write_file(f"{run.name or 'run'}.zip", b"", size))))
         name, content = export_text(inspection, kind, only=only)
         return write_file(name, content.encode())
 
