@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
 import pytest
 from starlette.formparsers import MultiPartException
 
+from vlcompare.ui.server.queue_share import QueueShare
 from vlcompare.ui.server.rate_limit import MOST_CLIENTS, Quotas, RateLimiter, client_of
 from vlcompare.ui.server.refusal import Refused
 from vlcompare.ui.server.request_body import Body, Form
@@ -212,3 +215,44 @@ def test_a_client_with_many_sessions_evicts_its_own_alone() -> None:
     CLIENT.set("")
     assert list(states.session_data) == ["v1", "v2", "o17", "o18", "o19"] and states["o19"] is kept[-1]
     assert set(states.time_last_used) == set(states.session_data)
+
+
+class FakeQueue:
+    """What gradio's queue keeps of events, which end when the test says so."""
+
+    def __init__(self) -> None:
+        self.event_ids_to_events: dict[str, object] = {}
+        self.pending_event_ids_session: dict[str, set[str]] = {}
+        self.pending_messages_per_session: dict[str, list[str]] = {}
+        self.numbers = itertools.count()
+
+    async def push(self, body: Any, request: Any, username: str | None) -> tuple[bool, str, str]:
+        event = f"event {next(self.numbers)}"
+        self.event_ids_to_events[event] = object()
+        self.pending_event_ids_session.setdefault(body.session_hash, set()).add(event)
+        self.pending_messages_per_session.setdefault(body.session_hash, []).append(event)
+        return True, event, "success"
+
+
+def test_one_client_has_a_share_of_the_queue_and_of_what_is_kept_for_it() -> None:
+    queue = FakeQueue()
+    share = QueueShare(queue, 2, 4)
+
+    def push(client: str, session: str) -> bool:
+        CLIENT.set(client)
+        return asyncio.run(share.push(SimpleNamespace(session_hash=session), None, None))[0]
+
+    assert [push("a", "a1"), push("a", "a2"), push("a", "a3")] == [True, True, False]
+    assert push("b", "b1")  # another one has its own share
+    for index in range(4, 20):  # results that nobody reads are dropped, the oldest first
+        queue.event_ids_to_events.clear()
+        assert push("a", f"a{index}")
+    CLIENT.set("")
+    assert list(queue.pending_messages_per_session) == ["b1", "a16", "a17", "a18", "a19"]
+    assert set(queue.pending_event_ids_session) == set(queue.pending_messages_per_session)
+    queue.event_ids_to_events.clear()
+    for _ in range(9):  # one session of many events, none of them read
+        assert [push("a", "one") for _ in range(3)] == [True, True, False]
+        queue.event_ids_to_events.clear()
+    assert len(queue.pending_event_ids_session["one"]) <= 4
+    CLIENT.set("")

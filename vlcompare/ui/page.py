@@ -41,6 +41,7 @@ from vlcompare.ui.server.log import bound_output
 from vlcompare.ui.server.mcp_tools import describe_tools
 from vlcompare.ui.server.middleware import CheckedApp, Rules
 from vlcompare.ui.server.options import ServerOptions
+from vlcompare.ui.server.queue_share import share_queue
 from vlcompare.ui.server.rate_limit import RateLimiter, free_space
 from vlcompare.ui.server.uploads import largest_upload
 from vlcompare.ui.settings import AppSettings
@@ -75,6 +76,7 @@ def build_page(settings: AppSettings, handlers: Handlers | None = None, *, runs:
     limit_concurrency(page, Slots(settings.concurrency, waiting), Slots(READERS, waiting))
     use_sentences(page)
     page.queue(max_size=settings.limits.queue, default_concurrency_limit=8)
+    share_queue(page._queue, settings.concurrency + max(1, settings.limits.queue * 3 // 4))
     if runs:  # they are read before the page is served, so that it opens at once
         inspect_handlers.start(Inspection(library))
         gc.collect()
