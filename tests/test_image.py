@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 
 from vlcompare.errors import ImageError
 from vlcompare.runtime.image import ImageTransform, Limits, open_image
-from vlcompare.runtime.picture_file import MOST_PARTS, take_apart
+from vlcompare.runtime.picture_file import MOST_PARTS, read_pixel_parts
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -170,7 +170,7 @@ COSTLY = {  # small pictures in files that ask a decoder for far more than pixel
 @pytest.mark.parametrize("name", COSTLY)
 def test_a_small_picture_costs_little_whatever_its_file_holds(name: str) -> None:
     """The decoder gets the pixels alone. Its libraries allocate no Python objects: the process is looked at, too."""
-    file = take_apart(COSTLY[name])
+    file = read_pixel_parts(COSTLY[name])
     assert len(file.data) < 200_000 and file.size == (40, 30)
     before = psutil.Process().memory_info().rss
     tracemalloc.start()
@@ -299,7 +299,7 @@ def test_headers_are_read_right_for_every_kind_of_file() -> None:
         encoded(picture, "WEBP", save_all=True, append_images=[picture.rotate(90)]),
     ]
     kinds.append(kinds[0] + 100 * b"\xff\xda\0\2")  # a film behind the picture is not looked at
-    assert [take_apart(data).size for data in kinds] == [(301, 207)] * len(kinds)
+    assert [read_pixel_parts(data).size for data in kinds] == [(301, 207)] * len(kinds)
     for data in kinds:
         with Image.open(io.BytesIO(data)) as whole:  # whatever was left out, the pixels are the same
             assert open_image(data).tobytes() == whole.convert("RGB").tobytes()

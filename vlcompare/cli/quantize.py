@@ -18,9 +18,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("out", metavar="OUT", type=Path, help="the new folder")
     method = parser.add_mutually_exclusive_group(required=True)
     method.add_argument("--nf4", dest="method", action="store_const", const="nf4", help="four bits, blocks of 64")
-    method.add_argument("--int8", dest="method", action="store_const", const="int8", help="eight bits, by rows")
+    method.add_argument("--int8", dest="method", action="store_const", const="int8", help="eight bits, one scale a row")
     parser.add_argument("--revision", help="commit, branch or tag of a Hub repository")
-    parser.add_argument("--device", default="auto", help="where to compute: auto, cpu, cuda (default: auto)")
+    parser.add_argument("--device", default="auto", help="device to quantize on: auto, cpu, cuda (default: auto)")
     parser.add_argument("--push-to", metavar="REPO", help="also upload it to this Hub repository (owner/name)")
 
 

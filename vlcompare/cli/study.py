@@ -6,22 +6,22 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-UNFINISHED = 3  # exit status: other processes are still at some rows
+UNFINISHED = 3  # exit status: other processes are still training some rows
 
 
 def add_parser(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "study",
-        help="in-context retrieval, learnt from nothing: grids of trainings and their figures",
+        help="in-context retrieval, trained from scratch: grids of trainings and their figures",
         description="Train grids of small Transformers, state-space models and hybrids on in-context retrieval.",
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     run = actions.add_parser(
         "run",
-        help="train a grid's rows; killed at any moment, the same command goes on",
+        help="train a grid's rows; after an interruption the same command continues",
         description="Train every row of a grid that DIR does not hold yet. Several processes may share DIR, also under "
         "`accelerate launch`. A grid is a JSON file, or: cpu (hours on two cores), quick (minutes), paper (for a GPU). "
-        "At the sizes of cpu a process takes about 1 GB of memory, and a finished row leaves 0.5 MB in DIR.",
+        "At the sizes of cpu a process takes about 1 GB of memory, and a finished row takes 0.5 MB in DIR.",
     )
     run.add_argument("grid", metavar="GRID", help="cpu, quick, paper, or a JSON file")
     run.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of rows, weights and states")
@@ -29,11 +29,11 @@ def add_parser(subparsers: Any) -> None:
     run.add_argument("--jobs", type=int, default=1, metavar="N", help="processes, of one thread each (default 1)")
     report = actions.add_parser(
         "report",
-        help="figures and tables from rows alone",
+        help="write figures and tables from the rows",
         description="Write report.md, figures (SVG) and tables (CSV) from the rows in DIR.",
     )
-    report.add_argument("folder", type=Path, metavar="DIR", help="a folder with rows.jsonl, or such a file")
-    report.add_argument("--out", type=Path, required=True, metavar="DIR2", help="where figures and tables go")
+    report.add_argument("folder", type=Path, metavar="DIR", help="a folder with rows.jsonl, or that file")
+    report.add_argument("--out", type=Path, required=True, metavar="DIR2", help="folder for the figures and tables")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,8 +1,8 @@
-"""Values from JSON, typed: small checks that `schema` combines to the shape of a file.
+"""Values from JSON, typed: small checks that `schema` combines into a file's schema.
 
 A check takes a value and its path within the file, and returns the value, or raises FieldError with the field, its
-value and what was expected. A bool is no number here, a number is finite and no larger than anything that is measured,
-and everything has an upper bound.
+value and what was expected. A bool does not count as a number, numbers are finite and at most 1e15 (whole numbers
+2**63 - 1), and lengths of texts, lists and objects are bounded.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 MOST_NUMBER = 1e15
 MOST_WHOLE = 2**63 - 1
-MOST_NESTING = 12  # levels of lists and objects in a value of no fixed shape
+MOST_NESTING = 12  # levels of lists and objects in a value without a schema
 MOST_VALUES = 20_000  # numbers, texts, lists and objects in such a value
 MOST_TEXT = 100_000  # characters
 MOST_NAME = 300
@@ -24,19 +24,19 @@ _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class FieldError(ValueError):
-    """One value is not of the kind that its field takes; the message is the rest of a sentence."""
+    """A value does not fit its field; the message completes a sentence such as "line 3: ..."."""
 
     def __init__(self, path: str, actual: str, expected: str) -> None:
         super().__init__(f"{f'`{path}`' if path else 'it'} is {actual}; expected {expected}")
 
 
 def wrong(path: str, value: Any, expected: str) -> FieldError:
-    """The error for a value of the wrong kind."""
+    """The error for a value of the wrong type or out of range."""
     return FieldError(path, described(value), expected)
 
 
 def described(value: Any) -> str:
-    """A JSON value in a few words: its type, and itself where that is short."""
+    """A JSON value in a few words: its type, and the value itself if it is short."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str):
@@ -145,14 +145,14 @@ def bounded(value: Any, path: str, most: int, least: int = 0) -> list[Any]:
 
 
 def listed(check: Check, most: int, least: int = 0) -> Check:
-    """A list of at most `most` values of one kind."""
+    """A list of `least` to `most` values, each checked by `check`."""
 
     def checked(value: Any, path: str) -> list[Any]:
         items, passed = bounded(value, path, most, least), []
         try:
             for item in items:
                 passed.append(check(item, path))
-        except FieldError:  # paths with an index are made for wrong values only: lists are long
+        except FieldError:  # the path with the index is made for the wrong value only, since lists are long
             check(items[len(passed)], f"{path}[{len(passed)}]")
             raise
         return passed
@@ -161,7 +161,7 @@ def listed(check: Check, most: int, least: int = 0) -> Check:
 
 
 def mapping(check: Check, most: int, key: Check = _any_name) -> Check:
-    """An object whose names are free and whose values are of one kind."""
+    """An object with any names: each name is checked by `key`, each value by `check`."""
 
     def checked(value: Any, path: str) -> dict[str, Any]:
         items = _object(value, path, most)
@@ -171,7 +171,7 @@ def mapping(check: Check, most: int, key: Check = _any_name) -> Check:
 
 
 def record(checks: Mapping[str, Check], required: Iterable[str] = (), rest: Check | None = None) -> Check:
-    """An object with these fields. Others are checked by `rest`, and left out where there is none."""
+    """An object with these fields. Other fields are checked by `rest`, and dropped if that is None."""
     needed = tuple(required)
 
     def checked(value: Any, path: str) -> dict[str, Any]:
@@ -186,12 +186,12 @@ def record(checks: Mapping[str, Check], required: Iterable[str] = (), rest: Chec
 
 
 def free(value: Any, path: str) -> Any:
-    """A value of no fixed shape, within bounds of nesting, number and length; nothing is computed with it."""
-    waiting, seen = [(value, 1)], 0
-    while waiting:
-        item, level = waiting.pop()
-        seen += 1
-        if seen > MOST_VALUES or level > MOST_NESTING:
+    """Any JSON value whose nesting, number of values and lengths of texts are within bounds."""
+    pending, count = [(value, 1)], 0
+    while pending:
+        item, level = pending.pop()
+        count += 1
+        if count > MOST_VALUES or level > MOST_NESTING:
             raise FieldError(path, "too large or too deeply nested", f"at most {MOST_VALUES:,} values")
         if isinstance(item, str):
             if len(item) > MOST_TEXT:
@@ -199,9 +199,9 @@ def free(value: Any, path: str) -> Any:
         elif isinstance(item, dict):
             if max(map(len, item), default=0) > MOST_NAME:
                 raise FieldError(path, "an object with a very long name", f"at most {MOST_NAME} characters")
-            waiting += [(each, level + 1) for each in item.values()]
+            pending += [(each, level + 1) for each in item.values()]
         elif isinstance(item, list):
-            waiting += [(each, level + 1) for each in item]
+            pending += [(each, level + 1) for each in item]
     return value
 
 
@@ -214,6 +214,6 @@ def _object(value: Any, path: str, most: int) -> dict[str, Any]:
 
 
 def joined(path: str, each: str) -> str:
-    """The path of a field; a name that is no plain word is written so that it cannot be misread."""
+    """The path of a field; a name with control characters is escaped, and long names are cut."""
     shown = ascii(each[:60]) if _CONTROLS.search(each) else each[:60]
     return f"{path}.{shown}" if path else shown

@@ -1,8 +1,7 @@
 """Prediction rows from a file: one JSON object a line with at least `id` and `text` (or `boxes`), optionally `side`.
 
-Scoring, the inspect page and the log of a run all read their lines here. A line that cannot be used is named, never
-guessed at: a broken line, a row without an id, and a second row for the same sample and side (the first one counts: an
-answer is given once).
+Scoring, the inspect page and a run's log all parse rows here. A line that cannot be used is reported and skipped:
+broken JSON, a row without an id, or a second row for the same sample and side (the first one counts).
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ PredictionRow = tuple[str, str, dict[str, Any]]  # (sample id, side or NO_SIDE, 
 
 
 class Place(NamedTuple):
-    """Where a row stands in a file, in bytes."""
+    """The position of a row in a file, in bytes."""
 
     path: Path
     offset: int
@@ -38,7 +37,7 @@ class Predictions:
     duplicates: int = 0
 
     def add(self, number: int, row: PredictionRow | str) -> None:
-        """Take the row of line `number`, or what is wrong with it."""
+        """Add the row of line `number`, or the sentence that says what is wrong with it."""
         if isinstance(row, str):
             self.problems.append(f"line {number}: {row}")
             return
@@ -85,7 +84,7 @@ def _read_array(path: Path) -> Iterator[tuple[int, PredictionRow | str]]:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, Place, PredictionRow | str]]:
-    """(line number, place, row) of every line that is not blank; where it cannot be used, why in place of the row.
+    """(line number, place, row) of every line that is not blank; for an unusable line the row is the reason, a text.
 
     Raises OSError where the file cannot be read.
     """
@@ -106,12 +105,12 @@ def read_lines(path: Path) -> Iterator[tuple[int, Place, PredictionRow | str]]:
 
 
 def read_row(line: bytes) -> PredictionRow:
-    """The typed row of a line. Raises ValueError (FieldError) or RecursionError where it is none."""
+    """The typed row of a line. Raises ValueError (FieldError) or RecursionError if the line is not a row."""
     return prediction(line_value(line))
 
 
 def line_value(line: bytes) -> Any:
-    """A line's JSON value; whole numbers of any length stay exact where they name something or are an answer."""
+    """A line's JSON value; whole numbers of any length stay exact in `id`, `side` and `text`."""
     value = loads(line)
     if type(value) is dict and float in (type(value.get("id")), type(value.get("side")), type(value.get("text"))):
         return exactly(line)

@@ -1,7 +1,7 @@
-"""Many questions in one go, for evaluation: left-padded, through the same decode loop, with the answers of one by one.
+"""Many questions in one batch, for evaluation: left-padded, by the same decode loop, with the same answers as singly.
 
-Padding is exact for both architectures: masked positions neither enter attention nor touch a state. A row that is
-refused (a broken picture, a prompt that is too long) gets an answer that says so, and the others go on.
+Padding is exact for both architectures: masked positions neither enter attention nor change a state. A row that is
+refused (a broken picture, a prompt that is too long) gets an answer with the error, and the others go on.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 
 class Features:
-    """What the last pictures became at the image's positions, for one model: asked again, they are not encoded again.
+    """Cache of the image features of recent pictures for one model, so that they are not encoded again.
 
-    Bounded by bytes on the model's device; the picture that was wanted longest ago goes first. Only pictures that are
-    files are kept, by their path: they are taken not to change while this lives.
+    Bounded by bytes on the model's device; the least recently used picture is evicted first. Only pictures given as
+    file paths are cached, by path: the files must not change meanwhile.
     """
 
     def __init__(self, most_bytes: int = 256 << 20) -> None:
@@ -43,14 +43,14 @@ class Features:
         self._kept: OrderedDict[str, Tensor] = OrderedDict()
 
     def get(self, image: Any) -> Tensor | None:
-        """(P, D) of a picture, where it is known."""
-        found = self._kept.get(str(image)) if isinstance(image, (str, Path)) else None
-        if found is not None:
+        """The features (P, D) of a picture, or None."""
+        features = self._kept.get(str(image)) if isinstance(image, (str, Path)) else None
+        if features is not None:
             self._kept.move_to_end(str(image))
-        return found
+        return features
 
     def put(self, image: Any, features: Tensor) -> None:
-        """Keep (P, D) of a picture."""
+        """Cache the features (P, D) of a picture."""
         if isinstance(image, (str, Path)):
             self._kept[str(image)] = features.clone()
             while len(self._kept) > 1 and self.nbytes() > self._most:
@@ -71,24 +71,24 @@ def generate_batch(
 ) -> list[Answer]:
     """Answers in the order of `asked`, each (picture, request); one forward pass for all.
 
-    features: kept by the caller from batch to batch, for questions about the same pictures. Times of a batch are shared
-    by its rows and marked with mode "batch": they are no latency figures.
+    features: a cache that the caller reuses from batch to batch, for questions about the same pictures. All rows of a
+    batch share its times, which are marked with mode "batch": they are not latencies.
     """
     clock = Clock(model.device)
     features = Features() if features is None else features
     answers: list[Answer | None] = [None] * len(asked)
     rows: dict[int, Row] = {}
     known: dict[Any, Tensor] = {}  # (P, D) of pictures that were encoded before
-    pixels: dict[Any, tuple[Any, Tensor]] = {}  # one entry a picture, however many questions are asked about it
+    pixels: dict[Any, tuple[Any, Tensor]] = {}  # one entry a picture, for all questions about it
     for index, (image, request) in enumerate(asked):
         try:
             request, key = validate(request), _key(image)
             if key not in known and key not in pixels:
-                found = features.get(image)
-                if found is None:
+                cached = features.get(image)
+                if cached is None:
                     pixels[key] = image, torch.as_tensor(model.preprocess(open_image(image)))
                 else:
-                    known[key] = found
+                    known[key] = cached
             rows[index] = Row(model, request, encode_prompt(model, request))
         except VLCompareError as error:
             answers[index] = _refused(model, request, str(error))
@@ -100,38 +100,38 @@ def generate_batch(
             group = list(rows)
             while group:
                 stacked = torch.stack([known[_key(asked[index][0])] for index in group])  # (B, P, D)
-                some = [rows[index] for index in group]
-                given = _answer_rows(model, some, stacked, clock, image_ms, vision_ms, alternatives, graphs)
-                for index, answer in zip(group, given, strict=True):
+                group_rows = [rows[index] for index in group]
+                results = _answer_rows(model, group_rows, stacked, clock, image_ms, vision_ms, alternatives, graphs)
+                for index, answer in zip(group, results, strict=True):
                     answers[index] = answer
                 group = _cut_short(rows, group)
                 rows |= {index: Row(model, rows[index].request, rows[index].prompt) for index in group}
         except torch.OutOfMemoryError:
-            release_unused()  # the caller may try fewer at a time, which then have their room
+            release_unused()  # so that the caller can retry with fewer rows
             raise
     return [answer for answer in answers if answer is not None]
 
 
 def _encoded(model: Model, pixels: dict[Any, tuple[Any, Tensor]], features: Features) -> Iterable[tuple[Any, Tensor]]:
-    """(key, (P, D)) of each picture; they are kept for later batches, too.
+    """(key, (P, D)) of each picture, which are also cached for later batches.
 
-    On a GPU all in one pass of the encoder. On a CPU, where that is no quicker, each alone: which other pictures were
-    known before then changes nothing, not even the last digit.
+    On a GPU all pictures take one pass of the encoder. On a CPU, where that is no faster, they are encoded one by one,
+    so that results are bit-identical whichever pictures were cached before.
     """
     if not pixels:
         return []
     stacked = torch.stack([part for _, part in pixels.values()]).to(model.device, model.vision_dtype)  # (N, 3, H, W)
     together = len(stacked) if model.device.type == "cuda" else 1
-    made = [one for part in stacked.split(together) for one in model.vlm.encode_image(part)]
-    for (image, _), one in zip(pixels.values(), made, strict=True):
+    encoded = [one for part in stacked.split(together) for one in model.vlm.encode_image(part)]
+    for (image, _), one in zip(pixels.values(), encoded, strict=True):
         features.put(image, one)
-    return zip(pixels, made, strict=True)
+    return zip(pixels, encoded, strict=True)
 
 
 def _cut_short(rows: dict[int, Row], group: list[int]) -> list[int]:
-    """Those of a batch that has ended whose answers the longest prompts ended, to be asked once more without these.
+    """Rows of a finished batch that ended only because longer rows filled the context, to be run again without those.
 
-    The context of a batch is full where its longest row's is: hardly ever before the answers are at their end.
+    A batch's context is full when that of its longest row is, which seldom happens before all answers have ended.
     """
     lengths = {index: len(row.prompt.ids) for index in group if (row := rows[index]).prompt}
     longest = max(lengths.values(), default=0)
@@ -148,7 +148,7 @@ def _answer_rows(
     alternatives: int,
     graphs: bool,
 ) -> list[Answer]:
-    """Prefill and decode rows that are known to be sound. features (B, P, D)."""
+    """Prefill and decode valid rows. features (B, P, D)."""
     lm: Any = model.vlm.language_model
     peak = PeakMemory(model.device)
     lengths = [len(row.prompt.ids) for row in rows if row.prompt]
@@ -168,10 +168,10 @@ def _answer_rows(
     prefill_ms = 1e3 * clock.lap()
     sampler = Sampler([Sampling.of(row.request) for row in rows], model.device, alternatives)
     runner = step_runner(lm, state, graphs=graphs, tail=sampler.tail)
-    spoken = 0.0
+    before = 0.0
     for choices in decode(runner, logits, sampler, state_full=lambda: state.length >= state.capacity):
         clock.lap()
-        seconds, spoken = clock.total - spoken, clock.total
+        seconds, before = clock.total - before, clock.total
         for row, choice in zip(rows, choices, strict=True):
             if not row.stop_reason:
                 row.take(choice, seconds, state.nbytes() // len(rows))

@@ -1,9 +1,9 @@
-"""Opening pictures: limits before decoding, then upright RGB; and the transform to what a model sees.
+"""Opening pictures: limits before decoding, then upright RGB; and the transform to a model's input.
 
-JPEG, PNG and WebP, told by their content and never by their name; the size is read from the header and refused there,
-so that a small file which claims a huge picture costs no memory, and the decoder gets the parts that hold pixels alone
-(`picture_file`). Of animations the first frame is taken. Colours become RGB as Pillow's `convert("RGB")` makes them,
-which is what the published checkpoints were trained and evaluated on: palettes are looked up, CMYK is converted, and
+JPEG, PNG and WebP, recognised by content, never by file name. The size is checked in the header, so that a small file
+that declares a huge picture costs no memory, and the decoder gets only the parts that hold pixels (`picture_file`). Of
+animations the first frame is used. Colours become RGB as Pillow's `convert("RGB")` makes them,
+as the published checkpoints were trained and evaluated: palettes are looked up, CMYK is converted, and
 **transparency is dropped, not composited** (a transparent pixel shows the colour that is stored under it). 16 bits a
 channel are reduced to the upper 8, as Pillow does for colour; its clipping of 16-bit grey is not followed, since it
 turns such pictures white.
@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from vlcompare.errors import ImageError
-from vlcompare.runtime.picture_file import MOST_SCANNED, PictureFile, take_apart
+from vlcompare.runtime.picture_file import MOST_SCANNED, PictureFile, read_pixel_parts
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -47,7 +47,7 @@ Source = str | Path | bytes | bytearray | memoryview | Image.Image | Callable[[]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What is taken at most: bytes of a file, pixels of a picture, and pixels of its longer side."""
+    """Upper limits: bytes of a file, pixels of a picture, and pixels of its longer side."""
 
     max_bytes: int = 32 * 2**20
     max_pixels: int = 50_000_000
@@ -55,14 +55,14 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
-_reading = threading.Lock()  # a Pillow image that is still to be read from its file can be read by one thread only
+_reading = threading.Lock()  # only one thread may load a Pillow image whose pixels are not read yet
 
 
 def open_image(source: Source, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
     """The picture as upright RGB, in memory, without metadata; the source itself is never changed.
 
     `source` is a path, the bytes of a file, a function that returns them, or a Pillow image. Web addresses are not
-    opened. Raises ImageError with one sentence for whatever is refused.
+    opened. Raises ImageError, with one sentence, for a picture that is refused.
     """
     if isinstance(source, Image.Image):
         _check_size(source.size, limits)
@@ -75,7 +75,7 @@ def open_image(source: Source, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
         raise ImageError(f"A picture is a path, bytes, or a Pillow image, not {type(data).__name__}.")
     if len(data) > limits.max_bytes:
         raise ImageError(_too_many_bytes(len(data), limits))
-    file = take_apart(bytes(data))
+    file = read_pixel_parts(bytes(data))
     del data
     _check_size(file.size, limits)
     _check_scans(file)
@@ -83,7 +83,7 @@ def open_image(source: Source, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
         image = Image.open(io.BytesIO(file.data), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise ImageError("The picture claims too many pixels; make it smaller.") from error
-    except Exception as error:  # the decoders raise whatever damaged bytes make them stumble over
+    except Exception as error:  # decoders raise many types of exceptions for damaged data
         raise ImageError(DAMAGED) from error
     _check_size(image.size, limits)
     return _rgb(_loaded(image), file.orientation)
@@ -91,10 +91,10 @@ def open_image(source: Source, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
 
 @dataclass(frozen=True, slots=True)
 class ImageTransform:
-    """Picture -> what the model sees: resized straight to a square (no crop, no bars), scaled, normalised.
+    """Picture -> model input: resized directly to a square (no crop, no padding), scaled, normalised.
 
-    Shares of width and height (0..1) are the same before and behind it; for pixels, `to_model` and `to_image` are each
-    other's exact inverse.
+    Relative coordinates (0..1) are the same before and after it; for coordinates in pixels, `to_model` and `to_image`
+    are each other's exact inverse.
     """
 
     size: int
@@ -103,31 +103,31 @@ class ImageTransform:
         """float32 (3, size, size): bilinear on 8 bits, / 255, CLIP's mean and standard deviation."""
         square = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
         scaled = np.asarray(square, dtype=np.float32) / np.float32(255)  # (S, S, 3)
-        normal = (scaled - np.asarray(CLIP_MEAN, np.float32)) / np.asarray(CLIP_STD, np.float32)
-        return np.ascontiguousarray(normal.transpose(2, 0, 1))  # (3, S, S)
+        normalised = (scaled - np.asarray(CLIP_MEAN, np.float32)) / np.asarray(CLIP_STD, np.float32)
+        return np.ascontiguousarray(normalised.transpose(2, 0, 1))  # (3, S, S)
 
     def to_model(self, xyxy: tuple[float, ...], image_wh: tuple[int, int]) -> tuple[float, ...]:
-        """Pixels of the picture -> pixels of the square; `xyxy` is any run of x, y pairs."""
-        return tuple(value * self.size / image_wh[place % 2] for place, value in enumerate(xyxy))
+        """Pixels of the picture -> pixels of the square; `xyxy` is any sequence of x, y pairs."""
+        return tuple(value * self.size / image_wh[index % 2] for index, value in enumerate(xyxy))
 
     def to_image(self, xyxy: tuple[float, ...], image_wh: tuple[int, int]) -> tuple[float, ...]:
         """Pixels of the square -> pixels of the picture."""
-        return tuple(value * image_wh[place % 2] / self.size for place, value in enumerate(xyxy))
+        return tuple(value * image_wh[index % 2] / self.size for index, value in enumerate(xyxy))
 
 
 def read_bytes(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> bytes:
-    """The bytes of a picture's file, read with a bound. Raises ImageError where it cannot be read, or is too large."""
+    """The bytes of a picture's file. Raises ImageError where it is too large or cannot be read."""
     if str(path).lower().startswith(("http:", "https:", "data:", "ftp:")):
         raise ImageError("Web addresses are not opened; save the picture as a file and give that.")
     try:
-        # opened once, without waiting (for who writes into a pipe), and looked at as what was opened
+        # opened once, without blocking on a pipe that has no writer, and checked by what was opened, not by its path
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         try:
-            about = os.fstat(descriptor)
-            if not stat.S_ISREG(about.st_mode):
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
                 raise ImageError(f"{path} is not a file; give the path of a JPEG, PNG or WebP picture.")
-            if about.st_size > limits.max_bytes:
-                raise ImageError(_too_many_bytes(about.st_size, limits))
+            if status.st_size > limits.max_bytes:
+                raise ImageError(_too_many_bytes(status.st_size, limits))
             with open(descriptor, "rb", closefd=False) as file:
                 return file.read(limits.max_bytes + 1)
         finally:
@@ -162,7 +162,7 @@ def _check_size(size: tuple[int, int], limits: Limits) -> None:
 
 
 def _check_scans(file: PictureFile) -> None:
-    """Every scan makes the decoder walk over the whole picture again."""
+    """Refuse a JPEG of too many scans: the decoder goes over the whole picture for each."""
     width, height = file.size
     if file.scans * width * height > max(MOST_SCANNED, width * height):
         raise ImageError(
@@ -174,27 +174,27 @@ def _check_scans(file: PictureFile) -> None:
 def _loaded(image: Image.Image) -> Image.Image:
     try:
         image.load()
-    except Exception as error:  # truncated data, bad checksums, ...: each decoder has its own way to say so
+    except Exception as error:  # truncated data, bad checksums, ...: each decoder raises its own exceptions
         raise ImageError(DAMAGED) from error
     return image
 
 
-def _upright_rgb(given: Image.Image) -> Image.Image:
-    """A Pillow image from elsewhere, with whatever metadata it carries; it stays as it is."""
-    image = _loaded(given)
+def _upright_rgb(source: Image.Image) -> Image.Image:
+    """Upright RGB of a caller's Pillow image, whose metadata may be anything; the image itself is not changed."""
+    image = _loaded(source)
     try:
         image = ImageOps.exif_transpose(image)
-    except Exception:  # unreadable metadata: the picture stands as it is stored
+    except Exception:  # unreadable metadata: keep the orientation as stored
         image = image.copy()
     return _rgb(image, 1)
 
 
 def _rgb(image: Image.Image, orientation: int) -> Image.Image:
-    """Upright RGB without metadata; the image given is used up."""
+    """Upright RGB without metadata; `image` may be changed in place."""
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     image = image.convert("RGB")
     if orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[orientation])
-    image.info = {}  # place and camera do not travel on
+    image.info = {}  # drop metadata such as location and camera
     return image

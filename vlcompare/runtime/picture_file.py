@@ -1,10 +1,10 @@
-"""A picture's file, taken apart and put together again: what a decoder needs, and nothing else.
+"""A picture's file, rewritten with only the parts that a decoder needs.
 
 JPEG (ITU-T T.81, annex B), PNG (W3C PNG, third edition) and WebP (RFC 9649) are sequences of named parts. A decoder
-spends time and memory on every part, and on metadata far more than its bytes suggest: Pillow joins APP segments anew
-at each one, and reads a list of EXIF entries that all point at the same megabytes. So only the parts that hold pixels
-are handed on, PNG's pixel data as one part; of metadata only the orientation is read, here. Parts are counted while
-they are walked over, as are the passes over the picture that a JPEG asks for. Decodes nothing itself.
+spends time and memory on every part, and on metadata far more than its bytes suggest: Pillow
+concatenates all APP segments again at each one, and reads EXIF entries that all point at the same megabytes. So only
+the parts that hold pixels are passed on, PNG's pixel data as one chunk; of the metadata only the orientation is read.
+The numbers of parts and of a JPEG's scans are limited. Nothing is decoded here.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from vlcompare.errors import ImageError
 HEADER_DAMAGED = "The picture's header is damaged or cut off; save it again, or take another."
 MOST_PARTS = 20_000  # a real JPEG has dozens, a PNG of 32 MiB some 4,000
 MOST_SCANS = 64  # a progressive JPEG has ten or twenty
-MOST_SCANNED = 1_000_000_000  # scans x pixels: every scan is a walk over the whole picture, of up to 1 ns a pixel
-MOST_TABLES = 1 << 17  # bytes of a JPEG's tables; those of an honest scan take less than 2,000
-MOST_PROFILE = 1 << 18  # bytes of a packed EXIF profile, unpacked
+MOST_SCANNED = 1_000_000_000  # scans x pixels: a scan goes over the whole picture and takes up to 1 ns a pixel
+MOST_TABLES = 1 << 17  # bytes of a JPEG's tables; those of an ordinary scan take less than 2,000
+MOST_PROFILE = 1 << 18  # decompressed bytes of a compressed EXIF profile
 
-# a JPEG's markers but the stuffed zero, TEM, RST and SOI, which have no segment behind them (T.81, table B.1)
+# a JPEG's markers except the stuffed zero, TEM, RST and SOI, which no segment follows (T.81, table B.1)
 _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
 _SOS, _EOI, _DHT, _DQT = 0xDA, 0xD9, 0xC4, 0xDB
-_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF0..15, but DHT, JPG and DAC
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF0..15, except DHT, JPG and DAC
 _EXIF, _XMP, _JFIF, _ADOBE = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"JFIF", b"Adobe"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 
-# other formats that people try, for a message that names them: (offset, bytes, name)
+# other common formats, named in the error message: (offset, bytes, name)
 _OTHERS = (
     (0, b"GIF8", "a GIF"),
     (0, b"BM", "a BMP"),
@@ -49,9 +49,9 @@ _OTHERS = (
 
 @dataclass(frozen=True, slots=True)
 class PictureFile:
-    """A file that holds pixels alone.
+    """A file that holds only pixel data.
 
-    size: width and height as the header says; scans: passes over the picture; orientation: EXIF's, 1 to 8.
+    size: width and height as the header says; scans: passes over the picture; orientation: EXIF's value, 1 to 8.
     """
 
     data: bytes
@@ -60,8 +60,8 @@ class PictureFile:
     scans: int = 1
 
 
-def take_apart(data: bytes) -> PictureFile:
-    """The picture without what it does not need. Raises ImageError for other formats, damage, and too many parts."""
+def read_pixel_parts(data: bytes) -> PictureFile:
+    """The file with only its pixel data. Raises ImageError for other formats, damage, and too many parts."""
     if not data:
         raise ImageError("The picture's file is empty; take another.")
     try:
@@ -74,12 +74,12 @@ def take_apart(data: bytes) -> PictureFile:
     except (struct.error, IndexError, ValueError) as error:
         raise ImageError(HEADER_DAMAGED) from error
     name = next((name for at, start, name in _OTHERS if data[at : at + len(start)].lower() == start.lower()), None)
-    found = f"This file is {name}, not" if name else "This file is not"
-    raise ImageError(f"{found} a JPEG, PNG or WebP picture; save it as one of these (its name does not matter).")
+    begin = f"This file is {name}, not" if name else "This file is not"
+    raise ImageError(f"{begin} a JPEG, PNG or WebP picture; save it as one of these (its name does not matter).")
 
 
-def _too_many(kind: str) -> ImageError:
-    return ImageError(f"The picture is a {kind}; save it again, or take another.")
+def _too_many(what: str) -> ImageError:
+    return ImageError(f"The picture is a {what}; save it again, or take another.")
 
 
 # ---- JPEG
@@ -89,7 +89,7 @@ def _jpeg(data: bytes) -> PictureFile:
     size, scans, tables = None, 0, 0
     kept = [b"\xff\xd8"]
     exif = xmp = b""
-    for marker, segment, behind in _segments(data):
+    for marker, segment, scan_data in _segments(data):
         if marker in _FRAMES and size is None:
             height, width = struct.unpack(">HH", segment[5:9])
             size = width, height
@@ -107,7 +107,7 @@ def _jpeg(data: bytes) -> PictureFile:
                 continue
         kept.append(segment)
         if marker == _SOS:
-            kept.append(behind)
+            kept.append(scan_data)
         if scans > MOST_SCANS:
             raise _too_many(f"JPEG of more than {MOST_SCANS} scans")
         if tables > MOST_TABLES:
@@ -118,22 +118,22 @@ def _jpeg(data: bytes) -> PictureFile:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """(marker, the segment with its marker, what lies between it and the next one) up to the end of the picture.
+    """(marker, the segment with its marker, the bytes between it and the next one) up to the end of the picture.
 
-    Behind the start of a scan that is the picture itself; elsewhere stray bytes, which decoders skip, too. What lies
-    behind the end of the picture is left out.
+    After a start of scan these bytes are the entropy-coded data; elsewhere they are stray bytes, which decoders skip.
+    Whatever follows the end of the picture is dropped.
     """
-    found = _MARKER.search(data, 2)
+    match = _MARKER.search(data, 2)
     for _ in range(MOST_PARTS):
-        if found is None:
+        if match is None:
             return
-        if found[1][0] == _EOI:
+        if match[1][0] == _EOI:
             yield _EOI, b"\xff\xd9", b""
             return
-        end = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+        end = match.end() + int.from_bytes(data[match.end() : match.end() + 2], "big")
         following = _MARKER.search(data, end)
-        yield found[1][0], data[found.start() : end], data[end : following.start() if following else len(data)]
-        found = following
+        yield match[1][0], data[match.start() : end], data[end : following.start() if following else len(data)]
+        match = following
     raise _too_many(f"JPEG of more than {MOST_PARTS:,} segments")
 
 
@@ -141,48 +141,48 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
 
 
 def _png(data: bytes) -> PictureFile:
-    heads: dict[bytes, bytes] = {}  # of each kind the first
+    first_chunks: dict[bytes, bytes] = {}  # the first of each type
     pixels: list[bytes] = []
     exif = xmp = profile = b""
-    for kind, chunk in _chunks(data, 8, ">I4s", "PNG"):
+    for chunk_type, chunk in _chunks(data, 8, ">I4s", "PNG"):
         body = chunk[8:-4]
-        if kind == b"IDAT":
+        if chunk_type == b"IDAT":
             pixels.append(body)
-        elif kind in (b"IHDR", b"PLTE", b"tRNS"):
-            heads.setdefault(kind, chunk)
-        elif kind == b"eXIf":
+        elif chunk_type in (b"IHDR", b"PLTE", b"tRNS"):
+            first_chunks.setdefault(chunk_type, chunk)
+        elif chunk_type == b"eXIf":
             exif = exif or body.removeprefix(_EXIF)
-        elif kind == b"zTXt" and body.startswith(b"Raw profile type exif\0"):
+        elif chunk_type == b"zTXt" and body.startswith(b"Raw profile type exif\0"):
             profile = profile or body
-        elif kind == b"iTXt" and body.startswith(b"XML:com.adobe.xmp\0"):
+        elif chunk_type == b"iTXt" and body.startswith(b"XML:com.adobe.xmp\0"):
             xmp = xmp or body
-        elif kind == b"IEND":
+        elif chunk_type == b"IEND":
             break
     exif = exif or _profile(profile)
-    size: tuple[int, int] = struct.unpack(">II", heads.get(b"IHDR", b"")[8:16])
+    size: tuple[int, int] = struct.unpack(">II", first_chunks.get(b"IHDR", b"")[8:16])
     packed = b"".join(pixels)
     idat = struct.pack(">I", len(packed)) + b"IDAT" + packed + struct.pack(">I", zlib.crc32(b"IDAT" + packed))
     end = b"\0\0\0\0IEND\xaeB`\x82"
-    order = (heads.get(kind, b"") for kind in (b"IHDR", b"PLTE", b"tRNS"))
+    order = (first_chunks.get(chunk_type, b"") for chunk_type in (b"IHDR", b"PLTE", b"tRNS"))
     return PictureFile(b"".join((_PNG_START, *order, idat, end)), size, _orientation(exif, xmp))
 
 
 def _chunks(data: bytes, at: int, head: str, name: str) -> Iterator[tuple[bytes, bytes]]:
-    """(kind, whole chunk) of a PNG (with its checksum) or a WebP (with its padding)."""
+    """(type, whole chunk) of a PNG (with its checksum) or a WebP (with its padding)."""
     png = head == ">I4s"
     for _ in range(MOST_PARTS):
         if at >= len(data):
             return
         first, second = struct.unpack_from(head, data, at)
-        kind, length = (second, first) if png else (first, second)
+        chunk_type, length = (second, first) if png else (first, second)
         end = at + 8 + length + (4 if png else length & 1)
-        yield kind, data[at:end]
+        yield chunk_type, data[at:end]
         at = end
     raise _too_many(f"{name} of more than {MOST_PARTS:,} chunks")
 
 
 def _profile(body: bytes) -> bytes:
-    """EXIF as ImageMagick writes it: packed text of a name, a length and hexadecimal digits, a line each."""
+    """EXIF as ImageMagick writes it: compressed text of a name, a length and hexadecimal digits, a line each."""
     try:
         text = zlib.decompressobj().decompress(body.partition(b"\0")[2][1:], MOST_PROFILE)
         return bytes.fromhex(text.split(b"\n", 3)[3].decode("ascii")).removeprefix(_EXIF)
@@ -194,18 +194,18 @@ def _profile(body: bytes) -> bytes:
 
 
 def _webp(data: bytes) -> PictureFile:
-    """Of an animation the first frame stays, in its place on the canvas."""
+    """Of an animation only the first frame is kept, at its position on the canvas."""
     kept: dict[bytes, bytes] = {}
     exif = xmp = b""
-    for kind, chunk in _chunks(data, 12, "<4sI", "WebP"):
-        if kind == b"EXIF":
+    for chunk_type, chunk in _chunks(data, 12, "<4sI", "WebP"):
+        if chunk_type == b"EXIF":
             exif = exif or chunk[8:].removeprefix(_EXIF)
-        elif kind == b"XMP ":
+        elif chunk_type == b"XMP ":
             xmp = xmp or chunk[8:]
-        elif kind == b"VP8X" and kind not in kept:  # without the flags of what is left out (profile, EXIF, XMP)
-            kept[kind] = chunk[:8] + bytes((chunk[8] & ~0x2C,)) + chunk[9:]
-        elif kind in (b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"):
-            kept.setdefault(kind, chunk)
+        elif chunk_type == b"VP8X" and chunk_type not in kept:  # without flags of dropped chunks (profile, EXIF, XMP)
+            kept[chunk_type] = chunk[:8] + bytes((chunk[8] & ~0x2C,)) + chunk[9:]
+        elif chunk_type in (b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"):
+            kept.setdefault(chunk_type, chunk)
     body = b"WEBP" + b"".join(kept.values())
     whole = b"RIFF" + struct.pack("<I", len(body)) + body
     return PictureFile(whole, _webp_size(data), _orientation(exif, xmp))
@@ -213,13 +213,13 @@ def _webp(data: bytes) -> PictureFile:
 
 def _webp_size(data: bytes) -> tuple[int, int]:
     """The canvas of the three kinds of WebP (RFC 9649, section 2.5 to 2.7)."""
-    kind = data[12:16]
-    if kind == b"VP8X":
+    chunk_type = data[12:16]
+    if chunk_type == b"VP8X":
         return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
-    if kind == b"VP8L":
+    if chunk_type == b"VP8L":
         (bits,) = struct.unpack("<I", data[21:25])
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    if kind == b"VP8 ":
+    if chunk_type == b"VP8 ":
         width, height = struct.unpack("<HH", data[26:30])
         return width & 0x3FFF, height & 0x3FFF
     raise ImageError("The picture's WebP header is damaged; save it again, or take another.")
@@ -229,17 +229,17 @@ def _webp_size(data: bytes) -> tuple[int, int]:
 
 
 def _orientation(exif: bytes, xmp: bytes) -> int:
-    """How to turn the picture: tag 274 of the first EXIF directory (TIFF 6.0, section 2), else XMP's, else 1."""
+    """The orientation, 1 to 8: tag 274 of the first EXIF directory (TIFF 6.0, section 2), else XMP's, else 1."""
     try:
         order = {b"II": "<", b"MM": ">"}[exif[:2]]
         (start,) = struct.unpack_from(order + "I", exif, 4)
         (count,) = struct.unpack_from(order + "H", exif, start)
         for at in range(start + 2, start + 2 + 12 * count, 12):
-            tag, kind, _ = struct.unpack_from(order + "HHI", exif, at)
+            tag, field_type, _ = struct.unpack_from(order + "HHI", exif, at)
             if tag == 274:
-                (value,) = struct.unpack_from(order + {1: "B", 3: "H", 4: "I"}[kind], exif, at + 8)
+                (value,) = struct.unpack_from(order + {1: "B", 3: "H", 4: "I"}[field_type], exif, at + 8)
                 return int(value) if 1 <= value <= 8 else 1
     except (KeyError, struct.error):
         pass
-    found = _XMP_ORIENTATION.search(xmp)
-    return int(found[1]) if found else 1
+    match = _XMP_ORIENTATION.search(xmp)
+    return int(match[1]) if match else 1

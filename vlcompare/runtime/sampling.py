@@ -1,11 +1,11 @@
-"""From logits to the next token: greedy, or temperature with top-k and top-p, and what the model thought of it.
+"""From logits to the next token: greedy, or temperature with top-k and top-p, with log-probabilities.
 
-Knows tensors and numbers only: no text, no model. Choosing happens where the logits are; all that the host needs of a
-token (its id, what the model thought of it, the likeliest others) then crosses in one copy, which is also the only
-point where the host waits. A greedy choice is a plain function of the logits, so that a CUDA graph can hold it. Each
-row of a batch draws from a generator of its own, so that a row gives the same tokens in any batch. The distribution is
-cut by top-k (Fan et al. 2018, arXiv 1805.04833), then by top-p (Holtzman et al. 2020, arXiv 1904.09751), and drawn by
-the Gumbel-max trick, which needs no normalisation on the host.
+Knows tensors and numbers only: no text, no model. Tokens are chosen on the logits' device; what the
+host needs of a token (its id, its log-probability, the likeliest alternatives) is then copied at once, which is the
+only synchronisation. The greedy choice is a plain function of the logits, so that a CUDA graph can capture it. Each row
+of a batch draws from its own generator, so that its tokens do not depend on the batch. The distribution is cut by top-k
+(Fan et al. 2018, arXiv 1805.04833), then by top-p (Holtzman et al. 2020, arXiv 1904.09751), and sampled by the
+Gumbel-max trick, which needs no normalisation on the host.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 from vlcompare.models.kernels import fused
 from vlcompare.types import Request
 
-_COLDEST = 1e-6  # temperature; nothing is left to draw below it, where float32 would make every score infinite
+_MIN_TEMPERATURE = 1e-6  # below it, sampling is greedy in effect, and scores would overflow float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """One row's rule. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 cut nothing."""
+    """One row's sampling parameters. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 have no effect."""
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -48,34 +48,34 @@ class Sampling:
         return cls(request.temperature, request.top_p, request.top_k, request.seed)
 
     def generator(self, device: torch.device) -> torch.Generator | None:
-        """The row's own source of randomness; None where nothing is drawn."""
+        """The row's own random generator; None where the row is greedy."""
         if self.temperature <= 0:
             return None
         return torch.Generator(device=device).manual_seed(self.seed)
 
 
 class Chosen(NamedTuple):
-    """Tokens that are chosen and still on the device."""
+    """Chosen tokens, still on the device."""
 
-    ids: Tensor  # (B,), as the next step takes them
-    packed: Tensor  # (B, 2 + 2 K) float64: id, log-probability, K likeliest ids, theirs (as `fused.greedy` has it)
+    ids: Tensor  # (B,), the input of the next step
+    packed: Tensor  # (B, 2 + 2 K) float64: id, log-probability, K likeliest ids, theirs (as in `fused.greedy`)
 
 
 @functools.cache
 def greedy(alternatives: int) -> Callable[[Tensor], Chosen]:
-    """The greedy choice as a function of logits alone; always the same one, since graphs are kept by it."""
-    return lambda logits: Chosen(*fused.greedy(logits, _told(alternatives, logits)))
+    """The greedy choice as a function of logits alone; cached, since CUDA graphs are keyed by the function."""
+    return lambda logits: Chosen(*fused.greedy(logits, _kept(alternatives, logits)))
 
 
-def _told(alternatives: int, logits: Tensor) -> int:
-    return min(max(1, alternatives), logits.shape[-1])  # the likeliest is always known
+def _kept(alternatives: int, logits: Tensor) -> int:
+    return min(max(1, alternatives), logits.shape[-1])  # the likeliest is always included
 
 
 class Sampler:
-    """Chooses one token a row from logits (B, V), with one copy from the device a token.
+    """Chooses one token a row from logits (B, V), with one copy from the device for each.
 
-    `alternatives` is how many of the likeliest tokens are reported a row. `tail`: the whole choice as a function that
-    may be captured behind the logits; None where something is drawn.
+    `alternatives` is the number of likeliest tokens that are reported for each row. `tail`: the choice as a function
+    that can be captured in a CUDA graph after the logits; None where a row samples.
     """
 
     def __init__(self, rules: Sequence[Sampling], device: torch.device, alternatives: int = 5) -> None:
@@ -91,7 +91,7 @@ class Sampler:
         return chosen.ids, self.read(chosen)
 
     def choose(self, logits: Tensor) -> Chosen:
-        """The next tokens, on the device; nothing waits for it."""
+        """The next tokens, on the device, without synchronisation."""
         if self.tail is not None:
             return self.tail(logits)
 
@@ -99,32 +99,32 @@ class Sampler:
             rows = [self._draw(logits[row], row) for row in range(len(self.rules))]
             return torch.stack([likeliest[row] if token is None else token for row, token in enumerate(rows)])
 
-        return Chosen(*fused.chosen(logits, _told(self.alternatives, logits), drawn))
+        return Chosen(*fused.chosen(logits, _kept(self.alternatives, logits), drawn))
 
     def read(self, chosen: Chosen) -> list[Choice]:
-        """What was chosen, on the host: the one copy, and the one wait."""
+        """The chosen tokens, on the host: the only copy and the only synchronisation."""
         return [self._choice(row) for row in chosen.packed.tolist()]
 
     def _choice(self, row: list[float]) -> Choice:
-        found = (len(row) - 2) // 2
-        shown = min(found, self.alternatives)
-        ids, logprobs = row[2 : 2 + shown], row[2 + found : 2 + found + shown]
+        stored = (len(row) - 2) // 2
+        count = min(stored, self.alternatives)
+        ids, logprobs = row[2 : 2 + count], row[2 + stored : 2 + stored + count]
         return Choice(int(row[0]), row[1], tuple(map(int, ids)), tuple(logprobs))
 
     def _draw(self, logits: Tensor, row: int) -> Tensor | None:
-        """One row's drawn id as a scalar tensor; None where the row is greedy. logits (V,)"""
+        """One row's sampled id as a scalar tensor; None where the row is greedy. logits (V,)"""
         rule, generator = self.rules[row], self._generators[row]
         if generator is None:
             return None
-        scaled = logits / max(rule.temperature, _COLDEST)
+        scaled = logits / max(rule.temperature, _MIN_TEMPERATURE)
         if 0 < rule.top_k < scaled.numel():
             scaled = scaled.masked_fill(scaled < scaled.topk(rule.top_k).values[-1], float("-inf"))
         if rule.top_p < 1:
             ordered, order = scaled.sort(descending=True)
             shares = ordered.softmax(-1)
-            late = shares.cumsum(-1) - shares >= rule.top_p
-            late[:1] = False  # the likeliest token always stays (a slice: writing one element makes a GPU's host wait)
-            cut = torch.empty_like(late).scatter_(0, order, late)
-            scaled = scaled.masked_fill(cut, float("-inf"))
+            outside = shares.cumsum(-1) - shares >= rule.top_p
+            outside[:1] = False  # always keep the likeliest token (a slice: writing one element would synchronise)
+            removed = torch.empty_like(outside).scatter_(0, order, outside)
+            scaled = scaled.masked_fill(removed, float("-inf"))
         noise = torch.rand(scaled.shape, generator=generator, device=scaled.device).clamp_min(1e-20)
         return (scaled - (-noise.log()).log()).argmax()

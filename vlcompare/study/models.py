@@ -1,9 +1,9 @@
-"""Models for a row of the study, with matched parameters, from the very blocks that run the published checkpoints.
+"""Models for a row of the study, with matched parameter counts, built of the blocks that run the published checkpoints.
 
-A Transformer's block has about 12 D^2 parameters, a Mamba block 6 D^2 and what its scan needs, which counts at small D.
-How many blocks stand against each other is therefore counted (`matched_layers`). A hybrid is Mamba's stack with one
-attention block in it, from six blocks on two; their MLP has half the usual size, so that each is about as large as the
-Mamba block in whose place it stands.
+A Transformer block has about 12 D^2 parameters. A Mamba block has 6 D^2 and the parameters of its scan, which are not
+negligible at small D, so `matched_layers` counts them. A hybrid is a Mamba stack in which one block, or two from six
+blocks on, is an attention block; its MLP has half the usual width, so that it is about as large as the Mamba block that
+it replaces.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Model = Pythia | Mamba | Hybrid
 
 
 def build(family: str, tokens: int, width: int, layers: int, state_size: int, recipe: Recipe) -> Model:
-    """An untrained model; torch's global generator gives its values."""
+    """An untrained model, initialised from torch's global generator."""
     heads = max(1, width // recipe.head_size)
     transformer = PythiaConfig(
         tokens, width, layers, heads, 4 * width, MAX_POSITIONS, recipe.rotary_share, tie_embeddings=True
@@ -38,30 +38,30 @@ def build(family: str, tokens: int, width: int, layers: int, state_size: int, re
         return Pythia(transformer)
     if family == "mamba":
         return Mamba(recurrent)
-    attention = 1 if layers < 6 else 2
-    places = tuple(layers * (2 * i + 1) // (2 * attention) for i in range(attention))
-    small = replace(transformer, layers=attention, intermediate_size=2 * width)
-    parts = replace(recurrent, layers=layers - attention), small
-    return Hybrid(HybridConfig(*parts, attention_at=places))
+    attention_blocks = 1 if layers < 6 else 2
+    positions = tuple(layers * (2 * i + 1) // (2 * attention_blocks) for i in range(attention_blocks))
+    attention = replace(transformer, layers=attention_blocks, intermediate_size=2 * width)
+    parts = replace(recurrent, layers=layers - attention_blocks), attention
+    return Hybrid(HybridConfig(*parts, attention_at=positions))
 
 
 def matched_layers(family: str, width: int, transformer_layers: int, recipe: Recipe) -> int:
-    """The number of blocks of `family` that comes nearest in parameters to a Transformer of the same width.
+    """The number of blocks of `family` that is nearest in parameters to a Transformer of the same width.
 
-    Mamba's blocks are counted with 16 states a channel; other state sizes have the same blocks, and a row says how many
-    parameters they have.
+    Mamba blocks are counted with 16 states per channel. Other state sizes use the same number of blocks, and each row
+    reports its parameter count.
     """
 
-    def size(kind: str, layers: int) -> int:
+    def size(name: str, layers: int) -> int:
         with torch.device("meta"):
-            return parameters(build(kind, 64, width, layers, 16, recipe).layers)
+            return parameters(build(name, 64, width, layers, 16, recipe).layers)
 
     wanted = size("pythia", transformer_layers)
     return min(range(1, 3 * transformer_layers + 1), key=lambda layers: abs(size(family, layers) - wanted))
 
 
 def begin(model: Model, seed: int, recipe: Recipe) -> None:
-    """Starting values: the same embedding for all families, blocks as `begin_blocks` has them."""
+    """Initialise `model`: the same embedding for all families, and the blocks by `begin_blocks`."""
     embedding = embedding_of(model)
     with torch.no_grad():
         generator = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""The endpoint /compare, also an MCP tool: the comparison for programs, with the page's checks and limits."""
+"""The endpoint /compare, also an MCP tool: a comparison for other programs, with the page's checks and limits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vlcompare.ui.server.call_errors import ranged
 
 
 def make_compare(handlers: Handlers) -> Callable[..., dict[str, Any]]:
-    """The function that is served."""
+    """The function of the endpoint; its docstring is the MCP tool's description."""
     settings = handlers.settings
 
     def compare(
@@ -51,19 +51,19 @@ def make_compare(handlers: Handlers) -> Callable[..., dict[str, Any]]:
             right: Checkpoint of the right side.
             choices: For multiple_choice a list of texts, for pointing a list of boxes [x0, y0, x1, y1] from 0 to 1.
             box: For region_description: [x0, y0, x1, y1] from 0 to 1.
-            ocr_text: Text found in the picture, for multiple_choice and vqa.
-            mode: "measure" (one after the other: the times are figures) or "race" (both at once).
+            ocr_text: Text in the picture, as read by OCR, for multiple_choice and vqa.
+            mode: "measure" (one after the other: the times are valid) or "race" (both at once).
             left_quantization: none, int8 or nf4.
             right_quantization: none, int8 or nf4.
             left_prompt_order: image_first or instruction_first.
             right_prompt_order: image_first or instruction_first.
-            image_size: Side of the model's input in pixels, between 14 and 1344; left out: as trained.
-            max_new_tokens: At most so many tokens, between 1 and this server's limit; left out: the task's own limit.
+            image_size: Side of the model's input in pixels, between 14 and 1344; default: as trained.
+            max_new_tokens: Most tokens in an answer, between 1 and this server's limit; default: the task's limit.
             temperature: Between 0 (greedy) and 5.
-            seed: For sampling: a whole number between 0 and 2147483647.
+            seed: Seed of the sampling: a whole number between 0 and 2147483647.
 
         Returns:
-            {"sides": {"left": answer, "right": answer}}; a side that failed has its sentence in "error".
+            {"sides": {"left": answer, "right": answer}}; a side that failed has the reason in "error".
         """
         form = AskForm(task, text, _choices_text(choices), _box_text(box), ocr_text or "", mode)
         shared = {"image_size": image_size, "max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
@@ -77,7 +77,7 @@ def make_compare(handlers: Handlers) -> Callable[..., dict[str, Any]]:
 
 
 def answers(handlers: Handlers, image: str, form: AskForm, sides: Mapping[str, Side]) -> dict[str, Any]:
-    """Run the comparison to its end; the answers as JSON. Raises RequestError or ImageError."""
+    """Run the comparison to its end and return the answers as JSON. Raises RequestError or ImageError."""
     request = read_request(form, handlers.settings.limits)
     checked = {name: SideRun(read_side(side, handlers.settings)) for name, side in sides.items()}
     run = Run(request, handlers.read_picture(image), checked, read_mode(form.mode))

@@ -1,4 +1,4 @@
-"""The whole page: its tabs, its look, and how it is launched.
+"""The whole page: its tabs, its theme, and its launch.
 
 Heavy libraries are imported by a thread once the page is up.
 """
@@ -77,10 +77,10 @@ def build_page(settings: AppSettings, handlers: Handlers | None = None, *, runs:
     use_sentences(page)
     page.queue(max_size=settings.limits.queue, default_concurrency_limit=8)
     share_queue(page._queue, settings.concurrency + max(1, settings.limits.queue * 3 // 4))
-    if runs:  # they are read before the page is served, so that it opens at once
+    if runs:  # loaded before the page is served, so that it opens at once
         inspect_handlers.start(Inspection(library))
         gc.collect()
-        gc.freeze()  # their millions of values stay: later collections skip them
+        gc.freeze()  # later collections skip the millions of values of these runs
     return page
 
 
@@ -99,7 +99,7 @@ def votes_of(settings: AppSettings) -> Votes:
 
 
 def real_handlers(settings: AppSettings) -> Handlers:
-    """Handlers over the package's own engine."""
+    """Handlers that run the package's own engine."""
     from vlcompare.comparison import compare
     from vlcompare.runtime.loading.model_pool import ModelPool
 
@@ -110,7 +110,7 @@ def real_handlers(settings: AppSettings) -> Handlers:
 
 
 def launch(page: gr.Blocks, settings: AppSettings, *, server_options: ServerOptions | None = None, **more: Any) -> Any:
-    """Serve the page; nothing is shared or logged unless the operator asks for it.
+    """Serve the page; there is no public link and no logging unless the operator asks for it.
 
     server_options: read from the environment by default; more: passed to `Blocks.launch`.
     """
@@ -119,7 +119,7 @@ def launch(page: gr.Blocks, settings: AppSettings, *, server_options: ServerOpti
         "server_name": settings.host,
         "server_port": settings.port,
         "share": False,
-        "allowed_paths": [str(examples.FOLDER)],  # wherever the server was started from
+        "allowed_paths": [str(examples.FOLDER)],  # whatever the working directory is
         "max_file_size": largest_upload(settings.limits),
         "mcp_server": True,
         "show_error": True,
@@ -143,8 +143,8 @@ def launch(page: gr.Blocks, settings: AppSettings, *, server_options: ServerOpti
 
 
 def rules_of(page: gr.Blocks, settings: AppSettings, server_options: ServerOptions) -> Rules:
-    """What every request to this server is checked against."""
-    archives = 2 * settings.limits.upload_bytes  # the quotas allow some of the largest
+    """The rules that every request to this server is checked against."""
+    archives = 2 * settings.limits.upload_bytes  # two of the largest uploads fit a quota, four all clients'
     quotas = server_options.quotas
     quotas = replace(quotas, size=max(quotas.size, archives), all_size=max(quotas.all_size, 2 * archives))
     return Rules(
@@ -187,7 +187,7 @@ def ready(settings: AppSettings) -> None:
 
 
 def keep_tidy(page: gr.Blocks) -> None:
-    """Delete old files of the upload folder, now and every ten minutes; what the page itself shows is kept."""
+    """Delete old files of the upload folder, now and every ten minutes; files that the page itself shows are kept."""
     folder = Path(get_upload_folder())
     kept = {file for block in page.blocks.values() for file in getattr(block, "keep_in_cache", ())}
     while page.is_running:

@@ -1,7 +1,7 @@
-"""Referring expressions: JSON lines or parquet as found on the Hub, a box and one or more expressions a row.
+"""Referring expressions: JSON lines or parquet as published on the Hub, a box and one or more expressions a row.
 
 The format of the boxes (x0 y0 x1 y1 or x y width height, in pixels or as shares) has to be declared: numbers alone do
-not show which it is. One sample an expression.
+not show which it is. Each expression becomes one sample.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def samples_of(source: Source, place: str, row: dict[str, Any]) -> list[Sample]:
-    """All expressions of one row."""
+    """One sample for each expression of the row."""
     image, key = picture_of(source, row, _IMAGE)
     box = declared_box(source, _first(row, _BOX), lambda: _size(source, row, image))
     base = _first(row, _ID, default=place.replace(" ", "-"))
@@ -83,7 +83,7 @@ def samples_of(source: Source, place: str, row: dict[str, Any]) -> list[Sample]:
 
 
 def picture_of(source: Source, row: dict[str, Any], names: Sequence[str]) -> tuple[Any, str]:
-    """(picture, key): a file in the data folder, bytes from a table, or base64 in a line."""
+    """(picture, key): a file of the data folder, the bytes in a parquet row, or base64 in a JSON line."""
     value = next((row[name] for name in names if row.get(name) is not None), None)
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
@@ -111,12 +111,12 @@ def _expressions(value: Any) -> list[str]:
     items = value if isinstance(value, list) else [value]
     texts = [item.get("sent") or item.get("raw") if isinstance(item, dict) else item for item in items]
     if not all(isinstance(text, str) and text.strip() for text in texts):
-        raise RowError("an expression is empty or no text")
+        raise RowError("an expression is empty or not a text")
     return [str(text) for text in texts]
 
 
 def _size(source: Source, row: dict[str, Any], image: Any) -> tuple[float, float]:
-    """(width, height) as the row says, else of the picture itself."""
+    """(width, height) from the row, or else from the picture itself."""
     info = row.get("raw_image_info")
     if isinstance(info, str):
         info = json.loads(info)

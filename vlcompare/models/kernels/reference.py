@@ -1,6 +1,6 @@
-"""The kernels' functions in plain torch: what every faster kernel is compared with. Any device and float dtype.
+"""The kernels in plain torch, the reference for every faster kernel. Any device and float dtype.
 
-All are differentiable but the steps, which work in place.
+All are differentiable except the single steps, which work in place.
 
 Glossary, after "Mamba: Linear-Time Sequence Modeling with Selective State Spaces" (arXiv 2312.00752, section 3.2 and
 algorithm 2; discretisation of section 2 with the simplified Euler rule for B):
@@ -23,7 +23,7 @@ Norm = nn.LayerNorm | nn.RMSNorm
 
 
 class ScanInputs(NamedTuple):
-    """What a scan reads. A step takes the same without the last axis of u, delta, B, C and z, and no initial state."""
+    """Inputs of a scan. A step takes the same without the last axis of u, delta, B, C and z, and no initial state."""
 
     u: Tensor
     delta: Tensor
@@ -33,7 +33,7 @@ class ScanInputs(NamedTuple):
     D: Tensor | None = None
     z: Tensor | None = None
     delta_bias: Tensor | None = None  # (d,), added to delta before the softplus
-    initial_state: Tensor | None = None  # (B, d, n); zeros where there is none
+    initial_state: Tensor | None = None  # (B, d, n); zeros if None
     softplus: bool = True
 
 
@@ -112,7 +112,7 @@ def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, window: Tensor |
 
 @torch.no_grad()
 def conv_step(window: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """One position of the convolution: x (B, d) -> y (B, d) after SiLU; `window` (B, d, k - 1) moves on in place."""
+    """One position of the convolution: x (B, d) -> y (B, d) after SiLU; `window` (B, d, k - 1) is shifted in place."""
     inputs_bdk = torch.cat([window, x[:, :, None].to(window.dtype)], dim=2)
     y_bd = (inputs_bdk * weight.to(window.dtype)).sum(-1)
     if bias is not None:
@@ -126,7 +126,7 @@ def rotate_and_attend(
 ) -> Tensor:
     """Attention of one new position a row, (B, H, K) in qkv's dtype; its key and value are written into the cache.
 
-    qkv (B, H, 3, K); cos, sin (S, R) as `models.pythia.rotary_table` has them; positions (B,) of the new position;
+    qkv (B, H, 3, K); cos, sin (S, R) as returned by `models.pythia.rotary_table`; positions (B,) of the new position;
     keys, values (B, H, S, K).
     """
     capacity, rotated = keys_bhsk.shape[2], cos_sr.shape[1]

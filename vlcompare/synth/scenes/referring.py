@@ -1,7 +1,7 @@
-"""Phrases that point at exactly one thing of a scene, literally and for a reasonable reader.
+"""Referring phrases: each applies to exactly one thing of a scene, both literally and in ordinary reading.
 
-Six families: attribute, relation, closest, ordinal, superlative, text. Whatever depends on geometry keeps a margin: a
-phrase is only used where nobody would hesitate.
+Six families: attribute, relation, closest, ordinal, superlative, text. Geometric phrases keep a margin, so that no
+borderline case is used.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vlcompare.synth.scenes.shapes import SIGN, SIZES
 from vlcompare.types import Box
 
 CLEAR = 0.12  # least distance of centres along a relation's direction, as a share of the picture
-WRONG_SIDE = 0.04  # others lie at least this far on the other side
+WRONG_SIDE = 0.04  # others lie at least this far on the opposite side
 STEEP = 0.5  # and, past the edge, along the direction at least this share of the distance across it
 STEP = 0.07  # least distance of neighbours in an ordinal's order
 CLOSER = 1.4  # the second closest is at least this much farther away
@@ -27,12 +27,12 @@ Class = tuple[str | None, str | None, str]  # size, colour, kind (or THING)
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A phrase and the one thing it points at."""
+    """A phrase and the one thing that it refers to."""
 
     text: str
     target: int  # index of the thing
     family: str
-    says: frozenset[str]  # what the phrase gives away of the target: "kind", "color", "size", "text"
+    says: frozenset[str]  # attributes of the target that the phrase names: "kind", "color", "size", "text"
     distractors: int  # how many others are of the class that the phrase names
     relation: str | None = None
     anchor: int | None = None  # the thing that the phrase relates to
@@ -52,7 +52,7 @@ def members(things: Things, wanted: Class) -> list[int]:
 
 def classes(things: Things, *, sized: bool = False, any_kind: bool = False) -> dict[Class, list[int]]:
     """The classes that occur, with their members: by kind, by colour and kind; on demand by size, or of any kind."""
-    found: dict[Class, list[int]] = {}
+    by_class: dict[Class, list[int]] = {}
     for thing in things:
         kinds = (thing.kind, THING) if any_kind else (thing.kind,)
         sizes = (None, thing.size) if sized and thing.kind != SIGN else (None,)
@@ -60,9 +60,9 @@ def classes(things: Things, *, sized: bool = False, any_kind: bool = False) -> d
             for size in sizes:
                 for color in (None, thing.color):
                     wanted = (size, color, kind)
-                    if wanted not in found and (kind != THING or color):
-                        found[wanted] = members(things, wanted)
-    return found
+                    if wanted not in by_class and (kind != THING or color):
+                        by_class[wanted] = members(things, wanted)
+    return by_class
 
 
 def says(wanted: Class) -> frozenset[str]:
@@ -86,7 +86,7 @@ def related(box: Box, relation: str, anchor: Box) -> bool:
 
 
 def opposed(box: Box, relation: str, anchor: Box) -> bool:
-    """Whether nobody would say that `box` stands in the relation to `anchor`."""
+    """Whether `box` clearly does not stand in the relation to `anchor`."""
     x, y = RELATIONS[relation]
     dx, dy = box.center[0] - anchor.center[0], box.center[1] - anchor.center[1]
     return dx * x + dy * y <= -WRONG_SIDE
@@ -94,11 +94,11 @@ def opposed(box: Box, relation: str, anchor: Box) -> bool:
 
 def attribute(things: Things) -> list[Reference]:
     """`the red cup`, `the small cup`, `the pink thing`."""
-    found = classes(things, sized=True, any_kind=True)
+    by_class = classes(things, sized=True, any_kind=True)
     return [
-        Reference(f"the {phrase(wanted)}", inside[0], "attribute", says(wanted), len(_alike(things, inside[0])))
-        for wanted, inside in found.items()
-        if len(inside) == 1
+        Reference(f"the {phrase(wanted)}", indices[0], "attribute", says(wanted), len(_alike(things, indices[0])))
+        for wanted, indices in by_class.items()
+        if len(indices) == 1
     ]
 
 
@@ -107,50 +107,52 @@ def _alike(things: Things, target: int) -> list[int]:
 
 
 def anchors(things: Things) -> list[tuple[str, int]]:
-    """Every thing that its kind, or its colour and kind, tells from all others, by the shorter of the two phrases."""
-    found: dict[int, str] = {}
-    for wanted, inside in sorted(classes(things).items(), key=lambda item: item[0][1] is not None):
-        if len(inside) == 1:
-            found.setdefault(inside[0], f"the {phrase(wanted)}")
-    return [(text, index) for index, text in found.items()]
+    """Every thing whose kind, or colour and kind, is unique, with the shorter of the two phrases."""
+    phrases: dict[int, str] = {}
+    for wanted, indices in sorted(classes(things).items(), key=lambda item: item[0][1] is not None):
+        if len(indices) == 1:
+            phrases.setdefault(indices[0], f"the {phrase(wanted)}")
+    return [(text, index) for index, text in phrases.items()]
 
 
 def relation(things: Things, *, any_kind: bool = False) -> list[Reference]:
-    """`the cup left of the tree`: the only one of its class on that side, the others clearly on the other."""
-    found = []
+    """`the cup left of the tree`: the only one of its class on that side; the others are clearly opposite."""
+    references = []
     groups = classes(things)
     if any_kind:
         groups = {(None, None, THING): list(range(len(things)))}
     for anchor_text, anchor in anchors(things):
-        for wanted, inside in groups.items():
-            others = [index for index in inside if index != anchor]
+        for wanted, indices in groups.items():
+            others = [index for index in indices if index != anchor]
             if len(others) < 2 and not any_kind:
                 continue
             for name in RELATIONS:
-                here = [index for index in others if not opposed(things[index].box, name, things[anchor].box)]
-                if len(here) == 1 and related(things[here[0]].box, name, things[anchor].box):
+                candidates = [index for index in others if not opposed(things[index].box, name, things[anchor].box)]
+                if len(candidates) == 1 and related(things[candidates[0]].box, name, things[anchor].box):
                     text = f"the {phrase(wanted)} {name} {anchor_text}"
-                    given = says(wanted)
-                    found.append(Reference(text, here[0], "relation", given, len(others) - 1, name, anchor))
-    return found
+                    named = says(wanted)
+                    references.append(Reference(text, candidates[0], "relation", named, len(others) - 1, name, anchor))
+    return references
 
 
 def closest(things: Things) -> list[Reference]:
-    """`the cup closest to the tree`, the next one being much farther away."""
-    found = []
+    """`the cup closest to the tree`, where the second closest is much farther away."""
+    references = []
     for anchor_text, anchor in anchors(things):
         x, y = things[anchor].box.center
-        for wanted, inside in classes(things).items():
-            others = [index for index in inside if index != anchor]
+        for wanted, indices in classes(things).items():
+            others = [index for index in indices if index != anchor]
             if len(others) < 2:
                 continue
             boxes = {index: things[index].box for index in others}
-            far = sorted((math.dist(box.center, (x, y)), index) for index, box in boxes.items())
-            gaps = [_gap(boxes[index], things[anchor].box) for _, index in far]
-            if far[1][0] >= CLOSER * far[0][0] and gaps[0] == min(gaps):
+            by_distance = sorted((math.dist(box.center, (x, y)), index) for index, box in boxes.items())
+            gaps = [_gap(boxes[index], things[anchor].box) for _, index in by_distance]
+            if by_distance[1][0] >= CLOSER * by_distance[0][0] and gaps[0] == min(gaps):
                 text = f"the {phrase(wanted)} closest to {anchor_text}"
-                found.append(Reference(text, far[0][1], "closest", says(wanted), len(others) - 1, "closest to", anchor))
-    return found
+                references.append(
+                    Reference(text, by_distance[0][1], "closest", says(wanted), len(others) - 1, "closest to", anchor)
+                )
+    return references
 
 
 def _gap(a: Box, b: Box) -> float:
@@ -158,45 +160,47 @@ def _gap(a: Box, b: Box) -> float:
     return math.hypot(max(0.0, a.x0 - b.x1, b.x0 - a.x1), max(0.0, a.y0 - b.y1, b.y0 - a.y1))
 
 
-def _ordered(things: Things, inside: list[int], side: str) -> list[int] | None:
-    """The things from a side on, or None where two of them are too close to call."""
+def _ordered(things: Things, indices: list[int], side: str) -> list[int] | None:
+    """Indices in order from a side, or None where two neighbours are closer than STEP."""
     axis, sign = (0 if side in ("left", "right") else 1), (1 if side in ("left", "top") else -1)
-    order = sorted(inside, key=lambda index: sign * things[index].box.center[axis])
-    places = [things[index].box.center[axis] for index in order]
-    clear = all(abs(b - a) >= STEP for a, b in zip(places, places[1:], strict=False))
+    order = sorted(indices, key=lambda index: sign * things[index].box.center[axis])
+    centres = [things[index].box.center[axis] for index in order]
+    clear = all(abs(b - a) >= STEP for a, b in zip(centres, centres[1:], strict=False))
     return order if clear else None
 
 
 def ordinal(things: Things) -> list[Reference]:
     """`the second cup from the left`."""
-    found = []
-    for wanted, inside in classes(things).items():
-        for side in SIDES if len(inside) > 1 else ():
-            for place, index in enumerate(_ordered(things, inside, side) or ()):
-                text = f"the {ORDINALS[place]} {phrase(wanted)} from the {side}"
-                found.append(Reference(text, index, "ordinal", says(wanted), len(inside) - 1, f"from the {side}"))
-    return found
+    references = []
+    for wanted, indices in classes(things).items():
+        for side in SIDES if len(indices) > 1 else ():
+            for rank, index in enumerate(_ordered(things, indices, side) or ()):
+                text = f"the {ORDINALS[rank]} {phrase(wanted)} from the {side}"
+                references.append(Reference(text, index, "ordinal", says(wanted), len(indices) - 1, f"from the {side}"))
+    return references
 
 
 def superlative(things: Things) -> list[Reference]:
-    """`the leftmost cup`, `the largest cup` (a size class of its own among the cups)."""
-    found = []
+    """`the leftmost cup`, `the largest cup` (the only cup of its size class)."""
+    references = []
     order = list(SIZES)
-    for wanted, inside in classes(things).items():
-        if len(inside) < 2:
+    for wanted, indices in classes(things).items():
+        if len(indices) < 2:
             continue
-        given, others = says(wanted), len(inside) - 1
+        named, others = says(wanted), len(indices) - 1
         for side, word in SIDES.items():
-            ranked = _ordered(things, inside, side)
+            ranked = _ordered(things, indices, side)
             if ranked:
-                found.append(Reference(f"the {word} {phrase(wanted)}", ranked[0], "superlative", given, others, word))
-        by_size = sorted(inside, key=lambda index: order.index(things[index].size))
+                references.append(
+                    Reference(f"the {word} {phrase(wanted)}", ranked[0], "superlative", named, others, word)
+                )
+        by_size = sorted(indices, key=lambda index: order.index(things[index].size))
         for word, first, second in (("smallest", 0, 1), ("largest", -1, -2)):
             if things[by_size[first]].size != things[by_size[second]].size:
                 text = f"the {word} {phrase(wanted)}"
-                known = given | {"size"}
-                found.append(Reference(text, by_size[first], "superlative", known, others, word))
-    return found
+                with_size = named | {"size"}
+                references.append(Reference(text, by_size[first], "superlative", with_size, others, word))
+    return references
 
 
 def text(things: Things) -> list[Reference]:
@@ -223,14 +227,14 @@ FAMILIES: dict[str, Callable[[Things], list[Reference]]] = {
 
 def all_references(things: Things) -> dict[str, list[Reference]]:
     """Every phrase of every family; families that have none are left out."""
-    found = {family: make(things) for family, make in FAMILIES.items()}
-    return {family: references for family, references in found.items() if references}
+    by_family = {family: make(things) for family, make in FAMILIES.items()}
+    return {family: references for family, references in by_family.items() if references}
 
 
 def class_phrases(things: Things) -> list[tuple[str, int]]:
     """Classes to count, in the plural, and how many there are: `cups`, `red cups`, `red things`."""
     rows = []
-    for wanted, inside in classes(things, any_kind=True).items():
+    for wanted, indices in classes(things, any_kind=True).items():
         size, color, kind = wanted
-        rows.append((noun(plural(kind), color, size), len(inside)))
+        rows.append((noun(plural(kind), color, size), len(indices)))
     return rows

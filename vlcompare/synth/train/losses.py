@@ -1,9 +1,9 @@
-"""What the language models are taught by: answers with soft coordinates, and two helpers that training throws away.
+"""Losses that train the language models: answers with soft coordinates, and two auxiliary heads used in training only.
 
 `AnswerLoss` is cross-entropy on answer tokens; a coordinate's target is a Gaussian over the neighbouring bins. The
-helpers are `Alignment` (the connector's output must name the thing on its patch and its box in the words' own
-embeddings) and `Pointer` (half-way through, the last prompt position must find the patch asked about). Both are the
-same for both families.
+auxiliary heads are `Alignment` (the connector's output must predict the attributes and the box of the thing at its
+patch, scored against the token embeddings) and `Pointer` (in the middle layer, the last prompt position must select the
+patch asked about). Both are the same for both families.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ class AnswerLoss(nn.Module):
     """Weighted mean cross-entropy; coordinate targets are spread over their bins with `sigma` (in bins)."""
 
     families: Tensor
-    place: Tensor
+    family_and_bin: Tensor
     spread: Tensor
 
     def __init__(self, sigma: float) -> None:
         super().__init__()
         families = torch.tensor(coordinate_ids())  # (3, 101)
         self.register_buffer("families", families, persistent=False)
-        place = torch.full((len(vocabulary()), 2), -1)
+        family_and_bin = torch.full((len(vocabulary()), 2), -1)
         for family, ids in enumerate(families):
-            place[ids] = torch.stack([torch.full((BINS,), family), torch.arange(BINS)], dim=1)
-        self.register_buffer("place", place, persistent=False)
+            family_and_bin[ids] = torch.stack([torch.full((BINS,), family), torch.arange(BINS)], dim=1)
+        self.register_buffer("family_and_bin", family_and_bin, persistent=False)
         bins = torch.arange(BINS).float()
         spread = torch.softmax(-((bins[:, None] - bins) ** 2) / (2 * sigma**2), dim=1)
         self.register_buffer("spread", spread, persistent=False)
@@ -42,7 +42,7 @@ class AnswerLoss(nn.Module):
         """logits (N, V), targets (N,), weights (N,)."""
         scores = F.log_softmax(logits, dim=-1)
         losses = -scores.gather(1, targets[:, None])[:, 0]
-        family, bin = self.place[targets].unbind(1)
+        family, bin = self.family_and_bin[targets].unbind(1)
         rows = (family >= 0).nonzero()[:, 0]
         if len(rows):
             near = scores[rows[:, None], self.families[family[rows]]]  # (coordinates, 101)
@@ -52,7 +52,7 @@ class AnswerLoss(nn.Module):
 
 
 class Alignment(nn.Module):
-    """Connector output at centre patches -> the embeddings of the words and coordinates that are true there."""
+    """Connector output at centre patches -> the embeddings of the words and coordinates of the thing there."""
 
     bins: Tensor
 
@@ -107,7 +107,7 @@ class Pointer(nn.Module):
         self.key = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, size))
 
     def forward(self, asking: Tensor, prefix: Tensor, picture: Tensor, target: Tensor) -> Tensor:
-        """asking (n, D), prefix (B, P, D) image positions only, picture (n,), target (n,). Zero without any."""
+        """asking (n, D), prefix (B, P, D) image positions only, picture (n,), target (n,). Zero where n is 0."""
         if not len(target):
             return asking.sum() * 0.0
         scores = torch.einsum("nd,npd->np", self.query(asking), self.key(prefix)[picture])
@@ -115,7 +115,7 @@ class Pointer(nn.Module):
 
 
 def smooth_embedding(width: int, generator: torch.Generator, std: float = 0.05) -> Tensor:
-    """A first embedding of the vocabulary: the forms of a word begin alike, neighbouring coordinates are alike."""
+    """Initial token embeddings (V, D): similar for the forms of a word and for neighbouring coordinates."""
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator)

@@ -1,7 +1,7 @@
 """Limits of a request's body, whatever its headers declare: bytes, values, time, and the client's rate limit.
 
-Past a limit, the application's read fails, and its response is replaced by the refusal. The error is that of a broken
-form, on which gradio removes the files that it has begun to write.
+Past a limit, the application's read fails, and its response is replaced by the refusal. The read raises the exception
+of a malformed form, because gradio then deletes the files that it has begun to write.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from vlcompare.ui.server.refusal import Refused, respond
 
 UPLOAD = f"{API}/upload"
 MOST_VALUES = 200_000  # lists, objects and commas of JSON, which take about 60 bytes of memory each
-FIELD_BYTES = 64 * 2**10  # of an upload's fields without files, which are kept in memory
-FORM_BYTES = 2**20  # of an upload, beside its files
+FIELD_BYTES = 64 * 2**10  # of an upload's fields other than files, which are kept in memory
+FORM_BYTES = 2**20  # of an upload, in addition to its files
 SILENCE = 30.0  # seconds without a byte
-SLOWEST = 20_000  # bytes a second, after the first minute
-TOO_SLOW = "The request did not come in within its time."
+SLOWEST = 20_000  # least bytes a second, on average, after the first minute
+TOO_SLOW = "The request took too long to arrive."
 
 
 class Body:
-    """One request's body. `receive` and `send` are what the application is given."""
+    """One request's body. The application gets `receive` and `send` in place of the server's own."""
 
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, client: str, limiter: RateLimiter, max_bytes: int
@@ -42,7 +42,7 @@ class Body:
         self._begun = time.monotonic()
 
     async def receive(self) -> Message:
-        """The application's next message. Raises MultiPartException if the body is refused or the upload breaks off."""
+        """The application's next message. Raises MultiPartException if the body is refused or the upload is cut off."""
         if self._complete:
             return await self._receive()
         try:
@@ -55,7 +55,7 @@ class Body:
         except Refused as refused:
             self._refuse(refused)
         if message["type"] != "http.request" and self._form is not None:
-            raise MultiPartException("The upload broke off.")
+            raise MultiPartException("The upload was cut off.")
         return message
 
     async def send(self, message: Message) -> None:
@@ -145,11 +145,11 @@ class Form:
 
 
 def declared(headers: list[tuple[bytes, bytes]]) -> int:
-    """The Content-Length; 0 without one."""
+    """The Content-Length; 0 if there is none."""
     value = dict(headers).get(b"content-length", b"0")
     return int(value) if value.isdigit() else 0
 
 
 def too_large(max_bytes: int) -> Refused:
-    """The refusal of a body of more bytes."""
-    return Refused(413, f"The request is larger than the {max_bytes // 2**20} MB that are taken here.")
+    """The refusal of a body of more than `max_bytes`."""
+    return Refused(413, f"The request is larger than the {max_bytes // 2**20} MB that this server accepts.")
