@@ -45,14 +45,15 @@ def test_the_least_recently_used_leaves() -> None:
             assert model.name == name
     assert names(models) == ["a", "c"]
     assert loader.loaded == ["a", "b", "c"]
-    assert "b left memory to make room" in said
+    assert "b was evicted to make room" in said
 
 
 def test_models_in_use_stay_and_the_refusal_says_why() -> None:
     models = pool(Loader())
     with models.acquire(ModelSpec("a")), models.acquire(ModelSpec("b")):
-        with pytest.raises(DeviceMemoryError, match="c needs about .* smaller checkpoint or nf4"), models.acquire(
-            ModelSpec("c")
+        with (
+            pytest.raises(DeviceMemoryError, match="c needs about .* smaller checkpoint or nf4"),
+            models.acquire(ModelSpec("c")),
         ):
             pass
         assert names(models) == ["a", "b"]
@@ -160,7 +161,7 @@ def test_room_is_made_on_the_gpu_that_needs_it(two_gpus: ModelPool) -> None:
     for name, device in (("a", "cuda:0"), ("b", "cuda:1"), ("c", "cuda:1"), ("d", "cuda:1")):
         with two_gpus.acquire(ModelSpec(name, device=device), said.append):
             pass
-    assert said.count("b left memory to make room") == 1
+    assert said.count("b was evicted to make room") == 1
     assert {(key.checkpoint, key.device) for key in two_gpus.resident()} == {
         ("a", "cuda:0"), ("c", "cuda:1"), ("d", "cuda:1"),
     }  # fmt: skip

@@ -1,12 +1,12 @@
-"""Modules without weights in memory, built quickly: parameters on the meta device, buffers computed for real.
+"""Building modules without weights in memory: parameters on the meta device, buffers computed.
 
-The streaming loader (`runtime.loading.fill`) puts every tensor where it belongs once
-it has read it, so all it needs is the bare structure. Parameters are made empty by accelerate's `init_empty_weights`,
-which, unlike `torch.device("meta")` alone, keeps what no file holds (rotary tables, position ids); where accelerate is
-not installed (plain CUDA images have torch, timm and transformers) the same is done by hand. accelerate's loading
-and its dispatch of one model over several devices are not used: they want a whole model per file layout that they know
-and hooks on `forward`, while a decode step here calls `step` and is captured in a CUDA graph, where nothing may move
-between devices.
+The streaming loader (`runtime.loading.fill`) assigns each tensor as soon as it is read, so it needs only the module
+structure. Parameters are put on the meta device by accelerate's `init_empty_weights`, which, unlike
+`torch.device("meta")` alone, computes the buffers that no file holds (rotary tables, position ids). Where accelerate is
+not installed (plain CUDA images have torch, timm and transformers), a replacement here does the same. accelerate's
+loading and its dispatch of one model over several devices are not used: they expect file layouts that they know and
+hook `forward`, while a decode step here calls `step` and is captured in a CUDA graph, where nothing may move between
+devices.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-# accelerate changes nn.Module for the whole process while it is at work: whoever registers parameters in that time, in
-# whichever thread, takes this lock first
+# accelerate patches nn.Module for the whole process while its context is active: every thread that registers parameters
+# in that time takes this lock first
 registering = threading.RLock()
 
-# what initialisers do to a tensor in place; on a tensor without values it is work for nothing
+# in-place operations of initialisers; on a meta tensor they have no effect but take time
 _IN_PLACE = frozenset(
     getattr(torch.Tensor, name)
     for name in (
@@ -47,14 +47,14 @@ class _NoValues(TorchFunctionMode):
 
 @contextlib.contextmanager
 def structure_only() -> Iterator[None]:
-    """Whatever is built inside has no values at all, except below `real_buffers`."""
+    """Modules built inside have no values, neither parameters nor buffers, except inside `real_buffers`."""
     with torch.device("meta"), _NoValues():
         yield
 
 
 @contextlib.contextmanager
 def real_buffers() -> Iterator[None]:
-    """Inside `structure_only` (or `torch.device("meta")`) only parameters stay empty: buffers are computed at once."""
+    """Inside `structure_only` (or `torch.device("meta")`) only parameters are on meta: buffers are computed."""
     if torch.get_default_device().type != "meta":
         yield
         return
@@ -64,19 +64,19 @@ def real_buffers() -> Iterator[None]:
 
 @contextlib.contextmanager
 def empty_parameters() -> Iterator[None]:
-    """Parameters that modules register inside lie on the meta device, whatever device they are made on."""
+    """Parameters that modules register inside are moved to the meta device."""
     try:
         from accelerate import init_empty_weights
     except ImportError:
-        emptying = _emptied_by_hand()
+        on_meta = _empty_parameters_without_accelerate()
     else:
-        emptying = init_empty_weights(include_buffers=False)
-    with registering, emptying:
+        on_meta = init_empty_weights(include_buffers=False)
+    with registering, on_meta:
         yield
 
 
 @contextlib.contextmanager
-def _emptied_by_hand() -> Iterator[None]:
+def _empty_parameters_without_accelerate() -> Iterator[None]:
     register = nn.Module.register_parameter
 
     def register_empty(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:

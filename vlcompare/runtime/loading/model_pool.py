@@ -1,7 +1,6 @@
-"""Which models are in memory: a budget, the least recently used are evicted first, and an estimate before every load.
+"""Which models are in memory: a budget, eviction of the least recently used, and an estimate before every load.
 
-Safe to use from several threads: a
-model that two of them want is loaded once, and a model in use is never evicted.
+Thread-safe: a model that several threads request is loaded once, and a model in use is never evicted.
 """
 
 from __future__ import annotations
@@ -33,10 +32,10 @@ class _Entry:
 
 
 class ModelPool:
-    """Loaded models, at most `budget_bytes` of weights (None: what the device has free when a model is wanted).
+    """Loaded models, at most `budget_bytes` of weights (None: the device's free memory when a model is requested).
 
     load: spec, progress -> model (with `.weights_bytes`). estimate: spec -> bytes of weights. free: spec -> bytes that
-    its weights may still take on its device. gpus: free bytes by device, where there are several GPUs to choose from.
+    are free for its weights on its device. gpus: () -> free bytes by device, where there are several GPUs.
     Tests pass their own; the defaults are the package's.
     """
 
@@ -56,22 +55,22 @@ class ModelPool:
         self._gpus = gpus or free_bytes_of_gpus
         self._entries: dict[ModelSpec, _Entry] = {}
         self._guard = threading.Lock()
-        self._room = threading.Lock()  # one load at a time makes room, so that two cannot count the same bytes
-        self._clock = 0
+        self._room = threading.Lock()  # one load at a time, so that no two count the same free bytes
+        self._uses = 0
 
     @contextmanager
     def acquire(
         self, key: ModelSpec, say: Say = lambda sentence: None, waiting: Waiting = lambda: None
     ) -> Iterator[Any]:
-        """The model for `key`, loaded now if need be, kept in memory until the block ends.
+        """The model for `key`, loaded if necessary, and kept in memory until the block ends.
 
-        say: told in sentences what is happening. waiting: called again and again while somebody else is loading, which
-        may be a download of minutes; it may raise. Raises what `vlcompare.load` raises, and DeviceMemoryError when the
-        model does not fit even with every idle model gone.
+        say: called with a sentence at each step. waiting: called repeatedly while another thread is loading, which may
+        download for minutes; it may raise to stop waiting. Raises what `vlcompare.load` raises, and DeviceMemoryError
+        if the model does not fit even after every idle model is evicted.
         """
         key, entry = self._enter(key)
         try:
-            with _held(entry.lock, say, waiting):
+            with _acquired(entry.lock, say, waiting):
                 if entry.model is None:
                     entry.model = self._load_with_room(key, say, waiting)
                     entry.bytes = int(entry.model.weights_bytes)
@@ -88,58 +87,58 @@ class ModelPool:
             return {key: entry.bytes for key, entry in self._entries.items() if entry.model is not None}
 
     def evict_idle(self, device: str = "auto") -> list[ModelSpec]:
-        """Let go of every model that nobody is using; returns which. `device` "cuda:N": of those on that GPU."""
-        gone = []
+        """Evict every model that is not in use; returns their specs. `device` "cuda:N": only those on that GPU."""
+        evicted = []
         while (key := self._evict_one(device)) is not None:
-            gone.append(key)
-        return gone
+            evicted.append(key)
+        return evicted
 
     def _enter(self, key: ModelSpec) -> tuple[ModelSpec, _Entry]:
         with self._guard:
-            key = self._placed(key)
+            key = self._with_device(key)
             entry = self._entries.setdefault(key, _Entry())
-            self._clock += 1
+            self._uses += 1
             entry.users += 1
-            entry.last_used = self._clock
+            entry.last_used = self._uses
             return key, entry
 
-    def _placed(self, key: ModelSpec) -> ModelSpec:
-        """The key with the GPU that its model is on, or goes to, where it may be on any of several."""
+    def _with_device(self, key: ModelSpec) -> ModelSpec:
+        """The key with its GPU where any of several may be used: the one that holds the model, else the best one."""
         if key.device not in ("auto", "cuda") or key in self._entries:
             return key
-        there = next((known for known in self._entries if replace(known, device=key.device) == key
+        resident = next((known for known in self._entries if replace(known, device=key.device) == key
                       and known.device.startswith("cuda:")), None)  # fmt: skip
-        if there is not None:
-            return there
+        if resident is not None:
+            return resident
         models = Counter(known.device for known in self._entries)
         return replace(key, device=choose_gpu(key.device, self._gpus(), models))
 
     def _load_with_room(self, key: ModelSpec, say: Say, waiting: Waiting) -> Any:
-        with _held(self._room, say, waiting):
+        with _acquired(self._room, say, waiting):
             needed = self._estimate(key)
             self._make_room(key, needed, say)
             say(f"Loading {key.checkpoint} (about {readable(needed)})")
             try:
                 return self._load(key, say)
             except DeviceMemoryError:
-                gone = self.evict_idle(key.device)
-                if not gone:
+                evicted = self.evict_idle(key.device)
+                if not evicted:
                     raise
-                say(f"Out of memory: {', '.join(k.checkpoint for k in gone)} left the device; trying once more")
+                say(f"Out of memory: evicted {', '.join(spec.checkpoint for spec in evicted)}; trying once more")
                 return self._load(key, say)
 
     def _make_room(self, key: ModelSpec, needed: int, say: Say) -> None:
-        while needed > self._left(key):
-            gone = self._evict_one(key.device)
-            if gone is None:
-                left = readable(max(0, self._left(key)))
+        while needed > self._bytes_left(key):
+            evicted = self._evict_one(key.device)
+            if evicted is None:
+                left = readable(max(0, self._bytes_left(key)))
                 raise DeviceMemoryError(
                     f"{key.checkpoint} needs about {readable(needed)} and {left} are free for it: choose "
                     "a smaller checkpoint or nf4, or wait until the models in use are done."
                 )
-            say(f"{gone.checkpoint} left memory to make room")
+            say(f"{evicted.checkpoint} was evicted to make room")
 
-    def _left(self, key: ModelSpec) -> int:
+    def _bytes_left(self, key: ModelSpec) -> int:
         free = self._free(key)
         if self.budget_bytes is not None:
             free = min(free, self.budget_bytes - sum(self.resident().values()))
@@ -150,7 +149,7 @@ class ModelPool:
             idle = [
                 (entry.last_used, key)
                 for key, entry in self._entries.items()
-                if entry.users == 0 and entry.model is not None and not _apart(device, key.device)
+                if entry.users == 0 and entry.model is not None and not _different_gpus(device, key.device)
             ]
             if not idle:
                 return None
@@ -163,8 +162,8 @@ class ModelPool:
 
 
 @contextmanager
-def _held(lock: threading.Lock, say: Say, waiting: Waiting) -> Iterator[None]:
-    """The lock, for which one can stop waiting."""
+def _acquired(lock: threading.Lock, say: Say, waiting: Waiting) -> Iterator[None]:
+    """Hold the lock. `waiting` is called while another thread holds it, and may raise to give up."""
     if not lock.acquire(blocking=False):
         say("Waiting until another checkpoint is loaded")
         while not lock.acquire(timeout=0.1):
@@ -175,8 +174,8 @@ def _held(lock: threading.Lock, say: Say, waiting: Waiting) -> Iterator[None]:
         lock.release()
 
 
-def _apart(one: str, other: str) -> bool:
-    """Whether these are certainly two different GPUs: letting go of a model on one makes no room on the other."""
+def _different_gpus(one: str, other: str) -> bool:
+    """Whether these name two different GPUs, so that eviction on one frees no memory on the other."""
     return one.startswith("cuda:") and other.startswith("cuda:") and one != other
 
 
@@ -196,7 +195,7 @@ def _estimate(key: ModelSpec) -> int:
 
 
 def _free(key: ModelSpec) -> int:
-    """Bytes for the weights, without what loading them and an answer take."""
+    """Free bytes for the weights, after what loading and an answer's buffers take."""
     from vlcompare.runtime.loading.estimate import estimate
 
     return available_bytes(resolve_device(key.device)) - estimate(key).beside

@@ -1,17 +1,17 @@
 """NF4 and int8 weights for the large Linears of the language models. The only importer of bitsandbytes.
 
-Knows one Linear at a time: its weight as 4- or 8-bit parts, the module that computes with them, and where that is fast.
-Embeddings, head, norms, convolution, time step, connector and vision encoder stay as they are.
+Handles one Linear at a time: its weight as 4- or 8-bit parts, the module that computes with them, where that is fast.
+Embeddings, head, norms, convolution, time step, connector and vision encoder are not quantized.
 
 NF4 ("QLoRA", arXiv 2305.14314, section 3): blocks of 64 values share their largest magnitude; each value is the nearest
 of 16 quantiles of a normal distribution. int8 ("LLM.int8()", arXiv 2208.07339, section 2.1): a row shares its largest
 magnitude, spread over -127 .. 127; activations are rounded likewise at run time (threshold 0: no outlier columns, which
-would stop the device in every layer). Both are computed here in float32 with exact operations, so that a CPU and a GPU
-give the same bits and a file written on one equals what the other makes at load.
+would synchronise with the device in every layer). Both are computed here in float32 with exact operations, so that a
+CPU and a GPU give the same bits, and a file written on one equals the result of quantizing at load on the other.
 
 Where a CPU has no fast path, weights are rounded the same way and then held in the model's own dtype: the answers are
-those of the quantized model, memory and speed are not, and a notice says so. VLCOMPARE_BITSANDBYTES_ON_CPU=1 takes
-bitsandbytes' own CPU kernels all the same.
+those of the quantized model, memory and speed are not, and a notice says so. VLCOMPARE_BITSANDBYTES_ON_CPU=1 uses
+bitsandbytes' CPU kernels even so.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ METHODS = ("nf4", "int8")
 ON_CPU = "VLCOMPARE_BITSANDBYTES_ON_CPU"
 BLOCK = 64
 _ROWS_OF_KERNEL = 32  # bitsandbytes' packed CPU layout takes this many output rows at a time
-_CHUNK = 1 << 22  # values rounded in one go: keeps the memory that quantizing takes far below one large tensor
+_CHUNK = 1 << 22  # values rounded at a time: quantizing then needs far less memory than one large tensor
 
 # the Linears that hold most of a language model, by the last part of their names
 TARGETS: dict[str, frozenset[str]] = {
     "pythia": frozenset({"query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"}),
     "mamba": frozenset({"in_proj", "out_proj"}),
 }
-# what takes a weight's place in files: suffix of its key -> dtype
+# tensors that replace a weight in files: suffix of the key -> dtype
 PARTS: dict[str, dict[str, torch.dtype]] = {
     "nf4": {"nf4": torch.uint8, "absmax": torch.float32},
     "int8": {"int8": torch.int8, "absmax": torch.float32},
@@ -57,12 +57,12 @@ def check_quantization(quantization: str) -> None:
 
 
 def targets(model: nn.Module, family: str) -> dict[str, nn.Linear]:
-    """The Linears to quantize below `model`, by name. Sizes that the kernels cannot take are left out."""
+    """The Linears to quantize below `model`, by name. Sizes that the kernels do not support are left out."""
     return {name: linear for name, linear in _large(model, family).items() if _fits(linear)}
 
 
 def left_out(model: nn.Module, family: str) -> str | None:
-    """A sentence about large Linears that stay as they are because of their sizes; None where there are none."""
+    """A sentence about large Linears that cannot be quantized because of their sizes; None if there are none."""
     large = _large(model, family)
     count = sum(not _fits(linear) for linear in large.values())
     if not count:
@@ -79,7 +79,7 @@ def fits(rows: int, columns: int) -> bool:
 
 
 def part_shapes(method: str, rows: int, columns: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of what takes the place of a weight (rows, columns)."""
+    """Shapes of the tensors that replace a weight (rows, columns)."""
     if method == "nf4":
         return {"nf4": (rows * columns // 2,), "absmax": (rows * columns // BLOCK,)}
     return {"int8": (rows, columns), "absmax": (rows,)}
@@ -104,7 +104,7 @@ def quantize(weight: Tensor, method: str) -> dict[str, Tensor]:
 
 
 def dequantize(parts: Mapping[str, Tensor], method: str, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """The weight that the parts stand for."""
+    """The weight that the parts encode."""
     if method == "int8":
         weight = torch.empty(shape, dtype=dtype, device=parts["int8"].device)
         for begin in range(0, shape[0], step := max(1, _CHUNK // shape[1])):
@@ -127,7 +127,7 @@ def nf4_code(device: torch.device | str = "cpu") -> Tensor:
 
 
 def has_kernels(method: str, device: torch.device) -> bool:
-    """Whether quantized products are computed as such on this device: on CUDA, or a CPU with a fast path."""
+    """Whether this device multiplies in the quantized format: CUDA, or a CPU with a fast path."""
     if device.type == "cuda":
         return True
     if device.type != "cpu":
@@ -140,7 +140,7 @@ def has_kernels(method: str, device: torch.device) -> bool:
 
 
 def notice(method: str, dtype: torch.dtype) -> str:
-    """What is said where the products are not computed as such."""
+    """The notice for a machine without quantized kernels."""
     needs = "AVX512-BF16" if method == "nf4" else "AVX512"
     label = "NF4" if method == "nf4" else "int8"
     held = str(dtype).removeprefix("torch.")
@@ -151,7 +151,7 @@ def notice(method: str, dtype: torch.dtype) -> str:
 
 
 def choose_kernels(model: nn.Module) -> bool:
-    """Take this project's own NF4 product for single positions where it is right and faster here. CUDA only."""
+    """Use this project's own NF4 kernel for single positions where it is correct and faster on this GPU. CUDA only."""
     nf4: Any = fallback.attempt("triton", importlib.import_module, "vlcompare.models.kernels.cuda.nf4")
     return nf4 is not None and bool(nf4.take_over_where_faster(model))
 
@@ -159,7 +159,7 @@ def choose_kernels(model: nn.Module) -> bool:
 def quantized_linear(
     parts: Mapping[str, Tensor], method: str, shape: tuple[int, int], bias: Tensor | None, dtype: torch.dtype
 ) -> nn.Module:
-    """A module that multiplies with the parts, which already lie on their device. dtype: the model's own."""
+    """A module that multiplies with the parts, which are already on their device. dtype: the model's own."""
     if method == "int8":
         return Int8Linear(parts["int8"], parts["absmax"], bias)
     return _nf4_linear(parts["nf4"], parts["absmax"], shape, bias, dtype)
@@ -174,7 +174,7 @@ class Int8Linear(nn.Module):
         self.register_buffer("weight", weight)
         self.register_buffer("absmax", absmax)
         if bias is not None and bias.is_cuda:
-            bias = bias.half()  # its kernel there writes float16 and adds no other bias: that would be a launch more
+            bias = bias.half()  # the CUDA kernel adds only a float16 bias; another dtype costs one more launch
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
         self.out_features, self.in_features = weight.shape
 
@@ -188,7 +188,7 @@ class Int8Linear(nn.Module):
 
     def _product(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, self.in_features)
-        # bitsandbytes' kernels take activations in float16 only, and on CUDA by their address alone: rows must be dense
+        # bitsandbytes' kernels take float16 activations only, on CUDA by their address, so the rows must be contiguous
         values, scales, _ = torch.ops.bitsandbytes.int8_vectorwise_quant.default(rows.half().contiguous(), 0.0)
         out = torch.ops.bitsandbytes.int8_scaled_mm.default(
             values, self.weight, scales, self.absmax, bias=self.bias, dtype=x.dtype
@@ -201,7 +201,7 @@ def _nf4_linear(
 ) -> nn.Module:
     library = _bitsandbytes()
     rows, columns = shape
-    # bf16 where the kernels are made for it; on another CPU they only unpack, so the model's own dtype is exact
+    # bfloat16 where the kernels compute in it; on another CPU they only unpack, so the model's dtype is exact
     fused = packed.is_cuda or library.functional.has_avx512bf16()
     compute = torch.bfloat16 if fused else dtype
     layer = _nf4_class()(
@@ -224,7 +224,7 @@ def _nf4_linear(
 
 @functools.cache
 def _nf4_class() -> Any:
-    """bitsandbytes' NF4 layer, which multiplies with the weights it stands for where its kernels fail."""
+    """bitsandbytes' NF4 layer, which falls back to the dequantized weights where its kernels fail."""
 
     class Linear4bit(_bitsandbytes().nn.Linear4bit):  # type: ignore[misc, name-defined]
         def forward(self, x: Tensor) -> Tensor:
@@ -275,7 +275,7 @@ def _fits(linear: nn.Linear) -> bool:
 
 
 def _bitsandbytes() -> Any:
-    # it looks for optional extras when it is imported, and warns about each that is absent
+    # on import it looks for optional packages and warns about each that is missing
     for name in ("bitsandbytes.backends.cpu.ops", "bitsandbytes.cextension", "bitsandbytes.autograd._functions"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:

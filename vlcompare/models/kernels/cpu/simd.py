@@ -1,11 +1,11 @@
-"""Sixteen float32 numbers side by side as one value inside numba functions: explicit SIMD, without a compiler at hand.
+"""Vectors of sixteen float32 numbers as one value inside numba functions: explicit SIMD without a C compiler.
 
-numba's own vectoriser gives up on loops over many arrays (it cannot prove that they do not
-overlap), so kernels here say what is to be done sixteen lanes at a time; LLVM makes one AVX-512, two AVX or four NEON
-registers of it. Arrays are one-dimensional and contiguous, float32, or uint16 holding bfloat16 bit patterns.
+LLVM does not vectorise numba's loops over many arrays (it cannot prove that they do not overlap), so the kernels here
+work on sixteen lanes explicitly; LLVM maps them to one AVX-512, two AVX or four NEON registers. Arrays are
+one-dimensional and contiguous, float32, or uint16 holding bfloat16 bit patterns.
 """
 
-# numba reads the compiled functions' bytecode and knows every type itself; annotations there would only repeat it
+# numba infers the types of compiled functions from their bytecode; annotations there would only repeat them
 # mypy: disable-error-code="no-untyped-def,misc"
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from numba.extending import models, overload, register_model
 
 from vlcompare.models.kernels.cpu.disk_cache import DiskCache, not_kept
 
-if getattr(config, "DISABLE_JIT", 0):  # numba's functions would be Python's, thousands of times slower than torch
+if getattr(config, "DISABLE_JIT", 0):  # the functions would run in Python, thousands of times slower than torch
     raise ImportError("NUMBA_DISABLE_JIT is set")
 
 WIDTH = 16
-intrinsic: Any = extending.intrinsic  # its own type hints do not know that the first argument disappears
+intrinsic: Any = extending.intrinsic  # its type hints ignore that numba passes the first argument
 _F32 = ir.VectorType(ir.FloatType(), WIDTH)
 _I32 = ir.VectorType(ir.IntType(32), WIDTH)
 _I16 = ir.VectorType(ir.IntType(16), WIDTH)
 
 
 class _CachedDispatcher(CPUDispatcher):
-    """numba's compiled function, kept on disk by `DiskCache`."""
+    """A function compiled by numba, cached on disk by `DiskCache`."""
 
     def enable_caching(self) -> None:
         try:
             self._cache = DiskCache(self.py_func)
-        except (RuntimeError, OSError):  # neither beside the source nor in the user's cache
+        except (RuntimeError, OSError):  # neither the source's folder nor the user's cache folder can be written
             not_kept("no folder for them can be written")
 
 
 def compiled(inner: bool = False) -> Any:
-    """Decorator: numba's njit, kept on disk between starts where a folder for that can be written.
+    """Decorator: numba's njit, cached on disk where a folder for that can be written.
 
-    inner: called by compiled functions alone, so that it needs no entry point for Python and is stored in these.
+    inner: called only from compiled functions, so that it needs no entry point for Python and is cached with them.
     """
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     if inner:
@@ -73,18 +73,18 @@ lanes = LanesType()
 
 @register_model(LanesType)
 class _LanesModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, _F32)
+    def __init__(self, manager: Any, numba_type: Any) -> None:
+        super().__init__(manager, numba_type, _F32)
 
 
-def _constant(value: float, kind: ir.VectorType = _F32) -> ir.Constant:
-    return ir.Constant(kind, [value] * kind.count)
+def _constant(value: float, vector: ir.VectorType = _F32) -> ir.Constant:
+    return ir.Constant(vector, [value] * vector.count)
 
 
 def _call(builder: Any, name: str, *args: Any) -> Any:
     """An LLVM intrinsic over whole vectors, e.g. llvm.floor.v16f32."""
-    kind = ir.FunctionType(_F32, [_F32] * len(args))
-    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{WIDTH}f32")
+    function_type = ir.FunctionType(_F32, [_F32] * len(args))
+    function = cgutils.get_or_insert_function(builder.module, function_type, f"llvm.{name}.v{WIDTH}f32")
     return builder.call(function, args)
 
 
@@ -92,13 +92,15 @@ def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
     return _call(builder, "fmuladd", a, b, c)  # fused where the processor can
 
 
-def _pointer(context: Any, builder: Any, kind: types.Array, array: Any, index: Any, element: ir.VectorType) -> Any:
-    data = cgutils.create_struct_proxy(kind)(context, builder, value=array).data
+def _pointer(
+    context: Any, builder: Any, array_type: types.Array, array: Any, index: Any, element: ir.VectorType
+) -> Any:
+    data = cgutils.create_struct_proxy(array_type)(context, builder, value=array).data
     return builder.bitcast(builder.gep(data, [index]), element.as_pointer())
 
 
 def _check(array: Any) -> bool:
-    """True for bfloat16 bits, False for float32; anything else is a mistake of the caller's."""
+    """True for bfloat16 bits, False for float32; raises TypeError for anything else."""
     if not isinstance(array, types.Array) or array.ndim != 1 or array.dtype not in (types.float32, types.uint16):
         raise TypeError(f"lanes need a flat float32 or uint16 array, got {array}")
     return array.dtype == types.uint16
@@ -107,12 +109,12 @@ def _check(array: Any) -> bool:
 @intrinsic
 def load(typing: Any, array: Any, index: Any) -> Any:
     """array[index : index + 16]."""
-    half = _check(array)
+    is_bfloat16 = _check(array)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = _pointer(context, builder, signature.args[0], args[0], args[1], _I16 if half else _F32)
-        value = builder.load(pointer, align=2 if half else 4)
-        if half:  # bfloat16 is the upper half of a float32
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1], _I16 if is_bfloat16 else _F32)
+        value = builder.load(pointer, align=2 if is_bfloat16 else 4)
+        if is_bfloat16:  # its bits are the upper half of a float32
             value = builder.shl(builder.zext(value, _I32), _constant(16, _I32))
             value = builder.bitcast(value, _F32)
         return value
@@ -123,19 +125,19 @@ def load(typing: Any, array: Any, index: Any) -> Any:
 @intrinsic
 def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
     """array[index : index + 16] = value; into bfloat16 with rounding to nearest, ties to even."""
-    half = _check(array)
+    is_bfloat16 = _check(array)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         array, index, value = args
-        pointer = _pointer(context, builder, signature.args[0], array, index, _I16 if half else _F32)
-        if half:
+        pointer = _pointer(context, builder, signature.args[0], array, index, _I16 if is_bfloat16 else _F32)
+        if is_bfloat16:
             bits = builder.bitcast(value, _I32)
             odd = builder.and_(builder.lshr(bits, _constant(16, _I32)), _constant(1, _I32))
             rounded = builder.add(builder.add(bits, _constant(0x7FFF, _I32)), odd)
             nan = builder.fcmp_unordered("uno", value, value)
             bits = builder.select(nan, _constant(0x7FC00000, _I32), rounded)
             value = builder.trunc(builder.lshr(bits, _constant(16, _I32)), _I16)
-        builder.store(value, pointer, align=2 if half else 4)
+        builder.store(value, pointer, align=2 if is_bfloat16 else 4)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, lanes), generate
@@ -154,7 +156,7 @@ def splat(typing: Any, value: Any) -> Any:
 
 @intrinsic
 def spread(typing: Any, array: Any, index: Any) -> Any:
-    """array[index] in all lanes, without numba's test for a negative index."""
+    """array[index] in all lanes, without numba's check for a negative index."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         data = cgutils.create_struct_proxy(signature.args[0])(context, builder, value=args[0]).data
@@ -167,11 +169,11 @@ def spread(typing: Any, array: Any, index: Any) -> Any:
 
 @intrinsic
 def total(typing: Any, value: Any) -> Any:
-    """Sum over the lanes (as a tree: the order is not the one of a loop)."""
+    """Sum over the lanes (as a tree, so not in the order of a loop)."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(ir.FloatType(), [ir.FloatType(), _F32])
-        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.fadd.v{WIDTH}f32")
+        function_type = ir.FunctionType(ir.FloatType(), [ir.FloatType(), _F32])
+        function = cgutils.get_or_insert_function(builder.module, function_type, f"llvm.vector.reduce.fadd.v{WIDTH}f32")
         return builder.call(function, [ir.Constant(ir.FloatType(), 0.0), args[0]], fastmath=("reassoc",))
 
     return types.float32(lanes), generate
@@ -187,21 +189,21 @@ def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
     return lanes(lanes, lanes, lanes), generate
 
 
-# 2**f on [-1/2, 1/2]: least greatest relative error (9.2e-8) of degree 5 with 2**0 = 1, highest power first
+# 2**f on [-1/2, 1/2]: minimax polynomial of degree 5 with 2**0 = 1, relative error 9.2e-8, highest power first
 _EXP2 = (1.3264727e-3, 9.6715127e-3, 5.550733744e-2, 2.4022242084e-1, 6.9314697760e-1, 1.0)
 _MAGIC = 12582912.0  # 1.5 * 2**23: adding it leaves the nearest whole number in the lowest bits
 
 
 @intrinsic
 def exp2(typing: Any, x: Any) -> Any:
-    """2**x for x < 128: whole part into the exponent bits, the rest by a polynomial. Below -126 it is 2**-126."""
+    """2**x for x < 128: integer part into the exponent bits, the rest by a polynomial. Below -126 it is 2**-126."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         # the order of the two operands matters: a comparison with NaN is false, so that NaN stays NaN
         x = builder.select(builder.fcmp_ordered("<", args[0], _constant(-126.0)), _constant(-126.0), args[0])
         shifted = builder.fadd(x, _constant(_MAGIC))
         part = builder.fsub(x, builder.fsub(shifted, _constant(_MAGIC)))
-        # Estrin's scheme: a short chain of dependent operations is worth one more multiplication
+        # Estrin's scheme: one more multiplication, but a shorter chain of dependent operations
         c5, c4, c3, c2, c1, c0 = (_constant(coefficient) for coefficient in _EXP2)
         square = builder.fmul(part, part)
         value = _fma(builder, square, _fma(builder, c5, part, c4), _fma(builder, c3, part, c2))
@@ -222,7 +224,7 @@ def _operator(function: Callable[..., Any], instruction: str) -> None:
         return lanes(lanes, lanes), generate
 
     @overload(function, inline="always")
-    def choose(a, b):  # numba compares this signature with the lambda's: no annotations
+    def choose(a, b):  # numba compares this signature with the lambda's, so neither has annotations
         if isinstance(a, LanesType) and isinstance(b, LanesType):
             return lambda a, b: apply(a, b)
         return None
