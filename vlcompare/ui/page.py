@@ -144,7 +144,7 @@ def launch(page: gr.Blocks, settings: AppSettings, *, server_options: ServerOpti
 
 def rules_of(page: gr.Blocks, settings: AppSettings, server_options: ServerOptions) -> Rules:
     """The rules that every request to this server is checked against."""
-    archives = 2 * settings.limits.upload_bytes  # two of the largest uploads fit a quota, four all clients'
+    archives = 2 * settings.limits.upload_bytes  # a client may hold two of the largest uploads, all together four
     quotas = server_options.quotas
     quotas = replace(quotas, size=max(quotas.size, archives), all_size=max(quotas.all_size, 2 * archives))
     return Rules(
