@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from vlcompare.errors import DeviceMemoryError
-from vlcompare.runtime.loading.devices import choose_gpu, free_bytes_of_gpus, resolve_device
-from vlcompare.runtime.memory import available_bytes, readable
 from vlcompare.types import ModelSpec
+
+# devices and memory import torch, which takes seconds: they are imported where they are used, and a page opens first
 
 Say = Callable[[str], None]
 Waiting = Callable[[], None]
@@ -52,7 +52,7 @@ class ModelPool:
         self._load = load or _load
         self._estimate = estimate or _estimate
         self._free = free or _free
-        self._gpus = gpus or free_bytes_of_gpus
+        self._gpus = gpus or _free_bytes_of_gpus
         self._entries: dict[ModelSpec, _Entry] = {}
         self._guard = threading.Lock()
         self._room = threading.Lock()  # one load at a time, so that no two count the same free bytes
@@ -104,6 +104,8 @@ class ModelPool:
 
     def _with_device(self, key: ModelSpec) -> ModelSpec:
         """The key with its GPU where any of several may be used: the one that holds the model, else the best one."""
+        from vlcompare.runtime.loading.devices import choose_gpu
+
         if key.device not in ("auto", "cuda") or key in self._entries:
             return key
         resident = next((known for known in self._entries if replace(known, device=key.device) == key
@@ -114,6 +116,8 @@ class ModelPool:
         return replace(key, device=choose_gpu(key.device, self._gpus(), models))
 
     def _load_with_room(self, key: ModelSpec, say: Say, waiting: Waiting) -> Any:
+        from vlcompare.runtime.memory import readable
+
         with _acquired(self._room, say, waiting):
             needed = self._estimate(key)
             self._make_room(key, needed, say)
@@ -128,6 +132,8 @@ class ModelPool:
                 return self._load(key, say)
 
     def _make_room(self, key: ModelSpec, needed: int, say: Say) -> None:
+        from vlcompare.runtime.memory import readable
+
         while needed > self._bytes_left(key):
             evicted = self._evict_one(key.device)
             if evicted is None:
@@ -188,6 +194,12 @@ def _load(key: ModelSpec, say: Say) -> Any:
     return load(**asdict(key), progress=progress)
 
 
+def _free_bytes_of_gpus() -> dict[str, int]:
+    from vlcompare.runtime.loading.devices import free_bytes_of_gpus
+
+    return free_bytes_of_gpus()
+
+
 def _estimate(key: ModelSpec) -> int:
     from vlcompare.runtime.loading.estimate import estimate
 
@@ -196,7 +208,9 @@ def _estimate(key: ModelSpec) -> int:
 
 def _free(key: ModelSpec) -> int:
     """Free bytes for the weights, after what loading and an answer's buffers take."""
+    from vlcompare.runtime.loading.devices import resolve_device
     from vlcompare.runtime.loading.estimate import estimate
+    from vlcompare.runtime.memory import available_bytes
 
     return available_bytes(resolve_device(key.device)) - estimate(key).beside
 
