@@ -139,7 +139,7 @@ def test_each_format(name, format, declared, count, skipped, first):
     for sample in samples:
         assert picture(sample).size == (80, 60)
         assert sample.image_key
-    assert len(stream.issues) == skipped and all(issue.place and issue.reason for issue in stream.issues)
+    assert len(stream.issues) == skipped and all(issue.location and issue.reason for issue in stream.issues)
     assert len(list(stream)) == count and stream.skipped == skipped  # reading again reads the same
 
 
@@ -150,7 +150,7 @@ def test_every_format_of_the_table_has_a_case():
 def test_broken_rows_name_their_line_and_reason():
     stream, _ = read("ours.jsonl", "jsonl")
     found = [str(issue) for issue in stream.issues]
-    for place, reason in [
+    for location, reason in [
         ("line 7", "`task` is None"),
         ("line 8", "inverted"),
         ("line 9", "outside the data folder"),
@@ -162,7 +162,7 @@ def test_broken_rows_name_their_line_and_reason():
         ("line 15", "not a JSON object"),
         ("line 16, sample 'letter'", "not a letter"),
     ]:
-        assert any(issue.startswith(place) and reason in issue for issue in found), (place, reason, found)
+        assert any(issue.startswith(location) and reason in issue for issue in found), (location, reason, found)
 
 
 def test_rows_of_one_picture_share_their_key():
@@ -393,7 +393,7 @@ def test_a_line_that_cannot_be_held_is_skipped_and_named(tmp_path, format, line,
     path.write_bytes((line.replace("%s", "0" * 400) + "\n").encode("latin-1") + sound.encode() + b"\n")
     stream = open_samples(path, format=format, images=PICTURES)
     assert [sample.text for sample in stream] == ["Whole \U0001f600?"]
-    assert stream.skipped == 1 and stream.issues[0].place == "line 1" and reason in stream.issues[0].reason
+    assert stream.skipped == 1 and stream.issues[0].location == "line 1" and reason in stream.issues[0].reason
 
 
 def test_half_of_a_character_in_a_whole_file_costs_its_own_row_only(tmp_path):
@@ -454,7 +454,7 @@ def test_an_answer_of_a_tsv_is_its_columns_letter(tmp_path):
     (tmp_path / "t.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
     stream = open_samples(tmp_path / "t.tsv", format="vlmevalkit")
     assert [(s.choices, s.references) for s in stream] == [(("x", "z"), ("B",)), (("x", "None", "z"), ("B",))]
-    assert [issue.place.partition(",")[0] for issue in stream.issues] == ["line 3"]
+    assert [issue.location.partition(",")[0] for issue in stream.issues] == ["line 3"]
 
 
 def test_a_tsv_row_may_name_a_later_rows_picture_and_broken_pictures_are_told(tmp_path):
@@ -491,10 +491,10 @@ def test_any_value_in_any_place_is_a_skipped_row_or_one_sentence(
     rows = [json.loads(text)] if whole else [json.loads(line) for line in text.splitlines()[:2]]
     declared = {"images": PICTURES, **declared}
     for index, row in enumerate(rows):
-        for place in list(_places(row)):
+        for location in list(_places(row)):
             for odd in (None, 7, "", "x", [], {}, [None], True, -1.5):
                 changed = json.loads(json.dumps(row))
-                _set(changed, place, odd)
+                _set(changed, location, odd)
                 made = [*rows[:index], changed, *rows[index + 1 :]]
                 (tmp_path / name).write_text("".join(json.dumps(value) + "\n" for value in made))
                 try:

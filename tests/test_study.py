@@ -30,20 +30,20 @@ from vlcompare.study.recipe import RECIPES, SETTLED
 from vlcompare.study.rows import Folder, read_rows, setting_of
 from vlcompare.study.run import duration, run_grid, work_off
 from vlcompare.study.streams import Stream, stream_of
-from vlcompare.study.tasks import BEGIN, COPIED, KEY, QUERY, SYMBOLS, Source
+from vlcompare.study.tasks import BEGIN, COPIED, KEY, QUERY, SYMBOLS, ItemSource
 from vlcompare.study.train import Training, longer_sources, train_row
 
 CPU = torch.device("cpu")
 SOURCES = [
-    Source("position", "query_first", 10, 80),
-    Source("position", "query_last", 10, 80),
-    Source("position", "query_last", 4, 8),
-    Source("position", "query_last", 20, 40, within=10),
-    Source("mqar", None, 8, 64),
-    Source("ngram_suffix", "query_first", 20, 26),
-    Source("ngram_suffix", "query_last", 20, 26),
-    Source("ngram_prefix", "query_first", 20, 26),
-    Source("ngram_prefix", "query_last", 20, 26),
+    ItemSource("position", "query_first", 10, 80),
+    ItemSource("position", "query_last", 10, 80),
+    ItemSource("position", "query_last", 4, 8),
+    ItemSource("position", "query_last", 20, 40, within=10),
+    ItemSource("mqar", None, 8, 64),
+    ItemSource("ngram_suffix", "query_first", 20, 26),
+    ItemSource("ngram_suffix", "query_last", 20, 26),
+    ItemSource("ngram_prefix", "query_first", 20, 26),
+    ItemSource("ngram_prefix", "query_last", 20, 26),
 ]
 NAMES = [f"{s.task}-{s.order}-{s.length}" for s in SOURCES]
 SETTING = {"task": "position", "order": "query_first", "length": 4, "vocabulary": 8, "width": 32, "recipe": "smoke",
@@ -54,7 +54,7 @@ TINY = {"name": "tiny", "axes": {"family": ["pythia", "mamba"]}, "fixed": SETTIN
 # ---------------------------------------------------------------------------------------------- items
 
 
-def parts(source: Source, ids: list[int]) -> tuple[list[int], list[int], list[int]]:
+def parts(source: ItemSource, ids: list[int]) -> tuple[list[int], list[int], list[int]]:
     """An item's sequence, query and the answers that stand in its text, read by its marks."""
     query = KEY if source.task.startswith("ngram") else source.length if source.task == "mqar" else 1
     if source.order == "query_first":
@@ -67,7 +67,7 @@ def parts(source: Source, ids: list[int]) -> tuple[list[int], list[int], list[in
     return ids[1:at], ids[at + 1 : at + 1 + query], ids[at + 1 + query :]
 
 
-def solve(source: Source, ids: list[int]) -> tuple[list[int], list[int]]:
+def solve(source: ItemSource, ids: list[int]) -> tuple[list[int], list[int]]:
     """The answers and places that a reader of the text finds, by looking at every place."""
     sequence, query, _ = parts(source, ids)
     if source.task == "position":
@@ -85,7 +85,7 @@ def solve(source: Source, ids: list[int]) -> tuple[list[int], list[int]]:
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=NAMES)
-def test_answers_are_right_by_brute_force(source: Source) -> None:
+def test_answers_are_right_by_brute_force(source: ItemSource) -> None:
     items = source.items(3, Stream.TRAINING, 0, 10_000)
     assert items.ids.shape == (10_000, source.text) and items.ids.max() < source.tokens
     for ids, answers, places in zip(items.ids.tolist(), items.answers.tolist(), items.places.tolist(), strict=True):
@@ -100,7 +100,7 @@ def test_answers_are_right_by_brute_force(source: Source) -> None:
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=NAMES)
-def test_evaluation_sequences_are_never_trained(source: Source) -> None:
+def test_evaluation_sequences_are_never_trained(source: ItemSource) -> None:
     def sequences(stream: Stream, seed: int, count: int) -> set[bytes]:
         ids = source.items(seed, stream, 0, count).ids
         begin = 2 + (KEY if source.task.startswith("ngram") else 1) if source.order == "query_first" else 1
@@ -118,7 +118,7 @@ def test_items_depend_on_seed_and_index_alone() -> None:
         piece = source.items(5, Stream.TRAINING, 117, 40)
         assert np.array_equal(whole.ids[117:157], piece.ids) and np.array_equal(whole.answers[117:157], piece.answers)
         assert not np.array_equal(whole.ids, source.items(6, Stream.TRAINING, 0, 300).ids)
-    first, last = (Source("position", order, 10, 80).items(1, Stream.TRAINING, 0, 50)
+    first, last = (ItemSource("position", order, 10, 80).items(1, Stream.TRAINING, 0, 50)
                    for order in ("query_first", "query_last"))  # fmt: skip
     assert np.array_equal(first.answers, last.answers) and np.array_equal(first.ids[:, 3:], last.ids[:, 1:11])
 
@@ -128,7 +128,7 @@ POSITION_ITEM = [0, 46, 29, 36, 79, 19, 8, 18, 58, 52, 50, 1, 18]
 
 def test_items_are_the_same_in_every_release() -> None:
     """What published rows were trained on: changing it takes another `rows.VERSION`."""
-    assert Source("position", "query_last", 10, 80).items(0, Stream.TRAINING, 0, 1).ids[0].tolist() == POSITION_ITEM
+    assert ItemSource("position", "query_last", 10, 80).items(0, Stream.TRAINING, 0, 1).ids[0].tolist() == POSITION_ITEM
     assert np.flatnonzero(stream_of(np.arange(160).reshape(40, 4))).tolist() == [17, 20, 23]
 
 
@@ -247,10 +247,10 @@ def test_processes_share_a_grid_and_survive_a_kill(tmp_path: Path) -> None:
 
 
 def test_longer_texts_ask_what_was_trained() -> None:
-    longer = longer_sources(Source("position", "query_last", 20, 80))
+    longer = longer_sources(ItemSource("position", "query_last", 20, 80))
     assert [(s.length, s.within, s.tokens) for s in longer] == [(40, 20, 102), (80, 20, 102)]
-    assert [s.length for s in longer_sources(Source("position", "query_last", 40, 80))] == [80]
-    copying = longer_sources(Source("ngram_suffix", "query_last", 20, 26))
+    assert [s.length for s in longer_sources(ItemSource("position", "query_last", 40, 80))] == [80]
+    copying = longer_sources(ItemSource("ngram_suffix", "query_last", 20, 26))
     assert [(s.length, s.within) for s in copying] == [(40, 0), (80, 0)]
 
 

@@ -29,7 +29,7 @@ from vlcompare.synth.train.losses import AnswerLoss, Pointer, smooth_embedding
 from vlcompare.synth.train.pictures import HELD_OUT, SEEDS_PER_PICTURE, kept_seeds
 from vlcompare.synth.train.shared_prefix import Block, run
 from vlcompare.training.optim import Muon, orthogonalise, trapezoid
-from vlcompare.training.progress import Clock, Log, load_state, read_log
+from vlcompare.training.progress import Log, TimeBudget, load_state, read_log
 from vlcompare.types import TASKS, Box, Sample
 
 CPU = torch.device("cpu")
@@ -185,7 +185,7 @@ def test_logs_survive_a_line_cut_off(tmp_path: Path) -> None:
     log.write(step=1, loss=0.123456789)
     log.path.write_text(log.path.read_text() + '{"step": 2, "lo')
     assert read_log(log.path) == [{"step": 1, "loss": 0.12346}]
-    assert Clock(5.0, budget_seconds=-1.0).spent and Clock(5.0).seconds >= 5.0
+    assert TimeBudget(5.0, budget_seconds=-1.0).spent and TimeBudget(5.0).seconds >= 5.0
 
 
 @pytest.fixture(scope="module")

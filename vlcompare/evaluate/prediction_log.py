@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from vlcompare.errors import SampleError
-from vlcompare.evaluate.predictions import Key, Place, line_value
+from vlcompare.evaluate.predictions import ByteSpan, Key, line_value
 
 try:
     import fcntl
@@ -22,15 +22,15 @@ except ImportError:  # a system without such locks
     fcntl = None  # type: ignore[assignment]
 
 
-def scan(path: Path) -> tuple[dict[Key, Place], int]:
-    """(places of all whole rows, bytes up to the end of the last one). The first row of a key counts.
+def scan(path: Path) -> tuple[dict[Key, ByteSpan], int]:
+    """(spans of all whole rows, bytes up to the end of the last one). The first row of a key counts.
 
     A row counts by its `side` and `id` alone, even where its other values cannot be used: it is not asked again.
     """
-    places: dict[Key, Place] = {}
+    spans: dict[Key, ByteSpan] = {}
     end = 0
     if not path.exists():
-        return places, 0
+        return spans, 0
     with path.open("rb") as file:
         for line in file:
             if not line.endswith(b"\n"):
@@ -38,18 +38,18 @@ def scan(path: Path) -> tuple[dict[Key, Place], int]:
             start, end = end, end + len(line)
             try:
                 row = line_value(line)
-                places.setdefault((str(row["side"]), str(row["id"])), Place(path, start, len(line)))
+                spans.setdefault((str(row["side"]), str(row["id"])), ByteSpan(path, start, len(line)))
             except (ValueError, KeyError, TypeError, RecursionError):  # a broken line
                 continue
-    return places, end
+    return spans, end
 
 
-def scan_all(parts: Iterable[Path]) -> dict[Key, Place]:
+def scan_all(parts: Iterable[Path]) -> dict[Key, ByteSpan]:
     """Places of the rows of several files; the first row of a key counts."""
-    places: dict[Key, Place] = {}
+    spans: dict[Key, ByteSpan] = {}
     for part in parts:
-        places = scan(part)[0] | places
-    return places
+        spans = scan(part)[0] | spans
+    return spans
 
 
 @contextmanager
@@ -122,8 +122,8 @@ class RowWriter:
 def merge(parts: Iterable[Path], order: Iterable[Key], target: Path) -> int:
     """Write the rows of all parts in one order to `target`, and remove the other parts. Returns how many there are."""
     parts = list(parts)
-    places = scan_all(parts)
-    wanted = [places[key] for key in order if key in places]
+    spans = scan_all(parts)
+    wanted = [spans[key] for key in order if key in spans]
     if not _already_in_order(wanted, target):
         _copy(wanted, target)
     for part in parts:
@@ -132,27 +132,27 @@ def merge(parts: Iterable[Path], order: Iterable[Key], target: Path) -> int:
     return len(wanted)
 
 
-def _already_in_order(wanted: list[Place], target: Path) -> bool:
+def _already_in_order(wanted: list[ByteSpan], target: Path) -> bool:
     """Whether `target` holds exactly these rows, one behind the other."""
     end = 0
-    for place in wanted:
-        if place.path != target or place.offset != end:
+    for span in wanted:
+        if span.path != target or span.offset != end:
             return False
-        end += place.length
+        end += span.length
     return target.exists() and target.stat().st_size == end
 
 
-def _copy(wanted: list[Place], target: Path) -> None:
+def _copy(wanted: list[ByteSpan], target: Path) -> None:
     partial = target.with_name(target.name + ".partial")
     files: dict[Path, BinaryIO] = {}
     try:
         with partial.open("wb") as out:
-            for place in wanted:
-                if place.path not in files:
-                    files[place.path] = place.path.open("rb")
-                file = files[place.path]
-                file.seek(place.offset)
-                out.write(file.read(place.length))
+            for span in wanted:
+                if span.path not in files:
+                    files[span.path] = span.path.open("rb")
+                file = files[span.path]
+                file.seek(span.offset)
+                out.write(file.read(span.length))
             out.flush()
             os.fsync(out.fileno())
     finally:

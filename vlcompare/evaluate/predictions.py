@@ -20,7 +20,7 @@ Key = tuple[str, str]  # (side, sample id)
 PredictionRow = tuple[str, str, dict[str, Any]]  # (sample id, side or NO_SIDE, the typed row)
 
 
-class Place(NamedTuple):
+class ByteSpan(NamedTuple):
     """The position of a row in a file, in bytes."""
 
     path: Path
@@ -83,8 +83,8 @@ def _read_array(path: Path) -> Iterator[tuple[int, PredictionRow | str]]:
             yield number, str(error)
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, Place, PredictionRow | str]]:
-    """(line number, place, row) of every line that is not blank; for an unusable line the row is the reason, a text.
+def read_lines(path: Path) -> Iterator[tuple[int, ByteSpan, PredictionRow | str]]:
+    """(line number, span, row) of every line that is not blank; for an unusable line the row is the reason, a text.
 
     Raises OSError where the file cannot be read.
     """
@@ -93,7 +93,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, Place, PredictionRow | str]]:
         for number, start, line in each_line(file, MOST_LINE):
             if line is None:
                 error = FieldError("", f"a line of more than {MOST_LINE:,} bytes", "a row")
-                yield number, Place(path, start, 0), str(error)
+                yield number, ByteSpan(path, start, 0), str(error)
                 continue
             try:
                 row = read_row(line)
@@ -101,7 +101,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, Place, PredictionRow | str]]:
                 if not line.strip():
                     continue
                 row = str(error) if isinstance(error, FieldError) else why(error)
-            yield number, Place(path, start, len(line)), row
+            yield number, ByteSpan(path, start, len(line)), row
 
 
 def read_row(line: bytes) -> PredictionRow:

@@ -22,9 +22,9 @@ from vlcompare.errors import SampleError
 from vlcompare.evaluate import schema
 from vlcompare.evaluate.fields import Check, described
 from vlcompare.evaluate.prediction_log import scan_all
-from vlcompare.evaluate.predictions import Key, Place
+from vlcompare.evaluate.predictions import ByteSpan, Key
 from vlcompare.evaluate.readers import SampleStream, jsonl
-from vlcompare.evaluate.readers.base import Issue, Source, hashed
+from vlcompare.evaluate.readers.base import DatasetSource, Issue, hashed
 from vlcompare.evaluate.readers.json_lines import loads, why
 from vlcompare.evaluate.schema import MOST_FILE, refused, typed
 from vlcompare.types import Sample
@@ -107,19 +107,19 @@ def read_samples(folder: Path, most: int | None = None) -> Iterator[Sample]:
     """
     paths: dict[str, Path] = {}  # one object a picture, however many rows it has
 
-    def picture(source: Source, name: str) -> tuple[Path, str]:
+    def picture(source: DatasetSource, name: str) -> tuple[Path, str]:
         if name not in paths:
             paths[name] = folder / name  # a relative name lies in the run folder
         return paths[name], name
 
     seen: set[str] = set()
-    for item in jsonl.read(Source(member(folder, SAMPLES), need_pictures=False), picture):
+    for item in jsonl.read(DatasetSource(member(folder, SAMPLES), need_pictures=False), picture):
         if isinstance(item, Issue):
-            raise SampleError(f"{SAMPLES} {item.place} is damaged: {item.reason}.")
+            raise SampleError(f"{SAMPLES} {item.location} is damaged: {item.reason}.")
         sample = item.sample
         if sample.id in seen:
             raise SampleError(
-                f"{SAMPLES} {item.place} is damaged: `id` is {described(sample.id)}, as in an earlier row."
+                f"{SAMPLES} {item.location} is damaged: `id` is {described(sample.id)}, as in an earlier row."
             )
         seen.add(sample.id)
         if most is not None and len(seen) > most:
@@ -137,7 +137,7 @@ def part_of(folder: Path, rank: int, count: int) -> Path:
     return folder / PREDICTIONS if count == 1 else folder / f"predictions.rank-{rank}.jsonl"
 
 
-def answered(folder: Path) -> dict[Key, Place]:
+def answered(folder: Path) -> dict[Key, ByteSpan]:
     """Where each row that was written stands."""
     return scan_all(parts(folder))
 

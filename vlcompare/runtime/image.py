@@ -42,11 +42,11 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-Source = str | Path | bytes | bytearray | memoryview | Image.Image | Callable[[], bytes]
+ImageSource = str | Path | bytes | bytearray | memoryview | Image.Image | Callable[[], bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ImageLimits:
     """Upper limits: bytes of a file, pixels of a picture, and pixels of its longer side."""
 
     max_bytes: int = 32 * 2**20
@@ -54,11 +54,11 @@ class Limits:
     max_side: int = 30_000
 
 
-DEFAULT_LIMITS = Limits()
+DEFAULT_IMAGE_LIMITS = ImageLimits()
 _reading = threading.Lock()  # only one thread may load a Pillow image whose pixels are not read yet
 
 
-def open_image(source: Source, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
+def open_image(source: ImageSource, limits: ImageLimits = DEFAULT_IMAGE_LIMITS) -> Image.Image:
     """The picture as upright RGB, in memory, without metadata; the source itself is never changed.
 
     `source` is a path, the bytes of a file, a function that returns them, or a Pillow image. Web addresses are not
@@ -93,8 +93,7 @@ def open_image(source: Source, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
 class ImageTransform:
     """Picture -> model input: resized directly to a square (no crop, no padding), scaled, normalised.
 
-    Relative coordinates (0..1) are the same before and after it; for coordinates in pixels, `to_model` and `to_image`
-    are each other's exact inverse.
+    Relative coordinates (0..1) are the same before and after it.
     """
 
     size: int
@@ -106,16 +105,8 @@ class ImageTransform:
         normalised = (scaled - np.asarray(CLIP_MEAN, np.float32)) / np.asarray(CLIP_STD, np.float32)
         return np.ascontiguousarray(normalised.transpose(2, 0, 1))  # (3, S, S)
 
-    def to_model(self, xyxy: tuple[float, ...], image_wh: tuple[int, int]) -> tuple[float, ...]:
-        """Pixels of the picture -> pixels of the square; `xyxy` is any sequence of x, y pairs."""
-        return tuple(value * self.size / image_wh[index % 2] for index, value in enumerate(xyxy))
 
-    def to_image(self, xyxy: tuple[float, ...], image_wh: tuple[int, int]) -> tuple[float, ...]:
-        """Pixels of the square -> pixels of the picture."""
-        return tuple(value * image_wh[index % 2] / self.size for index, value in enumerate(xyxy))
-
-
-def read_bytes(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> bytes:
+def read_bytes(path: str | Path, limits: ImageLimits = DEFAULT_IMAGE_LIMITS) -> bytes:
     """The bytes of a picture's file. Raises ImageError where it is too large or cannot be read."""
     if str(path).lower().startswith(("http:", "https:", "data:", "ftp:")):
         raise ImageError("Web addresses are not opened; save the picture as a file and give that.")
@@ -138,14 +129,14 @@ def read_bytes(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> bytes:
         raise ImageError(f"The picture {str(path)[:200]!r} cannot be read ({error}).") from error
 
 
-def _too_many_bytes(count: int, limits: Limits) -> str:
+def _too_many_bytes(count: int, limits: ImageLimits) -> str:
     return (
         f"The picture's file has {count / 2**20:,.0f} MiB; at most {limits.max_bytes / 2**20:,.0f} are taken, "
         "so save it smaller."
     )
 
 
-def _check_size(size: tuple[int, int], limits: Limits) -> None:
+def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:
     width, height = size
     if width < 1 or height < 1:
         raise ImageError("The picture has no pixels; take another.")

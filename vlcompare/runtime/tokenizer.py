@@ -24,7 +24,7 @@ DEFAULT_IDS = {MARK: 4118, SEPARATOR: 10494, END: 0}  # of EleutherAI/gpt-neox-2
 # what a tokenizer must be able to spell, of questions and of answers, but for spaces and case
 _SPELLED = "Question: Is there a red car, left of 2 boxes? [0.10,0.25,0.35,0.87]. A: True. B: False."
 
-Source = str | Path | Callable[[], str | Path]
+TokenizerSource = str | Path | Callable[[], str | Path]
 
 
 class Tokenizer:
@@ -36,7 +36,7 @@ class Tokenizer:
     file is missing (but for those three ids), damaged, or does not fit the model.
     """
 
-    def __init__(self, source: Source | None = None, *, vocabulary: int | None = None) -> None:
+    def __init__(self, source: TokenizerSource | None = None, *, vocabulary: int | None = None) -> None:
         self._source = source
         self._vocabulary = vocabulary
         self._lock = threading.Lock()

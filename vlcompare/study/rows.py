@@ -19,7 +19,7 @@ from filelock import FileLock
 from vlcompare.errors import RequestError, SampleError
 from vlcompare.study.models import FAMILIES
 from vlcompare.study.recipe import RECIPES
-from vlcompare.study.tasks import Source
+from vlcompare.study.tasks import ItemSource
 
 VERSION = 1  # of how rows are made: those of another version are not set beside these
 MOST = {"width": 8192, "layers": 256, "state_size": 1024, "budget": 10**12, "vocabulary": 100_000}
@@ -79,8 +79,8 @@ class Setting:
         self.source  # noqa: B018  raises for what is no task
 
     @property
-    def source(self) -> Source:
-        return Source(self.task, self.order, self.length, self.vocabulary)
+    def source(self) -> ItemSource:
+        return ItemSource(self.task, self.order, self.length, self.vocabulary)
 
     @property
     def id(self) -> str:

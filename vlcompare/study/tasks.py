@@ -148,7 +148,7 @@ TASKS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ItemSource:
     """Where items come from: a task at one order, length and vocabulary; for a seed, two endless streams.
 
     `within` bounds the places asked about to those of a shorter length: what a model trained at that length can name.

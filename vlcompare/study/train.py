@@ -23,7 +23,7 @@ from vlcompare.study import models
 from vlcompare.study.recipe import RECIPES
 from vlcompare.study.rows import VERSION, Folder, Setting, row_of
 from vlcompare.study.streams import Stream
-from vlcompare.study.tasks import MAX_POSITIONS, Items, Source
+from vlcompare.study.tasks import MAX_POSITIONS, Items, ItemSource
 from vlcompare.training.optim import set_rates
 from vlcompare.training.progress import load_state, save_state, unbroken
 
@@ -117,7 +117,7 @@ class Training:
             "device": str(self.device.type),
         }
 
-    def _accuracy(self, source: Source) -> float:
+    def _accuracy(self, source: ItemSource) -> float:
         items = source.items(_SEED, Stream.EVALUATION, 0, self.recipe.evaluation)
         return round(float(self._per_item(self.right(items)).mean()), 4)
 
@@ -147,7 +147,7 @@ class Training:
             raise CheckpointError(f"{path} is no state of this row; delete it, and the row begins anew.") from error
 
 
-def longer_sources(source: Source) -> list[Source]:
+def longer_sources(source: ItemSource) -> list[ItemSource]:
     """The same task at longer lengths, as far as its symbols and the models' positions go.
 
     Where answers are places, only those are asked about that were trained: no model can know the others' tokens.
@@ -157,7 +157,7 @@ def longer_sources(source: Source) -> list[Source]:
         task = source.row
         if task.text(length) <= MAX_POSITIONS and source.vocabulary >= task.symbols(length):
             within = source.length if task.answers_are_places else 0
-            out.append(Source(source.task, source.order, length, source.vocabulary, within))
+            out.append(ItemSource(source.task, source.order, length, source.vocabulary, within))
     return out
 
 

@@ -136,7 +136,7 @@ def unbroken() -> Iterator[None]:
         handlers[signal.Signals(first)](first, frame)  # raises
 
 
-class Clock:
+class TimeBudget:
     """Seconds of work over all runs, and whether this run's budget is spent."""
 
     def __init__(self, before: float = 0.0, budget_seconds: float | None = None) -> None:

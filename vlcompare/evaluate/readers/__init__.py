@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vlcompare.errors import SampleError
-from vlcompare.evaluate.readers.base import BOX_FORMATS, BOX_SCALES, Issue, Placed, RowError, Source
+from vlcompare.evaluate.readers.base import BOX_FORMATS, BOX_SCALES, DatasetSource, Issue, Located, RowError
 from vlcompare.tasks.prompts import SPECS
 from vlcompare.types import TASKS, Sample
 
@@ -45,7 +45,7 @@ FORMATS: dict[str, tuple[str, str]] = {
 class SampleStream:
     """An iterable of samples. `skipped` and `issues` grow while it is read; iterating again reads again."""
 
-    source: Source
+    source: DatasetSource
     format: str
     limit: int | None = None
     need_references: bool = True
@@ -63,7 +63,7 @@ class SampleStream:
     def _samples(self) -> Iterator[Sample]:
         seen: set[str] = set()
         for item in _reader(self.format).read(replace(self.source, format=self.rows or self.format)):
-            if isinstance(item, Placed):
+            if isinstance(item, Located):
                 sample, problem = self._checked(item, seen)
                 if problem is None:
                     if self.keep is None or self.keep(sample):
@@ -76,8 +76,8 @@ class SampleStream:
             if len(self.issues) < ISSUES_KEPT:
                 self.issues.append(item)
 
-    def _checked(self, row: Placed, seen: set[str]) -> tuple[Sample, Issue | None]:
-        place, sample = row
+    def _checked(self, row: Located, seen: set[str]) -> tuple[Sample, Issue | None]:
+        location, sample = row
         sample = replace(
             sample,
             source=sample.source or self.source.source,
@@ -91,7 +91,7 @@ class SampleStream:
                 raise RowError("the same `id` as an earlier row")
             check_sample(sample, need_references=self.need_references)
         except RowError as error:
-            return sample, Issue(f"{place}, sample {sample.id[:60]!r}", str(error))
+            return sample, Issue(f"{location}, sample {sample.id[:60]!r}", str(error))
         return sample, None
 
     def report(self) -> str:
@@ -113,15 +113,15 @@ def open_samples(
 
     `spec` is a file, a folder, or `hub:OWNER/NAME`; `format` is one of FORMATS (for the Hub: the shape of its rows).
     `task` keeps the rows of one task; for formats whose rows name none it says which it is. `declared` are the fields
-    of `Source`. Raises SampleError where the source cannot be read at all or a declaration is not one.
+    of `DatasetSource`. Raises SampleError where the source cannot be read at all or a declaration is not one.
     """
     text = str(spec)
     declared = {name: value for name, value in declared.items() if value is not None}
     _check_declared(format, task, declared)
     if text.startswith(f"{HUB}:"):
-        source = Source(Path(text), task=task, hub_id=text.removeprefix(f"{HUB}:"), **declared)
+        source = DatasetSource(Path(text), task=task, hub_id=text.removeprefix(f"{HUB}:"), **declared)
         return SampleStream(source, HUB, limit, need_references, keep=_keep(task), rows=format)
-    source = Source(Path(spec), task=task, **declared)
+    source = DatasetSource(Path(spec), task=task, **declared)
     if not source.path.exists():
         raise SampleError(f"There is no {source.path}; give a file, a folder, or hub:OWNER/NAME.")
     return SampleStream(source, format, limit, need_references and format != "folder", keep=_keep(task))

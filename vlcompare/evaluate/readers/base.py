@@ -1,6 +1,6 @@
 """What all readers share: the source they read, rows that are broken, pictures that stay inside the data folder.
 
-A reader is a function from a Source to an iterator of samples (Placed) and Issues; it holds one row at a time.
+A reader is a function from a DatasetSource to an iterator of samples (Located) and Issues; it holds one row at a time.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ class RowError(ValueError):
 class Issue:
     """A row that was skipped: where it stands, and why."""
 
-    place: str
+    location: str
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.reason}"
+        return f"{self.location}: {self.reason}"
 
 
-class Placed(NamedTuple):
-    """A sample and where its row stands: errors that are found later are reported with that place."""
+class Located(NamedTuple):
+    """A sample and where its row stands: errors that are found later are reported with that location."""
 
-    place: str
+    location: str
     sample: Sample
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class DatasetSource:
     """What to read, and what the user declared about it; nothing here is guessed from the data."""
 
     path: Path
@@ -75,34 +75,34 @@ class Source:
 
 
 def each(
-    source: Source, rows: Iterator[tuple[str, Any]], make: Callable[[Source, str, Any], Any]
-) -> Iterator[Placed | Issue]:
+    source: DatasetSource, rows: Iterator[tuple[str, Any]], make: Callable[[DatasetSource, str, Any], Any]
+) -> Iterator[Located | Issue]:
     """Samples of every row; a row that raises RowError, or has an unexpected shape, becomes an Issue."""
-    for place, row in rows:
+    for location, row in rows:
         if isinstance(row, RowError):
-            yield Issue(place, str(row))
+            yield Issue(location, str(row))
             continue
         try:
-            made = make(source, place, row)
+            made = make(source, location, row)
             samples = [made] if isinstance(made, Sample) else list(made)
         except (RowError, FieldError) as error:
-            yield Issue(place, str(error))
+            yield Issue(location, str(error))
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
-            yield Issue(place, f"not as this format has it ({type(error).__name__}: {error})")
+            yield Issue(location, f"not as this format has it ({type(error).__name__}: {error})")
         else:
-            yield from (Placed(place, sample) for sample in samples)
+            yield from (Located(location, sample) for sample in samples)
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
-    """(place, value) of each line; a line that is no JSON object gives a RowError in its place."""
-    return ((place, value) for place, _, value in json_lines_at(path))
+    """(location, value) of each line; a line that is no JSON object gives a RowError in its place."""
+    return ((location, value) for location, _, value in json_lines_at(path))
 
 
 def json_lines_at(path: Path) -> Iterator[tuple[str, int, Any]]:
-    """The same as (place, byte offset, value), so that what is large in a line can be read again later."""
+    """The same as (location, byte offset, value), so that what is large in a line can be read again later."""
     try:
         file = path.open("rb")
     except OSError as error:
@@ -170,7 +170,7 @@ def decode_picture(value: str) -> bytes:
         raise RowError(f"the picture is not base64 ({error})") from error
 
 
-def picture_path(source: Source, name: Any) -> Path:
+def picture_path(source: DatasetSource, name: Any) -> Path:
     """The file a row names, inside the data folder. Raises RowError where it leads out of it or does not exist."""
     if not isinstance(name, str) or not name.strip():
         raise RowError("no picture is named")
@@ -190,7 +190,7 @@ def _resolved(folder: Path) -> Path:
     return folder.resolve()
 
 
-def picture(source: Source, name: Any) -> tuple[Path | None, str]:
+def picture(source: DatasetSource, name: Any) -> tuple[Path | None, str]:
     """(the file, the key that rows of one picture share). Scoring needs the key alone and opens no file."""
     if not source.need_pictures:
         return None, name if isinstance(name, str) else ""
@@ -203,7 +203,7 @@ def hashed(data: bytes | str) -> str:
     return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()[:16]
 
 
-def picture_size(source: Source, image: Any, name: Any) -> tuple[int, int]:
+def picture_size(source: DatasetSource, image: Any, name: Any) -> tuple[int, int]:
     """(width, height) of a row's picture, upright; where scoring left it unopened, it is opened by its name."""
     from vlcompare.runtime.image import open_image
 
@@ -247,7 +247,7 @@ def texts_of(value: Any, what: str) -> tuple[str, ...]:
     return tuple(str(item) for item in values)
 
 
-def declared_box(source: Source, value: Any, size: Callable[[], tuple[float, float]]) -> Box:
+def declared_box(source: DatasetSource, value: Any, size: Callable[[], tuple[float, float]]) -> Box:
     """A box in the declared format, as shares of the picture, xyxy. `size` gives (width, height) where it is needed."""
     numbers = [float(item) for item in value]
     if len(numbers) != 4 or not all(-1e7 < number < 1e7 for number in numbers):
@@ -281,7 +281,7 @@ def checked_box(values: Any) -> Box:
     return box.clip()
 
 
-def undeclared(source: Source) -> SampleError:
+def undeclared(source: DatasetSource) -> SampleError:
     return SampleError(
         f"The boxes of {source.path.name} can be xyxy or xywh, in pixels or as shares of the picture: say which with "
         f"--box-format {'|'.join(BOX_FORMATS)} and --box-scale {'|'.join(BOX_SCALES)}; it is never guessed."

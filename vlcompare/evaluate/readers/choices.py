@@ -13,10 +13,10 @@ from typing import Any
 
 from vlcompare.errors import SampleError
 from vlcompare.evaluate.readers.base import (
+    DatasetSource,
     Issue,
-    Placed,
+    Located,
     RowError,
-    Source,
     checked_box,
     each,
     id_of,
@@ -31,7 +31,7 @@ from vlcompare.evaluate.readers.base import (
 from vlcompare.types import Box, Sample
 
 
-def read(source: Source) -> Iterator[Placed | Issue]:
+def read(source: DatasetSource) -> Iterator[Located | Issue]:
     """Samples of AI2D or Visual7W, as declared."""
     return _ai2d(source) if source.format == "ai2d" else _visual7w(source)
 
@@ -39,7 +39,7 @@ def read(source: Source) -> Iterator[Placed | Issue]:
 # ---- AI2D: questions/*.json beside images/, each {imageName, questions: {text: {answerTexts, correctAnswer}}} --------
 
 
-def _ai2d(source: Source) -> Iterator[Placed | Issue]:
+def _ai2d(source: DatasetSource) -> Iterator[Located | Issue]:
     if source.path.is_file():
         yield from each(source, json_lines(source.path), _ai2d_line)
         return
@@ -55,26 +55,33 @@ def _ai2d(source: Source) -> Iterator[Placed | Issue]:
         yield from each(source, rows, _ai2d_question)
 
 
-def _ai2d_question(source: Source, place: str, value: tuple[dict[str, Any], str, dict[str, Any]]) -> Sample:
+def _ai2d_question(source: DatasetSource, location: str, value: tuple[dict[str, Any], str, dict[str, Any]]) -> Sample:
     data, text, row = value
     name = str(data["imageName"])
     if source.images is None and (source.path / "images").is_dir():
         name = f"images/{name}"
     return _letters(
-        source, id_of(row, "questionId", default=place), name, text, row["answerTexts"], row["correctAnswer"], "ai2d"
+        source, id_of(row, "questionId", default=location), name, text, row["answerTexts"], row["correctAnswer"], "ai2d"
     )
 
 
-def _ai2d_line(source: Source, place: str, row: dict[str, Any]) -> Sample:
+def _ai2d_line(source: DatasetSource, location: str, row: dict[str, Any]) -> Sample:
     """A line {image, question, options, answer: index}, as conversions of AI2D have it."""
     options = row.get("options") or row["answerTexts"]
     answer = row["answer"] if "answer" in row else row["correctAnswer"]
-    key = id_of(row, "id", "question_id", default=place.replace("line ", "ai2d-"))
+    key = id_of(row, "id", "question_id", default=location.replace("line ", "ai2d-"))
     return _letters(source, key, row["image"], text_of(row, "question"), options, answer, "ai2d", row.get("ocr_text"))
 
 
 def _letters(
-    source: Source, key: Any, image: Any, text: str, options: Any, answer: Any, name: str, ocr_text: str | None = None
+    source: DatasetSource,
+    key: Any,
+    image: Any,
+    text: str,
+    options: Any,
+    answer: Any,
+    name: str,
+    ocr_text: str | None = None,
 ) -> Sample:
     path, image_key = picture(source, image)
     return Sample(
@@ -102,7 +109,7 @@ def letter_of(answer: Any, count: int) -> str:
 # ---- Visual7W: `images` [{filename, split, qa_pairs: [{qa_id, question, answer, multiple_choices}]}] -----------------
 
 
-def _visual7w(source: Source) -> Iterator[Placed | Issue]:
+def _visual7w(source: DatasetSource) -> Iterator[Located | Issue]:
     data = json_object(source.path)
     if not isinstance(data.get("images"), list):
         raise SampleError(f"{source.path} is no Visual7W file: it has no list `images`.")
@@ -124,7 +131,7 @@ def _visual7w(source: Source) -> Iterator[Placed | Issue]:
         yield from each(source, rows, _visual7w_pair)
 
 
-def _visual7w_pair(source: Source, place: str, value: tuple[Any, Any, dict[Any, Any]]) -> Sample:
+def _visual7w_pair(source: DatasetSource, location: str, value: tuple[Any, Any, dict[Any, Any]]) -> Sample:
     image, pair, boxes = value
     path, image_key = picture(source, image["filename"])
     options = [pair["answer"], *pair["multiple_choices"]]
@@ -147,7 +154,7 @@ def _visual7w_pair(source: Source, place: str, value: tuple[Any, Any, dict[Any, 
     )
 
 
-def _region_boxes(source: Source, rows: list[dict[str, Any]], image: dict[str, Any]) -> tuple[Box, ...]:
+def _region_boxes(source: DatasetSource, rows: list[dict[str, Any]], image: dict[str, Any]) -> tuple[Box, ...]:
     """The format itself says how its boxes are: x, y, width, height in pixels."""
     if image.get("width") and image.get("height"):
         width, height = image["width"], image["height"]

@@ -9,11 +9,21 @@ from collections.abc import Iterator
 from typing import Any
 
 from vlcompare.errors import SampleError
-from vlcompare.evaluate.readers.base import Issue, Placed, RowError, Source, each, id_of, is_id, json_object, picture
+from vlcompare.evaluate.readers.base import (
+    DatasetSource,
+    Issue,
+    Located,
+    RowError,
+    each,
+    id_of,
+    is_id,
+    json_object,
+    picture,
+)
 from vlcompare.types import Sample
 
 
-def read(source: Source) -> Iterator[Placed | Issue]:
+def read(source: DatasetSource) -> Iterator[Located | Issue]:
     """One captioning sample a picture, its captions as references."""
     data = json_object(source.path)
     annotations = data.get("annotations") or []
@@ -31,7 +41,7 @@ def read(source: Source) -> Iterator[Placed | Issue]:
     yield from each(source, rows, _picture)
 
 
-def _picture(source: Source, place: str, value: tuple[dict[str, Any], dict[Any, list[str]]]) -> Sample:
+def _picture(source: DatasetSource, location: str, value: tuple[dict[str, Any], dict[Any, list[str]]]) -> Sample:
     row, captions = value
     path, key = picture(source, row["file_name"])
     return Sample(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vlcompare.errors import SampleError
-from vlcompare.evaluate.readers.base import PICTURE_SUFFIXES, Issue, Placed, Source, picture
+from vlcompare.evaluate.readers.base import PICTURE_SUFFIXES, DatasetSource, Issue, Located, picture
 from vlcompare.types import Sample
 
 
-def read(source: Source) -> Iterator[Placed | Issue]:
+def read(source: DatasetSource) -> Iterator[Located | Issue]:
     """One sample a picture, in the order of their names; `id` is the path inside the folder."""
     if not source.path.is_dir():
         raise SampleError(f"{source.path} is not a folder.")
@@ -23,4 +23,4 @@ def read(source: Source) -> Iterator[Placed | Issue]:
         except ValueError as error:
             yield Issue(name, str(error))
             continue
-        yield Placed(name, Sample(id=name, image=image, task=task, text=source.question or "", image_key=key))
+        yield Located(name, Sample(id=name, image=image, task=task, text=source.question or "", image_key=key))

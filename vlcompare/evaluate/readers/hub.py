@@ -11,7 +11,7 @@ from typing import Any
 
 from vlcompare.errors import HubError, SampleError
 from vlcompare.evaluate.readers import refcoco
-from vlcompare.evaluate.readers.base import Issue, Placed, RowError, Source, each, text_of, texts_of, undeclared
+from vlcompare.evaluate.readers.base import DatasetSource, Issue, Located, RowError, each, text_of, texts_of, undeclared
 from vlcompare.evaluate.readers.choices import letter_of
 from vlcompare.evaluate.readers.tsv import asked, letter_among, lettered
 from vlcompare.types import Sample
@@ -31,7 +31,7 @@ _ID = ("id", "question_id", "questionId", "qa_id", "index", "image_id")
 _TAGS = ("question_type", "answer_type", "category", "relation", "type")
 
 
-def read(source: Source) -> Iterator[Placed | Issue]:
+def read(source: DatasetSource) -> Iterator[Located | Issue]:
     """Samples of a data set's split, in its order."""
     if source.format not in _TASKS:
         raise SampleError(f"Rows of a Hub data set are read as one of {', '.join(_TASKS)}: say which with --format.")
@@ -41,7 +41,7 @@ def read(source: Source) -> Iterator[Placed | Issue]:
     return each(source, rows, refcoco.samples_of if source.format == "refcoco" else _sample)
 
 
-def _stream(source: Source) -> Iterator[dict[str, Any]]:
+def _stream(source: DatasetSource) -> Iterator[dict[str, Any]]:
     if not source.split:
         raise SampleError(f"Say which split of {source.hub_id} to read with --split.")
     try:
@@ -69,12 +69,12 @@ def _undecoded(rows: Any) -> Any:
     return rows
 
 
-def _sample(source: Source, place: str, row: dict[str, Any]) -> Sample:
+def _sample(source: DatasetSource, location: str, row: dict[str, Any]) -> Sample:
     image, key = refcoco.picture_of(source, row, ("image", "image_path", "file_name", "image_file"))
     task = _TASKS[source.format]
     text, choices, references = _question(task, row)
     return Sample(
-        id=str(next((row[name] for name in _ID if row.get(name) is not None), place.replace(" ", "-"))),
+        id=str(next((row[name] for name in _ID if row.get(name) is not None), location.replace(" ", "-"))),
         image=image,
         task=task,
         text=text,

@@ -22,11 +22,11 @@ from typing import Any
 from vlcompare.evaluate import schema
 from vlcompare.evaluate.fields import bounded, name, optional, text
 from vlcompare.evaluate.readers.base import (
+    DatasetSource,
     Issue,
     LinePicture,
-    Placed,
+    Located,
     RowError,
-    Source,
     checked_box,
     decode_picture,
     each,
@@ -38,21 +38,21 @@ from vlcompare.evaluate.readers.base import (
 )
 from vlcompare.types import TASKS, Sample
 
-Find = Callable[[Source, str], tuple[Path | None, str]]
+Find = Callable[[DatasetSource, str], tuple[Path | None, str]]
 
 
-def read(source: Source, find: Find = picture) -> Iterator[Placed | Issue]:
+def read(source: DatasetSource, find: Find = picture) -> Iterator[Located | Issue]:
     """Samples of a JSONL file, in its order. `find` gives the file and the key of a picture that is named."""
     return each(source, _lines(source.path), partial(_sample, find))
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Any]]:
     """As `json_lines`, each row beside its offset: inline pictures are read again from there."""
-    for place, offset, value in json_lines_at(path):
-        yield place, value if isinstance(value, RowError) else (offset, value)
+    for location, offset, value in json_lines_at(path):
+        yield location, value if isinstance(value, RowError) else (offset, value)
 
 
-def _sample(find: Find, source: Source, place: str, numbered: tuple[int, dict[str, Any]]) -> Sample:
+def _sample(find: Find, source: DatasetSource, location: str, numbered: tuple[int, dict[str, Any]]) -> Sample:
     offset, row = numbered
     task = row.get("task", source.task)
     if not isinstance(task, str) or task not in TASKS:
@@ -94,7 +94,7 @@ def _references(value: Any) -> tuple[str, ...]:
     return tuple(schema.reference_texts(list(texts_of(value, "`references`")), "references"))
 
 
-def _picture(find: Find, source: Source, value: Any, offset: int) -> tuple[Any, str]:
+def _picture(find: Find, source: DatasetSource, value: Any, offset: int) -> tuple[Any, str]:
     if isinstance(value, str) and is_base64_picture(value):
         if source.need_pictures:
             decode_picture(value)

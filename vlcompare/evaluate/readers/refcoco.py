@@ -13,10 +13,10 @@ from typing import Any
 
 from vlcompare.errors import SampleError
 from vlcompare.evaluate.readers.base import (
+    DatasetSource,
     Issue,
-    Placed,
+    Located,
     RowError,
-    Source,
     declared_box,
     decode_picture,
     each,
@@ -36,7 +36,7 @@ _ID = ("id", "ref_id", "question_id", "ann_id", "anno_id")
 _PARQUET_ROWS = 64  # rows held at a time
 
 
-def read(source: Source) -> Iterator[Placed | Issue]:
+def read(source: DatasetSource) -> Iterator[Located | Issue]:
     """Grounding samples of a file of JSON lines or parquet."""
     if source.box_format is None or source.box_scale is None:
         raise undeclared(source)
@@ -45,7 +45,7 @@ def read(source: Source) -> Iterator[Placed | Issue]:
 
 
 def parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """(place, row) of a parquet file, a few rows at a time."""
+    """(location, row) of a parquet file, a few rows at a time."""
     import pyarrow
     import pyarrow.parquet
 
@@ -60,11 +60,11 @@ def parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
         raise SampleError(f"{path} is not a parquet file that can be read ({error}).") from error
 
 
-def samples_of(source: Source, place: str, row: dict[str, Any]) -> list[Sample]:
+def samples_of(source: DatasetSource, location: str, row: dict[str, Any]) -> list[Sample]:
     """One sample for each expression of the row."""
     image, key = picture_of(source, row, _IMAGE)
     box = declared_box(source, _first(row, _BOX), lambda: _size(source, row, image))
-    base = _first(row, _ID, default=place.replace(" ", "-"))
+    base = _first(row, _ID, default=location.replace(" ", "-"))
     texts = _expressions(_first(row, _TEXTS))
     ids = [str(base)] if len(texts) == 1 else [f"{base}-{number}" for number in range(len(texts))]
     return [
@@ -82,7 +82,7 @@ def samples_of(source: Source, place: str, row: dict[str, Any]) -> list[Sample]:
     ]
 
 
-def picture_of(source: Source, row: dict[str, Any], names: Sequence[str]) -> tuple[Any, str]:
+def picture_of(source: DatasetSource, row: dict[str, Any], names: Sequence[str]) -> tuple[Any, str]:
     """(picture, key): a file of the data folder, the bytes in a parquet row, or base64 in a JSON line."""
     value = next((row[name] for name in names if row.get(name) is not None), None)
     if isinstance(value, dict):
@@ -115,7 +115,7 @@ def _expressions(value: Any) -> list[str]:
     return [str(text) for text in texts]
 
 
-def _size(source: Source, row: dict[str, Any], image: Any) -> tuple[float, float]:
+def _size(source: DatasetSource, row: dict[str, Any], image: Any) -> tuple[float, float]:
     """(width, height) from the row, or else from the picture itself."""
     info = row.get("raw_image_info")
     if isinstance(info, str):

@@ -20,10 +20,10 @@ from typing import Any
 from vlcompare.errors import SampleError
 from vlcompare.evaluate.readers.base import (
     MAX_ROW_CHARACTERS,
+    DatasetSource,
     Issue,
-    Placed,
+    Located,
     RowError,
-    Source,
     decode_picture,
     each,
     hashed,
@@ -50,7 +50,7 @@ class TsvPicture:
         return decode_picture(fields[self.column])
 
 
-def read(source: Source) -> Iterator[Placed | Issue]:
+def read(source: DatasetSource) -> Iterator[Located | Issue]:
     """Samples of a TSV: multiple choice where it has columns A, B, ..; else of the declared task."""
     return each(source, _rows(source), _sample)
 
@@ -58,7 +58,7 @@ def read(source: Source) -> Iterator[Placed | Issue]:
 class _Pictures:
     """The pictures of a file by their row's index; a row that names a later one's has the whole file read once."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: DatasetSource) -> None:
         self._source = source
         self._known: dict[str, tuple[TsvPicture, str]] = {}
         self._complete = False
@@ -83,18 +83,18 @@ class _Pictures:
         return self._known.get(name, (None, ""))
 
 
-def _rows(source: Source) -> Iterator[tuple[str, Any]]:
+def _rows(source: DatasetSource) -> Iterator[tuple[str, Any]]:
     pictures = _Pictures(source)
-    for place, value in _table(source.path):
+    for location, value in _table(source.path):
         if isinstance(value, RowError):
-            yield place, value
+            yield location, value
             continue
         pictures.take(*value)
-        yield place, (value[0], pictures)
+        yield location, (value[0], pictures)
 
 
 def _table(path: Path) -> Iterator[tuple[str, Any]]:
-    """(place, (row, its picture)) of each row, or a RowError in its place."""
+    """(location, (row, its picture)) of each row, or a RowError in its place."""
     header: list[str] = []
     for number, offset, length, text in _records(path):
         try:
@@ -144,7 +144,7 @@ def _fields(text: str) -> list[str]:
     return next(csv.reader(io.StringIO(text.rstrip("\r\n"), newline=""), delimiter="\t", strict=True))
 
 
-def _sample(source: Source, place: str, value: tuple[dict[str, str], _Pictures]) -> Sample:
+def _sample(source: DatasetSource, location: str, value: tuple[dict[str, str], _Pictures]) -> Sample:
     row, pictures = value
     picture, key = pictures.find(row)
     choices = lettered(row)

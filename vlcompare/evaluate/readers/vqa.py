@@ -10,10 +10,10 @@ from typing import Any
 
 from vlcompare.errors import SampleError
 from vlcompare.evaluate.readers.base import (
+    DatasetSource,
     Issue,
-    Placed,
+    Located,
     RowError,
-    Source,
     each,
     id_of,
     is_id,
@@ -26,12 +26,12 @@ from vlcompare.evaluate.readers.base import (
 from vlcompare.types import Sample
 
 
-def read(source: Source) -> Iterator[Placed | Issue]:
+def read(source: DatasetSource) -> Iterator[Located | Issue]:
     """Samples of whichever of the five formats was declared."""
     return _READERS[source.format](source)
 
 
-def _vqav2(source: Source) -> Iterator[Placed | Issue]:
+def _vqav2(source: DatasetSource) -> Iterator[Located | Issue]:
     """visualqa.org, "Input questions format" and "Annotation format"."""
     questions = json_object(source.path)
     subtype = str(questions.get("data_subtype") or source.split or "")
@@ -43,7 +43,7 @@ def _vqav2(source: Source) -> Iterator[Placed | Issue]:
             if isinstance(row, dict) and is_id(row.get("question_id")):
                 answers[str(row["question_id"])] = row
 
-    def sample(source: Source, place: str, row: dict[str, Any]) -> Sample:
+    def sample(source: DatasetSource, location: str, row: dict[str, Any]) -> Sample:
         truth = answers.get(id_of(row, "question_id"), {})
         if source.annotations is not None and not truth:
             raise RowError(f"question {row['question_id']} has no annotation")
@@ -63,12 +63,12 @@ def _vqav2(source: Source) -> Iterator[Placed | Issue]:
     return each(source, _numbered(questions.get("questions"), "question"), sample)
 
 
-def _gqa(source: Source) -> Iterator[Placed | Issue]:
+def _gqa(source: DatasetSource) -> Iterator[Located | Issue]:
     """The GQA download page: question id -> {question, answer, imageId, types}."""
     data = json_object(source.path)
     rows = ((f"question {key}", (key, row)) for key, row in data.items())
 
-    def sample(source: Source, place: str, value: tuple[str, dict[str, Any]]) -> Sample:
+    def sample(source: DatasetSource, location: str, value: tuple[str, dict[str, Any]]) -> Sample:
         number, row = value
         name = str(row["imageId"])
         path, key = picture(source, name if "." in name else f"{name}.jpg")
@@ -86,11 +86,11 @@ def _gqa(source: Source) -> Iterator[Placed | Issue]:
     return each(source, rows, sample)
 
 
-def _docvqa(source: Source) -> Iterator[Placed | Issue]:
+def _docvqa(source: DatasetSource) -> Iterator[Located | Issue]:
     """The Robust Reading Competition's file: `data` [{questionId, question, image, answers}]."""
     data = json_object(source.path)
 
-    def sample(source: Source, place: str, row: dict[str, Any]) -> Sample:
+    def sample(source: DatasetSource, location: str, row: dict[str, Any]) -> Sample:
         path, key = picture(source, row["image"])
         kinds = row.get("question_types") or []
         return Sample(
@@ -108,10 +108,10 @@ def _docvqa(source: Source) -> Iterator[Placed | Issue]:
     return each(source, _numbered(data.get("data"), "row"), sample)
 
 
-def _pope(source: Source) -> Iterator[Placed | Issue]:
+def _pope(source: DatasetSource) -> Iterator[Located | Issue]:
     """One line a question: {question_id, image, text, label: "yes" | "no"}."""
 
-    def sample(source: Source, place: str, row: dict[str, Any]) -> Sample:
+    def sample(source: DatasetSource, location: str, row: dict[str, Any]) -> Sample:
         label = str(row["label"]).strip().lower()
         if label not in ("yes", "no"):
             raise RowError(f"the label is {row['label']!r}, not yes or no")
@@ -129,15 +129,15 @@ def _pope(source: Source) -> Iterator[Placed | Issue]:
     return each(source, json_lines(source.path), sample)
 
 
-def _vsr(source: Source) -> Iterator[Placed | Issue]:
+def _vsr(source: DatasetSource) -> Iterator[Located | Issue]:
     """One line a statement: {image, caption, label: 0 | 1, relation}."""
 
-    def sample(source: Source, place: str, row: dict[str, Any]) -> Sample:
+    def sample(source: DatasetSource, location: str, row: dict[str, Any]) -> Sample:
         if row["label"] not in (0, 1, True, False):
             raise RowError(f"the label is {row['label']!r}, not 0 or 1")
         path, key = picture(source, row["image"])
         return Sample(
-            id=id_of(row, "id", default=place.replace("line ", "vsr-")),
+            id=id_of(row, "id", default=location.replace("line ", "vsr-")),
             image=path,
             task="image_text_match",
             text=text_of(row, "caption"),

@@ -129,15 +129,15 @@ class RunFolder:
 
     def row(self, side: str, i: int) -> dict[str, Any] | None:
         """The whole prediction row of a sample, read from the file now."""
-        place = self.sides[side].places[i]
-        if place is None:
+        span = self.sides[side].spans[i]
+        if span is None:
             return None
         try:
-            with place.path.open("rb") as file:
-                file.seek(place.offset)
-                return read_row(file.read(place.length))[2]
+            with span.path.open("rb") as file:
+                file.seek(span.offset)
+                return read_row(file.read(span.length))[2]
         except (OSError, ValueError, RecursionError) as error:
-            raise SampleError(f"{place.path.name} was changed while it was open: open the run again.") from error
+            raise SampleError(f"{span.path.name} was changed while it was open: open the run again.") from error
 
     def answer(self, side: str, i: int) -> Answer | None:
         """The same as an Answer; rows from elsewhere give what they have."""
@@ -239,7 +239,7 @@ def _recorded(run: RunFolder, side: str) -> dict[str, Any]:
 
 
 def _chosen(rows: SideRows, indices: Sequence[int]) -> SideRows:
-    return SideRows([rows.rows[i] for i in indices], [rows.places[i] for i in indices])
+    return SideRows([rows.rows[i] for i in indices], [rows.spans[i] for i in indices])
 
 
 def find_runs(folder: Path, depth: int = 2) -> list[Path]:

@@ -14,7 +14,7 @@ from typing import Any
 from vlcompare.errors import SampleError
 from vlcompare.evaluate import run_files
 from vlcompare.evaluate.fields import MOST_NUMBER, described
-from vlcompare.evaluate.predictions import Place, read_lines
+from vlcompare.evaluate.predictions import ByteSpan, read_lines
 from vlcompare.evaluate.schema import MOST_SIDES, NO_SIDE, refused
 
 PROBLEMS_KEPT = 100
@@ -26,7 +26,7 @@ class SideRows:
     """What one side answered, in the samples' order; None where it did not."""
 
     rows: list[dict[str, Any] | None]  # slim: text, boxes, phrases, error, confidence
-    places: list[Place | None]
+    spans: list[ByteSpan | None]
 
 
 def read_sides(
@@ -53,7 +53,7 @@ def _empty(index: Mapping[str, int]) -> SideRows:
 
 def _read_part(path: Path, index: Mapping[str, int], sides: dict[str, SideRows], problems: list[str]) -> None:
     try:
-        for number, place, row in read_lines(path):
+        for number, span, row in read_lines(path):
             if isinstance(row, str):
                 if len(problems) < PROBLEMS_KEPT:
                     problems.append(f"{path.name} line {number} is damaged: {row}")
@@ -63,7 +63,7 @@ def _read_part(path: Path, index: Mapping[str, int], sides: dict[str, SideRows],
             if i is not None:
                 rows = _side(side, index, sides, path.name)
                 if rows.rows[i] is None:
-                    rows.rows[i], rows.places[i] = slim(values), place
+                    rows.rows[i], rows.spans[i] = slim(values), span
     except OSError as error:
         raise SampleError(f"{path.name} cannot be read: {error.strerror or error}.") from error
 

@@ -18,14 +18,14 @@ from vlcompare.runtime.bounded_files import LARGEST_TOKENIZER, read_bytes
 from vlcompare.runtime.loading import quantize
 from vlcompare.runtime.loading.fill import Report, account
 from vlcompare.runtime.loading.keys import highest_value, model_key, stored_norm
-from vlcompare.runtime.loading.locate import SECTION, Source, local_tokenizer, read_stored
+from vlcompare.runtime.loading.locate import SECTION, CheckpointSource, local_tokenizer, read_stored
 from vlcompare.runtime.loading.safetensors_files import ONE_FILE, Stored, check_finite, read_tensor, write_file
 
 Entries = dict[str, tuple[torch.dtype, tuple[int, ...]]]
 
 
 def write_quantized(
-    source: Source, out: Path, method: str, device: torch.device, report: Report = lambda done, total: None
+    source: CheckpointSource, out: Path, method: str, device: torch.device, report: Report = lambda done, total: None
 ) -> Path:
     """Write `source` to the folder `out` with the language model's large Linears quantized. Returns `out`.
 
@@ -63,7 +63,7 @@ def write_quantized(
     return out
 
 
-def _chosen(source: Source, stored: dict[str, Stored]) -> tuple[list[Stored], set[str]]:
+def _chosen(source: CheckpointSource, stored: dict[str, Stored]) -> tuple[list[Stored], set[str]]:
     """The tensors that the model uses, in the order of the files, and the names of the weights to quantize."""
     config = source.config.with_norm(stored_norm(stored, source.config.family))  # type: ignore[arg-type]
     model = meta_model(config)
@@ -109,7 +109,7 @@ def _part_key(entry: Stored, part: str) -> str:
     return entry.key.removesuffix("weight") + part
 
 
-def _card(source: Source, method: str) -> str:
+def _card(source: CheckpointSource, method: str) -> str:
     label = "NF4 (blocks of 64)" if method == "nf4" else "int8 (by rows)"
     origin = f"{Path(source.name).name}" + (f" at commit {source.revision}" if source.revision else "")
     return (

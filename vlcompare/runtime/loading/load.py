@@ -24,7 +24,7 @@ from vlcompare.runtime.loading.devices import resolve_device, resolve_dtype
 from vlcompare.runtime.loading.estimate import estimate, sizes
 from vlcompare.runtime.loading.fill import Target, fill
 from vlcompare.runtime.loading.keys import stored_norm
-from vlcompare.runtime.loading.locate import Source, find_source, read_stored
+from vlcompare.runtime.loading.locate import CheckpointSource, find_source, read_stored
 from vlcompare.runtime.loading.model import Model
 from vlcompare.runtime.loading.safetensors_files import Stored
 from vlcompare.runtime.memory import check_room
@@ -145,7 +145,7 @@ def _check_options(spec: ModelSpec) -> None:
         tokenizer_file(spec.tokenizer)
 
 
-def _config(source: Source, stored: Mapping[str, Stored], spec: ModelSpec) -> tuple[ModelConfig, list[str]]:
+def _config(source: CheckpointSource, stored: Mapping[str, Stored], spec: ModelSpec) -> tuple[ModelConfig, list[str]]:
     """The stored config with the norms and the image size to run with, and notices about these."""
     config = source.config
     if config.family == "pythia" and spec.norm == "rmsnorm":
@@ -161,7 +161,7 @@ def _config(source: Source, stored: Mapping[str, Stored], spec: ModelSpec) -> tu
     return config.with_image_size(spec.image_size), [notice]
 
 
-def _tokenizer(source: Source, given: str | None, progress: hub.Progress | None) -> Tokenizer:
+def _tokenizer(source: CheckpointSource, given: str | None, progress: hub.Progress | None) -> Tokenizer:
     own = source.folder / "tokenizer.json"
 
     def find_shared() -> Path:

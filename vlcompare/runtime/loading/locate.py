@@ -22,7 +22,7 @@ SECTION = "vlcompare_quantization"  # in config.json of a checkpoint that `vlcom
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class CheckpointSource:
     """A checkpoint whose files are on this machine and whose config is read."""
 
     name: str  # as it was asked for
@@ -40,7 +40,7 @@ class Source:
 
 def find_source(
     checkpoint: str | Path, *, revision: str | None = None, progress: hub.Progress | None = None, offline: bool = False
-) -> Source | None:
+) -> CheckpointSource | None:
     """The checkpoint, downloaded where need be. None only with `offline`, where it is not on this machine.
 
     Raises CheckpointError where there is no such checkpoint or its config cannot be used.
@@ -91,7 +91,7 @@ def read_config(folder: Path) -> tuple[dict[str, Any], ModelConfig]:
     return data, from_dict(data)
 
 
-def read_stored(source: Source) -> dict[str, Stored]:
+def read_stored(source: CheckpointSource) -> dict[str, Stored]:
     """All tensors in the checkpoint's files, by key; headers are checked against the files' sizes."""
     return read_headers(weight_files(source.folder))
 
@@ -112,7 +112,7 @@ def _local_folder(name: str, known: registry.Checkpoint | None) -> Path | None:
     return path if name and os.path.isdir(path) else None
 
 
-def _read(name: str, folder: Path, revision: str | None, repository: str | None = None) -> Source:
+def _read(name: str, folder: Path, revision: str | None, repository: str | None = None) -> CheckpointSource:
     data, config = read_config(folder)
     section = data.get(SECTION)
     method: Any = "none"
@@ -123,10 +123,10 @@ def _read(name: str, folder: Path, revision: str | None, repository: str | None 
                 f"config.json in {folder}: {SECTION!r} is {reprlib.repr(section)}, which cannot be read here; quantize "
                 "again."
             )
-    return Source(name, folder, revision, data, config, method, repository)
+    return CheckpointSource(name, folder, revision, data, config, method, repository)
 
 
-def local_tokenizer(source: Source) -> Path | None:
+def local_tokenizer(source: CheckpointSource) -> Path | None:
     """The checkpoint's own tokenizer.json, or the shared one where it is on this machine already."""
     own = source.folder / "tokenizer.json"
     if is_there(own):

@@ -18,7 +18,7 @@ from vlcompare.runtime.loading import hub, registry
 from vlcompare.runtime.loading.fill import account, read_through
 from vlcompare.runtime.loading.keys import stored_norm
 from vlcompare.runtime.loading.load import load
-from vlcompare.runtime.loading.locate import Source, find_source, local_tokenizer, read_stored
+from vlcompare.runtime.loading.locate import CheckpointSource, find_source, local_tokenizer, read_stored
 from vlcompare.runtime.tokenizer import Tokenizer
 
 
@@ -58,7 +58,7 @@ def verify(checkpoint: str | Path, *, revision: str | None = None, progress: hub
     return [*found, "All values are finite.", asked]
 
 
-def _ask(checkpoint: str | Path, source: Source, tokenizer: Path | None, say: hub.Progress) -> None:
+def _ask(checkpoint: str | Path, source: CheckpointSource, tokenizer: Path | None, say: hub.Progress) -> None:
     """Load it as `ask` does, and ask for the first words about a grey picture."""
     revision = source.revision if source.repository else None
     model = load(checkpoint, revision=revision, tokenizer=tokenizer, progress=say)

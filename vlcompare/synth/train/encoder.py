@@ -14,7 +14,7 @@ from vlcompare.synth.train.dense_targets import BatchTruth, DenseHeads, dense_lo
 from vlcompare.synth.train.pictures import PictureStore, Shard, glyphs_of, normalised
 from vlcompare.synth.train.recipe import Recipe
 from vlcompare.training.optim import Muon, set_rates, trapezoid
-from vlcompare.training.progress import Clock, Log, begin_or_resume, save_state, unbroken
+from vlcompare.training.progress import Log, TimeBudget, begin_or_resume, save_state, unbroken
 
 SAVE_EVERY = 200  # steps
 SCORE_EVERY = 400  # steps between scores on held-out pictures
@@ -80,11 +80,11 @@ def train_encoder(
     begin_or_resume(training, state_path, log, resume)
     store = PictureStore(out / "pictures", recipe.pictures)
     store.start()
-    clock = Clock(training.seconds, budget_seconds)
+    budget = TimeBudget(training.seconds, budget_seconds)
     try:
-        _run(training, recipe, store, clock, log, torch.device(device), state_path)
+        _run(training, recipe, store, budget, log, torch.device(device), state_path)
     finally:
-        training.seconds = clock.seconds
+        training.seconds = budget.seconds
         with unbroken():
             save_state(state_path, training.state())
         store.stop()
@@ -95,7 +95,7 @@ def _run(
     training: EncoderTraining,
     recipe: Recipe,
     store: PictureStore,
-    clock: Clock,
+    budget: TimeBudget,
     log: Log,
     device: torch.device,
     state_path: Path,
@@ -104,7 +104,7 @@ def _run(
     held_out = store.held_out(min(512, recipe.pictures.shard))
     parameters = [p for module in (training.encoder, training.heads) for p in module.parameters()]
     for shard in store.batches(training.step * options.batch, options.batch):
-        if training.step >= options.steps or clock.spent:
+        if training.step >= options.steps or budget.spent:
             break
         factor = trapezoid(training.step, options.steps, warmup=options.warmup, decay_from=options.decay_from)
         set_rates(training.optimizers, factor)
@@ -120,11 +120,11 @@ def _run(
                 optimizer.zero_grad(set_to_none=True)
             training.step += 1
         if training.step % 50 == 0:
-            log.write(step=training.step, seconds=clock.seconds, loss=loss.item(), **parts)
+            log.write(step=training.step, seconds=budget.seconds, loss=loss.item(), **parts)
         if training.step % SCORE_EVERY == 0 or training.step == options.steps:
-            log.write(step=training.step, seconds=clock.seconds, **held_out_scores(training, held_out, device))
+            log.write(step=training.step, seconds=budget.seconds, **held_out_scores(training, held_out, device))
         if training.step % SAVE_EVERY == 0:
-            training.seconds = clock.seconds
+            training.seconds = budget.seconds
             save_state(state_path, training.state())
 
 

@@ -20,7 +20,7 @@ from vlcompare.synth.train.held_out_probe import probe
 from vlcompare.synth.train.learner import Learner, losses_of
 from vlcompare.synth.train.recipe import LanguageRecipe, Recipe
 from vlcompare.training.optim import Muon, muon_matrices, set_rates, trapezoid
-from vlcompare.training.progress import Clock, Log, begin_or_resume, load_state, save_state, unbroken
+from vlcompare.training.progress import Log, TimeBudget, begin_or_resume, load_state, save_state, unbroken
 
 FAMILIES = ("pythia", "mamba")
 
@@ -137,25 +137,25 @@ def train_language(
         # a longer schedule goes on from before the decay: rates that fall and rise again lose what was learnt
         training.restore(load_state(stable))
         log.forget_after(training.step)
-    clock = Clock(training.seconds, budget_seconds)
+    budget = TimeBudget(training.seconds, budget_seconds)
     try:
-        while training.step < total and not clock.spent:
+        while training.step < total and not budget.spent:
             with unbroken():  # a state of half a step is none to go on from
                 losses = train_step(training, corpus, recipe, total, target)
             if training.step % 50 == 0:
                 plain = {name: loss.item() for name, loss in losses.items()}
-                log.write(step=training.step, seconds=clock.seconds, **plain)
+                log.write(step=training.step, seconds=budget.seconds, **plain)
             if training.step % score_every == 0 or training.step == total:
                 scores = probe(training.learner, corpus, target)
-                log.write(step=training.step, seconds=clock.seconds, **scores)
+                log.write(step=training.step, seconds=budget.seconds, **scores)
             if training.step % save_every == 0:
-                training.seconds = clock.seconds
+                training.seconds = budget.seconds
                 save_state(state_path, training.state())
                 total = planned_steps(out, recipe)
                 if not begins_to_decay(training.step, total, recipe):
                     save_state(stable, training.state())
     finally:
-        training.seconds = clock.seconds
+        training.seconds = budget.seconds
         with unbroken():
             save_state(state_path, training.state())
     return training.step >= total

@@ -22,7 +22,7 @@ from vlcompare.ui.compare import cards, figures, together, tokens
 from vlcompare.ui.compare.event_stream import PACE, Compare, follow
 from vlcompare.ui.compare.example_questions import find_example, recorded_for, recorded_run, same_picture, same_question
 from vlcompare.ui.compare.forms import AskForm, read_mode, read_request, read_side, shown_side
-from vlcompare.ui.compare.page_update import PageUpdate, news, refused
+from vlcompare.ui.compare.page_update import CompareUpdate, news, refused
 from vlcompare.ui.compare.picture import side_picture
 from vlcompare.ui.compare.session import Caches, CompareSession, Picture, Run, SideRun
 from vlcompare.ui.examples import Example
@@ -71,7 +71,7 @@ class Handlers:
         *,
         blind: bool = False,
         example: str | None = None,
-    ) -> Iterator[PageUpdate]:
+    ) -> Iterator[CompareUpdate]:
         """One comparison, from the click to the last figure."""
 
         def run() -> Run:
@@ -80,7 +80,7 @@ class Handlers:
 
         return self._play_all(session, lambda: [run()])
 
-    def follow_up(self, session: CompareSession, text: str, how: str, task: str = "") -> Iterator[PageUpdate]:
+    def follow_up(self, session: CompareSession, text: str, how: str, task: str = "") -> Iterator[CompareUpdate]:
         """Ask again on the picture of the last run without encoding it again: "continue" or "anew".
 
         task: another task that takes a text at most; empty: the last one's, or a question where that takes no text.
@@ -95,7 +95,7 @@ class Handlers:
         sides: Mapping[str, Side],
         *,
         example: str | None = None,
-    ) -> Iterator[PageUpdate]:
+    ) -> Iterator[CompareUpdate]:
         """Several questions (caption, question, box) on one picture, in turn; each is a run of the history."""
 
         def runs() -> list[Run]:
@@ -130,7 +130,7 @@ class Handlers:
         # the models of a blind run stay hidden until a vote
         return Run(request, last.picture, sides, last.mode, follow_up=how, example=last.example, blind=last.hidden)
 
-    def _play_all(self, session: CompareSession, make: Callable[[], list[Run]]) -> Iterator[PageUpdate]:
+    def _play_all(self, session: CompareSession, make: Callable[[], list[Run]]) -> Iterator[CompareUpdate]:
         """Make the runs and play them one after the other, until one is stopped."""
         try:
             runs = make()
@@ -142,10 +142,10 @@ class Handlers:
             if run.stopped:
                 return
 
-    def play(self, session: CompareSession, run: Run) -> Iterator[PageUpdate]:
+    def play(self, session: CompareSession, run: Run) -> Iterator[CompareUpdate]:
         """Run `run` in the session and show it as it grows, unless another run is shown meanwhile."""
         cancel = session.start(run)
-        sent: PageUpdate = {}
+        sent: CompareUpdate = {}
         try:
             yield news(sent, self.opening(session, run))
             drawn = 0.0
@@ -171,7 +171,7 @@ class Handlers:
         page = self.whole(session, run)
         yield page if session.shows_other else news(sent, page)
 
-    def stopped(self, session: CompareSession) -> PageUpdate:
+    def stopped(self, session: CompareSession) -> CompareUpdate:
         """After Stop: the run as far as it came, or that nothing was running."""
         run, finished, stopped = session.current, session.finished, session.stop()
         finished.wait(5)
@@ -185,7 +185,7 @@ class Handlers:
         sentence = cut if run.stopped else "Nothing is running: what is shown had ended before."
         return {**self.whole(session, run), "message": cards.heading(run, sentence)}
 
-    def restore(self, session: CompareSession, run_id: str) -> PageUpdate:
+    def restore(self, session: CompareSession, run_id: str) -> CompareUpdate:
         """A run of the history, shown again."""
         run = session.find(str(run_id))
         if run is None:
@@ -195,7 +195,7 @@ class Handlers:
         session.shows_other = True
         return self.whole(session, run)
 
-    def recorded(self, session: CompareSession, example: Example, sides: Mapping[str, Side]) -> PageUpdate:
+    def recorded(self, session: CompareSession, example: Example, sides: Mapping[str, Side]) -> CompareUpdate:
         """An example's recorded answers, if the chosen checkpoints are those that were recorded; else no change."""
         if session.cancel or not recorded_for(example, sides):
             return {}
@@ -216,19 +216,19 @@ class Handlers:
 
     # ---- views of a run
 
-    def opening(self, session: CompareSession, run: Run) -> PageUpdate:
+    def opening(self, session: CompareSession, run: Run) -> CompareUpdate:
         """The page when a run begins: its question and picture over empty cards."""
         embedded = any(name_of(part.settings.checkpoint).embedded for part in run.sides.values())
         notice = cards.PHOTO_NOTICE if embedded and run.example is None else ""
         return {"message": cards.heading(run, notice), **self._answered(session, run, run.sides)}
 
-    def changes(self, session: CompareSession, run: Run, changed: set[str]) -> PageUpdate:
+    def changes(self, session: CompareSession, run: Run, changed: set[str]) -> CompareUpdate:
         """Only what changed: the text while it streams, a side's pictures and figures once it has answered."""
-        page = cast(PageUpdate, {f"{side}_card": cards.card(run, side) for side in changed})
+        page = cast(CompareUpdate, {f"{side}_card": cards.card(run, side) for side in changed})
         answered = [side for side in changed if run.answer(side) is not None]
         return page | self._answered(session, run, answered) if answered else page
 
-    def whole(self, session: CompareSession, run: Run) -> PageUpdate:
+    def whole(self, session: CompareSession, run: Run) -> CompareUpdate:
         """Every region, for a run that has ended or is restored."""
         page = self.opening(session, run)
         page["prompts"] = tokens.prompt_view(run)
@@ -239,7 +239,7 @@ class Handlers:
         return page
 
     @staticmethod
-    def _answered(session: CompareSession, run: Run, sides: Iterable[str]) -> PageUpdate:
+    def _answered(session: CompareSession, run: Run, sides: Iterable[str]) -> CompareUpdate:
         """The regions of these sides, and those that both sides share."""
         page: dict[str, Safe] = {}
         for side in sides:
@@ -249,7 +249,7 @@ class Handlers:
             )
             page[f"{side}_tokens"] = tokens.tokens_view(run, side)
         return {
-            **cast(PageUpdate, page),
+            **cast(CompareUpdate, page),
             "three": together.three_view(session.group(run), run.id),
             "together": together.together(run),
             "figures": figures.figures_table(run),

@@ -20,7 +20,7 @@ from vlcompare.ui.compare import cards
 from vlcompare.ui.compare.form_values import ASK_FIELDS
 from vlcompare.ui.compare.forms import NUMBER_NAMES, SIDE_FIELDS, number_range
 from vlcompare.ui.compare.handlers import FOLLOW_TASKS
-from vlcompare.ui.compare.page_update import REGIONS, PageUpdate
+from vlcompare.ui.compare.page_update import REGIONS, CompareUpdate
 from vlcompare.ui.compare.session import CompareSession
 from vlcompare.ui.compare.votes import CHOICES
 from vlcompare.ui.events import PICK
@@ -293,12 +293,12 @@ def examples_view(chosen: str | None) -> Safe:
     return el("div", *items, class_="vl-examples")
 
 
-def outputs_of(session: CompareSession, page: PageUpdate) -> list[Any]:
+def outputs_of(session: CompareSession, page: CompareUpdate) -> list[Any]:
     """The session and an action's update in the order of `Parts.outputs`; other regions stay as they are."""
     return [session, *(page.get(name, gr.skip()) for name in REGIONS)]
 
 
-def streamed(session: CompareSession, pages: Iterator[PageUpdate]) -> Iterator[list[Any]]:
+def streamed(session: CompareSession, pages: Iterator[CompareUpdate]) -> Iterator[list[Any]]:
     """Each update as outputs; the action's generator is closed with the stream."""
     with closing(pages):  # type: ignore[type-var]
         for page in pages:

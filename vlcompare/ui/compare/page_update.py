@@ -9,7 +9,7 @@ from vlcompare.render.markup import Safe
 from vlcompare.ui.compare.cards import message
 
 
-class PageUpdate(TypedDict, total=False):
+class CompareUpdate(TypedDict, total=False):
     """New markup by region; a region that is left out stays as it is."""
 
     message: Safe
@@ -28,16 +28,16 @@ class PageUpdate(TypedDict, total=False):
     history: Safe
 
 
-REGIONS = tuple(PageUpdate.__annotations__)
+REGIONS = tuple(CompareUpdate.__annotations__)
 
 
-def refused(error: VLCompareError) -> PageUpdate:
+def refused(error: VLCompareError) -> CompareUpdate:
     """The error's sentence in the message line."""
     return {"message": message(str(error), "error")}
 
 
-def news(sent: PageUpdate, page: PageUpdate) -> PageUpdate:
+def news(sent: CompareUpdate, page: CompareUpdate) -> CompareUpdate:
     """The regions of `page` that differ from what was `sent`; `sent` is updated."""
-    new = cast(PageUpdate, {name: view for name, view in page.items() if sent.get(name) != view})
+    new = cast(CompareUpdate, {name: view for name, view in page.items() if sent.get(name) != view})
     sent.update(new)
     return new

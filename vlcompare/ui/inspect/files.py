@@ -18,7 +18,7 @@ from vlcompare.evaluate.results import archive, export, html_report
 from vlcompare.evaluate.results.table import Rows
 from vlcompare.ui.compare.files import picture_file, write_file
 from vlcompare.ui.compare.forms import SIDE_FIELDS, ask_form_of, shown_side
-from vlcompare.ui.inspect.handlers import PageUpdate, action, everything
+from vlcompare.ui.inspect.handlers import InspectUpdate, action, everything
 from vlcompare.ui.inspect.library import unused_name
 from vlcompare.ui.inspect.session import Inspection
 from vlcompare.ui.server.rate_limit import free_space
@@ -35,7 +35,7 @@ _lock = threading.Lock()
 
 
 @action
-def upload(inspection: Inspection, path: str | None, limits: Limits | None = None) -> PageUpdate:
+def upload(inspection: Inspection, path: str | None, limits: Limits | None = None) -> InspectUpdate:
     """Open an uploaded run archive, for this visitor alone. path: as the client sent it."""
     if not path:
         return {}
@@ -46,7 +46,7 @@ def upload(inspection: Inspection, path: str | None, limits: Limits | None = Non
         with open_file(path, largest_upload(limits or Limits()), "archive") as file:
             run = archive.open_archive(file, Path(folder.name) / "run", reserve=partial(_reserve, folder))
         inspection.add(unused_name(f"{Path(path).stem[:60]} (uploaded)", inspection.open), run)
-        page: PageUpdate = {**everything(inspection), "controls": True, "form": inspection.query}
+        page: InspectUpdate = {**everything(inspection), "controls": True, "form": inspection.query}
     except BaseException:
         folder.cleanup()
         raise

@@ -23,7 +23,7 @@ SELECTED = ("quadrants", "chips", "charts", "slices", "table")  # the regions th
 P = ParamSpec("P")
 
 
-class PageUpdate(TypedDict, total=False):
+class InspectUpdate(TypedDict, total=False):
     """What an action changes: new content of regions and fields. Whatever is left out stays as it is."""
 
     message: Safe
@@ -41,11 +41,13 @@ class PageUpdate(TypedDict, total=False):
     controls: bool  # the lists of runs, sides, slices and tags are filled again
 
 
-def action(act: Callable[Concatenate[Inspection, P], PageUpdate]) -> Callable[Concatenate[Inspection, P], PageUpdate]:
+def action(
+    act: Callable[Concatenate[Inspection, P], InspectUpdate],
+) -> Callable[Concatenate[Inspection, P], InspectUpdate]:
     """Run one action at a time. Where it raises VLCompareError nothing has changed, and the message says why."""
 
     @functools.wraps(act)
-    def guarded(inspection: Inspection, /, *args: P.args, **kwargs: P.kwargs) -> PageUpdate:
+    def guarded(inspection: Inspection, /, *args: P.args, **kwargs: P.kwargs) -> InspectUpdate:
         try:
             with inspection.whole():
                 return {"message": message(""), **act(inspection, *args, **kwargs)}
@@ -58,11 +60,11 @@ def action(act: Callable[Concatenate[Inspection, P], PageUpdate]) -> Callable[Co
 # ---- regions ---------------------------------------------------------------------------------------------------------
 
 
-def everything(inspection: Inspection) -> PageUpdate:
+def everything(inspection: Inspection) -> InspectUpdate:
     """All regions of the page."""
     data = inspection.data
     if data is None:
-        empty = cast(PageUpdate, dict.fromkeys(("message", "figures", *SELECTED), Safe("")))
+        empty = cast(InspectUpdate, dict.fromkeys(("message", "figures", *SELECTED), Safe("")))
         return {**empty, "head": views.nothing(CLOSED), "sample": views.nothing(NO_SAMPLE)}
     return {
         "head": views.head(data, inspection.names),
@@ -77,7 +79,7 @@ def _figures(inspection: Inspection, data: Opened) -> Safe:
     return figures.figures_table(figures.of_summary(data.summary, data.roles), inspection.names)
 
 
-def _selection(inspection: Inspection, data: Opened) -> PageUpdate:
+def _selection(inspection: Inspection, data: Opened) -> InspectUpdate:
     query = inspection.query
     counts = data.quadrant_counts(query, inspection.notes())
     return {
@@ -116,7 +118,7 @@ def _slices(inspection: Inspection, data: Opened) -> Safe:
     return figures.slices_table(rows, inspection.names, name, title, inspection.query)
 
 
-def _sample(inspection: Inspection, data: Opened) -> PageUpdate:
+def _sample(inspection: Inspection, data: Opened) -> InspectUpdate:
     """The open sample with its note, or a hint where none is open."""
     row = inspection.row
     if row is None:
@@ -134,7 +136,7 @@ def _sample(inspection: Inspection, data: Opened) -> PageUpdate:
 # ---- actions ---------------------------------------------------------------------------------------------------------
 
 
-def start(inspection: Inspection) -> PageUpdate:
+def start(inspection: Inspection) -> InspectUpdate:
     """The page was opened: show the given run, or the example that comes with the project."""
     page = _first(inspection)
     if "controls" not in page:  # the first run cannot be shown: the page is empty, and others can be chosen
@@ -144,7 +146,7 @@ def start(inspection: Inspection) -> PageUpdate:
 
 
 @action
-def _first(inspection: Inspection) -> PageUpdate:
+def _first(inspection: Inspection) -> InspectUpdate:
     first = inspection.library.first()
     if first is not None and not inspection.open:
         inspection.choose([first])
@@ -152,14 +154,14 @@ def _first(inspection: Inspection) -> PageUpdate:
 
 
 @action
-def choose(inspection: Inspection, keys: list[str] | None) -> PageUpdate:
+def choose(inspection: Inspection, keys: list[str] | None) -> InspectUpdate:
     """Open the runs chosen in the list, and close the others."""
     inspection.choose(keys or [])
     return {**everything(inspection), "controls": True, "form": inspection.query}
 
 
 @action
-def click(inspection: Inspection, pick: str) -> PageUpdate:
+def click(inspection: Inspection, pick: str) -> InspectUpdate:
     """A click on a row, a quadrant, a slice, a bar, a heading, a page, or a chip, as its `data-pick` says."""
     data = inspection.data
     if data is None:
@@ -179,7 +181,7 @@ def click(inspection: Inspection, pick: str) -> PageUpdate:
 
 
 @action
-def fill(inspection: Inspection, *values: Any) -> PageUpdate:
+def fill(inspection: Inspection, *values: Any) -> InspectUpdate:
     """The filter form changed: text, regex, disagree, gap, noted, tag."""
     query = filled(inspection.query, *values)
     if query == inspection.query or inspection.data is None:
@@ -189,7 +191,7 @@ def fill(inspection: Inspection, *values: Any) -> PageUpdate:
 
 
 @action
-def set_sides(inspection: Inspection, left: str, right: str | None) -> PageUpdate:
+def set_sides(inspection: Inspection, left: str, right: str | None) -> InspectUpdate:
     """Compare two other sides, or show one alone."""
     if (left, right) == (inspection.left, inspection.right):
         return {}
@@ -198,7 +200,7 @@ def set_sides(inspection: Inspection, left: str, right: str | None) -> PageUpdat
 
 
 @action
-def slice_by(inspection: Inspection, dimension: str) -> PageUpdate:
+def slice_by(inspection: Inspection, dimension: str) -> InspectUpdate:
     """Slice the selection by another aspect of the samples."""
     if inspection.data is None or dimension not in inspection.data.table.aspects:
         return {}
@@ -207,7 +209,7 @@ def slice_by(inspection: Inspection, dimension: str) -> PageUpdate:
 
 
 @action
-def draw(inspection: Inspection, measure: str) -> PageUpdate:
+def draw(inspection: Inspection, measure: str) -> InspectUpdate:
     """Draw the charts of another measure."""
     if inspection.data is None or measure not in MEASURES:
         return {}
@@ -216,13 +218,13 @@ def draw(inspection: Inspection, measure: str) -> PageUpdate:
 
 
 @action
-def step(inspection: Inspection, by: int) -> PageUpdate:
+def step(inspection: Inspection, by: int) -> InspectUpdate:
     """Open the next sample of the selection, or the one before."""
     row = inspection.neighbour(by)
     return {} if row is None or inspection.data is None else _open_row(inspection, inspection.data, row)
 
 
-def _open_row(inspection: Inspection, data: Opened, row: int) -> PageUpdate:
+def _open_row(inspection: Inspection, data: Opened, row: int) -> InspectUpdate:
     """Show a sample; the table goes to its page and marks it."""
     if not 0 <= row < data.table.count:
         return {}
@@ -234,7 +236,7 @@ def _open_row(inspection: Inspection, data: Opened, row: int) -> PageUpdate:
 
 
 @action
-def note(inspection: Inspection, sample_id: str, tags: list[str], text: str) -> PageUpdate:
+def note(inspection: Inspection, sample_id: str, tags: list[str], text: str) -> InspectUpdate:
     """Keep a note on the sample that its form belonged to, which need not be the open one any more."""
     data = inspection.data
     if data is None or not sample_id:

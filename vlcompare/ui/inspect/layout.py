@@ -34,7 +34,7 @@ class InspectParts:
     """The tab's components by name."""
 
     session: gr.State
-    regions: dict[str, Any] = field(default_factory=dict)  # markup, named as in PageUpdate
+    regions: dict[str, Any] = field(default_factory=dict)  # markup, named as in InspectUpdate
     fields: dict[str, Any] = field(default_factory=dict)
     buttons: dict[str, Any] = field(default_factory=dict)
 

@@ -13,7 +13,7 @@ from vlcompare.types import SIDES
 from vlcompare.ui.compare.forms import SIDE_FIELDS
 from vlcompare.ui.events import QUIET, chosen, download
 from vlcompare.ui.inspect import files, handlers
-from vlcompare.ui.inspect.handlers import PageUpdate
+from vlcompare.ui.inspect.handlers import InspectUpdate
 from vlcompare.ui.inspect.layout import EXPORTS, FORM, InspectParts
 from vlcompare.ui.inspect.session import Inspection
 from vlcompare.ui.inspect.views import nothing
@@ -38,7 +38,7 @@ def wire(parts: InspectParts, settings: AppSettings, page: gr.Blocks, compare: A
     _wire_compare(parts, settings, compare, tabs)
 
 
-def _outputs(parts: InspectParts, inspection: Inspection, update: PageUpdate) -> list[Any]:
+def _outputs(parts: InspectParts, inspection: Inspection, update: InspectUpdate) -> list[Any]:
     """An update in the order of the outputs, the session last; what is not in it stays as it is."""
     values: dict[str, Any] = dict(update)
     if "form" in update:
@@ -84,7 +84,7 @@ def _note_fields(note: Note | None) -> dict[str, Any]:
     }
 
 
-def _listener(parts: InspectParts, act: Callable[..., PageUpdate]) -> Listener:
+def _listener(parts: InspectParts, act: Callable[..., InspectUpdate]) -> Listener:
     """What an event calls to run an action: the inspection and the inputs' values in, the outputs' values out."""
     return lambda inspection, *values: _outputs(parts, inspection, act(inspection, *values))
 
@@ -137,7 +137,7 @@ def _wire_selection(parts: InspectParts) -> None:
 def _wire_note(parts: InspectParts) -> None:
     fields = [parts.fields[name] for name in ("note_for", "types", "own_tags", "note_text")]
 
-    def save(inspection: Inspection, sample: str, types: list[str], own: str, text: str) -> PageUpdate:
+    def save(inspection: Inspection, sample: str, types: list[str], own: str, text: str) -> InspectUpdate:
         return handlers.note(inspection, sample, [*(types or []), *(own or "").split(",")], text or "")
 
     _, types, own_tags, text = fields
