@@ -19,6 +19,7 @@ from vlcompare.evaluate.readers.json_lines import finite
 from vlcompare.tasks.prompts import SPECS
 from vlcompare.types import Box, Sample
 
+TAG = "tag: "  # begins the name of an aspect that is a tag of the data set
 MAX_VALUES = 40  # a tag with more values than this is no slice
 MAX_TAGS = 100  # names of tags that become slices, the first of them
 GRID = 24  # patches a side at 336 pixels and patch 14
@@ -42,6 +43,14 @@ class Aspect:
         if value not in self.values:
             raise RequestError(f"The slice {self.name!r} has no value {value!r}; it has {', '.join(self.values)}.")
         return self.codes == self.values.index(value)
+
+    def near_unique(self, least: int) -> bool:
+        """Whether this is a tag most of whose rows have values that fewer than `least` rows share: a name, a position,
+        an answer, which tells rows apart and no groups of them."""
+        if not self.name.startswith(TAG):
+            return False
+        counts = np.bincount(self.codes[self.codes >= 0])
+        return bool(2 * counts[counts >= least].sum() < counts.sum())
 
     def value_of(self, row: int) -> str:
         """A row's value; "" where it has none."""
@@ -131,7 +140,7 @@ def aspects_of(samples: Sequence[Sample]) -> dict[str, Aspect]:
     names = dict.fromkeys(tag for sample in samples for tag in sample.tags)
     for tag in itertools.islice(names, MAX_TAGS):
         column = [_shown(sample.tags.get(tag)) for sample in samples]
-        aspect = _aspect(f"tag: {tag}", f"Tag {tag}", column, ())
+        aspect = _aspect(f"{TAG}{tag}", f"Tag {tag}", column, ())
         if aspect is not None:
             aspects[aspect.name] = aspect
     return aspects
@@ -152,7 +161,7 @@ def _aspect(name: str, title: str, column: Sequence[str | None], order: tuple[st
         return None
     values = [value for value in order if value in counts] if order else sorted(counts, key=lambda v: (-counts[v], v))
     if len(values) > MAX_VALUES:
-        if name.startswith("tag: "):
+        if name.startswith(TAG):
             return None
         values = values[:MAX_VALUES]
     place = {value: code for code, value in enumerate(values)}

@@ -31,33 +31,68 @@ class SliceRow:
     paired: Paired | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ShareRow:
+    """One value of one aspect: how many of its `n` rows are in a selection."""
+
+    aspect: str
+    value: str
+    n: int
+    n_images: int
+    count: int
+    share: float
+    ci95: Interval
+
+
 def slice_figures(table: RunTable, aspect: str, rows: Rows | None = None, *, scores: bool = False) -> list[SliceRow]:
     """Figures of every value of an aspect among `rows` (all, by default).
 
     `scores`: means of the main metric's values (IoU, ANLS, ..) in place of shares of rows that are right.
     """
-    chosen = _scored(table, rows)
+    chosen = scored(table, rows)
     dimension = table.aspect(aspect)
     codes = dimension.codes[chosen]
     return [
-        _figures(table, aspect, value, chosen[codes == code], scores)
+        row_figures(table, aspect, value, chosen[codes == code], scores=scores)
         for code, value in enumerate(dimension.values)
         if (codes == code).any()
     ]
 
 
+def share_figures(table: RunTable, aspect: str, within: Rows, chosen: Rows) -> list[ShareRow]:
+    """Of each value's rows among `within`: how many are among `chosen` (one quadrant, say), with its interval.
+
+    This is what can be said of a selection by what was answered: within it, shares that are right are so by
+    construction.
+    """
+    within = scored(table, within)
+    inside = np.isin(within, chosen).astype(np.float64)
+    dimension = table.aspect(aspect)
+    codes, rows = dimension.codes[within], []
+    for code, value in enumerate(dimension.values):
+        mine = codes == code
+        if mine.any():
+            clusters = table.clusters[within[mine]]
+            interval = statistics.mean_interval(inside[mine], clusters)
+            share, count = float(inside[mine].mean()), int(inside[mine].sum())
+            rows.append(ShareRow(aspect, value, int(mine.sum()), len(np.unique(clusters)), count, share, interval))
+    return rows
+
+
 def overall(table: RunTable, rows: Rows | None = None, *, scores: bool = False) -> SliceRow | None:
     """The same over all the rows; None where none of them is scored."""
-    chosen = _scored(table, rows)
-    return _figures(table, "all", "all", chosen, scores) if len(chosen) else None
+    chosen = scored(table, rows)
+    return row_figures(table, "all", "all", chosen, scores=scores) if len(chosen) else None
 
 
-def _scored(table: RunTable, rows: Rows | None) -> Rows:
+def scored(table: RunTable, rows: Rows | None) -> Rows:
+    """Those of `rows` (all, by default) that have a right answer to be compared with."""
     chosen = np.arange(table.count) if rows is None else rows
     return chosen[table.right[table.sides[0]][chosen] != UNSCORED]
 
 
-def _figures(table: RunTable, aspect: str, value: str, rows: Rows, scores: bool) -> SliceRow:
+def row_figures(table: RunTable, aspect: str, value: str, rows: Rows, *, scores: bool = False) -> SliceRow:
+    """The figures of one set of scored rows, under the name of an aspect's value."""
     clusters = table.clusters[rows]
     columns = [
         (table.score[side][rows] if scores else table.right[side][rows]).astype(np.float64) for side in table.sides
