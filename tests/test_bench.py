@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from vlcompare.bench import contestants
-from vlcompare.bench.models import Options, Report, Row, run
+from vlcompare.bench.models import ModelOptions, ModelReport, ModelRow, run
 from vlcompare.bench.tables import plot, ratios, table
 from vlcompare.cli import main
 from vlcompare.errors import CheckpointError, RequestError
@@ -51,13 +51,13 @@ def steps(vlm: contestants.VisionLanguageModel) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def report() -> Report:
-    options = Options(shapes=("pythia", "mamba"), precisions=("fp32",), prompt=30, tokens=3, repeats=2)
+def report() -> ModelReport:
+    options = ModelOptions(shapes=("pythia", "mamba"), precisions=("fp32",), prompt=30, tokens=3, repeats=2)
     return run(options, presets=TINY)
 
 
 @pytest.mark.parametrize("shape", ["pythia", "mamba"])
-def test_ours_and_theirs_are_timed_in_one_run(report: Report, shape: str) -> None:
+def test_ours_and_theirs_are_timed_in_one_run(report: ModelReport, shape: str) -> None:
     rows = {row.who: row for row in report.rows if row.shape == shape}
     assert {"vlcompare", "transformers"} <= set(rows)
     assert not rows["transformers"].note
@@ -124,7 +124,7 @@ def test_what_cannot_run_here_is_a_row_with_its_reason(monkeypatch: pytest.Monke
     from vlcompare.runtime.loading import quantize
 
     monkeypatch.setattr(quantize, "has_kernels", lambda method, device: False)
-    report = run(Options(shapes=("mamba",), precisions=("nf4",)), presets=TINY)
+    report = run(ModelOptions(shapes=("mamba",), precisions=("nf4",)), presets=TINY)
     assert [row.note for row in report.rows] == ["no fast path for nf4 on this device"]
 
 
@@ -136,8 +136,8 @@ def test_what_is_known_is_kept_and_a_missing_library_costs_its_own_rows_only(mon
 
     monkeypatch.setattr(quantize, "has_kernels", lambda method, device: True)
     monkeypatch.setattr(quantize, "_bitsandbytes", absent)
-    kept: list[Report] = []
-    options = Options(("pythia",), ("nf4", "int8", "fp32"), "cpu", 20, 1, 1, vision=False, peers=False)
+    kept: list[ModelReport] = []
+    options = ModelOptions(("pythia",), ("nf4", "int8", "fp32"), "cpu", 20, 1, 1, vision=False, peers=False)
     report = run(options, presets=TINY, kept=kept.append)
     assert [len(part.rows) for part in kept] == [1, 2, 3] and kept[-1].rows == report.rows
     assert [row.note for row in report.rows] == ["bitsandbytes cannot be used here."] * 2 + [""]
@@ -157,18 +157,18 @@ def test_no_plot_without_matplotlib_and_nothing_is_measured_for_it(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (Options(shapes=("pythiavl_9b",)), "'pythiavl_9b' is not known"),
-        (Options(precisions=("fp8",)), "'fp8' is not known"),
-        (Options(repeats=0), "at least 1"),
-        (Options(device="cuda:99"), "CUDA devices"),
+        (ModelOptions(shapes=("pythiavl_9b",)), "'pythiavl_9b' is not known"),
+        (ModelOptions(precisions=("fp8",)), "'fp8' is not known"),
+        (ModelOptions(repeats=0), "at least 1"),
+        (ModelOptions(device="cuda:99"), "CUDA devices"),
     ],
 )
-def test_odd_wishes_are_refused(options: Options, message: str) -> None:
+def test_odd_wishes_are_refused(options: ModelOptions, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         run(options)
 
 
-def test_table_ratios_and_files(report: Report, tmp_path: Path) -> None:
+def test_table_ratios_and_files(report: ModelReport, tmp_path: Path) -> None:
     text = table(report)
     assert "transformers" in text and "GB/s measured" in text
     assert len(ratios(report)) == sum(not row.who.startswith("vlcompare") and not row.note for row in report.rows)
@@ -181,13 +181,13 @@ def test_table_ratios_and_files(report: Report, tmp_path: Path) -> None:
         plot(report, tmp_path / "missing" / "bench.png")
 
 
-def test_ratio_is_ours_over_theirs(report: Report) -> None:
+def test_ratio_is_ours_over_theirs(report: ModelReport) -> None:
     rows = (
-        Row("s", "bf16", "vlcompare", prefill_ms=50.0, token_ms=3.0),
-        Row("s", "bf16", "transformers", prefill_ms=100.0, token_ms=6.0),
-        Row("s", "fp32", "transformers", prefill_ms=1.0, token_ms=1.0),
+        ModelRow("s", "bf16", "vlcompare", prefill_ms=50.0, token_ms=3.0),
+        ModelRow("s", "bf16", "transformers", prefill_ms=100.0, token_ms=6.0),
+        ModelRow("s", "fp32", "transformers", prefill_ms=1.0, token_ms=1.0),
     )
-    assert ratios(Report(report.machine, report.options, rows)) == [
+    assert ratios(ModelReport(report.machine, report.options, rows)) == [
         "s, bf16: vlcompare / transformers: prefill 0.50x, token 0.50x"
     ]
 

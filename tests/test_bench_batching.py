@@ -9,7 +9,7 @@ from vlcompare.errors import RequestError
 
 
 def test_a_few_questions_are_answered_alike_and_timed() -> None:
-    report = batching.run(batching.Options(count=12, batch_size=4, block=8))
+    report = batching.run(batching.BatchOptions(count=12, batch_size=4, block=8))
     assert [row.checkpoint for row in report.rows] == list(batching.EMBEDDED)
     for row in report.to_json()["rows"]:
         assert row["same"] == row["count"] == 12
@@ -19,4 +19,4 @@ def test_a_few_questions_are_answered_alike_and_timed() -> None:
 
 def test_no_questions_is_one_sentence() -> None:
     with pytest.raises(RequestError, match="at least one question"):
-        batching.run(batching.Options(count=0))
+        batching.run(batching.BatchOptions(count=0))

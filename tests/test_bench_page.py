@@ -9,14 +9,14 @@ import time
 import pytest
 
 from vlcompare.bench import page
-from vlcompare.bench.page import Options, Pace, PageReport, Streaming
+from vlcompare.bench.page import Pace, PageOptions, PageReport, Streaming
 from vlcompare.cli import build_parser
 from vlcompare.errors import RequestError
 
 
 def test_streaming_alone_and_through_the_page() -> None:
     said: list[str] = []
-    report = page.run(Options(token_ms=10, tokens=4, repeats=1, opening=False), said.append)
+    report = page.run(PageOptions(token_ms=10, tokens=4, repeats=1, opening=False), said.append)
     assert [row.work for row in report.streaming] == ["waits", "computes"] and len(said) == 2
     for row in report.streaming:
         for seconds in (row.stream_alone_s, row.stream_page_s):
@@ -30,7 +30,7 @@ def test_streaming_alone_and_through_the_page() -> None:
 
 def test_the_table_names_goals_and_figures() -> None:
     rows = (Streaming("waits", 1.0, 1.03, 1.2, 1.4, 30, 50_000),)
-    shown = page.table(PageReport(Options(), rows, 4.2, 3.0, 0.6))
+    shown = page.table(PageReport(PageOptions(), rows, 4.2, 3.0, 0.6))
     for part in ("4.20 s   (goal 8 s)", "0.60 s   (goal 1.5 s)", "+3.0%   (goal at most 5%)", "30 updates, 50 KB"):
         assert part in shown
 
@@ -50,8 +50,8 @@ def test_a_pace_stretches_what_is_looked_at_only_while_it_is_on() -> None:
     assert cancel.is_set() and pace.is_set()
 
 
-@pytest.mark.parametrize("options", [Options(token_ms=0), Options(tokens=1), Options(repeats=0)])
-def test_what_cannot_be_measured_is_said(options: Options) -> None:
+@pytest.mark.parametrize("options", [PageOptions(token_ms=0), PageOptions(tokens=1), PageOptions(repeats=0)])
+def test_what_cannot_be_measured_is_said(options: PageOptions) -> None:
     with pytest.raises(RequestError):
         page.run(options)
 

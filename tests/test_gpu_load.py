@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny import write_checkpoint
 
-from vlcompare.bench.models import Options, run
+from vlcompare.bench.models import ModelOptions, run
 from vlcompare.errors import CheckpointError
 from vlcompare.models.config import MambaConfig, ModelConfig, PythiaConfig, VisionConfig
 from vlcompare.runtime.loading.keys import FLOAT32
@@ -90,7 +90,7 @@ def test_damaged_values_are_found_on_the_device(tmp_path: Path) -> None:
 def test_a_bench_of_every_precision_fills_its_rows(family: str) -> None:
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
     precisions = ("fp32", "bf16", "int8", "nf4")
-    options = Options((family,), precisions, device="cuda", prompt=100, tokens=4, repeats=2)
+    options = ModelOptions((family,), precisions, device="cuda", prompt=100, tokens=4, repeats=2)
     report = run(options, presets=PRESETS)
     rows = {(row.precision, row.who): row for row in report.rows}
     for precision in precisions:

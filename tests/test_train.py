@@ -27,7 +27,7 @@ from vlcompare.synth.train.language import LanguageTraining, train_step
 from vlcompare.synth.train.learner import Learner
 from vlcompare.synth.train.losses import AnswerLoss, Pointer, smooth_embedding
 from vlcompare.synth.train.pictures import HELD_OUT, SEEDS_PER_PICTURE, kept_seeds
-from vlcompare.synth.train.shared_prefix import Block, run
+from vlcompare.synth.train.shared_prefix import QuestionBlock, run
 from vlcompare.training.optim import Muon, orthogonalise, trapezoid
 from vlcompare.training.progress import Log, TimeBudget, load_state, read_log
 from vlcompare.types import TASKS, Box, Sample
@@ -48,8 +48,8 @@ def test_questions_that_share_a_prefix_get_what_they_get_alone(model) -> None:
     network = model()
     prefix = torch.randn(2, 7, 32)
     blocks = [
-        Block(torch.randn(3, 4, 32), torch.tensor([0, 1, 1])),
-        Block(torch.randn(2, 9, 32), torch.tensor([1, 0])),
+        QuestionBlock(torch.randn(3, 4, 32), torch.tensor([0, 1, 1])),
+        QuestionBlock(torch.randn(2, 9, 32), torch.tensor([1, 0])),
     ]
     passed = run(network, prefix, blocks)
     for block, final in zip(blocks, passed.final, strict=True):
@@ -192,7 +192,7 @@ def test_logs_survive_a_line_cut_off(tmp_path: Path) -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole smoke run: every stage but the report."""
     out = tmp_path_factory.mktemp("training")
-    settings = stages.RunSettings(out, recipes.SMOKE)
+    settings = stages.TrainingSettings(out, recipes.SMOKE)
     for stage in ("encoder", "features", "pythia", "mamba", "export"):
         assert stages.run_stage(stage, settings), stage
     return out
@@ -368,13 +368,13 @@ def test_a_training_is_never_begun_over_another_and_goes_on_by_its_recipe(traine
     before = (trained / "pythia.pt").read_bytes()
     for stage in ("encoder", "pythia"):
         with pytest.raises(CheckpointError, match="--resume"):
-            stages.run_stage(stage, stages.RunSettings(trained, recipes.SMOKE))
+            stages.run_stage(stage, stages.TrainingSettings(trained, recipes.SMOKE))
     assert (trained / "pythia.pt").read_bytes() == before and read_log(trained / "pythia.jsonl")
     wider = dataclasses.replace(recipes.SMOKE, shapes=dataclasses.replace(recipes.SMOKE.shapes, width=64))
     out = tmp_path / "other"
     shutil.copytree(trained, out)
     with pytest.raises(CheckpointError, match="another recipe"):
-        stages.run_stage("pythia", stages.RunSettings(out, wider, resume=True))
+        stages.run_stage("pythia", stages.TrainingSettings(out, wider, resume=True))
     all_scenes = dataclasses.replace(recipes.SMOKE.pictures, scene_share=0.0)
     PictureStore(out / "pictures", recipes.SMOKE.pictures).get(0)
     with pytest.raises(CheckpointError, match="another recipe"):  # their questions would be about other scenes
@@ -392,7 +392,7 @@ def test_an_encoder_that_was_trained_on_needs_new_features(trained: Path, tmp_pa
 
     out = tmp_path / "older"
     shutil.copytree(trained, out)
-    settings = stages.RunSettings(out, recipes.SMOKE, resume=True)
+    settings = stages.TrainingSettings(out, recipes.SMOKE, resume=True)
     assert stages._finished("features", settings)
     later = (out / "features" / "features.npy").stat().st_mtime + 10
     os.utime(out / "encoder.pt", (later, later))
@@ -405,13 +405,13 @@ def test_an_encoders_log_forgets_what_is_done_again(trained: Path, tmp_path: Pat
     out = tmp_path / "again"
     shutil.copytree(trained, out)
     Log(out / "encoder.jsonl", quiet=True).write(step=50, loss=1.0)  # later than the state's last step
-    assert stages.run_stage("encoder", stages.RunSettings(out, recipes.SMOKE, resume=True))
+    assert stages.run_stage("encoder", stages.TrainingSettings(out, recipes.SMOKE, resume=True))
     assert [row["step"] for row in read_log(out / "encoder.jsonl")] == [4]
 
 
 def test_a_budget_that_is_spent_before_the_language_models_is_no_failure(tmp_path: Path) -> None:
-    stages._keep_recipe(stages.RunSettings(tmp_path, recipes.SMOKE))
-    assert not stages._side_by_side(stages.RunSettings(tmp_path, recipes.SMOKE, budget_seconds=0.0))
+    stages._keep_recipe(stages.TrainingSettings(tmp_path, recipes.SMOKE))
+    assert not stages._side_by_side(stages.TrainingSettings(tmp_path, recipes.SMOKE, budget_seconds=0.0))
 
 
 def test_both_processes_get_their_threads_and_are_stopped_with_their_states_saved(
@@ -445,7 +445,7 @@ def test_both_processes_get_their_threads_and_are_stopped_with_their_states_save
     monkeypatch.setattr(subprocess, "Popen", Interrupted)
     monkeypatch.setattr(stages.threads, "budget", lambda: 7)  # shared by two processes
     with pytest.raises(KeyboardInterrupt):
-        stages._side_by_side(stages.RunSettings(tmp_path, recipes.SMOKE, threads=3))
+        stages._side_by_side(stages.TrainingSettings(tmp_path, recipes.SMOKE, threads=3))
     assert all(command[command.index("--threads") + 1] == "3" for command in begun) and len(begun) == 2
     assert (tmp_path / "pythia-saved").exists() and (tmp_path / "mamba-saved").exists()
 
@@ -493,10 +493,10 @@ def test_the_command_line_goes_on_with_the_recipe_of_the_folder_and_says_what_ca
 ) -> None:
     from vlcompare.cli import main
 
-    seen: list[stages.RunSettings] = []
+    seen: list[stages.TrainingSettings] = []
     monkeypatch.setattr(stages, "run_stage", lambda stage, settings: bool(seen.append(settings)))
     out = tmp_path / "an out"
-    stages._keep_recipe(stages.RunSettings(out, recipes.SMOKE))
+    stages._keep_recipe(stages.TrainingSettings(out, recipes.SMOKE))
     begin = ["train", "--out", str(out), "--stage", "pythia"]
     assert main([*begin, "--resume", "--checkpoints", "there"]) == 3 and seen[0].recipe == recipes.SMOKE
     assert f"'{out}'" in (said := capsys.readouterr().out) and "--checkpoints there" in said

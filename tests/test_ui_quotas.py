@@ -15,7 +15,7 @@ from starlette.formparsers import MultiPartException
 from vlcompare.ui.server.queue_share import QueueShare
 from vlcompare.ui.server.rate_limit import MOST_CLIENTS, Quotas, RateLimiter, client_of
 from vlcompare.ui.server.refusal import Refused
-from vlcompare.ui.server.request_body import Body, Form
+from vlcompare.ui.server.request_body import Body, FormCounter
 from vlcompare.ui.server.session_states import CLIENT, FairStates
 
 
@@ -120,7 +120,7 @@ def form(*parts: tuple[str, bytes], boundary: str = "edge") -> bytes:
 
 @pytest.mark.parametrize("chunk", [1, 7, 10_000])
 def test_a_form_counts_its_files_and_its_other_bytes(chunk: int) -> None:
-    found = Form([(b"content-type", b"multipart/form-data; boundary=edge")])
+    found = FormCounter([(b"content-type", b"multipart/form-data; boundary=edge")])
     parts = ('name="files"; filename="a.png"', b"x" * 500), ('name="note"', b"y" * 20), ('filename=b; name="f"', b"")
     data = form(*parts)
     assert sum(found.feed(data[at : at + chunk]) for at in range(0, len(data), chunk)) == 2
@@ -129,7 +129,7 @@ def test_a_form_counts_its_files_and_its_other_bytes(chunk: int) -> None:
 
 def test_a_damaged_form_counts_nothing_more() -> None:
     for kind in (b"multipart/form-data; boundary=edge", b"multipart/form-data", b"text/plain", b""):
-        assert Form([(b"content-type", kind)]).feed(b"\0\r\n--nonsense" * 50) == 0
+        assert FormCounter([(b"content-type", kind)]).feed(b"\0\r\n--nonsense" * 50) == 0
 
 
 def sent(path: str, chunks: list[bytes], most: int = 1000, end: bool = True, **quotas: int) -> tuple[Any, list[Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -28,6 +29,7 @@ TASKS = (
     "chat",
 )
 
+Family = Literal["pythia", "mamba"]
 PromptOrder = Literal["image_first", "instruction_first"]
 Quantization = Literal["none", "int8", "nf4"]
 Dtype = Literal["auto", "float32", "bfloat16"]
@@ -40,6 +42,7 @@ NORMS: tuple[str, ...] = get_args(Norm)
 MODES: tuple[str, ...] = get_args(Mode)
 SIDES = ("left", "right")
 Parse = Literal["ok", "none", "unparseable"]
+Notify = Callable[[str], None]  # is given a sentence for the user
 
 
 class Box(NamedTuple):

@@ -27,7 +27,7 @@ EMBEDDED = ("tiny-pythia-vl", "tiny-mamba-vl")
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class BatchOptions:
     """What to measure: `count` rendered questions of a data set drawn from `seed`, in blocks that take turns."""
 
     checkpoints: tuple[str, ...] = EMBEDDED
@@ -39,7 +39,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class BatchRow:
     """One checkpoint: seconds for all questions each way, and how many answers are the same, token for token."""
 
     checkpoint: str
@@ -56,15 +56,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class BatchReport:
-    options: Options
-    rows: tuple[Row, ...]
+    options: BatchOptions
+    rows: tuple[BatchRow, ...]
 
     def to_json(self) -> dict[str, Any]:
         rows = [{**asdict(row), "times": row.times} for row in self.rows]
         return {"schema_version": 1, "options": asdict(self.options), "rows": rows}
 
 
-def run(options: Options, progress: Callable[[str], None] = lambda sentence: None) -> BatchReport:
+def run(options: BatchOptions, progress: Callable[[str], None] = lambda sentence: None) -> BatchReport:
     """Measure every checkpoint. Raises RequestError for what cannot be measured."""
     if min(options.count, options.batch_size, options.block) < 1:
         raise RequestError("There must be at least one question, and one in a batch.")
@@ -77,12 +77,12 @@ def run(options: Options, progress: Callable[[str], None] = lambda sentence: Non
     return BatchReport(options, tuple(rows))
 
 
-def _questions(folder: Path, options: Options) -> list[Sample]:
+def _questions(folder: Path, options: BatchOptions) -> list[Sample]:
     write_scenes(folder, max(1, -(-options.count // 10)), options.seed)
     return list(open_samples(folder / "samples.jsonl", limit=options.count))
 
 
-def _measure(model: Any, checkpoint: str, samples: Sequence[Sample], options: Options) -> Row:
+def _measure(model: Any, checkpoint: str, samples: Sequence[Sample], options: BatchOptions) -> BatchRow:
     def ask(rows: Sequence[Sample], size: int, features: Any) -> tuple[float, dict[str, Answer]]:
         start = time.perf_counter()
         answers: dict[str, Answer] = {}
@@ -106,7 +106,7 @@ def _measure(model: Any, checkpoint: str, samples: Sequence[Sample], options: Op
             same += _content(answer) == _content(batched[key])
             pairs = zip(answer.tokens, batched[key].tokens, strict=False)
             widest = max([widest, *(abs(a.logprob - b.logprob) for a, b in pairs if a.id == b.id)])
-    return Row(checkpoint, len(samples), single_s, batch_s, same, widest)
+    return BatchRow(checkpoint, len(samples), single_s, batch_s, same, widest)
 
 
 def _content(answer: Answer) -> tuple[Any, ...]:

@@ -59,7 +59,7 @@ _WATCH = """([act, selector, pattern]) => new Promise((done, fail) => {
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class InspectOptions:
     """What to measure: a run of `count` samples, each action `repeats` times."""
 
     count: int = 50_000
@@ -70,7 +70,7 @@ class Options:
 class InspectReport:
     """Seconds on the wall clock, medians over the rounds; memory of the server in megabytes."""
 
-    options: Options
+    options: InspectOptions
     first_open_s: float
     open_s: float
     actions: dict[str, float]
@@ -87,7 +87,7 @@ class InspectReport:
         return self.first_open_s < OPEN_S and self.grown_mb < GROWN_MB and max(self.actions.values()) < ACTION_S
 
 
-def run(options: Options, progress: Callable[[str], None] = lambda sentence: None) -> InspectReport:
+def run(options: InspectOptions, progress: Callable[[str], None] = lambda sentence: None) -> InspectReport:
     """Measure. Raises RequestError where there is no browser to measure with."""
     import psutil
 

@@ -32,7 +32,7 @@ _WARM = 16  # positions
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class ModelOptions:
     """What to measure. `peers`: other people's implementations, too."""
 
     shapes: tuple[str, ...] = SMALL
@@ -46,7 +46,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ModelRow:
     """One contestant at one shape and precision. None: not measured, and `note` may say why."""
 
     shape: str
@@ -67,24 +67,24 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ModelReport:
     """Everything measured in one run, and what has to be known to compare it with another."""
 
     machine: dict[str, Any]
-    options: Options
-    rows: tuple[Row, ...] = field(default=())
+    options: ModelOptions
+    rows: tuple[ModelRow, ...] = field(default=())
 
     def to_json(self) -> dict[str, Any]:
         return {"schema_version": 1, **asdict(self)}
 
 
 def run(
-    options: Options,
+    options: ModelOptions,
     *,
     presets: Mapping[str, ModelConfig] = PRESETS,
     progress: Callable[[str], None] = lambda sentence: None,
-    kept: Callable[[Report], None] = lambda report: None,
-) -> Report:
+    kept: Callable[[ModelReport], None] = lambda report: None,
+) -> ModelReport:
     """Measure; `progress` is told what is being measured. Raises RequestError for what cannot be measured here.
 
     `kept` is called with the report so far after each shape and precision, so that a run that is stopped is not lost.
@@ -93,12 +93,13 @@ def run(
     device = resolve_device(options.device)
     progress("Measuring the memory's bandwidth.")
     machine = describe(device)
-    rows: list[Row] = []
+    rows: list[ModelRow] = []
     vision: dict[str, tuple[float, float]] = {}
     for shape in options.shapes:
         for precision in options.precisions:
             if precision in quantize.METHODS and not quantize.has_kernels(precision, device):
-                rows.append(Row(shape, precision, "vlcompare", note=f"no fast path for {precision} on this device"))
+                note = f"no fast path for {precision} on this device"
+                rows.append(ModelRow(shape, precision, "vlcompare", note=note))
                 continue
             try:
                 with torch.inference_mode():
@@ -109,12 +110,12 @@ def run(
                     f"{shape} in {precision} does not fit into the memory of {device}: choose a smaller shape."
                 ) from error
             except CheckpointError as error:  # quantizing without bitsandbytes: the other precisions still run
-                rows.append(Row(shape, precision, "vlcompare", note=str(error)))
-            kept(Report(machine, options, tuple(rows)))
-    return Report(machine, options, tuple(rows))
+                rows.append(ModelRow(shape, precision, "vlcompare", note=str(error)))
+            kept(ModelReport(machine, options, tuple(rows)))
+    return ModelReport(machine, options, tuple(rows))
 
 
-def _check(options: Options, presets: Mapping[str, ModelConfig]) -> None:
+def _check(options: ModelOptions, presets: Mapping[str, ModelConfig]) -> None:
     for kind, given, known in (("shape", options.shapes, presets), ("precision", options.precisions, PRECISIONS)):
         if unknown := [name for name in given if name not in known]:
             raise RequestError(f"The {kind} {unknown[0]!r} is not known; choose from {', '.join(known)}.")
@@ -130,12 +131,12 @@ class _Case:
     shape: str
     precision: str
     device: torch.device
-    options: Options
+    options: ModelOptions
     machine: dict[str, Any]
     vision: dict[str, tuple[float, float]]  # by dtype: the encoder is the same in all shapes, so it is timed once
     progress: Callable[[str], None]
 
-    def measure(self) -> list[Row]:
+    def measure(self) -> list[ModelRow]:
         self.progress(f"{self.shape}, {self.precision}: filling with random weights.")
         gc.collect()  # quantized layers refer to themselves: without this the model before would count as in use
         release_cached_memory()
@@ -163,18 +164,18 @@ class _Case:
         peers, failed = self._peers(vlm, embeddings)
         times = self._rounds([*ours, *peers])
         vision = self._vision(vlm, pixels) if has_image and self.options.vision else (None, None)
-        first = Row(self.shape, self.precision, "", load_s=load_s, vision_ms=vision[0], peak_bytes=peak_bytes)
+        first = ModelRow(self.shape, self.precision, "", load_s=load_s, vision_ms=vision[0], peak_bytes=peak_bytes)
         if vision[0] is not None:
             first = replace(first, join_ms=self._join(vlm, pixels, ids))
         rows = [self._ours(replace(first, who=who.name, note=who.reason), who, vlm, times[who.name]) for who in ours]
         for peer in peers:
             prefill_ms, token_ms = times[peer.name]
-            rows.append(Row(self.shape, self.precision, peer.name, prefill_ms=prefill_ms, token_ms=token_ms))
+            rows.append(ModelRow(self.shape, self.precision, peer.name, prefill_ms=prefill_ms, token_ms=token_ms))
         if vision[1] is not None:
-            rows.append(Row(self.shape, self.precision, "timm", vision_ms=vision[1]))
-        return rows + [Row(self.shape, self.precision, name, note=reason) for name, reason in failed.items()]
+            rows.append(ModelRow(self.shape, self.precision, "timm", vision_ms=vision[1]))
+        return rows + [ModelRow(self.shape, self.precision, name, note=reason) for name, reason in failed.items()]
 
-    def _ours(self, row: Row, contestant: Ours, vlm: VisionLanguageModel, times: tuple[float, float]) -> Row:
+    def _ours(self, row: ModelRow, contestant: Ours, vlm: VisionLanguageModel, times: tuple[float, float]) -> ModelRow:
         prefill_ms, token_ms = times
         middle = self.options.prompt + self.options.tokens // 2
         state_bytes = vlm.language_model.state_bytes_formula(middle)

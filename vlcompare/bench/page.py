@@ -27,7 +27,7 @@ OPEN_S, EXAMPLE_S, OVERHEAD = 8.0, 1.5, 0.05  # the goals
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class PageOptions:
     """What to measure. `opening`: also start the page in a process of its own."""
 
     token_ms: float = 30.0
@@ -57,7 +57,7 @@ class Streaming:
 class PageReport:
     """Everything measured in one run. None: not asked for."""
 
-    options: Options
+    options: PageOptions
     streaming: tuple[Streaming, ...]
     open_s: float | None = None
     first_example_s: float | None = None
@@ -68,7 +68,7 @@ class PageReport:
         return {"schema_version": 1, **asdict(self), "streaming": rows}
 
 
-def run(options: Options, progress: Callable[[str], None] = lambda sentence: None) -> PageReport:
+def run(options: PageOptions, progress: Callable[[str], None] = lambda sentence: None) -> PageReport:
     """Measure; `progress` is told what is being measured. Raises RequestError for what cannot be measured here."""
     if options.token_ms <= 0 or min(options.tokens, options.repeats) < 1 or options.tokens < 2:
         raise RequestError("A token must last some time, and there must be at least 2 tokens and 1 round.")
@@ -133,7 +133,7 @@ class Pace(threading.Event):
 class PacedEngine:
     """The package's own comparison with a fixed number of tokens at a given pace; notes when each token came."""
 
-    def __init__(self, options: Options, work: Callable[[float], None]) -> None:
+    def __init__(self, options: PageOptions, work: Callable[[float], None]) -> None:
         self.options, self.work = options, work
         self.times: dict[str, list[float]] = {}
 
@@ -165,7 +165,7 @@ class PacedEngine:
         return sum(times[-1] - times[0] for times in self.times.values())
 
 
-def _streaming(options: Options, example: Example, work: str) -> Streaming:
+def _streaming(options: PageOptions, example: Example, work: str) -> Streaming:
     from vlcompare.runtime.loading.model_pool import ModelPool
     from vlcompare.ui.compare.handlers import Handlers, engine_sessions
     from vlcompare.ui.page import build_page, launch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vlcompare.bench.models import Report, Row
+from vlcompare.bench.models import ModelReport, ModelRow
 from vlcompare.errors import RequestError
 from vlcompare.render.plots import new_figure
 
@@ -14,7 +14,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def table(report: Report) -> str:
+def table(report: ModelReport) -> str:
     """The machine, then one line a contestant, then ratios of ours to theirs."""
     machine = report.machine
     lines = [
@@ -38,7 +38,7 @@ def table(report: Report) -> str:
     return "\n".join([*lines, "", *ratios(report), *notes])
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: ModelRow) -> tuple[str, ...]:
     def text(value: float | None, digits: int, scale: float = 1.0) -> str:
         return "-" if value is None else f"{value * scale:.{digits}f}"
 
@@ -49,7 +49,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def ratios(report: Report) -> list[str]:
+def ratios(report: ModelReport) -> list[str]:
     """Ours over theirs, of the same shape and precision in the same run: below 1 is faster."""
     lines = []
     for theirs in report.rows:
@@ -72,7 +72,7 @@ def ratios(report: Report) -> list[str]:
     return lines
 
 
-def plot(report: Report, path: Path) -> None:
+def plot(report: ModelReport, path: Path) -> None:
     """Milliseconds a token as bars, one for each contestant, as a PNG."""
     rows = [row for row in report.rows if row.token_ms is not None]
     if not rows:
@@ -95,6 +95,6 @@ def plot(report: Report, path: Path) -> None:
         raise RequestError(f"The plot cannot be written to {path} ({error}).") from error
 
 
-def _bar_label(row: Row) -> str:
+def _bar_label(row: ModelRow) -> str:
     share = "" if row.bandwidth_share is None else f" ({row.bandwidth_share:.0%} of bandwidth)"
     return f"{row.token_ms:.1f}{share}"

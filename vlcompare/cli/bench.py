@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 def _models(args: argparse.Namespace) -> int:
     import torch
 
-    from vlcompare.bench.models import SMALL, Options
+    from vlcompare.bench.models import SMALL, ModelOptions
     from vlcompare.bench.models import run as measure
     from vlcompare.bench.tables import plot, table
     from vlcompare.errors import RequestError
@@ -67,7 +67,7 @@ def _models(args: argparse.Namespace) -> int:
             raise RequestError("--threads must be at least 1.")
         torch.set_num_threads(args.threads)
     shapes = tuple(args.shapes or SMALL)
-    options = Options(
+    options = ModelOptions(
         shapes=tuple(PRESETS) if shapes == ("all",) else shapes,
         precisions=tuple(args.precisions),
         device=args.device,
@@ -92,19 +92,19 @@ def _page(args: argparse.Namespace) -> tuple[Any, Any]:
     import_gradio()
     from vlcompare.bench import page
 
-    return page, page.Options(token_ms=args.token_ms, tokens=args.tokens, repeats=args.repeats)
+    return page, page.PageOptions(token_ms=args.token_ms, tokens=args.tokens, repeats=args.repeats)
 
 
 def _batch(args: argparse.Namespace) -> tuple[Any, Any]:
     from vlcompare.bench import batching
 
-    return batching, batching.Options(device=args.device)
+    return batching, batching.BatchOptions(device=args.device)
 
 
 def _inspect(args: argparse.Namespace) -> tuple[Any, Any]:
     from vlcompare.bench import inspect
 
-    return inspect, inspect.Options(repeats=args.repeats)
+    return inspect, inspect.InspectOptions(repeats=args.repeats)
 
 
 def _print(sentence: str) -> None:

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         raise RequestError(f"A budget is a number of minutes above 0, not {args.budget:g}.")
     kept = args.out / "recipe.json"
     named = args.recipe or (str(kept) if kept.is_file() else "cpu")
-    settings = stages.RunSettings(
+    settings = stages.TrainingSettings(
         out=args.out,
         recipe=recipe.load(named),
         device=args.device,

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from vlcompare.errors import CheckpointError
+from vlcompare.types import Family
 
-Family = Literal["pythia", "mamba"]
-Norm = Literal["layernorm", "rmsnorm"]
+NormName = Literal["layernorm", "rmsnorm"]
 
 # hidden_act in a GPT-NeoX config -> activation; "gelu" is the exact one, the others that begin so approximate it
 ACTIVATIONS: dict[str, str] = {
@@ -85,7 +85,7 @@ class MambaConfig:
     time_step_rank: int = 0  # rank of the projection to Δ; 0: a sixteenth of the hidden size
     projection_bias: bool = False
     conv_bias: bool = True
-    norm: Norm = "layernorm"  # LayerNorm with bias is what the published weights were trained with
+    norm: NormName = "layernorm"  # LayerNorm with bias is what the published weights were trained with
     norm_eps: float = 1e-5
 
     @property
@@ -117,7 +117,7 @@ class ModelConfig:
         """The same model looking at pictures of another size."""
         return dataclasses.replace(self, vision=dataclasses.replace(self.vision, image_size=image_size))
 
-    def with_norm(self, norm: Norm) -> ModelConfig:
+    def with_norm(self, norm: NormName) -> ModelConfig:
         """The same Mamba with the norms that its tensors show; no change for Pythia."""
         if not isinstance(self.language, MambaConfig):
             return self

@@ -53,7 +53,7 @@ class Hybrid(nn.Module):
         self.max_positions: int | None = config.attention.max_positions
         self.embedding = nn.Embedding(config.mamba.vocab_size, config.mamba.hidden_size)
         self.layers = nn.ModuleList(
-            pythia.Layer(config.attention) if index in config.attention_at else mamba.Layer(config.mamba)
+            pythia.PythiaLayer(config.attention) if index in config.attention_at else mamba.MambaLayer(config.mamba)
             for index in range(config.layers)
         )
         self.norm_f = nn.LayerNorm(config.mamba.hidden_size, eps=config.mamba.norm_eps)
@@ -82,14 +82,14 @@ class Hybrid(nn.Module):
         norms = [*(_entry(layer) for layer in self.layers), (self.norm_f,)]
         x_bld, normed = add_norm((embeddings,), norms[0])
         for layer, following in zip(self.layers, norms[1:], strict=True):
-            if isinstance(layer, pythia.Layer):
+            if isinstance(layer, pythia.PythiaLayer):
                 terms = layer(x_bld, normed, *next(attends), span)
             else:
-                terms = x_bld, cast("mamba.Layer", layer).mixer(normed[0], *next(scans), True, None)
+                terms = x_bld, cast("mamba.MambaLayer", layer).mixer(normed[0], *next(scans), True, None)
             x_bld, normed = add_norm(terms, following)
         return normed[0]
 
 
 def _entry(layer: nn.Module) -> tuple[nn.LayerNorm | nn.RMSNorm, ...]:
     """The norms through which a block reads its input."""
-    return layer.entry if isinstance(layer, pythia.Layer) else (cast("mamba.Layer", layer).norm,)
+    return layer.entry if isinstance(layer, pythia.PythiaLayer) else (cast("mamba.MambaLayer", layer).norm,)

@@ -24,7 +24,7 @@ from vlcompare.models import kernels
 from vlcompare.models.config import MambaConfig
 from vlcompare.models.kernels.fused import add_norm
 from vlcompare.models.kernels.linear import Linear, linear
-from vlcompare.models.kernels.reference import Norm, ScanInputs
+from vlcompare.models.kernels.reference import NormModule, ScanInputs
 from vlcompare.models.state import DecodingState
 
 
@@ -137,12 +137,12 @@ class Mixer(nn.Module):
         return self.out_proj(y_bd)
 
 
-def _norm(config: MambaConfig) -> Norm:
-    kind: type[Norm] = nn.LayerNorm if config.norm == "layernorm" else nn.RMSNorm
+def _norm(config: MambaConfig) -> NormModule:
+    kind: type[NormModule] = nn.LayerNorm if config.norm == "layernorm" else nn.RMSNorm
     return kind(config.hidden_size, eps=config.norm_eps)
 
 
-class Layer(nn.Module):
+class MambaLayer(nn.Module):
     """Norm and mixer; their residual is added where the next norm is taken (`Mamba`), in the model's dtype."""
 
     def __init__(self, config: MambaConfig) -> None:
@@ -159,7 +159,7 @@ class Mamba(nn.Module):
         self.config = config
         self.max_positions: int | None = None  # a recurrence has no longest text
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(MambaLayer(config) for _ in range(config.layers))
         self.norm_f = _norm(config)
 
     def new_state(
@@ -224,7 +224,7 @@ class Mamba(nn.Module):
         self, x: Tensor, state: MambaState, mix: Callable[[Mixer, Tensor, Tensor, Tensor], Tensor]
     ) -> Tensor:
         """Add each layer's mix(mixer, normed x, window, state) to x; then the final norm."""
-        layers = cast("list[Layer]", list(self.layers))
+        layers = cast("list[MambaLayer]", list(self.layers))
         norms = [*(layer.norm for layer in layers), self.norm_f]
         x, (normed,) = add_norm((x,), norms[:1])
         for layer, window_bdk, state_bdn, norm in zip(

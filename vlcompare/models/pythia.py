@@ -169,7 +169,7 @@ class MLP(nn.Module):
         return self.dense_4h_to_h(self.activation(self.dense_h_to_4h(x)))
 
 
-class Layer(nn.Module):
+class PythiaLayer(nn.Module):
     """One block. In parallel, attention and MLP read the same input (section 2.1); else one after the other."""
 
     def __init__(self, config: PythiaConfig) -> None:
@@ -204,7 +204,7 @@ class Pythia(nn.Module):
         self.config = config
         self.max_positions: int | None = config.max_positions
         self.embed_in = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(PythiaLayer(config) for _ in range(config.layers))
         self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
         self.embed_out = Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_embeddings:
@@ -276,7 +276,7 @@ class Pythia(nn.Module):
         else:
             span = self._span(state, x_bld.shape[1], window, x_bld.dtype)
         # a block's residual is added where the next norms are taken
-        layers = cast("list[Layer]", list(self.layers))
+        layers = cast("list[PythiaLayer]", list(self.layers))
         norms = [*(layer.entry for layer in layers), (self.final_layer_norm,)]
         x_bld, normed = add_norm((x_bld,), norms[0])
         for layer, keys_bhsk, values_bhsk, following in zip(

@@ -25,7 +25,7 @@ _NOT_FINITE = (
 )
 
 
-class Row:
+class AnswerBuilder:
     """Collects one answer. `stop_reason` is "" for as long as more tokens are wanted, `error` what ended it."""
 
     def __init__(self, model: Model, request: Request, prompt: Prompt | None) -> None:

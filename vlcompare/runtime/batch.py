@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vlcompare.errors import VLCompareError
-from vlcompare.runtime.answer_builder import Row, describe
+from vlcompare.runtime.answer_builder import AnswerBuilder, describe
 from vlcompare.runtime.clock import Clock
 from vlcompare.runtime.decode_loop import decode
 from vlcompare.runtime.encode_prompt import encode_prompt
@@ -77,7 +77,7 @@ def generate_batch(
     clock = Clock(model.device)
     features = Features() if features is None else features
     answers: list[Answer | None] = [None] * len(asked)
-    rows: dict[int, Row] = {}
+    rows: dict[int, AnswerBuilder] = {}
     known: dict[Any, Tensor] = {}  # (P, D) of pictures that were encoded before
     pixels: dict[Any, tuple[Any, Tensor]] = {}  # one entry a picture, for all questions about it
     for index, (image, request) in enumerate(asked):
@@ -89,7 +89,7 @@ def generate_batch(
                     pixels[key] = image, torch.as_tensor(model.preprocess(open_image(image)))
                 else:
                     known[key] = cached
-            rows[index] = Row(model, request, encode_prompt(model, request))
+            rows[index] = AnswerBuilder(model, request, encode_prompt(model, request))
         except VLCompareError as error:
             answers[index] = _refused(model, request, str(error))
     if rows:
@@ -105,7 +105,7 @@ def generate_batch(
                 for index, answer in zip(group, results, strict=True):
                     answers[index] = answer
                 group = _cut_short(rows, group)
-                rows |= {index: Row(model, rows[index].request, rows[index].prompt) for index in group}
+                rows |= {index: AnswerBuilder(model, rows[index].request, rows[index].prompt) for index in group}
         except torch.OutOfMemoryError:
             release_unused()  # so that the caller can retry with fewer rows
             raise
@@ -128,7 +128,7 @@ def _encoded(model: Model, pixels: dict[Any, tuple[Any, Tensor]], features: Feat
     return zip(pixels, encoded, strict=True)
 
 
-def _cut_short(rows: dict[int, Row], group: list[int]) -> list[int]:
+def _cut_short(rows: dict[int, AnswerBuilder], group: list[int]) -> list[int]:
     """Rows of a finished batch that ended only because longer rows filled the context, to be run again without those.
 
     A batch's context is full when that of its longest row is, which seldom happens before all answers have ended.
@@ -140,7 +140,7 @@ def _cut_short(rows: dict[int, Row], group: list[int]) -> list[int]:
 
 def _answer_rows(
     model: Model,
-    rows: list[Row],
+    rows: list[AnswerBuilder],
     features: Tensor,
     clock: Clock,
     image_ms: float,

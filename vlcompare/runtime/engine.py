@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vlcompare.errors import DeviceMemoryError
-from vlcompare.runtime.answer_builder import Row
+from vlcompare.runtime.answer_builder import AnswerBuilder
 from vlcompare.runtime.batch import generate_batch
 from vlcompare.runtime.clock import Clock
 from vlcompare.runtime.decode_loop import decode
@@ -136,7 +136,7 @@ class _Run:
         peak = PeakMemory(self.model.device)
         try:
             begin = start(self.model, self.request, self.session, self.follow_up, image)
-            row = Row(self.model, self.request, begin.prompt)
+            row = AnswerBuilder(self.model, self.request, begin.prompt)
             with clock.paused():
                 yield begin.prompt
             row.stop_reason, laps = self._interrupted(clock), Timings()
@@ -201,7 +201,14 @@ class _Run:
         return self.model.vlm.language_model.forward(embeddings, state)
 
     def _decode(
-        self, row: Row, runner: StepRunner, sampler: Sampler, logits: Tensor, state: Any, clock: Clock, peak: PeakMemory
+        self,
+        row: AnswerBuilder,
+        runner: StepRunner,
+        sampler: Sampler,
+        logits: Tensor,
+        state: Any,
+        clock: Clock,
+        peak: PeakMemory,
     ) -> Iterator[Step]:
         """The answer's tokens; ends as soon as the row has a reason to stop."""
         before = 0.0

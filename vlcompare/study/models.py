@@ -18,16 +18,16 @@ from vlcompare.models.config import MambaConfig, PythiaConfig
 from vlcompare.models.hybrid import Hybrid, HybridConfig
 from vlcompare.models.mamba import Mamba
 from vlcompare.models.pythia import Pythia
-from vlcompare.study.recipe import Recipe
+from vlcompare.study.recipe import StudyRecipe
 from vlcompare.study.tasks import MAX_POSITIONS, Items
 from vlcompare.training.begin import begin_blocks, embedding_of
 from vlcompare.training.optim import Muon, muon_matrices
 
 FAMILIES = ("pythia", "mamba", "hybrid")
-Model = Pythia | Mamba | Hybrid
+StudyModel = Pythia | Mamba | Hybrid
 
 
-def build(family: str, tokens: int, width: int, layers: int, state_size: int, recipe: Recipe) -> Model:
+def build(family: str, tokens: int, width: int, layers: int, state_size: int, recipe: StudyRecipe) -> StudyModel:
     """An untrained model, initialised from torch's global generator."""
     heads = max(1, width // recipe.head_size)
     transformer = PythiaConfig(
@@ -45,7 +45,7 @@ def build(family: str, tokens: int, width: int, layers: int, state_size: int, re
     return Hybrid(HybridConfig(*parts, attention_at=positions))
 
 
-def matched_layers(family: str, width: int, transformer_layers: int, recipe: Recipe) -> int:
+def matched_layers(family: str, width: int, transformer_layers: int, recipe: StudyRecipe) -> int:
     """The number of blocks of `family` that is nearest in parameters to a Transformer of the same width.
 
     Mamba blocks are counted with 16 states per channel. Other state sizes use the same number of blocks, and each row
@@ -60,7 +60,7 @@ def matched_layers(family: str, width: int, transformer_layers: int, recipe: Rec
     return min(range(1, 3 * transformer_layers + 1), key=lambda layers: abs(size(family, layers) - wanted))
 
 
-def begin(model: Model, seed: int, recipe: Recipe) -> None:
+def begin(model: StudyModel, seed: int, recipe: StudyRecipe) -> None:
     """Initialise `model`: the same embedding for all families, and the blocks by `begin_blocks`."""
     embedding = embedding_of(model)
     with torch.no_grad():
@@ -69,7 +69,7 @@ def begin(model: Model, seed: int, recipe: Recipe) -> None:
     begin_blocks(model.layers)
 
 
-def optimizers(model: Model, rate: float, recipe: Recipe) -> list[torch.optim.Optimizer]:
+def optimizers(model: StudyModel, rate: float, recipe: StudyRecipe) -> list[torch.optim.Optimizer]:
     """Muon for the blocks' matrices (Mamba: in_proj, out_proj), AdamW for everything else."""
     halves, whole = muon_matrices(model.layers)
     chosen = {id(parameter) for parameter in (*halves, *whole)}
@@ -81,14 +81,14 @@ def optimizers(model: Model, rate: float, recipe: Recipe) -> list[torch.optim.Op
     ]
 
 
-def scores(model: Model, items: Items, device: torch.device) -> tuple[Tensor, Tensor]:
+def scores(model: StudyModel, items: Items, device: torch.device) -> tuple[Tensor, Tensor]:
     """Logits (B, A, V) at the answers' columns, and the answers (B, A)."""
     ids, columns, answers = (torch.from_numpy(x).to(device) for x in (items.ids, items.columns, items.answers))
     hidden = model(model.embed_tokens(ids))
     return model.logits(hidden[:, columns]), answers
 
 
-def loss(model: Model, items: Items, device: torch.device) -> Tensor:
+def loss(model: StudyModel, items: Items, device: torch.device) -> Tensor:
     """Mean cross-entropy over the answers."""
     logits, answers = scores(model, items, device)
     return F.cross_entropy(logits.flatten(0, 1), answers.flatten())

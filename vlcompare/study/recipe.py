@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class StudyRecipe:
     """Everything that decides a training but the task, the shape, the rate and the seed."""
 
     name: str
@@ -41,7 +41,7 @@ class Recipe:
         return min(1.0, (step + 1) / self.warmup)
 
 
-SETTLED = Recipe("v1")
+SETTLED = StudyRecipe("v1")
 WIDE = replace(SETTLED, name="v1-wide", head_size=64)
 SMOKE = replace(SETTLED, name="smoke", muon=5.0, batch=32, warmup=20, evaluate_every=1024, evaluation=256, final=512)
 RECIPES = {recipe.name: recipe for recipe in (SETTLED, WIDE, SMOKE)}

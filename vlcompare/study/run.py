@@ -10,7 +10,6 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +21,17 @@ from vlcompare.study.estimate import work
 from vlcompare.study.grid import Grid, grid_of
 from vlcompare.study.rows import Folder, Setting, setting_of
 from vlcompare.study.train import Training, train_row
+from vlcompare.types import Notify
 
 _PATIENCE = 2.0  # seconds between two reads of what other processes have finished
 _SELDOM = 5.0  # seconds between two lines of progress
-Say = Callable[[str], None]
 
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def run_grid(grid: Grid, out: Path, *, device: str = "cpu", jobs: int = 1, say: Say = _say) -> int:
+def run_grid(grid: Grid, out: Path, *, device: str = "cpu", jobs: int = 1, say: Notify = _say) -> int:
     """Train all rows that are not finished; returns how many the folder now holds of this grid.
 
     With `jobs` > 1 that many processes share the work, as do all that are started on the same folder. Raises
@@ -68,7 +67,7 @@ def device_of(wanted: str) -> torch.device:
     return device
 
 
-def work_off(grid: Grid, folder: Folder, device: torch.device, say: Say = _say) -> None:
+def work_off(grid: Grid, folder: Folder, device: torch.device, say: Notify = _say) -> None:
     """Train one free row after another until none is left, waiting for those that other processes train."""
     while True:
         held, finished = False, folder.finished()  # held: by another process, which may die
@@ -87,13 +86,13 @@ def work_off(grid: Grid, folder: Folder, device: torch.device, say: Say = _say) 
             time.sleep(_PATIENCE)
 
 
-def _claim(setting: Setting, grid: Grid, folder: Folder, device: torch.device, say: Say) -> bool:
+def _claim(setting: Setting, grid: Grid, folder: Folder, device: torch.device, say: Notify) -> bool:
     """Train a row, unless another process trains it or has just finished it."""
     try:
         with folder.lock(setting.id).acquire(timeout=0):
             finished = folder.finished()
             if setting.id not in finished:
-                progress = Progress(grid, finished, say)
+                progress = RowProgress(grid, finished, say)
                 row = train_row(setting, folder, device, progress)
                 progress.done(setting, row)
             return True
@@ -129,10 +128,10 @@ def _worker(grid: dict[str, Any], out: str, device: str) -> None:
         raise SystemExit(130) from None
 
 
-class Progress:
+class RowProgress:
     """One line now and then: how far a row is, and how long the rest may take, on a CPU in its own time."""
 
-    def __init__(self, grid: Grid, finished: dict[str, dict[str, Any]], say: Say) -> None:
+    def __init__(self, grid: Grid, finished: dict[str, dict[str, Any]], say: Notify) -> None:
         self._grid, self._finished, self._say = grid, finished, say
         self._last = 0.0
         self._begun: tuple[int, float] | None = None

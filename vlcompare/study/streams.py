@@ -14,7 +14,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-Words = NDArray[np.uint64]
+RandomWords = NDArray[np.uint64]
 Integers = NDArray[np.int64]
 
 HELD_OUT = 8  # one sequence in eight belongs to evaluation
@@ -27,7 +27,7 @@ class Stream(IntEnum):
     EVALUATION = 1
 
 
-def words(key: str, seed: int, stream: Stream, attempt: int, start: int, count: int, size: int) -> Words:
+def words(key: str, seed: int, stream: Stream, attempt: int, start: int, count: int, size: int) -> RandomWords:
     """(count, size) random words for items start .. start + count - 1; `attempt` numbers the draws of one item."""
     digest = hashlib.blake2b(f"{key}/{seed}/{int(stream)}/{attempt}".encode(), digest_size=16).digest()
     generator = np.random.Philox(key=np.frombuffer(digest, np.uint64))
@@ -36,7 +36,7 @@ def words(key: str, seed: int, stream: Stream, attempt: int, start: int, count: 
     return generator.random_raw(count * blocks * 4).reshape(count, blocks * 4)[:, :size]
 
 
-def below(word: Words, bound: int) -> Integers:
+def below(word: RandomWords, bound: int) -> Integers:
     """Whole numbers in 0 .. bound - 1, equally likely to within bound / 2^32 (Lemire's multiplication)."""
     return (((word >> np.uint64(32)) * np.uint64(bound)) >> np.uint64(32)).astype(np.int64)
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlcompare.errors import RequestError
-from vlcompare.study.streams import Integers, Stream, Words, below, stream_of, words
+from vlcompare.study.streams import Integers, RandomWords, Stream, below, stream_of, words
 
 BEGIN, QUERY, SYMBOLS = 0, 1, 2
 KEY, COPIED = 2, 3  # symbols of an n-gram key, and of what is to be written
@@ -43,7 +43,7 @@ class Items:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class ItemDraft:
     """Symbols before they are laid out: sequence (B, L), query (B, Q), answers (B, A), place (B, A), usable (B,)."""
 
     sequence: Integers
@@ -63,12 +63,12 @@ class Task:
     text: Callable[[int], int]  # tokens of an item at a length
     words: Callable[[int, int], int]  # random words an item takes, from length and vocabulary
     symbols: Callable[[int], int]  # the smallest vocabulary for a length
-    draft: Callable[[Words, int, int, int], Draft]
+    draft: Callable[[RandomWords, int, int, int], ItemDraft]
     answers_are_places: bool = False
     whole: bool = False  # an item counts as right when all of its answers are; else each answer counts
 
 
-def _distinct(word: Words, bound: int, count: int) -> Integers:
+def _distinct(word: RandomWords, bound: int, count: int) -> Integers:
     """(B, bound) words -> (B, count) different numbers of 0 .. bound - 1, every order equally likely."""
     # the number rides in a word's low bits, so that one sort does; ties are impossible
     bits = np.uint64(max(1, int(bound - 1).bit_length()))
@@ -81,23 +81,23 @@ def _all_usable(rows: int) -> NDArray[np.bool_]:
     return np.ones(rows, dtype=bool)
 
 
-def _position(word: Words, length: int, vocabulary: int, within: int) -> Draft:
+def _position(word: RandomWords, length: int, vocabulary: int, within: int) -> ItemDraft:
     sequence = _distinct(word[:, 1:], vocabulary, length)
     place = below(word[:, :1], within)
-    return Draft(sequence, np.take_along_axis(sequence, place, 1), place, place, _all_usable(len(word)))
+    return ItemDraft(sequence, np.take_along_axis(sequence, place, 1), place, place, _all_usable(len(word)))
 
 
-def _mqar(word: Words, length: int, vocabulary: int, within: int) -> Draft:
+def _mqar(word: RandomWords, length: int, vocabulary: int, within: int) -> ItemDraft:
     half = vocabulary // 2
     keys = _distinct(word[:, :half], half, length)
     values = _distinct(word[:, half : 2 * half], half, length) + half
     places = _distinct(word[:, 2 * half :], length, length)
     sequence = np.stack((keys, values), axis=2).reshape(len(word), 2 * length)
     queries, answers = (np.take_along_axis(x, places, 1) for x in (keys, values))
-    return Draft(sequence, queries, answers, places, _all_usable(len(word)))
+    return ItemDraft(sequence, queries, answers, places, _all_usable(len(word)))
 
 
-def _ngram(word: Words, length: int, vocabulary: int, within: int, *, before: bool) -> Draft:
+def _ngram(word: RandomWords, length: int, vocabulary: int, within: int, *, before: bool) -> ItemDraft:
     sequence = below(word[:, 1 : 1 + length], vocabulary)
     place = below(word[:, :1], within - KEY - COPIED + 1)  # of the first symbol of key and answer together
     at, asked = (place, place + COPIED) if before else (place + KEY, place)
@@ -105,7 +105,7 @@ def _ngram(word: Words, length: int, vocabulary: int, within: int, *, before: bo
     answers = np.take_along_axis(sequence, at + np.arange(COPIED), 1)
     pairs = sequence[:, :-1] * vocabulary + sequence[:, 1:]
     once = (pairs == (key[:, :1] * vocabulary + key[:, 1:])).sum(1) == 1
-    return Draft(sequence, key, answers, np.repeat(place, COPIED, axis=1), once)
+    return ItemDraft(sequence, key, answers, np.repeat(place, COPIED, axis=1), once)
 
 
 TASKS = {
@@ -208,7 +208,7 @@ class ItemSource:
 
     def items(self, seed: int, stream: Stream, start: int, count: int) -> Items:
         """Items start .. start + count - 1 of a stream. Raises RequestError where hardly any item can be had."""
-        drafts: list[Draft] = []
+        drafts: list[ItemDraft] = []
         open_rows = np.arange(count)
         rows: list[Integers] = []
         for attempt in range(_ATTEMPTS):
@@ -228,7 +228,7 @@ class ItemSource:
         """What random numbers depend on beside seed and index: not on the order, so that both orders ask the same."""
         return f"{self.task}/{self.length}/{self.vocabulary}/{self.within or self.length}"
 
-    def _lay_out(self, drafts: list[Draft], rows: list[Integers], count: int) -> Items:
+    def _lay_out(self, drafts: list[ItemDraft], rows: list[Integers], count: int) -> Items:
         def gathered(field: str) -> Integers:
             parts = [getattr(draft, field) for draft in drafts]
             out = np.empty((count, parts[0].shape[1]), np.int64)

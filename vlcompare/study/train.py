@@ -32,7 +32,7 @@ FACTORS = (2, 4)  # extrapolation: to so many times the trained length
 _AT_ONCE = 256  # items of an evaluation that go through the model together
 _SEED = 0  # of the evaluation streams: all rows answer the same items
 
-Report = Callable[["Training"], None]
+TrainingCallback = Callable[["Training"], None]
 
 
 class Training:
@@ -172,7 +172,9 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def train_row(setting: Setting, folder: Folder, device: torch.device, report: Report = lambda training: None) -> dict:
+def train_row(
+    setting: Setting, folder: Folder, device: torch.device, report: TrainingCallback = lambda training: None
+) -> dict:
     """Train a row from nothing, or from its saved state; its weights and then the row are in the folder afterwards.
 
     After a kill the state of the last evaluation is there; a Ctrl-C saves that of the last step.

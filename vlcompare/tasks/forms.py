@@ -41,7 +41,7 @@ def format_text(text: str, *, capitalize: bool = True, punctuate: bool = True) -
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class Wording:
     """One wording. `joined`: with the image first, the turns are one string (and so one tokenisation)."""
 
     turns: Callable[[Request], tuple[str, ...]]
@@ -144,50 +144,50 @@ def _fixed(instruction: str) -> Callable[[Request], tuple[str, ...]]:
 
 
 # task -> source -> form; the source "" is the default, "training" the training layout where it differs
-FORMS: dict[str, dict[str, Form]] = {
+FORMS: dict[str, dict[str, Wording]] = {
     "captioning": {
-        "": Form(_fixed(CAPTION), 40),
-        "coco": Form(_fixed(CAPTION), 40),
-        "nocaps": Form(_fixed(CAPTION), 40),
-        "textcaps": Form(_fixed(CAPTION), 15),
+        "": Wording(_fixed(CAPTION), 40),
+        "coco": Wording(_fixed(CAPTION), 40),
+        "nocaps": Wording(_fixed(CAPTION), 40),
+        "textcaps": Wording(_fixed(CAPTION), 15),
     },
-    "grounded_captioning": {"": Form(_fixed(GROUNDED_CAPTION), 120)},
-    "region_description": {"": Form(_region_description, 40)},
+    "grounded_captioning": {"": Wording(_fixed(GROUNDED_CAPTION), 120)},
+    "region_description": {"": Wording(_region_description, 40)},
     "vqa": {
-        "": Form(_vqa, 15),
-        "vqav2": Form(_vqa, 15),
-        "gqa": Form(_vqa, 20, joined=True),
-        "textvqa": Form(_textvqa, 20, joined=True),
-        "pope": Form(_pope, 120, joined=True),
-        "docvqa": Form(_document_vqa, 20),
-        "infographicvqa": Form(_document_vqa, 20),
-        "training": Form(_vqa, 15),
+        "": Wording(_vqa, 15),
+        "vqav2": Wording(_vqa, 15),
+        "gqa": Wording(_vqa, 20, joined=True),
+        "textvqa": Wording(_textvqa, 20, joined=True),
+        "pope": Wording(_pope, 120, joined=True),
+        "docvqa": Wording(_document_vqa, 20),
+        "infographicvqa": Wording(_document_vqa, 20),
+        "training": Wording(_vqa, 15),
     },
     "document_vqa": {
-        "": Form(_document_vqa, 20),
-        "docvqa": Form(_document_vqa, 20),
-        "infographicvqa": Form(_document_vqa, 20),
+        "": Wording(_document_vqa, 20),
+        "docvqa": Wording(_document_vqa, 20),
+        "infographicvqa": Wording(_document_vqa, 20),
     },
     "multiple_choice": {
-        "": Form(_multiple_choice, 10),
-        "visual7w": Form(_multiple_choice, 20, image_always_first=True),
-        "ai2d": Form(_ai2d, 10),
+        "": Wording(_multiple_choice, 10),
+        "visual7w": Wording(_multiple_choice, 20, image_always_first=True),
+        "ai2d": Wording(_ai2d, 10),
     },
     "pointing": {
-        "": Form(_pointing, 20),
-        "visual7w": Form(_pointing, 20),
-        "training": Form(_pointing_training, 20),
+        "": Wording(_pointing, 20),
+        "visual7w": Wording(_pointing, 20),
+        "training": Wording(_pointing_training, 20),
     },
     "grounding": {
-        "": Form(_grounding, 120),
-        "refcoco": Form(_grounding, 120),
+        "": Wording(_grounding, 120),
+        "refcoco": Wording(_grounding, 120),
     },
     "image_text_match": {
-        "": Form(_match, 120, joined=True),
-        "vsr": Form(_match, 120, joined=True),
-        "training": Form(_match, 120),
+        "": Wording(_match, 120, joined=True),
+        "vsr": Wording(_match, 120, joined=True),
+        "training": Wording(_match, 120),
     },
-    "chat": {"": Form(_chat, 256)},
+    "chat": {"": Wording(_chat, 256)},
 }
 
 SOURCES = tuple(sorted({source for forms in FORMS.values() for source in forms if source}))
@@ -201,7 +201,7 @@ def known_source(source: str | None) -> str:
     return next((known for start, known in _NAMES.items() if name.startswith(start)), "")
 
 
-def form_of(request: Request) -> Form:
+def form_of(request: Request) -> Wording:
     """The request's form: its source's own where there is one for the task, else the task's default.
 
     A question with OCR text and no source takes TextVQA's form, the only one for questions that has a place for it.

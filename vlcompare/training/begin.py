@@ -9,10 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from vlcompare.models.hybrid import Hybrid
-from vlcompare.models.mamba import Layer as MambaLayer
-from vlcompare.models.mamba import Mamba
-from vlcompare.models.pythia import Layer as PythiaLayer
-from vlcompare.models.pythia import Pythia
+from vlcompare.models.mamba import Mamba, MambaLayer
+from vlcompare.models.pythia import Pythia, PythiaLayer
 
 
 def embedding_of(model: Pythia | Mamba | Hybrid) -> Tensor:

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from vlcompare.models.kernels import fallback, reference
-from vlcompare.models.kernels.reference import Norm
+from vlcompare.models.kernels.reference import NormModule
 
 _MODULE = "cuda.norm_and_argmax"
 
 
-def add_norm(terms: Sequence[Tensor], norms: Sequence[Norm]) -> tuple[Tensor, list[Tensor]]:
+def add_norm(terms: Sequence[Tensor], norms: Sequence[NormModule]) -> tuple[Tensor, list[Tensor]]:
     """See `reference.add_norm`."""
     usable = _usable("add_norm", terms[0])
     result = fallback.call("triton", _MODULE, "add_norm", terms, norms) if usable else None

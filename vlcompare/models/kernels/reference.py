@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Norm = nn.LayerNorm | nn.RMSNorm
+NormModule = nn.LayerNorm | nn.RMSNorm
 
 
 class ScanInputs(NamedTuple):
@@ -143,7 +143,7 @@ def rotate_and_attend(
     return out_bh1k[:, :, 0].to(qkv_bhtk.dtype)
 
 
-def add_norm(terms: Sequence[Tensor], norms: Sequence[Norm]) -> tuple[Tensor, list[Tensor]]:
+def add_norm(terms: Sequence[Tensor], norms: Sequence[NormModule]) -> tuple[Tensor, list[Tensor]]:
     """The sum of the terms (..., D), from left to right in their dtype, and each norm of the sum."""
     total = terms[0]
     for term in terms[1:]:

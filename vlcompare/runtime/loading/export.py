@@ -16,7 +16,7 @@ from vlcompare.errors import CheckpointError, RequestError
 from vlcompare.models.vlm import meta_model
 from vlcompare.runtime.bounded_files import LARGEST_TOKENIZER, read_bytes
 from vlcompare.runtime.loading import quantize
-from vlcompare.runtime.loading.fill import Report, account
+from vlcompare.runtime.loading.fill import ByteProgress, account
 from vlcompare.runtime.loading.keys import highest_value, model_key, stored_norm
 from vlcompare.runtime.loading.locate import SECTION, CheckpointSource, local_tokenizer, read_stored
 from vlcompare.runtime.loading.safetensors_files import ONE_FILE, Stored, check_finite, read_tensor, write_file
@@ -25,7 +25,11 @@ Entries = dict[str, tuple[torch.dtype, tuple[int, ...]]]
 
 
 def write_quantized(
-    source: CheckpointSource, out: Path, method: str, device: torch.device, report: Report = lambda done, total: None
+    source: CheckpointSource,
+    out: Path,
+    method: str,
+    device: torch.device,
+    report: ByteProgress = lambda done, total: None,
 ) -> Path:
     """Write `source` to the folder `out` with the language model's large Linears quantized. Returns `out`.
 
@@ -85,7 +89,7 @@ def _entries(chosen: list[Stored], linears: set[str], method: str) -> Entries:
 
 
 def _tensors(
-    chosen: list[Stored], linears: set[str], method: str, device: torch.device, report: Report
+    chosen: list[Stored], linears: set[str], method: str, device: torch.device, report: ByteProgress
 ) -> Iterator[Tensor]:
     """The tensors of `_entries`, in its order."""
     total, done = sum(entry.bytes for entry in chosen), 0

@@ -20,7 +20,7 @@ from vlcompare.runtime.loading import quantize
 from vlcompare.runtime.loading.keys import FLOAT32, Plan, highest_value, plan
 from vlcompare.runtime.loading.safetensors_files import Stored, as_bytes, check_finite, read_tensor
 
-Report = Callable[[int, int], None]  # bytes done, bytes in all
+ByteProgress = Callable[[int, int], None]  # bytes done, bytes in all
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class _Slot:
 
 
 def fill(
-    vlm: VisionLanguageModel, stored: dict[str, Stored], target: Target, report: Report = lambda done, total: None
+    vlm: VisionLanguageModel, stored: dict[str, Stored], target: Target, report: ByteProgress = lambda done, total: None
 ) -> list[str]:
     """Read all `stored` tensors into `vlm`, which is complete afterwards. Returns notices for the user.
 
@@ -54,7 +54,10 @@ def fill(
 
 
 def read_through(
-    vlm: VisionLanguageModel, stored: dict[str, Stored], quantization: str, report: Report = lambda done, total: None
+    vlm: VisionLanguageModel,
+    stored: dict[str, Stored],
+    quantization: str,
+    report: ByteProgress = lambda done, total: None,
 ) -> list[str]:
     """Check all that `fill` checks, one tensor at a time, and keep nothing. quantization: how the files are stored.
 
@@ -81,7 +84,7 @@ class _Filler:
         encoder = vlm.vision_encoder
         self.position = f"vision_encoder.model.{encoder.position_key}" if encoder.position_key else None
 
-    def run(self, stored: dict[str, Stored], report: Report) -> list[str]:
+    def run(self, stored: dict[str, Stored], report: ByteProgress) -> list[str]:
         todo = self.plan(stored)
         for entry in todo.must_be_zero:
             _check_zero(entry)

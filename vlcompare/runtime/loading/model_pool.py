@@ -14,11 +14,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from vlcompare.errors import DeviceMemoryError
-from vlcompare.types import ModelSpec
+from vlcompare.types import ModelSpec, Notify
 
 # devices and memory import torch, which takes seconds: they are imported where they are used, and a page opens first
 
-Say = Callable[[str], None]
 Waiting = Callable[[], None]
 
 
@@ -43,7 +42,7 @@ class ModelPool:
         self,
         budget_bytes: int | None = None,
         *,
-        load: Callable[[ModelSpec, Say], Any] | None = None,
+        load: Callable[[ModelSpec, Notify], Any] | None = None,
         estimate: Callable[[ModelSpec], int] | None = None,
         free: Callable[[ModelSpec], int] | None = None,
         gpus: Callable[[], dict[str, int]] | None = None,
@@ -60,7 +59,7 @@ class ModelPool:
 
     @contextmanager
     def acquire(
-        self, key: ModelSpec, say: Say = lambda sentence: None, waiting: Waiting = lambda: None
+        self, key: ModelSpec, say: Notify = lambda sentence: None, waiting: Waiting = lambda: None
     ) -> Iterator[Any]:
         """The model for `key`, loaded if necessary, and kept in memory until the block ends.
 
@@ -115,7 +114,7 @@ class ModelPool:
         models = Counter(known.device for known in self._entries)
         return replace(key, device=choose_gpu(key.device, self._gpus(), models))
 
-    def _load_with_room(self, key: ModelSpec, say: Say, waiting: Waiting) -> Any:
+    def _load_with_room(self, key: ModelSpec, say: Notify, waiting: Waiting) -> Any:
         from vlcompare.runtime.memory import readable
 
         with _acquired(self._room, say, waiting):
@@ -131,7 +130,7 @@ class ModelPool:
                 say(f"Out of memory: evicted {', '.join(spec.checkpoint for spec in evicted)}; trying once more")
                 return self._load(key, say)
 
-    def _make_room(self, key: ModelSpec, needed: int, say: Say) -> None:
+    def _make_room(self, key: ModelSpec, needed: int, say: Notify) -> None:
         from vlcompare.runtime.memory import readable
 
         while needed > self._bytes_left(key):
@@ -168,7 +167,7 @@ class ModelPool:
 
 
 @contextmanager
-def _acquired(lock: threading.Lock, say: Say, waiting: Waiting) -> Iterator[None]:
+def _acquired(lock: threading.Lock, say: Notify, waiting: Waiting) -> Iterator[None]:
     """Hold the lock. `waiting` is called while another thread holds it, and may raise to give up."""
     if not lock.acquire(blocking=False):
         say("Waiting until another checkpoint is loaded")
@@ -185,7 +184,7 @@ def _different_gpus(one: str, other: str) -> bool:
     return one.startswith("cuda:") and other.startswith("cuda:") and one != other
 
 
-def _load(key: ModelSpec, say: Say) -> Any:
+def _load(key: ModelSpec, say: Notify) -> Any:
     from vlcompare.runtime.loading.load import load
 
     def progress(sentence: str, done: int = 0, total: int = 0) -> None:

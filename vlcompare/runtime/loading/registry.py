@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from vlcompare.errors import CheckpointError
 from vlcompare.paths import CHECKPOINTS
+from vlcompare.types import Family
 
-Family = Literal["pythia", "mamba"]
 Stage = Literal["embedded", "finetuned", "pretrained"]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from vlcompare.errors import RequestError
 
-Stream = Literal["evaluation", "training"]
+StreamName = Literal["evaluation", "training"]
 STREAMS: dict[str, int] = {"evaluation": 1, "training": 2}  # spawn keys
 _T = TypeVar("_T")
 

@@ -32,7 +32,7 @@ _RULE: shapes.RGB = (206, 208, 214)
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class DocumentLine:
     key: str
     value: int
     box: Box  # the whole line, from the key to the number
@@ -41,7 +41,7 @@ class Line:
 @dataclass(frozen=True, slots=True)
 class Document:
     kind: str  # of DOCUMENTS
-    lines: tuple[Line, ...]
+    lines: tuple[DocumentLine, ...]
     card: Box
     accent: str  # a colour's name
     letter: float  # height of the font, as a share of the picture
@@ -77,7 +77,7 @@ def draw_document(dice: Dice) -> Document:
         top, right = y + _HEAD[kind] + pitch * row, x + width - inner
         if kind == "chart":  # a chart's line ends with its number, just behind the bar
             right = x + inner + _KEY_WIDTH + _BAR * value / max(values) + _GAP + 0.425 * pitch * len(str(value))
-        lines.append(Line(key, value, Box(x + inner, top, right, top + pitch)))
+        lines.append(DocumentLine(key, value, Box(x + inner, top, right, top + pitch)))
     return Document(kind, tuple(lines), Box(x, y, x + width, y + height), dice.one(ACCENTS), pitch * 0.7)
 
 

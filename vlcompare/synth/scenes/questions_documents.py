@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vlcompare.synth.scenes.dice import Dice
-from vlcompare.synth.scenes.documents import DOCUMENTS, Document, Line
+from vlcompare.synth.scenes.documents import DOCUMENTS, Document, DocumentLine
 from vlcompare.synth.scenes.drafts import Draft, Facts, with_choices
 from vlcompare.synth.scenes.phrases import ALL_KEYS, NUMBER_WORDS, ORDINALS, document_caption, in_bars
 from vlcompare.synth.scenes.statements import document_statements, mistaken_values
@@ -55,7 +55,7 @@ def _extreme_value(document: Document, dice: Dice) -> Draft:
     return Draft("extreme", (str(line.value),), f"What is the {word} value?", target=line.box)
 
 
-def _extreme(document: Document, dice: Dice) -> tuple[str, Line]:
+def _extreme(document: Document, dice: Dice) -> tuple[str, DocumentLine]:
     lines = sorted(document.lines, key=lambda line: line.value)
     return ("largest", lines[-1]) if dice.share() < 0.5 else ("smallest", lines[0])
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from vlcompare.errors import RequestError
 from vlcompare.synth.scenes import shapes
 from vlcompare.synth.scenes.backgrounds import GROUNDS, TONES, Ground, paint, styles
-from vlcompare.synth.scenes.dice import Dice, Stream
+from vlcompare.synth.scenes.dice import Dice, StreamName
 from vlcompare.synth.scenes.documents import Document, draw_document, paint_document
 from vlcompare.types import Box
 
@@ -94,7 +94,7 @@ def _place(things: list[SceneObject], dice: Dice) -> list[SceneObject]:
     return placed
 
 
-def lay_out(seed: int, stream: Stream = "evaluation") -> tuple[Ground, tuple[SceneObject, ...], Document | None]:
+def lay_out(seed: int, stream: StreamName = "evaluation") -> tuple[Ground, tuple[SceneObject, ...], Document | None]:
     """All facts of a scene, without its picture; things are in the raster order of their centres."""
     dice = Dice(seed, stream, 0)
     kind = dice.one(GROUNDS)
@@ -143,7 +143,7 @@ def _write(image: Image.Image, sign: SceneObject, x: int, y: int, width: int, he
     ImageDraw.Draw(image).text((left + dx, top + dy), sign.text or "", font=face, fill=color)
 
 
-def draw_scene(seed: int, *, stream: Stream = "evaluation", size: int = 224) -> Scene:
+def draw_scene(seed: int, *, stream: StreamName = "evaluation", size: int = 224) -> Scene:
     """The scene of a seed: the same seed and size give the same pixels, and the same facts at every size.
 
     Raises RequestError for a negative seed, an unknown stream, or a size that is not in PIXELS.

@@ -17,7 +17,7 @@ from vlcompare.synth.train.batches import Batch
 from vlcompare.synth.train.corpus import Corpus
 from vlcompare.synth.train.losses import Alignment, AnswerLoss, Pointer, smooth_embedding
 from vlcompare.synth.train.recipe import ModelShapes, Recipe
-from vlcompare.synth.train.shared_prefix import Block, run
+from vlcompare.synth.train.shared_prefix import QuestionBlock, run
 from vlcompare.tasks.sequence import IMAGE_SLOT, image_ids
 from vlcompare.training.begin import begin_blocks, embedding_of
 
@@ -85,7 +85,9 @@ def losses_of(learner: Learner, batch: Batch, corpus: Corpus, device: torch.devi
     features = corpus.features(batch.pictures).to(device)
     prefix, connected = embed_prefix(learner, features)
     model = learner.language_model
-    blocks = [Block(model.embed_tokens(block.ids.to(device)), block.picture.to(device)) for block in batch.blocks]
+    blocks = [
+        QuestionBlock(model.embed_tokens(block.ids.to(device)), block.picture.to(device)) for block in batch.blocks
+    ]
     passed = run(model, prefix, blocks)
     final = zip(passed.final, batch.blocks, strict=True)
     hidden = torch.cat([states[block.rows, block.columns] for states, block in final])

@@ -43,7 +43,7 @@ PATIENCE = 2  # seconds that a process which a terminal's Ctrl-C has reached is 
 
 
 @dataclass(frozen=True)
-class RunSettings:
+class TrainingSettings:
     """One call of the training command."""
 
     out: Path
@@ -55,7 +55,7 @@ class RunSettings:
     checkpoints: Path | None = None  # where export writes; None: OUT/checkpoints
 
 
-def run_stage(stage: str, settings: RunSettings) -> bool:
+def run_stage(stage: str, settings: TrainingSettings) -> bool:
     """Run one stage. Returns whether it is finished; False means that the budget ran out and `resume` goes on."""
     torch.set_num_threads(min(settings.threads, threads.budget()))
     if stage in TRAINING:
@@ -63,7 +63,7 @@ def run_stage(stage: str, settings: RunSettings) -> bool:
     return _RUN[stage](stage, settings)
 
 
-def run_all(settings: RunSettings) -> bool:
+def run_all(settings: TrainingSettings) -> bool:
     """Every stage; the language models side by side where there is more than one processor core and no GPU.
 
     With `resume`, stages that are finished are left as they are. Returns whether all is done.
@@ -80,7 +80,7 @@ def run_all(settings: RunSettings) -> bool:
     return done and run_stage("export", settings) and run_stage("report", settings)
 
 
-def _keep_recipe(settings: RunSettings) -> None:
+def _keep_recipe(settings: TrainingSettings) -> None:
     try:
         settings.out.mkdir(parents=True, exist_ok=True)
         write_whole(settings.out / "recipe.json", json.dumps(recipes.to_dict(settings.recipe), indent=2))
@@ -89,11 +89,11 @@ def _keep_recipe(settings: RunSettings) -> None:
         raise CheckpointError(f"{settings.out} cannot be written to ({reason}); give another --out.") from error
 
 
-def _left(settings: RunSettings, deadline: float | None) -> RunSettings:
+def _left(settings: TrainingSettings, deadline: float | None) -> TrainingSettings:
     return settings if deadline is None else replace(settings, budget_seconds=max(0.0, deadline - time.monotonic()))
 
 
-def _finished(stage: str, settings: RunSettings) -> bool:
+def _finished(stage: str, settings: TrainingSettings) -> bool:
     path = settings.out / "encoder.pt"
     if stage == "features":  # those of an encoder that was trained on since are another's
         features = settings.out / "features" / "features.npy"
@@ -101,7 +101,7 @@ def _finished(stage: str, settings: RunSettings) -> bool:
     return path.exists() and load_state(path)["step"] >= settings.recipe.encoder.steps
 
 
-def _side_by_side(settings: RunSettings) -> bool:
+def _side_by_side(settings: TrainingSettings) -> bool:
     """Both families at once, a process each: faster in sum than one after the other on two threads."""
     if settings.budget_seconds is not None and settings.budget_seconds < LEAST_BUDGET:
         return False
@@ -139,11 +139,11 @@ def _stop(runs: list[subprocess.Popen[bytes]]) -> None:
             run.kill()
 
 
-def _encoder(stage: str, settings: RunSettings) -> bool:
+def _encoder(stage: str, settings: TrainingSettings) -> bool:
     return train_encoder(settings.recipe, settings.out, **_how(settings))
 
 
-def _features(stage: str, settings: RunSettings) -> bool:
+def _features(stage: str, settings: TrainingSettings) -> bool:
     device = torch.device(settings.device)
     training = EncoderTraining.fresh(settings.recipe, device)
     path = settings.out / "encoder.pt"
@@ -156,15 +156,15 @@ def _features(stage: str, settings: RunSettings) -> bool:
     return True
 
 
-def _language(stage: str, settings: RunSettings) -> bool:
+def _language(stage: str, settings: TrainingSettings) -> bool:
     return train_language(stage, settings.recipe, settings.out, **_how(settings))
 
 
-def _how(settings: RunSettings) -> dict[str, Any]:
+def _how(settings: TrainingSettings) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in ("device", "resume", "budget_seconds")}
 
 
-def _export(stage: str, settings: RunSettings) -> bool:
+def _export(stage: str, settings: TrainingSettings) -> bool:
     folder = settings.checkpoints or settings.out / "checkpoints"
     trained = [family for family in FAMILIES if (settings.out / f"{family}.pt").exists()]
     if not trained:
@@ -176,12 +176,12 @@ def _export(stage: str, settings: RunSettings) -> bool:
     return True
 
 
-def _report(stage: str, settings: RunSettings) -> bool:
+def _report(stage: str, settings: TrainingSettings) -> bool:
     write_scores(settings.checkpoints or settings.out / "checkpoints", settings.out / "report")
     return True
 
 
-_RUN: dict[str, Callable[[str, RunSettings], bool]] = {
+_RUN: dict[str, Callable[[str, TrainingSettings], bool]] = {
     "encoder": _encoder,
     "features": _features,
     "pythia": _language,

@@ -36,7 +36,7 @@ class Body:
         self.refused: Refused | None = None
         self._scope, self._receive, self._send = scope, receive, send
         self._client, self._limiter, self._max_bytes = client, limiter, max_bytes
-        self._form = Form(scope["headers"]) if scope["path"].removeprefix(scope["root_path"]) == UPLOAD else None
+        self._form = FormCounter(scope["headers"]) if scope["path"].removeprefix(scope["root_path"]) == UPLOAD else None
         self._size = self._values = 0
         self._complete = self._started = self._replaced = False
         self._begun = time.monotonic()
@@ -96,7 +96,7 @@ class Body:
         raise MultiPartException(refused.sentence)
 
 
-class Form:
+class FormCounter:
     """Counts the files of a form (multipart/form-data), and the bytes outside of files. Never fails."""
 
     def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:

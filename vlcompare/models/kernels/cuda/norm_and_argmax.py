@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor, nn
 
 from vlcompare.models.kernels import agreement
-from vlcompare.models.kernels.reference import Norm
+from vlcompare.models.kernels.reference import NormModule
 
 SHARE = 1024  # logits that one program ranks
 
@@ -101,7 +101,7 @@ def _merge(
 
 
 @torch.no_grad()
-def add_norm(terms: Sequence[Tensor], norms: Sequence[Norm]) -> tuple[Tensor, list[Tensor]]:
+def add_norm(terms: Sequence[Tensor], norms: Sequence[NormModule]) -> tuple[Tensor, list[Tensor]]:
     """See `fused.add_norm`; one kernel for up to three terms and up to two norms of a kind."""
     first, *others = [term.contiguous() for term in terms]
     width = first.shape[-1]
@@ -120,7 +120,7 @@ def add_norm(terms: Sequence[Tensor], norms: Sequence[Norm]) -> tuple[Tensor, li
     return total, normed
 
 
-def _eps(norm: Norm, x: Tensor) -> float:
+def _eps(norm: NormModule, x: Tensor) -> float:
     return torch.finfo(x.dtype).eps if norm.eps is None else norm.eps  # as torch's RMSNorm has it
 
 

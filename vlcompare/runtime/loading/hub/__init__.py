@@ -27,12 +27,12 @@ from vlcompare.runtime.loading.safetensors_files import INDEX, ONE_FILE, SHARD, 
 from vlcompare.runtime.memory import readable
 
 __all__ = [
-    "Check", "Progress", "SMALL", "Snapshot", "cached", "cached_bytes", "check_files", "checksums", "commit_file",
+    "FileCheck", "Progress", "SMALL", "Snapshot", "cached", "cached_bytes", "check_files", "checksums", "commit_file",
     "fetch", "is_repository", "push", "remove", "repository_folder", "terminal_progress",
 ]  # fmt: skip
 
 Progress = Callable[[str, int, int], None]  # a sentence, bytes done, bytes in all (0: not known)
-Check = Callable[[Path], Any]
+FileCheck = Callable[[Path], Any]
 
 SMALL = ("config.json", "tokenizer.json", INDEX)
 
@@ -52,7 +52,7 @@ def fetch(
     revision: str | None = None,
     files: Iterable[str] | None = None,
     progress: Progress | None = None,
-    check: Check | None = None,
+    check: FileCheck | None = None,
     update: bool = False,
 ) -> Snapshot:
     """The repository's files on this machine, downloaded where they are not there yet.
@@ -170,7 +170,7 @@ def terminal_progress() -> Progress:
 
 
 def _download(
-    repository: str, revision: str, wanted: tuple[str, ...] | None, say: Progress, check: Check | None, update: bool
+    repository: str, revision: str, wanted: tuple[str, ...] | None, say: Progress, check: FileCheck | None, update: bool
 ) -> Snapshot:
     known = None if update else _known_commit(repository, revision)
     say(f"Looking up {repository}", 0, 0)

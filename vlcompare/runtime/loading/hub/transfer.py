@@ -23,9 +23,9 @@ from typing import Any
 from vlcompare.errors import HubError
 from vlcompare.runtime.loading.hub import errors
 from vlcompare.runtime.loading.safetensors_files import file_sha256
+from vlcompare.types import Notify
 
 Count = Callable[[int], None]
-Say = Callable[[str], None]
 CHECKSUM = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
 LARGEST = {".safetensors": 50 << 30, "": 64 << 20}  # bytes by kind; the first is all that the Hub gives by plain HTTP
 _SPARE = 16 << 20  # bytes that a file may have more than the listing says, which some mirrors get wrong
@@ -88,7 +88,7 @@ class Transfer:
     file: HubFile
     url: str
     count: Count
-    say: Say
+    say: Notify
 
     def bring(self) -> Path:
         """The file's blob, downloaded or finished where need be. Returns its path.
@@ -217,7 +217,7 @@ def link(blob: Path, place: Path) -> None:
 
 
 @contextmanager
-def _locked(path: Path, name: str, say: Say) -> Iterator[None]:
+def _locked(path: Path, name: str, say: Notify) -> Iterator[None]:
     """The lock that huggingface_hub takes for the same blob, so that two programs do not fetch it at once."""
     from filelock import Timeout
     from huggingface_hub.utils import WeakFileLock
