@@ -22,6 +22,7 @@ LEVELS = [  # the first entry that matches a module's name gives its level; a mo
     ("vlcompare.machine", 1),
     ("vlcompare.paths", 1),
     ("vlcompare.types", 1),
+    ("vlcompare.units", 1),
     ("vlcompare.tasks", 2),
     ("vlcompare.render", 2),
     ("vlcompare.models", 2),

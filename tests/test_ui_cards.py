@@ -11,13 +11,14 @@ from ui_fakes import png
 
 from vlcompare.cli.report import table
 from vlcompare.render import answer_charts as charts
-from vlcompare.render.markup import Safe, el, join, milliseconds, number, size
+from vlcompare.render.markup import Safe, el, join
 from vlcompare.runtime.image import open_image
 from vlcompare.types import SIDES, Alternative, Answer, Box, Memory, Prompt, Request, Side, Timings, Token
 from vlcompare.ui.checkpoint_names import memory_curves, name_of, scores_table
 from vlcompare.ui.compare import cards, figures, together, tokens
 from vlcompare.ui.compare.picture import alternative_boxes, overlap_rows, overlay, side_picture
 from vlcompare.ui.compare.session import Picture, Run, SideRun
+from vlcompare.units import format_bytes, milliseconds, number
 
 EVIL = "<img src=x onerror=alert(1)> & \" ' ${x} {{y}} \x00\x1b"
 
@@ -106,7 +107,9 @@ def test_durations(value: float, shown: str) -> None:
 
 
 def test_sizes_and_numbers() -> None:
-    assert [size(v) for v in (900, 86_000, 310e6, 2.44e9)] == ["900 B", "86.0 KB", "310 MB", "2.4 GB"]
+    assert [format_bytes(v) for v in (900, 9_040, 86_000, 12.4e6, 310e6, 2.44e9, 14.31e9)] == [
+        "900 B", "9.0 KB", "86 KB", "12 MB", "310 MB", "2.4 GB", "14.3 GB",
+    ]  # fmt: skip
     assert number(3.14159, 2) == "3.14" and number(12345) == "12,345"
 
 

@@ -7,6 +7,8 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from vlcompare.units import format_bytes
+
 
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("checkpoints", help="known checkpoints: list, info, download, verify, remove")
@@ -85,8 +87,8 @@ def _shown(key: str, value: Any) -> str:
     if value is None:
         return "not known"
     if key.endswith("_bytes"):
-        return f"{value / 1e9:.2f} GB" if value >= 1e8 else f"{value / 1e6:.1f} MB"
-    return f"{sum(value):.2f} in {len(value)} files" if key == "download_gb" else str(value)
+        return format_bytes(value)
+    return f"{format_bytes(1e9 * sum(value))} in {len(value)} files" if key == "download_gb" else str(value)
 
 
 def _download(args: argparse.Namespace) -> int:
@@ -128,7 +130,7 @@ def _remove(args: argparse.Namespace) -> int:
     if not hub.is_repository(repository):
         raise RequestError(f"{args.name!r} is no known checkpoint and no Hub id; folders of your own are left alone.")
     freed = hub.remove(repository)
-    print(f"{freed / 1e9:.2f} GB freed." if freed else f"Nothing of {repository} was in the cache.")
+    print(f"{format_bytes(freed)} freed." if freed else f"Nothing of {repository} was in the cache.")
     return 0
 
 
@@ -142,6 +144,6 @@ def _state(checkpoint: Any) -> str:
         return f"here, commit {snapshot.commit[:12]}"
     begun = hub.cached_bytes(checkpoint.repository)
     if begun:
-        return f"begun, {begun / 1e9:.2f} GB"
+        return f"begun, {format_bytes(begun)}"
     size = checkpoint.download_gb
-    return f"to download, {sum(size):.2f} GB" if size else "to download"
+    return f"to download, {format_bytes(1e9 * sum(size))}" if size else "to download"

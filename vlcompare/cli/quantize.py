@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from vlcompare.units import format_bytes
+
 
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
@@ -39,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     assert source is not None
     write_quantized(source, args.out, args.method, device, lambda done, total: show("Quantizing", done, total))
     size = sum(path.stat().st_size for path in args.out.iterdir())
-    print(f"{args.out}: {size / 1e9:.2f} GB in {args.method}.")
+    print(f"{args.out}: {format_bytes(size)} in {args.method}.")
     if not (args.out / "tokenizer.json").is_file():
         print("It has no tokenizer.json: none is known on this machine yet; EleutherAI/gpt-neox-20b's is used at load.")
     if args.push_to:

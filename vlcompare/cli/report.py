@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from vlcompare.errors import RequestError
 from vlcompare.tasks.boxes import format_box
 from vlcompare.types import Answer, Request
+from vlcompare.units import format_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -74,7 +75,7 @@ def _column(answer: Answer) -> dict[str, str]:
     decode = f"{_ms(sum(gaps) / len(gaps))} a token, {timings.tokens_per_s:.1f} tokens/s" if gaps else "-"
     percentiles = (timings.token_percentile(50), timings.token_percentile(95), max(gaps)) if gaps else ()
     spread = " / ".join(map(_ms, percentiles)) or "-"
-    state = f"{_bytes(memory.state_bytes)} (by formula {_bytes(memory.state_bytes_formula)})"
+    state = f"{format_bytes(memory.state_bytes)} (by formula {format_bytes(memory.state_bytes_formula)})"
     settings = [answer.dtype, f"quantization {answer.quantization}", answer.device, f"{answer.image_size} px"]
     settings += ["graphed"] * timings.graphed
     settings += [f"{timings.threads} thread{'s' * (timings.threads > 1)}"] * (timings.threads > 0)
@@ -90,9 +91,9 @@ def _column(answer: Answer) -> dict[str, str]:
         "decode": decode,
         "p50/p95/max": spread,
         "total": _ms(timings.total_ms),
-        "weights": _bytes(memory.weights_bytes),
+        "weights": format_bytes(memory.weights_bytes),
         "state": state,
-        "peak": _bytes(memory.peak_bytes),
+        "peak": format_bytes(memory.peak_bytes),
     }
     if answer.error and not answer.tokens:
         return {**dict.fromkeys(column, "-"), "read as": "failed, see above", "model": answer.checkpoint}
@@ -109,11 +110,3 @@ def _reading(answer: Answer) -> str:
 
 def _ms(value: float) -> str:
     return f"{value:,.1f} ms" if value < 1000 else f"{value / 1000:,.2f} s"
-
-
-def _bytes(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:,.0f} B" if unit == "B" else f"{count:,.1f} {unit}"
-        count /= 1000
-    return f"{count:,.2f} GB"

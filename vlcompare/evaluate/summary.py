@@ -26,7 +26,7 @@ from vlcompare.evaluate.replies import MAX_SCORED_TEXT, Reply, read_reply
 from vlcompare.evaluate.scoring import Scores, metric_of, score
 from vlcompare.evaluate.statistics import Interval
 from vlcompare.tasks.prompts import SPECS
-from vlcompare.types import TASKS, Sample
+from vlcompare.types import SIDES, TASKS, Sample
 
 SUMMARY_VERSION = 1
 PIXEL_COORDINATE = 1.5  # above this, a coordinate cannot have been meant as a share of the picture
@@ -98,8 +98,8 @@ def summarise(
 
 def pair_of(sides: Sequence[str]) -> tuple[str, str] | None:
     """Which two sides are compared: left and right, or the only two there are."""
-    if {"left", "right"} <= set(sides):
-        return "left", "right"
+    if set(SIDES) <= set(sides):
+        return SIDES
     return (sides[0], sides[1]) if len(sides) == 2 else None
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from vlcompare.render.charts import Line, bar, curves, legend
-from vlcompare.render.markup import Safe, el, milliseconds, size
+from vlcompare.render.markup import Safe, el
 from vlcompare.types import Answer
+from vlcompare.units import format_bytes, milliseconds
 
 
 def latency_chart(gaps: Mapping[str, Sequence[float]]) -> Safe:
@@ -32,7 +33,7 @@ def memory_chart(answers: Mapping[str, Answer | None], formulas: Mapping[str, Se
             measured = [(positions_of(answer), answer.memory.state_bytes)]
         if measured:
             lines.append(Line(side, measured, "measured"))
-    return curves(lines, "Bytes of cache or state over positions", size)
+    return curves(lines, "Bytes of cache or state over positions", format_bytes)
 
 
 def positions_of(answer: Answer) -> int:

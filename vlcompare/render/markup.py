@@ -67,23 +67,3 @@ def shorten(text: str, most: int) -> str:
     """One line of at most `most` characters."""
     line = " ".join(text[: 50 * most].split())
     return line if len(line) <= most else line[: most - 1] + "…"
-
-
-def number(value: float, digits: int = 1) -> str:
-    """A figure for a reader: `digits` decimals below 100, none above."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.{digits}f}"
-
-
-def milliseconds(value: float) -> str:
-    """A duration: "8.4 ms", "1.2 s"."""
-    if value >= 10_000:
-        return f"{value / 1000:.0f} s"
-    return f"{value / 1000:.1f} s" if value >= 1000 else f"{number(value)} ms"
-
-
-def size(value: float) -> str:
-    """Bytes in decimal units: "2.4 GB", "310 MB", "86 KB"."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
-        if abs(value) >= scale:
-            return f"{number(value / scale)} {unit}"
-    return f"{value:.0f} B"

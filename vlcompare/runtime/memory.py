@@ -14,6 +14,7 @@ import torch
 
 from vlcompare.errors import DeviceMemoryError
 from vlcompare.machine import cgroups
+from vlcompare.units import format_bytes
 
 
 class PeakMemory:
@@ -50,11 +51,6 @@ def available_bytes(device: torch.device) -> int:
     return max(0, min(limit for limit in limits if limit is not None))
 
 
-def readable(count: int) -> str:
-    """Bytes as shown in sentences: "3.4 GB", "57 MB"."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"
-
-
 def check_room(name: str, needed: int, device: torch.device) -> None:
     """Raise DeviceMemoryError where fewer than `needed` bytes are free on the CPU.
 
@@ -65,8 +61,8 @@ def check_room(name: str, needed: int, device: torch.device) -> None:
     free = available_bytes(device)
     if needed > free:
         raise DeviceMemoryError(
-            f"{name} needs about {readable(needed)} of memory and {readable(free)} are free: close other programs, "
-            "raise the container's limit, choose bfloat16, or a smaller checkpoint."
+            f"{name} needs about {format_bytes(needed)} of memory and {format_bytes(free)} are free: close other "
+            "programs, raise the container's limit, choose bfloat16, or a smaller checkpoint."
         )
 
 

@@ -10,7 +10,7 @@ from vlcompare.errors import VLCompareError
 from vlcompare.render.answer_charts import positions_of
 from vlcompare.render.markup import Safe, el
 from vlcompare.runtime.loading.registry import Checkpoint, find, registry
-from vlcompare.types import Answer
+from vlcompare.types import SIDES, Answer
 from vlcompare.ui.settings import AppSettings
 
 ARCHITECTURES = {"pythia": "Transformer (Pythia)", "mamba": "State-space (Mamba)"}
@@ -99,7 +99,7 @@ def scores_table(left: str, right: str) -> Safe:
         lines.append(el("tr", el("th", benchmark.name, scope="row"), *cells, el("td", difference, class_="vl-diff")))
     head = [
         el("th", row.title if row else "–", scope="col", data_side=side)
-        for row, side in zip(rows, ("left", "right"), strict=True)
+        for row, side in zip(rows, SIDES, strict=True)
     ]
     table = el(
         "table",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import json
@@ -10,11 +9,12 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from vlcompare.errors import VLCompareError
 from vlcompare.evaluate.results import llm_comparator
 from vlcompare.evaluate.results.slices import overall, slice_figures
 from vlcompare.evaluate.results.table import Rows, RunTable
+from vlcompare.evaluate.results.thumbnails import thumbnail_base64
 from vlcompare.evaluate.summary import plain
+from vlcompare.types import SIDES
 
 EXPORT_VERSION = 1
 COMPARATOR_RANGE = 1.5
@@ -41,7 +41,7 @@ def to_csv(table: RunTable, rows: Rows | None = None) -> str:
         sample = table.run.samples[i]
         shown = table.cells(i)
         cells: dict[str, Any] = {**shown, "image": sample.image_key}
-        for name, side in zip(("left", "right"), table.sides, strict=False):
+        for name, side in zip(SIDES, table.sides, strict=False):
             confidence = float(table.confidence[side][i])
             cells[f"answer_{side}"] = shown[f"answer_{name}"]
             cells[f"score_{side}"] = shown[f"score_{name}"]
@@ -123,7 +123,7 @@ def _example(table: RunTable, i: int, notes: dict[str, Any], *, with_picture: bo
         "right": [*rights, False][:2],
     }
     if with_picture:
-        fields["picture"] = _thumbnail(table, i)
+        fields["picture"] = thumbnail_base64(table.run, i, THUMBNAIL, quality=80)
     return llm_comparator.example(
         sample.text or sample.task.replace("_", " "),
         [sample.task, *(note.tags if note else ())],
@@ -139,20 +139,6 @@ def _preference(scores: list[float | None]) -> float | None:
     if left is None or right is None:
         return None
     return round(COMPARATOR_RANGE * max(-1.0, min(1.0, left - right)), 4)
-
-
-def _thumbnail(table: RunTable, i: int) -> str:
-    """A small JPEG in base64, or "" where the picture cannot be shown."""
-    from vlcompare.render.draw import thumbnail
-    from vlcompare.runtime.image import open_image
-
-    try:
-        picture = thumbnail(open_image(table.run.picture(i)), THUMBNAIL)
-    except VLCompareError:
-        return ""
-    out = io.BytesIO()
-    picture.save(out, "JPEG", quality=80)
-    return base64.b64encode(out.getvalue()).decode()
 
 
 def _rows(table: RunTable, rows: Rows | None) -> list[int]:

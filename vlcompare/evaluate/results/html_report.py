@@ -6,8 +6,6 @@ policy says so.
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -15,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from vlcompare.errors import VLCompareError
 from vlcompare.evaluate.results.slices import SliceRow, overall, slice_figures
 from vlcompare.evaluate.results.table import Rows, RunTable, summary_of
+from vlcompare.evaluate.results.thumbnails import thumbnail_base64
 from vlcompare.render.charts import Measure, bar, histogram, interval, legend, scatter
-from vlcompare.render.draw import STYLES
+from vlcompare.render.draw import STYLES, Mark
 from vlcompare.render.markup import Safe, el, shorten
 from vlcompare.render.markup import text as escaped
+from vlcompare.types import SIDES
 
 MAX_SAMPLES = 200
 PICTURE = 320
@@ -121,7 +120,7 @@ def _quadrants(counts: Mapping[str, int], names: tuple[str, str]) -> Safe:
 def _charts(table: RunTable, rows: Rows, names: tuple[str, str]) -> str:
     """How the scores are spread and, where there are two sides, the scores of each sample on both."""
     measure = Measure("score", "score")
-    scores = [(role, table.score[side][rows]) for role, side in zip(("left", "right"), table.sides, strict=False)]
+    scores = [(role, table.score[side][rows]) for role, side in zip(SIDES, table.sides, strict=False)]
     if not all(np.isfinite(column).any() for _, column in scores):
         return ""
     drawn = [el("h2", "Scores"), histogram(scores, measure)]
@@ -170,7 +169,7 @@ def _samples(table: RunTable, rows: Rows | None) -> str:
 
 def _sample(table: RunTable, i: int, notes: Mapping[str, Any]) -> str:
     sample, cells = table.run.samples[i], table.cells(i)
-    picture = _picture(table, i)
+    picture = thumbnail_base64(table.run, i, PICTURE, quality=85, marks=_marks(table, i))
     image = f'<img alt="" src="data:image/jpeg;base64,{picture}">' if picture else '<p class="quiet">no picture</p>'
     lines = [f"<h3>{escape(sample.id)}</h3>", f'<p class="quiet">{escape(sample.task.replace("_", " "))}'
              f" · {escape(str(cells['quadrant']).replace('_', ' '))}</p>"]  # fmt: skip
@@ -178,7 +177,7 @@ def _sample(table: RunTable, i: int, notes: Mapping[str, Any]) -> str:
         lines.append(f"<p>{escape(sample.text)}</p>")
     if cells["reference"]:
         lines.append(f"<p>Right: {escape(cells['reference'])}</p>")
-    for name, side in zip(("left", "right"), table.sides, strict=False):
+    for name, side in zip(SIDES, table.sides, strict=False):
         score = cells[f"score_{name}"]
         label = escape(table.run.checkpoint(side)) + ("" if score is None else f" ({score:.2f})")
         lines.append(f'<div class="{name}">{label}<pre>{escape(cells[f"answer_{name}"])}</pre></div>')
@@ -188,26 +187,18 @@ def _sample(table: RunTable, i: int, notes: Mapping[str, Any]) -> str:
     return f'<div class="sample"><div>{image}</div><div>{"".join(lines)}</div></div>'
 
 
-def _picture(table: RunTable, i: int) -> str:
-    """The picture with the true box and both sides' boxes, as a JPEG in base64; "" where it cannot be shown."""
+def _marks(table: RunTable, i: int) -> list[Mark]:
+    """The true box and both sides' boxes."""
     from vlcompare.evaluate.replies import read_reply
     from vlcompare.evaluate.results.aspects import target_box
-    from vlcompare.render.draw import Mark, annotate, thumbnail
-    from vlcompare.runtime.image import open_image
 
     sample = table.run.samples[i]
-    try:
-        picture = thumbnail(open_image(table.run.picture(i)), PICTURE)
-    except VLCompareError:
-        return ""
     truth = target_box(sample)
     marks = [Mark(truth, "", "truth")] if truth else []
-    for name, side in zip(("left", "right"), table.sides, strict=False):
+    for name, side in zip(SIDES, table.sides, strict=False):
         reply = read_reply(sample, table.run.sides[side].rows[i])
         marks += [Mark(box, "", name) for box in reply.boxes[:20]]  # type: ignore[arg-type]
-    out = io.BytesIO()
-    annotate(picture, marks).save(out, "JPEG", quality=85)
-    return base64.b64encode(out.getvalue()).decode()
+    return marks
 
 
 def _line(cells: Iterable[str], numbers_from: int = 99) -> str:

@@ -16,6 +16,7 @@ from vlcompare.evaluate import run_files
 from vlcompare.evaluate.fields import MOST_NUMBER, described
 from vlcompare.evaluate.predictions import ByteSpan, read_lines
 from vlcompare.evaluate.schema import MOST_SIDES, NO_SIDE, refused
+from vlcompare.types import SIDES
 
 PROBLEMS_KEPT = 100
 _NUMBERS = frozenset((int, float))
@@ -44,7 +45,7 @@ def read_sides(
         raise SampleError(f"{folder.name} holds no answers: it has no {run_files.PREDICTIONS}.")
     if set(sides) == {NO_SIDE}:
         sides = {"left": sides[NO_SIDE]}
-    return dict(sorted(sides.items(), key=lambda item: (item[0] != "left", item[0] != "right", item[0])))
+    return dict(sorted(sides.items(), key=lambda item: (*(item[0] != side for side in SIDES), item[0])))
 
 
 def _empty(index: Mapping[str, int]) -> SideRows:

@@ -21,6 +21,7 @@ from vlcompare.evaluate.results.safe_regex import Search
 from vlcompare.evaluate.scoring import metric_of
 from vlcompare.evaluate.statistics import cluster_codes
 from vlcompare.evaluate.summary import TaskResult, evaluate, pair_of, summarise
+from vlcompare.types import SIDES
 
 QUADRANTS = ("both", "only_left", "only_right", "neither")
 UNSCORED = -1
@@ -202,7 +203,7 @@ class RunTable:
             "reference": sample.references[0] if sample.references else "",
             "quadrant": QUADRANTS[code] if code != UNSCORED else "",
         }
-        for name, side in zip(("left", "right"), self.sides, strict=False):
+        for name, side in zip(SIDES, self.sides, strict=False):
             score = float(self.score[side][i])
             cells[f"answer_{name}"] = self.text(side, i)
             cells[f"score_{name}"] = None if math.isnan(score) else round(score, 4)

@@ -15,6 +15,7 @@ from typing import Any
 
 from vlcompare.errors import DeviceMemoryError
 from vlcompare.types import ModelSpec, Notify
+from vlcompare.units import format_bytes
 
 # devices and memory import torch, which takes seconds: they are imported where they are used, and a page opens first
 
@@ -115,12 +116,10 @@ class ModelPool:
         return replace(key, device=choose_gpu(key.device, self._gpus(), models))
 
     def _load_with_room(self, key: ModelSpec, say: Notify, waiting: Waiting) -> Any:
-        from vlcompare.runtime.memory import readable
-
         with _acquired(self._room, say, waiting):
             needed = self._estimate(key)
             self._make_room(key, needed, say)
-            say(f"Loading {key.checkpoint} (about {readable(needed)})")
+            say(f"Loading {key.checkpoint} (about {format_bytes(needed)})")
             try:
                 return self._load(key, say)
             except DeviceMemoryError:
@@ -131,14 +130,12 @@ class ModelPool:
                 return self._load(key, say)
 
     def _make_room(self, key: ModelSpec, needed: int, say: Notify) -> None:
-        from vlcompare.runtime.memory import readable
-
         while needed > self._bytes_left(key):
             evicted = self._evict_one(key.device)
             if evicted is None:
-                left = readable(max(0, self._bytes_left(key)))
+                left = format_bytes(max(0, self._bytes_left(key)))
                 raise DeviceMemoryError(
-                    f"{key.checkpoint} needs about {readable(needed)} and {left} are free for it: choose "
+                    f"{key.checkpoint} needs about {format_bytes(needed)} and {left} are free for it: choose "
                     "a smaller checkpoint or nf4, or wait until the models in use are done."
                 )
             say(f"{evicted.checkpoint} was evicted to make room")

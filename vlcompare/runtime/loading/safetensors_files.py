@@ -23,6 +23,7 @@ from torch import Tensor
 
 from vlcompare.errors import CheckpointError
 from vlcompare.runtime.bounded_files import is_there, open_regular, read_json
+from vlcompare.units import format_bytes
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -94,7 +95,7 @@ def read_header(file: Path) -> dict[str, Stored]:
             length = int.from_bytes(stream.read(8), "little")
             if _LONGEST_HEADER < length <= size - 8:
                 raise CheckpointError(
-                    f"{file.name}: the header has {length / 1e6:.1f} MB, more than any model that is loaded here has."
+                    f"{file.name}: the header has {format_bytes(length)}, more than any model that is loaded here has."
                 )
             if size < 8 or not 2 <= length <= size - 8:
                 raise CheckpointError(

@@ -16,7 +16,7 @@ from vlcompare.tasks.boxes import format_box
 
 NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven")
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh")
-SIDES = {"left": "leftmost", "right": "rightmost", "top": "highest", "bottom": "lowest"}
+SUPERLATIVES = {"left": "leftmost", "right": "rightmost", "top": "highest", "bottom": "lowest"}
 RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 CORNERS = ("top left", "top right", "bottom left", "bottom right")
@@ -90,7 +90,7 @@ def words_of(text: str) -> list[str]:
 def _vocabulary() -> tuple[str, ...]:
     things = (*KINDS, SIGN)
     words = [*things, *map(plural, things), *COLORS, *SIZES, *(word.lower() for word in SIGN_WORDS)]
-    words += [*DOCUMENTS, *ALL_KEYS, *NUMBER_WORDS, *ORDINALS, *SIDES.values(), *_GRAMMAR.split()]
+    words += [*DOCUMENTS, *ALL_KEYS, *NUMBER_WORDS, *ORDINALS, *SUPERLATIVES.values(), *_GRAMMAR.split()]
     return tuple(sorted(set(words)))
 
 

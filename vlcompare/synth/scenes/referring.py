@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from vlcompare.synth.scenes.phrases import ORDINALS, RELATIONS, SIDES, THING, noun, plural
+from vlcompare.synth.scenes.phrases import ORDINALS, RELATIONS, SUPERLATIVES, THING, noun, plural
 from vlcompare.synth.scenes.scene import SceneObject
 from vlcompare.synth.scenes.shapes import SIGN, SIZES
 from vlcompare.types import Box
@@ -173,7 +173,7 @@ def ordinal(things: Things) -> list[Reference]:
     """`the second cup from the left`."""
     references = []
     for wanted, indices in classes(things).items():
-        for side in SIDES if len(indices) > 1 else ():
+        for side in SUPERLATIVES if len(indices) > 1 else ():
             for rank, index in enumerate(_ordered(things, indices, side) or ()):
                 text = f"the {ORDINALS[rank]} {phrase(wanted)} from the {side}"
                 references.append(Reference(text, index, "ordinal", says(wanted), len(indices) - 1, f"from the {side}"))
@@ -188,7 +188,7 @@ def superlative(things: Things) -> list[Reference]:
         if len(indices) < 2:
             continue
         named, others = says(wanted), len(indices) - 1
-        for side, word in SIDES.items():
+        for side, word in SUPERLATIVES.items():
             ranked = _ordered(things, indices, side)
             if ranked:
                 references.append(

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from vlcompare.render.markup import Safe, el, join, milliseconds, number
+from vlcompare.render.markup import Safe, el, join
 from vlcompare.tasks.boxes import find_boxes
 from vlcompare.tasks.prompts import SPECS
 from vlcompare.types import Answer
@@ -21,6 +21,7 @@ from vlcompare.ui.compare import display_limits as shown
 from vlcompare.ui.compare.picture import PALETTE
 from vlcompare.ui.compare.session import Run, SideRun
 from vlcompare.ui.server.redact import without_paths
+from vlcompare.units import milliseconds, number
 
 STOPS = {
     "end": "ended by itself",

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vlcompare.render.answer_charts import first_token_bars, latency_chart, memory_chart
-from vlcompare.render.markup import Safe, el, milliseconds, number, size
+from vlcompare.render.markup import Safe, el
 from vlcompare.types import Answer
 from vlcompare.ui.checkpoint_names import memory_curves, name_of
 from vlcompare.ui.compare.cards import side_name
 from vlcompare.ui.compare.session import Run, SideRun
+from vlcompare.units import format_bytes, milliseconds, number
 
 
 def figures_table(run: Run) -> Safe:
@@ -53,8 +54,8 @@ def _gaps(answer: Answer) -> str:
 
 def _state_bytes(answer: Answer) -> str:
     kind = {"pythia": "cache", "mamba": "state"}.get(name_of(answer.checkpoint).family, "cache or state")
-    formula = answer.memory.state_bytes_formula
-    return f"{size(answer.memory.state_bytes)} {kind}" + (f" (formula {size(formula)})" if formula else "")
+    measured, formula = answer.memory.state_bytes, answer.memory.state_bytes_formula
+    return f"{format_bytes(measured)} {kind}" + (f" (formula {format_bytes(formula)})" if formula else "")
 
 
 def _run_as(answer: Answer) -> str:
@@ -73,9 +74,9 @@ _FIGURES = (
     ("Tokens per second", lambda a: number(a.timings.tokens_per_s) if a.timings.tokens_per_s else "–"),
     ("Tokens: prompt + answer", lambda a: f"{len(a.prompt.ids) if a.prompt else 0} + {len(a.tokens)}"),
     ("Total", lambda a: milliseconds(a.timings.total_ms)),
-    ("Weights", lambda a: size(a.memory.weights_bytes)),
+    ("Weights", lambda a: format_bytes(a.memory.weights_bytes)),
     ("Cache or state, measured", _state_bytes),
-    ("Peak", lambda a: size(a.memory.peak_bytes) if a.memory.peak_bytes else "–"),
+    ("Peak", lambda a: format_bytes(a.memory.peak_bytes) if a.memory.peak_bytes else "–"),
     ("Runs as", _run_as),
     ("Revision", lambda a: a.revision or "local"),
 )

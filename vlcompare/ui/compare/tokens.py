@@ -6,11 +6,12 @@ import json
 import math
 from collections.abc import Sequence
 
-from vlcompare.render.markup import Safe, el, milliseconds
+from vlcompare.render.markup import Safe, el
 from vlcompare.types import Prompt
 from vlcompare.ui.compare import display_limits as shown
 from vlcompare.ui.compare.cards import side_name, tall
 from vlcompare.ui.compare.session import Run
+from vlcompare.units import milliseconds
 
 
 def tokens_view(run: Run, side: str) -> Safe:

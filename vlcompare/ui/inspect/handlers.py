@@ -10,6 +10,7 @@ from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.evaluate.results.notes import Note
 from vlcompare.render.charts import histogram, scatter
 from vlcompare.render.markup import Safe, el
+from vlcompare.types import SIDES
 from vlcompare.ui.compare.cards import message
 from vlcompare.ui.inspect import figures, sample, views
 from vlcompare.ui.inspect.query import PAGE_ROWS, Query, clicked, filled
@@ -103,7 +104,7 @@ def _charts(inspection: Inspection, data: Opened) -> Safe:
     columns = [(role, data.measure(role, measure.name)[inspection.rows]) for role in data.roles]
     drawn = [("spread", histogram(columns, measure))]
     if len(columns) == 2:
-        both = scatter(columns[0][1], columns[1][1], inspection.rows.tolist(), measure, ("left", "right"))
+        both = scatter(columns[0][1], columns[1][1], inspection.rows.tolist(), measure, SIDES)
         drawn.insert(0, ("left against right", both))
     title = measure.title[:1].upper() + measure.title[1:]
     parts = [el("figure", el("figcaption", f"{title}, {what}"), chart) for what, chart in drawn]

@@ -19,6 +19,7 @@ from vlcompare.evaluate import run_files
 from vlcompare.evaluate.results.archive import open_archive
 from vlcompare.evaluate.results.run_folder import NOTES, RunFolder, find_runs, join
 from vlcompare.paths import EXAMPLES
+from vlcompare.types import SIDES
 from vlcompare.ui import examples
 from vlcompare.ui.inspect.selection import Opened
 
@@ -116,7 +117,7 @@ def _beside(left: RunSide, right: RunSide | None) -> Opened:
         only = left.run.sides[left.name]
         run = left.run if len(left.run.sides) == 1 else _part(left.run, {left.name: only})
         return Opened(run)
-    if left.run is right.run and list(left.run.sides) == [left.name, right.name] == ["left", "right"]:
+    if left.run is right.run and list(left.run.sides) == [left.name, right.name] == list(SIDES):
         return Opened(left.run)
     return Opened(join((left.run, left.name), (right.run, right.name)), joined=True)
 

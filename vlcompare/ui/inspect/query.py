@@ -13,7 +13,7 @@ from vlcompare.types import SIDES
 
 QUADRANTS = {"both": "Both right", "only_left": "Only left", "only_right": "Only right", "neither": "Both wrong"}
 NOTED = {"": "All", "noted": "With a note or tag", "bare": "Without"}
-ORDERS = ("order", "task", "text", "left", "right", "difference", "gap", "length")
+ORDERS = ("order", "task", "text", *SIDES, "difference", "gap", "length")
 PAGE_ROWS = 50
 MOST_TEXT = 300
 

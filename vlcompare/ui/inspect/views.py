@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from vlcompare.render.markup import Safe, el, shorten
+from vlcompare.types import SIDES
 from vlcompare.ui.inspect.query import PAGE_ROWS, QUADRANTS, Query, chips, pages
 from vlcompare.ui.inspect.selection import Cell, Names, Opened, SampleRow
 from vlcompare.ui.inspect.session import recorded_of
@@ -157,7 +158,7 @@ def _sort_head(name: str, title: str, how: str, query: Query) -> Safe:
         button,
         scope="col",
         aria_sort=order,
-        data_side=name if name in ("left", "right") else None,
+        data_side=name if name in SIDES else None,
         class_=f"vi-col-{name} vi-wide" if name in ("difference", "gap") else f"vi-col-{name}",
     )
 

@@ -24,7 +24,7 @@ from vlcompare.runtime.loading.hub import errors, record, transfer
 from vlcompare.runtime.loading.hub.transfer import HubFile
 from vlcompare.runtime.loading.hub.upload import commit_file, is_repository, push
 from vlcompare.runtime.loading.safetensors_files import INDEX, ONE_FILE, SHARD, names_in_index, weight_files
-from vlcompare.runtime.memory import readable
+from vlcompare.units import format_bytes
 
 __all__ = [
     "FileCheck", "Progress", "SMALL", "Snapshot", "cached", "cached_bytes", "check_files", "checksums", "commit_file",
@@ -157,7 +157,7 @@ def terminal_progress() -> Progress:
         if sys.stderr.isatty() and total:
             width = 30 * done // total
             end = "\n" if done >= total else ""
-            bar = f"[{'#' * width}{'.' * (30 - width)}] {done / 1e9:.2f} of {total / 1e9:.2f} GB"
+            bar = f"[{'#' * width}{'.' * (30 - width)}] {format_bytes(done)} of {format_bytes(total)}"
             print(f"\r{sentence} {bar}", end=end, file=sys.stderr, flush=True)
         elif last != [sentence]:
             print(sentence, file=sys.stderr, flush=True)
@@ -272,7 +272,8 @@ def _get_all(snapshot: Snapshot, files: list[HubFile], say: Progress) -> list[Hu
     waiting = [file for file in files if not transfer.is_sound(snapshot.folder / file.name, file)]
     for file in waiting:
         if (file.size or 0) > transfer.most_bytes(file.name):
-            raise HubError(f"{snapshot.repository}: {file.name} has {readable(file.size or 0)}, too many for its kind.")
+            size = format_bytes(file.size or 0)
+            raise HubError(f"{snapshot.repository}: {file.name} has {size}, too many for its kind.")
     total, done = sum(file.size or 0 for file in waiting), 0
     _check_disk(snapshot, waiting, total)
     for file in waiting:
@@ -295,8 +296,8 @@ def _check_disk(snapshot: Snapshot, waiting: list[HubFile], total: int) -> None:
     free = shutil.disk_usage(place).free
     if total - begun > free:
         raise HubError(
-            f"The disk is too full for {snapshot.repository}: {readable(total - begun)} are needed and "
-            f"{readable(free)} are free in {place}; free some, or set HF_HOME to another disk."
+            f"The disk is too full for {snapshot.repository}: {format_bytes(total - begun)} are needed and "
+            f"{format_bytes(free)} are free in {place}; free some, or set HF_HOME to another disk."
         )
 
 

@@ -1,0 +1,24 @@
+"""Numbers, durations and sizes as texts for a reader: the page, the command line and messages write them alike."""
+
+from __future__ import annotations
+
+
+def number(value: float, digits: int = 1) -> str:
+    """A figure: `digits` decimals below 100, none above."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.{digits}f}"
+
+
+def milliseconds(value: float) -> str:
+    """A duration: "8.4 ms", "1.2 s"."""
+    if value >= 10_000:
+        return f"{value / 1000:.0f} s"
+    return f"{value / 1000:.1f} s" if value >= 1000 else f"{number(value)} ms"
+
+
+def format_bytes(count: float) -> str:
+    """Bytes in decimal units: "14.3 GB", "310 MB", "12 MB", "9.0 KB"."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+        value = count / scale
+        if value >= 1:
+            return f"{value:.1f} {unit}" if value < (100 if unit == "GB" else 10) else f"{value:,.0f} {unit}"
+    return f"{count:.0f} B"
