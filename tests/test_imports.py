@@ -28,6 +28,7 @@ LEVELS = [  # the first entry that matches a module's name gives its level; a mo
     ("vlcompare.models", 2),
     ("vlcompare.runtime", 3),
     ("vlcompare.comparison", 4),
+    ("vlcompare.repeats", 4),
     ("vlcompare.training", 4),
     ("vlcompare.synth", 5),
     ("vlcompare.study", 5),

@@ -37,6 +37,7 @@ _LAZY = {
     "generate_batch": "vlcompare.runtime.batch",
     "Session": "vlcompare.runtime.session",
     "compare": "vlcompare.comparison",
+    "repeat": "vlcompare.repeats",
 }
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "generate",
     "generate_batch",
     "load",
+    "repeat",
     "stream",
 ]
 

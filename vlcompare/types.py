@@ -214,6 +214,7 @@ class Timings:
     mode: str = "single"  # "single", "measure", "race" or "batch": only the first two give figures
     graphed: bool = False
     threads: int = 0  # that computed on the CPU; 0 where the model was on another device, or it was not recorded
+    cpu_ms: float = 0.0  # of total_ms, CPU time of the thread that answered; 0 as for `threads`
 
     def token_percentile(self, percent: float) -> float:
         """Milliseconds that `percent` % of the gaps between tokens stay below, interpolated between the closest ranks.

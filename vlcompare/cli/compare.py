@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from vlcompare.cli import options
+from vlcompare.errors import RequestError
 from vlcompare.types import DECODING_FIELDS, SIDES
 
 if TYPE_CHECKING:
     from vlcompare.comparison import Event
+    from vlcompare.repeats import Repeats
     from vlcompare.types import Answer, Side
 
 LEFT, RIGHT = "tiny-pythia-vl", "tiny-mamba-vl"
@@ -37,6 +39,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     sides.add_argument(
         "--race", action="store_true", help="run both at once: a show, the times are contended (default: one by one)"
     )
+    sides.add_argument(
+        "--repeat", type=int, metavar="N", help="run the comparison N times, the first side in turn: medians and ranges"
+    )
     answers = parser.add_argument_group("the answers (each also with -left or -right)")
     options.add_fields(answers, DECODING_FIELDS, SIDES)
     models = parser.add_argument_group("the models (each also with -left or -right)")
@@ -46,21 +51,33 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Compare. Exit status 1 when a side failed; the other side's answer is printed and saved all the same."""
+    if args.repeat is not None and args.race:
+        raise RequestError("--race runs both sides at once, so its times are no figures to repeat: leave one out.")
     request = options.request_from(args)
     options.check_outputs(args)
     sides = {name: options.side_of(args, name) for name in SIDES}
 
-    from vlcompare.cli.report import save_picture, table, write_json
+    from vlcompare.cli.report import repeats_table, save_picture, table, write_json
     from vlcompare.comparison import compare
+    from vlcompare.repeats import repeat
     from vlcompare.runtime.image import open_image
 
     image = open_image(args.image)
-    events = compare(args.image, request, sides, mode="race" if args.race else "measure")
-    answers = _print_events(events, sides, quiet=args.json == "-", live=not args.race)
+    quiet, repeats = args.json == "-", None
+    if args.repeat is None:
+        events = compare(args.image, request, sides, mode="race" if args.race else "measure")
+        answers = _print_events(events, sides, quiet=quiet, live=not args.race)
+    else:
+        items = repeat(args.image, request, sides, count=args.repeat)
+        answers = _print_events(_one_round(items), sides, quiet=quiet, live=True)
+        repeats = _further_rounds(items) if all(not answer.error for answer in answers.values()) else None
     if args.json:
-        write_json(args.json, {"sides": {name: answer.to_json() for name, answer in answers.items()}})
-    if args.json != "-":
+        data = {"sides": {name: answer.to_json() for name, answer in answers.items()}}
+        write_json(args.json, data | ({"repeats": repeats.to_json()} if repeats else {}))
+    if not quiet:
         print(f"\n{table(answers)}")
+        if repeats:
+            print(f"\n{repeats_table(repeats)}")
         if args.race:
             print("Both ran at once: these times are contended. Leave out --race for figures.")
     if args.save:
@@ -95,3 +112,26 @@ def _print_events(events: Iterable[Event], sides: dict[str, Side], *, quiet: boo
         elif kind == "status" and sys.stderr.isatty():
             print(f"\r{side}: {value}\033[K\r", end="", file=sys.stderr, flush=True)
     return {name: answers[name] for name in sides}
+
+
+def _one_round(items: Iterator[Event | Repeats | None]) -> Iterator[Event]:
+    """The events of the first round, which is printed as it comes."""
+    from vlcompare.comparison import Event
+
+    for item in items:
+        if not isinstance(item, Event):
+            return
+        yield item
+
+
+def _further_rounds(items: Iterator[Event | Repeats | None]) -> Repeats | None:
+    """All rounds; on a terminal, with a line that says which one is running."""
+    from vlcompare.repeats import Repeats
+
+    repeats = None
+    for item in items:
+        if isinstance(item, Repeats):
+            repeats = item
+            if sys.stderr.isatty():
+                print(f"\r{len(item.rounds)} of {item.asked} rounds\033[K\r", end="", file=sys.stderr, flush=True)
+    return repeats

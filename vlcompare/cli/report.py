@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from vlcompare.render.draw import Role
+    from vlcompare.repeats import Repeats
 
 _CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
@@ -35,9 +36,31 @@ def table(answers: Mapping[str, Answer]) -> str:
     rows = [[label, *(column[label] for column in columns)] for label in columns[0]]
     if len(answers) > 1:
         rows.insert(0, ["", *answers])
+    return "\n".join(_in_columns(rows))
+
+
+def _in_columns(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+    return [line.rstrip() for line in lines]
+
+
+def repeats_table(repeats: Repeats) -> str:
+    """Median and range of each side's times over the rounds, and what can be said of them."""
+    from vlcompare.repeats import FIGURES
+
+    names = {"ttft_ms": "first token", "token_ms": "a token"}
+    rows = [[f"{len(repeats.rounds)} rounds", *repeats.sides, ""]]
+    for figure in FIGURES:
+        spreads = [repeats.spread(side, figure) for side in repeats.sides]
+        cells = [f"{_ms(one.median)} ({_ms(one.low)} to {_ms(one.high)})" if one else "-" for one in spreads]
+        side = repeats.faster(figure)
+        rows.append([names[figure], *cells, f"{side} is faster" if side else "no clear difference"])
+    lines = _in_columns(rows)
+    if repeats.busy:
+        share = f"{100 * (repeats.cpu_share or 0):.0f} %"
+        lines.append(f"This machine is busy: the answers had a processor for {share} of their time.")
+    return "\n".join(lines)
 
 
 def write_json(target: str, value: Any) -> None:

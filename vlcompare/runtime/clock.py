@@ -20,11 +20,13 @@ class Clock:
     def __init__(self, device: torch.device) -> None:
         self._cuda = device if device.type == "cuda" else None
         self.total = 0.0  # seconds of work since the start, up to the last lap
-        self._before_pause = 0.0  # seconds of the present lap that lie before a pause
+        self.cpu = 0.0  # seconds of CPU time of the calling thread in it; stays 0 where the work is a GPU's
+        self._before_pause = self._cpu_before_pause = 0.0  # seconds of the present lap that lie before a pause
         self._begin()
 
     def _begin(self) -> None:
         self._host = time.perf_counter()
+        self._thread = time.thread_time()
         self._event: Any = None
         if self._cuda is not None:
             self._event = torch.cuda.Event(enable_timing=True)
@@ -32,16 +34,17 @@ class Clock:
 
     def lap(self) -> float:
         """Seconds of work since the last lap. Waits until the device has finished it."""
-        before, began = self._event, self._host
+        before, began, worked = self._event, self._host, self._thread
         self._begin()
         if self._cuda is None:
             seconds = self._host - began
+            self.cpu += self._cpu_before_pause + max(0.0, self._thread - worked)
         else:
             self._event.synchronize()
             seconds = before.elapsed_time(self._event) / 1e3
             self._host = time.perf_counter()
         seconds += self._before_pause
-        self._before_pause = 0.0
+        self._before_pause = self._cpu_before_pause = 0.0
         self.total += seconds
         return seconds
 
@@ -49,5 +52,6 @@ class Clock:
     def paused(self) -> Iterator[None]:
         """What is done inside does not count."""
         self._before_pause += time.perf_counter() - self._host
+        self._cpu_before_pause += max(0.0, time.thread_time() - self._thread)
         yield
         self._begin()  # not after an exception: nothing more is timed

@@ -144,7 +144,7 @@ class _Run:
                 features, laps = self._encode_image(image, begin, clock)
                 row.stop_reason = self._interrupted(clock)
             if row.stop_reason:  # cancelled before the first token: the prefill is not worth its time
-                laps = replace(laps, total_ms=1e3 * clock.total, mode=self.mode)
+                laps = replace(laps, total_ms=1e3 * clock.total, cpu_ms=1e3 * clock.cpu, mode=self.mode)
                 yield row.answer(laps, Memory(self.model.weights_bytes, peak_bytes=peak.measure()))
                 return
             state, logits, snapshot = self._prefill(begin, features, row.limit)
@@ -154,7 +154,9 @@ class _Run:
             yield from self._decode(row, runner, sampler, logits, state, clock, peak)
             if self.session is not None and row.error is None:
                 self.session.keep(self.model, features, snapshot, state, begin.prompt, row.tokens)
-            timings = replace(laps, total_ms=1e3 * clock.total, mode=self.mode, graphed=runner.graphed)
+            timings = replace(
+                laps, total_ms=1e3 * clock.total, cpu_ms=1e3 * clock.cpu, mode=self.mode, graphed=runner.graphed
+            )
             formula = self.model.vlm.language_model.state_bytes_formula(state.length)
             yield row.answer(timings, Memory(self.model.weights_bytes, state.nbytes(), formula, peak.measure()))
         except torch.OutOfMemoryError as error:

@@ -1,0 +1,164 @@
+"""One comparison run several times: the median and the range of its times, and which side is faster, if any.
+
+A single run says little about speed on a machine that does other things as well. Each round asks every side once, one
+after the other, and the side that goes first changes from round to round, so that what drifts (temperature, other
+programs) weighs on both alike. A side is called faster only where the ranges do not overlap.
+"""
+
+from __future__ import annotations
+
+import statistics
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from vlcompare.comparison import Event, compare
+from vlcompare.errors import RequestError
+from vlcompare.types import Answer, Request, Side
+
+if TYPE_CHECKING:
+    from vlcompare.runtime.loading.model_pool import ModelPool
+
+Figure = Literal["ttft_ms", "token_ms"]
+FIGURES: tuple[Figure, ...] = ("ttft_ms", "token_ms")
+MOST = 50  # rounds
+# below this share of CPU time in wall time, other programs took what the answers needed: the thread that answers waits
+# for nothing else, but for the other threads of a product, which left .93 and more of the time where no one else ran
+BUSY = 0.85
+
+
+class Spread(NamedTuple):
+    """One figure over all rounds, in milliseconds."""
+
+    median: float
+    low: float
+    high: float
+    values: tuple[float, ...]  # in the order of the rounds
+
+    @classmethod
+    def of(cls, values: tuple[float, ...]) -> Spread:
+        """Raises ValueError where there is no value."""
+        return cls(statistics.median(values), min(values), max(values), values)
+
+    def overlaps(self, other: Spread) -> bool:
+        return self.low <= other.high and other.low <= self.high
+
+
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """The rounds that are complete: in each, every side's answer. `asked`: how many rounds were wanted."""
+
+    rounds: tuple[Mapping[str, Answer], ...]
+    asked: int
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        return tuple(self.rounds[0]) if self.rounds else ()
+
+    def spread(self, side: str, figure: Figure) -> Spread | None:
+        """A side's "ttft_ms" (request until the first token) or "token_ms" (median gap between tokens of an answer).
+
+        None where a round has no such time: an answer of one token has no gap.
+        """
+        answers = [answers[side] for answers in self.rounds]
+        values = [_figure(answer, figure) for answer in answers]
+        return None if not values or None in values else Spread.of(tuple(values))  # type: ignore[arg-type]
+
+    def faster(self, figure: Figure) -> str | None:
+        """The side whose slowest round is faster than every other side's fastest.
+
+        None where ranges overlap, or there are fewer than two rounds or sides.
+        """
+        spreads = {side: self.spread(side, figure) for side in self.sides}
+        if len(self.rounds) < 2 or len(spreads) < 2 or None in spreads.values():
+            return None
+        best = min(spreads, key=lambda side: spreads[side].median)  # type: ignore[union-attr]
+        rest = [spread for side, spread in spreads.items() if side != best]
+        return None if any(spreads[best].overlaps(other) for other in rest) else best  # type: ignore[union-attr,arg-type]
+
+    @property
+    def cpu_share(self) -> float | None:
+        """CPU time over wall time of the threads that answered, over all rounds; None on another device than a CPU.
+
+        Near 1 where they ran whenever they could; less where other programs had the processors meanwhile.
+        """
+        timings = [answer.timings for answers in self.rounds for answer in answers.values()]
+        if not timings or not all(timing.cpu_ms and timing.total_ms for timing in timings):
+            return None
+        return min(1.0, sum(timing.cpu_ms for timing in timings) / sum(timing.total_ms for timing in timings))
+
+    @property
+    def busy(self) -> bool:
+        """Whether other programs took a noticeable share of the processors, so that the times are too long."""
+        share = self.cpu_share
+        return share is not None and share < BUSY
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values: the figures of each side in milliseconds, and who is faster."""
+        figures = {}
+        for side in self.sides:
+            spreads = {figure: self.spread(side, figure) for figure in FIGURES}
+            figures[side] = {name: spread._asdict() if spread else None for name, spread in spreads.items()}
+        return {
+            "asked": self.asked,
+            "rounds": len(self.rounds),
+            "sides": figures,
+            "faster": {figure: self.faster(figure) for figure in FIGURES},
+            "cpu_share": self.cpu_share,
+            "busy": self.busy,
+        }
+
+
+def repeat(
+    image: Any,
+    request: Request,
+    sides: Mapping[str, Side],
+    *,
+    count: int = 5,
+    pool: ModelPool | None = None,
+    cancel: threading.Event | None = None,
+    deadline: float | None = None,
+    tick: float | None = None,
+) -> Iterator[Event | Repeats | None]:
+    """Run a comparison `count` times (2 to 50), measured; yields its events, and after each round the Repeats so far.
+
+    image, request, sides, cancel, deadline (seconds of each answer) and tick: as in `vlcompare.compare`. Ends early
+    where it is cancelled, or where a side fails: a round that is not complete is left out. Raises RequestError at once
+    for another count, or a request that no side could be asked.
+    """
+    from vlcompare.runtime.loading.model_pool import ModelPool
+
+    if isinstance(count, bool) or not isinstance(count, int) or not 2 <= count <= MOST:
+        raise RequestError(f"A comparison is repeated 2 to {MOST} times, not {count!r}.")
+    pool, cancel = pool or ModelPool(), cancel or threading.Event()
+
+    def one(index: int) -> Iterator[Event]:
+        names = list(sides) if index % 2 == 0 else list(sides)[::-1]
+        ordered = {name: sides[name] for name in names}
+        return compare(image, request, ordered, pool=pool, cancel=cancel, deadline=deadline, tick=tick)
+
+    return _rounds(one, tuple(sides), count, one(0))
+
+
+def _rounds(one: Any, names: tuple[str, ...], count: int, events: Iterator[Event]) -> Iterator[Event | Repeats | None]:
+    done: list[Mapping[str, Answer]] = []
+    while True:
+        answers: dict[str, Answer] = {}
+        for event in events:
+            if event is not None and isinstance(event.value, Answer):
+                answers[event.side] = event.value
+            yield event
+        if any(answer.error or answer.stop_reason in ("cancelled", "deadline") for answer in answers.values()):
+            return
+        done.append({name: answers[name] for name in names})
+        yield Repeats(tuple(done), count)
+        if len(done) == count:
+            return
+        events = one(len(done))
+
+
+def _figure(answer: Answer, figure: Figure) -> float | None:
+    if figure == "ttft_ms":
+        return answer.timings.ttft_ms or None
+    return statistics.median(answer.timings.token_ms) if answer.timings.token_ms else None
