@@ -27,7 +27,7 @@ from vlcompare.synth.train.language import LanguageTraining, train_step
 from vlcompare.synth.train.learner import Learner
 from vlcompare.synth.train.losses import AnswerLoss, Pointer, smooth_embedding
 from vlcompare.synth.train.pictures import HELD_OUT, SEEDS_PER_PICTURE, kept_seeds
-from vlcompare.synth.train.shared_prefix import QuestionBlock, run
+from vlcompare.synth.train.shared_prefix import EmbeddedBlock, run
 from vlcompare.training.optim import Muon, orthogonalise, trapezoid
 from vlcompare.training.progress import Log, TimeBudget, load_state, read_log
 from vlcompare.types import TASKS, Box, Sample
@@ -48,8 +48,8 @@ def test_questions_that_share_a_prefix_get_what_they_get_alone(model) -> None:
     network = model()
     prefix = torch.randn(2, 7, 32)
     blocks = [
-        QuestionBlock(torch.randn(3, 4, 32), torch.tensor([0, 1, 1])),
-        QuestionBlock(torch.randn(2, 9, 32), torch.tensor([1, 0])),
+        EmbeddedBlock(torch.randn(3, 4, 32), torch.tensor([0, 1, 1])),
+        EmbeddedBlock(torch.randn(2, 9, 32), torch.tensor([1, 0])),
     ]
     passed = run(network, prefix, blocks)
     for block, final in zip(blocks, passed.final, strict=True):
@@ -137,7 +137,7 @@ def test_the_target_of_a_row_about_a_line_is_the_line() -> None:
         ground, objects, document = lay_out(seed, "training")
         rows = ask(Scene(None, objects, document, ground, seed, "training")) if document else []
         for row in (row for row in rows if row.task == "document_vqa" and "row" in row.tags):
-            target = lesson_store.target_box(row)
+            target = lesson_store.taught_box(row)
             assert target and abs(target.area - row.tags["area"]) < 1e-4, (seed, row.text)
             seen += 1
     assert seen > 20

@@ -18,13 +18,12 @@ from weakref import WeakKeyDictionary
 
 from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.runtime.faults import report
-from vlcompare.types import Answer, Mode, Prompt, Request, Side, Step
+from vlcompare.types import Answer, FollowUp, Mode, Prompt, Request, Side, Step
 
 if TYPE_CHECKING:
     from vlcompare.runtime.loading.model_pool import ModelPool
     from vlcompare.runtime.session import Session
 
-FollowUp = Literal["continue", "anew"]
 
 _POLL = 0.1  # seconds between two checks of whether a waiting side was cancelled
 _WARM_UP_TOKENS = 3

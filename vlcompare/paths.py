@@ -27,6 +27,7 @@ def shipped(name: str, package: Path = PACKAGE) -> Path:
 
 CHECKPOINTS = shipped("checkpoints")
 EXAMPLES = shipped("examples")
+EMBEDDED = ("tiny-pythia-vl", "tiny-mamba-vl")  # folders of CHECKPOINTS: the left side's and the right side's
 INSTALLED = CHECKPOINTS.parent == PACKAGE  # rather than a checkout
 
 

@@ -17,13 +17,13 @@ from vlcompare.errors import RequestError
 from vlcompare.evaluate.readers import open_samples
 from vlcompare.evaluate.replies import request_of
 from vlcompare.evaluate.run import batches
+from vlcompare.paths import EMBEDDED
 from vlcompare.runtime.batch import Features, generate_batch
 from vlcompare.runtime.loading.load import load
 from vlcompare.synth.scenes.dataset import write_scenes
 from vlcompare.types import Answer, Sample
 
 GOAL = 2.0  # times as fast as one by one
-EMBEDDED = ("tiny-pythia-vl", "tiny-mamba-vl")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,10 @@ from typing import Any
 
 from vlcompare.bench.server_process import PATIENCE_S, listening, server
 from vlcompare.errors import RequestError
+from vlcompare.paths import EMBEDDED
+from vlcompare.types import SIDES
 
 OPEN_S, ACTION_S, GROWN_MB = 5.0, 0.5, 500.0  # the goals
-CHECKPOINTS = {"left": "tiny-pythia-vl", "right": "tiny-mamba-vl"}
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 # what a user does: (name, what is done in the page, what the page then says and where)
@@ -176,9 +177,9 @@ def write_many(folder: Path, count: int, pictures: int = 40) -> Path:
     with (folder / "samples.jsonl").open("w") as samples, (folder / "predictions.jsonl").open("w") as predictions:
         for row in _many(count, pictures):
             samples.write(json.dumps(row) + "\n")
-            for side, checkpoint in CHECKPOINTS.items():
+            for side, checkpoint in zip(SIDES, EMBEDDED, strict=True):
                 predictions.write(_many_answer(row, side, checkpoint, ids))
-    sides = {side: {"checkpoint": name, "quantization": "none"} for side, name in CHECKPOINTS.items()}
+    sides = {side: {"checkpoint": name, "quantization": "none"} for side, name in zip(SIDES, EMBEDDED, strict=True)}
     record = {
         "schema_version": 1,
         "identity": {"data": {"from": "many.jsonl"}, "sides": sides},

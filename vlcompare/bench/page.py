@@ -19,9 +19,10 @@ from typing import Any
 
 from vlcompare.bench.server_process import PATIENCE_S, server
 from vlcompare.errors import RequestError
+from vlcompare.paths import EMBEDDED
 from vlcompare.types import Request, Side
 from vlcompare.ui.examples import Example, load_examples
-from vlcompare.ui.settings import EMBEDDED, AppSettings
+from vlcompare.ui.settings import AppSettings
 
 OPEN_S, EXAMPLE_S, OVERHEAD = 8.0, 1.5, 0.05  # the goals
 

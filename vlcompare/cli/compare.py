@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from vlcompare.cli import options
 from vlcompare.errors import RequestError
+from vlcompare.paths import EMBEDDED
 from vlcompare.types import DECODING_FIELDS, SIDES
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from vlcompare.repeats import Repeats
     from vlcompare.types import Answer, Side
 
-LEFT, RIGHT = "tiny-pythia-vl", "tiny-mamba-vl"
+LEFT, RIGHT = EMBEDDED
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
@@ -13,12 +13,11 @@ from vlcompare.errors import RequestError
 from vlcompare.runtime.encode_prompt import check_length, encode_prompt, encode_turns, image_end
 from vlcompare.tasks.prompts import SPECS, build_turns
 from vlcompare.tasks.sequence import IMAGE_MARK
-from vlcompare.types import Prompt, Request, Token
+from vlcompare.types import FollowUp, Prompt, Request, Token
 
 if TYPE_CHECKING:
     from vlcompare.runtime.loading.model import Model
 
-FollowUp = Literal["continue", "anew"]
 
 
 @dataclass

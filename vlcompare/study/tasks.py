@@ -108,7 +108,7 @@ def _ngram(word: RandomWords, length: int, vocabulary: int, within: int, *, befo
     return ItemDraft(sequence, key, answers, np.repeat(place, COPIED, axis=1), once)
 
 
-TASKS = {
+RETRIEVAL_TASKS = {
     task.name: task
     for task in (
         Task(
@@ -162,9 +162,9 @@ class ItemSource:
     within: int = 0  # 0: the length itself
 
     def __post_init__(self) -> None:
-        row = TASKS.get(self.task)
+        row = RETRIEVAL_TASKS.get(self.task)
         if row is None:
-            raise RequestError(f"There is no task '{self.task}'; there are {', '.join(TASKS)}.")
+            raise RequestError(f"There is no task '{self.task}'; there are {', '.join(RETRIEVAL_TASKS)}.")
         if self.order not in row.orders:
             allowed = " or ".join("null" if order is None else order for order in row.orders)
             raise RequestError(f"The order of {self.task} is {allowed}, not {self.order}.")
@@ -184,7 +184,7 @@ class ItemSource:
 
     @property
     def row(self) -> Task:
-        return TASKS[self.task]
+        return RETRIEVAL_TASKS[self.task]
 
     @property
     def places(self) -> int:

@@ -112,7 +112,7 @@ def _truth(task: str, boxes: tuple[Box, ...], choices: tuple[Any, ...], referenc
 
 
 @lru_cache(maxsize=128)
-def thumbnail(path: Path, side: int = 96) -> str:
+def example_thumbnail(path: Path, side: int = 96) -> str:
     """A small WebP of a picture as a data URI, for places of `side` CSS pixels."""
     from PIL import Image, ImageOps
 

@@ -198,9 +198,9 @@ def keep_tidy(page: gr.Blocks) -> None:
 def warm_up(settings: AppSettings, handlers: Handlers) -> None:
     """Import slow libraries, compile the CPU kernels and preload models, in the background."""
     from vlcompare.runtime import engine  # noqa: F401  brings torch along
-    from vlcompare.runtime.loading.compile_ahead import FAMILIES, compiling
+    from vlcompare.runtime.loading.compile_ahead import compiling
     from vlcompare.runtime.loading.devices import resolve_device, resolve_dtype
-    from vlcompare.types import ModelSpec
+    from vlcompare.types import FAMILIES, ModelSpec
 
     with suppress(VLCompareError):  # a missing device is reported with the first answer
         device = resolve_device(settings.device)

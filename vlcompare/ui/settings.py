@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from vlcompare.errors import RequestError
-from vlcompare.paths import data_folder
+from vlcompare.paths import EMBEDDED, data_folder
 from vlcompare.types import QUANTIZATIONS, SIDES
-
-EMBEDDED = ("tiny-pythia-vl", "tiny-mamba-vl")
 
 
 @dataclass(frozen=True, slots=True)

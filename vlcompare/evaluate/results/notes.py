@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vlcompare.errors import SampleError
+from vlcompare.evaluate.schema import MOST_NOTES
 
 ERROR_TYPES = (
     "wrong object",
@@ -28,10 +29,9 @@ ERROR_TYPES = (
     "hallucination",
     "label wrong",
 )
-MAX_TEXT = 4000
+MAX_NOTE = 4000
 MAX_TAGS = 20
 MAX_TAG = 60
-MOST_NOTES = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Notes:
         return {note.sample: note for note in map(_note, rows)}
 
     def put(self, sample: str, text: str = "", tags: Iterable[str] = ()) -> Note:
-        """Write a sample's note; an empty one is removed. Text and tags are cut at MAX_TEXT, MAX_TAG and MAX_TAGS."""
+        """Write a sample's note; an empty one is removed. Text and tags are cut at MAX_NOTE, MAX_TAG and MAX_TAGS."""
         note = _cut(sample, text, tags)
         with self._open() as database:
             if note.text or note.tags:
@@ -135,7 +135,7 @@ def _cut(sample: str, text: str, tags: Iterable[str]) -> Note:
     """A note of now within the bounds."""
     folded = (" ".join(str(tag).split())[:MAX_TAG] for tag in tags)
     kept = tuple(dict.fromkeys(tag for tag in folded if tag))[:MAX_TAGS]
-    return Note(sample, text.strip()[:MAX_TEXT], kept, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+    return Note(sample, text.strip()[:MAX_NOTE], kept, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
 
 
 def _values(note: Note) -> tuple[str, str, str, str]:
@@ -150,4 +150,4 @@ def _note(row: tuple[Any, ...]) -> Note:
     except (ValueError, RecursionError):
         listed = []
     kept = [str(tag)[:MAX_TAG] for tag in listed[:MAX_TAGS]] if isinstance(listed, list) else []
-    return Note(sample, text[:MAX_TEXT], tuple(kept), updated[:40])
+    return Note(sample, text[:MAX_NOTE], tuple(kept), updated[:40])

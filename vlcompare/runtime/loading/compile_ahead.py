@@ -23,7 +23,6 @@ _TINY: dict[str, PythiaConfig | MambaConfig] = {
     "pythia": PythiaConfig(512, 256, 1, 4, 512),
     "mamba": MambaConfig(512, 256, 1),
 }
-FAMILIES = tuple(_TINY)
 
 
 @functools.cache

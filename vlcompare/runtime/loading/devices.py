@@ -14,7 +14,7 @@ import torch
 from vlcompare.errors import RequestError
 from vlcompare.runtime.memory import available_bytes
 
-DTYPES = {"float32": torch.float32, "fp32": torch.float32, "bfloat16": torch.bfloat16, "bf16": torch.bfloat16}
+TORCH_DTYPES = {"float32": torch.float32, "fp32": torch.float32, "bfloat16": torch.bfloat16, "bf16": torch.bfloat16}
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -38,9 +38,9 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
     name = str(dtype).removeprefix("torch.")
     if name == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
-    if name not in DTYPES:
+    if name not in TORCH_DTYPES:
         raise RequestError(f"{name!r} is no precision that models run in: use auto, float32 or bfloat16.")
-    return DTYPES[name]
+    return TORCH_DTYPES[name]
 
 
 def free_bytes_of_gpus() -> dict[str, int]:

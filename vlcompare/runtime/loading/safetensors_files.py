@@ -25,7 +25,7 @@ from vlcompare.errors import CheckpointError
 from vlcompare.runtime.bounded_files import is_there, open_regular, read_json
 from vlcompare.units import format_bytes
 
-DTYPES: dict[str, torch.dtype] = {
+STORED_DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
@@ -37,7 +37,7 @@ DTYPES: dict[str, torch.dtype] = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
+NAMES = {dtype: name for name, dtype in STORED_DTYPES.items()}
 ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD = re.compile(r"^model-(\d{5})-of-(\d{5})\.safetensors$")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
@@ -224,7 +224,7 @@ def _entry(file: Path, key: str, row: Any, start: int) -> Stored:
     if len(key) > _LONGEST_KEY:
         raise CheckpointError(f"{file.name}: a key has {len(key)} characters; no model that is loaded here has such.")
     try:
-        dtype, shape, (begin, end) = DTYPES.get(row["dtype"]), tuple(row["shape"]), row["data_offsets"]
+        dtype, shape, (begin, end) = STORED_DTYPES.get(row["dtype"]), tuple(row["shape"]), row["data_offsets"]
         whole = len(shape) <= _MOST_AXES
         whole = whole and all(type(value) is int and 0 <= value < 1 << 63 for value in (*shape, begin, end))
     except (KeyError, TypeError, ValueError) as error:

@@ -51,7 +51,7 @@ def chat_sample(scene: Scene) -> Sample:
     return Sample(f"{scene.seed}-chat", None, "chat", dice.one(CHAT), references=(text,))
 
 
-def target_box(sample: Sample) -> Box | None:
+def taught_box(sample: Sample) -> Box | None:
     """The box of the one thing that a row is about, if it is about one."""
     if sample.task in ("grounding", "region_description", "pointing"):
         return Box(*sample.boxes[0]) if sample.boxes else None
@@ -133,7 +133,7 @@ def make_lessons(seeds: Sequence[int], grid: int, longest: int = 96) -> Lessons:
             starts.append(starts[-1] + len(row))
             answers.append(prompt)
             tasks.append(TASKS.index(sample.task))
-            targets.append(patch_of(target_box(sample), grid))
+            targets.append(patch_of(taught_box(sample), grid))
         pictures.append(len(tasks))
     return Lessons(
         np.concatenate(ids),

@@ -22,8 +22,6 @@ from vlcompare.synth.train.recipe import LanguageRecipe, Recipe
 from vlcompare.training.optim import Muon, muon_matrices, set_rates, trapezoid
 from vlcompare.training.progress import Log, TimeBudget, begin_or_resume, load_state, save_state, unbroken
 
-FAMILIES = ("pythia", "mamba")
-
 
 def optimizers(learner: Learner, options: LanguageRecipe) -> list[torch.optim.Optimizer]:
     """Muon for the blocks' and the connector's matrices (Mamba: in_proj, out_proj), AdamW for everything else."""

@@ -17,7 +17,7 @@ from vlcompare.synth.train.batches import Batch
 from vlcompare.synth.train.corpus import Corpus
 from vlcompare.synth.train.losses import Alignment, AnswerLoss, Pointer, smooth_embedding
 from vlcompare.synth.train.recipe import ModelShapes, Recipe
-from vlcompare.synth.train.shared_prefix import QuestionBlock, run
+from vlcompare.synth.train.shared_prefix import EmbeddedBlock, run
 from vlcompare.tasks.sequence import IMAGE_SLOT, image_ids
 from vlcompare.training.begin import begin_blocks, embedding_of
 
@@ -86,7 +86,7 @@ def losses_of(learner: Learner, batch: Batch, corpus: Corpus, device: torch.devi
     prefix, connected = embed_prefix(learner, features)
     model = learner.language_model
     blocks = [
-        QuestionBlock(model.embed_tokens(block.ids.to(device)), block.picture.to(device)) for block in batch.blocks
+        EmbeddedBlock(model.embed_tokens(block.ids.to(device)), block.picture.to(device)) for block in batch.blocks
     ]
     passed = run(model, prefix, blocks)
     final = zip(passed.final, batch.blocks, strict=True)

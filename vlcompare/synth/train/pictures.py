@@ -20,16 +20,16 @@ from PIL import Image
 
 from vlcompare.errors import CheckpointError
 from vlcompare.machine import threads
+from vlcompare.runtime.image import CLIP_MEAN, CLIP_STD
 from vlcompare.synth.scenes.scene import lay_out, render
 from vlcompare.synth.train.dense_targets import glyph_truth, patch_truth
 from vlcompare.synth.train.recipe import PictureRecipe
 
-CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
-CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 SEEDS_PER_PICTURE = 4  # seeds set aside for one kept picture: scenes without documents are dropped at random
 TRUTH = ("owner", "centre", "attributes", "boxes")
 CHECKED = 48  # seeds of a stored shard that are compared with the recipe's
 HELD_OUT = 1_000_000_000  # seeds of the training stream from here on are only ever scored on
+_MEAN, _STD = np.array(CLIP_MEAN, np.float32), np.array(CLIP_STD, np.float32)
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def glyphs_of(seeds: np.ndarray, grid: int) -> np.ndarray:
 
 def normalised(pixels: np.ndarray) -> np.ndarray:
     """uint8 (n, S, S, 3) -> float32 (n, 3, S, S), as the published encoders expect."""
-    return ((pixels.astype(np.float32) / 255 - CLIP_MEAN) / CLIP_STD).transpose(0, 3, 1, 2)
+    return ((pixels.astype(np.float32) / 255 - _MEAN) / _STD).transpose(0, 3, 1, 2)
 
 
 def workers(count: int) -> ProcessPoolExecutor:

@@ -21,7 +21,7 @@ from vlcompare.models.pythia import Attention, Pythia, PythiaLayer, rotary_table
 
 
 @dataclass(frozen=True)
-class QuestionBlock:
+class EmbeddedBlock:
     """Questions of similar length: embeddings (n, L, D), right-padded, and the picture (n,) each belongs to."""
 
     embeddings: Tensor
@@ -40,7 +40,7 @@ class Passed:
 class _Flat:
     """All positions, prefix and blocks, as one (T, D) tensor for the products, and as views for the mixing."""
 
-    def __init__(self, prefix: Tensor, blocks: list[QuestionBlock]) -> None:
+    def __init__(self, prefix: Tensor, blocks: list[EmbeddedBlock]) -> None:
         self.shapes = [prefix.shape[:2], *(block.embeddings.shape[:2] for block in blocks)]
         self.sizes = [rows * columns for rows, columns in self.shapes]
         self.x = torch.cat([prefix.flatten(0, 1), *(block.embeddings.flatten(0, 1) for block in blocks)])
@@ -49,7 +49,7 @@ class _Flat:
         return [part.unflatten(0, shape) for part, shape in zip(x.split(self.sizes), self.shapes, strict=True)]
 
 
-def run(model: Pythia | Mamba, prefix: Tensor, blocks: list[QuestionBlock]) -> Passed:
+def run(model: Pythia | Mamba, prefix: Tensor, blocks: list[EmbeddedBlock]) -> Passed:
     """Hidden states of all questions; `prefix` is (B, P, D), already embedded."""
     flat = _Flat(prefix, blocks)
     x = flat.x
@@ -80,7 +80,7 @@ def _rotary(model: Pythia, flat: _Flat, x: Tensor) -> list[tuple[Tensor, Tensor]
 
 
 def _attention(
-    module: Attention, flat: _Flat, x: Tensor, blocks: list[QuestionBlock], tables: list[tuple[Tensor, Tensor]]
+    module: Attention, flat: _Flat, x: Tensor, blocks: list[EmbeddedBlock], tables: list[tuple[Tensor, Tensor]]
 ) -> Tensor:
     def heads(part: Tensor, table: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = part.unflatten(-1, (module.heads, 3 * module.head_size)).transpose(1, 2).chunk(3, dim=-1)
@@ -99,7 +99,7 @@ def _attention(
     return module.dense(torch.cat([out.transpose(1, 2).flatten(2).flatten(0, 1) for out in outs]))
 
 
-def _mixer(module: Mixer, flat: _Flat, hidden: Tensor, blocks: list[QuestionBlock]) -> Tensor:
+def _mixer(module: Mixer, flat: _Flat, hidden: Tensor, blocks: list[EmbeddedBlock]) -> Tensor:
     x, z = module.in_proj(hidden).chunk(2, dim=-1)
     before: Tensor | None
     window: Tensor | None = None

@@ -30,10 +30,11 @@ from vlcompare.synth.train.corpus import prepare_features, prepare_lessons
 from vlcompare.synth.train.curves import plot_curves
 from vlcompare.synth.train.encoder import EncoderTraining, train_encoder
 from vlcompare.synth.train.export import export
-from vlcompare.synth.train.language import FAMILIES, train_language
+from vlcompare.synth.train.language import train_language
 from vlcompare.synth.train.recipe import Recipe
 from vlcompare.synth.train.scores import write_scores
 from vlcompare.training.progress import load_state, write_whole
+from vlcompare.types import FAMILIES
 
 STAGES = ("encoder", "features", "pythia", "mamba", "export", "report")
 TRAINING = STAGES[:4]  # stages that follow a recipe; the others publish what was trained

@@ -202,7 +202,7 @@ def history_view(runs: Sequence[Run], current: str | None) -> Safe:
         items.append(
             el(
                 "button",
-                el("img", src=thumbnail(run), alt=""),
+                el("img", src=_thumbnail(run), alt=""),
                 el(
                     "span",
                     el("b", asked[:60]),
@@ -219,7 +219,7 @@ def history_view(runs: Sequence[Run], current: str | None) -> Safe:
     return el("div", *items, class_="vl-history")
 
 
-def thumbnail(run: Run) -> str:
+def _thumbnail(run: Run) -> str:
     """The shown picture, reduced, as a data URI."""
     from PIL import Image
 

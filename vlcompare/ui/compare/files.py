@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 KIND = "vlcompare-run"
 VERSION = 1
-LATEST = 1e11  # seconds: a time that every system can write down
 DISK_SHARE = 8  # a download's sizes that must be free: it is copied once, and others are written at the same time
 KEPT_SECONDS = 300  # of a download before gradio has copied it
 VOTES = {"left": 1.0, "right": -1.0, "tie": 0.0, "both_bad": 0.0}

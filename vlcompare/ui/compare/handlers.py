@@ -22,7 +22,7 @@ from vlcompare.ui.compare import cards, figures, together, tokens
 from vlcompare.ui.compare.event_stream import PACE, Compare, follow
 from vlcompare.ui.compare.example_questions import find_example, recorded_for, recorded_run, same_picture, same_question
 from vlcompare.ui.compare.forms import AskForm, read_mode, read_request, read_side, shown_side
-from vlcompare.ui.compare.page_update import CompareUpdate, news, refused
+from vlcompare.ui.compare.page_update import CompareUpdate, error_update, news
 from vlcompare.ui.compare.picture import side_picture
 from vlcompare.ui.compare.session import Caches, CompareSession, Picture, Run, SideRun
 from vlcompare.ui.examples import Example
@@ -135,7 +135,7 @@ class Handlers:
         try:
             runs = make()
         except VLCompareError as error:
-            yield refused(error)
+            yield error_update(error)
             return
         for run in runs:
             yield from self.play(session, run)

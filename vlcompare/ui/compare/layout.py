@@ -24,7 +24,7 @@ from vlcompare.ui.compare.page_update import REGIONS, CompareUpdate
 from vlcompare.ui.compare.session import CompareSession
 from vlcompare.ui.compare.votes import CHOICES
 from vlcompare.ui.events import PICK
-from vlcompare.ui.examples import load_examples, thumbnail
+from vlcompare.ui.examples import example_thumbnail, load_examples
 from vlcompare.ui.server.call_errors import ranged
 from vlcompare.ui.settings import AppSettings
 
@@ -280,7 +280,7 @@ def examples_view(chosen: str | None) -> Safe:
     items = [
         el(
             "button",
-            el("img", src=thumbnail(example.image), alt=""),
+            el("img", src=example_thumbnail(example.image), alt=""),
             el("span", example.title),
             type="button",
             class_="vl-example",

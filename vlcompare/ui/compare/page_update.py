@@ -31,7 +31,7 @@ class CompareUpdate(TypedDict, total=False):
 REGIONS = tuple(CompareUpdate.__annotations__)
 
 
-def refused(error: VLCompareError) -> CompareUpdate:
+def error_update(error: VLCompareError) -> CompareUpdate:
     """The error's sentence in the message line."""
     return {"message": message(str(error), "error")}
 

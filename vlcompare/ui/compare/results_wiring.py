@@ -16,7 +16,7 @@ from vlcompare.ui.compare.form_values import ASK_FIELDS, form_values, read_form
 from vlcompare.ui.compare.forms import SIDE_FIELDS
 from vlcompare.ui.compare.handlers import Handlers
 from vlcompare.ui.compare.layout import Parts, examples_view, outputs_of
-from vlcompare.ui.compare.page_update import refused
+from vlcompare.ui.compare.page_update import error_update
 from vlcompare.ui.compare.session import CompareSession, Run
 from vlcompare.ui.compare.votes import CHOICES, Votes
 from vlcompare.ui.events import QUIET, chosen, download
@@ -114,7 +114,7 @@ def _wire_import(parts: Parts, handlers: Handlers) -> None:
             data = read_file(path, limits.import_bytes, "file of the run")
             run = files.run_from_json(data, limits, handlers.open_image)
         except VLCompareError as error:
-            return [*outputs_of(session, refused(error)), *form_values(None)]
+            return [*outputs_of(session, error_update(error)), *form_values(None)]
         session.remember(run)
         page = handlers.restore(session, run.id)
         page["message"] = cards.message("Imported: shown as it was exported, nothing was run again.")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from vlcompare.types import SIDES
 
-QUADRANTS = {"both": "Both right", "only_left": "Only left", "only_right": "Only right", "neither": "Both wrong"}
+QUADRANT_TITLES = {"both": "Both right", "only_left": "Only left", "only_right": "Only right", "neither": "Both wrong"}
 NOTED = {"": "All", "noted": "With a note or tag", "bare": "Without"}
 ORDERS = ("order", "task", "text", *SIDES, "difference", "gap", "length")
 PAGE_ROWS = 50
@@ -59,7 +59,7 @@ def clicked(query: Query, pick: str) -> Query:
 
 
 def _quadrant(query: Query, name: str) -> Query:
-    if name not in QUADRANTS:
+    if name not in QUADRANT_TITLES:
         return query
     return replace(query, quadrant="" if query.quadrant == name else name, page=0)
 
@@ -172,7 +172,7 @@ def chips(query: Query) -> list[tuple[str, str]]:
     text = f"/{query.text}/" if query.regex else f"“{query.text}”"
     ranges = [f"{r.side} {r.measure} {r.low:.3g} to {r.high:.3g}" for r in query.ranges]
     filters = [
-        (query.quadrant, QUADRANTS.get(query.quadrant, ""), "quadrant"),
+        (query.quadrant, QUADRANT_TITLES.get(query.quadrant, ""), "quadrant"),
         *((True, f"{dimension}: {value}", f"slice:{dimension}|{value}") for dimension, value in query.slices),
         *((True, title, f"range:{index}") for index, title in enumerate(ranges)),
         (query.text, text, "text"),

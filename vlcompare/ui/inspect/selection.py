@@ -31,7 +31,7 @@ MEASURES = {
     "confidence": Measure("confidence", "confidence"),
     "words": Measure("words", "words of the answer", None),
 }
-SORTS = {"left": "score_left", "right": "score_right", "difference": "difference", "gap": "confidence_gap"}
+SORT_COLUMNS = {"left": "score_left", "right": "score_right", "difference": "difference", "gap": "confidence_gap"}
 _BOXES = re.compile(r"\|\||\s*\[[\d., ]+\]")  # what a grounded caption holds besides its words
 
 
@@ -152,7 +152,7 @@ class Opened:
             return np.array(order, dtype=np.int64)
         if query.sort in ("right", "difference", "gap") and len(self.roles) < 2:
             return rows
-        return self.table.sort(rows, SORTS.get(query.sort, "order"), query.descending)
+        return self.table.sort(rows, SORT_COLUMNS.get(query.sort, "order"), query.descending)
 
     def quadrant_counts(self, query: Query, notes: Mapping[str, Note]) -> dict[str, int]:
         """How many samples each quadrant would select, with all other filters as they are."""

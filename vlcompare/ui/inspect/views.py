@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from vlcompare.render.markup import Safe, el, shorten
 from vlcompare.types import SIDES
-from vlcompare.ui.inspect.query import PAGE_ROWS, QUADRANTS, Query, chips, pages
+from vlcompare.ui.inspect.query import PAGE_ROWS, QUADRANT_TITLES, Query, chips, pages
 from vlcompare.ui.inspect.selection import Cell, Names, Opened, SampleRow
 from vlcompare.ui.inspect.session import recorded_of
 
@@ -71,7 +71,7 @@ def quadrants(counts: Mapping[str, int], names: Names, query: Query) -> Safe:
     total = sum(counts.values())
     if not total:
         return el("p", "No sample of this selection has a right answer to compare with.", class_="vl-empty")
-    shown = dict(QUADRANTS) if names.both else {"both": "Right", "neither": "Wrong"}
+    shown = dict(QUADRANT_TITLES) if names.both else {"both": "Right", "neither": "Wrong"}
     buttons = []
     for name, title in shown.items():
         share = counts.get(name, 0) / total

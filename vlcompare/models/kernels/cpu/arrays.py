@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-DTYPES = (torch.float32, torch.bfloat16)  # that the loops read as they are
+LOOP_DTYPES = (torch.float32, torch.bfloat16)  # that the loops read as they are
 
 
 def flat(tensor: Tensor) -> np.ndarray[Any, Any]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from vlcompare.models.kernels import reference
 from vlcompare.models.kernels.autograd import Differentiable, Kernel, needs_gradient
 from vlcompare.models.kernels.cpu import scan_loops as loops
-from vlcompare.models.kernels.cpu.arrays import DTYPES, flat
+from vlcompare.models.kernels.cpu.arrays import LOOP_DTYPES, flat
 from vlcompare.models.kernels.cpu.simd import LOG2E, WIDTH
 from vlcompare.models.kernels.cpu.threads import threads
 from vlcompare.models.kernels.reference import ScanInputs
@@ -31,7 +31,7 @@ def usable(device: torch.device) -> bool:
 
 def _rows(tensor: Tensor, width: int, dtype: torch.dtype | None = None) -> Tensor:
     """(B, d, L) -> contiguous (B, L, width), channels padded with zeros; free where they lie side by side."""
-    if tensor.dtype not in DTYPES:
+    if tensor.dtype not in LOOP_DTYPES:
         dtype = torch.float32
     tensor = tensor.transpose(1, 2).to(dtype or tensor.dtype)
     if tensor.shape[2] != width:

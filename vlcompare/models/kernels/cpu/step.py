@@ -14,7 +14,7 @@ from torch import Tensor
 from vlcompare.models.kernels import reference
 from vlcompare.models.kernels.autograd import Differentiable, Kernel, needs_gradient
 from vlcompare.models.kernels.cpu import step_loops as loops
-from vlcompare.models.kernels.cpu.arrays import DTYPES, flat
+from vlcompare.models.kernels.cpu.arrays import LOOP_DTYPES, flat
 from vlcompare.models.kernels.cpu.simd import WIDTH
 from vlcompare.models.kernels.cpu.threads import threads
 from vlcompare.models.kernels.reference import ScanInputs
@@ -38,7 +38,7 @@ def _floats_or_zeros(tensor: Tensor | None, size: int) -> Any:
 def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
     """x (R, K) weight (O, K)^T + bias -> (R, O) in x's dtype; K a multiple of 16, weight contiguous, no gradient."""
     (rows, inputs), outputs = x.shape, weight.shape[0]
-    fits = inputs % WIDTH == 0 and weight.is_contiguous() and weight.dtype in DTYPES and x.dtype == weight.dtype
+    fits = inputs % WIDTH == 0 and weight.is_contiguous() and weight.dtype in LOOP_DTYPES and x.dtype == weight.dtype
     if not fits or needs_gradient(x, weight):
         return None
     y = torch.empty(rows, outputs)
@@ -52,7 +52,7 @@ def selective_step(state: Tensor, inputs: ScanInputs) -> Tensor | None:
     """See `kernels.selective_step`."""
     x, dt, A, B, C, D, z, bias, _, softplus = inputs
     batch, width, n = state.shape
-    fits = width % WIDTH == 0 and n % WIDTH == 0 and softplus and x.dtype in DTYPES
+    fits = width % WIDTH == 0 and n % WIDTH == 0 and softplus and x.dtype in LOOP_DTYPES
     if not fits or not state.is_contiguous() or state.dtype != torch.float32:
         return None
     y = torch.empty(batch, width)
@@ -69,7 +69,7 @@ def selective_step(state: Tensor, inputs: ScanInputs) -> Tensor | None:
 def conv_step(window: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
     """See `kernels.conv_step`."""
     batch, width, before = window.shape
-    if width % WIDTH or not window.is_contiguous() or window.dtype != torch.float32 or x.dtype not in DTYPES:
+    if width % WIDTH or not window.is_contiguous() or window.dtype != torch.float32 or x.dtype not in LOOP_DTYPES:
         return None
     y = torch.empty(batch, width)
     added = _floats_or_zeros(bias, width)
@@ -121,7 +121,7 @@ _CONV = Kernel("numba", _conv_forward, _conv_backward, lambda *inputs: reference
 
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, window: Tensor | None) -> tuple[Tensor, Tensor] | None:
     """See `kernels.causal_conv`."""
-    if x.shape[1] % WIDTH or x.dtype not in DTYPES:
+    if x.shape[1] % WIDTH or x.dtype not in LOOP_DTYPES:
         return None
     inputs = (x, weight, bias, window)
     y, *_ = Differentiable.apply(_CONV, *inputs) if needs_gradient(*inputs) else _conv(x, weight, bias, window, False)
