@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from vlcompare.evaluate.metrics import answers
+from vlcompare.evaluate.metrics.choices import lenient_letter
 
 TEN_RED = ["red"] * 10
 
@@ -71,6 +72,26 @@ def test_vqa_soft_accuracy(said, references, score):
     assert answers.vqa_accuracy(said, references) == pytest.approx(score)
 
 
+@pytest.mark.parametrize(
+    ("said", "references", "official", "usual"),
+    [
+        ("Yes", ["yes"] * 10, 0.0, 1.0),  # unanimous: neither side is normalised
+        ("yes.", ["yes"] * 10, 0.0, 1.0),
+        (" yes\n", ["yes"] * 10, 1.0, 1.0),
+        ("yes", ["yes"] * 10, 1.0, 1.0),
+        ("Yes", ["yes"] * 9 + ["no"], 1.0, 1.0),
+        ("a dog", ["a dog"] * 10, 1.0, 1.0),
+        ("dog", ["a dog"] * 10, 0.0, 1.0),
+        ("two", ["2"] * 10, 0.0, 1.0),
+        ("Red.", ["red"] * 3 + ["blue"] * 7, 0.9, 0.9),
+        ("", ["yes"] * 10, 0.0, 0.0),
+    ],
+)
+def test_the_official_soft_accuracy_and_the_usual_one(said, references, official, usual):
+    assert answers.vqa_accuracy_official(said, references) == pytest.approx(official)
+    assert answers.vqa_accuracy(said, references) == pytest.approx(usual)
+
+
 def test_vqa_soft_accuracy_is_the_mean_over_leave_one_out_sets():
     dice = np.random.default_rng(0)
     for _ in range(200):
@@ -82,18 +103,45 @@ def test_vqa_soft_accuracy_is_the_mean_over_leave_one_out_sets():
 @pytest.mark.parametrize(
     ("said", "references", "score"),
     [
-        ("ITC Limited", ["itc  limited"], 1.0),
+        ("ITC Limited", ["itc limited"], 1.0),
         ("abcd", ["abcx"], 0.75),
-        ("ab", ["ax"], 0.0),  # NL = 0.5 is not below 0.5
+        ("ab", ["ax"], 0.5),  # exactly 0.5 counts
+        ("abc", ["axx"], 0.0),
         ("abc", ["abd", "abc"], 1.0),
         ("hello", ["helo"], 0.8),
         ("x", ["a long answer"], 0.0),
         ("", ["anything"], 0.0),
-        ("12.", ["12"], 1.0),
+        ("12.", ["12"], 2 / 3),  # full stops stay
+        ("12", ["12."], 2 / 3),
+        ("ab c", ["ab    x"], 1 - 1 / 7),  # the distance of folded texts over the length of those as they stand
     ],
 )
 def test_anls(said, references, score):
     assert answers.anls(said, references) == pytest.approx(score)
+    assert answers.anls_strict(said, references) == pytest.approx(score if score != 0.5 else 0.0)
+
+
+def _plain_anls(answer, references):
+    """The definition, with the distance by the full table."""
+    results = []
+    for reference in references:
+        a, b = " ".join(answer.lower().split()), " ".join(reference.lower().split())
+        table = np.zeros((len(a) + 1, len(b) + 1), dtype=int)
+        table[:, 0], table[0] = np.arange(len(a) + 1), np.arange(len(b) + 1)
+        for i in range(len(a)):
+            for j in range(len(b)):
+                table[i + 1, j + 1] = min(table[i, j + 1] + 1, table[i + 1, j] + 1, table[i, j] + (a[i] != b[j]))
+        results.append(table[-1, -1] / max(len(answer), len(reference)))
+    best = 1 - min(results)
+    return best if best >= 0.5 else 0.0
+
+
+def test_anls_is_its_definition():
+    dice = np.random.default_rng(1)
+    for _ in range(300):
+        texts = ["".join(dice.choice(list("aB .1"), dice.integers(1, 9))) for _ in range(4)]
+        said = texts[0].strip() or "a"
+        assert answers.anls(said, texts[1:]) == pytest.approx(_plain_anls(said, texts[1:])), (said, texts[1:])
 
 
 @pytest.mark.parametrize(
@@ -122,9 +170,12 @@ def test_exact_match(said, references, score):
         ("no, there is none", "no"),
         ("There is not a dog.", "no"),
         ("Yes. There is no cat.", "yes"),  # the first sentence alone
-        ("maybe", "yes"),  # POPE's script: whatever does not deny
-        ("", None),
-        ("   ", None),
+        ("maybe", "yes"),  # POPE's script: everything that is not "no"
+        ("", "yes"),
+        ("   ", "yes"),
+        ("NO", "yes"),  # "No" and "no" alone are in the script
+        ("No, sir", "no"),
+        ("nothing", "yes"),
     ],
 )
 def test_pope_reading(said, read):
@@ -136,5 +187,60 @@ def test_f1_by_hand():
     truth = [True, False, True, False, True]
     sums = answers.f1_columns(said, truth).sum(axis=0)
     assert list(sums) == [2, 1, 1]
-    assert answers.f1(sums) == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
-    assert answers.f1(np.zeros(3)) == 0
+    assert answers.F1.of_sums(sums) == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
+    assert answers.F1.of_sums(np.zeros(3)) == 0
+
+
+@pytest.mark.parametrize(("said", "right"), [("Yes", True), (" YES\n", True), ("yes.", False), ("yes it is", False)])
+def test_yes_by_the_whole_answer(said, right):
+    assert answers.says_exactly(said, "yes") == right
+
+
+CELL = ("a nucleus", "the cell wall", "mitochondria", "a ribosome")
+
+
+@pytest.mark.parametrize(
+    ("said", "letter"),
+    [
+        ("Answer: B", "B"),
+        ("The answer is B.", "B"),
+        ("the answer is (b)", "B"),
+        ("The correct answer is: **C**", "C"),
+        ("B the cell wall", "B"),
+        ("the cell wall", "B"),
+        ("It is the cell wall.", "B"),
+        ("cell wall", "B"),
+        ("**B.** the cell wall", "B"),
+        ("option B", "B"),
+        ("Option D is right", "D"),
+        ("B, because", "B"),
+        ("B because it is", "B"),
+        ("I think it is B", "B"),
+        ("(D) a ribosome", "D"),
+        ("A ribosome", "D"),  # the article, not the letter
+        ("A nucleus", "A"),
+        ("The answer is a ribosome", "D"),
+        ("A", "A"),
+        ("A.", "A"),
+        ("The answer is A", "A"),
+        ("Nucleus or mitochondria", None),
+        ("Answer: B or answer: C", None),
+        ("B or C", "B"),  # ahead of the rest
+        ("either B or C", None),
+        ("The answer is F", None),
+        ("A man", None),
+        ("something else", None),
+        ("", None),
+    ],
+)
+def test_lenient_letters(said, letter):
+    assert lenient_letter(said, CELL) == letter
+
+
+def test_lenient_letters_of_options_that_hold_each_other():
+    options = ("red", "dark red", "blue", "red")
+    assert lenient_letter("dark red", options) == "B"
+    assert lenient_letter("it is red", options) is None  # two options read so
+    assert lenient_letter("red and blue", options) is None
+    assert lenient_letter("the answer is blue", options) == "C"
+    assert lenient_letter("B", ((0.1, 0.1, 0.2, 0.2), (0.3, 0.3, 0.4, 0.4))) == "B"

@@ -9,6 +9,7 @@ import pytest
 from vlcompare.cli import main
 from vlcompare.errors import SampleError
 from vlcompare.evaluate.score_files import score_files
+from vlcompare.evaluate.summary_text import figures_as_text
 
 
 def write(path, rows):
@@ -134,6 +135,7 @@ def test_every_task_in_one_file(files):
     assert tasks["document_vqa"] == {
         "n": 1,
         "anls": pytest.approx(1 - 1 / 9),
+        "anls_strict": pytest.approx(1 - 1 / 9),
         "exact": 0.0,
         "ci95": tasks["document_vqa"]["ci95"],
     }
@@ -159,6 +161,75 @@ def test_multiple_choice_reads_a_letter(files, text, right):
         "references": ["B"],
     }
     assert files([sample], [{"id": "m", "text": text}])["tasks"]["multiple_choice"]["accuracy"] == right
+
+
+def test_multiple_choice_reads_a_letter_leniently_beside(files):
+    said = ["B", "Answer: B", "the cell wall", "A nucleus", "none"]
+    samples = [
+        {
+            "id": str(i),
+            "image": "a.png",
+            "task": "multiple_choice",
+            "text": "q",
+            "choices": ["a nucleus", "the cell wall"],
+            "references": ["B"],
+        }
+        for i in range(len(said))
+    ]
+    found = files(samples, [{"id": str(i), "text": text} for i, text in enumerate(said)])["tasks"]["multiple_choice"]
+    assert (found["accuracy"], found["accuracy_lenient"]) == (1 / 5, 3 / 5)
+    boxes = {"task": "pointing", "choices": [TRUTH, [0, 0, 1, 1]], "references": ["A"]}
+    found = files([{**samples[0], **boxes}], [{"id": "0", "text": "The answer is A."}])["tasks"]["pointing"]
+    assert (found["accuracy"], found["accuracy_lenient"]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("source", "accuracy", "normalised"), [("vqav2", 0, 1), ("VQA v2", 0, 1), ("okvqa", 0, 1), (None, 1, None)]
+)
+def test_unanimous_references_are_left_as_they_stand_by_vqas_own_script(files, source, accuracy, normalised):
+    sample = {"id": "a", "image": "a", "task": "vqa", "text": "q", "references": ["yes"] * 10, "source": source}
+    found = files([sample], [{"id": "a", "text": "Yes"}])["tasks"]["vqa"]
+    assert found["accuracy"] == accuracy and found.get("accuracy_normalised") == normalised
+
+
+def test_both_definitions_count_their_own_rows_only(files):
+    samples = [
+        {"id": source, "image": source, "task": "vqa", "text": "q", "references": ["yes"] * 10, "source": source}
+        for source in ("vqav2", "pope", "gqa")
+    ]
+    found = files(samples, [{"id": source, "text": "Yes it is"} for source in ("pope", "gqa")])["tasks"]["vqa"]
+    assert found["accuracy"] == pytest.approx(1 / 3)  # POPE alone
+    assert (found["accuracy_normalised"], found["accuracy_exact"], found["f1"], found["yes_rate"]) == (0, 0, 1, 1)
+
+
+def test_what_a_pope_answer_of_nothing_counts(files):
+    """POPE's script reads an empty answer as "yes"; a row without an answer is wrong."""
+    samples = [
+        {"id": str(i), "image": f"{i}.png", "task": "vqa", "text": "q", "references": [truth], "source": "pope"}
+        for i, truth in enumerate(["yes", "no", "yes", "no"])
+    ]
+    found = files(samples, [{"id": "0", "text": ""}, {"id": "1", "text": ""}])["tasks"]["vqa"]
+    assert (found["accuracy"], found["yes_rate"]) == (1 / 4, 1 / 2)
+    assert found["f1"] == pytest.approx(2 * 1 / (2 * 1 + 1 + 1)) and found["accuracy_exact"] == 0
+
+
+def test_boxes_are_clipped_before_the_iou_and_the_definition_says_so(files):
+    truth, said = [0.05, 0.4, 0.25, 0.7], [-0.1, 0.4, 0.25, 0.7]
+    result = files([grounding("a", truth)], [{"id": "a", "boxes": [said]}])
+    assert result["tasks"]["grounding"]["mean_iou"] == pytest.approx(0.8)
+    for metric in ("acc@0.5", "mean_iou", "center"):
+        assert "clipped" in result["definitions"]["grounding"][metric]
+
+
+def test_intervals_over_few_pictures_are_marked(files):
+    samples = [grounding(str(i), TRUTH, image=f"{i // 5}.png") for i in range(30)]
+    said = [{"id": str(i), "text": "[0.10,0.10,0.50,0.50]"} for i in range(30)]
+    result = files(samples, said)
+    assert "6 pictures only" in result["ci95_notes"]["grounding"]["mean_iou"]
+    text = figures_as_text(result)
+    assert "]*" in text and "  * 6 pictures only" in text
+    alone = files([grounding(str(i), TRUTH, image=f"{i}.png") for i in range(30)], said)
+    assert alone["ci95_notes"] == {} and "*" not in figures_as_text(alone)
 
 
 def test_sides_and_the_paired_difference(files):

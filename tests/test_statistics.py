@@ -1,25 +1,62 @@
-"""Intervals: against closed forms, against a plain bootstrap, and at the edges."""
+"""Intervals: against closed forms, against a plain bootstrap, by their coverage, and at the edges."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from vlcompare.evaluate import statistics
+from vlcompare.evaluate import intervals, statistics
+from vlcompare.evaluate.metrics.answers import F1, f1_columns
+from vlcompare.evaluate.metrics.captions import BLEU4, bleu_columns
 
 ALONE = np.arange
 
 
-def test_wilson_by_hand():
-    # 15 of 20: a textbook value
-    low, high = statistics.wilson(0.75, 20)
-    assert (low, high) == pytest.approx((0.5313, 0.8881), abs=1e-4)
+@pytest.mark.parametrize(
+    ("degrees", "point"),
+    [
+        (1, 12.7062),
+        (2, 4.30265),
+        (5, 2.57058),
+        (9, 2.26216),
+        (10, 2.22814),
+        (15, 2.13145),
+        (29, 2.04523),
+        (99, 1.98422),
+    ],
+)
+def test_points_of_students_t(degrees, point):
+    assert intervals.t975(degrees) == pytest.approx(point, rel=1e-5)
+    assert intervals.t975(degrees + 0.9) == intervals.t975(degrees)
 
 
-def test_independent_fractions_get_about_wilsons_interval():
+def test_independent_fractions_get_the_interval_of_agresti_and_coull():
     values = np.array([1.0] * 75 + [0.0] * 25)
-    low, high = statistics.mean_interval(values, ALONE(100))
-    assert (low, high) == pytest.approx(statistics.wilson(0.75, 99), abs=1e-9)
+    added = 1.959964**2 / 2
+    n, share = 100 + 2 * added, (75 + added) / (100 + 2 * added)
+    half = 1.984217 * np.sqrt(share * (1 - share) / n)
+    assert statistics.mean_interval(values, ALONE(100)) == pytest.approx((share - half, share + half), abs=1e-5)
+
+
+def test_paired_fractions_get_bonett_and_prices_interval_with_its_own_count_of_pseudo_pairs():
+    left = np.array([1.0] * 12 + [0.0] * 3 + [1.0] * 35)
+    right = np.array([0.0] * 12 + [1.0] * 3 + [1.0] * 35)
+    n, centre = 50 + 3, 9 / 53
+    half = 2.009575 * np.sqrt((15 + 3 - 9**2 / n) / n**2)
+    assert statistics.paired_difference(left, right, ALONE(50))[1] == pytest.approx(
+        (centre - half, centre + half), abs=1e-5
+    )
+
+
+@pytest.mark.parametrize("rows", [30, 100, 1000])
+def test_the_paired_interval_first_excludes_zero_where_mcnemars_exact_test_does(rows):
+    """Five rows against none: p = .0625; six: p = .03125."""
+    right = np.ones(rows)
+    for lost, clear in ((5, False), (6, True)):
+        left = right.copy()
+        left[:lost] = 0
+        _, (_, high) = statistics.paired_difference(left, right, ALONE(rows))
+        assert (high < 0) == clear
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
@@ -32,7 +69,7 @@ def test_repeated_rows_of_a_picture_do_not_narrow_the_interval():
     values = np.array([1.0, 0, 1, 1, 0, 1, 1, 0, 1, 1])
     once = statistics.mean_interval(values, ALONE(10))
     ten_times = statistics.mean_interval(np.repeat(values, 10), np.repeat(ALONE(10), 10))
-    assert ten_times == pytest.approx(once, abs=1e-9)
+    assert ten_times == pytest.approx(once, abs=0.02)
 
 
 def test_clustered_interval_is_that_of_a_bootstrap_over_pictures():
@@ -98,21 +135,89 @@ def test_coverage_of_a_clustered_fraction():
     assert 0.91 <= hits / 300 <= 0.99
 
 
-def test_bootstrap_of_a_mean_is_near_the_closed_form_and_repeats():
+def test_f1_interval_is_near_that_of_a_bootstrap_over_pictures():
     dice = np.random.default_rng(5)
-    values = dice.normal(2.0, 1.0, size=400)
-    columns = np.stack([values, np.ones(400)], axis=1)
-    first = statistics.bootstrap_interval(lambda sums: sums[..., 0] / sums[..., 1], columns, ALONE(400))
-    assert first == statistics.bootstrap_interval(lambda sums: sums[..., 0] / sums[..., 1], columns, ALONE(400))
-    assert first == pytest.approx(statistics.mean_interval(values, ALONE(400), fraction=False), abs=0.02)
+    truth, clusters = dice.random(900) < 0.4, np.repeat(ALONE(300), 3)
+    said = np.where(dice.random(300)[clusters] < 0.7, truth, dice.random(900) < 0.5)
+    columns = f1_columns(said, truth)
+    grouped = columns.reshape(300, 3, 3).sum(axis=1)
+    boot = [F1.of_sums(grouped[dice.integers(0, 300, 300)].sum(axis=0)) for _ in range(3000)]
+    found = statistics.corpus_interval(F1, columns, clusters)
+    assert found == pytest.approx(tuple(np.percentile(boot, [2.5, 97.5])), abs=0.015)
+
+
+def test_bleu_interval_is_near_that_of_a_bootstrap():
+    dice = np.random.default_rng(6)
+    words = np.array(list("abcdefgh"))
+    references = [[" ".join(dice.choice(words, 12))] for _ in range(250)]
+    said = [" ".join(np.where(dice.random(12) < 0.8, texts[0].split(), dice.choice(words, 12))) for texts in references]
+    columns = bleu_columns(said, references)
+    boot = [BLEU4.of_sums(columns[dice.integers(0, 250, 250)].sum(axis=0)) for _ in range(3000)]
+    found = statistics.corpus_interval(BLEU4, columns, ALONE(250))
+    assert found == pytest.approx(tuple(np.percentile(boot, [2.5, 97.5])), abs=0.015)
+    assert found == statistics.corpus_interval(BLEU4, columns, ALONE(250))
+
+
+def test_the_gradient_of_a_figure():
+    sums = np.array([7.0, 2.0, 3.0])
+    total = 2 * 7 + 2 + 3
+    expected = [2 / total - 2 * 14 / total**2, -14 / total**2, -14 / total**2]
+    assert intervals._gradient(F1.of_sums, sums) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(("figure", "row"), [(F1, [1.0, 0, 0]), (BLEU4, [8.0, 8, 8, 7, 6, 5, 8, 7, 6, 5])])
+def test_perfect_corpus_figures_keep_an_interval(figure, row):
+    columns = np.tile(np.array(row), (30, 1))
+    low, high = statistics.corpus_interval(figure, columns, ALONE(30))
+    assert low < 0.95 and high == pytest.approx(1.0)
+    low, high = statistics.corpus_paired_interval(figure, columns, columns, ALONE(30))
+    assert -0.2 < low < -0.02 and high == pytest.approx(-low)
+
+
+def test_captions_of_few_words_keep_a_wide_interval():
+    """No caption has a 4-gram, so BLEU-4 is 0 and says nothing."""
+    columns = bleu_columns(["a b"] * 40, [["a b"]] * 40)
+    low, high = statistics.corpus_interval(BLEU4, columns, ALONE(40))
+    assert low == pytest.approx(0.0, abs=1e-3) and high > 0.3
+
+
+def test_clusters_of_uneven_size_count_for_less():
+    assert intervals.cluster_count(np.repeat(ALONE(6), 5)) == pytest.approx(6)
+    assert intervals.cluster_count(np.array([0] * 50 + [1, 2, 3])) == pytest.approx(53**2 / (50**2 + 3))
+    assert intervals.cluster_count(ALONE(0)) == 0
+
+
+def test_few_pictures_are_said():
+    assert statistics.caution(ALONE(30)) == ""
+    assert "6 pictures only" in statistics.caution(np.repeat(ALONE(6), 5))
+    assert "5 degrees of freedom" in statistics.caution(np.repeat(ALONE(6), 5))
+    assert "whole range" in statistics.caution(np.zeros(9, dtype=np.int64))
+    assert "as uneven as" in statistics.caution(np.array([0] * 20 + list(range(1, 20))))
+
+
+def test_the_order_of_rows_does_not_matter():
+    dice = np.random.default_rng(7)
+    clusters, values = dice.integers(0, 40, 200), dice.random(200)
+    order = dice.permutation(200)
+    assert statistics.mean_interval(values[order], clusters[order]) == pytest.approx(
+        statistics.mean_interval(values, clusters)
+    )
+
+
+def test_figures_that_are_no_fraction_do_not_collapse():
+    low, high = statistics.mean_interval(np.zeros(30), ALONE(30), fraction=False)
+    assert low == 0 < high
+    values = np.full(30, 2.5)
+    _, (low, high) = statistics.paired_difference(values, values, ALONE(30), fraction=False)
+    assert -0.5 < low < 0 < high < 0.5
 
 
 def test_labels_with_gaps_and_empty_sets():
     values = np.array([1.0, 0.0, 1.0])
     assert statistics.mean_interval(values, np.array([5, 90, 7])) == statistics.mean_interval(values, ALONE(3))
     assert all(np.isnan(statistics.mean_interval([], ALONE(0))))
-    one = statistics.bootstrap_interval(lambda s: s[..., 0], values[:, None], np.array([5, 90, 7]))
-    assert one == statistics.bootstrap_interval(lambda s: s[..., 0], values[:, None], ALONE(3))
+    assert all(np.isnan(statistics.paired_difference([], [], ALONE(0), fraction=False)[1]))
+    assert all(np.isnan(statistics.corpus_interval(F1, np.zeros((0, 3)), ALONE(0))))
 
 
 def test_cluster_codes_follow_first_appearance():

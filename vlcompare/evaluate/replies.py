@@ -22,7 +22,8 @@ MAX_SCORED_TEXT = 20_000  # characters of an answer that are read; no task's ans
 class Reply:
     """A side's answer to a sample. `status`: "ok", "missing" (no row), or "error" (the side failed)."""
 
-    text: str = ""
+    text: str = ""  # as the task reads it
+    raw: str = ""  # as it stands in the row
     boxes: tuple[Box, ...] = ()
     phrases: tuple[str, ...] = ()  # beside `boxes`; "" where it is not known
     readable: bool = False  # the structure that the task asks for (box, letter, true / false) was there
@@ -46,7 +47,7 @@ def read_reply(sample: Sample, row: Mapping[str, Any] | None) -> Reply:
     text = "" if text is None else str(text)[:MAX_SCORED_TEXT]
     given = read_boxes(row.get("boxes"))
     if given and sample.task == "grounding":
-        return Reply(text, given, (), True)
+        return Reply(text, text, given, (), True)
     reading = _read(sample.task, sample.choices, text)
     boxes = given or reading.boxes
     readable = reading.parse == "ok" or (bool(given) and sample.task == "grounded_captioning")
@@ -55,7 +56,7 @@ def read_reply(sample: Sample, row: Mapping[str, Any] | None) -> Reply:
         phrases = tuple(map(str, row["phrases"]))
     if given and len(phrases) != len(given):  # which belongs to which is not known; each box counts all the same
         phrases = ("",) * len(given)
-    return Reply(reading.text, boxes, phrases, readable)
+    return Reply(reading.text, text, boxes, phrases, readable)
 
 
 @lru_cache(maxsize=16384)

@@ -285,6 +285,7 @@ SUMMARY = record(
         "paired": optional(mapping(mapping(_PAIR, 100), 100)),
         "n_images": optional(mapping(_count, 100)),
         "main": optional(mapping(text(100), 100)),
+        "ci95_notes": optional(mapping(mapping(text(500), 100), 100)),
         "warnings": optional(listed(text(2000), 1000)),
     },
     rest=free,

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from vlcompare.evaluate.intervals import CorpusFigure
 from vlcompare.evaluate.metrics import answers, captions
 from vlcompare.evaluate.metrics import boxes as box_metrics
 from vlcompare.evaluate.metrics.boxes import THRESHOLDS, match_phrases
+from vlcompare.evaluate.metrics.choices import lenient_letter
 from vlcompare.evaluate.metrics.objects import Words, objects_right
 from vlcompare.evaluate.metrics.ptb import tokenise
 from vlcompare.evaluate.replies import Reply
@@ -33,33 +35,63 @@ class Metric:
     right_at: float = 0.5
 
 
+_FOLDED = "in lower case, white space folded, a final full stop dropped"
+_LENIENT = Metric(
+    "the letter is the true one, read leniently: as for `accuracy`, else a letter after 'answer', 'option' or "
+    "'choice', a capital letter ahead of the rest, the one option whose text the answer holds, or the one capital "
+    "letter that stands alone; an answer that names several options is wrong"
+)
+_STRICT = Metric(
+    "the letter is the true one, read strictly: a letter alone in the first line, or a capital at the start set off by "
+    "a bracket, full stop or colon"
+)
 METRICS: dict[str, Metric] = {
     **{
         f"acc@{threshold}": Metric(
-            f"share of rows whose first box has IoU >= {threshold} with the true box (the checkpoints' authors count "
-            "IoU > 0.5; exact hits alone differ)"
+            f"share of rows whose first box has IoU >= {threshold} with the true box, both clipped to the picture "
+            "(0..1) first (the checkpoints' authors count IoU > 0.5; exact hits alone differ)"
         )
         for threshold in THRESHOLDS
     },
-    "mean_iou": Metric("mean IoU of the first box with the true box; no, inverted or empty box: 0"),
-    "center": Metric("share of rows where the centre of the first box lies inside the true box"),
+    "mean_iou": Metric(
+        "mean IoU of the first box with the true box, both clipped to the picture (0..1) first; no, inverted or empty "
+        "box: 0"
+    ),
+    "center": Metric("share of rows where the centre of the first box, clipped to 0..1, lies inside the true box"),
     **dict.fromkeys(
         ("grounding.parse_rate", "grounded_captioning.parse_rate"),
         Metric("share of rows whose answer holds a box, be it inverted or empty"),
     ),
     "parse_rate": Metric("share of rows whose answer could be read as the task asks: a letter, or True / False"),
     "vqa.accuracy": Metric(
-        "VQA soft accuracy: mean over the leave-one-out sets of references of min(1, matches / 3) after the official "
-        "normalisation; with fewer than four references all others must match, with one it is an exact match. "
-        "GQA: exact match in lower case. POPE: yes / no as POPE's own script reads them"
+        "each row by its benchmark's own script. VQA soft accuracy: mean over the leave-one-out sets of references of "
+        "min(1, matches / 3); with fewer than four references all others must match, with one it is an exact match. "
+        "Answer and references are normalised first (case, punctuation, articles, number words, contractions); of "
+        "VQA, VQAv2 and OK-VQA they are left as they stand where all references are the same. GQA: exact match "
+        f"{_FOLDED}. POPE: everything that is not 'no' is 'yes', as POPE's script reads it: 'no' where the first "
+        "sentence has the word No, no or not; an empty answer is 'yes', a row without an answer is wrong"
     ),
-    "f1": Metric("POPE: F1 with 'yes' as the positive class, over the yes / no rows"),
-    "yes_rate": Metric("POPE: share of the yes / no rows that are answered 'yes'; one without an answer is not"),
+    "vqa.accuracy_normalised": Metric(
+        "VQA, VQAv2 and OK-VQA rows: VQA soft accuracy with answer and references always normalised, as most "
+        "harnesses count"
+    ),
+    "vqa.accuracy_exact": Metric(
+        "POPE rows: the whole answer is 'yes' or 'no' as the reference is, in lower case, outer spaces dropped"
+    ),
+    "f1": Metric(
+        "POPE: F1 with 'yes' as the positive class, over the yes / no rows, read as for `accuracy`; a row without an "
+        "answer counts as missed where 'yes' is true, and not at all where 'no' is"
+    ),
+    "yes_rate": Metric(
+        "POPE: share of the yes / no rows that are answered 'yes', read as for `accuracy`; one without an answer is not"
+    ),
     "anls": Metric(
-        "Average Normalised Levenshtein Similarity: the best over the references of 1 - NL where NL < 0.5, else 0; in "
-        "lower case, white space folded, a final full stop dropped"
+        "Average Normalised Levenshtein Similarity as the benchmark's own script counts it: the best over the "
+        "references of 1 - NL, and 0 where that is below 0.5, so that exactly 0.5 counts; NL is the edit distance in "
+        "lower case with white space folded, over the longer of both texts as they stand; full stops stay"
     ),
-    "exact": Metric("exact match in lower case, white space folded, a final full stop dropped"),
+    "anls_strict": Metric("as `anls`, but with NL < 0.5 as the paper defines it: a similarity of exactly 0.5 is 0"),
+    "exact": Metric(f"exact match with a reference, {_FOLDED}"),
     "cider_d": Metric(
         "CIDEr-D over Penn-Treebank tokens, document frequencies from the rows scored, on the package's scale: 1.3289 "
         "here is 132.89 in papers",
@@ -73,14 +105,14 @@ METRICS: dict[str, Metric] = {
         "size, colour and text, each mention an object of its own"
     ),
     "box_f1": Metric(
-        "F1 of pairs of phrase and box: the same phrase in lower case at IoU >= 0.5, each true pair used once; mean"
+        "F1 of pairs of phrase and box: the same phrase in lower case, white space folded and a final full stop "
+        "dropped, at IoU >= 0.5 after both boxes are clipped to the picture (0..1), each true pair used once; mean"
     ),
-    "region_description.accuracy": Metric(
-        "exact match with a reference in lower case, white space folded, a final full stop dropped"
-    ),
-    "multiple_choice.accuracy": Metric("the letter is the true one"),
-    "pointing.accuracy": Metric("the letter is the true one"),
-    "image_text_match.accuracy": Metric("True / False is the true one"),
+    "region_description.accuracy": Metric(f"exact match with a reference, {_FOLDED}"),
+    "multiple_choice.accuracy": _STRICT,
+    "pointing.accuracy": _STRICT,
+    "accuracy_lenient": _LENIENT,
+    "image_text_match.accuracy": Metric("the answer's first word is True / False, in any case, and it is the true one"),
 }
 
 
@@ -93,20 +125,20 @@ def metric_of(task: str, name: str) -> Metric:
 class Scores:
     """Values of one task's rows on one side, in the order of the rows.
 
-    `values[metric]` is (n,). Metrics that are no mean stand in `corpus` too: what each row adds, and the function of
-    the sums. `only[metric]` is the mask of rows a metric is about, where that is not all of them.
+    `values[metric]` is (n,). Metrics that are no mean stand in `corpus` too: what each row adds to the sums, and the
+    figure of the sums. `only[metric]` is the mask of rows a metric is about, where that is not all of them.
     """
 
     main: str
     values: dict[str, Floats] = field(default_factory=dict)
-    corpus: dict[str, tuple[Floats, Callable[[Floats], Floats]]] = field(default_factory=dict)
+    corpus: dict[str, tuple[Floats, CorpusFigure]] = field(default_factory=dict)
     only: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
 
     def figure(self, metric: str) -> float:
         """The figure of the whole set."""
         if metric in self.corpus:
-            columns, statistic = self.corpus[metric]
-            return float(statistic(columns.sum(axis=0)))
+            columns, figure = self.corpus[metric]
+            return float(figure.of_sums(columns.sum(axis=0)))
         values = self.values[metric][self.only[metric]] if metric in self.only else self.values[metric]
         return float(values.mean()) if len(values) else float("nan")
 
@@ -120,7 +152,7 @@ def score(task: str, samples: Sequence[Sample], replies: Sequence[Reply], words:
     return scorer(samples, replies, words) if scorer and samples else None
 
 
-def _array(values: Sequence[float] | Sequence[bool]) -> Floats:
+def _array(values: Sequence[float] | Sequence[bool] | NDArray[np.bool_]) -> Floats:
     return np.array(values, dtype=np.float64)
 
 
@@ -135,47 +167,65 @@ def _grounding(samples: Sequence[Sample], replies: Sequence[Reply], words: Words
     return Scores("acc@0.5", values)
 
 
+# ---- short answers ---------------------------------------------------------------------------------------------------
+
+# the first letters of a row's source -> the benchmark whose script counts it; VQA's own counts VQAv2 and OK-VQA too
+_BENCHMARKS = {"pope": "pope", "gqa": "gqa", "vqa": "vqa", "okvqa": "vqa", "ok-vqa": "vqa", "ok_vqa": "vqa"}
+
+
+def _benchmark(sample: Sample) -> str:
+    source = (sample.source or "").lower()
+    return next((name for prefix, name in _BENCHMARKS.items() if source.startswith(prefix)), "")
+
+
 def _vqa(samples: Sequence[Sample], replies: Sequence[Reply], words: Words) -> Scores:
-    scores = Scores("accuracy", {"accuracy": _array(list(map(_vqa_one, samples, replies)))})
-    polled = np.array([_kind_of_question(sample) == "pope" for sample in samples])
-    if polled.any():
-        answered = np.array([answers.read_yes_no(reply.text) == "yes" for reply in replies]) & polled
-        truth = np.array([_truth_of(sample) == "yes" for sample in samples]) & polled
-        scores.values |= {"f1": scores.values["accuracy"], "yes_rate": answered.astype(np.float64)}
-        scores.corpus["f1"] = (answers.f1_columns(answered, truth), answers.f1)
-        scores.only |= {"f1": polled, "yes_rate": polled}
+    benchmarks = np.array([_benchmark(sample) for sample in samples])
+    pairs = list(zip(benchmarks.tolist(), samples, replies, strict=True))
+    scores = Scores("accuracy", {"accuracy": _array([_vqa_one(*pair) for pair in pairs])})
+    if (official := benchmarks == "vqa").any():
+        normalised = [name == "vqa" and answers.vqa_accuracy(reply.raw, s.references) for name, s, reply in pairs]
+        scores.values["accuracy_normalised"] = _array(normalised)
+        scores.only["accuracy_normalised"] = official
+    if (polled := benchmarks == "pope").any():
+        _add_pope(scores, samples, replies, polled)
     return scores
 
 
-def _kind_of_question(sample: Sample) -> str:
-    source = (sample.source or "").lower()
-    return next((kind for kind in ("pope", "gqa") if source.startswith(kind)), "")
+def _vqa_one(benchmark: str, sample: Sample, reply: Reply) -> float:
+    match benchmark:
+        case "pope":
+            return float(reply.status == "ok" and answers.read_yes_no(reply.raw) == _pope_truth(sample))
+        case "gqa":
+            return answers.exact_match(reply.raw, sample.references)
+        case "vqa":
+            return answers.vqa_accuracy_official(reply.raw, sample.references)
+        case _:
+            return answers.vqa_accuracy(reply.raw, sample.references)
 
 
-def _truth_of(sample: Sample) -> str | None:
+def _pope_truth(sample: Sample) -> str | None:
     return answers.read_yes_no(sample.references[0]) if sample.references else None
 
 
-def _vqa_one(sample: Sample, reply: Reply) -> float:
-    match _kind_of_question(sample):
-        case "pope":
-            answer = answers.read_yes_no(reply.text)
-            return float(answer is not None and answer == _truth_of(sample))
-        case "gqa":
-            return answers.exact_match(reply.text, sample.references)
-        case _:
-            return answers.vqa_accuracy(reply.text, sample.references)
+def _add_pope(scores: Scores, samples: Sequence[Sample], replies: Sequence[Reply], polled: NDArray[np.bool_]) -> None:
+    said = np.array([reply.status == "ok" and answers.read_yes_no(reply.raw) == "yes" for reply in replies]) & polled
+    truth = np.array([_pope_truth(sample) == "yes" for sample in samples]) & polled
+    exact = [
+        reply.status == "ok" and answers.says_exactly(reply.raw, _pope_truth(sample) or "?")
+        for sample, reply in zip(samples, replies, strict=True)
+    ]
+    scores.values |= {"accuracy_exact": _array(exact), "f1": scores.values["accuracy"], "yes_rate": _array(said)}
+    scores.corpus["f1"] = (answers.f1_columns(said, truth), answers.F1)
+    scores.only |= dict.fromkeys(("accuracy_exact", "f1", "yes_rate"), polled)
 
 
 def _document_vqa(samples: Sequence[Sample], replies: Sequence[Reply], words: Words) -> Scores:
-    pairs = [(reply.text, sample.references) for sample, reply in zip(samples, replies, strict=True)]
-    return Scores(
-        "anls",
-        {
-            "anls": _array([answers.anls(text, references) for text, references in pairs]),
-            "exact": _array([answers.exact_match(text, references) for text, references in pairs]),
-        },
-    )
+    pairs = [(reply.raw, sample.references) for sample, reply in zip(samples, replies, strict=True)]
+    measures = {"anls": answers.anls, "anls_strict": answers.anls_strict, "exact": answers.exact_match}
+    return Scores("anls", {name: _array([measure(*pair) for pair in pairs]) for name, measure in measures.items()})
+
+
+# ---- captions --------------------------------------------------------------------------------------------------------
 
 
 def _captioning(samples: Sequence[Sample], replies: Sequence[Reply], words: Words) -> Scores:
@@ -189,7 +239,7 @@ def _captioning(samples: Sequence[Sample], replies: Sequence[Reply], words: Word
             "bleu4": captions.bleu4(columns),
             "rouge_l": captions.rouge_l(candidates, references),
         },
-        {"bleu4": (columns, captions.bleu4)},
+        {"bleu4": (columns, captions.BLEU4)},
     )
     _add_objects(scores, samples, replies, words)
     return scores
@@ -231,11 +281,24 @@ def _exact(samples: Sequence[Sample], replies: Sequence[Reply], words: Words) ->
 
 def _choice(samples: Sequence[Sample], replies: Sequence[Reply], words: Words) -> Scores:
     """A letter, or True / False: read by the task, and right only where it could be read."""
-    right = [
-        reply.readable and answers.fold(reply.text) in {answers.fold(reference) for reference in sample.references}
-        for sample, reply in zip(samples, replies, strict=True)
-    ]
+    pairs = list(zip(samples, replies, strict=True))
+    right = [reply.readable and _is_true(reply.text, sample) for sample, reply in pairs]
     return Scores("accuracy", {"accuracy": _array(right), "parse_rate": _array([reply.readable for reply in replies])})
+
+
+def _letter(samples: Sequence[Sample], replies: Sequence[Reply], words: Words) -> Scores:
+    """The strict reading of the task, and the lenient one where there is no strict one."""
+    scores = _choice(samples, replies, words)
+    lenient = []
+    for sample, reply in zip(samples, replies, strict=True):
+        letter = reply.text if reply.readable else lenient_letter(reply.text, sample.choices or ())
+        lenient.append(letter is not None and _is_true(letter, sample))
+    scores.values["accuracy_lenient"] = _array(lenient)
+    return scores
+
+
+def _is_true(text: str, sample: Sample) -> bool:
+    return answers.fold(text) in {answers.fold(reference) for reference in sample.references}
 
 
 SCORERS: dict[str, Scorer] = {
@@ -245,7 +308,7 @@ SCORERS: dict[str, Scorer] = {
     "captioning": _captioning,
     "grounded_captioning": _grounded_captioning,
     "region_description": _exact,
-    "multiple_choice": _choice,
-    "pointing": _choice,
+    "multiple_choice": _letter,
+    "pointing": _letter,
     "image_text_match": _choice,
 }

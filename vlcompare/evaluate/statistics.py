@@ -1,33 +1,22 @@
 """Figures with their uncertainty: means, paired differences and corpus figures, each with a 95 % interval.
 
 Takes numbers and cluster labels. Rows of one picture are not independent (a referring-expression set asks several
-phrases a picture), so every variance here is taken over pictures, not over rows.
-
-    m    mean of the n values x_i                       C   number of clusters (pictures)
-    V    cluster-robust variance of m:  C / (C - 1) * sum_c (sum_{i in c} (x_i - m))^2 / n^2
-         (Liang and Zeger 1986, for a mean; the same as the ratio estimator of a cluster sample)
-    z    1.96, the 97.5 % point of the normal distribution
-
-Fractions (values within 0..1) get Wilson's score interval (Wilson 1927) at the effective sample size
-n' = m (1 - m) / V (Korn and Graubard 1998): to first order it is m +- z sqrt(V), it stays within 0..1, and it does not
-collapse to a point where all values are alike (there n' = C). Paired differences of fractions join two such intervals
-by the square-and-add rule with the pairs' own correlation (Newcombe 1998, method 10; Zou and Donner 2008). Other means
-get m +- z sqrt(V). Figures that are no mean (BLEU, F1) get a seeded bootstrap over clusters (percentiles).
+phrases a picture), so every interval here is taken over pictures, not over rows; `intervals` has the method and its
+sources.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Z95 = 1.959963984540054
-BOOTSTRAP_DRAWS = 1000
-BOOTSTRAP_SEED = 20240905
-_WEIGHTS_AT_ONCE = 4_000_000  # bootstrap weights held in memory at a time: 32 MB
+from vlcompare.evaluate import intervals
+from vlcompare.evaluate.intervals import FEW_CLUSTERS, CorpusFigure
 
 Floats = NDArray[np.float64]
 
@@ -57,62 +46,19 @@ def cluster_codes(keys: Sequence[Hashable]) -> NDArray[np.int64]:
     return np.array([seen.setdefault(key, len(seen)) for key in keys], dtype=np.int64)
 
 
-def cluster_sums(values: Floats, clusters: NDArray[np.int64], count: int) -> Floats:
-    return np.bincount(clusters, weights=values, minlength=count).astype(np.float64)
-
-
-def mean_and_variance(values: ArrayLike, clusters: NDArray[np.int64]) -> tuple[float, float, int]:
-    """(mean, cluster-robust variance of the mean, number of clusters). The variance of one cluster alone is nan."""
-    x = np.asarray(values, dtype=np.float64)
-    covariance, means, count = _covariance(x[None, :], clusters)
-    return float(means[0]), float(covariance[0, 0]), count
-
-
 def mean_interval(values: ArrayLike, clusters: NDArray[np.int64], *, fraction: bool = True) -> Interval:
-    """The 95 % interval of a mean, clustered. `fraction`: the values lie within 0..1."""
-    if len(np.asarray(values)) == 0:
-        return Interval(float("nan"), float("nan"))
-    mean, variance, count = mean_and_variance(values, clusters)
-    if fraction:
-        return wilson(mean, effective_size(mean, variance, count))
-    half = Z95 * np.sqrt(variance) if count > 1 else float("inf")
-    return Interval(float(mean - half), float(mean + half))
-
-
-def effective_size(mean: float, variance: float, clusters: int) -> float:
-    """How many independent 0/1 values would know the mean this well; the number of clusters where all are alike."""
-    spread = mean * (1 - mean)
-    if not np.isfinite(variance) or variance <= 1e-15 or spread <= 1e-15:
-        return float(clusters)
-    return spread / variance
-
-
-def wilson(mean: float, n: float) -> Interval:
-    """Wilson's score interval of a fraction seen on n independent values."""
-    centre = (mean + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
-    half = Z95 / (1 + Z95**2 / n) * np.sqrt(mean * (1 - mean) / n + Z95**2 / (4 * n**2))
-    return Interval(float(max(0.0, min(mean, centre - half))), float(min(1.0, max(mean, centre + half))))
+    """The 95 % interval of a mean, clustered; nan of no values. `fraction`: the values lie within 0..1."""
+    x = np.asarray(values, dtype=np.float64)
+    return _interval(intervals.mean_intervals(x, clusters, fraction=fraction))
 
 
 def paired_difference(
     left: ArrayLike, right: ArrayLike, clusters: NDArray[np.int64], *, fraction: bool = True
 ) -> tuple[float, Interval]:
-    """Mean of left - right over the same rows, with its 95 % interval, clustered."""
+    """Mean of left - right over the same rows, with its 95 % interval, clustered; nan of no rows."""
     a, b = np.asarray(left, dtype=np.float64), np.asarray(right, dtype=np.float64)
-    if len(a) == 0:
-        return float("nan"), Interval(float("nan"), float("nan"))
-    difference = float(a.mean() - b.mean())
-    if not fraction:
-        low, high = mean_interval(a - b, clusters, fraction=False)
-        return difference, Interval(low, high)
-    covariance, (mean_a, mean_b), count = _covariance(np.stack([a, b]), clusters)
-    low_a, high_a = wilson(mean_a, effective_size(mean_a, covariance[0, 0], count))
-    low_b, high_b = wilson(mean_b, effective_size(mean_b, covariance[1, 1], count))
-    product = covariance[0, 0] * covariance[1, 1]
-    correlation = covariance[0, 1] / np.sqrt(product) if product > 1e-30 else 0.0
-    low = difference - _square_and_add(mean_a - low_a, high_b - mean_b, correlation)
-    high = difference + _square_and_add(high_a - mean_a, mean_b - low_b, correlation)
-    return difference, Interval(float(max(-1.0, low)), float(min(1.0, high)))
+    difference = float(a.mean() - b.mean()) if len(a) else math.nan
+    return difference, _interval(intervals.paired_intervals(a, b, clusters, fraction=fraction))
 
 
 def paired(
@@ -121,7 +67,7 @@ def paired(
     """The paired difference, with the four counts; a row is right where its value reaches `right_at`."""
     a, b = np.asarray(left, dtype=np.float64), np.asarray(right, dtype=np.float64)
     difference, interval = paired_difference(a, b, clusters, fraction=fraction)
-    return Paired(difference, interval, len(a), _count(clusters), *quadrants(a, b, right_at))
+    return Paired(difference, interval, len(a), len(np.unique(clusters)), *quadrants(a, b, right_at))
 
 
 def quadrants(left: Floats, right: Floats, right_at: float = 0.5) -> tuple[int, int, int, int]:
@@ -130,47 +76,35 @@ def quadrants(left: Floats, right: Floats, right_at: float = 0.5) -> tuple[int, 
     return int((a & b).sum()), int((a & ~b).sum()), int((~a & b).sum()), int((~a & ~b).sum())
 
 
-def bootstrap_interval(
-    statistic: Callable[[Floats], Floats],
-    columns: Floats,
-    clusters: NDArray[np.int64],
-    *,
-    draws: int = BOOTSTRAP_DRAWS,
-    seed: int = BOOTSTRAP_SEED,
-) -> Interval:
-    """Percentile interval of a figure that is a function of column sums, resampling whole clusters.
+def corpus_interval(figure: CorpusFigure, columns: Floats, clusters: NDArray[np.int64]) -> Interval:
+    """The 95 % interval of a corpus figure, clustered. `columns` is (n, k): what each row adds to the sums."""
+    return _interval(intervals.corpus_intervals(figure, columns, clusters))
 
-    `columns` is (n, k): what each row adds to the sums. `statistic` maps sums (draws, k) to figures (draws,).
+
+def corpus_paired_interval(figure: CorpusFigure, left: Floats, right: Floats, clusters: NDArray[np.int64]) -> Interval:
+    """The 95 % interval of the left minus the right corpus figure over the same rows, clustered."""
+    return _interval(intervals.corpus_paired_intervals(figure, left, right, clusters))
+
+
+def caution(clusters: NDArray[np.int64]) -> str:
+    """What to say beside intervals over few pictures; "" where there are enough.
+
+    Pictures with many more rows than the others count for less: see `intervals.cluster_count`.
     """
-    if len(columns) == 0:
-        return Interval(float("nan"), float("nan"))
-    _, clusters = np.unique(clusters, return_inverse=True)
-    count = int(clusters.max()) + 1
-    sums = np.stack([cluster_sums(columns[:, k], clusters, count) for k in range(columns.shape[1])], axis=1)
-    rng = np.random.default_rng(seed)
-    figures = []
-    step = max(1, _WEIGHTS_AT_ONCE // count)
-    for start in range(0, draws, step):
-        picked = rng.multinomial(count, np.full(count, 1 / count), size=min(step, draws - start))
-        figures.append(statistic(picked @ sums))
-    low, high = np.percentile(np.concatenate(figures), [2.5, 97.5])
-    return Interval(float(low), float(high))
+    count = intervals.cluster_count(clusters)
+    if count >= FEW_CLUSTERS - 1e-9:
+        return ""
+    seen = len(np.unique(clusters))
+    if count < 2 - 1e-9:
+        return f"{_pictures(seen)}: too few for an interval, it is the whole range"
+    uneven = "" if seen - count < 0.5 else f", as uneven as {count:.1f} alike"
+    freedom = int(count - 1 + 1e-9)
+    return f"{_pictures(seen)} only{uneven}: wide by Student's t with {freedom} degree{'s' * (freedom > 1)} of freedom"
 
 
-def _square_and_add(a: float, b: float, correlation: float) -> float:
-    return float(np.sqrt(max(0.0, a * a + b * b - 2 * correlation * a * b)))
+def _pictures(count: int) -> str:
+    return f"{count} picture{'' if count == 1 else 's'}"
 
 
-def _covariance(rows: Floats, clusters: NDArray[np.int64]) -> tuple[Floats, Floats, int]:
-    """Cluster-robust covariance of the means of k columns of values, given as (k, n)."""
-    n, count = rows.shape[1], _count(clusters)
-    means = rows.mean(axis=1)
-    if count < 2:
-        return np.full((len(rows), len(rows)), np.nan), means, count
-    residuals = np.stack([cluster_sums(row - mean, clusters, count) for row, mean in zip(rows, means, strict=True)])
-    return residuals @ residuals.T * (count / (count - 1) / n**2), means, count
-
-
-def _count(clusters: NDArray[np.int64]) -> int:
-    """Number of clusters that occur (labels may have gaps in a slice of a larger set)."""
-    return int(len(np.unique(clusters)))
+def _interval(bounds: Floats) -> Interval:
+    return Interval(float(bounds[0]), float(bounds[1]))

@@ -4,7 +4,10 @@ The shape is the one of `summary.json`:
 
     {"sides": {SIDE: {"checkpoint", "tasks": {TASK: {"n", METRIC.., "ci95": {METRIC: [low, high]}}}, "report"}},
      "paired": {TASK: {METRIC: {"difference", "ci95", "n", "n_images", "both", "only_left", "only_right", "neither"}}},
-     "pair", "n_images": {TASK: count}, "main": {TASK: METRIC}, "definitions", "warnings", "published"}
+     "pair", "n_images": {TASK: count}, "main": {TASK: METRIC}, "ci95_notes": {TASK: {METRIC: sentence}}, "definitions",
+     "warnings", "published"}
+
+`ci95_notes` marks the intervals that rest on few pictures, and says so.
 
 A sample without an answer counts as wrong, and is counted in "report". Fractions are 0..1.
 """
@@ -89,6 +92,8 @@ def summarise(
         summary["paired"] = {r.task: paired_figures(r, *pair) for r in results if r.scores}
     summary["n_images"] = {r.task: len(np.unique(r.clusters)) for r in results}
     summary["main"] = {r.task: next(iter(r.scores.values())).main for r in results if r.scores}
+    noted = {r.task: interval_notes(r) for r in results}
+    summary["ci95_notes"] = {task: found for task, found in noted.items() if found}
     summary["definitions"] = _definitions(results)
     summary["warnings"] = [*notes, *warnings(results)]
     if published:
@@ -118,8 +123,8 @@ def _interval(result: TaskResult, scores: Scores, metric: str) -> Interval:
     mask = _rows_of(result, scores, metric)
     clusters = result.clusters[mask]
     if metric in scores.corpus:
-        columns, statistic = scores.corpus[metric]
-        return statistics.bootstrap_interval(statistic, columns[mask], clusters)
+        columns, corpus_figure = scores.corpus[metric]
+        return statistics.corpus_interval(corpus_figure, columns[mask], clusters)
     fraction = metric_of(result.task, metric).fraction
     return statistics.mean_interval(scores.values[metric][mask], clusters, fraction=fraction)
 
@@ -143,14 +148,19 @@ def paired_metric(result: TaskResult, metric: str, left: str, right: str) -> sta
     )
     if metric not in ours.corpus:
         return plain
-    (columns, statistic), (other, _) = ours.corpus[metric], theirs.corpus[metric]
-    width = columns.shape[1]
-    interval = statistics.bootstrap_interval(
-        lambda sums: statistic(sums[..., :width]) - statistic(sums[..., width:]),
-        np.concatenate([columns[mask], other[mask]], axis=1),
-        clusters,
-    )
+    (columns, corpus_figure), (other, _) = ours.corpus[metric], theirs.corpus[metric]
+    interval = statistics.corpus_paired_interval(corpus_figure, columns[mask], other[mask], clusters)
     return replace(plain, difference=ours.figure(metric) - theirs.figure(metric), ci95=interval)
+
+
+def interval_notes(result: TaskResult) -> dict[str, str]:
+    """What to say beside the intervals of each metric; those that need no word are left out."""
+    notes = {}
+    for scores in list(result.scores.values())[:1]:  # all sides have the same rows
+        for metric in scores.values:
+            if note := statistics.caution(result.clusters[_rows_of(result, scores, metric)]):
+                notes[metric] = note
+    return notes
 
 
 def _report(result: TaskResult, side: str) -> dict[str, int]:
@@ -174,7 +184,7 @@ def _report(result: TaskResult, side: str) -> dict[str, int]:
 def _definitions(results: Sequence[TaskResult]) -> dict[str, dict[str, str]]:
     metrics = {r.task: next(iter(r.scores.values())).values for r in results if r.scores}
     return {
-        "interval": {"ci95": "95 %, clustered by picture; see vlcompare/evaluate/statistics.py for the formulas"},
+        "interval": {"ci95": "95 %, clustered by picture; see vlcompare/evaluate/intervals.py for the method"},
         **{task: {name: metric_of(task, name).definition for name in names} for task, names in metrics.items()},
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+MARK = "*"  # behind an interval of which summary.json's "ci95_notes" says something
 _NOT_METRICS = frozenset(("n", "ci95"))
 
 
@@ -13,7 +14,8 @@ def figures_as_text(summary: Mapping[str, Any]) -> str:
     sides = summary.get("sides") or {"": {"tasks": summary.get("tasks", {})}}
     lines: list[str] = []
     for task in dict.fromkeys(task for side in sides.values() for task in side["tasks"]):
-        lines += _task(task, sides, summary.get("paired", {}).get(task, {}), summary["n_images"].get(task))
+        notes = (summary.get("ci95_notes") or {}).get(task) or {}
+        lines += _task(task, sides, summary.get("paired", {}).get(task, {}), summary["n_images"].get(task), notes)
     for row in (summary.get("published") or {}).get("rows", ()):
         lines.append(
             f"published {row['benchmark']}, {row['checkpoint']}: {row['published']:.2f}; "
@@ -23,20 +25,28 @@ def figures_as_text(summary: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _task(task: str, sides: Mapping[str, Any], paired: Mapping[str, Any], pictures: int) -> list[str]:
+def _task(
+    task: str, sides: Mapping[str, Any], paired: Mapping[str, Any], pictures: int, notes: Mapping[str, str]
+) -> list[str]:
     figures = {name: side["tasks"][task] for name, side in sides.items() if task in side["tasks"]}
     first = next(iter(figures.values()))
     lines = [f"{task}: {first['n']} rows, {pictures} pictures"]
     for metric in first:
         if metric in _NOT_METRICS:
             continue
-        cells = [f"{name + ' ' if name else ''}{_figure(values, metric)}" for name, values in figures.items()]
+        mark = MARK if metric in notes else ""
+        cells = [f"{name + ' ' if name else ''}{_figure(values, metric)}{mark}" for name, values in figures.items()]
         if metric in paired:
             low, high = paired[metric]["ci95"]
             cells.append(
-                f"difference {_number(paired[metric]['difference'], '+')} [{_number(low, '+')}, {_number(high, '+')}]"
+                f"difference {_number(paired[metric]['difference'], '+')} "
+                f"[{_number(low, '+')}, {_number(high, '+')}]{mark}"
             )
         lines.append(f"  {metric:<14} " + "   ".join(cells))
+    for note in dict.fromkeys(notes.values()):
+        of = [metric for metric in notes if notes[metric] == note]
+        about = "" if len(of) == len(first) - len(_NOT_METRICS) else f" ({', '.join(of)})"
+        lines.append(f"  {MARK} {note}{about}.")
     return lines
 
 

@@ -1,4 +1,7 @@
-"""Short answers against references: VQA soft accuracy, exact match, ANLS, yes / no."""
+"""Short answers against references: VQA soft accuracy, exact match, ANLS, yes / no.
+
+Where a benchmark's own script and the usual harnesses differ, both are here, under two names.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from vlcompare.evaluate.intervals import CorpusFigure
 
 # ---- VQA soft accuracy: "VQA: Visual Question Answering" (Antol et al. 2015), and the official evaluation script -----
 
@@ -56,21 +61,45 @@ def normalise_vqa(answer: str) -> str:
 
 
 def vqa_accuracy(answer: str, references: Sequence[str]) -> float:
-    """Mean over the leave-one-out sets of min(1, others that agree / 3), both sides normalised.
+    """The usual harnesses' figure: `soft_accuracy` with both sides normalised, whatever the references are.
 
-    With ten references this is the official figure. With fewer than four, three others cannot agree: then all the
-    others must (so two of two, and one reference alone is an exact match after normalisation).
+    An empty answer is never right.
     """
-    ours = normalise_vqa(answer)
-    theirs = [normalise_vqa(reference) for reference in references]
-    if not theirs or not answer.strip():
+    if not answer.strip():
         return 0.0
-    if len(theirs) == 1:
-        return float(ours == theirs[0])
-    agree, needed = theirs.count(ours), min(3, len(theirs) - 1)
+    return soft_accuracy(normalise_vqa(answer), [normalise_vqa(reference) for reference in references])
+
+
+def vqa_accuracy_official(answer: str, references: Sequence[str]) -> float:
+    """The official script's figure: `soft_accuracy` with both sides normalised, or neither where all references agree.
+
+    Ten times "yes" and the answer "Yes" is 0 there. Line breaks and tabs become spaces and outer spaces go either way.
+    An empty answer is never right.
+    """
+    plain = [_spaced(reference) for reference in references]
+    if len(set(plain)) > 1:
+        return vqa_accuracy(answer, references)
+    return soft_accuracy(_spaced(answer), plain) if answer.strip() else 0.0
+
+
+def _spaced(text: str) -> str:
+    return text.replace("\n", " ").replace("\t", " ").strip()
+
+
+def soft_accuracy(answer: str, references: Sequence[str]) -> float:
+    """Mean over the leave-one-out sets of min(1, others that agree / 3), of texts as they are.
+
+    With ten references this is the official count. With fewer than four, three others cannot agree: then all the
+    others must (so two of two, and one reference alone is an exact match).
+    """
+    if not references:
+        return 0.0
+    agree, needed = references.count(answer), min(3, len(references) - 1)
+    if not needed:
+        return float(agree)
     left_out_agrees = agree * min(1.0, (agree - 1) / needed)
-    left_out_differs = (len(theirs) - agree) * min(1.0, agree / needed)
-    return (left_out_agrees + left_out_differs) / len(theirs)
+    left_out_differs = (len(references) - agree) * min(1.0, agree / needed)
+    return (left_out_agrees + left_out_differs) / len(references)
 
 
 # ---- exact match and ANLS --------------------------------------------------------------------------------------------
@@ -89,22 +118,36 @@ def exact_match(answer: str, references: Sequence[str]) -> float:
 MOST_COMPARED = 1000  # characters; no document's answer is near it, and the time grows with their square
 
 
-def anls(answer: str, references: Sequence[str], threshold: float = 0.5) -> float:
-    """Average Normalised Levenshtein Similarity of one answer (Biten et al. 2019, "Scene Text VQA", equation 1).
+def anls(answer: str, references: Sequence[str]) -> float:
+    """Average Normalised Levenshtein Similarity of one answer, as the benchmark's own script counts it.
 
-    The best over the references of 1 - NL where NL < 0.5, else 0; NL is the edit distance over the longer length.
-    Texts are compared as far as MOST_COMPARED characters.
+    Sources: Biten et al. 2019, "Scene Text VQA", equation 1; the evaluation script of DocVQA and InfographicVQA. The
+    best over the references of 1 - NL, and 0 where that is below 0.5. NL is the edit distance of both texts in lower
+    case with white space folded, over the longer of both as they stand. An empty answer is never right. Texts are
+    compared as far as MOST_COMPARED characters.
     """
-    ours = fold(answer)[:MOST_COMPARED]
-    best = 0.0
+    return _similarity(answer, references, least=0.5)
+
+
+def anls_strict(answer: str, references: Sequence[str]) -> float:
+    """`anls` as the paper defines it: NL < 0.5, so that a similarity of exactly 0.5 is 0."""
+    similarity = _similarity(answer, references, least=0.5)
+    return similarity if similarity > 0.5 else 0.0
+
+
+def _similarity(answer: str, references: Sequence[str], least: float) -> float:
+    """The best similarity, or 0 where it is below `least`."""
+    ours, best = _folded(answer), 0.0
     for reference in references if ours else ():
-        theirs = fold(reference)[:MOST_COMPARED]
-        if abs(len(ours) - len(theirs)) >= threshold * max(len(ours), len(theirs)):
-            continue  # the lengths alone decide
-        distance = edit_distance(ours, theirs) / max(len(ours), len(theirs), 1)
-        if distance < threshold:
-            best = max(best, 1 - distance)
-    return best
+        theirs = _folded(reference)
+        longer = max(len(answer[:MOST_COMPARED]), len(reference[:MOST_COMPARED]))
+        if abs(len(ours) - len(theirs)) <= (1 - least) * longer:  # else the lengths alone decide
+            best = max(best, 1 - edit_distance(ours, theirs) / longer)
+    return best if best >= least else 0.0
+
+
+def _folded(text: str) -> str:
+    return " ".join(text[:MOST_COMPARED].lower().split())
 
 
 def edit_distance(a: str, b: str) -> int:
@@ -133,24 +176,36 @@ def edit_distance(a: str, b: str) -> int:
 # ---- yes / no --------------------------------------------------------------------------------------------------------
 
 
-def read_yes_no(answer: str) -> str | None:
-    """POPE's own reading (Li et al. 2023, arXiv 2305.10355): "no" where the first sentence has no / not, else "yes".
+def read_yes_no(answer: str) -> str:
+    """POPE's own reading (Li et al. 2023, arXiv 2305.10355, evaluate.py): everything that is not "no" is "yes".
 
-    None for an empty answer, which their script would count as "yes".
+    "no" where the text up to its first full stop, commas dropped and split at spaces, has the word No, no or not. So
+    an empty answer is "yes", and "NO" is too.
     """
-    if not answer.strip():
-        return None
-    words = answer.split(".")[0].replace(",", "").split()
-    return "no" if {"no", "not"} & {word.lower() for word in words} else "yes"
+    words = answer.split(".")[0].replace(",", "").split(" ")
+    return "no" if {"No", "no", "not"}.intersection(words) else "yes"
 
 
-def f1_columns(answered_yes: Sequence[bool], truly_yes: Sequence[bool]) -> NDArray[np.float64]:
+def says_exactly(answer: str, truth: str) -> bool:
+    """The usual harnesses' reading of yes / no: the whole answer is the true word, in lower case, outer spaces gone."""
+    return answer.strip().lower() == truth.strip().lower()
+
+
+def f1_columns(answered_yes: ArrayLike, truly_yes: ArrayLike) -> NDArray[np.float64]:
     """What each row adds to F1 with "yes" as the positive class: (true positives, false positives, false negatives)."""
     yes, truth = np.array(answered_yes, dtype=bool), np.array(truly_yes, dtype=bool)
     return np.stack([yes & truth, yes & ~truth, ~yes & truth], axis=-1).astype(np.float64)
 
 
-def f1(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+def f1_of_sums(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     """F1 of sums of `f1_columns`, along the last axis; 0 where there is nothing to find and nothing found."""
     true, wrong, missed = sums[..., 0], sums[..., 1], sums[..., 2]
     return 2 * true / np.maximum(2 * true + wrong + missed, 1e-12)
+
+
+def _f1_extremes(mean: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A row found, and a row half wrong and half missed: of the rows that count, F1 knows only these kinds."""
+    return np.broadcast_to([1.0, 0.0, 0.0], mean.shape), np.broadcast_to([0.0, 0.5, 0.5], mean.shape)
+
+
+F1 = CorpusFigure(f1_of_sums, _f1_extremes)

@@ -19,6 +19,8 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from vlcompare.evaluate.intervals import CorpusFigure
+
 MAX_N = 4
 CIDER_SIGMA = 6.0
 ROUGE_BETA = 1.2
@@ -93,6 +95,17 @@ def bleu4(sums: Floats) -> Floats:
     precision = np.prod((matched + 1e-15) / (there + 1e-9), axis=-1) ** (1 / MAX_N)
     ratio = (length + 1e-15) / (closest + 1e-9)
     return precision * np.exp(np.minimum(0.0, 1 - 1 / ratio))
+
+
+def _bleu4_extremes(mean: Floats) -> tuple[Floats, Floats]:
+    """A caption as long as its closest reference, with every n-gram matched, and with none."""
+    closest = mean[..., 1:2]
+    there = np.maximum(closest - np.arange(MAX_N), 0.1)
+    lengths = np.concatenate([closest, closest, there], axis=-1)
+    return np.concatenate([lengths, there], axis=-1), np.concatenate([lengths, np.zeros_like(there)], axis=-1)
+
+
+BLEU4 = CorpusFigure(bleu4, _bleu4_extremes)
 
 
 def rouge_l(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Floats:

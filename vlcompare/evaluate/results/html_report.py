@@ -91,8 +91,9 @@ def _figures(summary: Mapping[str, Any]) -> str:
     lines = []
     for task in dict.fromkeys(task for side in sides.values() for task in side["tasks"]):
         metrics = [name for side in sides.values() for name in side["tasks"].get(task, {}) if name not in ("n", "ci95")]
+        notes = (summary.get("ci95_notes") or {}).get(task) or {}
         for metric in dict.fromkeys(metrics):
-            cells = [task.replace("_", " "), metric]
+            cells = [task.replace("_", " "), f"{metric} ({notes[metric]})" if metric in notes else metric]
             for side in sides.values():
                 figures = side["tasks"].get(task) or {}
                 cells.append(_interval(figures.get(metric), (figures.get("ci95") or {}).get(metric)))
