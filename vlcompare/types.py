@@ -297,6 +297,16 @@ class Answer:
             raise RequestError(f"This answer is damaged and cannot be read ({error}).") from error
 
 
+class Verdict(NamedTuple):
+    """Whether an answer is right, and that in words: "IoU 0.75", "as expected"."""
+
+    right: bool
+    words: str
+
+    def __str__(self) -> str:
+        return f"{'✓' if self.right else '✗'} {self.words}"
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One row of a data set: a picture, a question, and what a right answer is."""

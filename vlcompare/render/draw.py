@@ -8,18 +8,16 @@ other labels.
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 import math
 import string
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, NamedTuple
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from vlcompare.render.fonts import face, fit
 from vlcompare.types import Answer, Box, Request
 
 Role = Literal["left", "right", "truth", "neutral"]  # whose box it is
@@ -176,10 +174,10 @@ def _draw_label(
 ) -> _Area | None:
     """Draw the label where it costs least, and give its area; None without a text, or on too small a picture."""
     size = max(10, round(min(image_wh) / 34))
-    font = _font(size)
+    font = face(size)
     pad = max(2, size // 5)
     room = min(image_wh[0], max(8 * size, round(image_wh[0] * 0.6)))
-    text = _fit(clean_label(mark.label), font, room - 2 * pad)
+    text = fit(clean_label(mark.label), font, room - 2 * pad)
     width, height = math.ceil(font.getlength(text)) + 2 * pad, round(size * 1.25) + pad
     if not text or width > image_wh[0] or height > image_wh[1]:
         return None
@@ -220,21 +218,10 @@ def _cost(label: _Area, own: _Area, boxes: Sequence[_Area], taken: Sequence[_Are
     return round(20 * labels + 5 * hidden + 2 * (across + down) / sum(image_wh), 2)
 
 
-def _fit(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """The text, shortened until it is no wider than `width`."""
-    if not text or font.getlength(text) <= width:
-        return text
-    low, high = 0, len(text) - 1  # the longest beginning that fits beside the ellipsis, by halving
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if font.getlength(text[:middle] + "…") <= width else (low, middle - 1)
-    return text[:low].rstrip() + "…" if low else ""
-
-
 def _with_legend(canvas: Image.Image, legend: Sequence[tuple[Role, str]]) -> Image.Image:
     """The picture above a light strip with a swatch and a text for each entry."""
     size = max(12, round(min(canvas.size) / 30))
-    font, row = _font(size), round(size * 1.6)
+    font, row = face(size), round(size * 1.6)
     whole = Image.new("RGB", (canvas.width, canvas.height + row * len(legend) + size // 2), "#ffffff")
     whole.paste(canvas)
     draw = ImageDraw.Draw(whole)
@@ -245,23 +232,6 @@ def _with_legend(canvas: Image.Image, legend: Sequence[tuple[Role, str]]) -> Ima
         if STYLES[side].dashed:
             third = (swatch[2] - swatch[0]) // 3
             draw.rectangle((swatch[0] + third, swatch[1] + 2, swatch[0] + 2 * third, swatch[3] - 2), fill="#ffffff")
-        text = _fit(clean_label(text, 200), font, canvas.width - 3 * size)
+        text = fit(clean_label(text, 200), font, canvas.width - 3 * size)
         draw.text((size * 2.5, top + row / 2), text, fill="#000000", font=font, anchor="lm")
     return whole
-
-
-@functools.lru_cache(maxsize=32)
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans as matplotlib ships it (its folder is looked up, nothing is imported), else one of the system's."""
-    matplotlib = importlib.util.find_spec("matplotlib")
-    folders = (
-        [Path(matplotlib.origin).parent / "mpl-data" / "fonts" / "ttf"] if matplotlib and matplotlib.origin else []
-    )
-    for name in [*(str(folder / "DejaVuSans.ttf") for folder in folders), "DejaVuSans.ttf", "Arial.ttf"]:
-        try:
-            return ImageFont.truetype(name, size)
-        except OSError:
-            continue
-    font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont)
-    return font

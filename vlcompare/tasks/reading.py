@@ -27,6 +27,15 @@ _DETERMINER_WORDS = (
 _LEADING, _DETERMINERS = frozenset(_LEADING_WORDS.split()), frozenset(_DETERMINER_WORDS.split())
 
 
+# what a text lacks that is "unparseable", by what its task reads
+MISSING: dict[Reads, str] = {
+    "boxes": "no box",
+    "phrases": "no phrase with a box",
+    "letter": "none of the letters",
+    "truth": "neither True nor False",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     text: str
