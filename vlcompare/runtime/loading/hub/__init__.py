@@ -1,11 +1,11 @@
-"""Checkpoints on the Hugging Face Hub: only the needed files, into the Hub's own cache, resumable, and offline from it.
+"""Checkpoints on the Hugging Face Hub: downloads the needed files into the Hub's own cache; later loads are offline.
 
-The home of huggingface_hub. Knows repositories, files and bytes; nothing of models or keys. A file's bytes are fetched
-in `transfer`, kept as they arrive and believed once their checksum is the Hub's; the cache has huggingface_hub's
-layout, so that other programs find what is fetched here and the other way round.
+Only this package imports huggingface_hub. `transfer` downloads one file, resumes it after an interruption, and accepts
+it once its checksum is the Hub's. The cache has huggingface_hub's layout, so other programs find what is downloaded
+here, and this one what they have downloaded.
 
-At the first download a branch such as `main` is resolved to its commit, which is said, recorded in `revisions.json` in
-the user's data folder, and used from then on: what ran yesterday runs today.
+At the first download a branch such as `main` is resolved to its commit. The commit is reported, recorded in
+`revisions.json` in the user's data folder, and used from then on, so that a name keeps its weights.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from vlcompare.runtime.loading.hub import errors, record, transfer
 from vlcompare.runtime.loading.hub.transfer import HubFile
 from vlcompare.runtime.loading.hub.upload import commit_file, is_repository, push
 from vlcompare.runtime.loading.safetensors_files import INDEX, ONE_FILE, SHARD, names_in_index, weight_files
+from vlcompare.types import Notify
 from vlcompare.units import format_bytes
 
 __all__ = [
@@ -55,7 +56,7 @@ def fetch(
     check: FileCheck | None = None,
     update: bool = False,
 ) -> Snapshot:
-    """The repository's files on this machine, downloaded where they are not there yet.
+    """The repository's files on this machine; those that are missing are downloaded.
 
     revision: a commit, branch or tag; None is `main`. A branch that was resolved before keeps its commit, unless
     `update`. files: exactly these; None: config.json, tokenizer.json and the safetensors. check: called with the folder
@@ -64,34 +65,34 @@ def fetch(
     """
     if not is_repository(repository):
         raise HubError(f"{repository!r} is neither a folder nor a Hub id of the form owner/name.")
-    asked, wanted = revision or "main", None if files is None else tuple(files)
-    found = None if update else cached(repository, revision=revision, files=wanted)
-    if found is not None:
-        return found
+    requested, wanted = revision or "main", None if files is None else tuple(files)
+    snapshot = None if update else cached(repository, revision=revision, files=wanted)
+    if snapshot is not None:
+        return snapshot
     try:
-        return _download(repository, asked, wanted, progress or terminal_progress(), check, update)
+        return _download(repository, requested, wanted, progress or terminal_progress(), check, update)
     except CheckpointError:
         raise
     except errors.library_errors() as error:
-        known = None if update else _known_commit(repository, asked)
-        raise HubError(errors.sentence(error, repository, known or asked)) from error
+        known = None if update else _known_commit(repository, requested)
+        raise HubError(errors.message_for(error, repository, known or requested)) from error
 
 
 def cached(repository: str, *, revision: str | None = None, files: Iterable[str] | None = None) -> Snapshot | None:
-    """The repository as it lies complete in the cache, without any network; None where something is missing."""
+    """The repository's snapshot in the cache, without any network; None if a file is missing."""
     commit = _known_commit(repository, revision or "main")
     if commit is None:
         return None
     folder = repository_folder(repository) / "snapshots" / commit
     if files is not None:
-        complete = all(_is_there(folder / name) for name in files)
+        complete = all(_has_content(folder / name) for name in files)
     else:
-        complete = _is_there(folder / "config.json") and _has_weights(folder)
+        complete = _has_content(folder / "config.json") and _has_weights(folder)
     return Snapshot(repository, commit, folder) if complete else None
 
 
 def remove(repository: str) -> int:
-    """Free what the cache holds of a repository, finished or not. Returns the bytes that were freed."""
+    """Delete a repository from the cache, complete or not. Returns the bytes that were freed."""
     folder = repository_folder(repository)
     freed = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     if folder.is_dir():
@@ -104,13 +105,13 @@ def remove(repository: str) -> int:
 
 
 def cached_bytes(repository: str) -> int:
-    """Bytes that the cache holds of a repository, finished or not."""
+    """Bytes of a repository in the cache, complete or not."""
     blobs = repository_folder(repository) / "blobs"
     return sum(path.stat().st_size for path in blobs.iterdir() if path.is_file()) if blobs.is_dir() else 0
 
 
 def checksums(snapshot: Snapshot) -> dict[str, str]:
-    """What the Hub says of a snapshot's files: by the record, else by the names that the cache gives blobs.
+    """The Hub's checksums of a snapshot's files, by name: recorded ones, else the names of the cache's blobs.
 
     64 digits are a SHA-256, 40 the SHA-1 of a git blob.
     """
@@ -122,15 +123,15 @@ def checksums(snapshot: Snapshot) -> dict[str, str]:
     return sums
 
 
-def check_files(snapshot: Snapshot, names: Iterable[str], say: Callable[[str], None]) -> list[str]:
-    """Read files of a snapshot and compare them with the Hub's checksums. Returns the names of those that have one.
+def check_files(snapshot: Snapshot, names: Iterable[str], notify: Notify) -> list[str]:
+    """Compare files of a snapshot with the Hub's checksums. Returns the names of the files that have one.
 
-    Raises CheckpointError for one that differs.
+    Raises CheckpointError for a file that differs.
     """
     known = checksums(snapshot)
     checked = [name for name in names if name in known]
     for name in checked:
-        say(f"Checking {name}")
+        notify(f"Checking {name}")
         if not transfer.matches(snapshot.folder / name, known[name]):
             kind = "SHA-256" if len(known[name]) == 64 else "git SHA-1"
             raise CheckpointError(
@@ -140,17 +141,17 @@ def check_files(snapshot: Snapshot, names: Iterable[str], say: Callable[[str], N
 
 
 def repository_folder(repository: str) -> Path:
-    """Where the Hub's cache keeps a repository."""
+    """A repository's folder in the Hub's cache. Raises HubError for a name that is not a Hub id."""
     from huggingface_hub import constants
 
     if not is_repository(repository):
-        raise HubError(f"{repository!r} is no Hub id of the form owner/name.")
+        raise HubError(f"{repository!r} is not a Hub id of the form owner/name.")
     cache = Path(os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE)
     return cache / ("models--" + repository.replace("/", "--"))
 
 
 def terminal_progress() -> Progress:
-    """A progress bar on the terminal, or, where there is none, each sentence once."""
+    """A progress bar on a terminal; where the output is not a terminal, each sentence once."""
     last: list[str] = []
 
     def show(sentence: str, done: int, total: int) -> None:
@@ -170,19 +171,24 @@ def terminal_progress() -> Progress:
 
 
 def _download(
-    repository: str, revision: str, wanted: tuple[str, ...] | None, say: Progress, check: FileCheck | None, update: bool
+    repository: str,
+    revision: str,
+    wanted: tuple[str, ...] | None,
+    progress: Progress,
+    check: FileCheck | None,
+    update: bool,
 ) -> Snapshot:
     known = None if update else _known_commit(repository, revision)
-    say(f"Looking up {repository}", 0, 0)
+    progress(f"Looking up {repository}", 0, 0)
     commit, listed = _listing(repository, known or revision)
     if known is not None and commit != known:
-        raise HubError(f"{repository} was asked for at commit {known[:12]} and answered with {commit[:12]}; try again.")
+        raise HubError(f"{repository} was requested at commit {known[:12]} and answered with {commit[:12]}; try again.")
     if known is None:
-        say(f"{repository}: {revision} is commit {commit}", 0, 0)
+        progress(f"{repository}: {revision} is commit {commit}", 0, 0)
     snapshot = Snapshot(repository, commit, repository_folder(repository) / "snapshots" / commit)
     small = [listed[name] for name in SMALL if name in listed]
     if wanted is None:
-        small = _get_all(snapshot, small, say)
+        small = _get_all(snapshot, small, progress)
         if check is not None:
             check(snapshot.folder)
         chosen = _choose(repository, listed, snapshot.folder)
@@ -192,7 +198,7 @@ def _download(
         if absent:
             raise HubError(f"{repository} has no file {absent[0]} at commit {commit[:12]}.")
         chosen = [listed[name] for name in wanted]
-    chosen = _get_all(snapshot, chosen, say)
+    chosen = _get_all(snapshot, chosen, progress)
     sums = {file.name: file.checksum for file in (*small, *chosen) if file.checksum}
     record.remember(repository, revision, commit, sums)
     if known is None and commit != revision:
@@ -201,35 +207,35 @@ def _download(
 
 
 def _listing(repository: str, revision: str) -> tuple[str, dict[str, HubFile]]:
-    """The commit that a revision is, and its files. Raises HubError for an answer that is no listing."""
+    """A revision's commit and its files by name. Raises HubError for an answer that is not a listing."""
     import huggingface_hub
     from huggingface_hub import constants
 
     api = huggingface_hub.HfApi(endpoint=errors.endpoint())
     timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
     try:
-        info = errors.patiently(
+        info = errors.with_retries(
             lambda: api.model_info(repository, revision=revision, files_metadata=True, timeout=timeout)
         )
-        commit, listed = str(info.sha), {file.name: file for file in map(_listed, info.siblings or [])}
+        commit, listed = str(info.sha), {file.name: file for file in map(_hub_file, info.siblings or [])}
     except errors.library_errors():
         raise
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise HubError(errors.no_listing(repository)) from error
+        raise HubError(errors.not_the_hub(repository)) from error
     if not record.COMMIT.fullmatch(commit):
-        raise HubError(errors.no_listing(repository))
+        raise HubError(errors.not_the_hub(repository))
     return commit, listed
 
 
 def _note_reference(snapshot: Snapshot, revision: str) -> None:
-    """Tell other programs which commit the branch stood at, as huggingface_hub does; they need it offline."""
+    """Record the branch's commit in the cache as huggingface_hub does; other programs need it offline."""
     reference = _reference(snapshot.repository, revision)
     if reference is None:
         return
     try:
         reference.parent.mkdir(parents=True, exist_ok=True)
         reference.write_text(snapshot.commit, encoding="utf-8")
-    except OSError:  # all is there for this program
+    except OSError:  # this program does not need it
         return
 
 
@@ -250,16 +256,16 @@ def _choose(repository: str, listed: dict[str, HubFile], folder: Path) -> list[H
             f"holds {pickles[0]} and no safetensors: such files can run code when they are opened; ask its owner for a "
             "model.safetensors, or convert it yourself"
             if pickles
-            else "holds no safetensors; it is no checkpoint for this program"
+            else "holds no safetensors, which this program needs"
         )
         raise HubError(f"{repository} {reason}.")
     return [listed[name] for name in names]
 
 
-def _get_all(snapshot: Snapshot, files: list[HubFile], say: Progress) -> list[HubFile]:
-    """Bring the files that are not there yet into the cache, and link them into the snapshot's folder.
+def _get_all(snapshot: Snapshot, files: list[HubFile], progress: Progress) -> list[HubFile]:
+    """Download missing files into the cache, and link them into the snapshot's folder.
 
-    Returns all of them with what the listing left out, so that each has a checksum.
+    Returns all files, with the checksums and sizes that the listing left out.
     """
     import huggingface_hub
 
@@ -268,21 +274,21 @@ def _get_all(snapshot: Snapshot, files: list[HubFile], say: Progress) -> list[Hu
         file.name: huggingface_hub.hf_hub_url(snapshot.repository, file.name, revision=commit, endpoint=endpoint)
         for file in files
     }
-    files = [transfer.identified(file, urls[file.name], commit) for file in files]
-    waiting = [file for file in files if not transfer.is_sound(snapshot.folder / file.name, file)]
+    files = [transfer.with_checksum(file, urls[file.name], commit) for file in files]
+    waiting = [file for file in files if not transfer.is_valid(snapshot.folder / file.name, file)]
     for file in waiting:
-        if (file.size or 0) > transfer.most_bytes(file.name):
+        if (file.size or 0) > transfer.max_bytes(file.name):
             size = format_bytes(file.size or 0)
-            raise HubError(f"{snapshot.repository}: {file.name} has {size}, too many for its kind.")
+            raise HubError(f"{snapshot.repository}: {file.name} has {size}, too many for such a file.")
     total, done = sum(file.size or 0 for file in waiting), 0
     _check_disk(snapshot, waiting, total)
     for file in waiting:
 
         def count(bytes_of_file: int, file: HubFile = file, before: int = done) -> None:
-            say(f"Downloading {snapshot.repository}: {file.name}", before + bytes_of_file, total)
+            progress(f"Downloading {snapshot.repository}: {file.name}", before + bytes_of_file, total)
 
-        way = transfer.Transfer(folder, commit, file, urls[file.name], count, lambda sentence: say(sentence, 0, 0))
-        transfer.link(way.bring(), snapshot.folder / file.name)
+        download = transfer.Transfer(folder, commit, file, urls[file.name], count, lambda text: progress(text, 0, 0))
+        transfer.link(download.run(), snapshot.folder / file.name)
         count(file.size or 0)
         done += file.size or 0
     return files
@@ -292,16 +298,16 @@ def _check_disk(snapshot: Snapshot, waiting: list[HubFile], total: int) -> None:
     folder = repository_folder(snapshot.repository)
     parts = [transfer.incomplete(folder, file) for file in waiting]
     begun = sum(part.stat().st_size for part in parts if part.is_file())
-    place = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
-    free = shutil.disk_usage(place).free
+    existing = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+    free = shutil.disk_usage(existing).free
     if total - begun > free:
         raise HubError(
             f"The disk is too full for {snapshot.repository}: {format_bytes(total - begun)} are needed and "
-            f"{format_bytes(free)} are free in {place}; free some, or set HF_HOME to another disk."
+            f"{format_bytes(free)} are free in {existing}; free some, or set HF_HOME to another disk."
         )
 
 
-def _listed(sibling: Any) -> HubFile:
+def _hub_file(sibling: Any) -> HubFile:
     lfs = sibling.lfs
     sha256 = lfs.get("sha256") if isinstance(lfs, dict) else getattr(lfs, "sha256", None)
     checksum = str(sha256 or (sibling.blob_id if lfs is None else None) or "")
@@ -309,20 +315,20 @@ def _listed(sibling: Any) -> HubFile:
     return HubFile(str(sibling.rfilename), size, checksum if transfer.CHECKSUM.fullmatch(checksum) else None)
 
 
-def _is_there(file: Path) -> bool:
-    """Whether a file is there with anything in it: an empty one is left by programs that were cut short."""
+def _has_content(file: Path) -> bool:
+    """Whether a file exists and is not empty: an interrupted program may leave an empty one."""
     return file.is_file() and file.stat().st_size > 0
 
 
 def _has_weights(folder: Path) -> bool:
     try:
-        return all(map(_is_there, weight_files(folder)))
+        return all(map(_has_content, weight_files(folder)))
     except CheckpointError:
         return False
 
 
 def _known_commit(repository: str, revision: str) -> str | None:
-    """The commit of a revision as far as this machine knows: itself, as recorded, or as the Hub's cache last saw it."""
+    """The commit of a revision without the network: itself, the recorded one, or the one in the Hub's cache."""
     if record.COMMIT.fullmatch(revision):
         return revision
     commit = record.revision(repository, revision)
@@ -336,6 +342,6 @@ def _known_commit(repository: str, revision: str) -> str | None:
 
 
 def _reference(repository: str, revision: str) -> Path | None:
-    """The cache's own file that holds a branch's commit; None for a name that might point out of its folder."""
+    """The cache's own file with a branch's commit; None for a name that might lead out of its folder."""
     plain = re.fullmatch(r"\w[\w./-]*", revision) and ".." not in revision
     return repository_folder(repository) / "refs" / revision if plain else None

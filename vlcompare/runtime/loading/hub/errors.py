@@ -1,6 +1,6 @@
-"""What goes wrong with the Hub, the network or the cache, as one sentence that says what to do; and what passes.
+"""Errors of the Hub, the network and the cache as sentences that say what to do; which of them are worth a retry.
 
-Gives its users huggingface_hub's errors and those of the HTTP client under it, whichever that version is built on.
+The classes are huggingface_hub's and those of its HTTP client, which depends on huggingface_hub's version.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 from vlcompare.runtime.loading.hub.record import COMMIT
 
-TRIES = 4  # of a request that brings nothing new
-_PASSING = (408, 429, 500, 502, 503, 504)  # statuses that a later request need not meet again
-_LONGEST_PAUSE = 60  # seconds that a server may ask for and is waited for here
-Done = TypeVar("Done")
+TRIES = 4  # of a request that makes no progress
+_TRANSIENT = (408, 429, 500, 502, 503, 504)  # statuses for which a retry may succeed
+_LONGEST_DELAY = 60  # seconds; a server that asks for more is not waited for
+T = TypeVar("T")
 
 
 def endpoint() -> str | None:
@@ -26,7 +26,7 @@ def endpoint() -> str | None:
 
 
 def library_errors() -> tuple[type[BaseException], ...]:
-    """All that huggingface_hub raises for the Hub's and the network's faults, and the system for the disk's."""
+    """What huggingface_hub raises for faults of the Hub and the network, and the system for faults of the disk."""
     from huggingface_hub import errors
 
     # its own HTTP error derives from the client's base error and from OSError
@@ -36,49 +36,50 @@ def library_errors() -> tuple[type[BaseException], ...]:
     )  # fmt: skip
 
 
-def dropped() -> type[BaseException]:
-    """The HTTP client's error for a line that drops, stalls or cannot be opened."""
+def connection_error() -> type[BaseException]:
+    """The HTTP client's error for a connection that drops, times out or cannot be opened."""
     return _client().TransportError
 
 
-def pause(error: BaseException, attempt: int) -> float | None:
-    """Seconds to wait before the `attempt`-th failure (from 1; 0: there was progress) is tried again; None: never."""
+def retry_delay(error: BaseException, attempt: int) -> float | None:
+    """Seconds to wait before a retry, after `attempt` failures in a row without progress; None: a retry is useless."""
     response = getattr(error, "response", None)
     if response is None:
-        lasting = isinstance(error, _client().UnsupportedProtocol) or _is_untrusted(error)
-        return None if lasting else min(2.0**attempt / 2, 8.0)
-    if response.status_code not in _PASSING:
+        permanent = isinstance(error, _client().UnsupportedProtocol) or _is_untrusted(error)
+        return None if permanent else min(2.0**attempt / 2, 8.0)
+    if response.status_code not in _TRANSIENT:
         return None
     asked = _retry_after(response)
     if asked is not None:
-        return float(asked) if asked <= _LONGEST_PAUSE else None
+        return float(asked) if asked <= _LONGEST_DELAY else None
     return min(2.0**attempt / 2, 8.0)
 
 
-def patiently(ask: Callable[[], Done]) -> Done:
-    """What `ask` returns, tried again where the server says that it is busy."""
+def with_retries(request: Callable[[], T]) -> T:
+    """What `request` returns; it is called again where the server answers that it is busy."""
     from huggingface_hub.errors import HfHubHTTPError
 
     for attempt in range(1, TRIES):
         try:
-            return ask()
+            return request()
         except HfHubHTTPError as error:
-            seconds = pause(error, attempt)
+            seconds = retry_delay(error, attempt)
             if seconds is None:
                 raise
             time.sleep(seconds)
-    return ask()
+    return request()
 
 
-def no_listing(repository: str) -> str:
+def not_the_hub(repository: str) -> str:
+    """The sentence for an answer that does not come from the Hub."""
     return (
-        f"{_address()} does not answer as the Hub does when it is asked for {repository}: a network's sign-in page or "
+        f"{_address()} does not answer as the Hub does when {repository} is requested: a network's sign-in page or "
         "a proxy may be in between; open a web page in a browser and sign in there, or check HF_ENDPOINT."
     )
 
 
-def sentence(error: BaseException, repository: str, revision: str) -> str:
-    """What a user should read about an error of `library_errors`."""
+def message_for(error: BaseException, repository: str, revision: str) -> str:
+    """One sentence for the user about an error of `library_errors`."""
     from huggingface_hub import errors
 
     page = f"https://huggingface.co/{repository}"
@@ -93,43 +94,46 @@ def sentence(error: BaseException, repository: str, revision: str) -> str:
             "HF_TOKEN."
         )
     if isinstance(error, errors.RevisionNotFoundError):
-        again = "; `checkpoints download --update` looks a recorded one up again" if COMMIT.fullmatch(revision) else ""
-        return f"{repository} has no revision {revision!r}: all that it has are listed at {page}/commits/main{again}."
+        again = "; `checkpoints download --update` looks up a recorded one again" if COMMIT.fullmatch(revision) else ""
+        return f"{repository} has no revision {revision!r}: its revisions are listed at {page}/commits/main{again}."
     if isinstance(error, errors.RepositoryNotFoundError):
         return (
-            f"There is no repository {repository} on the Hub; check the name, or sign in with `hf auth login` if it is "
-            "private."
+            f"The repository {repository} was not found on the Hub; check the name, or sign in with `hf auth login` if "
+            "it is private."
         )
     if isinstance(error, errors.HFValidationError):
-        return f"{repository!r} is no valid Hub id of the form owner/name."
+        return f"{repository!r} is not a valid Hub id of the form owner/name."
     if isinstance(error, OSError) and error.errno is not None:
-        return _of_the_disk(error, repository)
+        return _about_the_disk(error, repository)
     response = getattr(error, "response", None)
     if response is not None:
-        return _of_a_status(response, repository)
+        return _about_a_status(response, repository)
     if _is_untrusted(error):
         return (
             f"The connection to {_address()} cannot be trusted (its certificate does not verify): sign in where the "
             "network asks for it, or name a proxy's certificate in SSL_CERT_FILE."
         )
     if isinstance(error, (_client().InvalidURL, _client().UnsupportedProtocol)):
-        return f"HF_ENDPOINT is {_address()!r}, which is no address: give one that begins with https://, or unset it."
+        return f"HF_ENDPOINT is {_address()!r}, not a web address: give one that begins with https://, or unset it."
     return (
-        f"The Hub cannot be reached and {repository} is not complete in the cache: go online and try again (what has "
-        "arrived is kept), or give a local folder."
+        f"The Hub cannot be reached and {repository} is not complete in the cache: go online and try again (what was "
+        "downloaded is kept), or give a local folder."
     )
 
 
-def _of_the_disk(error: OSError, repository: str) -> str:
+def _about_the_disk(error: OSError, repository: str) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"The disk is full: {repository} is kept as far as it came; free some, or set HF_HOME to another disk."
+        return (
+            f"The disk is full: what was downloaded of {repository} is kept; free some space, or set HF_HOME to "
+            "another disk."
+        )
     if error.errno == errno.EFBIG:
         return f"A file of {repository} is too large for the cache's file system; set HF_HOME to another disk."
     where = f": {error.filename}" if error.filename else ""
     return f"The Hub's cache cannot be used ({error.strerror}{where}); set HF_HOME to another folder."
 
 
-def _of_a_status(response: Any, repository: str) -> str:
+def _about_a_status(response: Any, repository: str) -> str:
     status = response.status_code
     if status in (401, 403):
         return (
@@ -143,13 +147,13 @@ def _of_a_status(response: Any, repository: str) -> str:
         asked = _retry_after(response)
         when = f"in {asked} seconds" if asked is not None else "in some minutes"
         return (
-            f"The Hub had too many requests from here (429): try again {when}, what has arrived is kept; signing in "
-            "with `hf auth login` raises the limit."
+            f"The Hub received too many requests from this machine (429): try again {when}, what was downloaded is "
+            "kept; signing in with `hf auth login` raises the limit."
         )
     if status >= 500:
         return (
-            f"The Hub answered {repository} with an error ({status}), which is the Hub's own: try again later, what "
-            "has arrived is kept."
+            f"The Hub answered {repository} with an error of its own ({status}): try again later, what was downloaded "
+            "is kept."
         )
     return f"The Hub answered {repository} with an error ({status}); try again later."
 
@@ -168,7 +172,7 @@ def _address() -> str:
 
 
 def _client() -> Any:
-    """The HTTP client's module that huggingface_hub is built on."""
+    """The module of huggingface_hub's HTTP client."""
     from huggingface_hub import errors
 
     return importlib.import_module(errors.HfHubHTTPError.__bases__[0].__module__.partition(".")[0])

@@ -1,8 +1,8 @@
-"""What is known of repositories, kept in `revisions.json` in the user's data folder.
+"""The record of downloaded repositories: `revisions.json` in the user's data folder.
 
 {repository: {"revisions": {name: commit}, "sha256": {commit: {file: sum}}, "sha1": {commit: {file: sum}}}}: the commit
-that a branch stood at when it was first asked for, and the Hub's checksums: SHA-256 of large files, the git blob's
-SHA-1 of small ones.
+of a branch when it was first requested, and the Hub's checksums: SHA-256 of large files, the git blob's SHA-1 of small
+ones.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ _lock = threading.Lock()
 
 
 def revision(repository: str, name: str) -> str | None:
-    """The commit that a branch or tag is recorded with."""
-    commit = _part(_part(_read(), repository), "revisions").get(name)
+    """The recorded commit of a branch or tag."""
+    commit = _mapping(_mapping(_read(), repository), "revisions").get(name)
     return commit if isinstance(commit, str) and COMMIT.fullmatch(commit) else None
 
 
 def checksums(repository: str, commit: str) -> dict[str, str]:
     """The recorded checksums of a commit's files, by name."""
-    entry = _part(_read(), repository)
+    entry = _mapping(_read(), repository)
     return {
         name: value
         for digits, kind in _KINDS.items()
-        for name, value in _part(_part(entry, kind), commit).items()
+        for name, value in _mapping(_mapping(entry, kind), commit).items()
         if isinstance(value, str) and len(value) == digits
     }
 
 
 def remember(repository: str, name: str, commit: str, sums: Mapping[str, str]) -> None:
-    """Record what a branch or tag stands for, and checksums of the commit's files."""
+    """Record the commit of a branch or tag, and checksums of the commit's files."""
 
     def change(record: dict[str, Any]) -> None:
         entry = record.setdefault(repository, {})
@@ -59,7 +59,7 @@ def _read() -> dict[str, Any]:
     return {key: value for key, value in record.items() if isinstance(value, dict)} if isinstance(record, dict) else {}
 
 
-def _part(record: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _mapping(record: Mapping[str, Any], name: str) -> dict[str, Any]:
     part = record.get(name)
     return part if isinstance(part, dict) else {}
 
