@@ -44,7 +44,7 @@ def card(left: CardSide, right: CardSide | None = None, asked: Request = ASKED, 
 
 
 def test_all_that_belongs_on_it_is_there(drawn: list[str]) -> None:
-    sides = CardSide(LEFT, verdict=Verdict(True, "IoU 0.75")), CardSide(RIGHT, "Mamba", Verdict(False, "IoU 0.00"))
+    sides = CardSide(LEFT, verdict=Verdict("good", "IoU 0.75")), CardSide(RIGHT, "Mamba", Verdict("bad", "IoU 0.00"))
     image = card(*sides, truth=(TRUTH,), references=("a car",), created=1.7e9)
     assert image.width == WIDTH >= 1200
     for line in ("the small pink car", "Expected: a car", LEFT.text, RIGHT.text, "✓ IoU 0.75", "✗ IoU 0.00",
@@ -81,7 +81,7 @@ def test_what_is_too_long_is_cut_and_says_so(text: str, drawn: list[str]) -> Non
 
 def test_hostile_text_is_drawn_as_text(drawn: list[str]) -> None:
     text = "<img src=x onerror=alert(1)>\x1b[2J\u202e\u2066 {{7*7}} \x00 %s \udcff"
-    card(CardSide(Answer(text), text, Verdict(False, text)), asked=Request("vqa", text), references=(text,))
+    card(CardSide(Answer(text), text, Verdict("bad", text)), asked=Request("vqa", text), references=(text,))
     assert any("<img src=x onerror=alert(1)>" in line for line in drawn)
     assert not any(unicodedata.category(character)[0] == "C" for line in drawn for character in line)
 

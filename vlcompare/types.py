@@ -298,13 +298,14 @@ class Answer:
 
 
 class Verdict(NamedTuple):
-    """Whether an answer is right, and that in words: "IoU 0.75", "as expected"."""
+    """What an answer is worth, and why in a few words: "IoU 0.75", "as expected"."""
 
-    right: bool
+    kind: Literal["good", "part", "bad"]  # "part": right in part, or nearly
     words: str
 
-    def __str__(self) -> str:
-        return f"{'✓' if self.right else '✗'} {self.words}"
+    @property
+    def text(self) -> str:
+        return {"good": "✓ ", "part": "≈ ", "bad": "✗ "}[self.kind] + self.words
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
-"""Whether one answer is right, by its task's metric, for the page and the result card.
+"""What one answer is worth where the right one is known: a mark and a few words, for the page and the result card.
 
-The same as Inspect's, but for a document's answer, which is right here only where it is exact: by ANLS, 621 is near
-to 821.
+Right is what the evaluation counts as right: its metrics and thresholds are used, on one row.
 """
 
 from __future__ import annotations
@@ -9,14 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vlcompare.evaluate.metrics.answers import fold
+from vlcompare.evaluate.metrics.boxes import THRESHOLDS
 from vlcompare.evaluate.metrics.objects import Words, objects_right
 from vlcompare.evaluate.replies import read_reply
 from vlcompare.evaluate.scoring import metric_of, score
+from vlcompare.render.markup import shorten
 from vlcompare.tasks.prompts import SPECS
 from vlcompare.tasks.reading import MISSING
 from vlcompare.types import Answer, Box, Request, Sample, Verdict
 
-_NAMES = {"vqa": "VQA accuracy", "document_vqa": "ANLS", "grounded_captioning": "box F1"}
+CUT_SHORT = ("cancelled", "deadline")  # stop reasons of answers that are not judged: only a part of them is there
+_FOUND = THRESHOLDS[0]  # the IoU from which on a box is found
 
 
 def verdict(
@@ -26,45 +29,63 @@ def verdict(
     truth: Sequence[Box] = (),
     references: Sequence[str] = (),
     objects: Sequence[Mapping[str, Any]] = (),
+    words: Words | None = None,
 ) -> Verdict | None:
     """The verdict on one answer.
 
-    truth: the true boxes, of which the first counts for "grounding". references: as in a Sample. objects: of a rendered
-    scene, by which its captions are judged. None where nothing can be said: no right answer is known, the side failed
-    or was stopped, or it is a caption without objects, whose figures mean something over many pictures only.
+    truth: the true boxes. references: as in a Sample. objects: of a rendered scene, by which its captions are judged;
+    words: for such objects (default: these objects' own). None where nothing can be said: no right answer is known, the
+    side failed or was cut short, or it is a caption without objects, whose metrics mean something over many pictures.
     """
-    if answer.error or answer.stop_reason in ("cancelled", "deadline"):
+    if answer.error or answer.stop_reason in CUT_SHORT:
         return None
-    if not _known(request, truth, references, objects):
+    if request.task in ("grounding", "grounded_captioning") and truth:
+        return _of_boxes(answer, truth)
+    if request.task == "captioning":
+        return _of_caption(answer, objects, words) if objects else None
+    return _of_text(request, answer, references) if references else None
+
+
+def overlap(answer: Answer, truth: Sequence[Box]) -> tuple[float, int] | None:
+    """The IoU with the truth, and how many true boxes are found; None where the answer holds no box.
+
+    With one true box the answer's first box counts. With several, each takes the answer's best, and the IoU is their
+    mean.
+    """
+    if not answer.boxes or not truth:
         return None
-    sample = Sample(
-        "", None, request.task, request.text, request.choices, tuple(references),
-        tuple(truth) if request.task == "grounding" else (), request.source, objects=tuple(map(dict, objects)),
-    )  # fmt: skip
-    given = {"boxes": answer.boxes} if request.task == "grounding" else {}  # others are in the text, with their phrases
-    reply = read_reply(sample, {"text": answer.text, **given})
+    counted = answer.boxes[:1] if len(truth) == 1 else answer.boxes
+    best = [max(box.iou(true) for box in counted) for true in truth]
+    return sum(best) / len(best), sum(iou >= _FOUND for iou in best)
+
+
+def _of_boxes(answer: Answer, truth: Sequence[Box]) -> Verdict:
+    overlapping = overlap(answer, truth)
+    if overlapping is None:
+        return Verdict("bad", "no box")
+    iou, found = overlapping
+    if len(truth) == 1:
+        return Verdict("good" if found else "bad", f"IoU {iou:.2f}")
+    return Verdict("good" if found == len(truth) else "part" if found else "bad", f"{found} of {len(truth)} boxes")
+
+
+def _of_caption(answer: Answer, objects: Sequence[Mapping[str, Any]], words: Words | None) -> Verdict:
+    if objects_right(answer.text, objects, words or Words.of([objects])):
+        return Verdict("good", "all it names is there")
+    return Verdict("bad", "names what is not there")
+
+
+def _of_text(request: Request, answer: Answer, references: Sequence[str]) -> Verdict | None:
+    sample = Sample("", None, request.task, request.text, request.choices, tuple(references), source=request.source)
+    reply = read_reply(sample, {"text": answer.text})
+    expected = f"expected {shorten(references[0], 32)}"
     spec = SPECS[request.task]
     if spec.structured and not reply.readable:
-        return Verdict(False, MISSING[spec.reads])
-    if request.task == "captioning":
-        right = objects_right(reply.text, sample.objects, Words.of([sample.objects])) > 0
-        return Verdict(right, "every object is there" if right else "an object is not there")
+        return Verdict("bad", f"{MISSING[spec.reads]}; {expected}")
     scores = score(request.task, [sample], [reply], Words.of(()))
     if scores is None:
         return None
-    value = float(scores.values[scores.main][0])
-    right = value >= (1.0 if request.task == "document_vqa" else metric_of(request.task, scores.main).right_at)
-    if request.task == "grounding":
-        return Verdict(right, f"IoU {float(scores.values['mean_iou'][0]):.2f}")
-    if request.task == "grounded_captioning" or request.task in _NAMES and 0.0 < value < 1.0:
-        return Verdict(right, f"{_NAMES[request.task]} {value:.2f}")
-    return Verdict(right, "as expected" if right else "not as expected")
-
-
-def _known(
-    request: Request, truth: Sequence[Box], references: Sequence[str], objects: Sequence[Mapping[str, Any]]
-) -> bool:
-    """Whether what is right is known, in the form in which this task is judged."""
-    if request.task == "grounding":
-        return bool(truth)
-    return bool(objects if request.task == "captioning" else references)
+    if fold(reply.text) in map(fold, references):
+        return Verdict("good", "as expected")
+    right = float(scores.values[scores.main][0]) >= metric_of(request.task, scores.main).right_at
+    return Verdict("part", f"nearly: {expected}") if right else Verdict("bad", expected)

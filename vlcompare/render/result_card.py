@@ -16,9 +16,9 @@ from PIL import Image, ImageDraw
 
 from vlcompare.render.draw import STYLES, Mark, Role, annotate, answer_marks, request_marks
 from vlcompare.render.fonts import LONGEST_LINE, Line, wrap
-from vlcompare.render.markup import milliseconds
 from vlcompare.tasks.prompts import SPECS
 from vlcompare.types import Answer, Box, Request, Verdict
+from vlcompare.units import milliseconds
 
 WIDTH = 1600  # pixels
 MAX_HEIGHT = 16_000  # pixels: WebP holds no more than 16,383
@@ -26,7 +26,8 @@ MARGIN, GAP, BAR, PAD = 48, 40, 10, 22
 INNER = WIDTH - 2 * MARGIN
 COLUMN = (INNER - GAP) // 2
 BACKGROUND, INK, GREY, RULE = "#ffffff", "#1f2328", "#57606a", "#d0d7de"
-RIGHT, WRONG = "#1a7f37", "#b42318"
+WRONG = "#b42318"
+VERDICTS = {"good": "#1a7f37", "part": "#8a5a00", "bad": WRONG}
 _MOST_ENLARGED = 4  # times, of a small picture
 _WIDE = 1.6  # a picture with a larger ratio of width to height stands above the answers
 
@@ -185,7 +186,7 @@ def _panel(side: str, part: CardSide, width: int, room: int, size: int) -> list[
         name = f"{name} · {answer.quantization}"
     head = [_text(name, width, 26, bold=True, above=0, most=8)]
     if part.verdict is not None:
-        head.append(_text(str(part.verdict), width, 34, RIGHT if part.verdict.right else WRONG, bold=True))
+        head.append(_text(part.verdict.text, width, 34, VERDICTS[part.verdict.kind], bold=True))
     foot = [_text(sentence, width, 22, GREY, above=10) for sentence in _facts(part)]
     most = max(2, (room - _height(head) - _height(foot) - 12) // _leading(size))
     said = answer.text.replace("||", "").strip()
