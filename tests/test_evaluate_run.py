@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import hashlib
 import json
 import os
 import random
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ from vlcompare.paths import EXAMPLES
 from vlcompare.types import Alternative, Answer, Box, Prompt, Sample, Side, Token
 
 PICTURE = Path(__file__).parent / "fixtures" / "readers" / "pictures" / "v7w_1.jpg"
+PICTURE_BASE64 = base64.b64encode(PICTURE.read_bytes()).decode()
 
 
 class FakeModel:
@@ -237,6 +240,38 @@ def test_options_that_cannot_be_used_are_refused_at_once(data, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_an_aborted_start_leaves_no_folder_behind(data, tmp_path):
+    """Neither data that cannot be read, nor a checkpoint that does not exist; what was there before stays."""
+
+    def missing(**spec):
+        raise SampleError("There is no such checkpoint.")
+
+    engine = replace(FakeEngine().as_engine(), load=missing)
+    row = {"id": "x", "image": PICTURE_BASE64, "task": "vqa", "text": "q", "references": ["a"]}
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text(json.dumps(row) + "\n" + json.dumps({**row, "task": "pointing"}) + "\n")
+    for path in (data, broken):
+        with pytest.raises(SampleError, match="no such checkpoint"):
+            run(settings(path, tmp_path / "new" / "run"), engine)
+        assert not (tmp_path / "new").exists()
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    with pytest.raises(SampleError, match="no such checkpoint"):
+        run(settings(broken, kept), engine)
+    assert kept.exists() and not list(kept.iterdir())
+    with pytest.raises(SampleError, match="ends inside a quoted field that began in line 3"):
+        run(settings(_ends_badly(tmp_path), tmp_path / "other"), engine)
+    assert not (tmp_path / "other").exists()
+
+
+def _ends_badly(folder):
+    """A table whose first rows have pictures, and whose last one ends inside a quoted field."""
+    path = folder / "t.tsv"
+    rows = [["index", "image", "question", "answer"], ["1", PICTURE_BASE64, "q", "a"], ["2", PICTURE_BASE64, '"q', "a"]]
+    path.write_text("".join("\t".join(row) + "\n" for row in rows))
+    return path
+
+
 def test_a_run_killed_while_it_was_prepared_can_be_resumed(data, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
@@ -436,7 +471,7 @@ def test_a_torn_line_is_cut_off_before_appending(tmp_path):
 
 def test_nothing_to_evaluate_is_one_sentence(tmp_path):
     (tmp_path / "s.jsonl").write_text("{broken\n")
-    with pytest.raises(SampleError, match="nothing to evaluate"):
+    with pytest.raises(SampleError, match="not JSON"):
         run(settings(tmp_path / "s.jsonl", tmp_path / "run"), FakeEngine().as_engine())
     assert not (tmp_path / "run" / "run.json").exists()
 

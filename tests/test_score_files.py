@@ -343,7 +343,7 @@ def test_broken_samples_are_skipped_and_counted(files):
 
 
 def test_nothing_to_score_is_one_sentence(files):
-    with pytest.raises(SampleError, match="no sample to score"):
+    with pytest.raises(SampleError, match="not JSON"):
         files(["{"], [])
 
 

@@ -325,6 +325,7 @@ class Sample:
     ocr_text: str | None = None
     objects: tuple[dict[str, Any], ...] = ()  # rendered scenes only: {kind, color, size, box, text}
     image_key: str = ""  # what the paired difference is clustered by: the picture's path or its hash
+    size: tuple[float, float] | None = None  # (width, height) of the picture in pixels, where the data say it
 
 
 def _plain(value: Any) -> Any:

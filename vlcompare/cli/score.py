@@ -22,22 +22,39 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def add_reading_options(parser: argparse.ArgumentParser) -> None:
     """What is declared about a data set; shared with `evaluate`."""
-    from vlcompare.evaluate.readers import FORMATS
-    from vlcompare.evaluate.readers.base import BOX_FORMATS, BOX_SCALES
+    from vlcompare.evaluate.readers import AUTO, FORMATS, HUB
+    from vlcompare.evaluate.readers.source import BOX_FORMATS, BOX_SCALES
     from vlcompare.types import TASKS
 
     group = parser.add_argument_group("the data set")
-    group.add_argument("--format", default="jsonl", choices=[name for name in FORMATS if name != "hub"])
+    group.add_argument(
+        "--format",
+        default=AUTO,
+        choices=[AUTO, *(name for name in FORMATS if name != HUB)],
+        metavar="F",
+        help="auto (default: by the keys that are found), or " + ", ".join(name for name in FORMATS if name != HUB),
+    )
     group.add_argument("--task", choices=TASKS, help="only this task; for formats that name none, what the rows are")
     group.add_argument("--limit", type=int, help="only the first samples")
-    group.add_argument("--images", help="folder of the pictures (default: beside the file)")
-    group.add_argument("--annotations", help="VQAv2: the file of the answers")
+    group.add_argument(
+        "--images", help="folder of the pictures (default: beside the file), or a parquet file of them by id"
+    )
+    group.add_argument(
+        "--annotations", help="the file that goes with the first: VQA's answers, refer's instances, TextVQA's OCR"
+    )
     group.add_argument("--question", help="a folder of pictures: what to ask about each")
     group.add_argument("--box-format", choices=BOX_FORMATS, help="of a foreign file's boxes; never guessed")
     group.add_argument("--box-scale", choices=BOX_SCALES, help="of a foreign file's boxes; never guessed")
     group.add_argument("--source", help="the benchmark's name, where rows name none (selects its prompt and scoring)")
-    group.add_argument("--split", help="the split's name; of a Hub data set, the split to read")
+    group.add_argument("--split", help="read this split alone (several: test+val); of rows that have none, its name")
     group.add_argument("--config", help="of a Hub data set: which part")
+    group.add_argument(
+        "--unbalanced",
+        dest="balanced",
+        action="store_false",
+        default=None,
+        help="GQA: count the unbalanced questions, too (its figures are of the balanced ones)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,5 +75,5 @@ def run(args: argparse.Namespace) -> int:
 def reading_options(args: argparse.Namespace) -> dict[str, object]:
     """The declared options as `open_samples` takes them."""
     names: tuple[str, ...] = ("format", "task", "limit", "images", "annotations", "question", "box_format", "box_scale")
-    names += ("source", "split", "config", "need_pictures")
+    names += ("source", "split", "config", "balanced", "need_pictures")
     return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}

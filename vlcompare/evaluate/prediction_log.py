@@ -54,11 +54,11 @@ def scan_all(parts: Iterable[Path]) -> dict[Key, ByteSpan]:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Create a folder where it is missing and lock it against other runs; remove it if it was created and stays empty.
+    """Create a folder where it is missing and lock it against other runs; remove what was created and stays empty.
 
     Raises SampleError where another run holds it. On a file system without locks nothing is locked.
     """
-    existed = folder.exists()
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY) if fcntl else None  # Windows opens no folders
@@ -71,8 +71,8 @@ def held(folder: Path) -> Iterator[None]:
             yield
         finally:
             with suppress(OSError):
-                if not existed:
-                    folder.rmdir()  # an empty one only
+                for each in made:
+                    each.rmdir()  # an empty one only
     finally:
         if handle is not None:
             os.close(handle)

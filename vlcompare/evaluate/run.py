@@ -22,7 +22,8 @@ from vlcompare.evaluate import run_files
 from vlcompare.evaluate.prediction_log import RowWriter, held, merge, write_json
 from vlcompare.evaluate.predictions import Key
 from vlcompare.evaluate.processes import Processes, current
-from vlcompare.evaluate.readers import HUB, SampleStream, open_samples
+from vlcompare.evaluate.readers import AUTO, HUB, SampleStream, open_samples
+from vlcompare.evaluate.readers.pictures import tree_of
 from vlcompare.evaluate.replies import request_of
 from vlcompare.evaluate.results import origin
 from vlcompare.evaluate.settings import RUN_VERSION, RunSettings, check_same, versions
@@ -65,7 +66,15 @@ def run(settings: RunSettings, engine: Engine | None = None, processes: Processe
         check_decoding(side.decoding)
     processes = processes or current(settings.device)
     with held(settings.out) if processes.main else nullcontext():
-        return _run(settings, engine, processes)
+        before = run_files.contents(settings.out)
+        try:
+            return _run(settings, engine, processes)
+        except VLCompareError:  # such as a checkpoint that does not exist: nothing was answered, so nothing stays
+            if processes.main and not before and not run_files.answered(settings.out):
+                run_files.discard(settings.out)
+                for part in run_files.parts(settings.out):
+                    part.unlink(missing_ok=True)
+            raise
 
 
 def _run(settings: RunSettings, engine: Engine | None, processes: Processes) -> dict[str, Any]:
@@ -96,7 +105,10 @@ def _prepare(settings: RunSettings) -> None:
     if (folder / run_files.RUN).exists():
         if not settings.resume:
             raise SampleError(f"{folder} already holds a run: go on with --resume, or give another --out.")
-        check_same(run_files.read_run(folder, NEEDED)["identity"], settings.identity(), folder)
+        recorded, wanted = run_files.read_run(folder, NEEDED)["identity"], settings.identity()
+        if wanted["data"].get("format") == AUTO:  # what was found then holds
+            wanted["data"]["format"] = recorded["data"].get("format")
+        check_same(recorded, wanted, folder)
         return
     begun = {run_files.SAMPLES, run_files.IMAGES, f"{run_files.SAMPLES}.partial", f"{run_files.RUN}.partial"}
     if {path.name for path in folder.iterdir()} - begun:  # other files than those of a run that was killed
@@ -109,12 +121,15 @@ def _prepare(settings: RunSettings) -> None:
     except OSError as error:
         raise SampleError(f"{folder} cannot be written: {error.strerror or error}.") from error
     root = stream.source.images if stream.format == HUB else stream.source.image_root
-    images_root = None if settings.copy_images or root is None else str(root.resolve())
+    images_root = None if settings.copy_images or root is None else str(tree_of(root))
+    identity = settings.identity()
+    if identity["data"].get("format") == AUTO:
+        identity["data"]["format"] = stream.rows or stream.format
     write_json(
         folder / run_files.RUN,
         {
             "schema_version": RUN_VERSION,
-            "identity": settings.identity(),
+            "identity": identity,
             "samples": described,
             "images_root": images_root,
             "images_proof": origin.proof(images_root, described["sha256"]),

@@ -14,7 +14,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from vlcompare.evaluate.fields import Check, described
 from vlcompare.evaluate.prediction_log import scan_all
 from vlcompare.evaluate.predictions import ByteSpan, Key
 from vlcompare.evaluate.readers import SampleStream, jsonl
-from vlcompare.evaluate.readers.base import DatasetSource, Issue, hashed
 from vlcompare.evaluate.readers.json_lines import loads, why
+from vlcompare.evaluate.readers.pictures import hashed
+from vlcompare.evaluate.readers.source import DatasetSource, Issue, Located
 from vlcompare.evaluate.schema import MOST_FILE, refused, typed
 from vlcompare.types import Sample
 
@@ -34,24 +36,47 @@ SIGNATURES = ((b"\x89PNG", ".png"), (b"\xff\xd8", ".jpg"), (b"RIFF", ".webp"))
 
 
 def write_samples(folder: Path, stream: SampleStream, *, copy_images: bool) -> dict[str, Any]:
-    """Write samples.jsonl (whole or not at all); returns {"count", "sha256", "skipped", "issues"} for run.json."""
+    """Write samples.jsonl (whole or not at all); returns {"count", "sha256", "skipped", "issues"} for run.json.
+
+    Where it cannot be written whole, nothing of it stays, nor of the pictures that were stored for it.
+    """
     partial = folder / f"{SAMPLES}.partial"
     digest, count = hashlib.sha256(), 0
-    with partial.open("wb") as file:
-        for sample in stream:
-            row = jsonl.to_row(sample, _store(folder, sample, copy_images))
-            line = (json.dumps(row, ensure_ascii=False) + "\n").encode()
-            digest.update(line)
-            file.write(line)
-            count += 1
-        file.flush()
-        os.fsync(file.fileno())
-    if not count:
-        partial.unlink()
-        raise SampleError(f"There is nothing to evaluate: {stream.report()}")
+    before = contents(folder)
+    try:
+        with partial.open("wb") as file:
+            for sample in stream:
+                row = jsonl.to_row(sample, _store(folder, sample, copy_images))
+                line = (json.dumps(row, ensure_ascii=False) + "\n").encode()
+                digest.update(line)
+                file.write(line)
+                count += 1
+            file.flush()
+            os.fsync(file.fileno())
+        if not count:
+            raise SampleError(f"There is nothing to evaluate: {stream.report()}")
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        discard(folder, before)
+        raise
     partial.replace(folder / SAMPLES)
     issues = [str(issue) for issue in stream.issues]
     return {"count": count, "sha256": digest.hexdigest(), "skipped": stream.skipped, "issues": issues}
+
+
+def contents(folder: Path) -> set[Path]:
+    """What is in a run's folder and its pictures' folder."""
+    return {*folder.glob("*"), *(folder / IMAGES).glob("*")}
+
+
+def discard(folder: Path, before: Set[Path] = frozenset()) -> None:
+    """Remove what a run that came to nothing has begun; what was there `before` stays."""
+    for path in (*(folder / IMAGES).glob("*"), *(folder / name for name in (RUN, SAMPLES, SUMMARY, PREDICTIONS))):
+        if path not in before:
+            path.unlink(missing_ok=True)
+    if folder / IMAGES not in before:
+        with suppress(OSError):
+            (folder / IMAGES).rmdir()
 
 
 def _store(folder: Path, sample: Sample, copy: bool) -> str:
@@ -116,6 +141,7 @@ def read_samples(folder: Path, most: int | None = None) -> Iterator[Sample]:
     for item in jsonl.read(DatasetSource(member(folder, SAMPLES), need_pictures=False), picture):
         if isinstance(item, Issue):
             raise SampleError(f"{SAMPLES} {item.location} is damaged: {item.reason}.")
+        assert isinstance(item, Located)
         sample = item.sample
         if sample.id in seen:
             raise SampleError(

@@ -1,215 +1,57 @@
-"""What all readers share: the source they read, rows that are broken, pictures that stay inside the data folder.
+"""What readers share: rows into samples, and typed values of their fields.
 
-A reader is a function from a DatasetSource to an iterator of samples (Located) and Issues; it holds one row at a time.
+A reader is a function from a DatasetSource to an iterator of samples (Located), Issues and rows that are LeftOut; it
+holds one row at a time.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from pathlib import Path
-from typing import Any, NamedTuple
+import ast
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 from vlcompare.errors import SampleError
-from vlcompare.evaluate.fields import FieldError
-from vlcompare.evaluate.readers.json_lines import each_line, exactly, why
+from vlcompare.evaluate.fields import FieldError, described
+from vlcompare.evaluate.readers.opening import RowError
+from vlcompare.evaluate.readers.source import BOX_FORMATS, BOX_SCALES, DatasetSource, Issue, LeftOut, Located
 from vlcompare.types import Box, Sample
 
-BOX_FORMATS = ("xyxy", "xywh")
-BOX_SCALES = ("absolute", "relative", "thousandths")
-PICTURE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp"))
-MAX_ROW_CHARACTERS = 64 * 1024 * 1024
-_BASE64_STARTS = ("iVBORw0KGgo", "/9j/", "UklGR")  # PNG, JPEG, WebP
-
-
-class RowError(ValueError):
-    """One row cannot be used; the message is the reason."""
-
-
-@dataclass(frozen=True, slots=True)
-class Issue:
-    """A row that was skipped: where it stands, and why."""
-
-    location: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.location}: {self.reason}"
-
-
-class Located(NamedTuple):
-    """A sample and where its row stands: errors that are found later are reported with that location."""
-
-    location: str
-    sample: Sample
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetSource:
-    """What to read, and what the user declared about it; nothing here is guessed from the data."""
-
-    path: Path
-    format: str = "jsonl"
-    task: str | None = None
-    source: str | None = None
-    split: str | None = None
-    images: Path | None = None  # folder of the pictures; None: beside the file
-    annotations: Path | None = None  # VQAv2: the file of the answers
-    question: str | None = None  # a folder of pictures: what is asked about each
-    box_format: str | None = None
-    box_scale: str | None = None
-    need_pictures: bool = True  # False for scoring, which opens none
-    hub_id: str = ""
-    config: str | None = None  # Hub sets: which part of the set
-    revision: str | None = None
-    load_dataset: Callable[..., Any] | None = field(default=None, compare=False)  # None: `datasets.load_dataset`
-
-    @property
-    def image_root(self) -> Path:
-        return self.images or (self.path if self.path.is_dir() else self.path.parent)
+MAX_LITERAL = 20_000  # characters of a list of answers in Python's notation
+Item = Located | Issue | LeftOut
 
 
 def each(
-    source: DatasetSource, rows: Iterator[tuple[str, Any]], make: Callable[[DatasetSource, str, Any], Any]
-) -> Iterator[Located | Issue]:
-    """Samples of every row; a row that raises RowError, or has an unexpected shape, becomes an Issue."""
+    source: DatasetSource, rows: Iterable[tuple[str, Any]], make: Callable[[DatasetSource, str, Any], Any]
+) -> Iterator[Item]:
+    """Samples of every row; a row that raises RowError, or has an unexpected shape, becomes an Issue.
+
+    `make(source, location, row)` gives a Sample, a LeftOut, or several Samples.
+    """
     for location, row in rows:
         if isinstance(row, RowError):
             yield Issue(location, str(row))
             continue
         try:
             made = make(source, location, row)
+            if isinstance(made, LeftOut):
+                yield made
+                continue
             samples = [made] if isinstance(made, Sample) else list(made)
         except (RowError, FieldError) as error:
             yield Issue(location, str(error))
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
-            yield Issue(location, f"not as this format has it ({type(error).__name__}: {error})")
+        except KeyError as error:
+            yield Issue(location, f"no field `{str(error.args[0])[:60]}`")
+        except (TypeError, ValueError, IndexError, AttributeError, OverflowError):
+            yield Issue(location, f"a value is not of the kind that the format {source.format} has there")
         else:
             yield from (Located(location, sample) for sample in samples)
 
 
-# ---- files -----------------------------------------------------------------------------------------------------------
-
-
-def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
-    """(location, value) of each line; a line that is no JSON object gives a RowError in its place."""
-    return ((location, value) for location, _, value in json_lines_at(path))
-
-
-def json_lines_at(path: Path) -> Iterator[tuple[str, int, Any]]:
-    """The same as (location, byte offset, value), so that what is large in a line can be read again later."""
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise SampleError(f"{path} cannot be read: {error.strerror or error}.") from error
-    with file:
-        for number, start, line in each_line(file, MAX_ROW_CHARACTERS):
-            if line is not None and not line.strip():
-                continue
-            try:
-                value = RowError(f"more than {MAX_ROW_CHARACTERS:,} bytes") if line is None else exactly(line)
-            except (ValueError, RecursionError) as error:
-                value = RowError(why(error))
-            known = isinstance(value, (dict, RowError))
-            yield f"line {number}", start, value if known else RowError("not a JSON object")
-
-
-def json_file(path: Path) -> Any:
-    """A whole JSON file. Raises SampleError where it is none."""
-    try:
-        # halves of characters are left to the samples' own check: one of them is no reason to refuse the other rows
-        return json.loads(path.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        raise SampleError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, RecursionError) as error:
-        raise SampleError(f"{path} is not a JSON file: {why(error)}.") from error
-
-
-def json_object(path: Path) -> dict[str, Any]:
-    """A whole JSON file that holds an object. Raises SampleError where it does not."""
-    value = json_file(path)
-    if not isinstance(value, dict):
-        raise SampleError(f"{path} holds no JSON object; is the format the right one?")
-    return value
-
-
-# ---- pictures --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class LinePicture:
-    """A picture that stands in base64 in a line of a file: read again when it is wanted, not kept."""
-
-    path: Path
-    offset: int
-    key: str
-
-    def __call__(self) -> bytes:
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            return decode_picture(json.loads(file.readline())[self.key])
-
-
-def is_base64_picture(value: str) -> bool:
-    return value.startswith("data:image/") or (len(value) > 64 and value.startswith(_BASE64_STARTS))
-
-
-def decode_picture(value: str) -> bytes:
-    """Bytes of a picture in base64, with or without a `data:` head."""
-    head, _, body = value.partition(",") if value.startswith("data:") else ("", "", value)
-    if head and not head.endswith(";base64"):
-        raise RowError("the picture is a data address that is not base64")
-    try:
-        return base64.b64decode("".join(body.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise RowError(f"the picture is not base64 ({error})") from error
-
-
-def picture_path(source: DatasetSource, name: Any) -> Path:
-    """The file a row names, inside the data folder. Raises RowError where it leads out of it or does not exist."""
-    if not isinstance(name, str) or not name.strip():
-        raise RowError("no picture is named")
-    if "\0" in name or "://" in name:
-        raise RowError(f"{name[:80]!r} is no file name; pictures are files in the data folder, or base64")
-    root = _resolved(source.image_root)
-    path = (root / name).resolve()
-    if not path.is_relative_to(root):
-        raise RowError(f"the picture {name[:80]!r} lies outside the data folder {root}")
-    if source.need_pictures and not path.is_file():
-        raise RowError(f"the picture {name[:80]!r} is not in {root}")
-    return path
-
-
-@lru_cache(maxsize=64)
-def _resolved(folder: Path) -> Path:
-    return folder.resolve()
-
-
-def picture(source: DatasetSource, name: Any) -> tuple[Path | None, str]:
-    """(the file, the key that rows of one picture share). Scoring needs the key alone and opens no file."""
-    if not source.need_pictures:
-        return None, name if isinstance(name, str) else ""
-    path = picture_path(source, name)
-    return path, str(path)
-
-
-def hashed(data: bytes | str) -> str:
-    """A short stable key of a picture's content, for clustering."""
-    return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()[:16]
-
-
-def picture_size(source: DatasetSource, image: Any, name: Any) -> tuple[int, int]:
-    """(width, height) of a row's picture, upright; where scoring left it unopened, it is opened by its name."""
-    from vlcompare.runtime.image import open_image
-
-    if image is None:
-        image = picture_path(replace(source, need_pictures=True), name)
-    return open_image(image() if callable(image) else image).size
+def numbered(rows: Any, what: str) -> Iterator[tuple[str, Any]]:
+    """(location, row) of a list inside a JSON file."""
+    if not isinstance(rows, list):
+        raise SampleError(f"The file has no list of {what}s; is the format the right one?")
+    return ((f"{what} {number}", row) for number, row in enumerate(rows, 1))
 
 
 # ---- values ----------------------------------------------------------------------------------------------------------
@@ -247,17 +89,57 @@ def texts_of(value: Any, what: str) -> tuple[str, ...]:
     return tuple(str(item) for item in values)
 
 
+def answers_of(row: Mapping[str, Any], *names: str, required: bool = True) -> tuple[str, ...]:
+    """The right answers in the first of these fields that has any: a text, texts, or objects {answer} / {raw}."""
+    for name in names:
+        value = row.get(name)
+        if isinstance(value, (list, tuple)) and value and isinstance(value[0], dict):
+            value = [item.get("answer") or item.get("raw") for item in value]
+        if value not in (None, "", [], ()):
+            return texts_of(value, f"`{name}`")
+    if required:
+        raise RowError(f"none of the fields {', '.join(names)}")
+    return ()
+
+
+def literal_texts(value: str) -> tuple[str, ...]:
+    """The texts of `['a', 'b']`, or the value itself where it is no list in Python's notation; never evaluated."""
+    text = value.strip()
+    if not (text.startswith("[") and text.endswith("]")):
+        return (text,) if text else ()
+    if len(text) > MAX_LITERAL:
+        raise RowError(f"the list of answers is longer than {MAX_LITERAL} characters")
+    try:
+        items = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return (text,)
+    return tuple(str(item) for item in items if isinstance(item, (str, int, float)))
+
+
+# ---- boxes -----------------------------------------------------------------------------------------------------------
+
+
 def declared_box(source: DatasetSource, value: Any, size: Callable[[], tuple[float, float]]) -> Box:
     """A box in the declared format, as shares of the picture, xyxy. `size` gives (width, height) where it is needed."""
-    numbers = [float(item) for item in value]
-    if len(numbers) != 4 or not all(-1e7 < number < 1e7 for number in numbers):
-        raise RowError(f"a box has four finite numbers, not {value!r}")
     if source.box_format is None or source.box_scale is None:
         raise undeclared(source)
+    return box_in(source.box_format, source.box_scale, value, size)
+
+
+def box_in(format: str, scale: str, value: Any, size: Callable[[], tuple[float, float]]) -> Box:
+    """A box of this format and scale (see BOX_FORMATS and BOX_SCALES), as shares of the picture, xyxy."""
+    if not isinstance(value, (list, tuple)):
+        raise RowError(f"a box has four finite numbers, not {described(value)}")
+    try:
+        numbers = [float(item) for item in value]
+    except (TypeError, ValueError, OverflowError):
+        numbers = []
+    if len(numbers) != 4 or not all(-1e7 < number < 1e7 for number in numbers):
+        raise RowError(f"a box has four finite numbers, not {ascii(value)[:80]}")
     x0, y0, x1, y1 = numbers
-    if source.box_format == "xywh":
+    if format == "xywh":
         x1, y1 = x0 + x1, y0 + y1
-    width, height = {"relative": (1.0, 1.0), "thousandths": (1000.0, 1000.0)}.get(source.box_scale) or size()
+    width, height = {"relative": (1.0, 1.0), "thousandths": (1000.0, 1000.0)}.get(scale) or size()
     if width <= 0 or height <= 0:
         raise RowError(f"the picture's size is {width} x {height}")
     return checked_box((x0 / width, y0 / height, x1 / width, y1 / height))
@@ -286,6 +168,18 @@ def undeclared(source: DatasetSource) -> SampleError:
         f"The boxes of {source.path.name} can be xyxy or xywh, in pixels or as shares of the picture: say which with "
         f"--box-format {'|'.join(BOX_FORMATS)} and --box-scale {'|'.join(BOX_SCALES)}; it is never guessed."
     )
+
+
+def row_size(row: Mapping[str, Any]) -> tuple[float, float] | None:
+    """(width, height) of the picture in pixels, where a row says it: `width` and `height`, or `hw`."""
+    for width, height in (("width", "height"), ("image_width", "image_height")):
+        values: list[Any] = [row.get(width), row.get(height)]
+        if all(type(value) in (int, float) and 0 < value < 1e7 for value in values):
+            return float(values[0]), float(values[1])
+    hw = row.get("hw")
+    if isinstance(hw, (list, tuple)) and len(hw) == 2 and all(type(v) in (int, float) and 0 < v < 1e7 for v in hw):
+        return float(hw[1]), float(hw[0])
+    return None
 
 
 def _short(box: Box) -> str:

@@ -12,104 +12,75 @@ from collections.abc import Iterator
 from typing import Any
 
 from vlcompare.errors import SampleError
-from vlcompare.evaluate.readers.base import (
-    DatasetSource,
-    Issue,
-    Located,
-    RowError,
-    checked_box,
-    each,
-    id_of,
-    is_id,
-    json_lines,
-    json_object,
-    picture,
-    picture_size,
-    text_of,
-    texts_of,
-)
+from vlcompare.evaluate.readers.ai2d_letters import lettered_picture
+from vlcompare.evaluate.readers.base import Item, checked_box, each, id_of, is_id, row_size, text_of, texts_of
+from vlcompare.evaluate.readers.choice_rows import letter_of
+from vlcompare.evaluate.readers.opening import json_object
+from vlcompare.evaluate.readers.pictures import picture, picture_size
+from vlcompare.evaluate.readers.source import DatasetSource, Issue
 from vlcompare.types import Box, Sample
 
 
-def read(source: DatasetSource) -> Iterator[Located | Issue]:
+def read(source: DatasetSource) -> Iterator[Item]:
     """Samples of AI2D or Visual7W, as declared."""
-    return _ai2d(source) if source.format == "ai2d" else _visual7w(source)
+    return _visual7w(source) if source.format == "visual7w" else _ai2d(source)
 
 
 # ---- AI2D: questions/*.json beside images/, each {imageName, questions: {text: {answerTexts, correctAnswer}}} --------
 
 
-def _ai2d(source: DatasetSource) -> Iterator[Located | Issue]:
-    if source.path.is_file():
-        yield from each(source, json_lines(source.path), _ai2d_line)
-        return
+def _ai2d(source: DatasetSource) -> Iterator[Item]:
+    """Where the folder has the list of test pictures, a row's split is "test" or "train" by it."""
     folder = source.path / "questions" if (source.path / "questions").is_dir() else source.path
+    tests = _test_ids(source)
     for path in sorted(folder.glob("*.json")):
         try:
             data = json_object(path)
             questions = list(data["questions"].items())
-        except (SampleError, KeyError, TypeError, AttributeError) as error:
-            yield Issue(path.name, f"no AI2D question file ({error})")
+        except (SampleError, KeyError, TypeError, AttributeError):
+            yield Issue(path.name, "no AI2D question file: it has no object `questions`")
             continue
-        rows = ((f"{path.name} question {n}", (data, text, row)) for n, (text, row) in enumerate(questions, 1))
-        yield from each(source, rows, _ai2d_question)
+        split = None if tests is None else "test" if path.name.partition(".")[0] in tests else "train"
+        values = ((f"{path.name} question {n}", (data, text, row, split)) for n, (text, row) in enumerate(questions, 1))
+        yield from each(source, values, _ai2d_question)
 
 
-def _ai2d_question(source: DatasetSource, location: str, value: tuple[dict[str, Any], str, dict[str, Any]]) -> Sample:
-    data, text, row = value
+def _test_ids(source: DatasetSource) -> frozenset[str] | None:
+    """The pictures of AI2D's test split, a number a line in `ai2d_test_ids.csv`; None where there is no such list."""
+    for folder in (source.path, source.path.parent):
+        path = folder / "ai2d_test_ids.csv"
+        if path.is_file() and path.stat().st_size < 1 << 20:
+            lines = path.read_text(encoding="utf-8-sig", errors="replace").split()
+            return frozenset(line.strip(",") for line in lines)
+    return None
+
+
+def _ai2d_question(source: DatasetSource, location: str, value: tuple[Any, str, dict[str, Any], str | None]) -> Sample:
+    data, text, row, split = value
     name = str(data["imageName"])
     if source.images is None and (source.path / "images").is_dir():
         name = f"images/{name}"
-    return _letters(
-        source, id_of(row, "questionId", default=location), name, text, row["answerTexts"], row["correctAnswer"], "ai2d"
-    )
-
-
-def _ai2d_line(source: DatasetSource, location: str, row: dict[str, Any]) -> Sample:
-    """A line {image, question, options, answer: index}, as conversions of AI2D have it."""
-    options = row.get("options") or row["answerTexts"]
-    answer = row["answer"] if "answer" in row else row["correctAnswer"]
-    key = id_of(row, "id", "question_id", default=location.replace("line ", "ai2d-"))
-    return _letters(source, key, row["image"], text_of(row, "question"), options, answer, "ai2d", row.get("ocr_text"))
-
-
-def _letters(
-    source: DatasetSource,
-    key: Any,
-    image: Any,
-    text: str,
-    options: Any,
-    answer: Any,
-    name: str,
-    ocr_text: str | None = None,
-) -> Sample:
-    path, image_key = picture(source, image)
+    lettered = bool(row.get("abcLabel"))
+    image, key = lettered_picture(source, name) if lettered else picture(source, name)
+    options, answer = texts_of(row["answerTexts"], "the choices"), row.get("correctAnswer")
     return Sample(
-        id=str(key),
-        image=path,
+        id=id_of(row, "questionId", default=location),
+        image=image,
         task="multiple_choice",
         text=text,
-        choices=texts_of(options, "the choices"),
-        references=(letter_of(answer, len(options)),),
-        source=source.source or name,
-        ocr_text=ocr_text,
-        image_key=image_key,
+        choices=options,
+        references=() if answer is None else (letter_of(answer, len(options)),),
+        source=source.source or "ai2d",
+        split=split,
+        tags={"lettered": True} if lettered else {},
+        image_key=key,
     )
-
-
-def letter_of(answer: Any, count: int) -> str:
-    """The letter of an answer given as an index (0 is the first) or as a letter."""
-    text = str(answer).strip()
-    index = int(text) if text.isdecimal() else string.ascii_uppercase.find(text.upper()) if len(text) == 1 else -1
-    if not 0 <= index < count:
-        raise RowError(f"the answer {answer!r} is none of the {count} choices")
-    return string.ascii_uppercase[index]
 
 
 # ---- Visual7W: `images` [{filename, split, qa_pairs: [{qa_id, question, answer, multiple_choices}]}] -----------------
 
 
-def _visual7w(source: DatasetSource) -> Iterator[Located | Issue]:
+def _visual7w(source: DatasetSource) -> Iterator[Item]:
     data = json_object(source.path)
     if not isinstance(data.get("images"), list):
         raise SampleError(f"{source.path} is no Visual7W file: it has no list `images`.")
@@ -125,10 +96,8 @@ def _visual7w(source: DatasetSource) -> Iterator[Located | Issue]:
         except (KeyError, TypeError):
             yield Issue(f"image {number}", "no `qa_pairs`")
             continue
-        if source.split and image.get("split") not in (None, source.split):
-            continue
-        rows = ((f"image {number} pair {n}", (image, pair, boxes)) for n, pair in enumerate(pairs, 1))
-        yield from each(source, rows, _visual7w_pair)
+        values = ((f"image {number} pair {n}", (image, pair, boxes)) for n, pair in enumerate(pairs, 1))
+        yield from each(source, values, _visual7w_pair)
 
 
 def _visual7w_pair(source: DatasetSource, location: str, value: tuple[Any, Any, dict[Any, Any]]) -> Sample:
@@ -151,15 +120,13 @@ def _visual7w_pair(source: DatasetSource, location: str, value: tuple[Any, Any, 
         split=image.get("split"),
         tags={"question_type": pair["type"]} if pair.get("type") else {},
         image_key=image_key,
+        size=row_size(image),
     )
 
 
 def _region_boxes(source: DatasetSource, rows: list[dict[str, Any]], image: dict[str, Any]) -> tuple[Box, ...]:
     """The format itself says how its boxes are: x, y, width, height in pixels."""
-    if image.get("width") and image.get("height"):
-        width, height = image["width"], image["height"]
-    else:
-        width, height = picture_size(source, None, image["filename"])
+    width, height = row_size(image) or picture_size(source, None, image["filename"])
     return tuple(
         checked_box(
             [

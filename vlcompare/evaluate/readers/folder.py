@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vlcompare.errors import SampleError
-from vlcompare.evaluate.readers.base import PICTURE_SUFFIXES, DatasetSource, Issue, Located, picture
+from vlcompare.evaluate.readers.base import Item
+from vlcompare.evaluate.readers.pictures import PICTURE_SUFFIXES, picture
+from vlcompare.evaluate.readers.source import DatasetSource, Issue, Located
 from vlcompare.types import Sample
 
 
-def read(source: DatasetSource) -> Iterator[Located | Issue]:
+def read(source: DatasetSource) -> Iterator[Item]:
     """One sample a picture, in the order of their names; `id` is the path inside the folder."""
     if not source.path.is_dir():
         raise SampleError(f"{source.path} is not a folder.")

@@ -68,6 +68,15 @@ def exactly(line: bytes) -> Any:
     return _by_standard_library(line)
 
 
+def whole(data: bytes) -> Any:
+    """A whole file's value; halves of characters and numbers of any length are kept as they are."""
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    if _fast is not None and not _LONG.search(data):
+        with suppress(ValueError):
+            return _fast(data)
+    return json.loads(data.decode())
+
+
 def _by_standard_library(line: bytes) -> Any:
     """A byte order mark in front is no part of the value."""
     value = json.loads(line.decode("utf-8-sig"))

@@ -1,4 +1,4 @@
-"""Our own samples: one JSON object a line.
+"""Our own samples: one JSON object a line, or one array of them.
 
     id          text, once in the file
     image       path relative to the file (or to the declared picture folder), or the picture itself in base64
@@ -21,38 +21,35 @@ from typing import Any
 
 from vlcompare.evaluate import schema
 from vlcompare.evaluate.fields import bounded, name, optional, text
-from vlcompare.evaluate.readers.base import (
-    DatasetSource,
-    Issue,
-    LinePicture,
-    Located,
-    RowError,
-    checked_box,
-    decode_picture,
-    each,
-    hashed,
-    is_base64_picture,
-    json_lines_at,
-    picture,
-    texts_of,
-)
+from vlcompare.evaluate.readers.base import Item, checked_box, each, texts_of
+from vlcompare.evaluate.readers.opening import RowError, json_lines_at, kind_of, rows_of
+from vlcompare.evaluate.readers.pictures import LinePicture, decode_picture, hashed, is_base64_picture, picture
+from vlcompare.evaluate.readers.source import DatasetSource
 from vlcompare.types import TASKS, Sample
 
 Find = Callable[[DatasetSource, str], tuple[Path | None, str]]
 
 
-def read(source: DatasetSource, find: Find = picture) -> Iterator[Located | Issue]:
-    """Samples of a JSONL file, in its order. `find` gives the file and the key of a picture that is named."""
-    return each(source, _lines(source.path), partial(_sample, find))
+def read(source: DatasetSource, find: Find = picture) -> Iterator[Item]:
+    """Samples of a file, in its order. `find` gives the file and the key of a picture that is named."""
+    return each(source, _rows(source.path), partial(_sample, find))
 
 
-def _lines(path: Path) -> Iterator[tuple[str, Any]]:
-    """As `json_lines`, each row beside its offset: inline pictures are read again from there."""
-    for location, offset, value in json_lines_at(path):
+def _rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """(location, (the place that inline pictures are read again from, row)) of each row."""
+    kind = kind_of(path)
+    rows: Iterator[tuple[str, tuple[Path, int] | None, Any]]
+    if kind.name in ("lines", "line", "table"):
+        rows = ((location, (kind.path, offset), value) for location, offset, value in json_lines_at(kind.path))
+    else:
+        rows = ((location, None, value) for location, value in rows_of(path))
+    for location, offset, value in rows:
         yield location, value if isinstance(value, RowError) else (offset, value)
 
 
-def _sample(find: Find, source: DatasetSource, location: str, numbered: tuple[int, dict[str, Any]]) -> Sample:
+def _sample(
+    find: Find, source: DatasetSource, location: str, numbered: tuple[tuple[Path, int] | None, dict[str, Any]]
+) -> Sample:
     offset, row = numbered
     task = row.get("task", source.task)
     if not isinstance(task, str) or task not in TASKS:
@@ -67,7 +64,7 @@ def _sample(find: Find, source: DatasetSource, location: str, numbered: tuple[in
         references=_references(row.get("references")),
         boxes=tuple(map(checked_box, _listed(row.get("boxes"), "boxes", schema.MOST_BOXES))),
         source=_short(row.get("source"), "source") or source.source,
-        split=_short(row.get("split"), "split") or source.split,
+        split=_short(row.get("split"), "split"),
         tags=schema.tags(row.get("tags") or {}),
         ocr_text=_text(row.get("ocr_text"), "ocr_text"),
         objects=_objects(row.get("objects")),
@@ -94,11 +91,14 @@ def _references(value: Any) -> tuple[str, ...]:
     return tuple(schema.reference_texts(list(texts_of(value, "`references`")), "references"))
 
 
-def _picture(find: Find, source: DatasetSource, value: Any, offset: int) -> tuple[Any, str]:
+def _picture(find: Find, source: DatasetSource, value: Any, offset: tuple[Path, int] | None) -> tuple[Any, str]:
     if isinstance(value, str) and is_base64_picture(value):
-        if source.need_pictures:
-            decode_picture(value)
-        return LinePicture(source.path, offset, "image"), hashed(value)
+        data = decode_picture(value) if source.need_pictures else b""
+        return LinePicture(*offset, "image") if offset else data, hashed(value)
+    if isinstance(value, dict):  # as parquet holds a picture
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes):
+        return value, hashed(value)
     if value in (None, "") and not source.need_pictures:
         return None, ""
     return find(source, _name(value, "image"))

@@ -21,7 +21,7 @@ from typing import BinaryIO
 from vlcompare.errors import SampleError, VLCompareError
 from vlcompare.evaluate import run_files, schema
 from vlcompare.evaluate.readers import jsonl
-from vlcompare.evaluate.readers.base import hashed
+from vlcompare.evaluate.readers.pictures import hashed
 from vlcompare.evaluate.results.run_folder import RunFolder
 from vlcompare.evaluate.results.table import summary_of
 from vlcompare.types import Sample

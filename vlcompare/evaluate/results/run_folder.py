@@ -21,7 +21,7 @@ from vlcompare.errors import ImageError, RequestError, SampleError
 from vlcompare.evaluate import run_files, schema
 from vlcompare.evaluate.fields import FieldError
 from vlcompare.evaluate.predictions import read_row
-from vlcompare.evaluate.readers.base import RowError
+from vlcompare.evaluate.readers.opening import RowError
 from vlcompare.evaluate.replies import read_reply
 from vlcompare.evaluate.results import origin
 from vlcompare.evaluate.results.notes import Notes
