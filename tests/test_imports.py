@@ -33,6 +33,7 @@ LEVELS = [  # the first entry that matches a module's name gives its level; a mo
     ("vlcompare.synth", 5),
     ("vlcompare.study", 5),
     ("vlcompare.evaluate", 5),
+    ("vlcompare.answer_pair", 5),
     ("vlcompare.ui", 6),
     ("vlcompare.bench", 7),
     ("vlcompare.cli", 8),

@@ -11,7 +11,8 @@ from PIL import Image
 from vlcompare.render import fonts
 from vlcompare.render.fonts import Line, printable, wrap
 from vlcompare.render.result_card import MAX_HEIGHT, WIDTH, CardSide, result_card
-from vlcompare.types import Answer, Box, Request, Timings, Token, Verdict
+from vlcompare.tasks.verdict import Verdict
+from vlcompare.types import Answer, Box, Request, Timings, Token
 
 ASKED = Request("grounding", "the small pink car")
 TRUTH = Box(0.5, 0.5, 0.65, 0.65)

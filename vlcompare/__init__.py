@@ -3,6 +3,7 @@
     import vlcompare
     model = vlcompare.load("tiny-mamba-vl")
     answer = vlcompare.generate(model, "picture.png", task="grounding", text="the red car")
+    pair = vlcompare.compare_models("tiny-pythia-vl", model, "picture.png", task="grounding", text="the red car")
 
 Importing this package is light: torch and the other heavy libraries are imported at the first use of a name that
 needs them. All errors raised on purpose derive from `VLCompareError` (see `vlcompare.errors` for the tree).
@@ -37,11 +38,14 @@ _LAZY = {
     "generate_batch": "vlcompare.runtime.batch",
     "Session": "vlcompare.runtime.session",
     "compare": "vlcompare.comparison",
+    "compare_models": "vlcompare.answer_pair",
+    "AnswerPair": "vlcompare.answer_pair",
     "repeat": "vlcompare.repeats",
 }
 
 __all__ = [
     "Answer",
+    "AnswerPair",
     "Box",
     "CheckpointError",
     "DeviceMemoryError",
@@ -57,6 +61,7 @@ __all__ = [
     "Step",
     "VLCompareError",
     "compare",
+    "compare_models",
     "generate",
     "generate_batch",
     "load",

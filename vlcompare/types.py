@@ -243,7 +243,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One side's whole answer. `to_json` and `from_json` are each other's inverse."""
+    """One side's whole answer. `to_json` and `from_json` are each other's inverse, but for `view`."""
 
     text: str = ""
     boxes: tuple[Box, ...] = ()
@@ -262,10 +262,27 @@ class Answer:
     device: str = ""
     image_size: int = 0
     seed: int = 0
+    view: Any = field(default=None, compare=False)  # how it is shown with its picture; `runtime.answer_view` makes it
+
+    def __repr__(self) -> str:
+        text = self.text if len(self.text) <= 80 else self.text[:79] + "…"
+        parts = [f"{len(self.tokens)} tokens", *([f"{len(self.boxes)} boxes"] if self.boxes else [])]
+        parts += [f"first token {self.timings.ttft_ms:.1f} ms"] if self.timings.ttft_ms else []
+        said = ", ".join([f"failed: {self.error}" if self.error else repr(text), *parts])
+        return f"<Answer of {self.checkpoint or 'an unnamed model'}: {said}>"
+
+    def image(self) -> Any:
+        """The answer as one picture (PIL): question, text, boxes and times. Raises RequestError without a picture."""
+        if self.view is None:
+            raise RequestError("This answer does not know its picture: one of `generate`, `stream` or a pair does.")
+        return self.view.image(self)
+
+    def _repr_html_(self) -> str | None:
+        return None if self.view is None else self.view.html(self)
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary of plain JSON values, `schema_version` first."""
-        return {"schema_version": SCHEMA_VERSION, **_plain(self)}
+        return {"schema_version": SCHEMA_VERSION, **{name: _plain(getattr(self, name)) for name in _STORED}}
 
     @classmethod
     def from_json(cls, data: Any) -> Answer:
@@ -282,8 +299,7 @@ class Answer:
             timings["token_ms"] = tuple(float(value) for value in timings.get("token_ms", ()))
             memory = dict(data.get("memory") or {})
             memory["state_trace"] = tuple(int(value) for value in memory.get("state_trace", ()))
-            known = {f.name for f in dataclasses.fields(cls)}
-            plain = {key: value for key, value in data.items() if key in known}
+            plain = {key: value for key, value in data.items() if key in _STORED}
             plain.update(
                 boxes=tuple(Box(*(float(value) for value in box)) for box in data.get("boxes", ())),
                 phrases=tuple(data.get("phrases", ())),
@@ -297,15 +313,7 @@ class Answer:
             raise RequestError(f"This answer is damaged and cannot be read ({error}).") from error
 
 
-class Verdict(NamedTuple):
-    """What an answer is worth, and why in a few words: "IoU 0.75", "as expected"."""
-
-    kind: Literal["good", "part", "bad"]  # "part": right in part, or nearly
-    words: str
-
-    @property
-    def text(self) -> str:
-        return {"good": "✓ ", "part": "≈ ", "bad": "✗ "}[self.kind] + self.words
+_STORED = tuple(f.name for f in dataclasses.fields(Answer) if f.name != "view")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,21 +5,47 @@ Right is what the evaluation counts as right: its metrics and thresholds are use
 
 from __future__ import annotations
 
+import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vlcompare.errors import RequestError
 from vlcompare.evaluate.metrics.answers import fold
 from vlcompare.evaluate.metrics.boxes import THRESHOLDS
 from vlcompare.evaluate.metrics.objects import Words, objects_right
 from vlcompare.evaluate.replies import read_reply
 from vlcompare.evaluate.scoring import metric_of, score
 from vlcompare.render.markup import shorten
-from vlcompare.tasks.prompts import SPECS
+from vlcompare.tasks.prompts import SPECS, read_box
 from vlcompare.tasks.reading import MISSING
-from vlcompare.types import Answer, Box, Request, Sample, Verdict
+from vlcompare.tasks.verdict import Verdict
+from vlcompare.types import Answer, Box, Request, Sample
 
 CUT_SHORT = ("cancelled", "deadline")  # stop reasons of answers that are not judged: only a part of them is there
 _FOUND = THRESHOLDS[0]  # the IoU from which on a box is found
+
+
+def read_truth(request: Request, truth: Any) -> tuple[tuple[Box, ...], tuple[str, ...]]:
+    """The true boxes, and the expected answers, of a right answer as a person gives it.
+
+    truth: a box or several, (x0, y0, x1, y1) or "x0,y0,x1,y1", where the task is answered with boxes; else a text or
+    several. None: it is not known. Raises RequestError where it is neither.
+    """
+    if truth is None:
+        return (), ()
+    boxed = SPECS[request.task].reads in ("boxes", "phrases")
+    several = list(truth) if isinstance(truth, (list, tuple)) else [truth]
+    if boxed and len(several) == 4 and not any(isinstance(value, (str, list, tuple)) for value in several):
+        several = [tuple(several)]
+    if boxed:
+        return tuple(read_box(box, "true box") for box in several), ()
+    if not several or not all(isinstance(reference, str) for reference in several):
+        raise RequestError(f"The truth of {request.task} is a text, or a list of texts.")
+    references = tuple(several)
+    index = string.ascii_uppercase.find(references[0].strip().upper()[:1] or "?")
+    if request.task == "pointing" and 0 <= index < len(request.choices or ()):
+        return (Box(*(request.choices or ())[index]),), references
+    return (), references
 
 
 def verdict(

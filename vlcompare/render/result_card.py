@@ -17,7 +17,8 @@ from PIL import Image, ImageDraw
 from vlcompare.render.draw import STYLES, Mark, Role, annotate, answer_marks, request_marks
 from vlcompare.render.fonts import LONGEST_LINE, Line, wrap
 from vlcompare.tasks.prompts import SPECS
-from vlcompare.types import Answer, Box, Request, Verdict
+from vlcompare.tasks.verdict import Verdict
+from vlcompare.types import Answer, Box, Request
 from vlcompare.units import milliseconds
 
 WIDTH = 1600  # pixels
@@ -141,7 +142,7 @@ def _body(
 ) -> _Body:
     """The answers beside the picture; below it, beside each other, where it is wide or they are long."""
     beside = picture.width < _WIDE * picture.height
-    shown = _drawn_picture(picture, request, sides, truth, (COLUMN if beside else INNER, 820))
+    shown = drawn_picture(picture, request, sides, truth, (COLUMN if beside else INNER, 820))
     note = _picture_note(request, sides, truth)
     below = shown.height + _height(note)
     if beside:
@@ -181,20 +182,28 @@ def _panels(sides: Mapping[str, CardSide], width: int, room: int) -> list[list[_
 def _panel(side: str, part: CardSide, width: int, room: int, size: int) -> list[_Text]:
     """One side: its name and quantization, the verdict, the answer, and what it took."""
     answer = part.answer
-    name = part.name or answer.checkpoint or side
-    if answer.quantization not in ("", "none") and not part.anonymous:
-        name = f"{name} · {answer.quantization}"
-    head = [_text(name, width, 26, bold=True, above=0, most=8)]
+    head = [_text(title(side, part), width, 26, bold=True, above=0, most=8)]
     if part.verdict is not None:
         head.append(_text(part.verdict.text, width, 34, VERDICTS[part.verdict.kind], bold=True))
-    foot = [_text(sentence, width, 22, GREY, above=10) for sentence in _facts(part)]
+    foot = [_text(sentence, width, 22, GREY, above=10) for sentence in facts(part)]
     most = max(2, (room - _height(head) - _height(foot) - 12) // _leading(size))
-    said = answer.text.replace("||", "").strip()
-    text, color = (answer.error, WRONG) if answer.error else (said, INK) if said else ("(no text)", GREY)
-    return [*head, _text(text, width, size, color, above=12, most=most), *foot]
+    color = WRONG if answer.error else INK if answer.text.strip() else GREY
+    return [*head, _text(words(answer), width, size, color, above=12, most=most), *foot]
 
 
-def _facts(part: CardSide) -> list[str]:
+def title(side: str, part: CardSide) -> str:
+    """A side's name and quantization."""
+    answer = part.answer
+    name = part.name or answer.checkpoint or side
+    return name if answer.quantization in ("", "none") or part.anonymous else f"{name} · {answer.quantization}"
+
+
+def words(answer: Answer) -> str:
+    """What a side said, or why it failed; without the bars around the phrases of a grounded caption."""
+    return answer.error or answer.text.replace("||", "").strip() or "(no text)"
+
+
+def facts(part: CardSide) -> list[str]:
     """How the answer ended, where that is not by itself, and its times."""
     answer, timings = part.answer, part.answer.timings
     sentences = [STOPS[answer.stop_reason]] if answer.stop_reason in STOPS else []
@@ -215,7 +224,7 @@ def _facts(part: CardSide) -> list[str]:
     return [*sentences, " · ".join(parts)]
 
 
-def _drawn_picture(
+def drawn_picture(
     picture: Image.Image, request: Request, sides: Mapping[str, CardSide], truth: Sequence[Box], most: tuple[int, int]
 ) -> Image.Image:
     """The picture at the size at which it is shown, with the boxes of the question, the truth and the answers."""

@@ -8,15 +8,17 @@ waits for the device. A stream that is closed, or whose `cancel` is set, ends wi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from vlcompare.errors import DeviceMemoryError
 from vlcompare.runtime.answer_builder import AnswerBuilder
+from vlcompare.runtime.answer_view import AnswerView
 from vlcompare.runtime.batch import generate_batch
 from vlcompare.runtime.clock import Clock
 from vlcompare.runtime.decode_loop import decode
@@ -33,6 +35,23 @@ if TYPE_CHECKING:
     from vlcompare.runtime.loading.model import Model
 
 __all__ = ["Cancel", "Session", "generate", "generate_batch", "stream", "stream_request"]
+
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+def with_parameters_of(
+    source: Callable[Parameters, Any],
+) -> Callable[[Callable[..., Result]], Callable[Parameters, Result]]:
+    """A decorator for a function that hands its arguments on to `source`: editors and `help` show what it takes."""
+
+    def decorate(function: Callable[..., Result]) -> Callable[Parameters, Result]:
+        own = inspect.signature(function).return_annotation
+        function.__signature__ = inspect.signature(source).replace(return_annotation=own)  # type: ignore[attr-defined]
+        return function
+
+    return decorate
 
 
 class Cancel(Protocol):
@@ -59,12 +78,18 @@ def stream(
     top_p: float = 1.0,
     top_k: int = 0,
     seed: int = 0,
-    **how: Any,
+    cancel: Cancel | None = None,
+    deadline: float | None = None,
+    session: Session | None = None,
+    follow_up: FollowUp | None = None,
+    mode: str = "single",
+    graphs: bool = True,
+    alternatives: int = 5,
 ) -> Iterator[Step | Answer]:
     """Ask one question; yields a Step for each token and, last, the Answer.
 
-    image: a path, bytes, or a PIL image. The tasks and what each takes are in `vlcompare.tasks.prompts.SPECS`.
-    `how` goes to `stream_request`: cancel, deadline, session, follow_up, mode, graphs, alternatives.
+    image: a path, bytes, or a PIL image. The tasks and what each takes are in `vlcompare.tasks.prompts.SPECS`; from
+    `cancel` on, the arguments are those of `stream_request`. The Answer knows its picture, so that it can be shown.
     Raises RequestError or ImageError before the first token when the request or the picture is refused, and
     DeviceMemoryError where the device's memory does not suffice.
     """
@@ -84,12 +109,21 @@ def stream(
         top_k=top_k,
         seed=seed,
     )
-    return (item for item in stream_request(model, image, validate(request), **how) if not isinstance(item, Prompt))
+    request = validate(request)
+    view = None if image is None else AnswerView.of(request, image)
+    items = stream_request(
+        model, image, request, cancel=cancel, deadline=deadline, session=session, follow_up=follow_up, mode=mode,
+        graphs=graphs, alternatives=alternatives,
+    )  # fmt: skip
+    return (
+        replace(item, view=view) if isinstance(item, Answer) else item for item in items if not isinstance(item, Prompt)
+    )
 
 
-def generate(model: Model, image: Any, **fields: Any) -> Answer:
+@with_parameters_of(stream)
+def generate(*args: Any, **fields: Any) -> Answer:
     """The blocking form of `stream`: the same arguments, only the Answer."""
-    *_, answer = stream(model, image, **fields)
+    *_, answer = stream(*args, **fields)
     return answer  # type: ignore[return-value]
 
 

@@ -13,14 +13,16 @@ from vlcompare.errors import RequestError
 from vlcompare.models.config import ModelConfig
 from vlcompare.models.kernels import fallback
 from vlcompare.models.vlm import VisionLanguageModel
+from vlcompare.render.notebook import facts_html
 from vlcompare.runtime.image import ImageTransform, open_image
 from vlcompare.runtime.loading import quantize
 from vlcompare.runtime.loading.safetensors_files import NAMES, Stored, as_bytes, read_tensor
 from vlcompare.runtime.tokenizer import Tokenizer
 from vlcompare.types import Request
+from vlcompare.units import format_bytes
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Model:
     """A loaded checkpoint. Holds the three parts (`vlm`) and all that an answer has to say about them."""
 
@@ -41,6 +43,26 @@ class Model:
         self._sha256: str | None = None
         if not self.weights_bytes:
             self.weights_bytes = _bytes_held(self.vlm)
+
+    def __repr__(self) -> str:
+        runs = f"{self._precision} on {self.device}, {format_bytes(self.weights_bytes)}"
+        return f"<Model {self.checkpoint!r}: {self.config.family}, {self.config.image_size} px, {runs}>"
+
+    def _repr_html_(self) -> str:
+        language = self.config.language
+        rows = {
+            "language model": f"{self.config.family}, {language.layers} layers, width {language.hidden_size}",
+            "vision encoder": f"{self.config.vision.name} at {self.config.image_size} px",
+            "weights": f"{format_bytes(self.weights_bytes)}, {self._precision} on {self.device}",
+            "revision": self.revision or "",
+            "notes": " ".join(self.notices),
+        }
+        return facts_html(self.checkpoint, {name: value for name, value in rows.items() if value})
+
+    @property
+    def _precision(self) -> str:
+        name = str(self.dtype).removeprefix("torch.")
+        return name if self.quantization == "none" else f"{self.quantization} with {name}"
 
     @property
     def vision_dtype(self) -> torch.dtype:
