@@ -13,7 +13,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +106,16 @@ def _example(table: RunTable, row: int, pictures: Path) -> dict[str, Any]:
         "choices": sample.choices,
         "references": sample.references,
         "boxes": sample.boxes,
+        "objects": [_described(thing) for thing in sample.objects],
         "right": {"both": ["left", "right"], "only_left": ["left"], "only_right": ["right"], "neither": []}[quadrant],
         "answers": {side: _recorded(run, side, row) for side in table.sides},
     }
     return {key: value for key, value in example.items() if value or key in ("right", "text")}
+
+
+def _described(thing: Mapping[str, Any]) -> dict[str, Any]:
+    """What captions say of an object: its kind, colour, size and text."""
+    return {name: value for name, value in thing.items() if name != "box" and value is not None}
 
 
 def _recorded(run: RunFolder, side: str, row: int) -> dict[str, Any]:

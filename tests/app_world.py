@@ -84,8 +84,8 @@ def done(page: Any) -> None:
 
 
 def idle(page: Any) -> None:
-    """The stream is closed: what has been shown before may be its last words, and until then Compare is not taken."""
-    page.wait_for_selector("#vl-message [data-testid=status-tracker].hide", state="attached")
+    """Nothing is running or pending."""
+    page.wait_for_selector(".vl-main:not([data-pending]) #vl-state i:not([data-running])", state="attached")
 
 
 def stop(page: Any) -> None:
@@ -93,7 +93,6 @@ def stop(page: Any) -> None:
     page.locator("#vl-stop").click()
     for side in ("left", "right"):
         page.wait_for_selector(f"#vl-{side}-card .vl-done")
-    said(page, "#vl-message", r"Stopped\. What had come in stays")
     idle(page)
 
 
@@ -125,6 +124,24 @@ def pick(page: Any, example: str) -> None:
     """Choose a shipped example by its id."""
     page.locator(f".vl-example[data-pick='{example}']").click()
     page.wait_for_selector(f".vl-example[data-pick='{example}'][aria-pressed='true']")
+
+
+def belongs(page: Any) -> None:
+    """Wait until the answers belong to the settings."""
+    page.wait_for_selector("#vl-belongs .vl-from", state="detached")
+
+
+def differs(page: Any, pattern: str = "") -> None:
+    """Wait until the answers are said to be from other settings, with these words."""
+    page.wait_for_selector("#vl-belongs .vl-from")
+    said(page, "#vl-belongs", pattern)
+
+
+def open_settings(page: Any, side: str) -> None:
+    """Open a side's settings."""
+    if not page.locator(f"#vl-{side}-checkpoint").is_visible():
+        page.locator(f"#vl-{side}-settings > button").click()
+        page.locator(f"#vl-{side}-checkpoint").wait_for(state="visible")
 
 
 def text(page: Any, selector: str) -> str:

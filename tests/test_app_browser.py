@@ -54,9 +54,10 @@ def test_a_comparison_streams_and_shows_boxes_figures_and_truth(app: SimpleNames
     assert "Transformer" in text(page, "#vl-left-card") and "State-space" in text(page, "#vl-right-card")
     assert page.locator("#vl-left-picture .vl-answer-box").count() == 1
     assert page.locator("#vl-together .vl-truth").count() == 1
-    assert "0.89" in text(page, "#vl-together table") and "right at 0.5" in text(page, "#vl-together table")
+    assert text(page, "#vl-left-card .vl-verdict") == text(page, "#vl-right-card .vl-verdict") == "✓ IoU 0.89"
     assert page.locator("#vl-charts svg polyline").count() >= 3  # two latencies, and the formulas of memory
-    assert "7.0 ms" in text(page, "#vl-figures")
+    page.get_by_role("button", name="Exact figures").click()
+    said(page, "#vl-figures", "7.0 ms")
     page.locator("#vl-left-tokens .vl-token").nth(1).click()
     assert "id 1" in text(page, "#vl-left-tokens .vl-inspect") and "20.0 %" in text(page, "#vl-left-tokens .vl-inspect")
     assert page.locator("#vl-left-picture .vl-alt.vl-on").count() == 0  # 0.80 > x1: no box, so nothing is drawn
@@ -129,7 +130,7 @@ def test_upload_and_mark_a_region_with_two_clicks(app: SimpleNamespace, visit: A
     assert [round(float(v), 1) for v in value.split(",")] == pytest.approx([0.3, 0.3, 0.7, 0.7], abs=0.11)
     compare(page)
     assert app.fake.asked[-1][0] == png((10, 120, 60), (320, 200))
-    assert "rendered scenes" in text(page, "#vl-message")  # embedded models, not a picture of theirs
+    assert "drawn scenes" in text(page, "#vl-notice")  # embedded models, not a picture of theirs
 
 
 def test_stop_in_the_middle_and_the_next_run_works(app: SimpleNamespace, visit: Any) -> None:
@@ -147,17 +148,14 @@ def test_stop_in_the_middle_and_the_next_run_works(app: SimpleNamespace, visit: 
     page.locator("#vl-run").click()
     page.wait_for_function("document.querySelector('#vl-right-card .vl-answer').innerText.includes('short said')")
     done(page)
-    assert "Ended by itself" in text(page, "#vl-right-card")
+    assert "Finished" in text(page, "#vl-right-card")
 
 
 def test_swap_and_a_failure_on_one_side(visit: Any) -> None:
     page = visit("?left=broken/one&right=tiny-mamba-vl")
     page.get_by_role("button", name="Swap sides").click()
     for side, name in (("right", "broken"), ("left", "amba")):
-        page.wait_for_function(
-            "([side, name]) => document.querySelector(`#vl-${side}-checkpoint input`).value.includes(name)",
-            arg=[side, name],
-        )
+        said(page, f"#vl-{side}-settings", name)
     compare(page)
     assert "cut off" in text(page, "#vl-right-card [role=alert]")
     assert "[0.10" in text(page, "#vl-left-card .vl-answer")
@@ -179,7 +177,7 @@ def test_export_import_and_restore(app: SimpleNamespace, visit: Any) -> None:
     page.wait_for_function("document.querySelector('#vl-text textarea').value == 'the large red square'")
     fresh = visit()
     fresh.locator("#vl-load input[type=file], input[type=file][accept*='json']").first.set_input_files(str(file))
-    fresh.wait_for_function("document.querySelector('#vl-message').innerText.includes('Imported')")
+    fresh.wait_for_function("document.querySelector('#vl-message').innerText.includes('as it was saved')")
     said(fresh, "#vl-left-card .vl-answer", r"\[0\.10")
     damaged = file.with_name("damaged.json")
     damaged.write_text(file.read_text()[:500])
@@ -208,11 +206,12 @@ def test_vote_blind_and_consent(app: SimpleNamespace, visit: Any) -> None:
     compare(page)
     assert "Model A" in text(page, "#vl-left-card") and "Pythia" not in text(page, "#vl-left-card")
     page.locator("#vl-vote-left").click()
-    page.wait_for_function("document.querySelector('#vl-vote-message').innerText.includes('agree')")
+    page.wait_for_function("document.querySelector('#vl-vote-message').innerText.includes('Not stored: left')")
+    page.wait_for_function("!document.body.innerText.includes('Model A')")  # any vote tells the names
+    assert not (app.settings.data / "votes.sqlite").exists()
     page.locator("#vl-consent input").check()
     page.locator("#vl-vote-left").click()
-    page.wait_for_function("document.querySelector('#vl-vote-message').innerText.includes('Stored')")
-    page.wait_for_function("!document.querySelector('#vl-left-card').innerText.includes('Model A')")
+    page.wait_for_function("document.querySelector('#vl-vote-message').innerText.includes('Stored: left')")
     assert (app.settings.data / "votes.sqlite").exists()
 
 
@@ -276,7 +275,7 @@ CUT_OFF = """() => [...document.querySelectorAll('.vl-scroll')]
   .filter((node) => node.scrollWidth > node.clientWidth + 1).map((node) => node.innerText.slice(0, 60))"""
 
 OVERLAPS = """() => {
-  const names = '.vl-panel, .vl-side, .vl-more, .vl-swap button, .vl-live > div';
+  const names = '.vl-panel, .vl-side, .vl-more, .vl-votes button, .vl-live > div';
   const found = [], all = [...document.querySelectorAll(names)];
   const boxes = all.map((node) => [node, node.getBoundingClientRect()]).filter(([, r]) => r.width && r.height);
   const across = (r, s) => Math.min(r.right, s.right) - Math.max(r.left, s.left) > 1;

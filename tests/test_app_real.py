@@ -103,14 +103,15 @@ def test_an_uploaded_scene_measured_and_raced(visit: Any) -> None:
     choose_task(page, "Caption")
     compare(page)
     answered(page)
-    assert "rendered scenes" in text(page, "#vl-message")  # not one of the shipped examples
-    assert "Original 224×224 · model input 112×112" in text(page, "#vl-left-picture")
+    assert "drawn scenes" in text(page, "#vl-notice")  # not one of the shipped examples
+    page.get_by_role("button", name="Exact figures").click()
+    said(page, "#vl-figures", "112×112, squeezed")
     assert "KB cache (formula" in text(page, "#vl-figures") and "KB state (formula" in text(page, "#vl-figures")
     assert page.locator("#vl-charts .vl-measured").count() == 2 and page.locator("#vl-charts .vl-dash").count() == 2
     page.locator("#vl-mode input[value='race']").check()
     compare(page)
     answered(page)
-    assert "contended" in text(page, "#vl-figures") and "race" in text(page, "#vl-message")
+    assert "contended" in text(page, "#vl-figures") and "race" in text(page, "#vl-asked")
 
 
 def test_an_example_of_every_task(visit: Any) -> None:
@@ -141,7 +142,7 @@ def test_stop_in_the_middle_and_run_again(app: SimpleNamespace, visit: Any) -> N
     assert until(lambda: not any(entry.users for entry in app.handlers.pool._entries.values()))  # the device is free
     compare(page)
     answered(page)
-    assert "Ended by itself" in text(page, "#vl-left-card")
+    assert "Finished" in text(page, "#vl-left-card")
 
 
 def test_a_damaged_checkpoint_fails_alone(visit: Any) -> None:
@@ -149,28 +150,28 @@ def test_a_damaged_checkpoint_fails_alone(visit: Any) -> None:
     compare(page)
     assert "model.safetensors" in text(page, "#vl-left-card [role=alert]")
     assert page.locator("#vl-right-tokens .vl-token").count() >= 1 and "Failed" in text(page, "#vl-left-card")
-    assert "damaged" in text(page, "#vl-figures") or "–" in text(page, "#vl-figures")
 
 
 def test_two_follow_ups_and_three_questions(visit: Any) -> None:
     page = visit(f"?example={KINDS['vqa'].id}")
     compare(page)
+    page.get_by_role("button", name="Exact figures").click()
     page.get_by_role("button", name="Follow up on this picture").click()
     page.locator("#vl-follow-text textarea").fill("How many things are in the picture?")
     for how, heading in (("continue", "continued"), ("anew", "asked anew")):
         page.locator(f"#vl-follow-how input[value='{how}']").check()
         compare(page, "#vl-follow")
-        assert heading in text(page, "#vl-message")
+        assert heading in text(page, "#vl-asked")
         answered(page)
         assert "· vision encoder\t0.0 ms\t0.0 ms" in text(page, "#vl-figures")  # the picture was not encoded again
-    page.get_by_role("button", name="One picture, three questions").click()
+    page.get_by_role("button", name="Caption, question and box in one go").click()
     page.locator("#vl-three-find textarea, #vl-three-find input").first.fill("the red thing")
     page.locator("#vl-three").click()
     page.wait_for_function("document.querySelectorAll('.vl-history-item').length == 6")
     done(page)
     assert page.locator(".vl-three tbody tr").count() == 3 and "…" not in text(page, ".vl-three")
     page.locator(".vl-asked-one").nth(1).click()  # the second question's own run, with its figures
-    said(page, "#vl-message", "How many things")
+    said(page, "#vl-asked", "How many things")
     answered(page)
     compare(page)  # a question of its own is none of the three
     assert page.locator(".vl-three").count() == 0
@@ -191,7 +192,7 @@ def test_a_real_run_is_exported_and_comes_back(app: SimpleNamespace, visit: Any)
     assert Path(waiting.value.path()).read_bytes().startswith(b"\x89PNG")
     fresh = visit()
     fresh.locator("#vl-load input[type=file], input[type=file][accept*='json']").first.set_input_files(str(file))
-    said(fresh, "#vl-message", "Imported")
+    said(fresh, "#vl-message", "as it was saved")
     assert text(fresh, "#vl-left-card .vl-answer") == answer
 
 

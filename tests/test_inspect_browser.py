@@ -171,7 +171,7 @@ def test_two_runs_side_by_side_and_ask_again(visit: Any) -> None:
     page.wait_for_selector("#vl-run")
     page.wait_for_function("(t) => document.querySelector('#vl-text textarea')?.value === t", arg=asked)
     page.wait_for_selector("#vl-picture img")
-    page.wait_for_function("document.querySelector('#vl-right-checkpoint input')?.value.includes('two')")
+    page.wait_for_function("document.querySelector('#vl-right-settings')?.innerText.includes('two')")
     assert page.locator("#vl-text textarea").input_value() == asked
 
 

@@ -16,7 +16,7 @@ from vlcompare.runtime.image import open_image
 from vlcompare.types import SIDES, Alternative, Answer, Box, Memory, Prompt, Request, Side, Timings, Token
 from vlcompare.ui.checkpoint_names import memory_curves, name_of, scores_table
 from vlcompare.ui.compare import cards, figures, together, tokens
-from vlcompare.ui.compare.picture import alternative_boxes, overlap_rows, overlay, side_picture
+from vlcompare.ui.compare.picture import alternative_boxes, overlay, side_picture
 from vlcompare.ui.compare.session import Picture, Run, SideRun
 from vlcompare.units import format_bytes, milliseconds, number
 
@@ -78,7 +78,8 @@ def test_everything_is_escaped_everywhere() -> None:
     failed = Answer(error=EVIL, stop_reason=EVIL, checkpoint=EVIL)
     for left, right in ((evil, boxed), (failed, evil)):
         run = run_of(left, right, request=Request("vqa", EVIL), references=(EVIL,))
-        shown = [view(run, side) for view in (cards.card, tokens.tokens_view, side_picture) for side in SIDES]
+        shown = [view(run, side) for view in (cards.card, tokens.tokens_view) for side in SIDES]
+        shown += [side_picture(run, side, EVIL) for side in SIDES] + [cards.scoreboard(run), cards.heading(run)]
         shown += [together.together(run), figures.charts(run), figures.figures_table(run), tokens.prompt_view(run)]
         shown += [cards.history_view([run], run.id), together.three_view([run]), cards.message(EVIL, "error")]
         shown += [scores_table(EVIL, EVIL)]
@@ -121,7 +122,7 @@ def test_phrases_and_boxes_share_number_and_colour() -> None:
     run = run_of(two)
     seen = Tags(cards.card(run, "left")).seen
     marks = [a for t, a in seen if t == "mark"]
-    boxes = [a for _, a in Tags(side_picture(run, "left")).seen if "vl-answer-box" in (a.get("class") or "")]
+    boxes = [a for _, a in Tags(side_picture(run, "left", "Left")).seen if "vl-answer-box" in (a.get("class") or "")]
     assert [m["data-colour"] for m in marks] == [b["data-colour"] for b in boxes] == ["0", "1"]
     assert "||" not in cards.card(run, "left")
 
@@ -137,18 +138,15 @@ def test_overlap_ceiling_and_line() -> None:
         truth=(Box(0.1, 0.2, 0.505, 0.7),),
         request=Request("grounding", "x"),
     )
-    rows = overlap_rows(run)
-    assert rows[0][1] == pytest.approx(0.4 / 0.405, abs=1e-6) and rows[1][1] is None
-    shown = together.together(run)
-    assert "at most 0.99" in shown and "right at 0.5" in shown and "no box" in shown
+    assert "at most 0.99" in together.together(run)
+    assert "✓ IoU 0.99" in cards.card(run, "left") and "✗ no box" in cards.card(run, "right")
     assert "vl-truth" in overlay(run)
 
 
 def test_several_true_boxes_are_counted_one_by_one() -> None:
     truth = (Box(0.1, 0.2, 0.5, 0.7), Box(0.6, 0.6, 0.9, 0.9))
     run = run_of(truth=truth)
-    assert overlap_rows(run)[0] == ("left", 0.5, 1)
-    assert "1 of 2 found" in together.together(run) and "Mean IoU" in together.together(run)
+    assert "≈ 1 of 2 boxes" in cards.card(run, "left")
 
 
 def test_alternative_boxes_replace_one_token() -> None:

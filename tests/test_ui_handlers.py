@@ -18,6 +18,7 @@ from vlcompare.errors import ImageError, RequestError
 from vlcompare.runtime.image import open_image
 from vlcompare.types import SIDES, Answer, Box, Request, Side
 from vlcompare.ui import examples
+from vlcompare.ui.compare import views
 from vlcompare.ui.compare.event_stream import follow
 from vlcompare.ui.compare.form_values import form_values
 from vlcompare.ui.compare.forms import (
@@ -31,6 +32,7 @@ from vlcompare.ui.compare.forms import (
 from vlcompare.ui.compare.handlers import Handlers
 from vlcompare.ui.compare.page_update import REGIONS
 from vlcompare.ui.compare.session import CompareSession, Picture, Run, SideRun
+from vlcompare.ui.compare.wiring.tab import three_forms
 from vlcompare.ui.settings import AppSettings, Limits
 
 PAIR = {"left": Side("tiny-pythia-vl"), "right": Side("tiny-mamba-vl")}
@@ -64,7 +66,7 @@ def picture(tmp_path: Path) -> str:
 def last(pages: Any) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for page in pages:
-        assert set(page) <= {*REGIONS, "three"}
+        assert set(page) <= {*REGIONS, "asks"}
         merged |= page
     return merged
 
@@ -76,15 +78,14 @@ def test_a_run_fills_every_region_and_the_history(handlers: Handlers, picture: s
     assert "0.10" in page["left_card"] and "Mamba" in page["right_card"]
     assert [run.request.text for run in session.history] == ["the large red square"]
     assert session.cancel is None and session.finished.is_set()
-    assert "rendered scenes" in page["message"]
 
 
 def test_the_truth_belongs_to_the_question_that_was_asked(handlers: Handlers, shipped: Path) -> None:
     session = CompareSession()
     page = last(handlers.ask(session, str(shipped), FIND, PAIR, example="find"))
-    assert "0.89" in page["together"] and session.history[0].truth and "rendered scenes" not in page["message"]
+    assert "✓ IoU 0.89" in page["left_card"] and session.history[0].truth
     other = last(handlers.ask(session, str(shipped), replace(FIND, text="the disc"), PAIR, example="find"))
-    assert session.history[0].truth == () and "IoU 0.5" not in other["together"]
+    assert session.history[0].truth == () and "vl-verdict" not in other["left_card"]
     handlers_picture = Path(shipped).with_name("other.png")
     handlers_picture.write_bytes(png())
     last(handlers.ask(session, str(handlers_picture), FIND, PAIR, example="find"))
@@ -290,10 +291,9 @@ def test_blind_hides_names_and_figures_until_the_vote(handlers: Handlers, pictur
         seen.add(run.sides["left"].settings.checkpoint)
         for region in ("left_card", "right_card", "figures", "charts", "together", "history", "prompts"):
             assert "ythia" not in page[region] and "amba" not in page[region], region
-        assert "scores" not in page
     assert seen == {"tiny-pythia-vl", "tiny-mamba-vl"}  # shuffled
     run.voted = "tie"
-    assert "ythia" in handlers.whole(session, run)["figures"]
+    assert "ythia" in views.whole(session, run)["figures"]
 
 
 def test_a_blind_runs_models_are_named_neither_while_they_load_nor_by_what_follows(
@@ -302,10 +302,10 @@ def test_a_blind_runs_models_are_named_neither_while_they_load_nor_by_what_follo
     session = CompareSession()
     for page in handlers.ask(session, picture, FIND, PAIR, blind=True):
         assert not any("ythia" in str(view) or "amba" in str(view) for view in page.values())
-    fields = form_values(session.history[0])
-    assert "tiny-pythia-vl" not in fields and "tiny-mamba-vl" not in fields
+    fields = form_values(session.history[0])  # in an order that does not tell which side is which
+    assert fields.index("tiny-mamba-vl") < fields.index("tiny-pythia-vl")
     page = last(handlers.follow_up(session, "the disc", "anew"))
-    assert "blind" in page["message"] and "amba" not in page["left_card"] + page["right_card"]
+    assert "blind" in page["asked"] and "amba" not in page["left_card"] + page["right_card"]
     session.history[0].voted = "tie"
     assert "tiny-pythia-vl" in form_values(session.history[0])
 
@@ -318,11 +318,11 @@ def test_a_newer_run_keeps_the_page_to_itself(handlers: Handlers, picture: str) 
     page = next(newer)
     assert all(shown == {} for shown in older)
     page |= last(newer)
-    assert "newer" in page["message"] and "older" in page["history"]
+    assert "newer" in page["asked"] and "older" in page["history"]
     assert session.kept is None or session.kept is session.current
 
 
-def test_what_else_is_looked_at_is_left_alone_until_the_answers_are_there(handlers: Handlers, picture: str) -> None:
+def test_what_else_is_looked_at_is_left_alone(handlers: Handlers, picture: str) -> None:
     session = CompareSession()
     last(handlers.ask(session, picture, AskForm("chat", "first"), PAIR))
     pages = handlers.ask(session, picture, AskForm("chat", "second"), PAIR)
@@ -330,7 +330,8 @@ def test_what_else_is_looked_at_is_left_alone_until_the_answers_are_there(handle
     handlers.restore(session, session.history[0].id)
     *meanwhile, end = pages
     assert meanwhile and all(page == {} for page in meanwhile)
-    assert "second said" in end["left_card"] and "second" in end["message"] and set(end) >= set(REGIONS)
+    assert set(end) == {"state", "history"} and "second" in end["history"]
+    assert session.shown is session.history[1] and session.cancel is None
 
 
 def test_stop_claims_to_have_stopped_only_what_it_stopped(handlers: Handlers, picture: str) -> None:
@@ -343,7 +344,7 @@ def test_stop_claims_to_have_stopped_only_what_it_stopped(handlers: Handlers, pi
     next(pages)
     session.stop()
     last(pages)
-    assert "What had come in stays" in slow.stopped(session)["message"]
+    assert "Stopped; partial answer kept" in slow.stopped(session)["left_card"]
 
 
 def test_stop_does_not_speak_of_the_run_that_follows(handlers: Handlers, picture: str) -> None:
@@ -416,14 +417,28 @@ def test_follow_ups_go_on_from_what_the_engine_kept(handlers: Handlers, picture:
 
 
 def test_three_questions_on_one_picture(handlers: Handlers, picture: str) -> None:
-    forms = [AskForm("captioning"), AskForm("vqa", "what?"), AskForm("grounding", "the square")]
+    forms = three_forms(AskForm("captioning"), "what?", "the square")
     session = CompareSession()
     page = last(handlers.three(session, picture, forms, PAIR))
     assert page["three"].count("<tr>") == 4 and "what? said tiny-mamba-vl" in page["three"]
     assert [run.request.task for run in session.history] == ["grounding", "vqa", "captioning"]
-    assert "rendered scenes" in page["message"]
-    missing = last(handlers.three(session, picture, [AskForm("vqa", "")], PAIR))
-    assert "needs a question" in missing["message"]
+    missing = last(handlers.three(session, picture, [(AskForm("vqa", ""), "vl-three-question")], PAIR))
+    assert "needs a question" in missing["message"] and 'data-field="vl-three-question"' in missing["message"]
+
+
+@pytest.mark.parametrize(
+    ("ask", "find", "third"),
+    [
+        (AskForm("captioning"), "", ("grounded_captioning", "")),  # an example without a description
+        (AskForm("vqa", "what?"), " ", ("grounded_captioning", "")),
+        (AskForm("grounding", "the disc"), "", ("grounding", "the disc")),
+        (AskForm("grounding", "the disc"), "the square", ("grounding", "the square")),
+    ],
+)
+def test_what_is_to_be_found_is_described_or_everything(ask: AskForm, find: str, third: tuple[str, str]) -> None:
+    forms = [form for form, _ in three_forms(ask, "", find)]
+    assert [form.task for form in forms[:2]] == ["captioning", "vqa"] and forms[1].text
+    assert (forms[2].task, forms[2].text) == third
 
 
 def test_several_sessions_leave_nothing_behind(handlers: Handlers, picture: str) -> None:
@@ -540,9 +555,11 @@ def test_recorded_answers_are_shown_as_such_and_only_for_their_pair(handlers: Ha
     write_examples(other)
     (other / "examples.json").write_text(json.dumps(rows))
     (example, *rest) = examples.load_examples(other)
-    page = handlers.recorded(CompareSession(), example, PAIR)
-    assert "Recorded" in page["message"] and "Recorded earlier" in page["left_card"] and "1.00" in page["together"]
-    assert "ms" not in page["figures"] and "history" not in page
+    session = CompareSession()
+    page = handlers.recorded(session, example, PAIR)
+    assert "Recorded" in page["left_card"] and "✓ IoU 1.00" in page["left_card"]
+    assert "ms" not in page["figures"] and session.history == [] and session.shown and session.shown.recorded
+    assert "nothing to follow up" in last(handlers.follow_up(session, "more", "anew"))["message"]
     assert handlers.recorded(CompareSession(), example, {**PAIR, "left": Side("x/y")}) == {}
     assert handlers.recorded(CompareSession(), example, {**PAIR, "left": Side("tiny-pythia-vl", "nf4")}) == {}
     assert handlers.recorded(CompareSession(), rest[0], PAIR) == {}

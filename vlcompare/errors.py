@@ -13,7 +13,12 @@ Any other exception is a defect of this package. Every message can be shown to a
 
 
 class VLCompareError(Exception):
-    """Base of all errors raised on purpose; `str(error)` is one sentence for the user."""
+    """Base of all errors raised on purpose; `str(error)` is one sentence for the user.
+
+    field: the id of the page's field that the error is about; "" where there is none.
+    """
+
+    field: str = ""
 
 
 class RequestError(VLCompareError, ValueError):

@@ -268,7 +268,8 @@ class Client:
         """Press the button with this id; `given`: values by element id, all others as the page has them."""
         parts = {part["id"]: part for part in self.config["components"]}
         pressed = next(id for id, part in parts.items() if part["props"].get("elem_id") == button)
-        event = next(one for one in self.config["dependencies"] if [pressed, "click"] in one["targets"])
+        events = [one for one in self.config["dependencies"] if [pressed, "click"] in one["targets"]]
+        event = next(one for one in events if one["types"]["generator"])  # the one that answers
         data = [_value(parts[id], given) for id in event["inputs"]]
         session, start = secrets.token_hex(6), time.perf_counter()
         body = {"data": data, "fn_index": event["id"], "session_hash": session, "trigger_id": pressed}

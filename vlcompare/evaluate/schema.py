@@ -337,6 +337,7 @@ EXPORTED = record(  # a run that the compare tab exported
         "notices": optional(mapping(listed(text(2000), 100), MOST_SIDES)),
         "truth": _BOXES,
         "references": _TEXTS,
+        "objects": optional(listed(scene_object, MOST_OBJECTS)),
         **dict.fromkeys(("example", "follow_up", "voted"), optional(_short)),
         "picture": _PICTURE,
     },

@@ -14,6 +14,7 @@ from vlcompare.types import SIDES, Answer
 from vlcompare.ui.settings import AppSettings
 
 ARCHITECTURES = {"pythia": "Transformer (Pythia)", "mamba": "State-space (Mamba)"}
+QUANTIZATION_NAMES = {"none": "none", "int8": "int8", "nf4": "NF4"}
 STAGES = {"embedded": "Embedded", "finetuned": "Published", "pretrained": "Connector stage"}
 
 

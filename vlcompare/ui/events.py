@@ -11,13 +11,14 @@ QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibil
 RUNNING: dict[str, Any] = {  # events that run models
     "show_progress": "minimal",
     "concurrency_id": "models",
-    "trigger_mode": "once",
+    "trigger_mode": "multiple",  # a second press begins anew, see `wiring`
     "api_visibility": "private",
 }
 PICK = """element.addEventListener('click', (event) => {
   const picked = event.target.closest('[data-pick]');
   if (picked && element.contains(picked)) trigger('click', {pick: picked.dataset.pick});
 });"""
+TO_TOP = "() => window.scrollTo({top: 0, behavior: 'smooth'})"
 SAVE = """(file) => {
   if (!file?.url) return;
   const link = document.createElement('a');

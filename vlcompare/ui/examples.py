@@ -35,6 +35,7 @@ class Example:
     truth: tuple[Box, ...] = ()
     references: tuple[str, ...] = ()
     ocr_text: str = ""
+    objects: tuple[dict[str, Any], ...] = ()  # of a rendered scene, which captions are judged by
     answers: Mapping[str, Answer] = field(default_factory=dict)  # side -> the answer recorded with the example
 
 
@@ -77,6 +78,7 @@ def _read(row: Any, folder: Path) -> Example | None:
             truth=_truth(task, boxes, choices, references),
             references=references,
             ocr_text=str(row.get("ocr_text") or ""),
+            objects=tuple(dict(thing) for thing in row.get("objects") or ()),
             answers={side: _recorded(said) for side, said in (row.get("answers") or {}).items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError):

@@ -3,7 +3,7 @@
   if (window.vlcompare) return;
   window.vlcompare = true;
   const side = (node) => node.closest("[data-side]")?.dataset.side;
-  const inside = (name) => document.querySelectorAll(`.vl-side.vl-${name}`);
+  const inside = (name) => document.querySelectorAll(`#vl-${name}-card, #vl-${name}-picture, #vl-${name}-tokens`);
 
   function make(tag, name, text) {
     const node = document.createElement(tag);
@@ -47,7 +47,7 @@
 
   document.addEventListener("click", (event) => {
     if (event.target.closest?.("#vl-run, #vl-follow, #vl-three") && window.innerWidth <= 1100)
-      setTimeout(() => document.getElementById("vl-message")?.scrollIntoView({ behavior: "smooth", block: "start" }), 120);
+      setTimeout(() => document.getElementById("vl-asked")?.scrollIntoView({ behavior: "smooth", block: "start" }), 120);
     const token = event.target.closest?.(".vl-token");
     if (token) inspect(token);
   });

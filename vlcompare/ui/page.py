@@ -21,11 +21,12 @@ from gradio.utils import get_upload_folder
 
 from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.paths import data_folder
-from vlcompare.render.markup import el
+from vlcompare.render.markup import Safe, el, join
 from vlcompare.ui import api, examples
-from vlcompare.ui.compare import layout, wiring
 from vlcompare.ui.compare.handlers import Handlers, engine_sessions
+from vlcompare.ui.compare.layout.tab import build
 from vlcompare.ui.compare.votes import Votes
+from vlcompare.ui.compare.wiring.tab import wire
 from vlcompare.ui.inspect import handlers as inspect_handlers
 from vlcompare.ui.inspect import layout as inspect_layout
 from vlcompare.ui.inspect import wiring as inspect_wiring
@@ -48,6 +49,11 @@ from vlcompare.ui.settings import AppSettings
 from vlcompare.ui.theme import launch_look
 from vlcompare.ui.zerogpu import adapt, on_zerogpu
 
+LINKS = {
+    "Paper": "https://arxiv.org/abs/2409.05395",
+    "Repository": "https://github.com/gpantaz/vl_mamba",
+    "Model cards": "https://huggingface.co/gpantaz",
+}
 READERS = 4  # runs that are read, or exports that are written, at once
 
 
@@ -55,18 +61,11 @@ def build_page(settings: AppSettings, handlers: Handlers | None = None, *, runs:
     """The page for these settings. handlers: given by tests, to answer with a fake; runs: opened in the second tab."""
     handlers = handlers or real_handlers(settings)
     with gr.Blocks(title="vlcompare", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as page:
-        gr.HTML(
-            el(
-                "header",
-                el("h1", "Two models, one picture"),
-                el("p", "A Transformer and a state-space model answer side by side, with the cost of every token."),
-                class_="vl-title",
-            )
-        )
+        gr.HTML(heading())
         with gr.Tabs(elem_classes="vl-tabs", selected="inspect" if runs else "compare") as tabs:
             with gr.Tab("Compare", id="compare"):
-                parts = layout.build(settings)
-                wiring.wire(parts, handlers, votes_of(settings), page)
+                parts = build(settings)
+                wire(parts, handlers, votes_of(settings), page)
             with gr.Tab("Inspect", id="inspect"):
                 library = Library(settings.allow_path, runs, pictures=settings.pictures)
                 inspect_wiring.wire(inspect_layout.build(library), settings, page, parts, tabs)
@@ -82,6 +81,18 @@ def build_page(settings: AppSettings, handlers: Handlers | None = None, *, runs:
         gc.collect()
         gc.freeze()  # later collections skip the millions of values of these runs
     return page
+
+
+def heading() -> Safe:
+    """What the page is, in a line, with links."""
+    links = [el("a", name, href=address, rel="noreferrer", target="_blank") for name, address in LINKS.items()]
+    return el(
+        "header",
+        el("h1", "vlcompare"),
+        el("p", "One picture, one question, two models: a Transformer beside a state-space model."),
+        el("p", join(links, " · ")),
+        class_="vl-title",
+    )
 
 
 def votes_of(settings: AppSettings) -> Votes:

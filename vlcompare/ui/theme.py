@@ -111,7 +111,10 @@ def launch_look() -> dict[str, Any]:
     """The arguments of `Blocks.launch` for the look."""
     script, css = (
         "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in names)
-        for names in (("page.js", "inspect/inspect.js"), ("style.css", "inspect/inspect.css"))
+        for names in (
+            ("page.js", "compare/compare.js", "inspect/inspect.js"),
+            ("style.css", "compare/compare.css", "inspect/inspect.css"),
+        )
     )
     head = f'<meta name="color-scheme" content="light dark"><script>{script}</script>'
     return {"theme": theme(), "css": css, "head": head}

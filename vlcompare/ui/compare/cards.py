@@ -9,8 +9,10 @@ import io
 import math
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
+from vlcompare.evaluate.verdicts import CUT_SHORT
 from vlcompare.render.markup import Safe, el, join
 from vlcompare.tasks.boxes import find_boxes
 from vlcompare.tasks.prompts import SPECS
@@ -20,23 +22,20 @@ from vlcompare.ui.checkpoint_names import lookup, name_of
 from vlcompare.ui.compare import display_limits as shown
 from vlcompare.ui.compare.picture import PALETTE
 from vlcompare.ui.compare.session import Run, SideRun
+from vlcompare.ui.compare.verdict import verdict
 from vlcompare.ui.server.redact import without_paths
 from vlcompare.units import milliseconds, number
 
 STOPS = {
-    "end": "ended by itself",
-    "limit": "token limit reached",
-    "newline": "ended at the line's end",
-    "cancelled": "stopped",
-    "deadline": "time limit reached",
-    "context": "context full",
-    "error": "failed",
-    "recorded": "recorded earlier",
+    "end": "Finished",
+    "limit": "Token limit reached",
+    "newline": "Finished",
+    "cancelled": "Stopped; partial answer kept",
+    "deadline": "Time limit reached; partial answer kept",
+    "context": "Context full",
+    "error": "Failed",
+    "recorded": "Recorded",
 }
-PHOTO_NOTICE = (
-    "An embedded model knows only this project's rendered scenes of coloured shapes and short documents. "
-    "Asked about a photograph it answers, but the answer means nothing."
-)
 
 
 def side_name(run: Run, side: str) -> tuple[str, str]:
@@ -70,15 +69,13 @@ def untrained(part: SideRun) -> list[str]:
 def card(run: Run | None, side: str) -> Safe:
     """One side's answer so far: its status, text and live figures. Its height hardly changes while it streams."""
     if run is None:
-        head: list[Safe | None] = [el("span", "Ready", class_="vl-status")]
         body = el("div", "The answer will stream here.", class_="vl-answer vl-empty")
-        return el("div", el("div", *head, class_="vl-card-head"), body, _live(None), class_="vl-card", data_side=side)
+        return el("div", _outcome(None, None, "Ready", "done"), body, _live(None), class_="vl-card", data_side=side)
     part = run.sides[side]
     answer = part.answer
     title, architecture = side_name(run, side)
     state, kind = _state(part, run.hidden)
-    head = [el("span", state, class_=f"vl-status vl-{kind}"), el("b", title, class_="vl-name")]
-    head.append(el("span", architecture, class_="vl-arch") if architecture else None)
+    head: list[Safe | None] = [el("b", title, class_="vl-name")]
     if not run.hidden:
         head += [el("span", words, class_="vl-tag") for words in untrained(part)]
     if answer is not None and answer.error:
@@ -94,12 +91,41 @@ def card(run: Run | None, side: str) -> Safe:
     return el(
         "div",
         el("div", *head, class_="vl-card-head"),
+        _outcome(verdict_mark(run, side), architecture, state, kind),
         el("div", *content, class_="vl-answer"),
         *notices,
         _live(part, run.hidden),
         class_="vl-card" + tall(run),
         data_side=side,
     )
+
+
+def _outcome(mark: Safe | None, architecture: str | None, state: str, kind: str) -> Safe:
+    """The line below the name: the verdict, where there is one, the architecture, and how far the answer is."""
+    return el(
+        "div",
+        mark,
+        el("span", architecture, class_="vl-arch") if architecture else None,
+        el("span", state, class_=f"vl-status vl-{kind}"),
+        class_="vl-outcome",
+    )
+
+
+def verdict_mark(run: Run, side: str) -> Safe | None:
+    """The verdict as a mark of its colour; None where there is none."""
+    found = verdict(run, side)
+    return el("b", found.text, class_=f"vl-verdict vl-{found.kind}") if found else None
+
+
+def scoreboard(run: Run) -> Safe:
+    """Both sides' names and verdicts in two rows: what a narrow screen shows first."""
+    rows = []
+    for side in run.sides:
+        state, kind = _state(run.sides[side], run.hidden)
+        outcome = verdict_mark(run, side) or el("span", state, class_=f"vl-status vl-{kind}")
+        name = el("span", el("i", class_="vl-key", data_side=side), side_name(run, side)[0])
+        rows.append(el("div", name, outcome, class_="vl-board-row", data_side=side))
+    return el("div", *rows, class_="vl-board")
 
 
 def tall(run: Run) -> str:
@@ -116,7 +142,7 @@ def _state(part: SideRun, hidden: bool) -> tuple[str, str]:
         return part.status or "Answering", "busy"
     if answer.error:
         return "Failed", "failed"
-    return STOPS.get(answer.stop_reason, answer.stop_reason or "done").capitalize(), "done"
+    return STOPS.get(answer.stop_reason, answer.stop_reason or "Finished"), "done"
 
 
 def _live(part: SideRun | None, hidden: bool = False) -> Safe:
@@ -140,7 +166,7 @@ def _live(part: SideRun | None, hidden: bool = False) -> Safe:
 
 
 def _parse_note(run: Run, answer: Answer) -> Safe | None:
-    if answer.parse != "unparseable":
+    if answer.parse != "unparseable" or answer.stop_reason in CUT_SHORT:
         return None
     expected = {
         "boxes": "box",
@@ -221,25 +247,37 @@ def history_view(runs: Sequence[Run], current: str | None) -> Safe:
 
 def _thumbnail(run: Run) -> str:
     """The shown picture, reduced, as a data URI."""
+    return _reduced(run.picture.shown)
+
+
+@lru_cache(maxsize=32)
+def _reduced(shown: bytes) -> str:
     from PIL import Image
 
-    with Image.open(io.BytesIO(run.picture.shown)) as picture:
+    with Image.open(io.BytesIO(shown)) as picture:
         return webp.data_uri(webp.encode(picture, 120, 75))
 
 
-def message(sentence: str, kind: str = "note") -> Safe:
-    """One line for the user; the server's paths are taken out of errors."""
+def message(sentence: str, kind: str = "note", field: str = "") -> Safe:
+    """One line for the user; the server's paths are taken out of errors. field: the id of the field it is about."""
     if not sentence:
         return el("div", class_="vl-message")
     sentence = without_paths(sentence) if kind == "error" else sentence
-    return el("div", sentence, class_=f"vl-message vl-message-{kind}", role="alert" if kind == "error" else "status")
+    return el(
+        "div",
+        sentence,
+        class_=f"vl-message vl-message-{kind}",
+        role="alert" if kind == "error" else "status",
+        data_field=field or None,
+    )
 
 
 def heading(run: Run, sentence: str = "", kind: str = "note") -> Safe:
     """The question above its answers, with a message below it where there is one."""
     spec = SPECS[run.request.task]
     how = {"continue": "continued", "anew": "same picture, asked anew"}.get(run.follow_up or "")
-    tags = [how, "race: times contended" if run.mode == "race" else None, "blind" if run.hidden else None]
+    race = "race: times contended" if run.mode == "race" else None
+    tags = [how, race, "blind: names after your vote" if run.hidden else None]
     asked = el(
         "div",
         el("b", spec.title),
@@ -267,16 +305,16 @@ def summary(run: Run) -> Safe:
 
 
 BLANKS = {
-    "picture": "The picture with this side's boxes.",
+    "picture": "",
     "tokens": "Every token can be inspected after the answer.",
     "together": "Both sides' boxes and the ground truth on one picture.",
-    "charts": "Time to first token, latency of each token, and memory, both sides on one axis.",
-    "figures": "",
+    "charts": "Press Compare to measure: time to first token, latency of each token, and memory.",
+    "figures": "Measured with the next comparison.",
     "prompts": "The prompt of each side, token by token, once something was asked.",
 }
 
 
 def blank(region: str) -> Safe:
     """What a region shows before the first question, at about its later height."""
-    tall = "vl-blank" if region in ("picture", "together", "charts") else ""
-    return el("div", el("p", BLANKS[region], class_="vl-empty"), class_=tall or None)
+    tall = "vl-blank" if region in ("together", "charts") else ""
+    return el("div", el("p", BLANKS[region], class_="vl-empty") if BLANKS[region] else None, class_=tall or None)

@@ -14,7 +14,7 @@ from typing import Any
 from vlcompare.errors import VLCompareError
 from vlcompare.runtime.faults import report
 from vlcompare.types import Answer
-from vlcompare.ui.compare.session import Run
+from vlcompare.ui.compare.session import Run, SideRun
 from vlcompare.ui.server.concurrency import CURRENT_CALL
 from vlcompare.ui.server.redact import UNEXPECTED, without_paths
 
@@ -29,32 +29,36 @@ def follow(
 ) -> Iterator[set[str]]:
     """Apply all events of one comparison; yields the sides that have changed, at most every `pace` seconds.
 
+    The sides may be exchanged meanwhile: an event belongs to the part that began under its name.
+
     `events` yields None while nothing happens, so that the last tokens of a burst are shown even when the next one is
     slow. Closing this generator stops the comparison; `run` keeps what had arrived.
     """
     if (call := CURRENT_CALL.get()) is not None:  # its client may disconnect
         call.add(cancel)
     source: Iterator[Any] = iter(())
+    parts = dict(run.sides)
     changed: set[str] = set()
     shown = stopped = 0.0
     try:
         source = events()
         for event in source:
             if event is not None:
-                changed.add(apply(run, event))
+                apply(parts[event.side], event)
+                changed.add(event.side)
             if cancel.is_set():
                 stopped = stopped or time.monotonic()
                 if time.monotonic() - stopped > PATIENCE:
                     break
             if changed and time.monotonic() - shown >= pace:
-                yield changed
+                yield {run.place(parts[name]) for name in changed}
                 changed, shown = set(), time.monotonic()
     except GeneratorExit:  # the page was closed: events within the patience are kept
         cancel.set()
         stopped = time.monotonic()
         for event in source:
             if event is not None:
-                apply(run, event)
+                apply(parts[event.side], event)
             if time.monotonic() - stopped > PATIENCE:
                 break
         fail(run, None, stopped=True)
@@ -69,9 +73,8 @@ def follow(
     yield set(run.sides)
 
 
-def apply(run: Run, event: Any) -> str:
-    """Write one event into the run; returns its side."""
-    side = run.sides[event.side]
+def apply(side: SideRun, event: Any) -> None:
+    """Write one event into its side."""
     if event.kind == "status":
         side.status = without_paths(event.value)
     elif event.kind == "notice":
@@ -85,7 +88,6 @@ def apply(run: Run, event: Any) -> str:
         side.answer = replace(event.value, error=without_paths(error)) if error else event.value
         side.prompt = event.value.prompt or side.prompt
         side.status = ""
-    return str(event.side)
 
 
 def fail(run: Run, error: BaseException | None, *, stopped: bool = False) -> None:

@@ -54,8 +54,8 @@ def recorded_for(example: Example, sides: Mapping[str, Side]) -> bool:
 def recorded_run(example: Example, picture: Picture, settings: Mapping[str, Side]) -> Run:
     """The example's recorded answers as a run."""
     parts = {side: SideRun(settings[side], "", answer=example.answers[side]) for side in SIDES}
-    known: dict[str, Any] = {"truth": example.truth, "references": example.references, "example": example.id}
-    return Run(request_of(example), picture, parts, **known)
+    known: dict[str, Any] = {"truth": example.truth, "references": example.references, "objects": example.objects}
+    return Run(request_of(example), picture, parts, example=example.id, **known)
 
 
 def same_question(example: Example, request: Request) -> bool:

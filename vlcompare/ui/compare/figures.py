@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from vlcompare.render.answer_charts import first_token_bars, latency_chart, memory_chart
-from vlcompare.render.markup import Safe, el
+from vlcompare.render.markup import Safe, el, join
 from vlcompare.types import Answer
 from vlcompare.ui.checkpoint_names import memory_curves, name_of
 from vlcompare.ui.compare.cards import side_name
@@ -20,8 +20,10 @@ def figures_table(run: Run) -> Safe:
         return el("p", "Figures: after your vote, since they give the architectures away.", class_="vl-empty")
     rows: list[Safe] = []
     for name, read in _FIGURES:
-        cells = [el("td", read(answer) if answer and _measured(answer) else "–") for answer in answers.values()]
-        rows.append(el("tr", el("th", name, scope="row"), *cells))
+        cells = [read(answer) if answer and _measured(answer) else "–" for answer in answers.values()]
+        if name in _OPTIONAL and set(cells) == {"–"}:
+            continue
+        rows.append(el("tr", el("th", name, scope="row"), *[el("td", cell) for cell in cells]))
     head = [el("th", side_name(run, side)[0], scope="col", data_side=side) for side in run.sides]
     note = None
     if run.mode == "race":
@@ -58,6 +60,12 @@ def _state_bytes(answer: Answer) -> str:
     return f"{format_bytes(measured)} {kind}" + (f" (formula {format_bytes(formula)})" if formula else "")
 
 
+def _peak(answer: Answer) -> str:
+    """Of the device's memory: on a CPU the peak is the whole process's, and says nothing about this model."""
+    peak = answer.memory.peak_bytes if answer.device.startswith("cuda") else 0
+    return format_bytes(peak) if peak else "–"
+
+
 def _run_as(answer: Answer) -> str:
     threads = answer.timings.threads
     count = f"{threads} thread{'s' * (threads > 1)}" if threads else ""
@@ -76,10 +84,18 @@ _FIGURES = (
     ("Total", lambda a: milliseconds(a.timings.total_ms)),
     ("Weights", lambda a: format_bytes(a.memory.weights_bytes)),
     ("Cache or state, measured", _state_bytes),
-    ("Peak", lambda a: format_bytes(a.memory.peak_bytes) if a.memory.peak_bytes else "–"),
+    ("Peak", _peak),
     ("Runs as", _run_as),
-    ("Revision", lambda a: a.revision or "local"),
+    ("Model input", lambda a: f"{a.image_size}×{a.image_size}, squeezed" if a.image_size else "–"),
+    ("Revision", lambda a: a.revision or "–"),
 )
+_OPTIONAL = ("Peak", "Model input", "Revision")
+
+
+def _memory_note(answers: Mapping[str, Answer | None]) -> Safe:
+    """What is dashed and what is solid, and both sides' memory at the end."""
+    ends = [_state_bytes(answer) for answer in answers.values() if answer and answer.memory.state_bytes]
+    return join(["Dashed: by the formula. Solid: measured at every token. ", "; ".join(ends), "." if ends else ""])
 
 
 def charts(run: Run) -> Safe:
@@ -94,12 +110,8 @@ def charts(run: Run) -> Safe:
     )
     blocks = (
         ("Time to first token", first_token_bars(answers), None),
-        ("Latency, token by token", latency_chart({side: gaps_of(part) for side, part in run.sides.items()}), None),
-        (
-            "Memory over positions seen",
-            memory_chart(answers, memory_curves(answers)),
-            "Dashed: by the formula, from the first position. Solid: measured at every token.",
-        ),
+        ("Time of each token", latency_chart({side: gaps_of(part) for side, part in run.sides.items()}), None),
+        ("Memory of cache or state", memory_chart(answers, memory_curves(answers)), _memory_note(answers)),
     )
     return el(
         "div",

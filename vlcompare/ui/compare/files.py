@@ -1,4 +1,4 @@
-"""A run as a file: the project's own JSON (and back), LLM Comparator's JSON, and the annotated picture.
+"""A run as a file: the project's own JSON (and back), LLM Comparator's JSON, and the result card.
 
 Reading is strict about version and shape, and raises RequestError with one sentence for any other file.
 """
@@ -24,8 +24,10 @@ from vlcompare.evaluate.fields import FieldError
 from vlcompare.evaluate.readers.json_lines import exactly
 from vlcompare.evaluate.results import llm_comparator
 from vlcompare.types import SIDES, Answer, Box, Request
+from vlcompare.ui.compare.cards import side_name
 from vlcompare.ui.compare.forms import read_mode
 from vlcompare.ui.compare.session import Picture, Run, SideRun
+from vlcompare.ui.compare.verdict import verdict
 from vlcompare.ui.server.rate_limit import free_space
 from vlcompare.ui.settings import Limits
 
@@ -52,6 +54,7 @@ def run_to_json(run: Run) -> dict[str, Any]:
         "notices": {side: list(part.notices) for side, part in run.sides.items() if part.notices},
         "truth": [list(box) for box in run.truth],
         "references": list(run.references),
+        "objects": [_plain(thing) for thing in run.objects],
         "example": run.example,
         "follow_up": run.follow_up,
         "voted": run.voted,
@@ -115,6 +118,7 @@ def _read_run(found: dict[str, Any], open_image: Any) -> Run:
         mode=read_mode(found["mode"]),
         truth=tuple(Box(*box) for box in found["truth"]),
         references=tuple(found["references"]),
+        objects=tuple(found.get("objects") or ()),
         example=found.get("example") or None,
         follow_up=follow_up if follow_up in ("continue", "anew") else None,
         voted=voted if voted in VOTES else None,
@@ -216,23 +220,25 @@ def _downloads() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="vlcompare-downloads-", ignore_cleanup_errors=True)
 
 
-def annotated_picture(run: Run) -> bytes:
-    """The shown picture with both sides' boxes and the truth drawn in, and a legend below it, as PNG."""
+def card_picture(run: Run) -> bytes:
+    """The result card of a run as PNG: picture, question, answers, boxes, truth, verdicts, times."""
     from PIL import Image
 
-    from vlcompare.render.draw import Mark, annotate
+    from vlcompare.render.result_card import CardSide, result_card
 
     with Image.open(io.BytesIO(run.picture.shown)) as picture:
         shown = picture.convert("RGB")
-    marks = [Mark(box, "truth", "truth") for box in run.truth]
-    legend: list[tuple[Any, str]] = [("truth", "ground truth")] if run.truth else []
-    for side in SIDES:
-        answer = run.answer(side)
-        marks += [Mark(box, side, side) for box in (answer.boxes if answer else ())]  # type: ignore[arg-type]
-        name = "Model " + ("A" if side == "left" else "B") if run.hidden else _model_name(run, side)
-        legend.append((side, f"{name}: {(answer.error or answer.text) if answer else ''}"[:90]))
+    sides = {
+        side: CardSide(
+            part.answer or Answer(part.text), side_name(run, side)[0], verdict(run, side), anonymous=run.hidden
+        )
+        for side, part in run.sides.items()
+    }
     buffer = io.BytesIO()
-    annotate(shown, marks, legend).save(buffer, "PNG")
+    card = result_card(
+        shown, run.request, sides, truth=run.truth, references=run.references, created=run.created
+    )
+    card.save(buffer, "PNG")
     return buffer.getvalue()
 
 

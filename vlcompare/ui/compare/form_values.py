@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from vlcompare.types import SIDES, Side
+from vlcompare.ui.compare.example_buttons import examples_view
 from vlcompare.ui.compare.files import picture_file
 from vlcompare.ui.compare.forms import SIDE_FIELDS, AskForm, ask_form_of, shown_side
 from vlcompare.ui.compare.session import Run
@@ -24,14 +25,20 @@ def read_form(values: Sequence[Any]) -> tuple[AskForm, dict[str, Side]]:
 
 
 def form_values(run: Run | None) -> list[Any]:
-    """Picture, example and form fields that ask `run` again; unchanged without a run, the sides' if it is blind."""
+    """The values of `Parts.settings` that ask `run` again; unchanged without a run.
+
+    A blind run's two models come in the order of their names, which does not tell which is which.
+    """
     if run is None:
-        return [gr.skip()] * (2 + len(ASK_FIELDS) + len(SIDES) * len(SIDE_FIELDS))
+        return [gr.skip()] * (3 + len(ASK_FIELDS) + len(SIDES) * len(SIDE_FIELDS))
     form = ask_form_of(run.request, run.mode)
     fields = [getattr(form, name) for name in ASK_FIELDS]
-    sides = [
-        gr.skip() if run.hidden else getattr(shown_side(part.settings), name)
-        for part in run.sides.values()
-        for name in SIDE_FIELDS
-    ]
-    return [picture_file(run.picture), run.example, *fields, *sides]
+    return [picture_file(run.picture), run.example, examples_view(run.example), *fields, *side_values(run)]
+
+
+def side_values(run: Run) -> list[Any]:
+    """The values of both sides' fields, in the order of `Parts.form`."""
+    sides = list(run.settings.values())
+    if run.hidden:
+        sides.sort(key=lambda side: (side.checkpoint, repr(side)))
+    return [getattr(shown_side(side), name) for side in sides for name in SIDE_FIELDS]

@@ -6,11 +6,13 @@ Raises RequestError with one sentence for the user.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vlcompare.errors import RequestError
+from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.tasks.prompts import default_max_new_tokens, read_box, spec_of, validate
 from vlcompare.types import MODES, PROMPT_ORDERS, QUANTIZATIONS, Box, Decoding, Request, Side
 from vlcompare.ui.settings import AppSettings, Limits
@@ -36,6 +38,16 @@ SIDE_FIELDS = ("checkpoint", "quantization", "prompt_order", "image_size", "devi
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(?:/[\w.-]{1,96})?\Z")
 
 
+@contextmanager
+def about(field: str) -> Iterator[None]:
+    """Errors inside are about the component with this id, unless they already name another."""
+    try:
+        yield
+    except VLCompareError as error:
+        error.field = error.field or field
+        raise
+
+
 @dataclass(frozen=True, slots=True)
 class AskForm:
     """The question's fields as the page holds them."""
@@ -50,48 +62,67 @@ class AskForm:
 
 def read_request(form: AskForm, limits: Limits) -> Request:
     """The question, within the limits and with all that its task needs."""
-    spec = spec_of(form.task)
-    text = bounded(form.text, limits.text_characters, "text") if spec.text else ""
-    ocr_text = bounded(form.ocr_text, limits.text_characters, "OCR text") if spec.ocr_text else ""
-    choices: tuple[Any, ...] | None = None
-    if spec.choices:
-        lines = [line.strip() for line in bounded(form.choices, limits.text_characters, "list of choices").splitlines()]
-        choices = tuple(line for line in lines if line)
-        if not 2 <= len(choices) <= limits.choices:
-            raise RequestError(f"Give 2 to {limits.choices} choices, one a line; there are {len(choices)}.")
-        if spec.choices == "boxes":
-            choices = tuple(read_box(line, f"choice {index + 1}") for index, line in enumerate(choices))
-    box = None
-    if spec.box:
-        if not str(form.box or "").strip():
-            raise RequestError("Mark the region: click two corners on the picture, or type x0, y0, x1, y1 (0 to 1).")
-        box = read_box(bounded(form.box, 400, "box"))
+    with about("vl-task"):
+        spec = spec_of(form.task)
+    with about("vl-text"):
+        text = bounded(form.text, limits.text_characters, "text") if spec.text else ""
+    with about("vl-ocr"):
+        ocr_text = bounded(form.ocr_text, limits.text_characters, "OCR text") if spec.ocr_text else ""
+    with about("vl-choices"):
+        choices = _read_choices(form.choices, spec.choices, limits) if spec.choices else None
+    with about("vl-box-text"):
+        box = _read_region(form.box) if spec.box else None
     request = Request(task=form.task, text=text, choices=choices, box=box, ocr_text=ocr_text or None)
     # a side's own limit is checked with the side; this is for those that leave it to the task
     most = limits.new_tokens if default_max_new_tokens(request) > limits.new_tokens else None
-    return validate(replace(request, max_new_tokens=most))
+    with about("vl-text" if spec.text else "vl-task"):
+        return validate(replace(request, max_new_tokens=most))
+
+
+def _read_choices(given: str, kind: str, limits: Limits) -> tuple[Any, ...]:
+    lines = [line.strip() for line in bounded(given, limits.text_characters, "list of choices").splitlines()]
+    choices = tuple(line for line in lines if line)
+    if not 2 <= len(choices) <= limits.choices:
+        raise RequestError(f"Give 2 to {limits.choices} choices, one a line; there are {len(choices)}.")
+    if kind == "boxes":
+        return tuple(read_box(line, f"choice {index + 1}") for index, line in enumerate(choices))
+    return choices
+
+
+def _read_region(given: str) -> Box:
+    if not str(given or "").strip():
+        raise RequestError("Mark the region: click two corners on the picture, or type x0, y0, x1, y1 (0 to 1).")
+    return read_box(bounded(given, 400, "box"))
 
 
 def read_mode(mode: Any) -> str:
     """The mode, or RequestError."""
-    if mode not in MODES:
-        raise RequestError(f"The mode is {' or '.join(MODES)}, not {mode!r}.")
+    with about("vl-mode"):
+        _one_of(mode, MODES, "mode")
     return str(mode)
 
 
-def read_side(form: Side, settings: AppSettings) -> Side:
-    """One side within the operator's limits; in `form`, as in the page's fields, a number may be text, "" or None."""
+def read_side(form: Side, settings: AppSettings, side: str = "left") -> Side:
+    """One side within the operator's limits; in `form`, as in the page's fields, a number may be text, "" or None.
+
+    side: named in errors' `field`.
+    """
     prompt_order = form.decoding.prompt_order
-    _one_of(form.quantization, QUANTIZATIONS, "quantization")
-    _one_of(prompt_order, PROMPT_ORDERS, "prompt order")
-    _one_of(form.device, DEVICES, "device")
-    return replace(
-        form,
-        checkpoint=allowed_checkpoint(form.checkpoint, settings),
-        prompt_order=prompt_order,
-        device=settings.device if form.device == "auto" else form.device,
-        **{name: _number(getattr(form, name), name, settings.limits) for name in NUMBER_NAMES},
-    )
+    for name, value, known in (
+        ("quantization", form.quantization, QUANTIZATIONS),
+        ("prompt_order", prompt_order, PROMPT_ORDERS),
+        ("device", form.device, DEVICES),
+    ):
+        with about(f"vl-{side}-{name}"):
+            _one_of(value, known, name.replace("_", " "))
+    numbers = {}
+    for name in NUMBER_NAMES:
+        with about(f"vl-{side}-{name}"):
+            numbers[name] = _number(getattr(form, name), name, settings.limits)
+    with about(f"vl-{side}-checkpoint"):
+        checkpoint = allowed_checkpoint(form.checkpoint, settings)
+    device = settings.device if form.device == "auto" else form.device
+    return replace(form, checkpoint=checkpoint, prompt_order=prompt_order, device=device, **numbers)
 
 
 def allowed_checkpoint(name: Any, settings: AppSettings) -> str:

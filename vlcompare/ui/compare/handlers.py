@@ -6,24 +6,30 @@ server.
 
 from __future__ import annotations
 
+import hashlib
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 from vlcompare.errors import ImageError, RequestError, VLCompareError
-from vlcompare.render.markup import Safe
 from vlcompare.tasks.prompts import SPECS
 from vlcompare.types import SIDES, Request, Side
-from vlcompare.ui.checkpoint_names import name_of, scores_table
-from vlcompare.ui.compare import cards, figures, together, tokens
+from vlcompare.ui.compare import cards, figures, views
 from vlcompare.ui.compare.event_stream import PACE, Compare, follow
 from vlcompare.ui.compare.example_questions import find_example, recorded_for, recorded_run, same_picture, same_question
-from vlcompare.ui.compare.forms import AskForm, read_mode, read_request, read_side, shown_side
+from vlcompare.ui.compare.forms import (
+    AskForm,
+    about,
+    ask_form_of,
+    read_mode,
+    read_request,
+    read_side,
+    shown_side,
+)
 from vlcompare.ui.compare.page_update import CompareUpdate, error_update, news
-from vlcompare.ui.compare.picture import side_picture
 from vlcompare.ui.compare.session import Caches, CompareSession, Picture, Run, SideRun
 from vlcompare.ui.examples import Example
 from vlcompare.ui.server.uploads import read_file
@@ -91,20 +97,26 @@ class Handlers:
         self,
         session: CompareSession,
         image: str | None,
-        forms: Sequence[AskForm],
+        forms: Sequence[tuple[AskForm, str]],
         sides: Mapping[str, Side],
         *,
         example: str | None = None,
     ) -> Iterator[CompareUpdate]:
-        """Several questions (caption, question, box) on one picture, in turn; each is a run of the history."""
+        """Several questions (caption, question, box) on one picture, in turn; each is a run of the history.
+
+        forms: each question, with the id of the field that an error in it is about.
+        """
 
         def runs() -> list[Run]:
             picture, shipped = self.read_picture(image), find_example(example)
-            requests = [read_request(form, self.settings.limits) for form in forms]
-            found = [
-                self.new_run(request, picture, sides, form.mode, False, shipped)
-                for request, form in zip(requests, forms, strict=True)
-            ]
+            found = []
+            for form, name in forms:
+                try:
+                    request = read_request(form, self.settings.limits)
+                except RequestError as error:
+                    error.field = name
+                    raise
+                found.append(self.new_run(request, picture, sides, form.mode, False, shipped))
             for run in found:
                 run.group = found[0].id
             return found
@@ -112,9 +124,9 @@ class Handlers:
         return self._play_all(session, runs)
 
     def _follow_up_run(self, session: CompareSession, text: str, how: str, task: str) -> Run:
-        last = session.current
-        if last is None or not last.done:
-            raise RequestError("There is nothing to follow up: compare something first.")
+        last = session.shown
+        if last is None or not last.done or last.recorded:
+            raise RequestError("There is nothing to follow up: press Compare first.")
         if how not in ("continue", "anew"):
             raise RequestError("A follow-up either continues or asks anew.")
         if how == "continue" and (session.kept is None or session.kept.id != last.id):
@@ -122,7 +134,11 @@ class Handlers:
         if task not in ("", *FOLLOW_TASKS):
             raise RequestError("Follow-ups take a text at most: for choices and regions ask a new question.")
         same = last.request.task if last.request.task in FOLLOW_TASKS and SPECS[last.request.task].text else "vqa"
-        request = read_request(AskForm(task or same, text, mode=last.mode), self.settings.limits)
+        try:
+            request = read_request(AskForm(task or same, text, mode=last.mode), self.settings.limits)
+        except RequestError as error:
+            error.field = "vl-follow-text"
+            raise
         # checked again: an imported run may name checkpoints that this server does not open
         sides = {
             name: SideRun(read_side(shown_side(part.settings), self.settings)) for name, part in last.sides.items()
@@ -139,21 +155,27 @@ class Handlers:
             return
         for run in runs:
             yield from self.play(session, run)
-            if run.stopped:
+            if run.stopped or session.current is not run:
                 return
 
     def play(self, session: CompareSession, run: Run) -> Iterator[CompareUpdate]:
         """Run `run` in the session and show it as it grows, unless another run is shown meanwhile."""
         cancel = session.start(run)
         sent: CompareUpdate = {}
+        seen = session.changes
         try:
-            yield news(sent, self.opening(session, run))
+            page = news(sent, views.opening(session, run))
+            # a question that was not asked with the form's own fields moves them along
+            yield page | {"asks": ask_form_of(run.request, run.mode)} if run.follow_up or run.group else page
             drawn = 0.0
             for changed in follow(run, lambda: self._begin(session, run, cancel), cancel):
                 if not session.shows(run):
                     yield {}
                     continue
-                page = self.changes(session, run, changed)
+                if session.changes != seen:  # the sides were exchanged: what was sent is not what is there
+                    seen, changed = session.changes, set(run.sides)
+                    sent = {}
+                page = views.changes(session, run, changed)
                 if time.monotonic() - drawn > CHART_PACE and not run.hidden:
                     page.setdefault("charts", figures.charts(run))
                     drawn = time.monotonic()
@@ -167,9 +189,17 @@ class Handlers:
             session.finish(run)
         if session.current is not run:  # a newer run is shown
             return
-        # everything if another run was shown meanwhile, else only what was not sent yet: pictures are large
-        page = self.whole(session, run)
-        yield page if session.shows_other else news(sent, page)
+        if session.shown is not run:  # what is looked at stays
+            shown = session.shown.id if session.shown else None
+            yield {"state": views.state(session), "history": cards.history_view(session.history, shown)}
+            return
+        while session.shown is run:  # again, if the sides were exchanged while this was on its way
+            if session.changes != seen:
+                sent = {}
+            seen = session.changes
+            yield news(sent, views.whole(session, run))  # only what was not sent yet: pictures are large
+            if session.changes == seen:
+                return
 
     def stopped(self, session: CompareSession) -> CompareUpdate:
         """After Stop: the run as far as it came, or that nothing was running."""
@@ -178,22 +208,30 @@ class Handlers:
         if session.current is not run:  # a newer run is shown
             return {}
         if run is None or not (stopped or run.done):
-            return {"message": cards.message("Stopped before it began.")}
+            return {"state": views.state(session), "message": cards.message("Stopped before it began.")}
         if run.done:
             session.remember(run)
-        cut = "Stopped. What had come in stays."
-        sentence = cut if run.stopped else "Nothing is running: what is shown had ended before."
-        return {**self.whole(session, run), "message": cards.heading(run, sentence)}
+        if session.shown is not run:
+            return {"state": views.state(session)}
+        nothing = "" if run.stopped else "Nothing is running: what is shown had ended before."
+        return {**views.whole(session, run), "message": cards.message(nothing)}
 
     def restore(self, session: CompareSession, run_id: str) -> CompareUpdate:
         """A run of the history, shown again."""
         run = session.find(str(run_id))
         if run is None:
             return {"message": cards.message("This run is no longer kept: the history is bounded.", "error")}
-        if session.cancel is None:
-            session.current = run
-        session.shows_other = True
-        return self.whole(session, run)
+        return self.show(session, run)
+
+    def show(self, session: CompareSession, run: Run, sentence: str = "") -> CompareUpdate:
+        """Show a run that has ended, wherever it comes from, with a sentence about it."""
+        session.show(run)
+        return {**views.whole(session, run), "message": cards.message(sentence)}
+
+    def swap(self, session: CompareSession) -> CompareUpdate:
+        """Exchange the sides of what is shown: answers, boxes, verdicts and caches go with their settings."""
+        session.swap()
+        return views.whole(session, session.shown) if session.shown else {}
 
     def recorded(self, session: CompareSession, example: Example, sides: Mapping[str, Side]) -> CompareUpdate:
         """An example's recorded answers, if the chosen checkpoints are those that were recorded; else no change."""
@@ -204,66 +242,29 @@ class Handlers:
         except VLCompareError:
             return {}
         settings = {side: read_side(sides[side], self.settings) for side in SIDES}
-        run = recorded_run(example, picture, settings)
-        session.current = None  # nothing was run: there is nothing to vote on or to follow up
-        sentence = "Recorded answers of this pair: press Compare to run it here, with all figures."
-        return {
-            **self.opening(session, run),
-            "message": cards.heading(run, sentence, "info"),
-            "figures": cards.blank("figures"),
-            "charts": cards.blank("charts"),
-        }
-
-    # ---- views of a run
-
-    def opening(self, session: CompareSession, run: Run) -> CompareUpdate:
-        """The page when a run begins: its question and picture over empty cards."""
-        embedded = any(name_of(part.settings.checkpoint).embedded for part in run.sides.values())
-        notice = cards.PHOTO_NOTICE if embedded and run.example is None else ""
-        return {"message": cards.heading(run, notice), **self._answered(session, run, run.sides)}
-
-    def changes(self, session: CompareSession, run: Run, changed: set[str]) -> CompareUpdate:
-        """Only what changed: the text while it streams, a side's pictures and figures once it has answered."""
-        page = cast(CompareUpdate, {f"{side}_card": cards.card(run, side) for side in changed})
-        answered = [side for side in changed if run.answer(side) is not None]
-        return page | self._answered(session, run, answered) if answered else page
-
-    def whole(self, session: CompareSession, run: Run) -> CompareUpdate:
-        """Every region, for a run that has ended or is restored."""
-        page = self.opening(session, run)
-        page["prompts"] = tokens.prompt_view(run)
-        page["history"] = cards.history_view(session.history, run.id)
-        checkpoints = [part.settings.checkpoint for part in run.sides.values()]
-        if len(checkpoints) == 2 and not run.hidden:
-            page["scores"] = scores_table(*checkpoints)
-        return page
-
-    @staticmethod
-    def _answered(session: CompareSession, run: Run, sides: Iterable[str]) -> CompareUpdate:
-        """The regions of these sides, and those that both sides share."""
-        page: dict[str, Safe] = {}
-        for side in sides:
-            page[f"{side}_card"] = cards.card(run, side)
-            page[f"{side}_picture"] = (
-                side_picture(run, side) if together.has_boxes(run) else together.no_boxes(run, side)
-            )
-            page[f"{side}_tokens"] = tokens.tokens_view(run, side)
-        return {
-            **cast(CompareUpdate, page),
-            "three": together.three_view(session.group(run), run.id),
-            "together": together.together(run),
-            "figures": figures.figures_table(run),
-            "charts": figures.charts(run),
-        }
+        return self.show(session, recorded_run(example, picture, settings))
 
     # ---- making a run
 
     def read_picture(self, image: str | None) -> Picture:
         """The uploaded picture, checked before it is decoded. Raises ImageError or RequestError."""
+        with about("vl-picture"):
+            if not image:
+                raise ImageError("There is no picture: upload one, paste one, or choose an example.")
+            data = read_file(image, self.settings.limits.file_bytes, "picture")
+            return Picture.of(self.open_image(data), data)
+
+    def hash_of(self, session: CompareSession, image: str | None) -> str | None:
+        """The SHA-256 of the chosen file; None where there is none. Kept for the file that was asked about last."""
         if not image:
-            raise ImageError("There is no picture: upload one, paste one, or choose an example.")
-        data = read_file(image, self.settings.limits.file_bytes, "picture")
-        return Picture.of(self.open_image(data), data)
+            return None
+        if session.hashed is None or session.hashed[0] != image:
+            try:
+                data = read_file(image, self.settings.limits.file_bytes, "picture")
+            except VLCompareError:
+                return None
+            session.hashed = image, hashlib.sha256(data).hexdigest()
+        return session.hashed[1]
 
     def new_run(
         self,
@@ -275,7 +276,7 @@ class Handlers:
         example: Example | None,
     ) -> Run:
         """A run whose sides are checked; a blind run's sides are shuffled."""
-        settings = [read_side(forms[side], self.settings) for side in SIDES]
+        settings = [read_side(forms[side], self.settings, side) for side in SIDES]
         if blind:
             random.SystemRandom().shuffle(settings)
         shown = example if example and same_picture(example, picture) else None
@@ -287,6 +288,7 @@ class Handlers:
             mode=read_mode(mode),
             truth=known.truth if known else (),
             references=known.references if known else (),
+            objects=shown.objects if shown else (),
             example=shown.id if shown else None,
             blind=blind,
         )

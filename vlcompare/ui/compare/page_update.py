@@ -1,4 +1,4 @@
-"""What an action changes on the compare tab: new markup by region."""
+"""What an action changes on the compare tab: new markup by region, and the question that the form moves along to."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from typing import TypedDict, cast
 from vlcompare.errors import VLCompareError
 from vlcompare.render.markup import Safe
 from vlcompare.ui.compare.cards import message
+from vlcompare.ui.compare.forms import AskForm
 
 
 class CompareUpdate(TypedDict, total=False):
     """New markup by region; a region that is left out stays as it is."""
 
+    state: Safe  # which run is shown, and whether it is running: what the style sheet and the script go by
+    asked: Safe
     message: Safe
+    board: Safe
     three: Safe
     left_card: Safe
     left_picture: Safe
@@ -24,16 +28,16 @@ class CompareUpdate(TypedDict, total=False):
     figures: Safe
     charts: Safe
     prompts: Safe
-    scores: Safe
     history: Safe
+    asks: AskForm  # no region: the question that the form's fields move along to
 
 
-REGIONS = tuple(CompareUpdate.__annotations__)
+REGIONS = tuple(name for name in CompareUpdate.__annotations__ if name != "asks")
 
 
 def error_update(error: VLCompareError) -> CompareUpdate:
-    """The error's sentence in the message line."""
-    return {"message": message(str(error), "error")}
+    """The error's sentence, which the page's script puts beside the field that it is about."""
+    return {"message": message(str(error), "error", error.field)}
 
 
 def news(sent: CompareUpdate, page: CompareUpdate) -> CompareUpdate:

@@ -7,7 +7,6 @@ are linked with the phrases that name them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from vlcompare.render.markup import Safe, el
 from vlcompare.types import Alternative, Answer, Box, Token
@@ -15,7 +14,7 @@ from vlcompare.ui import webp
 from vlcompare.ui.compare import display_limits as shown
 from vlcompare.ui.compare.session import Picture, Run
 
-PALETTE = 8  # colours for numbered boxes, in the style sheet
+PALETTE = 6  # colours for numbered boxes, in the style sheet: none is like a side's
 
 
 def stage(picture: Picture, *boxes: Safe, label: str) -> Safe:
@@ -39,22 +38,22 @@ def box_mark(box: Box, badge: str, class_: str, *, title: str = "", **data: str)
     return el("div", inside, class_=f"vl-box {class_}", style=style, title=title or None, **data)
 
 
-def side_picture(run: Run, side: str) -> Safe:
-    """One side's boxes, numbered as in its text, and the alternatives that its tokens held."""
+def side_picture(run: Run, side: str, name: str) -> Safe:
+    """One side's boxes, numbered as in its text, and the alternatives that its tokens held. name: of the model."""
     answer = run.answer(side)
     marks = _given(run)
     if answer is not None:
         for index, box in enumerate(answer.boxes[: shown.BOXES]):
-            name = answer.phrases[index] if index < len(answer.phrases) else ""
+            phrase = answer.phrases[index] if index < len(answer.phrases) else ""
             data = {"data_box": str(index)}
             if len(answer.boxes) > 1:  # one box alone has its side's colour
                 data["data_colour"] = str(index % PALETTE)
-            marks.append(box_mark(box, str(index + 1), "vl-answer-box", title=name, **data))
+            marks.append(box_mark(box, str(index + 1), "vl-answer-box", title=phrase, **data))
         marks.extend(_alternative(box, index, share) for index, box, share in alternative_boxes(answer))
     return el(
         "figure",
+        el("figcaption", el("i", class_="vl-key"), name),
         stage(run.picture, *marks, label="The picture with this side's boxes"),
-        el("figcaption", size_line(run.picture, answer)),
         class_="vl-figure",
         data_side=side,
     )
@@ -140,22 +139,3 @@ def _given(run: Run) -> list[Safe]:
         for index, choice in enumerate((run.request.choices or ())[:26]):
             marks.append(box_mark(Box(*choice), chr(65 + index), "vl-given", title=f"choice {chr(65 + index)}"))
     return marks
-
-
-def overlap_rows(run: Run) -> Sequence[tuple[str, float | None, int]]:
-    """For each side: the IoU with the truth, and how many true boxes it has found (IoU of 0.5 or more).
-
-    With one true box the answer's first box counts. With several, each takes the answer's best, and the IoU is their
-    mean. None where the answer holds no box.
-    """
-    rows: list[tuple[str, float | None, int]] = []
-    for side in run.sides:
-        answer = run.answer(side)
-        boxes = answer.boxes[: shown.BOXES] if answer else ()
-        if not boxes or not run.truth:
-            rows.append((side, None, 0))
-            continue
-        counted = boxes[:1] if len(run.truth) == 1 else boxes
-        best = [max(box.iou(true) for box in counted) for true in run.truth[: shown.BOXES]]
-        rows.append((side, sum(best) / len(best), sum(iou >= 0.5 for iou in best)))
-    return rows

@@ -5,6 +5,7 @@ A session belongs to one tab; sessions share nothing but `Caches`, which bounds 
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import threading
 import time
@@ -12,7 +13,7 @@ import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from vlcompare.types import Answer, Box, Prompt, Request, Step
+from vlcompare.types import SIDES, Answer, Box, Prompt, Request, Step
 from vlcompare.ui import webp
 from vlcompare.ui.settings import Limits
 
@@ -34,12 +35,14 @@ class Picture:
     width: int  # of the original, upright
     height: int
     reduced: bool = False  # `data` is a reduced copy
+    hashes: frozenset[str] = frozenset()  # SHA-256 of the bytes it came from, and of `data`
 
     @classmethod
     def of(cls, opened: Image.Image, data: bytes) -> Picture:
         """From an opened picture (RGB, upright) and the bytes it came from."""
         keep = data if len(data) <= KEPT_BYTES else webp.encode(opened, 1600, 92)
-        return cls(keep, webp.encode(opened, SHOWN_SIDE, 82), opened.width, opened.height, keep is not data)
+        hashes = frozenset(hashlib.sha256(own).hexdigest() for own in (data, keep))
+        return cls(keep, webp.encode(opened, SHOWN_SIDE, 82), opened.width, opened.height, keep is not data, hashes)
 
 
 @dataclass
@@ -68,6 +71,7 @@ class Run:
     mode: str = "measure"
     truth: tuple[Box, ...] = ()
     references: tuple[str, ...] = ()
+    objects: tuple[dict[str, Any], ...] = ()  # of a rendered scene, which captions are judged by
     example: str | None = None
     blind: bool = False  # names are hidden until the vote
     voted: str | None = None
@@ -90,11 +94,25 @@ class Run:
         return any(side.answer is not None and side.answer.stop_reason == "cancelled" for side in self.sides.values())
 
     @property
+    def recorded(self) -> bool:
+        """Whether its answers came with an example: nothing was run here."""
+        return all(side.answer is not None and side.answer.stop_reason == "recorded" for side in self.sides.values())
+
+    @property
     def settings(self) -> dict[str, Side]:
         return {side: part.settings for side, part in self.sides.items()}
 
     def answer(self, side: str) -> Answer | None:
         return self.sides[side].answer
+
+    def place(self, part: SideRun) -> str:
+        """The side on which this part stands: not where it began, once the sides were exchanged."""
+        return next(side for side, own in self.sides.items() if own is part)
+
+    def swap(self) -> None:
+        """Exchange the sides with all that they hold; a vote for one of them goes along."""
+        self.sides = {side: self.sides[other] for side, other in zip(SIDES, reversed(SIDES), strict=True)}
+        self.voted = {"left": "right", "right": "left"}.get(self.voted or "", self.voted)
 
     def size(self) -> int:
         """About how many bytes it holds."""
@@ -111,11 +129,13 @@ class CompareSession:
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self.history: list[Run] = []
-        self.current: Run | None = None
+        self.current: Run | None = None  # the comparison that was started last
+        self.shown: Run | None = None  # the comparison on the page
+        self.changes = 0  # of what is shown, by anything but the comparison that is running
         self.cancel: threading.Event | None = None
         self.engines: dict[str, Any] = {}  # side -> engine session, for follow-ups
         self.kept: Run | None = None  # the run whose picture and conversation `engines` hold
-        self.shows_other = False  # the page shows an older run while `current` is running
+        self.hashed: tuple[str, str] | None = None  # the chosen picture's path and SHA-256
         self.corner: tuple[str, float, float] | None = None  # picture and first corner of a region being marked
         self.finished = threading.Event()
         self.finished.set()
@@ -128,12 +148,26 @@ class CompareSession:
         self.stop()
         self.finished.set()  # nothing waits for the older run any more
         self.current, self.cancel, self.finished = run, threading.Event(), threading.Event()
-        self.shows_other = False
+        self.show(run)
         return self.cancel
+
+    def show(self, run: Run) -> None:
+        """Make `run` the one that the page shows."""
+        self.shown = run
+        self.changes += 1
+
+    def swap(self) -> None:
+        """Exchange the sides of what is shown, with the caches that are kept of them."""
+        if self.shown is None:
+            return
+        self.shown.swap()
+        if self.kept is self.shown:
+            self.engines = {side: self.engines[other] for side, other in zip(SIDES, reversed(SIDES), strict=True)}
+        self.changes += 1
 
     def shows(self, run: Run) -> bool:
         """Whether the page shows `run`: no newer run has begun, and no older one was chosen."""
-        return self.current is run and not self.shows_other
+        return self.current is run and self.shown is run
 
     def mark(self, picture: str, x: float, y: float) -> Box | None:
         """The region between the first corner and this one; None where this is the first on this picture."""
@@ -183,7 +217,7 @@ class CompareSession:
         if self.cancel is not None:
             return
         self.forget_follow_ups()
-        self.history, self.current = [], None
+        self.history, self.current, self.shown = [], None, None
 
 
 class Caches:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vlcompare.render.markup import Safe, el
+from vlcompare.render.markup import Safe, el, join
 from vlcompare.tasks.boxes import find_boxes, rounding_ceiling
 from vlcompare.tasks.prompts import SPECS
-from vlcompare.ui.compare.cards import result_text, side_name
-from vlcompare.ui.compare.picture import overlap_rows, overlay, size_line
+from vlcompare.ui.compare.cards import result_text, side_name, verdict_mark
+from vlcompare.ui.compare.picture import overlay
 from vlcompare.ui.compare.session import Run
 
 
@@ -23,92 +23,51 @@ def has_boxes(run: Run) -> bool:
     )
 
 
-def no_boxes(run: Run, side: str) -> Safe:
-    """In place of a side's picture, where the task has no boxes."""
-    return el("p", size_line(run.picture, run.answer(side)).rpartition(" · boxes")[0], class_="vl-note")
-
-
 def together(run: Run) -> Safe:
-    """Both sides and the truth on one picture, and what they overlap; empty where no box is involved."""
-    answers = {side: run.answer(side) for side in run.sides}
-    facts = [_expected(run)]
+    """Both sides and the truth on one picture, and what is to be said of it; without boxes only what was expected."""
+    expected = _expected(run)
+    if not has_boxes(run):
+        return el("div", expected)
+    title = "Both, and the truth" if run.truth else "Both"
+    return el(
+        "figure",
+        el("figcaption", title),
+        overlay(run),
+        expected,
+        el("p", join(_notes(run), " "), class_="vl-note"),
+        class_="vl-figure",
+    )
+
+
+def _notes(run: Run) -> list[str]:
+    """Short sentences on the boxes: from where on they count, and how far the two sides agree."""
+    notes = []
     if run.truth:
-        facts.append(_overlap_table(run))
-    if len(answers) == 2 and all(answer and answer.boxes for answer in answers.values()):
-        first, second = (answer.boxes[0] for answer in answers.values() if answer)
-        facts.append(
-            el("p", f"The two sides' first boxes overlap with an IoU of {first.iou(second):.2f}.", class_="vl-note")
-        )
-    if has_boxes(run):
-        if not run.truth:
-            facts.append(el("p", "No ground truth is known for this question.", class_="vl-empty"))
-        return el("div", overlay(run), el("div", *facts, class_="vl-facts"), class_="vl-together")
-    return el("div", *facts, _answers(run), class_="vl-facts")
-
-
-def _answers(run: Run) -> Safe:
-    """Both texts below each other, for tasks without boxes."""
-    rows = []
-    for side in run.sides:
-        answer = run.answer(side)
-        mark = None
-        if answer is not None and run.references and not answer.error:
-            same = answer.text.strip(" .").lower() in {reference.strip(" .").lower() for reference in run.references}
-            mark = "as expected" if same else "not word for word as expected"
-        rows.append(
-            el(
-                "tr",
-                _row_head(run, side),
-                el("td", result_text(answer)),
-                el("td", mark, class_="vl-muted") if mark else None,
-            )
-        )
-    return el("table", el("tbody", *rows), class_="vl-table vl-words")
-
-
-def _row_head(run: Run, side: str) -> Safe:
-    return el("th", el("i", class_="vl-key", data_side=side), side_name(run, side)[0], scope="row")
+        ceilings = [rounding_ceiling(box) for box in run.truth]
+        ceiling = sum(ceilings) / len(ceilings)
+        notes.append(f"IoU 0.5 or more is right; two decimals alone allow at most {ceiling:.2f} here.")
+    elif SPECS[run.request.task].reads in ("boxes", "phrases"):
+        notes.append("No ground truth is known for this question.")
+    firsts = [answer.boxes[0] for answer in map(run.answer, run.sides) if answer and answer.boxes]
+    if len(firsts) == 2:
+        which = "boxes" if all(len(run.answer(side).boxes) == 1 for side in run.sides) else "first boxes"  # type: ignore[union-attr]
+        notes.append(f"The two sides' {which} overlap with IoU {firsts[0].iou(firsts[1]):.2f}.")
+    return notes
 
 
 def _expected(run: Run) -> Safe | None:
-    if not run.references:
+    """The right answer, where it is more than the word that the verdict names."""
+    if not run.references or SPECS[run.request.task].reads not in ("text", "phrases"):
         return None
-    # phrases are expected with their boxes, which are on the picture and in the table
+    # phrases are expected with their boxes, which are on the picture
     shown = " / ".join(dict.fromkeys(_without_boxes(reference) for reference in run.references))
-    return el("p", el("span", "Expected: ", class_="vl-muted"), el("b", shown[:400]), class_="vl-expected")
+    return el("p", el("span", "Expected: ", class_="vl-muted"), el("span", shown[:400]), class_="vl-expected")
 
 
 def _without_boxes(text: str) -> str:
     for found in reversed(find_boxes(text)):
         text = text[: found.start].rstrip() + text[found.stop :]
     return text.replace("||", "") or "a box"
-
-
-def _overlap_table(run: Run) -> Safe:
-    rows = []
-    several = len(run.truth) > 1
-    for side, iou, found in overlap_rows(run):
-        name = _row_head(run, side)
-        if iou is None:
-            answer = run.answer(side)
-            reason = "failed" if answer and answer.error else "no box" if answer else "…"
-            rows.append(el("tr", name, el("td", "–"), el("td", reason, class_="vl-muted")))
-            continue
-        bar = el(
-            "span",
-            el("span", class_="vl-iou-fill", style=f"width:{100 * iou:.1f}%"),
-            el("span", class_="vl-iou-line", title="0.5"),
-            class_="vl-iou",
-            data_side=side,
-        )
-        result = f"{found} of {len(run.truth)} found" if several else "right at 0.5" if found else "below 0.5"
-        rows.append(el("tr", name, el("td", f"{iou:.2f}"), el("td", bar, result)))
-    ceilings = [rounding_ceiling(box) for box in run.truth]
-    ceiling = sum(ceilings) / len(ceilings) if ceilings else 0.0
-    note = f"The line is IoU 0.5. Two decimals alone allow at most {ceiling:.2f} here."
-    head = el("tr", el("th", "Side"), el("th", "Mean IoU" if several else "IoU"), el("th", ""))
-    table = el("table", el("thead", head), el("tbody", *rows), class_="vl-table")
-    return el("div", table, el("p", note, class_="vl-note"))
 
 
 def three_view(runs: Sequence[Run], shown: str = "") -> Safe:
@@ -121,8 +80,7 @@ def three_view(runs: Sequence[Run], shown: str = "") -> Safe:
         cells = []
         for side in run.sides:
             answer = run.answer(side)
-            mark = " (unparseable)" if answer and answer.parse == "unparseable" else ""
-            cells.append(el("td", result_text(answer), mark))
+            cells.append(el("td", result_text(answer), " ", verdict_mark(run, side)))
         asked = el(
             "button",
             el("b", SPECS[run.request.task].title),

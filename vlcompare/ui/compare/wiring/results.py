@@ -1,4 +1,4 @@
-"""Which event of the compare tab's lower panels calls which action: history, votes, exports, import and the link."""
+"""Which event of the compare tab's results calls which action: history, votes, files; and what the page opens with."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import gradio as gr
 
 from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.types import SIDES
-from vlcompare.ui.compare import cards, files, permalink
+from vlcompare.ui.compare import cards, files, permalink, views
+from vlcompare.ui.compare.example_buttons import examples_view
 from vlcompare.ui.compare.example_questions import asks, find_example, question
-from vlcompare.ui.compare.form_values import ASK_FIELDS, form_values, read_form
+from vlcompare.ui.compare.form_values import ASK_FIELDS, form_values, side_values
 from vlcompare.ui.compare.forms import SIDE_FIELDS
 from vlcompare.ui.compare.handlers import Handlers
-from vlcompare.ui.compare.layout import Parts, examples_view, outputs_of
+from vlcompare.ui.compare.layout.tab import Parts, outputs_of
 from vlcompare.ui.compare.page_update import error_update
 from vlcompare.ui.compare.session import CompareSession, Run
 from vlcompare.ui.compare.votes import CHOICES, Votes
-from vlcompare.ui.events import QUIET, chosen, download
+from vlcompare.ui.events import QUIET, TO_TOP, chosen, download
 from vlcompare.ui.examples import load_examples
 from vlcompare.ui.server.uploads import read_file
 
 
 def wire_results(parts: Parts, handlers: Handlers, votes: Votes, page: gr.Blocks) -> None:
-    """Connect what can be done with a run that has ended, and the page's link."""
+    """Connect what can be done with a run that has ended, and what the page opens with."""
     _wire_history(parts, handlers)
     _wire_votes(parts, handlers, votes)
     _wire_downloads(parts, votes)
     _wire_import(parts, handlers)
-    _wire_link(parts, handlers)
     _wire_opening(parts, handlers, page)
 
 
@@ -40,50 +40,56 @@ def _wire_history(parts: Parts, handlers: Handlers) -> None:
         page = handlers.restore(session, run_id)
         return [*outputs_of(session, page), *form_values(session.find(run_id))]
 
-    gr.on(
-        [parts.regions[name].click for name in ("history", "three")],  # type: ignore[attr-defined]
-        restore,
-        [parts.session],
-        [*parts.outputs, parts.picture, parts.example, *parts.form],
-        **QUIET,
-    )
+    for name in ("history", "three"):
+        restored = parts.regions[name].click(  # type: ignore[attr-defined]
+            restore, [parts.session], [*parts.outputs, *parts.settings], **QUIET
+        )
+        restored.then(None, js=TO_TOP)
 
 
 def _wire_votes(parts: Parts, handlers: Handlers, votes: Votes) -> None:
     panels = parts.panels
+    sides = parts.form[len(ASK_FIELDS) :]
 
     def vote(choice: str) -> Callable[..., list[Any]]:
         def cast(session: CompareSession, note: str, consent: bool) -> list[Any]:
-            run = session.current
+            run = session.shown
+            same = [gr.skip()] * len(sides)
             try:
                 if run is None or not any(part.steps or part.answer for part in run.sides.values()):
                     raise RequestError("There is nothing to vote on yet.")
-                votes.add(run, choice, note, consent=bool(consent))
+                if consent:
+                    votes.add(run, choice, note, consent=True)
             except VLCompareError as error:
-                return [cards.message(str(error), "error"), *outputs_of(session, {})]
+                return [cards.message(str(error), "error"), *outputs_of(session, {}), *same]
             was_hidden = run.hidden
             run.voted = choice
-            sentence = f"Stored: {CHOICES[choice].lower()}."
-            if was_hidden:
-                names = " and ".join(" · ".join(filter(None, cards.side_name(run, side))) for side in SIDES)
-                sentence += f" Left and right were {names}."
-            update = handlers.whole(session, run) if was_hidden and run.done else {}
-            return [cards.message(sentence), *outputs_of(session, update)]
+            kept = "Stored" if consent else "Not stored"
+            sentence = f"{kept}: {CHOICES[choice].lower()}."
+            if not was_hidden:
+                return [cards.message(sentence), *outputs_of(session, {}), *same]
+            names = " and ".join(" · ".join(filter(None, cards.side_name(run, side))) for side in SIDES)
+            session.show(run)
+            update = views.whole(session, run) if run.done else {}
+            # the settings go along with the names: which side is which is known from here on
+            message = cards.message(f"{sentence} Left and right were {names}.")
+            return [message, *outputs_of(session, update), *side_values(run)]
 
         return cast
 
     inputs = [parts.session, panels["note"], panels["consent"]]
     for name, button in panels["votes"].items():
-        button.click(vote(name), inputs, [panels["vote_message"], *parts.outputs], **QUIET)
+        button.click(vote(name), inputs, [panels["vote_message"], *parts.outputs, *sides], **QUIET)
+    panels["consent"].change(lambda on: gr.update(visible=bool(on)), panels["consent"], panels["note"], **QUIET)
 
 
 def _wire_downloads(parts: Parts, votes: Votes) -> None:
     panels = parts.panels
 
     def current(session: CompareSession) -> Run:
-        if session.current is None or not session.current.done:
-            raise RequestError("There is no finished run to export yet.")
-        return session.current
+        if session.shown is None or not session.shown.done:
+            raise RequestError("There is no finished run to save yet.")
+        return session.shown
 
     def save(session: CompareSession) -> str:
         run = current(session)
@@ -91,14 +97,14 @@ def _wire_downloads(parts: Parts, votes: Votes) -> None:
 
     def picture(session: CompareSession) -> str:
         run = current(session)
-        return files.write_file(f"vlcompare-{run.id}.png", files.annotated_picture(run))
+        return files.write_file(f"vlcompare-{run.id}.png", files.card_picture(run))
 
     def comparator(session: CompareSession) -> str:
         table = files.to_llm_comparator(session.history)
         return files.write_file("llm-comparator.json", json.dumps(table, indent=1).encode())
 
     def my_votes(session: CompareSession) -> str:
-        runs = {run.id for run in (*session.history, session.current) if run}
+        runs = {run.id for run in (*session.history, session.shown) if run}
         return files.write_file("votes.csv", votes.export(runs).encode())
 
     for name, make in {"save": save, "annotated": picture, "comparator": comparator, "my_votes": my_votes}.items():
@@ -116,28 +122,12 @@ def _wire_import(parts: Parts, handlers: Handlers) -> None:
         except VLCompareError as error:
             return [*outputs_of(session, error_update(error)), *form_values(None)]
         session.remember(run)
-        page = handlers.restore(session, run.id)
-        page["message"] = cards.message("Imported: shown as it was exported, nothing was run again.")
+        page = handlers.show(session, run, "Opened as it was saved: nothing was run again.")
         return [*outputs_of(session, page), *form_values(run)]
 
-    outputs = [*parts.outputs, parts.picture, parts.example, *parts.form]
-    parts.panels["load"].upload(load, [parts.session, parts.panels["load"]], outputs, **QUIET)
-
-
-def _wire_link(parts: Parts, handlers: Handlers) -> None:
-    def link(request: gr.Request, example: str | None, *values: Any) -> str:
-        ask, sides = read_form(values)
-        base = str(request.request.base_url) if request and request.request else "/"
-        return base.rstrip("/") + "/" + permalink.write(permalink.Link(ask, sides, example), handlers.settings)
-
-    gr.on(
-        [component.change for component in (*parts.form, parts.example)],  # type: ignore[attr-defined]
-        link,
-        [parts.example, *parts.form],
-        parts.panels["link"],
-        trigger_mode="always_last",
-        **QUIET,
-    )
+    outputs = [*parts.outputs, *parts.settings]
+    loaded = parts.panels["load"].upload(load, [parts.session, parts.panels["load"]], outputs, **QUIET)
+    loaded.then(None, js=TO_TOP)
 
 
 def _wire_opening(parts: Parts, handlers: Handlers, page: gr.Blocks) -> None:
@@ -154,5 +144,4 @@ def _wire_opening(parts: Parts, handlers: Handlers, page: gr.Blocks) -> None:
         image, chosen_id = (str(example.image), example.id) if example else (None, None)
         return [image, chosen_id, examples_view(chosen_id), *fields, *sides, *outputs_of(session, update)]
 
-    outputs = [parts.picture, parts.example, parts.examples, *parts.form, *parts.outputs]
-    page.load(opened, [parts.session], outputs, **QUIET)
+    page.load(opened, [parts.session], [*parts.settings, *parts.outputs], **QUIET)

@@ -1,4 +1,4 @@
-"""Which event of the compare tab's question and sides calls which action, and what it updates."""
+"""Which event of the compare tab's question calls which action, and what it updates."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import gradio as gr
 
 from vlcompare.errors import VLCompareError
 from vlcompare.tasks.prompts import spec_of
-from vlcompare.types import SIDES
-from vlcompare.ui import checkpoint_names
 from vlcompare.ui.compare import cards
+from vlcompare.ui.compare.example_buttons import examples_view
 from vlcompare.ui.compare.example_questions import example_form, find_example
 from vlcompare.ui.compare.form_values import ASK_FIELDS, read_form
-from vlcompare.ui.compare.forms import SIDE_FIELDS, AskForm, box_text
+from vlcompare.ui.compare.forms import AskForm, box_text
 from vlcompare.ui.compare.handlers import Handlers
-from vlcompare.ui.compare.layout import Parts, examples_view, outputs_of, streamed
-from vlcompare.ui.compare.results_wiring import wire_results
+from vlcompare.ui.compare.layout.ask import THREE_QUESTION
+from vlcompare.ui.compare.layout.tab import Parts, outputs_of, streamed
 from vlcompare.ui.compare.session import CompareSession
 from vlcompare.ui.compare.votes import Votes
+from vlcompare.ui.compare.wiring.results import wire_results
+from vlcompare.ui.compare.wiring.settings import wire_settings
 from vlcompare.ui.events import QUIET, RUNNING, chosen
 
 
@@ -28,10 +29,35 @@ def wire(parts: Parts, handlers: Handlers, votes: Votes, page: gr.Blocks) -> Non
     _wire_task(parts)
     _wire_examples(parts, handlers)
     _wire_region(parts, handlers)
-    _wire_sides(parts)
+    _wire_beginning(parts)
     running = [_wire_compare(parts, handlers), _wire_follow_up(parts, handlers), _wire_three(parts, handlers)]
     _wire_stop(parts, handlers, running)
+    wire_settings(parts, handlers)
     wire_results(parts, handlers, votes, page)
+
+
+def _triggers(parts: Parts) -> dict[str, list[Any]]:
+    """What begins a comparison, by the action that it calls."""
+    panels = parts.panels
+    return {
+        "ask": [parts.buttons["run"].click, parts.ask["text"].submit],  # type: ignore[attr-defined]
+        "follow": [panels["follow"].click, panels["follow_text"].submit],
+        "three": [panels["three"].click],
+    }
+
+
+def _wire_beginning(parts: Parts) -> None:
+    """Before a comparison begins, the one that is running ends.
+
+    A listener of its own that does not queue: the new one may wait in the queue for the place that the old one has.
+    Listeners of an event are called in the order in which they were connected.
+    """
+
+    def end(session: CompareSession) -> None:
+        session.stop()
+
+    triggers = [trigger for own in _triggers(parts).values() for trigger in own]
+    gr.on(triggers, end, [parts.session], None, trigger_mode="multiple", **QUIET)
 
 
 def _wire_compare(parts: Parts, handlers: Handlers) -> Any:
@@ -41,20 +67,18 @@ def _wire_compare(parts: Parts, handlers: Handlers) -> Any:
         form, sides = read_form(values)
         yield from streamed(session, handlers.ask(session, image, form, sides, blind=bool(blind), example=example))
 
-    triggers = [parts.buttons["run"].click, parts.ask["text"].submit]  # type: ignore[attr-defined]
-    return _runs(parts, handlers, triggers, ask, [parts.picture, parts.example, parts.blind, *parts.form])
+    inputs = [parts.picture, parts.example, parts.asking.blind, *parts.form]
+    return _runs(parts, handlers, "ask", ask, inputs)
 
 
 def _wire_follow_up(parts: Parts, handlers: Handlers) -> Any:
     panels = parts.panels
 
     def follow(session: CompareSession, text: str, how: str, task: str) -> Iterator[list[Any]]:
-        yield from streamed(session, handlers.follow_up(session, text, how, task or ""))
+        yield from streamed(session, handlers.follow_up(session, text, how, task or ""), moves=True)
 
-    triggers = [panels["follow"].click, panels["follow_text"].submit]
-    return _runs(
-        parts, handlers, triggers, follow, [panels["follow_text"], panels["follow_how"], panels["follow_task"]]
-    )
+    inputs = [panels["follow_text"], panels["follow_how"], panels["follow_task"]]
+    return _runs(parts, handlers, "follow", follow, inputs, moves=True)
 
 
 def _wire_three(parts: Parts, handlers: Handlers) -> Any:
@@ -64,24 +88,36 @@ def _wire_three(parts: Parts, handlers: Handlers) -> Any:
         session: CompareSession, image: str | None, example: str | None, question: str, find: str, *values: Any
     ) -> Iterator[list[Any]]:
         ask, sides = read_form(values)
-        forms = [
-            AskForm("captioning", mode=ask.mode),
-            AskForm("vqa", question, mode=ask.mode),
-            AskForm("grounding", find or (ask.text if ask.task == "grounding" else ""), mode=ask.mode),
-        ]
-        yield from streamed(session, handlers.three(session, image, forms, sides, example=example))
+        forms = three_forms(ask, question, find)
+        yield from streamed(session, handlers.three(session, image, forms, sides, example=example), moves=True)
 
     inputs = [parts.picture, parts.example, panels["three_question"], panels["three_find"], *parts.form]
-    return _runs(parts, handlers, [panels["three"].click], three, inputs)
+    return _runs(parts, handlers, "three", three, inputs, moves=True)
 
 
-def _runs(parts: Parts, handlers: Handlers, triggers: list[Any], action: Any, inputs: list[Any]) -> Any:
-    """Connect an action that runs models, with the session before its inputs; returns the event, for Stop."""
+def three_forms(ask: AskForm, question: str, find: str) -> list[tuple[AskForm, str]]:
+    """A caption, a question, and a box: of what is described, here or in the form, else of everything in a caption."""
+    described = (find or "").strip() or (ask.text.strip() if ask.task == "grounding" else "")
+    box = AskForm("grounding", described, mode=ask.mode) if described else AskForm("grounded_captioning", mode=ask.mode)
+    return [
+        (AskForm("captioning", mode=ask.mode), "vl-three"),
+        (AskForm("vqa", (question or "").strip() or THREE_QUESTION, mode=ask.mode), "vl-three-question"),
+        (box, "vl-three-find"),
+    ]
+
+
+def _runs(
+    parts: Parts, handlers: Handlers, name: str, action: Any, inputs: list[Any], *, moves: bool = False
+) -> Any:
+    """Connect an action that runs models, with the session before its inputs; returns the event, for Stop.
+
+    moves: the question's fields are among its outputs.
+    """
     return gr.on(
-        triggers,
+        _triggers(parts)[name],
         action,
         [parts.session, *inputs],
-        parts.outputs,
+        [*parts.outputs, *([parts.ask[field] for field in ASK_FIELDS] if moves else [])],
         concurrency_limit=handlers.settings.concurrency,
         show_progress_on=[parts.regions["message"]],
         **RUNNING,
@@ -169,14 +205,3 @@ def _corner(index: Any) -> tuple[float, float] | None:
     if any(isinstance(one, bool) or not isinstance(one, (int, float)) or not abs(one) < 1e6 for one in index):
         return None
     return float(index[0]), float(index[1])
-
-
-def _wire_sides(parts: Parts) -> None:
-    left, right = ([parts.sides[side][name] for name in SIDE_FIELDS] for side in SIDES)
-    parts.buttons["swap"].click(
-        lambda *v: [*v[len(v) // 2 :], *v[: len(v) // 2]], [*left, *right], [*left, *right], **QUIET
-    )
-    named = [parts.sides[side]["checkpoint"] for side in SIDES]
-    gr.on([box.change for box in named], checkpoint_names.scores_table, named, parts.regions["scores"], **QUIET)  # type: ignore[attr-defined]
-    parts.buttons["copy_right"].click(lambda *values: list(values), left[1:], right[1:], **QUIET)
-    parts.buttons["copy_left"].click(lambda *values: list(values), right[1:], left[1:], **QUIET)

@@ -1,0 +1,64 @@
+// What the compare tab does without the server: errors beside their fields, arrow keys between examples, the button.
+(() => {
+  if (window.vlCompare) return;
+  window.vlCompare = true;
+  const one = (selector) => document.querySelector(selector);
+
+  // An error that names a field stands beside it, and the field takes the focus.
+  function placeError() {
+    for (const old of document.querySelectorAll(".vl-field-error")) old.remove();
+    for (const old of document.querySelectorAll(".vl-in-error")) {
+      old.classList.remove("vl-in-error");
+      old.querySelector("[aria-invalid]")?.removeAttribute("aria-invalid");
+    }
+    const error = one("#vl-message [data-field]");
+    const block = error && document.getElementById(error.dataset.field);
+    if (!block) return;
+    const fold = block.closest(".vl-settings, .vl-fold");
+    const closed = fold?.querySelector(":scope > button:not(.open)");
+    if (closed && !block.checkVisibility()) closed.click();
+    const said = document.createElement("p");
+    said.className = "vl-field-error";
+    said.id = "vl-field-error";
+    said.textContent = error.textContent;
+    if (block.matches("button")) block.after(said); else block.append(said);
+    block.classList.add("vl-in-error");
+    const field = block.matches("button") ? block : block.querySelector("input:not([type=file]), textarea, button");
+    field?.setAttribute("aria-invalid", "true");
+    field?.setAttribute("aria-describedby", "vl-field-error");
+    setTimeout(() => field?.focus(), 50);
+  }
+
+  // From the press until the server speaks the comparison is pending: Stop takes it out of the queue.
+  function pending(on) {
+    const main = one(".vl-main");
+    if (!main) return;
+    const run = one("#vl-run"), stop = one("#vl-stop");
+    const held = document.activeElement === run || document.activeElement === stop;
+    if (on) main.dataset.pending = ""; else delete main.dataset.pending;
+    if (held) setTimeout(() => [run, stop].find((button) => button.checkVisibility())?.focus(), 0);
+  }
+
+  document.addEventListener("click", (event) => {
+    if (event.target.closest?.("#vl-run")) pending(true);
+  });
+  document.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    const example = event.target.closest?.(".vl-example");
+    if (!example || !step) return;
+    const all = [...example.parentElement.querySelectorAll(".vl-example")];
+    const next = all[(all.indexOf(example) + step + all.length) % all.length];
+    event.preventDefault();
+    for (const other of all) other.tabIndex = other === next ? 0 : -1;
+    next.focus();
+  });
+
+  function watch() {
+    const message = one("#vl-message"), state = one("#vl-state");
+    if (!message || !state) return setTimeout(watch, 200);
+    const changes = { childList: true, subtree: true, attributes: true, characterData: true };
+    new MutationObserver((records) => { placeError(); if (one("#vl-message .vl-message-error")) pending(false); }).observe(message, { childList: true, subtree: true, characterData: true });
+    new MutationObserver(() => pending(false)).observe(state, changes);
+  }
+  watch();
+})();

@@ -1,0 +1,71 @@
+"""What the compare tab shows of a run, region by region: when it begins, as it grows, and whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import cast
+
+from vlcompare.render.markup import Safe, el
+from vlcompare.ui.compare import cards, figures, together, tokens
+from vlcompare.ui.compare.page_update import CompareUpdate
+from vlcompare.ui.compare.picture import side_picture
+from vlcompare.ui.compare.session import CompareSession, Run
+
+
+def state(session: CompareSession) -> Safe:
+    """Which run is shown and whether one is running, for the style sheet, the script, and the check of belonging."""
+    run = session.shown
+    running = None
+    if session.cancel is not None:
+        running = "shown" if session.shown is session.current else "other"
+    return el(
+        "i",
+        data_run=run.id if run else None,
+        data_changes=str(session.changes),
+        data_running=running,
+        data_hidden=bool(run and run.hidden),
+        data_boxes=bool(run and together.has_boxes(run)),
+    )
+
+
+def opening(session: CompareSession, run: Run) -> CompareUpdate:
+    """The page when a run begins: its question and picture over empty cards."""
+    return {
+        "state": state(session),
+        "asked": cards.heading(run),
+        "message": cards.message(""),
+        **answered(session, run, run.sides),
+    }
+
+
+def changes(session: CompareSession, run: Run, changed: set[str]) -> CompareUpdate:
+    """Only what changed: the text while it streams, a side's pictures and figures once it has answered."""
+    page = cast(CompareUpdate, {f"{side}_card": cards.card(run, side) for side in changed})
+    done = [side for side in changed if run.answer(side) is not None]
+    return page | answered(session, run, done) if done else page
+
+
+def whole(session: CompareSession, run: Run) -> CompareUpdate:
+    """Every region, for a run that has ended or is restored."""
+    page = opening(session, run)
+    page["prompts"] = tokens.prompt_view(run)
+    page["history"] = cards.history_view(session.history, run.id)
+    return page
+
+
+def answered(session: CompareSession, run: Run, sides: Iterable[str]) -> CompareUpdate:
+    """The regions of these sides, and those that both sides share."""
+    page: dict[str, Safe] = {}
+    for side in sides:
+        page[f"{side}_card"] = cards.card(run, side)
+        name = cards.side_name(run, side)[0]
+        page[f"{side}_picture"] = side_picture(run, side, name) if together.has_boxes(run) else el("div")
+        page[f"{side}_tokens"] = tokens.tokens_view(run, side)
+    return {
+        **cast(CompareUpdate, page),
+        "board": cards.scoreboard(run),
+        "three": together.three_view(session.group(run), run.id),
+        "together": together.together(run),
+        "figures": figures.figures_table(run) if not run.recorded else cards.blank("figures"),
+        "charts": figures.charts(run) if not run.recorded else cards.blank("charts"),
+    }

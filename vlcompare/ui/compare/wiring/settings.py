@@ -1,0 +1,107 @@
+"""What follows when a setting of the compare tab changes: whether the answers still belong to it, the sides' lines, the
+link; and the buttons that move settings."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from vlcompare.render.markup import Safe, el
+from vlcompare.types import SIDES, Side
+from vlcompare.ui import checkpoint_names
+from vlcompare.ui.checkpoint_names import name_of
+from vlcompare.ui.compare import permalink, views
+from vlcompare.ui.compare.belonging import banner, differences, settings_line
+from vlcompare.ui.compare.form_values import form_values, read_form
+from vlcompare.ui.compare.forms import SIDE_FIELDS
+from vlcompare.ui.compare.handlers import Handlers
+from vlcompare.ui.compare.layout.ask import NOTICE
+from vlcompare.ui.compare.layout.tab import Parts, outputs_of
+from vlcompare.ui.compare.session import CompareSession
+from vlcompare.ui.events import QUIET, TO_TOP
+from vlcompare.ui.examples import load_examples
+
+
+def wire_settings(parts: Parts, handlers: Handlers) -> None:
+    """Connect the settings with what depends on them."""
+    _wire_check(parts, handlers)
+    _wire_way_back(parts)
+    _wire_sides(parts, handlers)
+
+
+def _wire_check(parts: Parts, handlers: Handlers) -> None:
+    """One listener for all settings, and for what is shown: the last change is always checked.
+
+    A field in a fold that is closed reports no change: what the server writes into one comes with another state.
+    """
+
+    def check(
+        request: gr.Request, session: CompareSession, image: str | None, example: str | None, *values: Any
+    ) -> list[Any]:
+        ask, sides = read_form(values)
+        picture, run = handlers.hash_of(session, image), session.shown
+        differing = differences(run, picture, ask, sides, handlers.settings) if run else ()
+        base = str(request.request.base_url) if request and request.request else "/"
+        link = permalink.write(permalink.Link(ask, sides, example), handlers.settings)
+        lines = [gr.update(label=settings_line(sides[side])) for side in SIDES]
+        scores = checkpoint_names.scores_table(*(sides[side].checkpoint for side in SIDES))
+        about = [banner(run, differing), notice(picture, sides), scores]
+        return [session, *about, *lines, base.rstrip("/") + "/" + link]
+
+    watched = [*parts.form, parts.picture, parts.example, parts.regions["state"]]
+    regions = [parts.regions["belongs"], parts.asking.notice, parts.regions["scores"]]
+    lines = [parts.side_parts[side].line for side in SIDES]
+    gr.on(
+        [component.change for component in watched],  # type: ignore[attr-defined]
+        check,
+        [parts.session, parts.picture, parts.example, *parts.form],
+        [parts.session, *regions, *lines, parts.panels["link"]],
+        trigger_mode="always_last",
+        **QUIET,
+    )
+
+
+def notice(picture: str | None, sides: Mapping[str, Side]) -> Safe:
+    """What is to be said of a picture that the chosen models were not made for; empty for any other."""
+    embedded = any(name_of(side.checkpoint).embedded for side in sides.values())
+    unknown = picture is not None and picture not in example_hashes()
+    return el("p", NOTICE, class_="vl-warn") if embedded and unknown else el("div")
+
+
+def example_hashes() -> frozenset[str]:
+    """The SHA-256 of each shipped example's picture."""
+    return frozenset(_hash(example.image) for example in load_examples())
+
+
+@lru_cache(maxsize=64)
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _wire_way_back(parts: Parts) -> None:
+    def back(session: CompareSession) -> list[Any]:
+        session.changes += 1
+        return [*outputs_of(session, {"state": views.state(session)}), *form_values(session.shown)]
+
+    returned = parts.regions["belongs"].click(  # type: ignore[attr-defined]
+        back, [parts.session], [*parts.outputs, *parts.settings], **QUIET
+    )
+    returned.then(None, js=TO_TOP)
+
+
+def _wire_sides(parts: Parts, handlers: Handlers) -> None:
+    left, right = ([parts.sides[side][name] for name in SIDE_FIELDS] for side in SIDES)
+
+    def swap(session: CompareSession, *values: Any) -> list[Any]:
+        half = len(values) // 2
+        return [*outputs_of(session, handlers.swap(session)), *values[half:], *values[:half]]
+
+    sides = [*left, *right]
+    parts.buttons["swap"].click(swap, [parts.session, *sides], [*parts.outputs, *sides], **QUIET)
+    for side, own, other in (("left", left, right), ("right", right, left)):
+        parts.side_parts[side].copy.click(lambda *values: list(values), own[1:], other[1:], **QUIET)
