@@ -16,7 +16,7 @@ from vlcompare.tasks.boxes import format_box
 from vlcompare.tasks.prompts import SPECS
 from vlcompare.types import Box, Request, Side
 from vlcompare.ui.checkpoint_names import QUANTIZATION_NAMES, name_of
-from vlcompare.ui.compare.cards import side_name, thumbnail
+from vlcompare.ui.compare.cards import run_thumbnail, side_name
 from vlcompare.ui.compare.forms import SIDE_FIELDS, AskForm, read_request, read_side, shown_side
 from vlcompare.ui.compare.session import Run
 from vlcompare.ui.settings import AppSettings
@@ -60,7 +60,7 @@ def banner(run: Run | None, differing: tuple[str, ...]) -> Safe:
     picture = "another picture" if "picture" in differing else "this picture"
     return el(
         "div",
-        el("img", src=thumbnail(run), alt=picture, title=picture, class_=marked["picture"]),
+        el("img", src=run_thumbnail(run), alt=picture, title=picture, class_=marked["picture"]),
         el(
             "p",
             "From: ",

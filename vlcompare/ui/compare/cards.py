@@ -228,7 +228,7 @@ def history_view(runs: Sequence[Run], current: str | None) -> Safe:
         items.append(
             el(
                 "button",
-                el("img", src=_thumbnail(run), alt=""),
+                el("img", src=run_thumbnail(run), alt=""),
                 el(
                     "span",
                     el("b", asked[:60]),
@@ -245,7 +245,7 @@ def history_view(runs: Sequence[Run], current: str | None) -> Safe:
     return el("div", *items, class_="vl-history")
 
 
-def _thumbnail(run: Run) -> str:
+def run_thumbnail(run: Run) -> str:
     """The shown picture, reduced, as a data URI."""
     return _reduced(run.picture.shown)
 
