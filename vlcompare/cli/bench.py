@@ -21,11 +21,12 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--what",
-        choices=("models", "page", "batch", "inspect"),
+        choices=("models", "page", "batch", "inspect", "coverage"),
         default="models",
         help="models: the table described above (default); page: how soon the page opens and answers, and what "
         "streaming through it adds to the engine alone; batch: an evaluation's questions one by one and in batches; "
-        "inspect: the inspect page over 50,000 samples, in a browser",
+        "inspect: the inspect page over 50,000 samples, in a browser; coverage: how often the 95 %% intervals of an "
+        "evaluation hold the true value, by simulation",
     )
     parser.add_argument("--shapes", nargs="+", metavar="SHAPE", help="published shapes, e.g. mambavl_2.8b, or all")
     parser.add_argument("--precisions", nargs="+", metavar="P", default=["bf16"], help="of fp32 bf16 int8 nf4")
@@ -35,6 +36,11 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--repeats", type=int, default=5, help="rounds, of which medians are taken (default: 5)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     parser.add_argument("--token-ms", type=float, default=30.0, metavar="MS", help="page: how long a token takes")
+    parser.add_argument(
+        "--replicates", type=int, default=1000, help="coverage: simulated data sets a cell (default: 1000)"
+    )
+    parser.add_argument("--seed", type=int, default=2026, help="coverage: of the simulation (default: 2026)")
+    parser.add_argument("--figures", nargs="+", metavar="F", help="coverage: of fraction mean_iou f1 bleu4 cider_d")
     parser.add_argument("--no-vision", action="store_true", help="leave the vision encoder's times out")
     parser.add_argument("--no-peers", action="store_true", help="ours alone")
     parser.add_argument("--json", type=Path, metavar="F", help="also write everything as JSON")
@@ -45,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     check_outputs(args)  # before anything is measured
     if args.what == "models":
         return _models(args)
-    bench, options = {"page": _page, "batch": _batch, "inspect": _inspect}[args.what](args)
+    bench, options = {"page": _page, "batch": _batch, "inspect": _inspect, "coverage": _coverage}[args.what](args)
     report = bench.run(options, progress=_print)
     print(bench.table(report))
     _write(args.json, report.to_json())
@@ -105,6 +111,13 @@ def _inspect(args: argparse.Namespace) -> tuple[Any, Any]:
     from vlcompare.bench import inspect
 
     return inspect, inspect.InspectOptions(repeats=args.repeats)
+
+
+def _coverage(args: argparse.Namespace) -> tuple[Any, Any]:
+    from vlcompare.bench import coverage
+
+    figures = tuple(args.figures or coverage.FIGURES)
+    return coverage, coverage.CoverageOptions(figures, replicates=args.replicates, seed=args.seed)
 
 
 def _print(sentence: str) -> None:
