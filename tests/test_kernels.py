@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vlcompare.models import kernels
 from vlcompare.models.kernels import reference
-from vlcompare.models.kernels.cpu import step, threads
+from vlcompare.models.kernels.cpu import openmp, step
 from vlcompare.models.kernels.reference import ScanInputs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -242,9 +242,9 @@ def test_threads_follow_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
-            assert threads.threads() == (count if threads._library() is not None else 1)
-        monkeypatch.setattr(threads, "_library", lambda: None)
-        assert threads.threads() == 1
+            assert openmp.threads() == (count if openmp.library() is not None else 1)
+        monkeypatch.setattr(openmp, "library", lambda: None)
+        assert openmp.threads() == 1
     finally:
         torch.set_num_threads(before)
 
@@ -253,7 +253,7 @@ def test_torch_brings_the_threads_on_linux() -> None:
     """One pool for both: a second one would wait for work on the same cores."""
     if sys.platform != "linux":
         pytest.skip("GNU OpenMP is what torch brings on Linux")
-    library = threads._library()
+    library = openmp.library()
     assert library is not None and Path(library._name).parent.parent == Path(torch.__file__).parent
 
 

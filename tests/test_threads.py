@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -123,8 +126,8 @@ def test_processes_of_one_launcher_share(tmp_path: Path, monkeypatch: pytest.Mon
 
 PROGRAM = (
     "import os, vlcompare, torch\n"
-    "from vlcompare.models.kernels.cpu import threads\n"
-    "print(os.environ['OMP_NUM_THREADS'], torch.get_num_threads(), threads.threads(), os.environ.get('GOMP_SPINCOUNT'))"
+    "from vlcompare.models.kernels.cpu import openmp\n"
+    "print(os.environ['OMP_NUM_THREADS'], torch.get_num_threads(), openmp.threads(), os.environ.get('GOMP_SPINCOUNT'))"
 )
 
 
@@ -147,16 +150,93 @@ def test_torch_follows(given: dict[str, str], expected: str) -> None:
     assert "libgomp" not in done.stderr
 
 
-def test_an_answer_says_how_many_threads_there_were() -> None:
+PICTURE = Path(__file__).parents[1] / "examples/pictures/2026000004-vqa-0.png"
+ASKED: dict[str, Any] = {"task": "vqa", "text": "How many?", "max_new_tokens": 3, "stop_at_end": False}
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_small_model_uses_one_thread_and_a_large_one_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one after the other in one thread; the caller's own number is back whenever the caller computes."""
     import torch
 
     import vlcompare
+    from vlcompare.models.vlm import VisionLanguageModel
 
+    used = []
+    encode = VisionLanguageModel.encode_image
+
+    def noted(self: Any, pixels: Any) -> Any:
+        used.append((torch.get_num_threads(), _mkl()))
+        return encode(self, pixels)
+
+    monkeypatch.setattr(VisionLanguageModel, "encode_image", noted)
     model = vlcompare.load("tiny-mamba-vl", device="cpu")
-    picture = Path(__file__).parents[1] / "examples/pictures/2026000004-vqa-0.png"
-    answer = vlcompare.generate(model, picture, task="vqa", text="How many?", max_new_tokens=2)
-    assert answer.timings.threads == model.threads == torch.get_num_threads()
-    assert vlcompare.Answer.from_json(answer.to_json()).timings.threads == model.threads
+    for bytes_held, expected in ((model.weights_bytes, 1), (1 << 30, 2), (model.weights_bytes, 1)):
+        model.weights_bytes = bytes_held
+        assert model.threads == expected and torch.get_num_threads() == 2
+        outside = [(item, torch.get_num_threads(), _mkl()) for item in vlcompare.stream(model, PICTURE, **ASKED)]
+        assert {(count, mkl or 2) for _, count, mkl in outside} == {(2, 2)}
+        answer = outside[-1][0]
+        assert isinstance(answer, vlcompare.Answer) and answer.timings.threads == expected
+        assert vlcompare.Answer.from_json(answer.to_json()).timings.threads == expected
+        (batched,) = vlcompare.generate_batch(model, [(PICTURE, vlcompare.Request(**ASKED))])
+        assert batched.timings.threads == expected and torch.get_num_threads() == 2
+        assert [(count, mkl or expected) for count, mkl in used] == [(expected, expected)] * 2
+        used.clear()
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_the_number_is_the_calling_threads_alone() -> None:
+    """While one side's thread computes with one, another's, begun meanwhile, has all; an error restores the number."""
+    import torch
+
+    from vlcompare.models.kernels.cpu.openmp import at_most, each_at_most, library
+
+    if library() is None:
+        pytest.skip("torch's OpenMP library cannot be called here")
+
+    with ThreadPoolExecutor(1) as other, pytest.raises(ZeroDivisionError), at_most(1):
+        assert torch.get_num_threads() == 1 and _mkl() in (1, None)
+        assert other.submit(torch.get_num_threads).result() == 2
+        with at_most(8):
+            assert torch.get_num_threads() == 1
+        raise ZeroDivisionError
+    assert torch.get_num_threads() == 2 and _mkl() in (2, None)
+
+    def failing() -> Generator[int, None, None]:
+        try:
+            yield torch.get_num_threads()
+            raise ZeroDivisionError
+        finally:
+            closed.append(torch.get_num_threads())
+
+    closed: list[int] = []
+    items = each_at_most(failing(), 1)
+    assert next(items) == 1 and torch.get_num_threads() == 2
+    with pytest.raises(ZeroDivisionError):
+        next(items)
+    left = each_at_most(failing(), 1)
+    next(left)
+    left.close()  # type: ignore[attr-defined]
+    assert closed == [1, 1] and torch.get_num_threads() == 2
+
+
+def _mkl() -> int | None:
+    """How many threads MKL would use for the calling thread; None in a torch without MKL."""
+    import torch
+
+    (line,) = [line for line in torch.__config__.parallel_info().splitlines() if "mkl_get_max_threads" in line] or [""]
+    return int(line.rpartition(":")[2]) if line else None
 
 
 def test_a_program_that_has_torch_already_keeps_its_lower_number(monkeypatch: pytest.MonkeyPatch) -> None:

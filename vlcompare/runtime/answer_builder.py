@@ -82,7 +82,7 @@ class AnswerBuilder:
             ttft_ms=1e3 * self.gaps[0] if self.gaps else 0.0,
             token_ms=tuple(1e3 * gap for gap in self.gaps[1:]),
             tokens_per_s=1 / mean if mean else 0.0,
-            threads=self._model.threads,
+            threads=self._model.threads_in_use,
         )
         return replace(
             describe(self._model, self.request),

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vlcompare.errors import VLCompareError
+from vlcompare.models.kernels.cpu.openmp import at_most
 from vlcompare.runtime.answer_builder import AnswerBuilder, describe
 from vlcompare.runtime.clock import Clock
 from vlcompare.runtime.decode_loop import decode
@@ -74,6 +75,18 @@ def generate_batch(
     features: a cache that the caller reuses from batch to batch, for questions about the same pictures. All rows of a
     batch share its times, which are marked with mode "batch": they are not latencies.
     """
+    with at_most(model.most_threads):
+        return _generate(model, asked, alternatives, graphs, features)
+
+
+def _generate(
+    model: Model,
+    asked: Sequence[tuple[Any, Request]],
+    alternatives: int,
+    graphs: bool,
+    features: Features | None,
+) -> list[Answer]:
+    """`generate_batch`, in the calling thread's number of threads."""
     clock = Clock(model.device)
     features = Features() if features is None else features
     answers: list[Answer | None] = [None] * len(asked)

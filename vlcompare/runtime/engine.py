@@ -9,7 +9,7 @@ waits for the device. A stream that is closed, or whose `cancel` is set, ends wi
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from vlcompare.errors import DeviceMemoryError
+from vlcompare.models.kernels.cpu.openmp import each_at_most
 from vlcompare.runtime.answer_builder import AnswerBuilder
 from vlcompare.runtime.answer_view import AnswerView
 from vlcompare.runtime.batch import generate_batch
@@ -147,7 +148,7 @@ def stream_request(
     empty, or whose model has been loaded again since). graphs: capture CUDA graphs where the device has them.
     """
     run = _Run(model, request, cancel, deadline, session, follow_up, mode, graphs, alternatives)
-    return run.stream(image)
+    return each_at_most(run.stream(image), model.most_threads)
 
 
 @dataclass
@@ -165,7 +166,7 @@ class _Run:
     alternatives: int
 
     @torch.inference_mode()
-    def stream(self, image: Any) -> Iterator[Prompt | Step | Answer]:
+    def stream(self, image: Any) -> Generator[Prompt | Step | Answer, None, None]:
         clock = Clock(self.model.device)
         peak = PeakMemory(self.model.device)
         try:

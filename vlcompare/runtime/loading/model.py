@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from vlcompare.errors import RequestError
+from vlcompare.machine.threads import worthwhile
 from vlcompare.models.config import ModelConfig
 from vlcompare.models.kernels import fallback
+from vlcompare.models.kernels.cpu.openmp import at_most
 from vlcompare.models.vlm import VisionLanguageModel
 from vlcompare.render.notebook import facts_html
 from vlcompare.runtime.image import ImageTransform, open_image
@@ -71,8 +73,19 @@ class Model:
 
     @property
     def threads(self) -> int:
-        """How many threads compute on the CPU; 0 on another device."""
+        """How many threads compute its answers on the CPU; 0 on another device."""
+        with at_most(self.most_threads):
+            return self.threads_in_use
+
+    @property
+    def threads_in_use(self) -> int:
+        """How many threads the calling thread computes with, where it does on the CPU; 0 on another device."""
         return torch.get_num_threads() if self.device.type == "cpu" else 0
+
+    @property
+    def most_threads(self) -> int:
+        """How many threads are worth their synchronisation, at most."""
+        return worthwhile(self.weights_bytes)
 
     @property
     def trained_image_size(self) -> int:
@@ -97,12 +110,14 @@ class Model:
     @torch.inference_mode()
     def hidden(self, pixel_values: Any, input_ids: Any) -> Tensor:
         """Hidden states after the final norm, float32 (L, D), on the CPU; image positions in `input_ids` hold -200."""
-        return self._hidden(pixel_values, input_ids).float().cpu()
+        with at_most(self.most_threads):
+            return self._hidden(pixel_values, input_ids).float().cpu()
 
     @torch.inference_mode()
     def logits(self, pixel_values: Any, input_ids: Any) -> Tensor:
         """Scores over the vocabulary at every position, float32 (L, V), on the CPU."""
-        return self.vlm.language_model.logits(self._hidden(pixel_values, input_ids)).float().cpu()
+        with at_most(self.most_threads):
+            return self.vlm.language_model.logits(self._hidden(pixel_values, input_ids)).float().cpu()
 
     def weights_sha256(self) -> str:
         """SHA-256 over the weights as they are stored: keys in order, each with dtype, shape and bytes.

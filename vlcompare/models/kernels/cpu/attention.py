@@ -8,8 +8,8 @@ from torch import Tensor
 from vlcompare.models.kernels.autograd import needs_gradient
 from vlcompare.models.kernels.cpu import attention_loops as loops
 from vlcompare.models.kernels.cpu.arrays import LOOP_DTYPES, flat
+from vlcompare.models.kernels.cpu.openmp import threads
 from vlcompare.models.kernels.cpu.simd import WIDTH
-from vlcompare.models.kernels.cpu.threads import threads
 
 
 def attend_one(q_bhk: Tensor, keys_bhsk: Tensor, values_bhsk: Tensor, counts_b: Tensor) -> Tensor | None:

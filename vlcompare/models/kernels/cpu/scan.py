@@ -16,8 +16,8 @@ from vlcompare.models.kernels import reference
 from vlcompare.models.kernels.autograd import Differentiable, Kernel, needs_gradient
 from vlcompare.models.kernels.cpu import scan_loops as loops
 from vlcompare.models.kernels.cpu.arrays import LOOP_DTYPES, flat
+from vlcompare.models.kernels.cpu.openmp import threads
 from vlcompare.models.kernels.cpu.simd import LOG2E, WIDTH
-from vlcompare.models.kernels.cpu.threads import threads
 from vlcompare.models.kernels.reference import ScanInputs
 
 _NOTHING = np.zeros(0, np.float32)

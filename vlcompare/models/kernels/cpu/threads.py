@@ -12,42 +12,19 @@ has the same function). Without such a library, the calling thread runs all task
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import functools
-from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
-import torch
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
+from vlcompare.models.kernels.cpu.openmp import NAMES, library
 from vlcompare.models.kernels.cpu.simd import intrinsic
 
-_NAMES = ("GOMP_parallel", "omp_get_num_threads", "omp_get_thread_num")
 _BYTES = ir.IntType(8).as_pointer()
 _INT = ir.IntType(32)
-
-
-@functools.cache
-def _library() -> ctypes.CDLL | None:
-    """The OpenMP library that torch has loaded, or None if it lacks GNU OpenMP's interface."""
-    folder = Path(torch.__file__).parent
-    folders = (folder / "lib", folder.parent / "torch.libs", folder.parent / "torch.libs.d")
-    files = [file for each in folders for file in sorted(each.glob("*omp*"))]
-    for file in files:
-        with contextlib.suppress(OSError):
-            library = ctypes.CDLL(str(file))  # already loaded: this only returns a handle
-            if all(hasattr(library, name) for name in _NAMES):
-                return library
-    return None
-
-
-def threads() -> int:
-    """How many threads a loop may use: torch's number, or one where its OpenMP library cannot be called."""
-    return torch.get_num_threads() if _library() is not None else 1
 
 
 _single_thread = (
@@ -55,9 +32,9 @@ _single_thread = (
     ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 1),
     ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 0),
 )
-for _name, _substitute in zip(_NAMES, _single_thread, strict=True):
+for _name, _substitute in zip(NAMES, _single_thread, strict=True):
     # under this package's own names, so that cached machine code is linked to their addresses in each new process
-    _symbol: Any = getattr(_library(), _name, _substitute)
+    _symbol: Any = getattr(library(), _name, _substitute)
     llvm.add_symbol(f"vlcompare_{_name}", ctypes.cast(_symbol, ctypes.c_void_p).value)
 
 
