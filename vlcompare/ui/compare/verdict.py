@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vlcompare.evaluate import verdicts
 from vlcompare.evaluate.metrics.objects import Words
-from vlcompare.types import Verdict
+from vlcompare.tasks.verdict import Verdict
 from vlcompare.ui.compare.session import Run
 from vlcompare.ui.examples import load_examples
 
