@@ -90,7 +90,7 @@ def _candidates(table: RunTable, task: str, quadrants: tuple[str, ...], pictures
 def _example(table: RunTable, row: int, pictures: Path) -> dict[str, Any]:
     run, sample = table.run, table.run.samples[row]
     source = run.picture(row)
-    # an id may be any text: one that is no plain file name could lead out of the folder
+    # an id may be any text: one that is not a plain file name could lead out of the folder
     name = f"{sample.id if _FILE_NAME.fullmatch(sample.id) else hashed(sample.id)}.png"
     if isinstance(source, Path):
         shutil.copyfile(source, pictures / name)

@@ -72,7 +72,7 @@ def header(edit: Callable[[dict[str, Any]], object]) -> Damage:
 
 
 def replaced(name: str, kind: str) -> Damage:
-    """Put something in a file's place that is no file, or not that one."""
+    """Put something in a file's place that is not a file, or not that one."""
 
     def damage(folder: Path) -> None:
         path = folder / name

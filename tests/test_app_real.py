@@ -173,7 +173,7 @@ def test_two_follow_ups_and_three_questions(visit: Any) -> None:
     page.locator(".vl-asked-one").nth(1).click()  # the second question's own run, with its figures
     said(page, "#vl-asked", "How many things")
     answered(page)
-    compare(page)  # a question of its own is none of the three
+    compare(page)  # a question of its own is not one of the three
     assert page.locator(".vl-three").count() == 0
 
 

@@ -151,7 +151,7 @@ def test_a_failed_answer_is_one_sentence_and_status_1(calls: dict, picture: str,
 
 REFUSED = [
     (["--task", "vqa"], "needs a question"),
-    (["--text", "q", "--source", "no such set"], "no prompt form 'no such set'"),
+    (["--text", "q", "--source", "no such set"], "Unknown prompt form 'no such set'"),
     (["--task", "region_description", "--box", "1,2,3"], "cannot be read"),
     (["--temperature", "-1"], "temperature must be"),
     (["--json", "/nowhere/a.json"], "--json /nowhere/a.json cannot be written"),

@@ -1,4 +1,4 @@
-"""How a command stands what surrounds it: encodings that lack a character, and wishes to end that are no Ctrl-C."""
+"""How a command stands what surrounds it: encodings that lack a character, and wishes to end that are not Ctrl-C."""
 
 from __future__ import annotations
 

@@ -240,7 +240,7 @@ def test_a_quantization_that_there_is_not_is_a_sentence() -> None:
 
     (event,) = (e for e in compare(b"", REQUEST, {"left": Side("tiny-mamba-vl", "int2")}, pool=ModelPool())
                 if e.kind == "answer")  # fmt: skip
-    assert event.value.error == "'int2' is no quantization: use none, int8 or nf4."
+    assert event.value.error == "'int2' is not a quantization: use none, int8 or nf4."
 
 
 def test_two_comparisons_take_turns(engine: FakeEngine) -> None:

@@ -190,7 +190,7 @@ def test_reading_a_pipe_waits_for_nobody(tmp_path: Path) -> None:
     done = threading.Event()
 
     def read() -> None:
-        with pytest.raises(CheckpointError, match="no regular file"):
+        with pytest.raises(CheckpointError, match="not a regular file"):
             read_bytes(tmp_path / "config.json", 10)
         done.set()
 
@@ -198,7 +198,7 @@ def test_reading_a_pipe_waits_for_nobody(tmp_path: Path) -> None:
     assert done.wait(60)
 
 
-@pytest.mark.parametrize(("kind", "words"), [("folder", "no regular file"), ("loop", "symbolic links")])
+@pytest.mark.parametrize(("kind", "words"), [("folder", "not a regular file"), ("loop", "symbolic links")])
 def test_a_tokenizer_that_is_no_file_is_called_what_it_is(
     whole: dict[tuple[str, str], Path], tmp_path: Path, kind: str, words: str
 ) -> None:
@@ -228,7 +228,7 @@ def test_quantize_refuses_a_tokenizer_that_is_a_pipe(whole: dict[tuple[str, str]
     folder = Path(shutil.copytree(whole["mamba", "none"], tmp_path / "x"))
     (folder / "tokenizer.json").unlink()
     os.mkfifo(folder / "tokenizer.json")
-    with pytest.raises(CheckpointError, match="no regular file"):
+    with pytest.raises(CheckpointError, match="not a regular file"):
         write_quantized(find_source(folder), tmp_path / "out", "nf4", torch.device("cpu"))
     assert not (tmp_path / "out").exists()
 

@@ -51,7 +51,7 @@ def line(world: Path, out: str, *more: str) -> list[str]:
 
 
 def answers(folder: Path) -> list[tuple[Any, ...]]:
-    """Everything of each row that is no time and no memory."""
+    """Everything of each row but times and memory."""
     rows = map(json.loads, (folder / "predictions.jsonl").read_text().splitlines())
     names = ("side", "id", "text", "boxes", "phrases", "parse", "stop_reason", "error", "tokens")
     return [tuple(row[name] for name in names) for row in rows]

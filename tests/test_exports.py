@@ -115,8 +115,8 @@ def link():
         ([*SOUND, ("run.json", '{"schema_version": 1, "identity": {"sides": 3}}')], "damaged"),
         ([*SOUND, ("run.json", '{"schema_version": 1, "identity": ["sides"]}')], "damaged"),
         ([*SOUND, ("run.json", '{"schema_version": 1, "sides": {"left": "x"}}')], "damaged"),
-        ([("predictions.jsonl", "{}")], "no run folder"),
-        ([], "no run folder"),
+        ([("predictions.jsonl", "{}")], "not a run folder"),
+        ([], "not a run folder"),
     ],
 )
 def test_archives_from_strangers(tmp_path, entries, sentence):
@@ -142,11 +142,11 @@ def test_an_archive_that_was_damaged_on_its_way_is_one_sentence(tmp_path):
     data = bytearray(path.read_bytes())
     data[60:90] = bytes(30)
     path.write_bytes(data)
-    with pytest.raises(SampleError, match="no run archive"):
+    with pytest.raises(SampleError, match="not a run archive"):
         open_archive(path, tmp_path / "into")
     named = zipped(tmp_path / "y.zip", [("\u00e9", "x")]).read_bytes().replace("\u00e9".encode(), b"\xff\xff")
     (tmp_path / "y.zip").write_bytes(named)
-    with pytest.raises(SampleError, match="no run archive"):
+    with pytest.raises(SampleError, match="not a run archive"):
         open_archive(tmp_path / "y.zip", tmp_path / "into")
     assert not (tmp_path / "into").exists()
 
@@ -163,7 +163,7 @@ def test_rows_of_a_picture_that_stayed_out_still_belong_together(tmp_path, table
 
 def test_no_zip_at_all(tmp_path):
     (tmp_path / "x.zip").write_bytes(b"PK but no")
-    with pytest.raises(SampleError, match="no run archive"):
+    with pytest.raises(SampleError, match="not a run archive"):
         open_archive(tmp_path / "x.zip", tmp_path / "into")
 
 

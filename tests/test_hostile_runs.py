@@ -265,7 +265,7 @@ def test_a_run_folders_files_are_no_links_out_of_it(folder: Path, tmp_path: Path
     copied = Path(shutil.copytree(folder, tmp_path / "run"))
     (copied / name).rename(tmp_path / name)
     (copied / name).symlink_to(tmp_path / name)
-    with pytest.raises(SampleError, match=f"{name} is damaged: it is no file of this folder"):
+    with pytest.raises(SampleError, match=f"{name} is damaged: it is not a file of this folder"):
         RunFolder.open(copied)
 
 

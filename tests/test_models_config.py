@@ -100,7 +100,7 @@ def test_mamba_options() -> None:
         (MAMBA, {"trained_prompt_orders": "image_first"}, "'trained_prompt_orders' is 'image_first'"),
         (MAMBA, {"tasks_at_chance": [1]}, "'tasks_at_chance' is [1]"),
         (PYTHIA, {"hidden_act": "tanhish"}, "'tanhish'"),
-        (PYTHIA, {"num_attention_heads": 7}, "no multiple"),
+        (PYTHIA, {"num_attention_heads": 7}, "not divisible"),
         (PYTHIA, {"rotary_pct": 0.2}, "odd number"),
         (PYTHIA, {"rotary_pct": float("nan")}, "'rotary_pct' is nan"),
         (PYTHIA, {"rope_scaling": {"type": "linear", "factor": 2}}, "'linear'"),

@@ -136,10 +136,10 @@ def test_sequences_that_do_not_fit(model: VisionLanguageModel, ids: list, patche
 
 def test_an_impossible_size_blames_the_file_or_the_request() -> None:
     config = FAMILIES["mamba"].with_image_size(40)
-    with pytest.raises(RequestError, match="40 is no multiple of 16"):
+    with pytest.raises(RequestError, match="40 is not a multiple of 16"):
         meta_model(config)
     of_the_file = ModelConfig("mamba", config.vision, config.language, trained_image_size=40)
-    with pytest.raises(CheckpointError, match="40 is no multiple of 16"):
+    with pytest.raises(CheckpointError, match="40 is not a multiple of 16"):
         meta_model(of_the_file)
 
 

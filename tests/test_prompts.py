@@ -253,7 +253,7 @@ def test_the_table_is_whole() -> None:
 
 
 REFUSED = [
-    (Request("segmentation"), "no task 'segmentation'; the tasks are captioning"),
+    (Request("segmentation"), "Unknown task 'segmentation'; the tasks are captioning"),
     (Request("vqa"), "needs a question"),
     (Request("chat", " \n"), "needs a message"),
     (Request("vqa", None), "needs a question"),  # type: ignore[arg-type]

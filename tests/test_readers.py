@@ -407,8 +407,8 @@ def test_half_of_a_character_in_a_whole_file_costs_its_own_row_only(tmp_path):
     ("spec", "options", "sentence"),
     [
         ("nothing.jsonl", {}, "There is no"),
-        (HERE / "ours.jsonl", {"format": "guess"}, "no format"),
-        (HERE / "ours.jsonl", {"task": "guess"}, "no task"),
+        (HERE / "ours.jsonl", {"format": "guess"}, "Unknown format"),
+        (HERE / "ours.jsonl", {"task": "guess"}, "Unknown task"),
         (HERE / "ours.jsonl", {"box_format": "yxyx"}, "box_format"),
         (HERE / "ours.jsonl", {"images": "nowhere"}, "declared as images"),
     ],

@@ -171,7 +171,7 @@ def test_slices_are_the_paired_statistics_of_their_rows(table):
 
 
 def test_slices_of_scores_follow_their_metric(tmp_path):
-    """CIDEr-D is no fraction, however small it is in a slice, and is right from its own value on."""
+    """CIDEr-D is not a fraction, however small it is in a slice, and is right from its own value on."""
     folder = write_run(tmp_path / "run", sides=("left", "right"))
     said = ["a van", "the car", "the moon", "one blue thing"]
     samples = [
@@ -199,7 +199,7 @@ def test_aspects_that_the_data_have(table):
         "box size"
     }
     assert table.aspects["similar objects"].values == ("none", "1", "2", "3 or more")
-    assert "split" not in table.aspects  # one value is no slice
+    assert "split" not in table.aspects  # one value is not a slice
     assert set(table.aspects["question type"].values) == {"type 0", "type 1", "type 2"}
 
 
@@ -285,7 +285,7 @@ def test_rows_of_others_may_hold_anything(tmp_path):
 
 
 def test_not_a_run_is_one_sentence(tmp_path):
-    with pytest.raises(SampleError, match="no run folder"):
+    with pytest.raises(SampleError, match="not a run folder"):
         RunFolder.open(tmp_path)
     write_run(tmp_path / "run")
     (tmp_path / "run" / "predictions.jsonl").unlink()

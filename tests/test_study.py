@@ -294,8 +294,8 @@ def test_best_waits_for_its_candidates() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"family": "rwkv"}, "no family 'rwkv'"),
-        ({"task": "sorting"}, "no task 'sorting'"),
+        ({"family": "rwkv"}, "Unknown family 'rwkv'"),
+        ({"task": "sorting"}, "Unknown task 'sorting'"),
         ({"order": "query_middle"}, "query_first or query_last"),
         ({"task": "mqar"}, "order of mqar is null"),
         ({"length": 9}, "at least 9 symbols"),
@@ -307,7 +307,7 @@ def test_best_waits_for_its_candidates() -> None:
         ({"learning_rate": 0}, "above 0"),
         ({"learning_rate": "fast"}, "above 0"),
         ({"learning_rate": "best"}, "given rates"),
-        ({"recipe": "v0"}, "no recipe 'v0'"),
+        ({"recipe": "v0"}, "Unknown recipe 'v0'"),
         ({"width": 40}, "multiple of the recipe's head size"),
         ({"speed": 3}, "no field speed"),
         ({"seed": -1}, "seed is a whole number from 0"),
@@ -355,8 +355,8 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFi
     tiny = tmp_path / "tiny.json"
     tiny.write_text(json.dumps(TINY))
     cases = [
-        (["run", "huge", "--out", str(tmp_path / "a")], "no grid 'huge'"),
-        (["run", str(broken), "--out", str(tmp_path / "a")], "is no JSON"),
+        (["run", "huge", "--out", str(tmp_path / "a")], "Unknown grid 'huge'"),
+        (["run", str(broken), "--out", str(tmp_path / "a")], "is not JSON"),
         (["run", str(tiny), "--out", str(other)], "filled by version 0"),
         (["run", str(tiny), "--out", str(tmp_path / "a"), "--device", "tpu"], "device is cpu"),
         (["run", str(tiny), "--out", str(tmp_path / "a"), "--jobs", "0"], "jobs is a whole number"),

@@ -171,7 +171,7 @@ def test_recipes_by_name_and_from_files(tmp_path: Path) -> None:
     path.write_text(json.dumps({"language": {"stepz": 7}}))
     with pytest.raises(CheckpointError, match="stepz"):
         recipes.load(str(path))
-    with pytest.raises(CheckpointError, match="no recipe"):
+    with pytest.raises(CheckpointError, match="Unknown recipe"):
         recipes.load("nothing")
 
 
@@ -540,7 +540,7 @@ def test_a_plan_that_is_none_is_one_sentence(tmp_path: Path) -> None:
 
     for text in ('{"steps": ', "[7]", '{"steps": null}'):
         (tmp_path / "plan.json").write_text(text)
-        with pytest.raises(CheckpointError, match=r"plan\.json is no plan"):
+        with pytest.raises(CheckpointError, match=r"plan\.json is not a plan"):
             planned_steps(tmp_path, recipes.SMOKE)
     (tmp_path / "plan.json").write_text('{"steps": 9}')
     assert planned_steps(tmp_path, recipes.SMOKE) == 9

@@ -147,7 +147,7 @@ def test_every_part_of_a_call_may_be_hostile(server: httpx.Client, calls: Any) -
 def test_json_is_utf8_in_every_byte(server: httpx.Client, text: str, encoding: str) -> None:
     raw = f'{{"data": ["{text}"], "fn_index": 0}}'.encode(encoding, "surrogatepass")
     response = server.post("gradio_api/run/predict", content=raw, headers={"content-type": "application/json"})
-    assert (response.status_code, response.json()["error"]) == (400, "This request's body is no JSON.")
+    assert (response.status_code, response.json()["error"]) == (400, "This request's body is not JSON.")
 
 
 def test_addresses_and_file_names_may_be_hostile(server: httpx.Client) -> None:
@@ -211,7 +211,7 @@ def test_mcp_says_what_it_takes_and_what_it_refuses(server: httpx.Client) -> Non
         ({"image": uploaded, "temperature": 7}, "temperature must be a number between 0.0 and 5.0"),
         ({"image": uploaded, "image_size": "x"}, "The argument image_size takes a number: .*14 and 1344"),
         ({"image": uploaded, "mode": "fast"}, "The argument mode is one of measure, race"),
-        ({"image": uploaded, "nothing": 1}, "There is no argument 'nothing'"),
+        ({"image": uploaded, "nothing": 1}, "Unknown argument 'nothing'"),
         ({"image": uploaded, "left": "/root/x"}, "only opened below the path"),
     ]
 

@@ -329,10 +329,10 @@ def test_limits_of_nothing_are_refused(option: str, capsys: pytest.CaptureFixtur
 
 
 def test_an_address_of_another_machine_is_refused_at_once() -> None:
-    with pytest.raises(RequestError, match=r"192\.0\.2\.1 is no address of this machine"):
+    with pytest.raises(RequestError, match=r"192\.0\.2\.1 is not an address of this machine"):
         serve(AppSettings(host="192.0.2.1"))  # RFC 5737: nobody's
     for name in ("no..name", "a" * 70):  # which the library that looks names up does not even take
-        with pytest.raises(RequestError, match="is no address of this machine"):
+        with pytest.raises(RequestError, match="is not an address of this machine"):
             check_address(name)
     for host in ("127.0.0.1", "localhost", "[127.0.0.1]"):  # in brackets, as an address of IPv6 is often given
         check_address(host)
@@ -340,7 +340,7 @@ def test_an_address_of_another_machine_is_refused_at_once() -> None:
 
 @pytest.mark.parametrize("port", [-1, 0, 99999])
 def test_a_port_that_there_is_not(port: int) -> None:
-    with pytest.raises(RequestError, match=f"no port {port}"):
+    with pytest.raises(RequestError, match=f"port is {port}; give one"):
         AppSettings.from_environment({}, port=port)
 
 

@@ -96,7 +96,7 @@ def test_the_truth_belongs_to_the_question_that_was_asked(handlers: Handlers, sh
     ("form", "said"),
     [
         (AskForm("grounding", ""), "needs a description"),
-        (AskForm("juggling", "x"), "no task"),
+        (AskForm("juggling", "x"), "Unknown task"),
         (AskForm("vqa", "x" * 5000), "5,000 characters"),
         (AskForm("multiple_choice", "which?", choices="one"), "2 to 12 choices"),
         (AskForm("multiple_choice", "which?", choices="\n".join("abcdefghijklmn")), "2 to 12 choices"),

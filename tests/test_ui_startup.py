@@ -55,7 +55,7 @@ def test_what_stands_in_the_upload_folders_place(temporary: Path, kind: str) -> 
         place.symlink_to(temporary)
     else:
         place.write_text("")
-    with pytest.raises(RequestError, match=r"The upload folder .* (is no folder|cannot be written to)"):
+    with pytest.raises(RequestError, match=r"The upload folder .* (is not a folder|cannot be written to)"):
         startup.use_upload_folder()
 
 

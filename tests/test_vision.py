@@ -178,7 +178,7 @@ def test_resampling_keeps_prefix_form_and_dtype() -> None:
 @pytest.mark.parametrize("name", [TINY_EVA, "test/clip", "vlcompare/scene"])
 @pytest.mark.parametrize("size", [100, 5])
 def test_sizes_that_are_no_multiple_of_the_patch(name: str, size: int, tiny_clip: str) -> None:
-    with pytest.raises(RequestError, match=f"{size} is no multiple of 1[46], the patch size of {name}"):
+    with pytest.raises(RequestError, match=f"{size} is not a multiple of 1[46], the patch size of {name}"):
         build_vision_encoder(VisionConfig(name, size))
 
 

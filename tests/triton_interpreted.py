@@ -166,7 +166,7 @@ def steps() -> dict[str, float]:
 
 
 def projected_steps() -> dict[str, float]:
-    """Few rows, which the kernel projects itself; more are not taken; a rank that is no power of two."""
+    """Few rows, which the kernel projects itself; more are not taken; a rank that is not a power of two."""
     out = {}
     for rows in (1, 2, step.PROJECTED_ROWS):
         u, _, A, B, C, D, z, bias, state = arguments(rows, 37, 16, 1)

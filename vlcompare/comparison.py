@@ -208,7 +208,7 @@ class _Comparison:
             answer = replace(failed, stop_reason="cancelled")
         except VLCompareError as error:
             answer = replace(failed, error=str(error))
-        # a defect of this package, or a panic of a library in Rust, which is no Exception, must neither fail the other
+        # a defect of this package, or a panic of a library in Rust, not an Exception, must neither fail the other
         # side nor leave the consumer waiting for an answer
         except BaseException as error:
             report(error)

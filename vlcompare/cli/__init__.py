@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with ending_like_ctrl_c():
             status = command.run(args)
             if sys.stdout is not None:
-                sys.stdout.flush()  # here, where a reader that went away is no failure
+                sys.stdout.flush()  # here, where a reader that went away is not a failure
         return status
     except VLCompareError as error:
         print(f"vlcompare: {error}", file=sys.stderr)

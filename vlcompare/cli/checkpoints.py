@@ -128,7 +128,7 @@ def _remove(args: argparse.Namespace) -> int:
         raise RequestError(f"{known.name} is part of this project and is not removed.")
     repository = known.repository if known and known.repository else args.name
     if not hub.is_repository(repository):
-        raise RequestError(f"{args.name!r} is no known checkpoint and no Hub id; folders of your own are left alone.")
+        raise RequestError(f"{args.name!r} is neither a known checkpoint nor a Hub id; other folders are left alone.")
     freed = hub.remove(repository)
     print(f"{format_bytes(freed)} freed." if freed else f"Nothing of {repository} was in the cache.")
     return 0

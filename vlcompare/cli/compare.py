@@ -53,7 +53,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Compare. Exit status 1 when a side failed; the other side's answer is printed and saved all the same."""
     if args.repeat is not None and args.race:
-        raise RequestError("--race runs both sides at once, so its times are no figures to repeat: leave one out.")
+        raise RequestError("--race runs both sides at once, so its times are not figures to repeat: leave one out.")
     request = options.request_from(args)
     options.check_outputs(args)
     sides = {name: options.side_of(args, name) for name in SIDES}

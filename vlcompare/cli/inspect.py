@@ -57,7 +57,7 @@ def checked(paths: Sequence[Path], pictures: Sequence[Path] = ()) -> None:
 
     for path in pictures:
         if not path.is_dir():
-            raise SampleError(f"{path} is no folder: --images takes a folder of pictures.")
+            raise SampleError(f"{path} is not a folder: --images takes a folder of pictures.")
     for path in paths:
         if not path.exists():
             raise SampleError(f"{path} does not exist: give the folder that `evaluate --out` wrote.")

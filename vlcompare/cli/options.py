@@ -136,7 +136,7 @@ def above_zero(kind: Callable[[str], float]) -> Callable[[str], float]:
 def request_from(args: argparse.Namespace) -> Request:
     """The request that the options make, checked.
 
-    Raises RequestError; also for a source that is no prompt form, which here is a typing mistake.
+    Raises RequestError; also for a source that is not a prompt form, which here is a typing mistake.
     """
     require_known_source(args.source)
     request = Request(

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from vlcompare.runtime.loading.locate import find_source
 
     if args.push_to and not hub.is_repository(args.push_to):
-        raise RequestError(f"--push-to {args.push_to!r} is no Hub id of the form owner/name.")
+        raise RequestError(f"--push-to {args.push_to!r} is not a Hub id of the form owner/name.")
     show = hub.terminal_progress()
     device = resolve_device(args.device)
     source = find_source(args.source, revision=args.revision, progress=show)

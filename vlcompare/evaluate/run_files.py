@@ -105,7 +105,7 @@ def member(folder: Path, name: str) -> Path:
     out of the folder, or no file at all (a pipe, say)."""
     path = folder / name
     if path.exists() and not (path.is_file() and path.resolve().is_relative_to(folder.resolve())):
-        raise refused(name, "it is no file of this folder")
+        raise refused(name, "it is not a file of this folder")
     return path
 
 
@@ -171,7 +171,7 @@ def answered(folder: Path) -> dict[Key, ByteSpan]:
 def read_run(folder: Path, required: Sequence[str] = ()) -> dict[str, Any]:
     """run.json, typed. Raises SampleError where it is missing, damaged, or lacks what is `required`."""
     if not (folder / RUN).exists():
-        raise SampleError(f"{folder} is no run folder: it has no {RUN}.")
+        raise SampleError(f"{folder} is not a run folder: it has no {RUN}.")
     value: dict[str, Any] = read_json(folder, RUN, _of_this_version)
     for name in required:
         if value.get(name) is None:

@@ -90,7 +90,7 @@ _PHRASES = listed(text(), MOST_BOXES)
 def prediction(row: Any) -> tuple[str, str, dict[str, Any]]:
     """(sample id, side or NO_SIDE, the row) of a prediction, as far as scoring and the table use it; see `answer`.
 
-    An answer that is a number, as in others' files, is read as its digits. What is no box is left to `read_boxes`.
+    An answer that is a number, as in others' files, is read as its digits. What is not a box is left to `read_boxes`.
     """
     if type(row) is not dict:
         raise wrong("", row, "an object")

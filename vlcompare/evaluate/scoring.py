@@ -125,7 +125,7 @@ def metric_of(task: str, name: str) -> Metric:
 class Scores:
     """Values of one task's rows on one side, in the order of the rows.
 
-    `values[metric]` is (n,). Metrics that are no mean stand in `corpus` too: what each row adds to the sums, and the
+    `values[metric]` is (n,). Metrics that are not means stand in `corpus` too: what each row adds to the sums, and the
     figure of the sums. `only[metric]` is the mask of rows a metric is about, where that is not all of them.
     """
 

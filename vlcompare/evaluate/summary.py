@@ -228,7 +228,7 @@ def _warn_side(task: str, side: str, replies: Sequence[Reply]) -> list[str]:
 
 
 def plain(value: Any) -> Any:
-    """JSON values: tuples become lists, and what is no finite number becomes null."""
+    """JSON values: tuples become lists, and what is not a finite number becomes null."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -284,7 +284,7 @@ def _vision(fields: Fields) -> VisionConfig:
 def _pythia_config(fields: Fields) -> PythiaConfig:
     hidden, heads = fields.integer("hidden_size"), fields.integer("num_attention_heads", kind="small")
     if hidden % heads:
-        raise CheckpointError(f"config.json: 'hidden_size' {hidden} is no multiple of 'num_attention_heads' {heads}.")
+        raise CheckpointError(f"config.json: 'hidden_size' {hidden} is not divisible by 'num_attention_heads' {heads}.")
     act = fields.text("hidden_act", default="gelu")
     if act not in ACTIVATIONS:
         raise CheckpointError(f"config.json: 'hidden_act' {_short(act)} is not one of {', '.join(ACTIVATIONS)}.")

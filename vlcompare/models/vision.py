@@ -103,7 +103,7 @@ class VisionEncoder(nn.Module):
 def build_vision_encoder(config: VisionConfig) -> VisionEncoder:
     """The encoder that `config.name` names, for pictures of `config.image_size`, without trained weights.
 
-    Raises CheckpointError for a name that is not known and RequestError for a size that is no multiple of the patch.
+    Raises CheckpointError for a name that is not known and RequestError for a size that is not a multiple of the patch.
     """
     name = config.name.removeprefix("timm/")
     if name == SCENE:
@@ -128,7 +128,7 @@ def resample_position_embedding(embedding: Tensor, grid: tuple[int, int], prefix
     side = round((batched.shape[1] - prefix_tokens) ** 0.5)
     if side * side + prefix_tokens != batched.shape[1]:
         raise CheckpointError(
-            f"A position embedding of {batched.shape[1]} rows is no square grid with {prefix_tokens} extra tokens."
+            f"A position embedding of {batched.shape[1]} rows is not a square grid with {prefix_tokens} extra tokens."
         )
     resampled = resample_abs_pos_embed(batched, list(grid), [side, side], num_prefix_tokens=prefix_tokens)
     return resampled if embedding.dim() == 3 else resampled[0]
@@ -139,7 +139,7 @@ def require_multiple(config: VisionConfig, patch_size: int) -> None:
     if config.image_size % patch_size or config.image_size < patch_size:
         lower = max(patch_size, config.image_size // patch_size * patch_size)
         raise RequestError(
-            f"An image size of {config.image_size} is no multiple of {patch_size}, the patch size of {config.name}; "
+            f"An image size of {config.image_size} is not a multiple of {patch_size}, the patch size of {config.name}; "
             f"use {lower} or {lower + patch_size}."
         )
 

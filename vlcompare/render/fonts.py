@@ -52,7 +52,7 @@ def face(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 def printable(text: str) -> str:
     """The text with line breaks kept; other white space, controls and direction marks become spaces.
 
-    Joiners stay: scripts need them. What no font has, and what is no character, becomes its code point.
+    Joiners stay: scripts need them. What no font has, and what is not a character, becomes its code point.
     """
     kept = []
     for character in text.replace("\r\n", "\n"):

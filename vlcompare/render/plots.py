@@ -7,7 +7,7 @@ from typing import Any
 from vlcompare.errors import RequestError
 
 COLORS = {"pythia": "#0072b2", "mamba": "#c25e00", "hybrid": "#2e7d5b"}  # the page's
-GREY = "#6b7280"  # of what is no model's: a line at chance
+GREY = "#6b7280"  # of what is not a model's: a line at chance
 
 
 def new_figure(size: tuple[float, float]) -> Any:

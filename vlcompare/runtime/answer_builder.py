@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 _NOT_FINITE = (
-    "{name} gave scores that are no numbers, so there is no answer: its weights are damaged or overflow in {dtype}; "
+    "{name} gave scores that are not numbers, so there is no answer: its weights are damaged or overflow in {dtype}; "
     "`checkpoints verify` tells more."
 )
 
@@ -45,7 +45,7 @@ class AnswerBuilder:
     def take(self, choice: Choice, seconds: float, state_bytes: int = 0) -> Step | None:
         """Add one token and decide whether it was the last; returns what is streamed for it.
 
-        None where the scores are no numbers: what would be chosen of such is no answer.
+        None where the scores are not numbers: a choice from them is not an answer.
         """
         if math.isnan(choice.logprob):
             self.stop_reason = "error"

@@ -28,7 +28,7 @@ def open_regular(path: Path) -> BinaryIO:
     descriptor = os.open(path, flags)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise CheckpointError(f"{path.name} is no regular file but a pipe, a device or a folder; put a file there.")
+        raise CheckpointError(f"{path.name} is not a regular file but a pipe, a device or a folder; put a file there.")
     return os.fdopen(descriptor, "rb", buffering=0)
 
 
@@ -45,7 +45,7 @@ def read_bytes(path: Path, most: int) -> bytes:
 
 
 def read_json(path: Path, most: int) -> Any:
-    """What a JSON file in UTF-8 holds. Raises as `read_bytes`, and ValueError or RecursionError where it is no JSON."""
+    """The value of a JSON file in UTF-8. Raises as `read_bytes`, and ValueError or RecursionError for other content."""
     return json.loads(read_bytes(path, most).decode("utf-8"))
 
 

@@ -163,11 +163,11 @@ def open_grid(wanted: str) -> Grid:
         return grid_of({"name": wanted, "rows": list(NAMED[wanted]())})
     path = Path(wanted)
     if not path.is_file():
-        raise RequestError(f"There is no grid '{wanted}': neither a file, nor one of {', '.join(NAMED)}.")
+        raise RequestError(f"Unknown grid '{wanted}': neither a file, nor one of {', '.join(NAMED)}.")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RequestError(f"{path} is no JSON: {error}.") from error
+        raise RequestError(f"{path} is not JSON: {error}.") from error
     try:
         return grid_of(value)
     except RequestError as error:

@@ -76,7 +76,7 @@ class Setting:
         head = RECIPES[self.recipe].head_size
         if self.width % head:
             raise RequestError(f"width is a multiple of the recipe's head size, {head}; {self.width} is not.")
-        self.source  # noqa: B018  raises for what is no task
+        self.source  # noqa: B018  raises for what is not a task
 
     @property
     def source(self) -> ItemSource:
@@ -99,9 +99,9 @@ class Setting:
 def check_names(family: Any, recipe: Any) -> None:
     """Raise RequestError for an unknown family or recipe."""
     if family not in FAMILIES:
-        raise RequestError(f"There is no family '{family}'; there are {', '.join(FAMILIES)}.")
+        raise RequestError(f"Unknown family '{family}'; the families are {', '.join(FAMILIES)}.")
     if recipe not in RECIPES:
-        raise RequestError(f"There is no recipe '{recipe}'; there are {', '.join(RECIPES)}.")
+        raise RequestError(f"Unknown recipe '{recipe}'; the recipes are {', '.join(RECIPES)}.")
 
 
 SETTING_FIELDS = tuple(field.name for field in fields(Setting))
@@ -134,7 +134,7 @@ def _checked(line: bytes, path: Path, number: int) -> dict[str, Any]:
     try:
         row = json.loads(line)
         if not isinstance(row, dict):
-            raise ValueError("it is no object")
+            raise ValueError("it is not an object")
         if row.get("version") != VERSION:
             raise SampleError(
                 f"{path}, line {number}: a row of version {row.get('version')}, where this program makes version "
@@ -146,7 +146,7 @@ def _checked(line: bytes, path: Path, number: int) -> dict[str, Any]:
         setting_of(row)
     except (ValueError, TypeError) as error:
         raise SampleError(
-            f"{path}, line {number}, is no whole row of a study ({str(error).rstrip('.')}); delete the line, and "
+            f"{path}, line {number}, is not a whole row of a study ({str(error).rstrip('.')}); delete the line, and "
             f"`study run` makes it again."
         ) from error
     return row

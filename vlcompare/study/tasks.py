@@ -164,7 +164,7 @@ class ItemSource:
     def __post_init__(self) -> None:
         row = RETRIEVAL_TASKS.get(self.task)
         if row is None:
-            raise RequestError(f"There is no task '{self.task}'; there are {', '.join(RETRIEVAL_TASKS)}.")
+            raise RequestError(f"Unknown task '{self.task}'; the tasks are {', '.join(RETRIEVAL_TASKS)}.")
         if self.order not in row.orders:
             allowed = " or ".join("null" if order is None else order for order in row.orders)
             raise RequestError(f"The order of {self.task} is {allowed}, not {self.order}.")

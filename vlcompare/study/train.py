@@ -144,7 +144,7 @@ class Training:
             self.steps, self.examples = state["steps"], state["examples"]
             self.seconds, self.curve = state["seconds"], state["curve"]
         except (RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
-            raise CheckpointError(f"{path} is no state of this row; delete it, and the row begins anew.") from error
+            raise CheckpointError(f"{path} is not a state of this row; delete it, and the row begins anew.") from error
 
 
 def longer_sources(source: ItemSource) -> list[ItemSource]:

@@ -38,7 +38,7 @@ def parse_boxes(text: str) -> tuple[Box, ...]:
     """All boxes in a text, in order, clipped to 0..1.
 
     A box is four finite numbers in square brackets, with any spacing. Three or five numbers, "nan", or other words
-    between the brackets are no box. An inverted box is one, and has the area 0.
+    between the brackets are not a box. An inverted box is one, and has the area 0.
     """
     return tuple(found.box for found in find_boxes(text))
 

@@ -150,7 +150,7 @@ def spec_of(task: str) -> TaskSpec:
     Raises RequestError for a name that is not in it.
     """
     if not isinstance(task, str) or task not in SPECS:
-        raise RequestError(f"There is no task {task!r}; the tasks are {', '.join(SPECS)}.")
+        raise RequestError(f"Unknown task {task!r}; the tasks are {', '.join(SPECS)}.")
     return SPECS[task]
 
 
@@ -168,7 +168,7 @@ def default_max_new_tokens(request: Request) -> int:
 def require_known_source(source: str | None) -> None:
     """Refuse a source that no form belongs to; for what a person typed, as against the name of a data set."""
     if source and not known_source(source):
-        raise RequestError(f"There is no prompt form {source!r}; the forms are {', '.join(SOURCES)}.")
+        raise RequestError(f"Unknown prompt form {source!r}; the forms are {', '.join(SOURCES)}.")
 
 
 def validate(request: Request) -> Request:

@@ -80,11 +80,11 @@ def load_state(path: Path) -> dict[str, Any]:
             with zipfile.ZipFile(stream) as parts:  # torch would unpack them, whatever size they claim
                 claimed = sum(part.file_size for part in parts.infolist())
             if max(claimed, os.fstat(stream.fileno()).st_size) > LARGEST_STATE:
-                raise CheckpointError(f"{path} takes over {LARGEST_STATE >> 30} GiB: it is no state of a training.")
+                raise CheckpointError(f"{path} takes over {LARGEST_STATE >> 30} GiB: it is not a state of a training.")
             stream.seek(0)
             return torch.load(stream, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path} is no whole state of a training; put back a copy, or delete it.") from error
+        raise CheckpointError(f"{path} is not a whole state of a training; put back a copy, or delete it.") from error
 
 
 class Resumable(Protocol):

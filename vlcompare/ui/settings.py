@@ -62,7 +62,7 @@ class AppSettings:
         values |= read_variables(env, VARIABLES)
         values.update({name: value for name, value in given.items() if value is not None})
         if not 0 < values.get("port", 1) < 1 << 16:
-            raise RequestError(f"There is no port {values['port']}: give one from 1 to 65535.")
+            raise RequestError(f"The port is {values['port']}; give one from 1 to 65535.")
         if offered := values.get("offered"):  # the page opens with what may be chosen
             values = {"left": offered[0], "right": offered[min(1, len(offered) - 1)]} | values
             for side in SIDES:

@@ -2,7 +2,7 @@
 
 The words come from the objects of the samples themselves. A mention is a kind of object with the sizes and colours
 directly before it ("a small red car"), for a sign also what it says; in a document, the key of a line ("a form with
-gate and room"). A colour before a word that is no known kind is a mention too, of something that is nowhere. A caption
+gate and room"). A colour before a word that is not a known kind is a mention too, of nothing in the picture. A caption
 is right when it mentions at least one object and every mention fits an object of its own.
 """
 

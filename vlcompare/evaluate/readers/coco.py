@@ -31,7 +31,7 @@ def _coco(source: DatasetSource, data: dict[str, Any]) -> Iterator[Item]:
     """`images` [{id, file_name}] and `annotations` [{image_id, caption}]; NoCaps adds each picture's `domain`."""
     annotations = data.get("annotations") or []
     if not isinstance(data.get("images"), list) or not isinstance(annotations, list):
-        raise SampleError(f"{source.path} is no COCO captions file: it has no lists `images` and `annotations`.")
+        raise SampleError(f"{source.path} is not a COCO captions file: it has no lists `images` and `annotations`.")
     captions: dict[Any, list[str]] = {}
     problems: list[tuple[str, Any]] = []
     for number, row in enumerate(annotations, 1):

@@ -78,7 +78,7 @@ def whole(data: bytes) -> Any:
 
 
 def _by_standard_library(line: bytes) -> Any:
-    """A byte order mark in front is no part of the value."""
+    """A byte order mark in front is not part of the value."""
     value = json.loads(line.decode("utf-8-sig"))
     if b"\\ud" in line or b"\\uD" in line:  # an escaped surrogate: a pair of them is one character, one alone is none
         json.dumps(value, ensure_ascii=False).encode()

@@ -151,7 +151,7 @@ def open_archive(
         if isinstance(error, VLCompareError):
             raise
         reason = next((words for kind, words in _REASONS if isinstance(error, kind)), "it is damaged")
-        raise SampleError(f"This is no run archive that can be read: {reason}.") from error
+        raise SampleError(f"This is not a run archive that can be read: {reason}.") from error
     except BaseException:
         shutil.rmtree(into, ignore_errors=True)
         raise

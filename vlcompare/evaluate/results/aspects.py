@@ -20,7 +20,7 @@ from vlcompare.tasks.prompts import SPECS
 from vlcompare.types import Box, Sample
 
 TAG = "tag: "  # begins the name of an aspect that is a tag of the data set
-MAX_VALUES = 40  # a tag with more values than this is no slice
+MAX_VALUES = 40  # a tag with more values than this is not a slice
 MAX_TAGS = 100  # names of tags that become slices, the first of them
 GRID = 24  # patches a side at 336 pixels and patch 14
 _BOX_SIZES = ((0.01, "below 1 %"), (0.05, "1 to 5 %"), (0.15, "5 to 15 %"), (0.4, "15 to 40 %"), (10**9, "above 40 %"))

@@ -77,11 +77,11 @@ class RunFolder:
 
         Pictures outside of it are shown where they lie below one of `allowed`; by default that is the folder that the
         run took them from if this user made it (see `origin`), and those of `pictures`. An uploaded run is opened with
-        `allowed=()`, so that it can name no file of ours. Raises SampleError where it is no run folder or damaged.
+        `allowed=()`, so that it can name no file of ours. Raises SampleError where it is not a run folder or damaged.
         """
         folder, problems = Path(path), list[str]()
         if not (folder / run_files.SAMPLES).is_file():
-            raise SampleError(f"{folder.name} is no run folder: it has no {run_files.SAMPLES}.")
+            raise SampleError(f"{folder.name} is not a run folder: it has no {run_files.SAMPLES}.")
         record = run_files.read_run(folder) if (folder / run_files.RUN).exists() else {}
         with without_collecting():
             samples = tuple(run_files.read_samples(folder, most))

@@ -36,7 +36,7 @@ class Search:
                 raise RequestError(f"A pattern can repeat something {MAX_REPEATS} times at most, and not be verbose.")
             self._pattern = regex.compile(pattern, regex.IGNORECASE | regex.MULTILINE)
         except (re.error, regex.error, OverflowError, RecursionError) as error:
-            raise RequestError(f"This is no regular expression: {error}.") from error
+            raise RequestError(f"This is not a regular expression: {error}.") from error
         self._limited = len(_COSTLY.findall(pattern)) > 1  # one repetition alone is quick: keeping time would cost more
 
     def matching(self, texts: Sequence[str], places: Sequence[int], seconds: float) -> list[int]:

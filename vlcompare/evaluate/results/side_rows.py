@@ -35,7 +35,7 @@ def read_sides(
 ) -> dict[str, SideRows]:
     """Every side's rows, "left" and "right" first. `index`: sample id -> row; `problems` gets what was left out.
 
-    Raises SampleError where there are no answers, or a file is none of a run's.
+    Raises SampleError where there are no answers, or a file is not one of a run's.
     """
     sides = {side: _empty(index) for side in (record.get("identity") or {}).get("sides") or ()}
     for path in run_files.parts(folder):

@@ -97,7 +97,7 @@ def row_figures(table: RunTable, aspect: str, value: str, rows: Rows, *, scores:
     columns = [
         (table.score[side][rows] if scores else table.right[side][rows]).astype(np.float64) for side in table.sides
     ]
-    # CIDEr-D is no fraction: where it is among the scores the plain interval is taken
+    # CIDEr-D is not a fraction: where it is among the scores the plain interval is taken
     metrics = {metric_of(task, table.main[task]) for task in {table.task[i] for i in rows}} if scores else set()
     fraction = all(metric.fraction for metric in metrics)
     means = [

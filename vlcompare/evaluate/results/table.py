@@ -154,9 +154,9 @@ class RunTable:
         return self._searched
 
     def aspect(self, name: str) -> Aspect:
-        """A slice dimension. Raises RequestError where there is none of that name."""
+        """A slice dimension. Raises RequestError for an unknown name."""
         if name not in self.aspects:
-            raise RequestError(f"There is no slice {name!r}; there are {', '.join(self.aspects)}.")
+            raise RequestError(f"Unknown slice {name!r}; the slices are {', '.join(self.aspects)}.")
         return self.aspects[name]
 
     def confidence_gap(self) -> Floats:
@@ -212,7 +212,7 @@ class RunTable:
 
 def _quadrant_code(name: str) -> int:
     if name not in QUADRANTS:
-        raise RequestError(f"There is no quadrant {name!r}; there are {', '.join(QUADRANTS)}.")
+        raise RequestError(f"Unknown quadrant {name!r}; the quadrants are {', '.join(QUADRANTS)}.")
     return QUADRANTS.index(name)
 
 

@@ -85,7 +85,7 @@ def steps_agree(steps: Sequence[Callable[..., Any]], device: torch.device) -> bo
 
 
 def attention_agrees(attend: Callable[..., Tensor], device: torch.device, dtype: torch.dtype) -> bool:
-    """Rows of different lengths, channels that are no power of two, beside `reference.rotate_and_attend`."""
+    """Rows of different lengths, channels that are not powers of two, beside `reference.rotate_and_attend`."""
     batch, heads, size, capacity, rotated = 2, 3, 80, 100, 20
     random = _Random(device, dtype)
     qkv = random(batch, heads, 3, size)

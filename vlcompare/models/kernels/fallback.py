@@ -2,8 +2,8 @@
 
 Optional accelerators (compiled CPU kernels, Triton, mamba-ssm, bitsandbytes' kernels, CUDA graphs) may import and then
 fail: a compiler is missing, a driver is too old. The work is then done in plain torch, for that call and all later
-ones. Running out of memory is no such failure: it is raised, for a smaller request may succeed. The sentences are kept
-for display, one for each accelerator. Whether a kernel's numbers are right is `agreement`'s question.
+ones. Running out of memory is not such a failure: it is raised, for a smaller request may succeed. The sentences are
+kept for display, one for each accelerator. Whether a kernel's numbers are right is `agreement`'s question.
 """
 
 from __future__ import annotations

@@ -25,9 +25,9 @@ def resolve_device(device: str | torch.device) -> torch.device:
     try:
         resolved = torch.device(name)
     except RuntimeError as error:
-        raise RequestError(f"{name!r} is no device: use auto, cpu, cuda, or cuda:1.") from error
+        raise RequestError(f"{name!r} is not a device: use auto, cpu, cuda, or cuda:1.") from error
     if resolved.type not in ("cpu", "cuda"):
-        raise RequestError(f"{name!r} is no device that is supported: use auto, cpu, cuda, or cuda:1.")
+        raise RequestError(f"{name!r} is not a supported device: use auto, cpu, cuda, or cuda:1.")
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         raise RequestError(f"{name!r} was asked for, but this machine has {torch.cuda.device_count()} CUDA devices.")
     return resolved
@@ -39,7 +39,7 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
     if name == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     if name not in TORCH_DTYPES:
-        raise RequestError(f"{name!r} is no precision that models run in: use auto, float32 or bfloat16.")
+        raise RequestError(f"{name!r} is not a precision of the models: use auto, float32 or bfloat16.")
     return TORCH_DTYPES[name]
 
 

@@ -145,7 +145,7 @@ def _check_family(stored: Mapping[str, Stored], family: str) -> None:
     first = next(iter(stored.values()), None)
     found = f"{first.where} is its first key" if first else "it is empty"
     raise CheckpointError(
-        f"The checkpoint holds no {prefix}* keys, so it is no vision-language {family} model; {found}."
+        f"The checkpoint holds no {prefix}* keys, so it is not a vision-language {family} model; {found}."
     )
 
 

@@ -137,7 +137,7 @@ def _check_options(spec: ModelSpec) -> None:
     """Refuse what can be refused without the checkpoint, before gigabytes of it are fetched or read."""
     quantize.check_quantization(spec.quantization)
     if spec.norm not in NORMS:
-        raise RequestError(f"{spec.norm!r} is no kind of norm: use auto, layernorm or rmsnorm.")
+        raise RequestError(f"{spec.norm!r} is not a kind of norm: use auto, layernorm or rmsnorm.")
     size = spec.image_size
     if size is not None and (type(size) is not int or not 0 < size <= _LARGEST_IMAGE):
         raise RequestError(f"An image size of {size!r} cannot be used: give a whole number up to {_LARGEST_IMAGE}.")

@@ -53,7 +53,7 @@ PARTS: dict[str, dict[str, torch.dtype]] = {
 def check_quantization(quantization: str) -> None:
     """Raise RequestError for a name that is not in `types.QUANTIZATIONS`."""
     if quantization not in QUANTIZATIONS:
-        raise RequestError(f"{quantization!r} is no quantization: use none, int8 or nf4.")
+        raise RequestError(f"{quantization!r} is not a quantization: use none, int8 or nf4.")
 
 
 def targets(model: nn.Module, family: str) -> dict[str, nn.Linear]:

@@ -110,7 +110,7 @@ def read_header(file: Path) -> dict[str, Stored]:
             f"{file.name}: the header is not readable JSON; download the checkpoint again."
         ) from error
     if not isinstance(header, dict):
-        raise CheckpointError(f"{file.name}: the header is no table of tensors; download the checkpoint again.")
+        raise CheckpointError(f"{file.name}: the header is not a table of tensors; download the checkpoint again.")
     if len(header) > _MOST_TENSORS:
         raise CheckpointError(f"{file.name} holds {len(header)} tensors; no model that is loaded here has so many.")
     start = 8 + length
@@ -269,7 +269,7 @@ def names_in_index(index: Path) -> list[str]:
         # a name with a folder in it could point anywhere on this machine
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
             raise CheckpointError(
-                f"{index.name} names {reprlib.repr(name)}, which is no safetensors file of this folder."
+                f"{index.name} names {reprlib.repr(name)}, which is not a safetensors file of this folder."
             )
     return names
 

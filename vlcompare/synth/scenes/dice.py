@@ -27,7 +27,7 @@ class Dice:
 
     def __init__(self, seed: int, stream: str, purpose: int) -> None:
         if stream not in STREAMS:
-            raise RequestError(f"There is no stream {stream!r}; the streams are {', '.join(STREAMS)}.")
+            raise RequestError(f"Unknown stream {stream!r}; the streams are {', '.join(STREAMS)}.")
         if seed < 0:
             raise RequestError(f"A seed is a whole number from 0 on, not {seed}.")
         state = np.random.SeedSequence(seed, spawn_key=(STREAMS[stream], purpose)).generate_state(4)

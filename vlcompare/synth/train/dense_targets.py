@@ -119,7 +119,7 @@ def glyph_truth(document: Document | None, grid: int) -> np.ndarray:
     """Which digit has its centre in each third of each patch: int8 (P, SLOTS), BLANK for none.
 
     Reading begins with glyphs: without this local target the places of numbers are learnt much later.
-    IGNORE where the picture is no document.
+    IGNORE where the picture is not a document.
     """
     if document is None:
         return np.full((grid * grid, SLOTS), IGNORE, np.int8)

@@ -110,7 +110,7 @@ def planned_steps(out: Path, recipe: Recipe) -> int:
     try:
         return int(json.loads(path.read_text(encoding="utf-8")).get("steps", recipe.language.steps))
     except (ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f'{path} is no plan: it holds {{"steps": N}}; mend it, then --resume.') from error
+        raise CheckpointError(f'{path} is not a plan: it holds {{"steps": N}}; mend it, then --resume.') from error
 
 
 def train_language(

@@ -160,7 +160,7 @@ def load(name_or_file: str) -> Recipe:
         return RECIPES[name_or_file]
     path = Path(name_or_file)
     if not path.is_file():
-        raise CheckpointError(f"There is no recipe {name_or_file!r}: give a file, or one of {', '.join(RECIPES)}.")
+        raise CheckpointError(f"Unknown recipe {name_or_file!r}: give a file, or one of {', '.join(RECIPES)}.")
     try:
         found = _merge(CPU, json.loads(path.read_text(encoding="utf-8")), path.name)
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError among them
@@ -208,7 +208,7 @@ def _merge(base: Any, changes: dict[str, Any], where: str) -> Any:
         if dataclasses.is_dataclass(old):
             values[key] = _merge(old, value, f"{where}, {key}")
         elif not _alike(value, old):
-            raise CheckpointError(f"{where}: {key} is {json.dumps(value)[:40]}, which is no value like {old!r}.")
+            raise CheckpointError(f"{where}: {key} is {json.dumps(value)[:40]}, which is not a value like {old!r}.")
         else:
             values[key] = tuple(value) if isinstance(old, tuple) else value
     return dataclasses.replace(base, **values)

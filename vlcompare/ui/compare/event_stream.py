@@ -63,7 +63,7 @@ def follow(
                 break
         fail(run, None, stopped=True)
         raise
-    except BaseException as error:  # a library in Rust may raise what is no Exception
+    except BaseException as error:  # a library in Rust may raise what is not an Exception
         fail(run, error)
     finally:
         cancel.set()

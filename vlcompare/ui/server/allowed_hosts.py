@@ -92,7 +92,7 @@ def read_allowed(values: Iterable[str]) -> tuple[str, ...]:
         name = urlsplit(value).netloc if "://" in value else value.strip()
         bare = name.removeprefix("*.")
         if name != "*" and HostPort.read(bare) is None:
-            raise RequestError(f"{value[:100]!r} is no name of a host: write it as vl.example.org.")
+            raise RequestError(f"{value[:100]!r} is not a host name: write it as vl.example.org.")
         found.append(name.lower())
     return tuple(found)
 
@@ -104,7 +104,7 @@ def read_root_path(value: str) -> str:
     relative = not url.scheme and not url.netloc
     path = url.path if not relative or url.path.startswith("/") else f"/{url.path}"
     if not (full or relative) or url.query or url.fragment or (path not in ("", "/") and not PREFIX.fullmatch(path)):
-        raise RequestError(f"{value[:100]!r} is no path of a page: write it as /vl or https://example.org/vl.")
+        raise RequestError(f"{value[:100]!r} is not the path of a page: write it as /vl or https://example.org/vl.")
     return f"{url.scheme}://{url.netloc}{path}" if full else path.rstrip("/")
 
 

@@ -1,4 +1,4 @@
-"""ASGI middleware that answers errors with a sentence: for text that is no Unicode, for bodies that cannot be read, and
+"""ASGI middleware that answers errors with a sentence: for text that is not Unicode, unreadable bodies, and
 for errors in the application, for which FastAPI would send pydantic's message or a bare 500.
 
 JSON allows lone surrogates, which UTF-8 cannot encode in a response: they are replaced in the request. NUL, which no
@@ -22,7 +22,7 @@ from vlcompare.ui.server.redact import UNEXPECTED
 
 MOST_NESTED = 60
 NESTED = "This request is nested too deeply."
-NO_JSON = "This request's body is no JSON."
+NO_JSON = "This request's body is not JSON."
 NO_ADDRESS = "This address holds a character that no address here has."
 _SUSPECT = re.compile(rb"\\u(?:d[89a-f]|0000)", re.IGNORECASE)
 _LONE = re.compile("[\ud800-\udfff]")

@@ -94,7 +94,7 @@ def read_arguments(arguments: dict[str, Any], schema: dict[str, Any]) -> tuple[d
             return found, f"The argument {name} is missing: {known[name].get('description', '')}"
     for name, value in found.items():
         if name not in known:
-            return found, f"There is no argument {str(name)[:40]!r}; the arguments are {', '.join(known)}."
+            return found, f"Unknown argument {str(name)[:40]!r}; the arguments are {', '.join(known)}."
         kind = known[name].get("type")
         if kind == "number" and isinstance(value, str):
             with suppress(ValueError):

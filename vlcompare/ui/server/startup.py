@@ -39,7 +39,7 @@ def use_upload_folder() -> Path:
         folder.mkdir(mode=0o700, parents=bool(given), exist_ok=True)
         found = folder.lstat() if given is None else folder.stat()
         if not stat.S_ISDIR(found.st_mode):
-            raise RequestError(f"The upload folder {folder} is no folder: {OTHER_FOLDER}.")
+            raise RequestError(f"The upload folder {folder} is not a folder: {OTHER_FOLDER}.")
         if given is None and hasattr(os, "getuid"):
             if found.st_uid != os.getuid():
                 raise RequestError(f"The upload folder {folder} belongs to another user: {OTHER_FOLDER}.")
@@ -89,8 +89,8 @@ def check_address(host: str, port: int | None = None) -> None:
         with socket.socket(family, kind) as probe:
             probe.bind(address)
     except (OSError, UnicodeError) as error:  # UnicodeError: no valid host name
-        why = getattr(error, "strerror", None) or "it is no name of a machine"
-        raise RequestError(f"{host} is no address of this machine ({why}): see --host.") from error
+        why = getattr(error, "strerror", None) or "it is not the name of a machine"
+        raise RequestError(f"{host} is not an address of this machine ({why}): see --host.") from error
     if port is None:
         return
     try:
