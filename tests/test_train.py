@@ -382,7 +382,7 @@ def test_a_training_is_never_begun_over_another_and_goes_on_by_its_recipe(traine
     (out / "mamba.pt").write_bytes(before[:1000])
     with pytest.raises(CheckpointError, match="no whole state"):
         load_state(out / "mamba.pt")
-    with pytest.raises(CheckpointError, match="no state"):
+    with pytest.raises(CheckpointError, match="no saved state"):
         load_state(out / "gone.pt")
 
 

@@ -1,7 +1,7 @@
 """One question, several sides: a stream of events, and one answer a side, whatever happens on the others.
 
 "measure" runs the sides one after the other, warmed up, alone on the device: its times are figures. "race" runs them
-at the same time, each in a thread of its own: a show, whose times are contended and marked so; on a GPU its sides are
+at the same time, each in its own thread; the times are contended and marked as such; on a GPU its sides are
 warmed up before they start. A side that fails says why while the other goes on.
 """
 

@@ -59,7 +59,7 @@ class Repeats:
     def spread(self, side: str, figure: Figure) -> Spread | None:
         """A side's "ttft_ms" (request until the first token) or "token_ms" (median gap between tokens of an answer).
 
-        None where a round has no such time: an answer of one token has no gap.
+        None where a round lacks it: an answer of one token has no gap.
         """
         answers = [answers[side] for answers in self.rounds]
         values = [_figure(answer, figure) for answer in answers]

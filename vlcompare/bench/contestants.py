@@ -108,7 +108,7 @@ class Ours:
         self.lm, self.embeddings, self.graphs, self.own_nf4 = vlm.language_model, embeddings, graphs, own_nf4
         self.capacity = embeddings.shape[1] + tokens + 1
         self.name = "vlcompare" + (", graphed" if graphs else "") + (", own nf4" if own_nf4 else "")
-        # a function of its own, so that no contestant finds another one's graphs
+        # a separate function, so that no contestant finds another one's graphs
         self.tail = lambda logits: greedy(_ALTERNATIVES)(logits)
         self.state: Any = None
         self.runner: Any = None

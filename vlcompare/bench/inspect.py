@@ -1,7 +1,7 @@
 """How long the inspect page takes over a large run: fifty thousand samples, the real server, a real browser.
 
 Measured on the wall clock as a user sees it: from opening the address to the first rows of the table, and from a click
-to the page that it makes. The server is a process of its own; its memory at the end is compared with that of
+to the page that it makes. The server is a separate process; its memory at the end is compared with that of
 another one whose page shows ten samples. The samples are made up: their pictures are plain, their answers by chance.
 """
 
@@ -47,11 +47,11 @@ ACTIONS: tuple[tuple[str, str, str, str], ...] = (
     ("next sample", "document.querySelector('#vi-next').click()", "#vi-sample", "(^|\\n)2 of "),
 )
 _WATCH = """([act, selector, pattern]) => new Promise((done, fail) => {
-  const said = () => new RegExp(pattern, 's').test(document.querySelector(selector)?.innerText ?? '');
+  const shown = () => new RegExp(pattern, 's').test(document.querySelector(selector)?.innerText ?? '');
   const start = performance.now();
   const look = () => {
-    if (said()) requestAnimationFrame(() => done(performance.now() - start));
-    else if (performance.now() - start > 60000) fail(new Error(`${selector} never said ${pattern}`));
+    if (shown()) requestAnimationFrame(() => done(performance.now() - start));
+    else if (performance.now() - start > 60000) fail(new Error(`${selector} never showed ${pattern}`));
     else setTimeout(look, 4);
   };
   eval(act);

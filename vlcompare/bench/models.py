@@ -85,7 +85,7 @@ def run(
     progress: Callable[[str], None] = lambda sentence: None,
     kept: Callable[[ModelReport], None] = lambda report: None,
 ) -> ModelReport:
-    """Measure; `progress` is told what is being measured. Raises RequestError for what cannot be measured here.
+    """Measure; `progress` is called with what is being measured. Raises RequestError for what cannot be measured here.
 
     `kept` is called with the report so far after each shape and precision, so that a run that is stopped is not lost.
     """

@@ -29,7 +29,7 @@ OPEN_S, EXAMPLE_S, OVERHEAD = 8.0, 1.5, 0.05  # the goals
 
 @dataclass(frozen=True, slots=True)
 class PageOptions:
-    """What to measure. `opening`: also start the page in a process of its own."""
+    """What to measure. `opening`: also start the page in a separate process."""
 
     token_ms: float = 30.0
     tokens: int = 32
@@ -70,7 +70,7 @@ class PageReport:
 
 
 def run(options: PageOptions, progress: Callable[[str], None] = lambda sentence: None) -> PageReport:
-    """Measure; `progress` is told what is being measured. Raises RequestError for what cannot be measured here."""
+    """Measure; `progress` receives what is being measured. Raises RequestError for options that cannot be measured."""
     if options.token_ms <= 0 or min(options.tokens, options.repeats) < 1 or options.tokens < 2:
         raise RequestError("A token must last some time, and there must be at least 2 tokens and 1 round.")
     example = next((one for one in load_examples() if one.task == "grounding"), None)
@@ -78,7 +78,7 @@ def run(options: PageOptions, progress: Callable[[str], None] = lambda sentence:
         raise RequestError("There are no examples beside the package, which this is measured with.")
     opened: tuple[float | None, ...] = (None, None, None)
     if options.opening:
-        progress("Starting the page in a process of its own.")
+        progress("Starting the page in a separate process.")
         opened = _opening(example, options.repeats)
     rows = []
     for work in ("waits", "computes"):

@@ -1,4 +1,4 @@
-"""A page served by a process of its own, as its users meet it: for benchmarks."""
+"""A page served by a separate process, as its users use it: for benchmarks."""
 
 from __future__ import annotations
 

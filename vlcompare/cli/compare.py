@@ -1,7 +1,7 @@
 """`compare`: both sides on one picture and question; answers as they come, then a table.
 
 In "measure" one side answers after the other, and each token is printed as it comes. In "race" both answer at once, and
-each answer is printed when it is finished, since two streams on one line cannot be told apart.
+each answer is printed when it is finished, since two streams on one line could not be distinguished.
 """
 
 from __future__ import annotations

@@ -208,14 +208,14 @@ def _pope_truth(sample: Sample) -> str | None:
 
 
 def _add_pope(scores: Scores, samples: Sequence[Sample], replies: Sequence[Reply], polled: NDArray[np.bool_]) -> None:
-    said = np.array([reply.status == "ok" and answers.read_yes_no(reply.raw) == "yes" for reply in replies]) & polled
+    is_yes = np.array([reply.status == "ok" and answers.read_yes_no(reply.raw) == "yes" for reply in replies]) & polled
     truth = np.array([_pope_truth(sample) == "yes" for sample in samples]) & polled
     exact = [
         reply.status == "ok" and answers.says_exactly(reply.raw, _pope_truth(sample) or "?")
         for sample, reply in zip(samples, replies, strict=True)
     ]
-    scores.values |= {"accuracy_exact": _array(exact), "f1": scores.values["accuracy"], "yes_rate": _array(said)}
-    scores.corpus["f1"] = (answers.f1_columns(said, truth), answers.F1)
+    scores.values |= {"accuracy_exact": _array(exact), "f1": scores.values["accuracy"], "yes_rate": _array(is_yes)}
+    scores.corpus["f1"] = (answers.f1_columns(is_yes, truth), answers.F1)
     scores.only |= dict.fromkeys(("accuracy_exact", "f1", "yes_rate"), polled)
 
 

@@ -1,9 +1,8 @@
 """Frozen configurations of the two families, read from a checkpoint's config.json and from a table of presets.
 
-Knows the keys that the published files use and refuses what it does not understand, with one sentence. Standard
-library only. A config alone does not decide Mamba's norms: the
-published ones all say `rms_norm: true` while LayerNorm is what was trained, so `norm` is filled in by whoever has seen
-the tensors.
+Knows the keys of the published files and raises CheckpointError, with one sentence, for what it does not understand.
+Standard library only. A config alone does not decide Mamba's norms: the published ones all have `rms_norm: true` while
+LayerNorm is what was trained, so the loader sets `norm` from the tensors.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""HTML and SVG, built in one place, so that no text of a model or a visitor is ever read as markup.
+"""HTML and SVG, built in one place, so that no text of a model or a user is ever read as markup.
 
 `el("b", text, class_="x")` escapes every plain string, in content and in attributes; only a `Safe` value is not.
 

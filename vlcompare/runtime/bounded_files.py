@@ -23,7 +23,7 @@ def open_regular(path: Path) -> BinaryIO:
 
     Raises OSError where it cannot be opened, and CheckpointError for a pipe, a device or a folder.
     """
-    # without O_NONBLOCK the opening of a pipe waits for whoever writes to it
+    # without O_NONBLOCK opening a pipe waits for its writer
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -40,7 +40,7 @@ def read_bytes(path: Path, most: int) -> bytes:
         while len(found) <= most and (part := stream.read(min(1 << 20, most + 1 - len(found)))):
             found += part
     if len(found) > most:
-        raise CheckpointError(f"{path.name} is larger than {most >> 20} MB, which no such file of a checkpoint is.")
+        raise CheckpointError(f"{path.name} is larger than {most >> 20} MB, too large for this file of a checkpoint.")
     return bytes(found)
 
 

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-MOST = 200  # different faults that are told of while the process lives
+MOST = 200  # different faults that are reported in the life of the process
 _ROOT = Path(__file__).resolve().parents[1]
 _told: set[str] = set()
 _lock = threading.Lock()

@@ -132,7 +132,7 @@ class GraphBuffers:
         )
 
     def give_to(self, state: Any) -> None:
-        """Copy what `state` holds into these buffers and let it use them in place of its own."""
+        """Copy what `state` holds into these buffers and let it use them instead of its own."""
         self._user = weakref.ref(state)
         state.adopt(self.state)
 

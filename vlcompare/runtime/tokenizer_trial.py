@@ -58,7 +58,7 @@ def _library() -> str:
 
 
 def _try(path: Path, data: bytes) -> None:
-    """Run `main` below in a process of its own."""
+    """Run `main` below in a separate process."""
     start = f"import sys; sys.path[:] = {sys.path!r}; from vlcompare.runtime.tokenizer_trial import main; main()"
     quiet = {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "RUST_BACKTRACE": "0"}
     try:

@@ -3,7 +3,7 @@
 An item is a row of token ids, the columns at which an answer is predicted, the answers, and the place asked about. All
 items of a task have one shape. The same (task, seed, index) gives the same item for every family.
 
-    position      L different symbols and one of them again: at which place does it stand? The paper's task
+    position      L different symbols and one of them again: at which position is it? The paper's task
                   (github.com/gpantaz/vl_mamba, commit 45a39f8) in the layout of its follow-up (arXiv 2603.02874).
     mqar          L pairs of a key and a value, then all keys in another order: the value of each (multi-query
                   associative recall, arXiv 2312.04927; here the keys follow each other without filling).
@@ -152,7 +152,7 @@ class ItemSource:
     """Where items come from: a task at one order, length and vocabulary; for a seed, two endless streams.
 
     `within` bounds the places asked about to those of a shorter length: what a model trained at that length can name.
-    Raises RequestError for what no such task has.
+    Raises RequestError for values that the task does not have.
     """
 
     task: str

@@ -28,7 +28,7 @@ from vlcompare.training.optim import set_rates
 from vlcompare.training.progress import load_state, save_state, unbroken
 
 ENOUGH = 0.95  # accuracy at which a training stops
-FACTORS = (2, 4)  # extrapolation: to so many times the trained length
+FACTORS = (2, 4)  # extrapolation: to this many times the trained length
 _AT_ONCE = 256  # items of an evaluation that go through the model together
 _SEED = 0  # of the evaluation streams: all rows answer the same items
 

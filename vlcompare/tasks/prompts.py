@@ -263,7 +263,7 @@ def _choices(choices: Any, spec: TaskSpec) -> tuple[Any, ...]:
     except TypeError:
         raise RequestError(f"The choices must be a list, not {_short(choices)}.") from None
     if len(items) > MAX_CHOICES:
-        raise RequestError(f"There are {len(items)} choices; at most {MAX_CHOICES}, one a letter, can be told apart.")
+        raise RequestError(f"There are {len(items)} choices; at most {MAX_CHOICES}, one for each letter, are allowed.")
     if spec.choices == "boxes":
         return tuple(read_box(item, f"choice {index + 1}") for index, item in enumerate(items))
     texts = tuple(_text(item, f"choice {index + 1}", MAX_CHOICE) for index, item in enumerate(items))

@@ -74,7 +74,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 def load_state(path: Path) -> dict[str, Any]:
     """Raises CheckpointError where there is none, or what is there is damaged or takes over `LARGEST_STATE` bytes."""
     if not path.exists():
-        raise CheckpointError(f"There is no state {path} to go on from.")
+        raise CheckpointError(f"{path} does not exist: there is no saved state to resume.")
     try:
         with open_regular(path) as file, io.BufferedReader(file) as stream:  # type: ignore[type-var]
             with zipfile.ZipFile(stream) as parts:  # torch would unpack them, whatever size they claim

@@ -79,21 +79,21 @@ def _read(row: Any, folder: Path) -> Example | None:
             references=references,
             ocr_text=str(row.get("ocr_text") or ""),
             objects=tuple(dict(thing) for thing in row.get("objects") or ()),
-            answers={side: _recorded(said) for side, said in (row.get("answers") or {}).items()},
+            answers={side: _recorded(recorded) for side, recorded in (row.get("answers") or {}).items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
 
 
-def _recorded(said: Any) -> Answer:
+def _recorded(recorded: Any) -> Answer:
     """The answer that was recorded when the example was made: the text and its boxes, no figures."""
     return Answer(
-        text=str(said["text"]),
-        boxes=tuple(Box(*(float(value) for value in box)) for box in said.get("boxes") or ()),
-        phrases=tuple(str(phrase) for phrase in said.get("phrases") or ()),
-        parse=said.get("parse") if said.get("parse") in ("ok", "unparseable") else "none",
+        text=str(recorded["text"]),
+        boxes=tuple(Box(*(float(value) for value in box)) for box in recorded.get("boxes") or ()),
+        phrases=tuple(str(phrase) for phrase in recorded.get("phrases") or ()),
+        parse=recorded.get("parse") if recorded.get("parse") in ("ok", "unparseable") else "none",
         stop_reason="recorded",
-        checkpoint=str(said["checkpoint"]),
+        checkpoint=str(recorded["checkpoint"]),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from vlcompare.errors import RequestError
 from vlcompare.paths import EMBEDDED, data_folder
-from vlcompare.types import QUANTIZATIONS, SIDES
+from vlcompare.types import QUANTIZATIONS, SIDES, Quantization
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class AppSettings:
     right: str = EMBEDDED[1]
     offered: tuple[str, ...] = ()  # empty: everything the registry knows, and any Hub id
     preload: tuple[str, ...] = ()
-    quantization: str = "none"
+    quantization: Quantization = "none"
     device: str = "auto"
     allow_path: Path | None = None
     pictures: tuple[Path, ...] = ()  # folders outside of run folders whose pictures the inspect tab may show
@@ -58,7 +58,7 @@ class AppSettings:
     def from_environment(cls, environment: Mapping[str, str] | None = None, **given: Any) -> AppSettings:
         """Defaults, overlaid by the environment, overlaid by `given` values that are not None."""
         env = os.environ if environment is None else environment
-        values = {"host": "0.0.0.0"} if env.get("SPACE_ID") else {}  # a Space is reached from outside
+        values: dict[str, Any] = {"host": "0.0.0.0"} if env.get("SPACE_ID") else {}  # a Space is reached from outside
         values |= read_variables(env, VARIABLES)
         values.update({name: value for name, value in given.items() if value is not None})
         if not 0 < values.get("port", 1) < 1 << 16:

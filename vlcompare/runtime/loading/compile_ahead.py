@@ -1,4 +1,4 @@
-"""Compiling the CPU's kernels before they are wanted: while a checkpoint is read, in a thread of its own.
+"""Compiling the CPU's kernels before they are wanted: in a thread, while a checkpoint is read.
 
 On a new machine numba takes several seconds of work for the loops of `models.kernels`; later starts find them on disk,
 where there is a folder to keep them in. Knows which models use which kernels only by running a tiny one of each family.

@@ -51,7 +51,7 @@ class Plan:
 
 
 def model_key(file_key: str, family: str) -> str | None:
-    """The model's name for a stored key, or None where the family has no such key."""
+    """The model's name for a stored key, or None for a key that the family does not have."""
     for prefix, replacement in KEY_MAP[family]:
         if file_key.startswith(prefix):
             return replacement + file_key[len(prefix) :]

@@ -43,7 +43,7 @@ def find_source(
 ) -> CheckpointSource | None:
     """The checkpoint, downloaded where need be. None only with `offline`, where it is not on this machine.
 
-    Raises CheckpointError where there is no such checkpoint or its config cannot be used.
+    Raises CheckpointError for a checkpoint that is not found or whose config cannot be used.
     """
     name = str(checkpoint)
     known = registry.find(name)

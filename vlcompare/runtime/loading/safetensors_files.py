@@ -112,7 +112,7 @@ def read_header(file: Path) -> dict[str, Stored]:
     if not isinstance(header, dict):
         raise CheckpointError(f"{file.name}: the header is not a table of tensors; download the checkpoint again.")
     if len(header) > _MOST_TENSORS:
-        raise CheckpointError(f"{file.name} holds {len(header)} tensors; no model that is loaded here has so many.")
+        raise CheckpointError(f"{file.name} holds {len(header)} tensors, more than any model that is loaded here.")
     start = 8 + length
     found = {key: _entry(file, key, row, start) for key, row in header.items() if key != "__metadata__"}
     _check_layout(file, found, start, size)

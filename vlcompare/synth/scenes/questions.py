@@ -26,7 +26,7 @@ Maker = Callable[[Facts, Dice], list[Draft]]
 
 
 def ask(scene: Scene, tasks: Sequence[str] | None = None) -> list[Sample]:
-    """All rows of a scene, in the order of TASKS; `image` is None, to be filled by whoever keeps the picture.
+    """All rows of a scene, in the order of TASKS; `image` is None, to be filled by the caller, which keeps the picture.
 
     Raises RequestError for a task that scenes have no questions for.
     """

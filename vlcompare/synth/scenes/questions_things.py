@@ -59,7 +59,7 @@ def _grounding(facts: Facts, dice: Dice) -> list[Draft]:
 
 
 def _pointing(facts: Facts, dice: Dice) -> list[Draft]:
-    """Four boxes of things; which one is meant by the phrase."""
+    """Four boxes of things; which one the phrase describes."""
     reference = facts.pick(dice, tuple(FAMILIES))
     if reference is None or len(facts.things) < 4:
         return []

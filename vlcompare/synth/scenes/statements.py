@@ -18,7 +18,7 @@ from vlcompare.synth.scenes.scene import SIGN_NUMBERS, SIGN_WORDS, SceneObject
 from vlcompare.synth.scenes.shapes import COLORS, KINDS, SIGN
 from vlcompare.types import Box
 
-# large things are fewer; chosen like this, every size is said as often in false statements as in true ones
+# large things are fewer; chosen like this, every size is named as often in false statements as in true ones
 _OTHER_SIZES = {
     "small": ("medium", "medium", "large"),
     "medium": ("small", "small", "small", "large"),

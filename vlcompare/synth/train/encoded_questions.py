@@ -60,7 +60,7 @@ def taught_box(sample: Sample) -> Box | None:
         return None
     boxes = [Box(*thing["box"]) for thing in sample.objects if tags.get("kind", thing["kind"]) == thing["kind"]]
     there = [box for box in boxes if all(place_tags(box)[name] == tags[name] for name in ("row", "column"))]
-    # a document's card and one of its lines may share a cell: the area, which is told rounded, says which is meant
+    # a document's card and one of its lines may share a cell: the area, which is given rounded, tells them apart
     return min(there, key=lambda box: abs(box.area - tags["area"]), default=None)
 
 

@@ -77,6 +77,7 @@ def read(query: Mapping[str, Any], settings: AppSettings) -> Link:
             value = _text(query.get(_key(side, name)))
             if value is None or value not in ALLOWED.get(name, (value,)):
                 continue
+            changed: dict[str, Any] = {name: value}
             if name in NUMBER_NAMES:
                 try:
                     number = float(value)
@@ -84,10 +85,10 @@ def read(query: Mapping[str, Any], settings: AppSettings) -> Link:
                     continue
                 if number != number or abs(number) > 1e12:
                     continue
-                changed: dict[str, Any] = {name: int(number) if number == int(number) else number}
+                changed = {name: int(number) if number == int(number) else number}
                 sides[side] = replace(sides[side], **changed)
             elif name != "checkpoint" or not settings.offered or value in settings.offered:
-                sides[side] = replace(sides[side], **{name: value})
+                sides[side] = replace(sides[side], **changed)
     return Link(ask, sides, _text(query.get("example")))
 
 

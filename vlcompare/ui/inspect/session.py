@@ -156,7 +156,7 @@ class Inspection:
 
     def position(self) -> int | None:
         """Where the open sample stands in the selection."""
-        positions = np.flatnonzero(self.rows == self.row) if self.row is not None else ()
+        positions = np.flatnonzero(self.rows == self.row) if self.row is not None else np.zeros(0, np.int64)
         return int(positions[0]) if len(positions) else None
 
     def neighbour(self, step: int) -> int | None:

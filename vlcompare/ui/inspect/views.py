@@ -141,6 +141,7 @@ def table(rows: Sequence[SampleRow], names: Names, query: Query, count: int, cur
 
 
 def _sort_head(name: str, title: str, how: str, query: Query) -> Safe:
+    order: str | None
     arrow, order = ("▼", "descending") if query.descending else ("▲", "ascending")
     if query.sort != name or (name == "order" and not query.descending):
         arrow, order = "", None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from contextvars import ContextVar
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import gradio as gr
@@ -81,7 +82,7 @@ def field_name(component: Any) -> str:
     return f"The field {label!r}" if label else "This field"
 
 
-def checked(components: list[Any], values: Any) -> list[Any]:
+def checked(components: Sequence[Any], values: Any) -> list[Any]:
     """The values, with numbers sent as text converted. Raises gr.Error for a value of a wrong type; files and
     choices are not checked here."""
     if not isinstance(values, (list, tuple)) or len(values) < len(components):

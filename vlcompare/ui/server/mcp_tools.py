@@ -47,13 +47,13 @@ def describe_tools(page: gr.Blocks, rules: Rules) -> None:
         return convert({name: upload_url(one) if name in names else one for name, one in arguments.items()}, places)
 
     server.simplify_filedata_schema = simplified  # type: ignore[method-assign]
-    server.convert_strings_to_filedata = converted  # type: ignore[method-assign]
+    server.convert_strings_to_filedata = converted  # type: ignore[method-assign, assignment]
     types = server.types
     call = server.mcp_server.request_handlers[types.CallToolRequest]
 
     def count_files(values: Iterable[Any]) -> None:
         """Count data URIs, which gradio writes into its upload folder; their bytes are counted as the body's."""
-        scope = server.mcp_server.request_context.request.scope
+        scope = server.mcp_server.request_context.request.scope  # type: ignore[union-attr]
         if files := sum(isinstance(value, str) and value.startswith("data:") for value in values):
             rules.limiter.add(rules.client(scope), files, 0, upload=True)
 
