@@ -47,7 +47,7 @@ class FakePool:
     def acquire(self, key, say, waiting) -> Iterator[FakeModel]:
         say(f"Loading {key.checkpoint}")
         if key.checkpoint == "missing":
-            raise CheckpointError("There is no such checkpoint.")
+            raise CheckpointError("This checkpoint is missing.")
         self.in_use += 1
         try:
             yield self.models.setdefault(key.checkpoint, FakeModel(key.checkpoint, self.device))
@@ -166,7 +166,7 @@ def test_a_model_is_warmed_once(engine: FakeEngine) -> None:
 @pytest.mark.parametrize("mode", ["measure", "race"])
 @pytest.mark.parametrize(
     ("name", "sentence"),
-    [("missing", "There is no such checkpoint."), ("broken", "(ZeroDivisionError)"), ("panicking", "(Panic)")],
+    [("missing", "This checkpoint is missing."), ("broken", "(ZeroDivisionError)"), ("panicking", "(Panic)")],
 )
 def test_one_side_fails_and_the_other_goes_on(engine: FakeEngine, mode: str, name: str, sentence: str) -> None:
     pool = FakePool()

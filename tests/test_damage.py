@@ -239,4 +239,4 @@ def test_scores_that_are_no_numbers_are_an_error_and_no_text(
     folder = damaged(whole, ("pythia", "none"), "attention.dense.weight all 1e+30", tmp_path)
     answer = vlcompare.generate(load(folder), PICTURE, task="captioning")
     assert answer.text == "" and answer.tokens == () and answer.stop_reason == "error"
-    assert "no numbers" in str(answer.error) and "NaN" not in json.dumps(answer.to_json())
+    assert "not numbers" in str(answer.error) and "NaN" not in json.dumps(answer.to_json())

@@ -151,7 +151,7 @@ def test_broken_rows_name_their_line_and_reason():
         ("line 8", "inverted"),
         ("line 9", "outside the data folder"),
         ("line 10", "outside the data folder"),
-        ("line 11", "no file name"),
+        ("line 11", "not a file name"),
         ("line 12", "is not in"),
         ("line 13, sample 'inline'", "same `id`"),
         ("line 14", "not JSON"),

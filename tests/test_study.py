@@ -386,7 +386,7 @@ def test_damaged_rows_are_named(tmp_path: Path) -> None:
     assert len(read_rows(path)) == 1  # the last line was cut off in writing
     for line, message in (
         (good[:40], "line 2"),
-        ("[]", "no object"),
+        ("[]", "not an object"),
         (json.dumps(made_row(accuracy="high")), "accuracy"),
         (json.dumps(made_row(family="rwkv")), "rwkv"),
         (json.dumps(made_row(version=7)), "version 7"),

@@ -380,7 +380,7 @@ def test_a_training_is_never_begun_over_another_and_goes_on_by_its_recipe(traine
     with pytest.raises(CheckpointError, match="another recipe"):  # their questions would be about other scenes
         PictureStore(out / "pictures", all_scenes).get(0)
     (out / "mamba.pt").write_bytes(before[:1000])
-    with pytest.raises(CheckpointError, match="no whole state"):
+    with pytest.raises(CheckpointError, match="not a whole state"):
         load_state(out / "mamba.pt")
     with pytest.raises(CheckpointError, match="no saved state"):
         load_state(out / "gone.pt")

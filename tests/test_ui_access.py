@@ -257,7 +257,7 @@ def test_root_paths(value: str, path: str) -> None:
 
 @pytest.mark.parametrize("value", ["//evil.example", "/a b", "/a?b", "/..", "ftp://x.org/a", "/a/../b", "/<script>"])
 def test_what_is_no_root_path(value: str) -> None:
-    with pytest.raises(RequestError, match="no path of a page"):
+    with pytest.raises(RequestError, match="not the path of a page"):
         read_root_path(value)
 
 

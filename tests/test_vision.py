@@ -171,7 +171,7 @@ def test_resampling_keeps_prefix_form_and_dtype() -> None:
     assert torch.equal(resampled[0], table[0])
     assert torch.equal(resample_position_embedding(table, (4, 4)), table)
     assert resample_position_embedding(table[None, 1:], (2, 2), prefix_tokens=0).shape == (1, 4, 8)
-    with pytest.raises(CheckpointError, match="no square grid"):
+    with pytest.raises(CheckpointError, match="not a square grid"):
         resample_position_embedding(table[:-1], (6, 6))
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 import gradio as gr
 
 from vlcompare.errors import RequestError
-from vlcompare.types import MODES, PROMPT_ORDERS, QUANTIZATIONS, TASKS, PromptOrder, Quantization, Side
+from vlcompare.types import MODES, PROMPT_ORDERS, QUANTIZATIONS, SIDES, TASKS, PromptOrder, Quantization, Side
 from vlcompare.ui.compare.event_stream import follow
 from vlcompare.ui.compare.forms import AskForm, box_text, number_range, read_mode, read_request, read_side
 from vlcompare.ui.compare.handlers import Handlers
@@ -66,10 +66,13 @@ def make_compare(handlers: Handlers) -> Callable[..., dict[str, Any]]:
             {"sides": {"left": answer, "right": answer}}; a side that failed has the reason in "error".
         """
         form = AskForm(task, text, _choices_text(choices), _box_text(box), ocr_text or "", mode)
-        shared: dict[str, Any] = {"image_size": image_size, "max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+        shared: dict[str, Any] = {
+            "image_size": image_size, "max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed,
+        }  # fmt: skip
+        settings = ((left_quantization, left_prompt_order), (right_quantization, right_prompt_order))
         sides = {
-            "left": Side(left, cast(Quantization, left_quantization), cast(PromptOrder, left_prompt_order), **shared),
-            "right": Side(right, cast(Quantization, right_quantization), cast(PromptOrder, right_prompt_order), **shared),
+            side: Side(checkpoint, cast(Quantization, quantization), cast(PromptOrder, order), **shared)
+            for side, checkpoint, (quantization, order) in zip(SIDES, (left, right), settings, strict=True)
         }
         return answers(handlers, image, form, sides)
 

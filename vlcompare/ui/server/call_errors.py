@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from contextvars import ContextVar
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Any, NoReturn
 
 import gradio as gr
