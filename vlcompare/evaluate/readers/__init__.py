@@ -184,9 +184,9 @@ def open_samples(
 
 def _check_declared(format: str, task: str | None, declared: dict[str, Any]) -> None:
     if format != AUTO and (format not in FORMATS or format == HUB):
-        raise SampleError(f"There is no format {format!r}; the formats are {', '.join(FORMATS)}.")
+        raise SampleError(f"Unknown format {format!r}; the formats are {', '.join(FORMATS)}.")
     if task is not None and task not in TASKS:
-        raise SampleError(f"There is no task {task!r}; the tasks are {', '.join(TASKS)}.")
+        raise SampleError(f"Unknown task {task!r}; the tasks are {', '.join(TASKS)}.")
     for name, allowed in (("box_format", BOX_FORMATS), ("box_scale", BOX_SCALES)):
         if declared.get(name) not in (None, *allowed):
             raise SampleError(f"{name} is one of {', '.join(allowed)}, not {declared[name]!r}.")

@@ -103,7 +103,7 @@ def answers_of(row: Mapping[str, Any], *names: str, required: bool = True) -> tu
 
 
 def literal_texts(value: str) -> tuple[str, ...]:
-    """The texts of `['a', 'b']`, or the value itself where it is no list in Python's notation; never evaluated."""
+    """The texts of `['a', 'b']`, or the value itself where it is not a list in Python's notation; never evaluated."""
     text = value.strip()
     if not (text.startswith("[") and text.endswith("]")):
         return (text,) if text else ()

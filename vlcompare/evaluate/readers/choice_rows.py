@@ -162,7 +162,7 @@ def letter_of(answer: Any, count: int) -> str:
     text = str(answer).strip().strip("()")
     index = int(text) if text.isdecimal() else string.ascii_uppercase.find(text.upper()) if len(text) == 1 else -1
     if not 0 <= index < count:
-        raise RowError(f"the answer {answer!r} is none of the {count} choices")
+        raise RowError(f"the answer {answer!r} is not one of the {count} choices")
     return string.ascii_uppercase[index]
 
 
@@ -180,13 +180,13 @@ def lettered(row: Mapping[str, Any]) -> dict[str, str]:
 def letter_among(choices: Mapping[str, str], answer: Any) -> str:
     """The letter that the answer's column has once the choices are lettered anew, without gaps.
 
-    An answer that is no letter, but one choice's own text, is that choice.
+    An answer that is not a letter, but one choice's own text, is that choice.
     """
     letter = str(answer).strip().upper()
     if letter not in choices:
         same = [column for column, text in choices.items() if text.strip() == str(answer).strip()]
         if len(same) != 1:
-            raise RowError(f"the answer {answer!r} is none of the choices {', '.join(choices)}")
+            raise RowError(f"the answer {answer!r} is not one of the choices {', '.join(choices)}")
         letter = same[0]
     return string.ascii_uppercase[list(choices).index(letter)]
 

@@ -83,7 +83,7 @@ def _ai2d_question(source: DatasetSource, location: str, value: tuple[Any, str, 
 def _visual7w(source: DatasetSource) -> Iterator[Item]:
     data = json_object(source.path)
     if not isinstance(data.get("images"), list):
-        raise SampleError(f"{source.path} is no Visual7W file: it has no list `images`.")
+        raise SampleError(f"{source.path} is not a Visual7W file: it has no list `images`.")
     listed = data.get("boxes")
     boxes = {
         row["box_id"]: row

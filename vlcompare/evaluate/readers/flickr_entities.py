@@ -32,7 +32,7 @@ def read(source: DatasetSource) -> Iterator[Item]:
     """One sample a phrase of every picture of the folder, in the order of the pictures' names."""
     sentences = source.path / "Sentences"
     if not sentences.is_dir() or not (source.path / "Annotations").is_dir():
-        raise SampleError(f"{source.path} is no folder of Flickr30k Entities: it has no Sentences and Annotations.")
+        raise SampleError(f"{source.path} is not a folder of Flickr30k Entities: it has no Sentences and Annotations.")
     splits = _splits(source.path)
     for path in sorted(sentences.glob("*.txt")):
         split = splits.get(path.stem)

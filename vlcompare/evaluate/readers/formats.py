@@ -164,7 +164,7 @@ def _refuse_known(path: Path, keys: frozenset[str]) -> None:
     if {"data[].ocr_tokens", "data[].image_id"} <= keys and "data[].question" not in keys:
         raise SampleError(f"{path} holds TextVQA's OCR tokens: give its questions' file, and this with --annotations.")
     if "annotations[].segments_info" in keys:
-        raise SampleError(f"{path} holds panoptic segments, which are no boxes with phrases: give instances instead.")
+        raise SampleError(f"{path} holds panoptic segments, which are not boxes with phrases: give instances instead.")
 
 
 def nearest(keys: frozenset[str]) -> tuple[Format, list[str]] | None:

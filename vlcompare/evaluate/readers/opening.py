@@ -233,7 +233,7 @@ def rows_of(path: Path) -> Iterator[tuple[str, Any]]:
 
 def json_lines_at(path: Path) -> Iterator[tuple[str, int, Any]]:
     """(location, byte offset, value) of each line, so that what is large in a line can be read again later; a line that
-    is no JSON object gives a RowError in its place."""
+    is not a JSON object gives a RowError in its place."""
     with _opened(path) as file:
         for number, start, line in each_line(file, MAX_ROW_CHARACTERS):
             if line is not None and not line.strip():
@@ -269,7 +269,7 @@ _kept: dict[tuple[str, int, int], Any] = {}
 def json_file(path: Path, *, keep: bool = False) -> Any:
     """A whole JSON file, unpacked where it is compressed. `keep`: the next call for the same file takes this value.
 
-    Halves of characters are left to the samples' own check: one of them is no reason to refuse the other rows.
+    Halves of characters are left to the samples' own check: one of them is not a reason to refuse the other rows.
     Raises SampleError where the file is none, or larger than can be read whole.
     """
     plain = kind_of(path).path

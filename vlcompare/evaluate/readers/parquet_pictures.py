@@ -54,7 +54,7 @@ class ParquetPictures:
             names = file.schema_arrow.names
             name = next((name for name in _IDS if name in names), None)
             if name is None or "image" not in names:
-                raise SampleError(f"{path} is no file of pictures by id: its columns are {', '.join(names)[:200]}.")
+                raise SampleError(f"{path} is not a file of pictures by id: its columns are {', '.join(names)[:200]}.")
             for group in range(file.num_row_groups):
                 ids = file.read_row_group(group, columns=[name]).column(name).to_pylist()
                 for row, key in enumerate(ids):

@@ -57,7 +57,7 @@ def picture_path(source: DatasetSource, name: Any) -> Path:
     if not isinstance(name, str) or not name.strip():
         raise RowError("no picture is named")
     if "\0" in name or "://" in name:
-        raise RowError(f"{name[:80]!r} is no file name; pictures are files in the data folder, or base64")
+        raise RowError(f"{name[:80]!r} is not a file name; pictures are files in the data folder, or base64")
     return _found(_resolved(source.image_root), name, source.need_pictures)
 
 

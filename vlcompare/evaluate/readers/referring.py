@@ -174,7 +174,7 @@ def _refer(source: DatasetSource) -> Iterator[Item]:
 
 
 def _instances(source: DatasetSource) -> Iterator[Item]:
-    """One sample for each picture and category that it has exactly one object of; groups (`iscrowd`) are no object."""
+    """One sample for each picture and category that it has exactly one object of; groups (`iscrowd`) are none."""
     data = json_object(source.path)
     names = {row["id"]: row.get("name") for row in _by_id(data, "categories", source)}
     found: dict[Any, dict[Any, list[Any]]] = defaultdict(lambda: defaultdict(list))

@@ -58,7 +58,7 @@ def read(source: DatasetSource) -> Iterator[Item]:
     columns = header_of(kind.path)
     if "index" not in columns or not {"image", "image_path"} & set(columns):
         raise SampleError(
-            f"{source.path} is no VLMEvalKit TSV: it has the columns {', '.join(columns)[:200]}, and needs index and "
+            f"{source.path} is not a VLMEvalKit TSV: it has the columns {', '.join(columns)[:200]}; it needs index and "
             "image or image_path."
         )
     return each(source, _rows(source, kind.path, columns), _sample)
@@ -80,7 +80,7 @@ class _Pictures:
             self._known.setdefault(index_of(row), (made, hashed(cell)))
 
     def find(self, row: dict[str, str]) -> tuple[Any, str]:
-        """(picture, its key) of a row. Raises RowError where it has none, or it is no base64."""
+        """(picture, its key) of a row. Raises RowError where it has none, or it is not base64."""
         cell = row.get("image", "")
         if not filled(cell):
             return self._file(row)
