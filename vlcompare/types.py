@@ -227,8 +227,7 @@ class Timings:
             raise ValueError("Fewer than two tokens have no gap between them.")
         ordered = sorted(self.token_ms)
         rank = (len(ordered) - 1) * percent / 100
-        low = math.floor(rank)
-        high = min(low + 1, len(ordered) - 1)
+        low, high = math.floor(rank), math.ceil(rank)
         return ordered[low] + (ordered[high] - ordered[low]) * (rank - low)
 
 
@@ -268,8 +267,8 @@ class Answer:
         text = self.text if len(self.text) <= 80 else self.text[:79] + "…"
         parts = [f"{len(self.tokens)} tokens", *([f"{len(self.boxes)} boxes"] if self.boxes else [])]
         parts += [f"first token {self.timings.ttft_ms:.1f} ms"] if self.timings.ttft_ms else []
-        said = ", ".join([f"failed: {self.error}" if self.error else repr(text), *parts])
-        return f"<Answer of {self.checkpoint or 'an unnamed model'}: {said}>"
+        shown = ", ".join([f"failed: {self.error}" if self.error else repr(text), *parts])
+        return f"<Answer of {self.checkpoint or 'an unnamed model'}: {shown}>"
 
     def image(self) -> Any:
         """The answer as one picture (PIL): question, text, boxes and times. Raises RequestError without a picture."""

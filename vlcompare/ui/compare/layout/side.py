@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import gradio as gr
 
@@ -74,7 +75,7 @@ def build_side(settings: AppSettings, side: str) -> SideParts:
 
 
 def _number(
-    fields: dict[str, gr.components.Component], side: str, name: str, value: float | None, label: str, **options: object
+    fields: dict[str, gr.components.Component], side: str, name: str, value: float | None, label: str, **options: Any
 ) -> None:
     fields[name] = gr.Number(value, label=label, min_width=90, elem_id=f"vl-{side}-{name}", **options)
 
