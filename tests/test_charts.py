@@ -12,7 +12,7 @@ from vlcompare.render.charts import (
     BINS,
     MOST_POINTS,
     Axes,
-    Line,
+    Curve,
     Measure,
     bar,
     curves,
@@ -43,7 +43,7 @@ def test_data_lies_within_the_margins_and_up_is_more() -> None:
 
 
 def test_curves_share_their_axes() -> None:
-    chart = curves([Line("left", [(0, 0), (10, 4)]), Line("right", [(10, 4)], "measured")], EVIL, str)
+    chart = curves([Curve("left", [(0, 0), (10, 4)]), Curve("right", [(10, 4)], "measured")], EVIL, str)
     (curve,), (dot,) = elements(chart, "polyline"), elements(chart, "circle")
     assert curve["data-side"] == "left" and curve["points"].split()[-1] == f"{dot['cx']},{dot['cy']}"
     assert EVIL not in chart and "Nothing to draw" in curves([], "", str)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from vlcompare.render.charts import Line, bar, curves, legend
+from vlcompare.render.charts import Curve, bar, curves, legend
 from vlcompare.render.markup import Safe, el
 from vlcompare.types import Answer
 from vlcompare.units import format_bytes, milliseconds
@@ -12,7 +12,7 @@ from vlcompare.units import format_bytes, milliseconds
 
 def latency_chart(gaps: Mapping[str, Sequence[float]]) -> Safe:
     """Milliseconds before the second and every further token; the first is in the chart of first tokens."""
-    lines = [Line(side, [(i + 2, gap) for i, gap in enumerate(own)]) for side, own in gaps.items() if own]
+    lines = [Curve(side, [(i + 2, gap) for i, gap in enumerate(own)]) for side, own in gaps.items() if own]
     return curves(lines, "Milliseconds before each token", milliseconds, start=2)
 
 
@@ -26,13 +26,13 @@ def memory_chart(answers: Mapping[str, Answer | None], formulas: Mapping[str, Se
         if answer is None or answer.prompt is None:
             continue
         if formulas.get(side):
-            lines.append(Line(side, formulas[side], "dash"))
+            lines.append(Curve(side, formulas[side], "dash"))
         start = len(answer.prompt.ids)
         measured = [(start + index, count) for index, count in enumerate(answer.memory.state_trace)]
         if not measured and answer.memory.state_bytes:
             measured = [(positions_of(answer), answer.memory.state_bytes)]
         if measured:
-            lines.append(Line(side, measured, "measured"))
+            lines.append(Curve(side, measured, "measured"))
     return curves(lines, "Bytes of cache or state over positions", format_bytes)
 
 

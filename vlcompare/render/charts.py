@@ -33,7 +33,7 @@ class Measure:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Curve:
     """One curve: points in data space, its side's colour, dashed for a formula, dots for what was measured."""
 
     side: str
@@ -87,7 +87,7 @@ class Axes:
                   class_="vl-chart")  # fmt: skip
 
 
-def curves(lines: Sequence[Line], title: str, y_text: Callable[[float], str], *, start: float = 0.0) -> Safe:
+def curves(lines: Sequence[Curve], title: str, y_text: Callable[[float], str], *, start: float = 0.0) -> Safe:
     """Curves over a common axis from zero, with a title that says what is drawn; a sentence where nothing is.
 
     y_text: how a value is written at the y axis; start: where the x axis begins at the latest, in whole steps.
@@ -103,7 +103,7 @@ def curves(lines: Sequence[Line], title: str, y_text: Callable[[float], str], *,
     return axes.chart(*grid, *[_curve(line, axes) for line in lines], title=title)
 
 
-def _curve(line: Line, axes: Axes) -> Safe | None:
+def _curve(line: Curve, axes: Axes) -> Safe | None:
     points = [axes.at(*point) for point in line.points]
     class_ = {"dash": "vl-line vl-dash", "measured": "vl-line vl-measured"}.get(line.style, "vl-line")
     joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
