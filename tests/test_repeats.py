@@ -32,7 +32,8 @@ def answer(first: float, gaps: tuple[float, ...] = (2.0, 4.0, 3.0), cpu: float =
 
 def rounds(left: list[float], right: list[float], **how: Any) -> Repeats:
     pairs = zip(left, right, strict=True)
-    return Repeats(tuple({"left": answer(one, **how), "right": answer(two, **how)} for one, two in pairs), len(left))
+    times = ({"left": answer(one, **how).timings, "right": answer(two, **how).timings} for one, two in pairs)
+    return Repeats(tuple(times), len(left))
 
 
 class FakeCompare:

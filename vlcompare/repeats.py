@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import statistics
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from vlcompare.comparison import Event, compare
 from vlcompare.errors import RequestError
-from vlcompare.types import Answer, Request, Side
+from vlcompare.types import Answer, Request, Side, Timings
 
 if TYPE_CHECKING:
     from vlcompare.runtime.loading.model_pool import ModelPool
@@ -47,9 +48,9 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Repeats:
-    """The rounds that are complete: in each, every side's answer. `asked`: how many rounds were wanted."""
+    """The rounds that are complete: in each, the times of every side's answer. `asked`: how many rounds were wanted."""
 
-    rounds: tuple[Mapping[str, Answer], ...]
+    rounds: tuple[Mapping[str, Timings], ...]
     asked: int
 
     @property
@@ -61,8 +62,7 @@ class Repeats:
 
         None where a round lacks it: an answer of one token has no gap.
         """
-        answers = [answers[side] for answers in self.rounds]
-        values = [_figure(answer, figure) for answer in answers]
+        values = [_figure(times[side], figure) for times in self.rounds]
         return None if not values or None in values else Spread.of(tuple(values))  # type: ignore[arg-type]
 
     def faster(self, figure: Figure) -> str | None:
@@ -83,7 +83,7 @@ class Repeats:
 
         Near 1 where they ran whenever they could; less where other programs had the processors meanwhile.
         """
-        timings = [answer.timings for answers in self.rounds for answer in answers.values()]
+        timings = [timing for times in self.rounds for timing in times.values()]
         if not timings or not all(timing.cpu_ms and timing.total_ms for timing in timings):
             return None
         return min(1.0, sum(timing.cpu_ms for timing in timings) / sum(timing.total_ms for timing in timings))
@@ -93,6 +93,10 @@ class Repeats:
         """Whether other programs took a noticeable share of the processors, so that the times are too long."""
         share = self.cpu_share
         return share is not None and share < BUSY
+
+    def renamed(self, names: Mapping[str, str]) -> Repeats:
+        """The same rounds with the sides under other names."""
+        return Repeats(tuple({names[side]: times for side, times in one.items()} for one in self.rounds), self.asked)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values: the figures of each side in milliseconds, and who is faster."""
@@ -129,36 +133,46 @@ def repeat(
     """
     from vlcompare.runtime.loading.model_pool import ModelPool
 
-    if isinstance(count, bool) or not isinstance(count, int) or not 2 <= count <= MOST:
-        raise RequestError(f"A comparison is repeated 2 to {MOST} times, not {count!r}.")
     pool, cancel = pool or ModelPool(), cancel or threading.Event()
 
-    def one(index: int) -> Iterator[Event]:
-        names = list(sides) if index % 2 == 0 else list(sides)[::-1]
-        ordered = {name: sides[name] for name in names}
+    def ask(ordered: Mapping[str, Side]) -> Iterator[Event]:
         return compare(image, request, ordered, pool=pool, cancel=cancel, deadline=deadline, tick=tick)
 
-    return _rounds(one, tuple(sides), count, one(0))
+    return repeat_with(ask, sides, count)
 
 
-def _rounds(one: Any, names: tuple[str, ...], count: int, events: Iterator[Event]) -> Iterator[Event | Repeats | None]:
-    done: list[Mapping[str, Answer]] = []
+def repeat_with(
+    ask: Callable[[Mapping[str, Side]], Iterator[Event]], sides: Mapping[str, Side], count: int = 5
+) -> Iterator[Event | Repeats | None]:
+    """`repeat` by any way to ask: `ask` gets the sides in a round's order, and returns that comparison's events."""
+    if isinstance(count, bool) or not isinstance(count, int) or not 2 <= count <= MOST:
+        raise RequestError(f"A comparison is repeated 2 to {MOST} times, not {count!r}.")
+    return _rounds(ask, dict(sides), count, ask(sides))
+
+
+def _rounds(
+    ask: Callable[[Mapping[str, Side]], Iterator[Event]], sides: dict[str, Side], count: int, events: Iterator[Event]
+) -> Iterator[Event | Repeats | None]:
+    """events: of the first round, which was asked before, so that a mistake is told at once."""
+    done: list[Mapping[str, Timings]] = []
     while True:
         answers: dict[str, Answer] = {}
-        for event in events:
-            if event is not None and isinstance(event.value, Answer):
-                answers[event.side] = event.value
-            yield event
+        with closing(events):  # type: ignore[type-var]  # a stream that is not read to its end must end its work
+            for event in events:
+                if event is not None and isinstance(event.value, Answer):
+                    answers[event.side] = event.value
+                yield event
         if any(answer.error or answer.stop_reason in ("cancelled", "deadline") for answer in answers.values()):
             return
-        done.append({name: answers[name] for name in names})
+        done.append({name: answers[name].timings for name in sides})
         yield Repeats(tuple(done), count)
         if len(done) == count:
             return
-        events = one(len(done))
+        names = list(sides) if len(done) % 2 == 0 else list(sides)[::-1]
+        events = ask({name: sides[name] for name in names})
 
 
-def _figure(answer: Answer, figure: Figure) -> float | None:
+def _figure(timings: Timings, figure: Figure) -> float | None:
     if figure == "ttft_ms":
-        return answer.timings.ttft_ms or None
-    return statistics.median(answer.timings.token_ms) if answer.timings.token_ms else None
+        return timings.ttft_ms or None
+    return statistics.median(timings.token_ms) if timings.token_ms else None

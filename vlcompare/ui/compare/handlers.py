@@ -213,7 +213,8 @@ class Handlers:
             session.remember(run)
         if session.shown is not run:
             return {"state": views.state(session)}
-        nothing = "" if run.stopped else "Nothing is running: what is shown had ended before."
+        cut = run.repeats is not None and len(run.repeats.rounds) < run.repeats.asked
+        nothing = "" if run.stopped or cut else "Nothing is running: what is shown had ended before."
         return {**views.whole(session, run), "message": cards.message(nothing)}
 
     def restore(self, session: CompareSession, run_id: str) -> CompareUpdate:

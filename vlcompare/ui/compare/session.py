@@ -20,6 +20,7 @@ from vlcompare.ui.settings import Limits
 if TYPE_CHECKING:
     from PIL import Image
 
+    from vlcompare.repeats import Repeats
     from vlcompare.types import Side
 
 SHOWN_SIDE = 896  # longest side of the copy that the page shows
@@ -77,6 +78,7 @@ class Run:
     voted: str | None = None
     follow_up: str | None = None
     group: str | None = None  # shared by questions that were asked together
+    repeats: Repeats | None = None  # the rounds, where it was repeated
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     created: float = field(default_factory=time.time)
 
@@ -113,6 +115,8 @@ class Run:
         """Exchange the sides with all that they hold; a vote for one of them goes along."""
         self.sides = {side: self.sides[other] for side, other in zip(SIDES, reversed(SIDES), strict=True)}
         self.voted = {"left": "right", "right": "left"}.get(self.voted or "", self.voted)
+        if self.repeats is not None:
+            self.repeats = self.repeats.renamed(dict(zip(SIDES, reversed(SIDES), strict=True)))
 
     def size(self) -> int:
         """About how many bytes it holds."""
@@ -136,7 +140,6 @@ class CompareSession:
         self.engines: dict[str, Any] = {}  # side -> engine session, for follow-ups
         self.kept: Run | None = None  # the run whose picture and conversation `engines` hold
         self.hashed: tuple[str, str] | None = None  # the chosen picture's path and SHA-256
-        self.corner: tuple[str, float, float] | None = None  # picture and first corner of a region being marked
         self.finished = threading.Event()
         self.finished.set()
 
@@ -168,14 +171,6 @@ class CompareSession:
     def shows(self, run: Run) -> bool:
         """Whether the page shows `run`: no newer run has begun, and no older one was chosen."""
         return self.current is run and self.shown is run
-
-    def mark(self, picture: str, x: float, y: float) -> Box | None:
-        """The region between the first corner and this one; None where this is the first on this picture."""
-        if self.corner is None or self.corner[0] != picture:
-            self.corner = picture, x, y
-            return None
-        (_, x0, y0), self.corner = self.corner, None
-        return Box(min(x, x0), min(y, y0), max(x, x0), max(y, y0)).clip()
 
     def finish(self, run: Run) -> None:
         """Mark the current run as ended, however it ended."""

@@ -1,0 +1,1 @@
+"""Pieces of the compare tab that stand by themselves: each builds its components into a place and connects them."""
