@@ -1,0 +1,142 @@
+"""What a checkpoint costs before it is fetched: bytes to download, memory, and about how long an answer takes here.
+
+Nothing is downloaded or loaded for it. Sizes come from files that are here, else from the list of known checkpoints;
+the time from the model's shape and from how fast this machine multiplies matrices and reads memory, measured once.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+
+from vlcompare.models.config import PRESETS, PythiaConfig
+from vlcompare.models.kernels.linear import linear
+from vlcompare.runtime.loading import hub, quantize, registry
+from vlcompare.runtime.loading.devices import resolve_device, resolve_dtype
+from vlcompare.runtime.loading.estimate import estimate
+from vlcompare.runtime.loading.locate import find_source
+from vlcompare.runtime.memory import available_bytes
+from vlcompare.types import ModelSpec
+from vlcompare.units import format_bytes
+
+STORED_BYTES = 2  # a parameter in a published file: bfloat16
+ANSWER_TOKENS = 20  # of an answer, for its time: a box, or a short sentence
+PROMPT_TOKENS = 40  # beside the picture's
+# of EVA-02 large at 336 pixels, which all published models look with
+VISION_PARAMETERS, PICTURE_POSITIONS = 304_000_000, 577
+
+
+class Cost(NamedTuple):
+    """Bytes: to download (0 where all is here), of weights in memory, and beside them while an answer is made.
+
+    None where it is not known: a repository that is neither listed nor here.
+    """
+
+    download: int | None
+    weights: int | None
+    beside: int
+
+    @property
+    def memory(self) -> int | None:
+        return None if self.weights is None else self.weights + self.beside
+
+
+class Rate(NamedTuple):
+    """How fast a device is: floating-point operations and bytes read, in a second."""
+
+    operations: float
+    bytes: float
+
+
+def cost(spec: ModelSpec) -> Cost:
+    """What this model costs. Raises what `estimate` raises."""
+    sizes = estimate(spec)
+    known = registry.find(spec.checkpoint)
+    here = find_source(spec.checkpoint, revision=spec.revision, offline=True) is not None
+    weights = sizes.weights or None
+    if here:
+        return Cost(0, weights, sizes.beside)
+    if known is None or not known.parameters:
+        return Cost(None, weights, sizes.beside)
+    stored = 1e9 * sum(known.download_gb) if known.download_gb else known.parameters * STORED_BYTES
+    begun = hub.cached_bytes(known.repository) if known.repository else 0
+    return Cost(max(0, int(stored) - begun), weights, sizes.beside)
+
+
+def obstacle(costs: Sequence[Cost], device: str = "auto", *, budget: int | None = None, evictable: int = 0) -> str:
+    """Why these models cannot be fetched and held in memory together, as a sentence; "" where they can.
+
+    budget: the operator's limit of weights in bytes. evictable: bytes of loaded models that would make room.
+    """
+    weights = sum(one.weights or 0 for one in costs)
+    needed = weights + max((one.beside for one in costs), default=0)
+    free = available_bytes(resolve_device(device)) + evictable
+    if needed > free:
+        return f"they need about {format_bytes(needed)} of memory, and {format_bytes(free)} are free"
+    if budget is not None and weights > budget:
+        return f"they need about {format_bytes(weights)} of memory, and {format_bytes(budget)} are allowed here"
+    download = sum(one.download or 0 for one in costs)
+    room = free_disk()
+    if download > room:
+        return f"{format_bytes(download)} are to be fetched, and {format_bytes(room)} are free on the disk"
+    return ""
+
+
+def free_disk() -> int:
+    """Bytes that are free where downloads are kept."""
+    folder = hub.repository_folder("owner/name")
+    return shutil.disk_usage(next(parent for parent in folder.parents if parent.is_dir())).free
+
+
+def answer_seconds(spec: ModelSpec, rate: Rate | None = None) -> float | None:
+    """About how many seconds one answer of a published model takes: picture, prompt, and 20 tokens.
+
+    Counted from the matrices alone: two operations for each parameter and position of the vision encoder and of the
+    prefill, then for each token one reading of the language model's weights. None for a shape that is not listed.
+    """
+    known = registry.find(spec.checkpoint)
+    if known is None or known.preset is None:
+        return None
+    device = resolve_device(spec.device)
+    rate = rate or measured_rate(device)
+    shape = PRESETS[known.preset].language
+    if isinstance(shape, PythiaConfig):
+        width, matrices = shape.hidden_size, shape.layers * 12 * shape.hidden_size**2
+    else:
+        width, matrices = shape.hidden_size, shape.layers * 3 * shape.hidden_size * shape.inner_size
+    operations = 2 * PICTURE_POSITIONS * VISION_PARAMETERS + 2 * (PICTURE_POSITIONS + PROMPT_TOKENS) * matrices
+    element: float = resolve_dtype(spec.dtype, device).itemsize
+    if spec.quantization != "none" and quantize.has_kernels(spec.quantization, device):
+        element = {"int8": 1, "nf4": 0.5}[spec.quantization]
+    read = element * (matrices + width * shape.vocab_size)
+    return operations / rate.operations + ANSWER_TOKENS * read / rate.bytes
+
+
+@lru_cache(maxsize=8)
+def measured_rate(device: torch.device) -> Rate:
+    """The device's rate, measured by a few products at the first call: some tenths of a second."""
+    cuda = device.type == "cuda"
+    dtype, side = (torch.bfloat16, 8192) if cuda else (torch.float32, 1024)
+
+    def best(work: Callable[[], Any]) -> float:
+        times = []
+        for _ in range(4):
+            start = time.perf_counter()
+            work()
+            if cuda:
+                torch.cuda.synchronize(device)
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    with torch.inference_mode():
+        square = torch.ones(side, side, dtype=dtype, device=device)
+        operations = 2 * side**3 / best(lambda: square @ square)
+        rows = torch.ones(16384, 4096, dtype=dtype, device=device)
+        row = torch.ones(1, 4096, dtype=dtype, device=device)
+        read = rows.nbytes / best(lambda: linear(row, rows))
+    return Rate(operations, read)

@@ -1,0 +1,153 @@
+"""Sizes of models before anything is fetched: beside the chooser of checkpoints, and for a picture of one's own the way
+to the published pair, in one press."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+from vlcompare.errors import VLCompareError
+from vlcompare.render.markup import Safe, el
+from vlcompare.types import QUANTIZATIONS, SIDES, ModelSpec, Quantization
+from vlcompare.ui import checkpoint_names
+from vlcompare.ui.compare.forms import allowed_checkpoint
+from vlcompare.ui.compare.handlers import Handlers
+from vlcompare.ui.compare.layout.tab import Parts
+from vlcompare.ui.events import QUIET
+from vlcompare.ui.settings import AppSettings
+from vlcompare.units import format_bytes
+
+PAIR = ("finetuned_pythiavl_1b", "finetuned_mambavl_790m")
+METHODS: tuple[Quantization, ...] = ("none", "int8", "nf4")  # tried in this order until one fits
+
+
+def wire_published(parts: Parts, handlers: Handlers) -> None:
+    """Build both pieces into their places and connect them."""
+    _wire_sizes(parts, handlers)
+    _wire_offer(parts, handlers)
+
+
+def _wire_offer(parts: Parts, handlers: Handlers) -> None:
+    """Below the notice that the tiny models know no photographs: the button, and what it costs here."""
+    with parts.asking.notice_place:
+        button = gr.Button("Use the published 1B and 790M pair", size="sm", elem_id="vl-published", visible=False)
+        said = gr.HTML(el("div"), elem_id="vl-published-cost")
+    chosen = gr.State("none")
+
+    def offer(notice: str | None) -> list[Any]:
+        if "<p" not in str(notice or ""):
+            return [gr.skip(), gr.skip(), gr.skip()]
+        method, sentence = offer_of(handlers)
+        return [gr.update(visible=method is not None), el("p", sentence, class_="vl-note"), method or "none"]
+
+    def take(method: Quantization) -> list[Any]:
+        return [*PAIR, method, method]
+
+    fields = [parts.sides[side][name] for name in ("checkpoint", "quantization") for side in SIDES]
+    notice = parts.asking.notice
+    notice.change(offer, [notice], [button, said, chosen], trigger_mode="always_last", **QUIET)
+    button.click(take, [chosen], fields, **QUIET)
+
+
+def offer_of(handlers: Handlers) -> tuple[Quantization | None, str]:
+    """(the quantization in which the published pair fits here, what it costs), or (None, why it cannot be used)."""
+    from vlcompare.runtime.loading.cost import answer_seconds, cost, obstacle
+
+    settings = handlers.settings
+    if settings.offered and not set(PAIR) <= set(settings.offered):
+        return None, "The published pair is not offered on this server."
+    why = ""
+    for method in METHODS:
+        specs = [ModelSpec(name, method, settings.device) for name in PAIR]
+        try:
+            costs = [cost(spec) for spec in specs]
+            why = why or obstacle(costs, settings.device, budget=settings.budget_bytes, evictable=_evictable(handlers))
+            if not obstacle(costs, settings.device, budget=settings.budget_bytes, evictable=_evictable(handlers)):
+                seconds = [answer_seconds(spec) for spec in specs]
+                return method, cost_sentence(costs, seconds, method)
+        except VLCompareError as error:
+            return None, f"The published pair cannot be used here: {error}"
+    return None, f"The published pair does not fit here: {why}."
+
+
+def cost_sentence(costs: Sequence[Any], seconds: Sequence[float | None], method: Quantization) -> str:
+    """ "4.8 GB to fetch once, about 10 GB of memory, about 13 s an answer on this machine." """
+    download = sum(one.download or 0 for one in costs)
+    memory = sum(one.weights or 0 for one in costs) + max(one.beside for one in costs)
+    parts = [f"{format_bytes(download)} to fetch once" if download else "Already on this machine"]
+    parts.append(f"about {format_bytes(memory)} of memory")
+    known = [value for value in seconds if value is not None]
+    if known:
+        parts.append(f"about {_seconds(max(known))} an answer on this machine")
+    kind = f", in {checkpoint_names.QUANTIZATION_NAMES[method]}" if method != "none" else ""
+    return ", ".join(parts) + kind + "."
+
+
+def _seconds(value: float) -> str:
+    """An estimate says no more than it knows: one or two digits."""
+    return f"{value:.1f} s" if value < 2 else f"{round(value)} s" if value < 90 else f"{round(value / 60)} min"
+
+
+def _evictable(handlers: Handlers) -> int:
+    return sum(handlers.pool.resident().values()) if handlers.pool is not None else 0
+
+
+def _wire_sizes(parts: Parts, handlers: Handlers) -> None:
+    """Below each chooser the size of what is chosen; in its list, once it is opened, that of every checkpoint."""
+    for side in SIDES:
+        own = parts.side_parts[side]
+        checkpoint, quantization = own.fields["checkpoint"], own.fields["quantization"]
+        with own.model_place:
+            said = gr.HTML(el("div"), elem_id=f"vl-{side}-size")
+
+        def size(name: str | None, method: Quantization) -> Safe:
+            return el("p", size_sentence(handlers, name, method), class_="vl-note")
+
+        def listed(name: str | None, method: Quantization) -> list[Any]:
+            labels = [(labelled(handlers, label, one, method), one) for label, one in choices_of(handlers.settings)]
+            return [gr.update(choices=labels), el("p", size_sentence(handlers, name, method), class_="vl-note")]
+
+        fields = [checkpoint, quantization]
+        own.line.expand(listed, fields, [checkpoint, said], **QUIET)
+        gr.on([field.change for field in fields], size, fields, said, trigger_mode="always_last", **QUIET)  # type: ignore[attr-defined]
+
+
+def choices_of(settings: AppSettings) -> list[tuple[str, str]]:
+    """(label, name) of what the chooser offers."""
+    return checkpoint_names.choices(settings)
+
+
+def labelled(handlers: Handlers, label: str, name: str, method: Quantization) -> str:
+    """A checkpoint's label with what is to be fetched, and whether it fits; the label alone for what is here."""
+    said = _size(handlers, name, method)
+    return f"{label} · {said}" if said else label
+
+
+def size_sentence(handlers: Handlers, name: str | None, method: Quantization) -> str:
+    """What this checkpoint costs, as a sentence; "" for an embedded one, and where nothing is known or allowed."""
+    said = _size(handlers, name, method)
+    return f"{said[0].upper()}{said[1:]}." if said else ""
+
+
+def _size(handlers: Handlers, name: Any, method: Any) -> str:
+    """name and method: as the page sent them."""
+    from vlcompare.runtime.loading.cost import cost, obstacle
+
+    settings = handlers.settings
+    try:
+        name = allowed_checkpoint(name, settings)
+        known = checkpoint_names.lookup(name)
+        if method not in QUANTIZATIONS or (known is not None and known.embedded):
+            return ""
+        found = cost(ModelSpec(name, method, settings.device))
+        if found.download is None or found.memory is None:
+            return ""
+        parts = [f"{format_bytes(found.download)} to fetch" if found.download else "on this machine"]
+        parts.append(f"about {format_bytes(found.memory)} of memory")
+        why = obstacle([found], settings.device, budget=settings.budget_bytes, evictable=_evictable(handlers))
+        parts.append("fits here" if not why else "does not fit here")
+    except VLCompareError:
+        return ""
+    return ", ".join(parts)
