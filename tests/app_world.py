@@ -32,8 +32,8 @@ def visits(browser: Any, address: str, ready: Callable[[Any, str], None] | None 
     errors: list[str] = []
     contexts = []
 
-    def open_page(query: str = "?", width: int = 1440, height: int = 900, scheme: str = "light") -> Any:
-        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    def open_page(query: str = "?", width: int = 1440, height: int = 900, scheme: str = "light", **more: Any) -> Any:
+        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, **more)
         context.set_default_timeout(WAIT)
         contexts.append(context)
         page = context.new_page()

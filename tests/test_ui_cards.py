@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from ui_fakes import png
+from ui_fakes import png, words
 
 from vlcompare.cli.report import table
 from vlcompare.render import answer_charts as charts
@@ -139,7 +139,7 @@ def test_overlap_ceiling_and_line() -> None:
         request=Request("grounding", "x"),
     )
     assert "at most 0.99" in together.together(run)
-    assert "✓ IoU 0.99" in cards.card(run, "left") and "✗ no box" in cards.card(run, "right")
+    assert "✓ IoU 0.99" in words(cards.card(run, "left")) and "✗ no box" in cards.card(run, "right")
     assert "vl-truth" in overlay(run)
 
 

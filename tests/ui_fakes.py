@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import secrets
 import shutil
 import threading
@@ -122,6 +123,11 @@ class FakeCompare:
         return [
             word + " " for word in f"{request.text or 'a red square and a blue disc'} said {side.checkpoint}".split()
         ]
+
+
+def words(markup: str) -> str:
+    """What of the markup is text."""
+    return re.sub(r"<[^>]*>", "", markup)
 
 
 def png(color: tuple[int, int, int] = (200, 40, 40), size: tuple[int, int] = (64, 48)) -> bytes:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+
+from vlcompare.render.terms import TERMS
+from vlcompare.types import SIDES
 
 FOLDER = Path(__file__).parent
 SANS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
@@ -107,14 +111,38 @@ def theme() -> gr.themes.Base:
     return base.set(**values)
 
 
+SCRIPTS = (
+    "reveal.js",
+    "page.js",
+    "dropdowns.js",
+    "terms.js",
+    "compare/compare.js",
+    "compare/region.js",
+    "inspect/inspect.js",
+)
+SHEETS = (
+    "style.css",
+    "terms.css",
+    "compare/compare.css",
+    "compare/region.css",
+    "compare/panels/panels.css",
+    "inspect/inspect.css",
+)
+
+
+# fields whose label takes a mark that explains a term: id of the component -> the term
+FIELD_TERMS = {
+    **{f"vl-{side}-quantization": "quantization" for side in SIDES},
+    **{f"vl-{side}-prompt_order": "prompt order" for side in SIDES},
+    "vl-mode": "measure or race",
+}
+
+
 def launch_look() -> dict[str, Any]:
     """The arguments of `Blocks.launch` for the look."""
     script, css = (
-        "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in names)
-        for names in (
-            ("page.js", "compare/compare.js", "inspect/inspect.js"),
-            ("style.css", "compare/compare.css", "inspect/inspect.css"),
-        )
+        "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in names) for names in (SCRIPTS, SHEETS)
     )
-    head = f'<meta name="color-scheme" content="light dark"><script>{script}</script>'
+    marks = json.dumps({field: [name, TERMS[name]] for field, name in FIELD_TERMS.items()})
+    head = f'<meta name="color-scheme" content="light dark"><script>window.vlFieldTerms={marks};{script}</script>'
     return {"theme": theme(), "css": css, "head": head}

@@ -14,6 +14,7 @@ from typing import Any
 
 from vlcompare.evaluate.verdicts import CUT_SHORT
 from vlcompare.render.markup import Safe, el, join
+from vlcompare.render.terms import term
 from vlcompare.tasks.boxes import find_boxes
 from vlcompare.tasks.prompts import SPECS
 from vlcompare.types import Answer
@@ -114,7 +115,11 @@ def _outcome(mark: Safe | None, architecture: str | None, state: str, kind: str)
 def verdict_mark(run: Run, side: str) -> Safe | None:
     """The verdict as a mark of its colour; None where there is none."""
     found = verdict(run, side)
-    return el("b", found.text, class_=f"vl-verdict vl-{found.kind}") if found else None
+    if found is None:
+        return None
+    before, name, after = found.text.partition("IoU")
+    said = join([before, term("iou", name), after]) if name else found.text
+    return el("b", said, class_=f"vl-verdict vl-{found.kind}")
 
 
 def scoreboard(run: Run) -> Safe:
@@ -157,8 +162,8 @@ def _live(part: SideRun | None, hidden: bool = False) -> Safe:
         spent = math.fsum(step.seconds for step in part.steps[1:])
         rate = (count - 1) / spent if spent else 0.0
     figures = [
-        ("first token", milliseconds(first) if first else "–"),
-        ("tokens/s", number(rate) if rate else "–"),
+        (term("first token"), milliseconds(first) if first else "–"),
+        (term("tokens per second", "tokens/s"), number(rate) if rate else "–"),
         ("tokens", str(count or "–")),
     ]
     kept = figures[-1:] if hidden else figures

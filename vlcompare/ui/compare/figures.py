@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from vlcompare.render.answer_charts import first_token_bars, latency_chart, memory_chart
 from vlcompare.render.markup import Safe, el, join
+from vlcompare.render.terms import known_term, term
 from vlcompare.types import Answer
-from vlcompare.ui.checkpoint_names import memory_curves, name_of
+from vlcompare.ui.checkpoint_names import QUANTIZATION_NAMES, memory_curves, name_of
 from vlcompare.ui.compare.cards import side_name
 from vlcompare.ui.compare.session import Run, SideRun
 from vlcompare.units import format_bytes, milliseconds, number
@@ -23,14 +24,15 @@ def figures_table(run: Run) -> Safe:
         cells = [read(answer) if answer and _measured(answer) else "–" for answer in answers.values()]
         if name in _OPTIONAL and set(cells) == {"–"}:
             continue
-        rows.append(el("tr", el("th", name, scope="row"), *[el("td", cell) for cell in cells]))
-    head = [el("th", side_name(run, side)[0], scope="col", data_side=side) for side in run.sides]
+        head = el("th", _EXPLAINED.get(name, name), scope="row")
+        rows.append(el("tr", head, *[el("td", cell) for cell in cells]))
+    sides = [el("th", side_name(run, side)[0], scope="col", data_side=side) for side in run.sides]
     note = None
     if run.mode == "race":
         note = el(
             "p", "Race: both sides shared the machine, so these times are contended and no figures.", class_="vl-warn"
         )
-    table = el("table", el("thead", el("tr", el("th", ""), *head)), el("tbody", *rows), class_="vl-table vl-figures")
+    table = el("table", el("thead", el("tr", el("td", ""), *sides)), el("tbody", *rows), class_="vl-table vl-figures")
     return el("div", note, el("div", table, class_="vl-scroll"))
 
 
@@ -66,11 +68,12 @@ def _peak(answer: Answer) -> str:
     return format_bytes(peak) if peak else "–"
 
 
-def _run_as(answer: Answer) -> str:
+def _run_as(answer: Answer) -> Safe:
     threads = answer.timings.threads
     count = f"{threads} thread{'s' * (threads > 1)}" if threads else ""
-    method = answer.quantization if answer.quantization != "none" else ""
-    return " · ".join(part for part in (method, answer.dtype, answer.device, count) if part)
+    method = answer.quantization
+    kind = known_term(method, QUANTIZATION_NAMES.get(method)) if method != "none" else ""
+    return join([part for part in (kind, answer.dtype, answer.device, count) if part], " · ")
 
 
 _FIGURES = (
@@ -90,6 +93,20 @@ _FIGURES = (
     ("Revision", lambda a: a.revision or "–"),
 )
 _OPTIONAL = ("Peak", "Model input", "Revision")
+_EXPLAINED = {
+    "Time to first token": term("first token", "Time to first token"),
+    "· picture": join(["· ", term("picture")]),
+    "· vision encoder": join(["· ", term("vision encoder")]),
+    "· prefill": join(["· ", term("prefill")]),
+    "Gap between tokens, p50 / p95 / max": join(
+        [term("token time", "Gap between tokens"), ", ", term("p50"), " / ", term("p95"), " / max"]
+    ),
+    "Tokens per second": term("tokens per second", "Tokens per second"),
+    "Tokens: prompt + answer": join([term("token", "Tokens"), ": prompt + answer"]),
+    "Weights": term("weights", "Weights"),
+    "Cache or state, measured": join([term("cache or state", "Cache or state"), ", measured"]),
+    "Peak": term("peak", "Peak"),
+}
 
 
 def _memory_note(answers: Mapping[str, Answer | None]) -> Safe:
@@ -108,10 +125,11 @@ def charts(run: Run) -> Safe:
         *[el("span", el("i", class_="vl-key", data_side=side), side_name(run, side)[0]) for side in run.sides],
         class_="vl-legend",
     )
+    gaps, memory = {side: gaps_of(part) for side, part in run.sides.items()}, memory_curves(answers)
     blocks = (
-        ("Time to first token", first_token_bars(answers), None),
-        ("Time of each token", latency_chart({side: gaps_of(part) for side, part in run.sides.items()}), None),
-        ("Memory of cache or state", memory_chart(answers, memory_curves(answers)), _memory_note(answers)),
+        (term("first token", "Time to first token"), first_token_bars(answers), None),
+        (term("token time", "Time of each token"), latency_chart(gaps), None),
+        (term("cache or state", "Memory of cache or state"), memory_chart(answers, memory), _memory_note(answers)),
     )
     return el(
         "div",

@@ -91,7 +91,7 @@ def _read_choices(given: str, kind: str, limits: Limits) -> tuple[Any, ...]:
 
 def _read_region(given: str) -> Box:
     if not str(given or "").strip():
-        raise RequestError("Mark the region: click two corners on the picture, or type x0, y0, x1, y1 (0 to 1).")
+        raise RequestError("Mark the region on the picture, or type x0, y0, x1, y1 (0 to 1).")
     return read_box(bounded(given, 400, "box"))
 
 

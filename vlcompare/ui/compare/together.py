@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vlcompare.render.markup import Safe, el, join
+from vlcompare.render.terms import term
 from vlcompare.tasks.boxes import find_boxes, rounding_ceiling
 from vlcompare.tasks.prompts import SPECS
 from vlcompare.ui.compare.cards import result_text, side_name, verdict_mark
@@ -39,13 +40,14 @@ def together(run: Run) -> Safe:
     )
 
 
-def _notes(run: Run) -> list[str]:
+def _notes(run: Run) -> list[Safe | str]:
     """Short sentences on the boxes: from where on they count, and how far the two sides agree."""
-    notes = []
+    notes: list[Safe | str] = []
     if run.truth:
         ceilings = [rounding_ceiling(box) for box in run.truth]
         ceiling = sum(ceilings) / len(ceilings)
-        notes.append(f"IoU 0.5 or more is right; two decimals alone allow at most {ceiling:.2f} here.")
+        limit = f" 0.5 or more is right; two decimals alone allow at most {ceiling:.2f} here."
+        notes.append(join([term("iou", "IoU"), limit]))
     elif SPECS[run.request.task].reads in ("boxes", "phrases"):
         notes.append("No ground truth is known for this question.")
     firsts = [answer.boxes[0] for answer in map(run.answer, run.sides) if answer and answer.boxes]

@@ -6,7 +6,8 @@ import json
 import math
 from collections.abc import Sequence
 
-from vlcompare.render.markup import Safe, el
+from vlcompare.render.markup import Safe, el, join
+from vlcompare.render.terms import term
 from vlcompare.types import Prompt
 from vlcompare.ui.compare import display_limits as shown
 from vlcompare.ui.compare.cards import side_name, tall
@@ -50,7 +51,15 @@ def tokens_view(run: Run, side: str) -> Safe:
                 aria_label=f"token {index + 1}: {token.text or token.id}, {100 * probability:.0f} percent",
             )
         )
-    hint = "Choose a token: its time, its probability, and what else it might have been."
+    hint = join(
+        [
+            "Choose a ",
+            term("token"),
+            ": its time, its ",
+            term("log-probability", "probability"),
+            ", and what else it might have been.",
+        ]
+    )
     return el(
         "div",
         el("div", *buttons, class_="vl-tokens", role="group", aria_label="Tokens of the answer"),

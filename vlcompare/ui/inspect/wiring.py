@@ -91,6 +91,7 @@ def _listener(parts: InspectParts, act: Callable[..., InspectUpdate]) -> Listene
 
 def _wire_opening(parts: InspectParts, settings: AppSettings, page: gr.Blocks) -> None:
     fields, session, outputs = parts.fields, parts.session, parts.outputs
+    reading = {**READING, "show_progress_on": [parts.regions["head"]]}  # one timer, not one on each output
 
     def start(inspection: Inspection) -> Iterator[list[Any]]:
         first = inspection.library.first()
@@ -98,13 +99,13 @@ def _wire_opening(parts: InspectParts, settings: AppSettings, page: gr.Blocks) -
             yield _outputs(parts, inspection, {"head": nothing(f"Reading {first} …")})
         yield _outputs(parts, inspection, handlers.start(inspection))
 
-    page.load(start, [session], outputs, **READING)
-    fields["runs"].input(_listener(parts, handlers.choose), [session, fields["runs"]], outputs, **READING)
+    page.load(start, [session], outputs, **reading)
+    fields["runs"].input(_listener(parts, handlers.choose), [session, fields["runs"]], outputs, **reading)
     upload = _listener(parts, lambda inspection, path: files.upload(inspection, path, settings.limits))
-    parts.buttons["upload"].upload(upload, [session, parts.buttons["upload"]], outputs, **READING)
+    parts.buttons["upload"].upload(upload, [session, parts.buttons["upload"]], outputs, **reading)
     sides = [fields["left"], fields["right"]]
     changed = [side.input for side in sides]
-    gr.on(changed, _listener(parts, handlers.set_sides), [session, *sides], outputs, **READING)
+    gr.on(changed, _listener(parts, handlers.set_sides), [session, *sides], outputs, **reading)
 
 
 def _wire_selection(parts: InspectParts) -> None:

@@ -63,7 +63,7 @@ def build_ask() -> AskParts:
     )
     fields["box"] = gr.Textbox(
         label="Region x0, y0, x1, y1",
-        info="Click two corners on the picture, or type shares from 0 to 1.",
+        info="Drag on the picture, click two corners, or type shares from 0 to 1.",
         visible=False,
         elem_id="vl-box-text",
     )

@@ -7,16 +7,16 @@ from typing import Any
 
 import gradio as gr
 
-from vlcompare.errors import VLCompareError
 from vlcompare.tasks.prompts import spec_of
-from vlcompare.ui.compare import cards
 from vlcompare.ui.compare.example_buttons import examples_view
 from vlcompare.ui.compare.example_questions import example_form, find_example
 from vlcompare.ui.compare.form_values import ASK_FIELDS, read_form
-from vlcompare.ui.compare.forms import AskForm, box_text
+from vlcompare.ui.compare.forms import AskForm
 from vlcompare.ui.compare.handlers import Handlers
 from vlcompare.ui.compare.layout.ask import THREE_QUESTION
 from vlcompare.ui.compare.layout.tab import Parts, outputs_of, streamed
+from vlcompare.ui.compare.panels.published import wire_published
+from vlcompare.ui.compare.panels.repeat import wire_repeat
 from vlcompare.ui.compare.session import CompareSession
 from vlcompare.ui.compare.votes import Votes
 from vlcompare.ui.compare.wiring.results import wire_results
@@ -28,11 +28,16 @@ def wire(parts: Parts, handlers: Handlers, votes: Votes, page: gr.Blocks) -> Non
     """Connect the tab's components."""
     _wire_task(parts)
     _wire_examples(parts, handlers)
-    _wire_region(parts, handlers)
     _wire_beginning(parts)
-    running = [_wire_compare(parts, handlers), _wire_follow_up(parts, handlers), _wire_three(parts, handlers)]
+    running = [
+        _wire_compare(parts, handlers),
+        _wire_follow_up(parts, handlers),
+        _wire_three(parts, handlers),
+        wire_repeat(parts, handlers),
+    ]
     _wire_stop(parts, handlers, running)
     wire_settings(parts, handlers)
+    wire_published(parts, handlers)
     wire_results(parts, handlers, votes, page)
 
 
@@ -144,7 +149,11 @@ def _wire_task(parts: Parts) -> None:
         return [
             gr.update(info=spec.hint),
             gr.update(visible=bool(spec.text), label=spec.text.capitalize() or "Text", placeholder=spec.example),
-            gr.update(visible=bool(spec.choices), label=label),
+            gr.update(
+                visible=bool(spec.choices),
+                label=label,
+                elem_classes="vl-boxes" if spec.choices == "boxes" else "",  # boxes are marked on the picture
+            ),
             gr.update(visible=spec.box),
             gr.update(visible=spec.ocr_text),
         ]
@@ -167,41 +176,8 @@ def _wire_examples(parts: Parts, handlers: Handlers) -> None:
         return [str(example.image), example.id, examples_view(example.id), *own, *outputs_of(session, update)]
 
     def clear(session: CompareSession) -> tuple[CompareSession, None, Any]:
-        session.corner = None
         return session, None, examples_view(None)
 
     parts.examples.click(pick, [parts.session, *parts.form], outputs, **QUIET)  # type: ignore[attr-defined]
     own_picture = [parts.picture.upload, parts.picture.clear]
     gr.on(own_picture, clear, [parts.session], [parts.session, parts.example, parts.examples], **QUIET)
-
-
-def _wire_region(parts: Parts, handlers: Handlers) -> None:
-    def mark(session: CompareSession, task: str, image: str | None, event: gr.EventData) -> tuple[Any, ...]:
-        corner = _corner(chosen(event, "index"))
-        if not spec_of(task).box or not image or corner is None:
-            return gr.skip(), gr.skip(), session
-        try:
-            picture = handlers.read_picture(image)
-        except VLCompareError as error:
-            return gr.skip(), cards.message(str(error), "error"), session
-        box = session.mark(image, corner[0] / picture.width, corner[1] / picture.height)
-        if box is None:
-            return gr.skip(), cards.message("First corner set: click the opposite one."), session
-        return box_text(box), cards.message(""), session
-
-    parts.picture.select(
-        mark,
-        [parts.session, parts.ask["task"], parts.picture],
-        [parts.ask["box"], parts.regions["message"], parts.session],
-        trigger_mode="multiple",  # a second click before the first is answered must not be dropped
-        **QUIET,
-    )
-
-
-def _corner(index: Any) -> tuple[float, float] | None:
-    """The clicked point in pixels of the picture; None where the event holds no point."""
-    if not isinstance(index, (list, tuple)) or len(index) != 2:
-        return None
-    if any(isinstance(one, bool) or not isinstance(one, (int, float)) or not abs(one) < 1e6 for one in index):
-        return None
-    return float(index[0]), float(index[1])

@@ -1,0 +1,195 @@
+"""The page for everybody: axe-core's findings, the keyboard alone, every width, and nothing that moves by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from app_world import compare, settled, visits
+from axe_playwright_python.sync_playwright import Axe
+from inspect_world import write_run, write_samples
+from page_world import serving
+
+pytestmark = pytest.mark.browser
+
+# before the page's own scripts: what moves without anybody having done anything, and how many timers are shown at once
+WATCH = """
+window.shifts = []; window.timers = 0;
+new PerformanceObserver((list) => {
+  for (const one of list.getEntries()) if (!one.hadRecentInput) window.shifts.push(one.value);
+}).observe({ type: 'layout-shift', buffered: true });
+const count = () => {
+  const shown = [...document.querySelectorAll('[data-testid=status-tracker]:not(.hide)')];
+  window.timers = Math.max(window.timers, shown.filter((node) => node.checkVisibility()).length);
+};
+new MutationObserver(count).observe(document, { subtree: true, childList: true, attributes: true });
+"""
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """The page with a run for the second tab, which is not opened at the start."""
+    root = tmp_path_factory.mktemp("access")
+    write_run(root / "runs" / "painted", write_samples(root / "data", 16))
+    with serving(root, allow_path=root / "runs") as app:
+        yield app
+
+
+@pytest.fixture
+def visit(app: SimpleNamespace, browser: Any) -> Iterator[Any]:
+    with visits(browser, app.address) as open_page:
+        yield open_page
+
+
+def inspect(page: Any) -> None:
+    """Go to the second tab and open its run."""
+    page.get_by_role("tab", name="Inspect").click()
+    page.locator("#vi-runs input").click()
+    page.get_by_role("option", name="painted").click()
+    page.wait_for_selector("#vi-table .vi-rows")
+    settled(page)
+
+
+def unfolded(page: Any) -> None:
+    """Everything on the compare tab that can be unfolded."""
+    for _ in range(12):
+        closed = page.locator(".vl-main button.label-wrap:not(.open)")
+        if not closed.count():
+            break
+        closed.first.click()
+    settled(page)
+
+
+def findings(page: Any) -> list[str]:
+    """Serious and critical findings of axe-core, one line each."""
+    violations = Axe().run(page).response["violations"]
+    return [
+        f"{one['id']}: {node['html'][:160]} {[check['message'][:160] for check in node['any'][:1]]}"
+        for one in violations
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "width"),
+    [
+        ("light", 1440),
+        ("dark", 390),
+        pytest.param("dark", 1440, marks=pytest.mark.slow),
+        pytest.param("light", 390, marks=pytest.mark.slow),
+    ],
+)
+def test_axe_finds_nothing_serious(visit: Any, scheme: str, width: int) -> None:
+    page = visit("?__theme=dark" if scheme == "dark" else "?", scheme=scheme, width=width)
+    compare(page)
+    unfolded(page)
+    assert findings(page) == []
+    inspect(page)
+    assert findings(page) == []
+
+
+def test_nothing_moves_by_itself_and_at_most_one_timer_is_shown(app: SimpleNamespace, browser: Any) -> None:
+    for width in (1440, 390):
+        context = browser.new_context(viewport={"width": width, "height": 900})
+        context.add_init_script(WATCH)
+        with visits(SimpleNamespace(new_context=lambda **_: context), app.address) as open_page:  # noqa: B023
+            page = open_page()
+            settled(page)
+            assert sum(page.evaluate("window.shifts")) < 0.05, width
+            compare(page)
+            settled(page)
+            assert sum(page.evaluate("window.shifts")) < 0.05, width
+            inspect(page)
+            assert page.evaluate("window.timers") <= 1, width
+
+
+# controls of which a part is out of the window's width, or whose text is cut off without a sign of it
+CUT_OFF = """() => {
+  const bad = [], wide = document.documentElement.clientWidth;
+  const strip = (node) => { // what scrolls sideways on purpose
+    for (let n = node.parentElement; n; n = n.parentElement)
+      if (/auto|scroll/.test(getComputedStyle(n).overflowX) && n.scrollWidth > n.clientWidth) return true;
+    return false;
+  };
+  for (const node of document.querySelectorAll('button, input, textarea, [role=tab], h1, h2')) {
+    const r = node.getBoundingClientRect();
+    if (!node.checkVisibility({ opacityProperty: true }) || r.width < 3 || strip(node)) continue;
+    const name = `${node.tagName} ${node.id || node.className} ${node.innerText?.slice(0, 30) ?? ''}`;
+    if (r.left < -1 || r.right > wide + 1) bad.push(`outside: ${name}`);
+    const style = getComputedStyle(node);
+    const hides = style.overflowX !== 'visible' && style.textOverflow !== 'ellipsis' && node.matches('button, h1, h2');
+    if (hides && node.scrollWidth > node.clientWidth + 2) bad.push(`cut: ${name}`);
+  }
+  return bad;
+}"""
+
+# controls that lie over each other, but for what floats above the page
+OVER = """() => {
+  const floats = (node) => {
+    for (let n = node; n; n = n.parentElement) if (/fixed|sticky/.test(getComputedStyle(n).position)) return true;
+    return false;
+  };
+  const nodes = [...document.querySelectorAll('button, input:not([type=file]), textarea, [role=tab]')].filter((node) =>
+    node.checkVisibility({ opacityProperty: true }) && node.getBoundingClientRect().width > 3 && !floats(node));
+  const found = [];
+  for (let i = 0; i < nodes.length; i++) for (let j = i + 1; j < nodes.length; j++) {
+    const [a, b] = [nodes[i], nodes[j]];
+    if (a.contains(b) || b.contains(a)) continue;
+    const [r, s] = [a.getBoundingClientRect(), b.getBoundingClientRect()];
+    const across = Math.min(r.right, s.right) - Math.max(r.left, s.left);
+    const along = Math.min(r.bottom, s.bottom) - Math.max(r.top, s.top);
+    if (across <= 2 || along <= 2) continue;
+    found.push([a, b].map((n) => `${n.tagName} ${n.id || n.className} ${n.innerText ?? ''}`).join(' / '));
+  }
+  return found;
+}"""
+
+
+@pytest.mark.parametrize("width", [390, 768, 1280, 1440])
+def test_nothing_is_cut_off_or_covered_at_any_width(visit: Any, width: int) -> None:
+    page = visit(width=width)
+    compare(page)
+    unfolded(page)
+    for tab in ("Compare", "Inspect"):
+        if tab == "Inspect":
+            inspect(page)
+        assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+        assert page.evaluate(CUT_OFF) == [], tab
+        assert page.evaluate(OVER) == [], tab
+
+
+# what the Tab key is to reach: visible controls that are in its order, radio buttons but one of a group left out
+REACHABLE = """() => {
+  const groups = new Set();
+  const all = [...document.querySelectorAll('a[href], button, input, textarea, summary, [tabindex]')];
+  window.toReach = new Set(all.filter((node) => {
+    if (node.disabled || node.tabIndex < 0 || !node.checkVisibility({ visibilityProperty: true })) return false;
+    if (node.type !== 'radio') return true;
+    const first = !groups.has(node.name);
+    groups.add(node.name);
+    return first && node.checked || node.checked;
+  }));
+  return window.toReach.size;
+}"""
+STEP = "() => { window.toReach.delete(document.activeElement); }"
+LEFT = "() => [...window.toReach].map((node) => `${node.tagName} ${node.id} ${node.className} ${node.innerText ?? ''}`)"
+
+
+@pytest.mark.parametrize("tab", ["Compare", "Inspect"])
+def test_the_keyboard_alone_reaches_everything_and_is_not_trapped(visit: Any, tab: str) -> None:
+    page = visit()
+    compare(page)
+    unfolded(page)
+    if tab == "Inspect":
+        inspect(page)
+    page.evaluate("document.activeElement.blur()")
+    count = page.evaluate(REACHABLE)
+    for _ in range(count + 40):
+        page.keyboard.press("Tab")
+        page.evaluate(STEP)
+        if not page.evaluate("window.toReach.size"):
+            break
+    assert page.evaluate(LEFT) == []

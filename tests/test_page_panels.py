@@ -1,0 +1,173 @@
+"""Pieces of the page in a browser: terms that explain themselves, repeated comparisons, the way to a published pair."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from app_world import compare, idle, said, settled, text, upload, visits
+from page_world import serving
+from ui_fakes import png
+
+from vlcompare.render.terms import TERMS, known_term, term
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    with serving(tmp_path_factory.mktemp("panels")) as app:
+        yield app
+
+
+@pytest.fixture
+def visit(app: SimpleNamespace, browser: Any) -> Iterator[Any]:
+    with visits(browser, app.address) as open_page:
+        yield open_page
+
+
+SHOWN = "() => { const b = document.getElementById('vl-bubble'); return b && !b.hidden ? b.textContent : ''; }"
+
+# terms whose explanation is cut off at an edge of the window, or does not belong to them for a screen reader
+CLIPPED = """() => {
+  const bad = [];
+  for (const term of document.querySelectorAll('.vl-term')) {
+    if (!term.checkVisibility()) continue;
+    term.scrollIntoView({ block: 'center' });
+    term.focus();
+    const bubble = document.getElementById('vl-bubble');
+    const r = bubble.getBoundingClientRect();
+    const wide = document.documentElement.clientWidth;
+    const inside = r.left >= 0 && r.top >= 0 && r.right <= wide && r.bottom <= innerHeight;
+    const named = term.getAttribute('aria-describedby') === 'vl-bubble' && bubble.textContent === term.dataset.explain;
+    if (bubble.hidden || !r.width || !inside || !named) bad.push([term.textContent, r.left, r.top, r.right, r.bottom]);
+  }
+  return bad;
+}"""
+
+
+def test_every_term_is_one_sentence() -> None:
+    for name, sentence in TERMS.items():
+        assert sentence[0].isupper() or sentence[0].isdigit(), name
+        assert sentence.endswith(".") and "\n" not in sentence and len(sentence) < 240, name
+    assert 'type="button"' in term("iou", "IoU") and "Intersection" in term("iou")
+    assert known_term("nonsense") == "nonsense"
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_terms_are_explained_where_they_stand(visit: Any, width: int) -> None:
+    page = visit(width=width)
+    compare(page)
+    page.locator("#vl-exact > button").click()
+    page.locator("#vl-figures .vl-term").first.wait_for(state="visible")
+    settled(page)
+    assert page.locator(".vl-term").count() > 10
+    page.keyboard.press("Tab")  # the keyboard is in use: what takes the focus shows it
+    assert page.evaluate(CLIPPED) == []
+    page.keyboard.press("Escape")
+    assert page.evaluate(SHOWN) == ""
+
+
+def test_a_term_is_explained_by_mouse_and_by_a_press_until_escape(visit: Any) -> None:
+    page = visit()
+    compare(page)
+    settled(page)
+    first = page.locator("#vl-charts .vl-term", has_text="first token")
+    first.hover()
+    page.wait_for_function(f"({SHOWN})() !== ''")
+    assert page.evaluate(SHOWN) == TERMS["first token"]
+    page.mouse.move(5, 5)
+    page.wait_for_function(f"({SHOWN})() === ''")
+    first.click()
+    page.mouse.move(5, 5)
+    page.wait_for_timeout(300)  # longer than a bubble that is only pointed at stays
+    assert page.evaluate(SHOWN) == TERMS["first token"]
+    page.keyboard.press("Escape")
+    assert page.evaluate(SHOWN) == ""
+
+
+def test_a_term_is_explained_by_a_tap(app: SimpleNamespace, browser: Any) -> None:
+    with visits(browser, app.address) as open_page:
+        page = open_page(width=390, height=844, has_touch=True)
+        compare(page)
+        settled(page)
+        page.locator("#vl-charts .vl-term", has_text="first token").tap()
+        page.wait_for_function(f"({SHOWN})() !== ''")
+        page.locator("h1").tap()
+        page.wait_for_function(f"({SHOWN})() === ''")
+
+
+def test_a_comparison_is_repeated_five_times(app: SimpleNamespace, visit: Any) -> None:
+    page = visit()
+    assert not page.locator("#vl-repeat").is_visible()  # recorded answers: nothing was measured here
+    compare(page)
+    said(page, "#vl-repeats", "One run")
+    asked = len(app.fake.asked)
+    page.locator("#vl-repeat").click()
+    said(page, "#vl-repeats", "5 rounds")
+    idle(page)
+    orders = [list(sides) for _, _, sides in app.fake.asked[asked:]]
+    assert orders == [["left", "right"], ["right", "left"]] * 2 + [["left", "right"]]
+    assert "7.0 ms" in text(page, "#vl-repeats") and "No clear difference" in text(page, "#vl-repeats")
+    assert page.locator("#vl-repeats .vl-range-dot").count() == 2 * 2 * 5
+    assert "[0.10" in text(page, "#vl-left-card .vl-answer")  # what was answered stays
+    page.locator("#vl-swap").click()
+    page.wait_for_function("document.querySelector('#vl-repeats .vl-range-name').innerText.includes('Mamba')")
+    compare(page)
+    said(page, "#vl-repeats", "One run")  # another run, which was not repeated
+    page.locator(".vl-history-item").nth(1).click()
+    said(page, "#vl-repeats", "5 rounds")
+
+
+def test_stop_ends_the_rounds_and_keeps_those_that_are_complete(app: SimpleNamespace, visit: Any) -> None:
+    page = visit()
+    compare(page)
+    words = 10
+    with app.fake.word_by_word() as next_word:
+        page.locator("#vl-repeat").click()
+        for _ in range(2 * 2 * words + 3):
+            next_word()
+        said(page, "#vl-repeats", "Round 3 of 5")
+        page.locator("#vl-stop").click()
+        said(page, "#vl-repeats", "Stopped after 2 rounds of 5")
+    idle(page)
+    assert page.locator("#vl-repeats .vl-range-dot").count() == 2 * 2 * 2
+    assert "Nothing is running" not in text(page, ".vl-results")
+
+
+def test_a_picture_of_ones_own_offers_the_published_pair(
+    visit: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from vlcompare.runtime.loading import cost
+
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(cost, "available_bytes", lambda device: 64 * 10**9)
+    monkeypatch.setattr(cost, "free_disk", lambda: 64 * 10**9)
+    page = visit()
+    assert not page.locator("#vl-published").is_visible()
+    upload(page, png((10, 120, 60), (320, 200)))
+    page.locator("#vl-published").wait_for(state="visible")
+    said(page, "#vl-published-cost", r"4\.8 GB to fetch once, about \d+\.\d GB of memory, about \d+ (s|min) an answer")
+    page.locator("#vl-published").click()
+    said(page, "#vl-left-settings", "Pythia-VL-1B")
+    said(page, "#vl-right-settings", "Mamba-VL-790M")
+    page.locator("#vl-published").wait_for(state="hidden")
+    page.locator("#vl-left-settings > button").click()
+    said(page, "#vl-left-size", r"2\.6 GB to fetch, about \d+\.\d GB of memory, fits here")
+    page.locator("#vl-left-checkpoint input").click()
+    option = page.locator("#vl-left-checkpoint [role=option]", has_text="Mamba-VL-2.8B").first
+    assert "6.2 GB to fetch" in option.inner_text()
+
+
+def test_a_pair_that_does_not_fit_says_why(visit: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from vlcompare.runtime.loading import cost
+
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(cost, "available_bytes", lambda device: 10**9)
+    page = visit()
+    upload(page, png((10, 120, 60), (320, 200)))
+    said(page, "#vl-published-cost", r"does not fit here: they need about \d+\.\d GB of memory, and 1\.0 GB are free")
+    assert not page.locator("#vl-published").is_visible()
