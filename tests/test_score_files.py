@@ -184,7 +184,20 @@ def test_multiple_choice_reads_a_letter_leniently_beside(files):
 
 
 @pytest.mark.parametrize(
-    ("source", "accuracy", "normalised"), [("vqav2", 0, 1), ("VQA v2", 0, 1), ("okvqa", 0, 1), (None, 1, None)]
+    ("source", "accuracy", "normalised"),
+    [
+        ("vqav2", 0, 1),
+        ("VQA v2", 0, 1),
+        ("vqav2_val", 0, 1),
+        ("vqa", 0, 1),
+        ("okvqa", 0, 1),
+        ("OK-VQA", 0, 1),
+        ("textvqa", 1, None),
+        ("aokvqa", 1, None),
+        ("vqa-rad", 1, None),
+        ("vqarad", 1, None),
+        (None, 1, None),
+    ],  # fmt: skip
 )
 def test_unanimous_references_are_left_as_they_stand_by_vqas_own_script(files, source, accuracy, normalised):
     sample = {"id": "a", "image": "a", "task": "vqa", "text": "q", "references": ["yes"] * 10, "source": source}

@@ -70,15 +70,15 @@ def vqa_accuracy(answer: str, references: Sequence[str]) -> float:
     return soft_accuracy(normalise_vqa(answer), [normalise_vqa(reference) for reference in references])
 
 
-def vqa_accuracy_official(answer: str, references: Sequence[str]) -> float:
+def vqa_accuracy_official(answer: str, references: Sequence[str], usual: float | None = None) -> float:
     """The official script's figure: `soft_accuracy` with both sides normalised, or neither where all references agree.
 
     Ten times "yes" and the answer "Yes" is 0 there. Line breaks and tabs become spaces and outer spaces go either way.
-    An empty answer is never right.
+    An empty answer is never right. `usual` is `vqa_accuracy` of the same, where it is known.
     """
     plain = [_spaced(reference) for reference in references]
     if len(set(plain)) > 1:
-        return vqa_accuracy(answer, references)
+        return vqa_accuracy(answer, references) if usual is None else usual
     return soft_accuracy(_spaced(answer), plain) if answer.strip() else 0.0
 
 
@@ -115,6 +115,7 @@ def exact_match(answer: str, references: Sequence[str]) -> float:
     return float(bool(answer.strip()) and fold(answer) in {fold(reference) for reference in references})
 
 
+LEAST_SIMILARITY = 0.5  # below this an answer counts as another one
 MOST_COMPARED = 1000  # characters; no document's answer is near it, and the time grows with their square
 
 
@@ -126,24 +127,19 @@ def anls(answer: str, references: Sequence[str]) -> float:
     case with white space folded, over the longer of both as they stand. An empty answer is never right. Texts are
     compared as far as MOST_COMPARED characters.
     """
-    return _similarity(answer, references, least=0.5)
-
-
-def anls_strict(answer: str, references: Sequence[str]) -> float:
-    """`anls` as the paper defines it: NL < 0.5, so that a similarity of exactly 0.5 is 0."""
-    similarity = _similarity(answer, references, least=0.5)
-    return similarity if similarity > 0.5 else 0.0
-
-
-def _similarity(answer: str, references: Sequence[str], least: float) -> float:
-    """The best similarity, or 0 where it is below `least`."""
     ours, best = _folded(answer), 0.0
     for reference in references if ours else ():
         theirs = _folded(reference)
         longer = max(len(answer[:MOST_COMPARED]), len(reference[:MOST_COMPARED]))
-        if abs(len(ours) - len(theirs)) <= (1 - least) * longer:  # else the lengths alone decide
+        if abs(len(ours) - len(theirs)) <= LEAST_SIMILARITY * longer:  # else the lengths alone decide
             best = max(best, 1 - edit_distance(ours, theirs) / longer)
-    return best if best >= least else 0.0
+    return best if best >= LEAST_SIMILARITY else 0.0
+
+
+def anls_strict(similarities: ArrayLike) -> NDArray[np.float64]:
+    """`anls` as the paper defines it, from values of `anls`: NL < 0.5, so that a similarity of exactly 0.5 is 0."""
+    values = np.asarray(similarities, dtype=np.float64)
+    return np.where(values > 0.5, values, 0.0)
 
 
 def _folded(text: str) -> str:
