@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vlcompare.errors import RequestError
 from vlcompare.models.config import MambaConfig, PythiaConfig
+from vlcompare.models.kernels import fallback
 from vlcompare.models.kernels.cuda.graph_capture import recording
 from vlcompare.models.mamba import Mamba
 from vlcompare.models.pythia import Pythia
@@ -31,6 +32,7 @@ class FakeCapturer:
         self.fail_from = fail_from  # captures that succeed before one fails
         self.state: Any = None
         self.warmed = self.captured = 0
+        self.replay_error: Exception | None = None
 
     def warm(self, function: Callable[[], Any]) -> None:
         self.warmed += 1
@@ -45,6 +47,8 @@ class FakeCapturer:
         self.state.copy_(before)
 
         def replay() -> None:
+            if self.replay_error is not None:
+                raise self.replay_error
             for buffer, value in zip(tensors(out), tensors(function()), strict=True):
                 buffer.copy_(value)
 
@@ -119,6 +123,30 @@ def test_failed_capture_goes_on_eagerly_and_says_why(family: str) -> None:
     assert runner.reason == "the capture failed: operation not permitted when stream is capturing"
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(ours, truth, strict=True))
     assert state.length == 12
+
+
+@pytest.mark.parametrize("family", ["pythia", "mamba"])
+@pytest.mark.parametrize("error", [RuntimeError("CUDA error: unknown\nand more lines"), torch.OutOfMemoryError("no")])
+def test_a_failed_replay_is_made_good_eagerly(family: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same scores in that call and from then on; later answers start eagerly, except after a lack of memory."""
+    monkeypatch.setattr(fallback, "_failed", set())
+    monkeypatch.setattr(fallback, "_sentences", {})
+    lm = language_model(family)
+    state, eager, capturer = prompted(lm, 120, 160), prompted(lm, 120, 160), FakeCapturer()
+    runner = step_runner(lm, state, capturer=lambda device: capturer)
+    capturer.state = state
+    ours = walk(runner, 5)
+    capturer.replay_error = error
+    ours += walk(runner, 15)
+    truth = walk(step_runner(lm, eager, graphs=False), 5)
+    truth += walk(step_runner(lm, eager, graphs=False), 15)
+    assert max(float((a - b).abs().max()) for a, b in zip(ours, truth, strict=True)) < 1e-5
+    assert state.length == 140 and torch.equal(state.positions, eager.positions)
+    assert not runner.graphed and runner.reason == f"a replay failed: {str(error).splitlines()[0]}"
+    assert fallback.notices("cuda") == (f"CUDA graphs are not used: {runner.reason}. Tokens take longer.",)
+    again = step_runner(lm, prompted(lm, 7, 20), capturer=lambda device: FakeCapturer())
+    assert again.graphed is isinstance(error, torch.OutOfMemoryError)
+    assert again.graphed or again.reason == "a replay failed before"
 
 
 @pytest.mark.parametrize("family", ["pythia", "mamba"])

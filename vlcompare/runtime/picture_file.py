@@ -4,7 +4,7 @@ JPEG (ITU-T T.81, annex B), PNG (W3C PNG, third edition) and WebP (RFC 9649) are
 spends time and memory on every part, and on metadata far more than its bytes suggest: Pillow
 concatenates all APP segments again at each one, and reads EXIF entries that all point at the same megabytes. So only
 the parts that hold pixels are passed on, PNG's pixel data as one chunk; of the metadata only the orientation is read.
-The numbers of parts and of a JPEG's scans are limited. Nothing is decoded here.
+The numbers of parts, of a JPEG's scans and of a lossless WebP's prefix codes are limited. Nothing is decoded here.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from vlcompare.errors import ImageError
+from vlcompare.runtime.webp_groups import count_groups
 
 HEADER_DAMAGED = "The picture's header is damaged or cut off; save it again, or take another."
 MOST_PARTS = 20_000  # a real JPEG has dozens, a PNG of 32 MiB some 4,000
 MOST_SCANS = 64  # a progressive JPEG has ten or twenty
 MOST_SCANNED = 1_000_000_000  # scans x pixels: a scan goes over the whole picture and takes up to 1 ns a pixel
 MOST_TABLES = 1 << 17  # bytes of a JPEG's tables; those of an ordinary scan take less than 2,000
+MOST_GROUPS = 16_384  # of prefix codes in a lossless WebP; decoders take some 25 us and 6 KB for each
 MOST_PROFILE = 1 << 18  # decompressed bytes of a compressed EXIF profile
 
 # a JPEG's markers except the stuffed zero, TEM, RST and SOI, which no segment follows (T.81, table B.1)
@@ -206,23 +208,46 @@ def _webp(data: bytes) -> PictureFile:
             kept[chunk_type] = chunk[:8] + bytes((chunk[8] & ~0x2C,)) + chunk[9:]
         elif chunk_type in (b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"):
             kept.setdefault(chunk_type, chunk)
+    _check_groups(kept)
+    if b"ANMF" in kept:  # a frame: 16 bytes, then chunks of its own
+        frame = list(_chunks(kept[b"ANMF"], 24, "<4sI", "WebP"))
+        if len(frame) > len(dict(frame)):
+            raise ValueError("a frame with several chunks of one type")
+        _check_groups(dict(frame))
     body = b"WEBP" + b"".join(kept.values())
     whole = b"RIFF" + struct.pack("<I", len(body)) + body
     return PictureFile(whole, _webp_size(data), _orientation(exif, xmp))
 
 
+def _check_groups(chunks: Mapping[bytes, bytes]) -> None:
+    """Refuse lossless pixels, or lossless transparency beside lossy pixels, of too many groups of prefix codes."""
+    streams = []
+    if lossless := chunks.get(b"VP8L"):
+        streams.append((lossless[8:], lossless, True))
+    alpha, lossy = chunks.get(b"ALPH", b""), chunks.get(b"VP8 ")
+    if lossy and alpha[8:9] and alpha[8] & 3 == 1:  # without a header, of the size of the pixels
+        streams.append((alpha[9:], lossy, False))
+    for stream, sized, header in streams:
+        if count_groups(stream, _chunk_size(sized), header=header) > MOST_GROUPS:
+            raise _too_many(f"WebP of more than {MOST_GROUPS:,} groups of prefix codes")
+
+
 def _webp_size(data: bytes) -> tuple[int, int]:
     """The canvas of the three kinds of WebP (RFC 9649, section 2.5 to 2.7)."""
-    chunk_type = data[12:16]
-    if chunk_type == b"VP8X":
+    if data[12:16] == b"VP8X":
         return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
-    if chunk_type == b"VP8L":
-        (bits,) = struct.unpack("<I", data[21:25])
-        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    if chunk_type == b"VP8 ":
-        width, height = struct.unpack("<HH", data[26:30])
-        return width & 0x3FFF, height & 0x3FFF
+    if data[12:16] in (b"VP8L", b"VP8 "):
+        return _chunk_size(data[12:30])
     raise ImageError("The picture's WebP header is damaged; save it again, or take another.")
+
+
+def _chunk_size(chunk: bytes) -> tuple[int, int]:
+    """Width and height of a chunk of pixels, "VP8L" or "VP8 "."""
+    if chunk[:4] == b"VP8L":
+        (bits,) = struct.unpack("<I", chunk[9:13])
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    width, height = struct.unpack("<HH", chunk[14:18])
+    return width & 0x3FFF, height & 0x3FFF
 
 
 # ---- metadata

@@ -8,7 +8,8 @@ are kept with the language model so that the next answer finds its graphs captur
 state uses; they are unused again once that state is freed. A recurrence has one graph for all lengths, and so has
 attention whose kernel finds the filled slots itself. torch's own attention attends to the cache up to a window, and one
 graph is captured for each window that is reached (multiples of WINDOW), in the call that needs it. A capture that fails
-leaves the state as it was; the runner then continues eagerly and gives the reason.
+leaves the state as it was; the runner then continues eagerly and gives the reason. So does a replay that fails, after
+which the process uses no graphs at all.
 
 The choice of a token is part of the step: `tail` (`sampling.greedy`) is captured after the logits, and the chosen ids
 are written to where the next replay reads them. A token is then one replay and one copy to the host.
@@ -172,11 +173,18 @@ class GraphRunner:
             self.state.require(1)
         captured = self._captured(self._window(self.state.length + 1)) if self.graphed else None
         if captured is None:
-            return EagerRunner(self.language_model, self.state, tail=self.tail)(ids)
+            return self._eager_step(ids)
         if ids is not self.buffers.ids:
             self.buffers.ids.copy_(ids)
         replay, result = captured
-        replay()
+        try:
+            replay()
+        except Exception as error:  # a launch is refused as a whole: neither the state nor the ids have changed
+            self.buffers.graphs.clear()  # what they recorded is not trusted again
+            self._go_on_eagerly("a replay", error)
+            if not isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+                fallback.give_up("graphs", error)
+            return self._eager_step(ids)
         self.state.note_step()
         return result
 
@@ -187,10 +195,17 @@ class GraphRunner:
             try:
                 self.buffers.graphs[key] = self._capture(window)
             except Exception as error:  # whatever a driver or a library raises: eager steps still work
-                self.graphed, self.reason = False, f"the capture failed: {_first_line(error)}"
-                fallback.tell("graphs", "cuda", f"CUDA graphs are not used: {self.reason}. Tokens take longer.")
+                self._go_on_eagerly("the capture", error)
                 return None
         return self.buffers.graphs[key]
+
+    def _eager_step(self, ids: Tensor) -> Any:
+        return EagerRunner(self.language_model, self.state, tail=self.tail)(ids)
+
+    def _go_on_eagerly(self, what: str, error: Exception) -> None:
+        """All further steps of this answer are eager; the user is told why."""
+        self.graphed, self.reason = False, f"{what} failed: {_first_line(error)}"
+        fallback.tell("graphs", "cuda", f"CUDA graphs are not used: {self.reason}. Tokens take longer.")
 
     def _window(self, needed: int) -> int:
         """Cache slots to attend to: `needed`, rounded up; 0 where there are no windows."""
@@ -245,6 +260,8 @@ def step_runner(
         return EagerRunner(language_model, state, "", tail)
     if capturer is None and device.type != "cuda":
         return EagerRunner(language_model, state, "CUDA graphs need a CUDA device", tail)
+    if fallback.failed("graphs"):
+        return EagerRunner(language_model, state, "a replay failed before", tail)
     try:
         with _lock:
             buffers = _buffers_for(language_model, state, capturer or CudaCapturer)
