@@ -1,4 +1,4 @@
-"""Groups of prefix codes in lossless WebP files: what encoders write is read to the end, what is out of bounds refused."""
+"""Groups of prefix codes in lossless WebP files: what encoders write is read to the end, too many are refused."""
 
 from __future__ import annotations
 
