@@ -123,7 +123,7 @@ def test_upload_and_mark_a_region_with_two_clicks(app: SimpleNamespace, visit: A
     settled(page)
     box = page.locator("#vl-picture img").bounding_box()
     page.mouse.click(box["x"] + 0.25 * box["width"], box["y"] + 0.25 * box["height"])
-    said(page, "#vl-message", "First corner")
+    said(page, "#vl-picture .vl-mark-hint", "opposite corner")
     page.mouse.click(box["x"] + 0.75 * box["width"], box["y"] + 0.75 * box["height"])
     page.wait_for_function("document.querySelector('#vl-box-text textarea, #vl-box-text input').value.length > 8")
     value = page.locator("#vl-box-text textarea, #vl-box-text input").first.input_value()

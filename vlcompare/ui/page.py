@@ -210,11 +210,14 @@ def warm_up(settings: AppSettings, handlers: Handlers) -> None:
     """Import slow libraries, compile the CPU kernels and preload models, in the background."""
     from vlcompare.runtime import engine  # noqa: F401  brings torch along
     from vlcompare.runtime.loading.compile_ahead import compiling
+    from vlcompare.runtime.loading.cost import measured_rate
     from vlcompare.runtime.loading.devices import resolve_device, resolve_dtype
     from vlcompare.types import FAMILIES, ModelSpec
 
     with suppress(VLCompareError):  # a missing device is reported with the first answer
         device = resolve_device(settings.device)
+        if device.type == "cpu":
+            measured_rate(device)  # before anything else wants the processors
         for family in FAMILIES if device.type == "cpu" else ():
             compiling(family, resolve_dtype("auto", device))
     for name in settings.preload:

@@ -58,18 +58,20 @@ def offer_of(handlers: Handlers) -> tuple[Quantization | None, str]:
     settings = handlers.settings
     if settings.offered and not set(PAIR) <= set(settings.offered):
         return None, "The published pair is not offered on this server."
-    why = ""
-    for method in METHODS:
-        specs = [ModelSpec(name, method, settings.device) for name in PAIR]
-        try:
+    obstacles = []
+    try:
+        for method in METHODS:
+            specs = [ModelSpec(name, method, settings.device) for name in PAIR]
             costs = [cost(spec) for spec in specs]
-            why = why or obstacle(costs, settings.device, budget=settings.budget_bytes, evictable=_evictable(handlers))
-            if not obstacle(costs, settings.device, budget=settings.budget_bytes, evictable=_evictable(handlers)):
-                seconds = [answer_seconds(spec) for spec in specs]
-                return method, cost_sentence(costs, seconds, method)
-        except VLCompareError as error:
-            return None, f"The published pair cannot be used here: {error}"
-    return None, f"The published pair does not fit here: {why}."
+            why = obstacle(costs, settings.device, budget=settings.budget_bytes, evictable=_evictable(handlers))
+            if not why:
+                return method, cost_sentence(costs, [answer_seconds(spec) for spec in specs], method)
+            obstacles.append(why)
+    except VLCompareError as error:
+        return None, f"The published pair cannot be used here: {error}"
+    except RuntimeError:  # a GPU that is there during a call only, as on ZeroGPU, cannot be looked at
+        return "none", "How much it takes here is not known before it runs."
+    return None, f"The published pair does not fit here: {obstacles[0]}."
 
 
 def cost_sentence(costs: Sequence[Any], seconds: Sequence[float | None], method: Quantization) -> str:
@@ -148,6 +150,6 @@ def _size(handlers: Handlers, name: Any, method: Any) -> str:
         parts.append(f"about {format_bytes(found.memory)} of memory")
         why = obstacle([found], settings.device, budget=settings.budget_bytes, evictable=_evictable(handlers))
         parts.append("fits here" if not why else "does not fit here")
-    except VLCompareError:
+    except (VLCompareError, RuntimeError):  # RuntimeError: a GPU that is there during a call only
         return ""
     return ", ".join(parts)
