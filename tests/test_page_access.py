@@ -13,6 +13,7 @@ from inspect_world import write_run, write_samples
 from page_world import serving
 
 pytestmark = pytest.mark.browser
+SLOW = pytest.mark.slow
 
 # before the page's own scripts: what moves without anybody having done anything, and how many timers are shown at once
 WATCH = """
@@ -78,8 +79,8 @@ def findings(page: Any) -> list[str]:
     [
         ("light", 1440),
         ("dark", 390),
-        pytest.param("dark", 1440, marks=pytest.mark.slow),
-        pytest.param("light", 390, marks=pytest.mark.slow),
+        pytest.param("dark", 1440, marks=SLOW),
+        pytest.param("light", 390, marks=SLOW),
     ],
 )
 def test_axe_finds_nothing_serious(visit: Any, scheme: str, width: int) -> None:
@@ -148,7 +149,7 @@ OVER = """() => {
 }"""
 
 
-@pytest.mark.parametrize("width", [390, 768, 1280, 1440])
+@pytest.mark.parametrize("width", [390, pytest.param(768, marks=SLOW), 1280, pytest.param(1440, marks=SLOW)])
 def test_nothing_is_cut_off_or_covered_at_any_width(visit: Any, width: int) -> None:
     page = visit(width=width)
     compare(page)
@@ -175,10 +176,12 @@ REACHABLE = """() => {
   return window.toReach.size;
 }"""
 STEP = "() => { window.toReach.delete(document.activeElement); }"
-LEFT = "() => [...window.toReach].map((node) => `${node.tagName} ${node.id} ${node.className} ${node.innerText ?? ''}`)"
+# what went away meanwhile, as a hint that an opened token takes the place of, is not missed
+LEFT = """() => [...window.toReach].filter((node) => node.isConnected)
+  .map((node) => `${node.tagName} ${node.id} ${node.className} ${node.innerText ?? ''}`)"""
 
 
-@pytest.mark.parametrize("tab", ["Compare", "Inspect"])
+@pytest.mark.parametrize("tab", ["Compare", pytest.param("Inspect", marks=SLOW)])
 def test_the_keyboard_alone_reaches_everything_and_is_not_trapped(visit: Any, tab: str) -> None:
     page = visit()
     compare(page)

@@ -89,7 +89,7 @@
   function markFields() {
     for (const [id, [name, sentence]] of Object.entries(window.vlFieldTerms ?? {})) {
       const block = document.getElementById(id);
-      if (!block || block.querySelector(".vl-term-mark")) continue;
+      if (!block?.checkVisibility() || block.querySelector(".vl-term-mark")) continue;
       const mark = document.createElement("button");
       mark.type = "button";
       mark.className = "vl-term vl-term-mark";
@@ -97,7 +97,8 @@
       mark.setAttribute("aria-label", `What is this: ${name}`);
       mark.dataset.explain = sentence;
       const label = block.querySelector("[data-testid=block-info]");
-      (label?.checkVisibility() ? label : block).append(mark);
+      const seen = label?.getBoundingClientRect().width > 2; // else it is there for screen readers alone
+      (seen ? label : block.querySelector(".wrap:has(label)") ?? block).append(mark);
     }
   }
 
