@@ -18,8 +18,11 @@ SLOW = pytest.mark.slow
 # before the page's own scripts: what moves without anybody having done anything, and how many timers are shown at once
 WATCH = """
 window.shifts = []; window.timers = 0;
+const source = ({ node, previousRect: a, currentRect: b }) =>
+  `${node?.id || node?.className || node?.nodeName} ${a.y | 0}+${a.height | 0} to ${b.y | 0}+${b.height | 0}`;
 new PerformanceObserver((list) => {
-  for (const one of list.getEntries()) if (!one.hadRecentInput) window.shifts.push(one.value);
+  for (const one of list.getEntries())
+    if (!one.hadRecentInput) window.shifts.push([one.value, one.sources.map(source)]);
 }).observe({ type: 'layout-shift', buffered: true });
 const count = () => {
   const shown = [...document.querySelectorAll('[data-testid=status-tracker]:not(.hide)')];
@@ -99,10 +102,10 @@ def test_nothing_moves_by_itself_and_at_most_one_timer_is_shown(app: SimpleNames
         with visits(SimpleNamespace(new_context=lambda **_: context), app.address) as open_page:  # noqa: B023
             page = open_page()
             settled(page)
-            assert sum(page.evaluate("window.shifts")) < 0.05, width
+            assert sum(value for value, _ in (moved := page.evaluate("window.shifts"))) < 0.05, (width, moved)
             compare(page)
             settled(page)
-            assert sum(page.evaluate("window.shifts")) < 0.05, width
+            assert sum(value for value, _ in (moved := page.evaluate("window.shifts"))) < 0.05, (width, moved)
             inspect(page)
             assert page.evaluate("window.timers") <= 1, width
 
