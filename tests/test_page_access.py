@@ -95,6 +95,11 @@ def test_axe_finds_nothing_serious(visit: Any, scheme: str, width: int) -> None:
     assert findings(page) == []
 
 
+def moved(page: Any) -> float:
+    """The page's layout shift so far, as browsers sum it up."""
+    return sum(value for value, _ in page.evaluate("window.shifts"))
+
+
 def test_nothing_moves_by_itself_and_at_most_one_timer_is_shown(app: SimpleNamespace, browser: Any) -> None:
     for width in (1440, 390):
         context = browser.new_context(viewport={"width": width, "height": 900})
@@ -102,10 +107,10 @@ def test_nothing_moves_by_itself_and_at_most_one_timer_is_shown(app: SimpleNames
         with visits(SimpleNamespace(new_context=lambda **_: context), app.address) as open_page:  # noqa: B023
             page = open_page()
             settled(page)
-            assert sum(value for value, _ in (moved := page.evaluate("window.shifts"))) < 0.05, (width, moved)
+            assert moved(page) < 0.05, (width, page.evaluate("window.shifts"))
             compare(page)
             settled(page)
-            assert sum(value for value, _ in (moved := page.evaluate("window.shifts"))) < 0.05, (width, moved)
+            assert moved(page) < 0.05, (width, page.evaluate("window.shifts"))
             inspect(page)
             assert page.evaluate("window.timers") <= 1, width
 
