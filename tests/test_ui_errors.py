@@ -21,7 +21,7 @@ from vlcompare.runtime.image import open_image
 from vlcompare.ui import examples
 from vlcompare.ui.compare.handlers import Handlers
 from vlcompare.ui.page import build_page, launch
-from vlcompare.ui.server import log
+from vlcompare.ui.server import http_errors, log, uploads
 from vlcompare.ui.server.redact import without_paths
 from vlcompare.ui.settings import AppSettings
 
@@ -229,6 +229,35 @@ def test_mcp_says_what_it_takes_and_what_it_refuses(server: httpx.Client) -> Non
     assert [one.isError for one in done] == [False] * len(good) + [True] * len(bad), [one.content for one in done]
     for (_, expected), one in zip(bad, done[len(good) :], strict=True):
         assert re.search(expected, one.content[0].text), one.content[0].text
+
+
+@pytest.mark.parametrize("body", [{"a": "secret"}, ["secret"], "secret"])
+def test_what_is_no_mcp_request_is_refused_in_a_sentence_and_not_logged(
+    server: httpx.Client, body: Any, capfd: pytest.CaptureFixture
+) -> None:
+    accept = {"accept": "application/json, text/event-stream"}
+    reply = server.post("gradio_api/mcp/", json=body, headers=accept)
+    assert reply.status_code == 400 and reply.json()["error"] == {"code": -32600, "message": http_errors.NO_MCP}
+    wrong = {"jsonrpc": "2.0", "id": 1, "method": "prompts/get", "params": {"name": "secret", "arguments": {"a": 1}}}
+    reply = server.post("gradio_api/mcp/", json=wrong, headers=accept)
+    assert "Invalid request parameters" in reply.text and not FOREIGN.search(reply.text) and "secret" not in reply.text
+    server.post("gradio_api/mcp/", json={"jsonrpc": "2.0", "method": "secret"}, headers=accept)
+    out, err = capfd.readouterr()
+    assert "secret" not in out + err and "Traceback" not in err
+
+
+def test_files_that_are_not_served_are_refused_alike(server: httpx.Client, tmp_path: Path) -> None:
+    """Absent, present elsewhere, a folder, gone from the upload folder: nothing tells them apart."""
+    uploaded = server.post("gradio_api/upload", files={"files": ("a.png", png(), "image/png")}).json()[0]
+    assert server.get(f"gradio_api/file={uploaded}").status_code == 200
+    (tmp_path / "there.txt").write_text("x")
+    gone = f"{Path(uploaded).parent}/gone.png"
+    replies = [
+        server.get(f"gradio_api/file{mark}{path}")
+        for path in ("/etc/passwd", "/none", tmp_path / "there.txt", tmp_path, gone, Path(uploaded).parent)
+        for mark in "=/"
+    ]
+    assert {(reply.status_code, reply.json()["detail"]) for reply in replies} == {(403, uploads.REFUSED)}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """ASGI middleware that answers errors with a sentence: for text that is not Unicode, unreadable bodies, and
-for errors in the application, for which FastAPI would send pydantic's message or a bare 500.
+for errors in the application, for which FastAPI, gradio or the MCP server would send pydantic's message, the path that
+was asked for, or a bare 500.
 
 JSON allows lone surrogates, which UTF-8 cannot encode in a response: they are replaced in the request. NUL, which no
 file name and no tokenizer takes, is removed.
@@ -13,17 +14,22 @@ from contextlib import suppress
 from typing import Any
 
 from starlette.formparsers import MultiPartException
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vlcompare.runtime.faults import report
+from vlcompare.ui.server.allowed_hosts import API
 from vlcompare.ui.server.call_errors import REFUSED_CALL, UNREADABLE
 from vlcompare.ui.server.redact import UNEXPECTED
+from vlcompare.ui.server.uploads import REFUSED
 
 MOST_NESTED = 60
 NESTED = "This request is nested too deeply."
 NO_JSON = "This request's body is not JSON."
 NO_ADDRESS = "This address holds a character that no address here has."
+NO_MCP = "This is no request of the Model Context Protocol."
+FILE = re.compile(rf"{API}/file[=/]")
+MCP = re.compile(rf"{API}/mcp(/|$)")
 _SUSPECT = re.compile(rb"\\u(?:d[89a-f]|0000)", re.IGNORECASE)
 _LONE = re.compile("[\ud800-\udfff]")
 
@@ -108,6 +114,7 @@ class ErrorMiddleware:
         refused: list[bool] = []
         token = REFUSED_CALL.set(refused)
         state = {"begun": False, "replaced": False}
+        route, method = scope["path"].removeprefix(scope["root_path"]), scope["method"]  # routing changes the scope
 
         async def fail(status: int) -> None:
             # errors in a function have a sentence by `call_errors`, so here a call's own form is wrong
@@ -124,6 +131,9 @@ class ErrorMiddleware:
                 elif status in (422, 500) and not _has_sentence(scope, message):
                     state["replaced"] = True
                     await fail(status)
+                elif response := _own_response(route, method, status):
+                    state["replaced"] = True
+                    await response(scope, receive, send)
             if not state["replaced"]:
                 await send(message)
 
@@ -139,6 +149,16 @@ class ErrorMiddleware:
                     await send({"type": "http.response.body", "body": b""})
         finally:
             REFUSED_CALL.reset(token)
+
+
+def _own_response(route: str, method: str, status: int) -> Response | None:
+    """The response in place of one that would repeat what the client sent, or tell files that exist from others."""
+    if FILE.match(route) and status in (403, 404):
+        return error_response(403, REFUSED)
+    if MCP.match(route) and status == 400 and method == "POST":
+        error = {"code": -32600, "message": NO_MCP}  # JSON-RPC's number of an invalid request
+        return JSONResponse({"jsonrpc": "2.0", "id": None, "error": error}, 400)
+    return None
 
 
 def _has_sentence(scope: Scope, message: Message) -> bool:

@@ -6,8 +6,10 @@ returned. For an argument of the wrong type its answer does not say which.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import PurePath
 from typing import Any
 from urllib.parse import quote
 
@@ -48,6 +50,8 @@ def describe_tools(page: gr.Blocks, rules: Rules) -> None:
 
     server.simplify_filedata_schema = simplified  # type: ignore[method-assign]
     server.convert_strings_to_filedata = converted  # type: ignore[method-assign, assignment]
+    logging.getLogger("mcp").setLevel(logging.CRITICAL)  # its messages hold the requests that it refuses
+    logging.getLogger().addFilter(_not_of_mcp)
     types = server.types
     call = server.mcp_server.request_handlers[types.CallToolRequest]
 
@@ -74,6 +78,11 @@ def describe_tools(page: gr.Blocks, rules: Rules) -> None:
         return await call(request)
 
     server.mcp_server.request_handlers[types.CallToolRequest] = checked_call
+
+
+def _not_of_mcp(record: logging.LogRecord) -> bool:
+    """Whether a message of the root logger, which the MCP library uses too, is another library's."""
+    return "mcp" not in PurePath(record.pathname).parts
 
 
 def upload_url(value: Any) -> Any:
