@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -24,6 +25,8 @@ from vlcompare.study.train import Training, train_row
 from vlcompare.types import Notify
 
 _PATIENCE = 2.0  # seconds between two reads of what other processes have finished
+_TERMINAL = 2.0  # seconds for a process that a terminal's Ctrl-C has reached to end by itself
+_SAVING = 60.0  # seconds that a process has for ending its step and saving its row
 _SELDOM = 5.0  # seconds between two lines of progress
 
 
@@ -101,7 +104,7 @@ def _claim(setting: Setting, grid: Grid, folder: Folder, device: torch.device, s
 
 
 def _share(grid: Grid, out: Path, device: str, jobs: int) -> None:
-    """Start `jobs` processes and wait for them. A Ctrl-C reaches them too: each saves its row."""
+    """Start `jobs` processes and wait for them. Where this one is interrupted, each saves its row and ends."""
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=_worker, args=(grid.as_json(), str(out), device)) for _ in range(jobs)]
     for process in processes:
@@ -110,8 +113,11 @@ def _share(grid: Grid, out: Path, device: str, jobs: int) -> None:
         for process in processes:
             process.join()
     except KeyboardInterrupt:
-        for process in processes:
-            process.join()
+        for patience, end in ((_TERMINAL, "terminate"), (_SAVING, "kill")):
+            for process in processes:
+                process.join(patience)
+                if process.is_alive():
+                    getattr(process, end)()
         raise
     failed = [process.exitcode for process in processes if process.exitcode]
     if failed:
@@ -119,6 +125,7 @@ def _share(grid: Grid, out: Path, device: str, jobs: int) -> None:
 
 
 def _worker(grid: dict[str, Any], out: str, device: str) -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the parent's request to end
     try:
         work_off(grid_of(grid), Folder(Path(out)), device_of(device))
     except VLCompareError as error:
