@@ -70,9 +70,37 @@ def test_missing_answers_count_as_wrong_and_are_reported(files):
     assert any("no answer" in warning for warning in result["warnings"])
 
 
-def test_no_predictions_at_all_scores_zero(files):
-    result = files([grounding("a", TRUTH)], [])
-    assert result["tasks"]["grounding"]["acc@0.5"] == 0 and result["report"]["grounding"]["missing"] == 1
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ([], "is empty"),
+        (
+            [{"name": "a", "words": "x"}] * 2,
+            r"no answer that can be used. Its rows have: name, words. Expected are an id \(id",
+        ),
+        (
+            [{"id": "b", "text": "x"}, {"id": "c", "text": "y"}],
+            r"None of the 2 answers .* by `id`, such as 'b', 'c'.*'a'",
+        ),
+    ],
+)
+def test_nothing_usable_and_nothing_matched_are_errors_with_status_2(tmp_path, capsys, rows, sentence):
+    samples = write(tmp_path / "s.jsonl", [grounding("a", TRUTH)])
+    answers = write(tmp_path / "p.jsonl", rows)
+    with pytest.raises(SampleError, match=sentence):
+        score_files(samples, answers)
+    assert main(["score", str(samples), str(answers)]) == 2
+    said = capsys.readouterr()
+    assert not said.out and said.err.count("\n") == 1
+
+
+def test_few_answers_are_a_warning_above_the_figures(files, tmp_path, capsys):
+    samples = [grounding(str(n), TRUTH) for n in range(10)]
+    result = files(samples, [{"id": "3", "text": "[0.10,0.10,0.50,0.50]"}])
+    assert result["alerts"] == ["Only 1 of 10 samples (10 %) have an answer; the others count as wrong."]
+    assert main(["score", str(tmp_path / "s.jsonl"), str(tmp_path / "p.jsonl")]) == 0
+    assert capsys.readouterr().out.startswith("warning: Only 1 of 10")
+    assert not files(samples, [{"id": str(n), "text": "x"} for n in range(9)])["alerts"]
 
 
 def test_every_task_in_one_file(files):
@@ -325,7 +353,7 @@ def test_definitions_are_those_of_their_task(files):
             "references": ["A"],
         },
     ]
-    found = files(samples, [])["definitions"]
+    found = files(samples, [{"id": "a", "text": "x"}])["definitions"]
     assert "box" in found["grounding"]["parse_rate"]
     assert "letter" in found["multiple_choice"]["parse_rate"] and "box" not in found["multiple_choice"]["parse_rate"]
 
@@ -357,12 +385,12 @@ def test_broken_samples_are_skipped_and_counted(files):
 
 def test_nothing_to_score_is_one_sentence(files):
     with pytest.raises(SampleError, match="not JSON"):
-        files(["{"], [])
+        files(["{"], [{"id": "a", "text": "x"}])
 
 
 def test_boxes_in_pixels_are_warned_about(files):
     result = files([grounding("a", TRUTH)], [{"id": "a", "boxes": [[10, 10, 200, 200]]}])
-    assert any("pixels" in warning for warning in result["warnings"])
+    assert any("pixels" in warning for warning in result["alerts"])
 
 
 def test_a_caption_subset_is_labelled(files):

@@ -14,7 +14,7 @@ _PER_SIDE = tuple(name for name in options.FIELD_OPTIONS if name != "device")
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    from vlcompare.cli.score import add_reading_options
+    from vlcompare.cli.score import add_reading_options, add_submission_option
 
     parser = subparsers.add_parser(
         "evaluate",
@@ -37,6 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--copy-images", action="store_true", help="copy the pictures into the run folder")
     parser.add_argument("--no-progress", action="store_true", help="no progress bar")
+    add_submission_option(parser)
     add_reading_options(parser)
     group = parser.add_argument_group("the models (each also with -left or -right)")
     options.add_fields(group, _PER_SIDE, SIDES)
@@ -46,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from vlcompare.cli.score import reading_options
     from vlcompare.errors import RequestError
     from vlcompare.evaluate.run import run as run_all
+    from vlcompare.evaluate.score_files import submit_run
     from vlcompare.evaluate.settings import RunSettings
     from vlcompare.evaluate.summary_text import figures_as_text
 
@@ -72,5 +74,7 @@ def run(args: argparse.Namespace) -> int:
         return 130
     if summary:  # only the first of several processes has it
         print(figures_as_text(summary))
+        for sentence in submit_run(args.out, args.submission) if args.submission else ():
+            print(sentence)
         print(f"The run is in {args.out}; look at it with `python -m vlcompare inspect {args.out}`.")
     return 0

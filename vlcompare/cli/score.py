@@ -3,21 +3,53 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from vlcompare.evaluate.exchange.box_units import ORIGINAL, SCALES
+
     parser = subparsers.add_parser(
         "score",
         help="score answers made anywhere against a data set",
         description="Score answers against samples. PREDICTIONS holds one JSON object a line: id, text, and if wanted "
-        "boxes ([[x0, y0, x1, y1]] in 0..1) and side. A sample without an answer counts as wrong.",
+        "boxes ([[x0, y0, x1, y1]] in 0..1) and side; or it is a file of lmms-eval (samples_*.jsonl), LLaVA or "
+        "VLMEvalKit (TSV, XLSX), or a result file of VQA, GQA, DocVQA, COCO captions or POPE. A sample without an "
+        "answer counts as wrong; where no answer belongs to a sample, the exit status is 2.",
     )
     parser.add_argument("samples", help="samples, in any format that `evaluate` reads")
-    parser.add_argument("predictions", help="predictions.jsonl, or any file of lines with id and text")
+    parser.add_argument("predictions", help="predictions.jsonl, or a file of answers from another program")
     parser.add_argument("--json", metavar="FILE", help="write the figures there ('-': standard output)")
     parser.add_argument("--side", help="score this side of the predictions alone")
+    group = parser.add_argument_group("predicted boxes")
+    group.add_argument(
+        "--answer-box-scale",
+        choices=SCALES,
+        default="auto",
+        help="what their coordinates are in: unit (0..1), percent, thousand, or pixel; auto (default) reads them as "
+        "unit and warns where most are above 1",
+    )
+    group.add_argument(
+        "--answer-box-size",
+        default=ORIGINAL,
+        metavar="S",
+        help="pixels of what: original (default), or of a model's input, as a side (448) or WIDTHxHEIGHT",
+    )
+    add_submission_option(parser)
+    parser.add_argument("--submission-file", metavar="FILE", help="where (default: FORMAT-submission.json here)")
     add_reading_options(parser)
     parser.set_defaults(need_pictures=False)
+
+
+def add_submission_option(parser: argparse.ArgumentParser) -> None:
+    """Which server's result file to write; shared with `evaluate`."""
+    from vlcompare.evaluate.exchange.submission import SUBMISSIONS
+
+    parser.add_argument(
+        "--submission",
+        choices=SUBMISSIONS,
+        help="write the answers as this benchmark's server takes them, too; also of sets without right answers",
+    )
 
 
 def add_reading_options(parser: argparse.ArgumentParser) -> None:
@@ -60,11 +92,24 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from vlcompare.cli.options import check_outputs
     from vlcompare.cli.report import write_json
+    from vlcompare.evaluate.exchange.submission import SUBMISSIONS
     from vlcompare.evaluate.score_files import score_files
     from vlcompare.evaluate.summary_text import figures_as_text
 
     check_outputs(args)
-    result = score_files(args.samples, args.predictions, side=args.side, **reading_options(args))
+    submit = None
+    if args.submission:
+        suffix = SUBMISSIONS[args.submission].suffix
+        submit = args.submission, Path(args.submission_file or f"{args.submission}-submission{suffix}")
+    result = score_files(
+        args.samples,
+        args.predictions,
+        side=args.side,
+        answer_box_scale=args.answer_box_scale,
+        answer_box_size=args.answer_box_size,
+        submit=submit,
+        **reading_options(args),
+    )
     if args.json:
         write_json(args.json, result)
     if args.json != "-":

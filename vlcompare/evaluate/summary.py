@@ -32,7 +32,6 @@ from vlcompare.tasks.prompts import SPECS
 from vlcompare.types import SIDES, TASKS, Sample
 
 SUMMARY_VERSION = 1
-PIXEL_COORDINATE = 1.5  # above this, a coordinate cannot have been meant as a share of the picture
 
 RowsById = Mapping[str, Mapping[str, Any]]  # prediction rows by sample id
 
@@ -214,14 +213,6 @@ def _warn_side(task: str, side: str, replies: Sequence[Reply]) -> list[str]:
     missing = sum(reply.status != "ok" for reply in replies)
     if missing:
         sentences.append(f"{task}, {side}: {missing} of {len(replies)} rows have no answer and count as wrong.")
-    if task == "grounding":
-        boxes = [reply.box for reply in replies if reply.box]
-        large = sum(max(box) > PIXEL_COORDINATE for box in boxes)
-        if large * 10 > len(boxes):
-            sentences.append(
-                f"{task}, {side}: {large} predicted boxes have coordinates far above 1; boxes are shares of the "
-                "picture (0..1, xyxy), so pixels have to be divided by its width and height first."
-            )
     if any(len(reply.text) >= MAX_SCORED_TEXT for reply in replies):
         sentences.append(f"{task}, {side}: answers longer than {MAX_SCORED_TEXT} characters were cut there.")
     return sentences

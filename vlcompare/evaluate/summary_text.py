@@ -10,9 +10,9 @@ _NOT_METRICS = frozenset(("n", "ci95"))
 
 
 def figures_as_text(summary: Mapping[str, Any]) -> str:
-    """Every figure with its interval, then the differences, the published figures and the warnings."""
+    """What casts doubt on the figures, every figure with its interval, the differences, published figures and notes."""
     sides = summary.get("sides") or {"": {"tasks": summary.get("tasks", {})}}
-    lines: list[str] = []
+    lines: list[str] = [f"warning: {alert}" for alert in summary.get("alerts", ())]
     for task in dict.fromkeys(task for side in sides.values() for task in side["tasks"]):
         notes = (summary.get("ci95_notes") or {}).get(task) or {}
         lines += _task(task, sides, summary.get("paired", {}).get(task, {}), summary["n_images"].get(task), notes)
@@ -21,7 +21,8 @@ def figures_as_text(summary: Mapping[str, Any]) -> str:
             f"published {row['benchmark']}, {row['checkpoint']}: {row['published']:.2f}; "
             f"here {row['ours'] * row['times']:.2f} ({row['difference']:+.2f}); {row['note']}"
         )
-    lines += [f"note: {warning}" for warning in summary.get("warnings", ())]
+    lines += [f"note: {warning}" for warning in summary.get("warnings", ()) if warning not in summary.get("alerts", ())]
+    lines += summary.get("submissions", ())
     return "\n".join(lines)
 
 

@@ -16,6 +16,7 @@ from vlcompare.types import Prompt, Request
 if TYPE_CHECKING:
     from vlcompare.runtime.loading.model import Model
 
+
 def encode_prompt(model: Model, request: Request) -> Prompt:
     """The whole prompt of a first question. Image positions hold -200.
 

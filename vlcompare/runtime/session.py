@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from vlcompare.runtime.loading.model import Model
 
 
-
 @dataclass
 class Session:
     """What is kept of one picture on one side, so that another question does not encode it again.

@@ -215,5 +215,3 @@ def save_weights(training: Training, path: Path, row: dict[str, Any]) -> None:
     partial = path.with_suffix(".partial")
     save_file(tensors, partial, {name: str(row[name]) for name in names})
     os.replace(partial, path)
-
-

@@ -54,9 +54,7 @@ class Muon(torch.optim.Optimizer):
                 update = parameter.grad.lerp(momentum, group["momentum"])
                 if group["weight_decay"]:
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                for target, part in zip(
-                    parameter.chunk(group["split"]), update.chunk(group["split"]), strict=True
-                ):
+                for target, part in zip(parameter.chunk(group["split"]), update.chunk(group["split"]), strict=True):
                     rows, columns = part.shape
                     target.add_(orthogonalise(part), alpha=-group["lr"] * math.sqrt(max(1.0, rows / columns)))
 

@@ -1,5 +1,4 @@
-"""What a training run writes while it runs: lines of JSON, and states that replace each other whole.
-"""
+"""What a training run writes while it runs: lines of JSON, and states that replace each other whole."""
 
 from __future__ import annotations
 

@@ -99,8 +99,7 @@ def scores_table(left: str, right: str) -> Safe:
         difference = "" if None in values else f"{values[0] - values[1]:+.2f}"  # type: ignore[operator]
         lines.append(el("tr", el("th", benchmark.name, scope="row"), *cells, el("td", difference, class_="vl-diff")))
     head = [
-        el("th", row.title if row else "–", scope="col", data_side=side)
-        for row, side in zip(rows, SIDES, strict=True)
+        el("th", row.title if row else "–", scope="col", data_side=side) for row, side in zip(rows, SIDES, strict=True)
     ]
     table = el(
         "table",

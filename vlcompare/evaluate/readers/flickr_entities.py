@@ -12,9 +12,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from xml.parsers import expat
 
 from vlcompare.errors import SampleError
+from vlcompare.evaluate.readers import safe_xml
 from vlcompare.evaluate.readers.base import Item, checked_box, each
 from vlcompare.evaluate.readers.opening import RowError
 from vlcompare.evaluate.readers.pictures import picture
@@ -129,17 +129,7 @@ def _boxes(path: Path) -> tuple[tuple[float, float], dict[str, list[tuple[float,
             for name in names:
                 boxes[name].append(box)
 
-    def refused(*ignored: Any) -> None:
-        raise RowError(f"{path.name} declares entities of its own, which are not read")
-
-    parser = expat.ParserCreate()
-    parser.StartElementHandler, parser.EndElementHandler = start, end
-    parser.CharacterDataHandler = text.append
-    parser.EntityDeclHandler = parser.ExternalEntityRefHandler = refused  # type: ignore[assignment]
-    try:
-        parser.Parse(_text(path).encode(), True)
-    except expat.ExpatError as error:
-        raise RowError(f"{path.name} is not XML ({error})") from error
+    safe_xml.parse([_text(path).encode()], path.name, start, end, text.append)
     if len(size) < 2 or not all(0 < value < 1e6 for value in size.values()):
         raise RowError(f"{path.name} does not say the picture's width and height")
     return (size["width"], size["height"]), boxes

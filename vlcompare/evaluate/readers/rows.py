@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from vlcompare.evaluate.readers import choice_rows
@@ -269,7 +270,7 @@ def _with_annotations(source: DatasetSource) -> Make:
         truth = answers.get(id_of(row, "question_id"))
         if truth is None:
             raise RowError(f"question {id_of(row, 'question_id')[:40]} has no annotation")
-        return _llava(source, location, {**row, **truth})
+        return replace(_llava(source, location, {**row, **truth}), source=source.source or "vqav2")
 
     return make
 

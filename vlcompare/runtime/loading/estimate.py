@@ -45,9 +45,7 @@ def estimate(spec: ModelSpec) -> Sizes:
     return _with_room_beside(weights, 0, device)
 
 
-def sizes(
-    stored: Mapping[str, Stored], family: str, method: str, dtype: torch.dtype, device: torch.device
-) -> Sizes:
+def sizes(stored: Mapping[str, Stored], family: str, method: str, dtype: torch.dtype, device: torch.device) -> Sizes:
     """Sizes of a model whose files hold `stored`. method: its quantization once loaded."""
     by_name: dict[str, Stored] = {}
     for key, entry in stored.items():

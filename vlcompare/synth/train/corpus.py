@@ -119,9 +119,7 @@ def prepare_features(
     shards = -(-wanted // recipe.pictures.shard)
     total, grid = shards * recipe.pictures.shard, recipe.pictures.image_size // encoder.patch_size
     partial = folder / "features.partial.npy"
-    table = np.lib.format.open_memmap(
-        partial, mode="w+", dtype=np.float16, shape=(total, grid * grid, encoder.width)
-    )
+    table = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=(total, grid * grid, encoder.width))
     arrays: dict[str, list[np.ndarray]] = {name: [] for name in TRUTH}
     for index in range(shards):
         shard = store.get(index)

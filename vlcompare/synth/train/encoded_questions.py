@@ -170,9 +170,7 @@ def read(path: Path) -> Lessons:
         return Lessons(**{name: data[name] for name in FIELDS})
 
 
-def choose(
-    lessons: Lessons, picture: int, count: int, weights: np.ndarray, dice: np.random.Generator
-) -> np.ndarray:
+def choose(lessons: Lessons, picture: int, count: int, weights: np.ndarray, dice: np.random.Generator) -> np.ndarray:
     """`count` different samples of a picture, by the weights of their tasks (in the order of TASKS)."""
     first, last = lessons.pictures[picture], lessons.pictures[picture + 1]
     # Efraimidis-Spirakis: the largest u^(1/w) are a weighted sample without replacement

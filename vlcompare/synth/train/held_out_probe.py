@@ -37,9 +37,7 @@ def text_of(ids: list[int]) -> str:
 
 
 @torch.no_grad()
-def greedy(
-    learner: Learner, features: Tensor, prompts: list[np.ndarray], limit: int = LONGEST
-) -> list[list[int]]:
+def greedy(learner: Learner, features: Tensor, prompts: list[np.ndarray], limit: int = LONGEST) -> list[list[int]]:
     """Greedy answers to prompts (ids behind the image), one picture's features (P, C) each."""
     model: Any = learner.language_model  # of either family: its state goes back into it alone
     device = features.device

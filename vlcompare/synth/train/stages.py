@@ -1,11 +1,11 @@
 """The stages of a training run in order, each of which can be run alone, stopped at any moment, and gone on with.
 
-    encoder    draw pictures, train the scene encoder on dense truth      -> encoder.pt, encoder.jsonl
-    features   freeze it: cache its features, ask and encode questions    -> features/
-    pythia     train a language model and its connector on them           -> pythia.pt, pythia.jsonl
-    mamba      the same batches, the same number of steps                 -> mamba.pt, mamba.jsonl
-    export     checkpoint folders in the published layout, with curves    -> OUT/checkpoints (or where asked)
-    report     held-out scores with their floors, and the model cards      -> scores.json, README.md beside the weights
+encoder    draw pictures, train the scene encoder on dense truth      -> encoder.pt, encoder.jsonl
+features   freeze it: cache its features, ask and encode questions    -> features/
+pythia     train a language model and its connector on them           -> pythia.pt, pythia.jsonl
+mamba      the same batches, the same number of steps                 -> mamba.pt, mamba.jsonl
+export     checkpoint folders in the published layout, with curves    -> OUT/checkpoints (or where asked)
+report     held-out scores with their floors, and the model cards      -> scores.json, README.md beside the weights
 """
 
 from __future__ import annotations

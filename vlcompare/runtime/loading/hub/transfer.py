@@ -189,9 +189,7 @@ class Transfer:
         if commit is None:
             self.notify(f"This mirror does not name the commit of {self.file.name}; only its checksum is checked")
         elif commit != self.commit:
-            raise HubError(
-                f"{self.file.name} came from commit {commit[:12]} instead of {self.commit[:12]}; try again."
-            )
+            raise HubError(f"{self.file.name} came from commit {commit[:12]} instead of {self.commit[:12]}; try again.")
 
 
 def incomplete(folder: Path, file: HubFile) -> Path:

@@ -1,0 +1,191 @@
+"""Which sample each answer belongs to.
+
+By its id, as a text or as a number; where a file has several fields that name rows, by the one that names most samples.
+Rows without an id that fits are matched by image and question, by the question alone where it is asked once, or, where
+both files have the same questions in the same order, by that order (POPE's own script goes by order alone). How it was
+done is always said, and an answer that could belong to two samples belongs to none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from vlcompare.errors import SampleError
+from vlcompare.evaluate.exchange.answer_files import AnswerFile, AnswerRow
+from vlcompare.evaluate.fields import described
+from vlcompare.evaluate.schema import MOST_SIDES, NO_SIDE
+from vlcompare.types import Sample
+
+ENOUGH = 0.9  # of the samples have an answer: below, a warning stands above the figures
+_SHOWN = 3
+_COCO = re.compile(r"COCO_\w+?_(\d{12})(?:\.jpg)?\Z")
+_IN_SPLIT = re.compile(r"RefCOCO[+g]?_(?:val|test[AB]?)_(.+)\Z")  # VLMEvalKit's index of joined splits
+_FRACTION = re.compile(r"(\d{1,25})\.0+\Z")
+
+
+@dataclass(slots=True)
+class Matched:
+    """Answers by side and sample id. `by` says how they were matched; `problems` are sentences about single rows."""
+
+    by: str
+    sides: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    rows: int = 0
+    duplicates: int = 0
+    unknown: int = 0
+    ambiguous: int = 0
+
+    def notes(self, samples: int) -> tuple[list[str], list[str]]:
+        """(alerts, notes): sentences that stand above the figures, and those below."""
+        alerts, notes = [], []
+        for side, answers in self.sides.items():
+            if len(answers) < ENOUGH * samples:
+                share = 100 * len(answers) / samples
+                of = f"{side}: only" if side else "Only"
+                alerts.append(
+                    f"{of} {len(answers)} of {samples} samples ({share:.0f} %) have an answer; the others count as "
+                    "wrong."
+                )
+        if self.by != "id":
+            notes.append(f"The answers were matched to the samples by {self.by}.")
+        if self.unknown:
+            notes.append(
+                f"{self.unknown} predictions name an id that none of the samples read has, and are not counted."
+            )
+        if self.ambiguous:
+            notes.append(f"{self.ambiguous} answers could belong to more than one sample, and are not counted.")
+        return alerts, notes
+
+
+def match(samples: Sequence[Sample], file: AnswerFile) -> Matched:
+    """The answers of a file by side and sample. Raises SampleError where none belongs to a sample."""
+    if len(set(row.side for row in file.rows)) > 1 and any(row.side == NO_SIDE for row in file.rows):
+        count = sum(row.side == NO_SIDE for row in file.rows)
+        raise SampleError(f"{count} rows of {file.path} name no side and others do: give every row a `side`, or none.")
+    for by, find in _ways(samples, file.rows):
+        matched = _matched(by, file, find)
+        if any(matched.sides.values()):
+            return matched
+    raise _none_matched(samples, file)
+
+
+Find = Callable[[AnswerRow], "str | None"]
+AMBIGUOUS = ""  # what a Find gives for an answer that could belong to several samples
+
+
+def _ways(samples: Sequence[Sample], rows: Sequence[AnswerRow]) -> Iterable[tuple[str, Find]]:
+    """(what answers are matched by, sample id of an answer), the surest first."""
+    names = list(dict.fromkeys(name for row in rows for name, _ in row.names))
+    by_id = {sample.id: sample.id for sample in samples}
+    by_number = _once((plain(sample.id), sample.id) for sample in samples)
+    asked = {sample.id: sample.text for sample in samples}
+
+    def finder(name: str) -> Find:
+        def find(row: AnswerRow) -> str | None:
+            value = next((value for key, value in row.names if key == name), None)
+            return None if value is None else by_id.get(value, by_number.get(plain(value)))
+
+        return find
+
+    counted = []
+    for order, name in enumerate(names):
+        find = finder(name)
+        found = [(row, key) for row in rows if (key := find(row))]
+        if found and not _other_questions(found, asked):
+            counted.append((-len(found), order, name, find))
+    for _, _, name, find in sorted(counted, key=lambda way: way[:2]):
+        yield ("id" if name == names[0] else f"`{name}`"), find
+    if not any(row.question for row in rows):
+        return
+    pairs = _once(((image_name(sample.image_key), fold(sample.text)), sample.id) for sample in samples)
+    if any(row.image for row in rows):
+        yield "image and question", lambda row: pairs.get((image_name(row.image), fold(row.question)))
+    if in_order := _in_order(samples, rows):
+        yield "order: both files have the same questions, one after the other", lambda row: in_order[id(row)]
+    questions = _once((fold(sample.text), sample.id) for sample in samples)
+    yield "question alone, where it is asked once", lambda row: questions.get(fold(row.question))
+
+
+def _once(pairs: Iterable[tuple[Hashable, str]]) -> dict[Hashable, str]:
+    """Key -> id; AMBIGUOUS for a key that several samples have."""
+    found: dict[Hashable, str] = {}
+    for key, id in pairs:
+        found[key] = AMBIGUOUS if found.get(key, id) != id else id
+    return found
+
+
+def _other_questions(found: Sequence[tuple[AnswerRow, str]], asked: dict[str, str]) -> bool:
+    """Whether most answers say that they are to another question than the samples of these ids ask."""
+    both = [(fold(row.question), fold(asked[id])) for row, id in found if row.question and asked.get(id)]
+    return sum(not (a in b or b in a) for a, b in both) * 2 > len(both)
+
+
+def _in_order(samples: Sequence[Sample], rows: Sequence[AnswerRow]) -> dict[int, str]:
+    """Answer (by `id()`) -> sample id, where each side's questions are the samples' in their order; else nothing."""
+    found: dict[int, str] = {}
+    for side in dict.fromkeys(row.side for row in rows):
+        mine = [row for row in rows if row.side == side]
+        if len(mine) != len(samples):
+            return {}
+        for row, sample in zip(mine, samples, strict=True):
+            if fold(row.question) != fold(sample.text):
+                return {}
+            found[id(row)] = sample.id
+    return found
+
+
+def _matched(by: str, file: AnswerFile, find: Find) -> Matched:
+    result = Matched(by, problems=list(file.problems), rows=len(file.rows), duplicates=file.duplicates)
+    for row in file.rows:
+        if row.side not in result.sides and len(result.sides) >= MOST_SIDES:
+            raise SampleError(f"The predictions name more than {MOST_SIDES} sides: {described(row.side)}.")
+        answers, id = result.sides.setdefault(row.side, {}), find(row)
+        if id is None:
+            result.unknown += 1
+        elif id == AMBIGUOUS:
+            result.ambiguous += 1
+            result.problems.append(f"{row.location or row.names}: it could belong to more than one sample")
+        elif id in answers:
+            result.duplicates += 1
+            result.problems.append(f"{row.location}: a second answer to {id!r}; the first one counts")
+        else:
+            answers[id] = row.row
+    return result
+
+
+def _none_matched(samples: Sequence[Sample], file: AnswerFile) -> SampleError:
+    names = list(dict.fromkeys(name for row in file.rows for name, _ in row.names))
+    own = ", ".join(repr(sample.id[:40]) for sample in samples[:_SHOWN])
+    if names:
+        theirs = [value for row in file.rows[:_SHOWN] for name, value in row.names if name == names[0]]
+        found = f"name their samples by `{names[0]}`, such as {', '.join(repr(value[:40]) for value in theirs)}"
+    else:
+        found = f"have no id, and questions such as {file.rows[0].question[:60]!r}"
+    return SampleError(
+        f"None of the {len(file.rows)} answers in {file.path} belongs to one of the {len(samples)} samples: the "
+        f"answers {found}, and the samples' ids are such as {own}. Are these the answers to this data set and split? "
+        "Else give each row the `id` of its sample, or its image and question."
+    )
+
+
+def plain(id: str) -> str:
+    """An id as a number where it is one: "000042", "42.0" and COCO's picture names are 42."""
+    id = id.strip()
+    if match := _COCO.match(id) or _FRACTION.match(id) or _IN_SPLIT.match(id):
+        id = match[1]
+    return str(int(id)) if id.isascii() and id.isdecimal() and len(id) <= 25 else id
+
+
+def image_name(name: str) -> str:
+    """A picture's name without folders and ending."""
+    path = PurePosixPath(str(name).replace("\\", "/"))
+    return plain(path.stem if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp") else path.name)
+
+
+def fold(text: str) -> str:
+    """A question as it is compared: in lower case, white space folded."""
+    return " ".join(text.lower().split())

@@ -1,0 +1,163 @@
+"""XLSX as VLMEvalKit uses it: the first sheet's rows in, and one sheet of texts out.
+
+An XLSX is a zip of XML (ECMA-376, parts `sharedStrings` and `worksheet`). It is read piece by piece within limits, its
+formulas and everything else in it are passed over.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+from vlcompare.errors import SampleError
+from vlcompare.evaluate.readers import safe_xml
+from vlcompare.evaluate.readers.opening import RowError
+
+MOST_PART = 512 << 20  # bytes of one part, unpacked
+MOST_COLUMNS = 500
+MOST_CELL = 100_000  # characters
+_PIECE = 1 << 18
+_SHEET = re.compile(r"xl/worksheets/sheet(\d{1,4})\.xml\Z")
+_REFERENCE = re.compile(r"([A-Z]{1,3})\d+\Z")
+_ILLEGAL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff\ud800-\udfff]")
+
+
+def sheet_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """(location, row) of the first sheet: its first row names the columns, cells are text. Raises SampleError."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            sheets = sorted((int(m[1]), name) for name in archive.namelist() if (m := _SHEET.match(name)))
+            if not sheets:
+                raise SampleError(f"{path} is a spreadsheet without a sheet.")
+            shared = list(_shared(archive))
+            header: list[str] = []
+            for number, cells in enumerate(_cells(archive, sheets[0][1], shared), 1):
+                if not header:
+                    header = [cells.get(column, "") for column in range(max(cells, default=-1) + 1)]
+                elif cells:
+                    row = {name: cells.get(column, "") for column, name in enumerate(header) if name}
+                    yield f"row {number}", row
+    except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error, RowError) as error:
+        raise SampleError(f"{path} is a spreadsheet that cannot be read ({error}).") from error
+
+
+def _pieces(archive: zipfile.ZipFile, name: str) -> Iterator[bytes]:
+    count = 0
+    with archive.open(name) as part:
+        while piece := part.read(_PIECE):
+            count += len(piece)
+            if count > MOST_PART:
+                raise RowError(f"{name} unpacks to more than {MOST_PART:,} bytes")
+            yield piece
+
+
+def _shared(archive: zipfile.ZipFile) -> Iterator[str]:
+    """The texts that cells refer to by their number."""
+    name = "xl/sharedStrings.xml"
+    if name not in archive.namelist():
+        return
+    texts: list[list[str]] = []
+    inside: list[str] = []
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        if tag == "si":
+            texts.append([])
+        inside.append(tag)
+
+    def end(tag: str) -> None:
+        inside.pop()
+
+    def text(characters: str) -> None:
+        if texts and inside[-1] == "t" and "rPh" not in inside:  # rPh: how a text is pronounced
+            texts[-1].append(characters)
+
+    safe_xml.parse(_pieces(archive, name), name, start, end, text)
+    yield from ("".join(parts)[:MOST_CELL] for parts in texts)
+
+
+def _cells(archive: zipfile.ZipFile, name: str, shared: Sequence[str]) -> Iterator[dict[int, str]]:
+    """Column -> text of each row."""
+    rows: list[dict[int, str]] = []
+    row: dict[int, str] = {}
+    kind, column, value = "n", 0, ""
+    inside: list[str] = []
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        nonlocal kind, column, value
+        inside.append(tag)
+        if tag == "row":
+            row.clear()
+            column = -1
+        elif tag == "c":
+            kind, value = attributes.get("t", "n"), ""
+            reference = _REFERENCE.match(attributes.get("r", ""))
+            column = _number(reference[1]) if reference else column + 1
+
+    def end(tag: str) -> None:
+        inside.pop()
+        if tag == "row":
+            rows.append(dict(row))
+        elif tag == "c" and column < MOST_COLUMNS:
+            if kind == "s":
+                row[column] = shared[int(value)] if value.isdecimal() and int(value) < len(shared) else ""
+            elif value:
+                row[column] = value
+
+    def text(characters: str) -> None:
+        nonlocal value
+        if inside[-1] in ("v", "t") and len(value) < MOST_CELL:
+            value += characters
+
+    safe_xml.parse(_pieces(archive, name), name, start, end, text)
+    yield from rows
+
+
+def _number(letters: str) -> int:
+    """The number of a column by its letters; A is 0."""
+    number = 0
+    for letter in letters:
+        number = number * 26 + ord(letter) - ord("A") + 1
+    return number - 1
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+_XML = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n'
+_MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+_OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+_PACKAGE = "http://schemas.openxmlformats.org/package/2006"
+_TYPE = "application/vnd.openxmlformats-officedocument.spreadsheetml"
+_PARTS = {
+    "[Content_Types].xml": f'<Types xmlns="{_PACKAGE}/content-types">'
+    '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
+    f'<Override PartName="/xl/workbook.xml" ContentType="{_TYPE}.sheet.main+xml"/>'
+    f'<Override PartName="/xl/worksheets/sheet1.xml" ContentType="{_TYPE}.worksheet+xml"/></Types>',
+    "_rels/.rels": f'<Relationships xmlns="{_PACKAGE}/relationships"><Relationship Id="r1" '
+    f'Type="{_OFFICE}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
+    "xl/workbook.xml": f'<workbook xmlns="{_MAIN}" xmlns:r="{_OFFICE}"><sheets>'
+    '<sheet name="Sheet1" sheetId="1" r:id="r1"/></sheets></workbook>',
+    "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{_PACKAGE}/relationships"><Relationship Id="r1" '
+    f'Type="{_OFFICE}/worksheet" Target="worksheets/sheet1.xml"/></Relationships>',
+}
+
+
+def write_sheet(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write one sheet of texts; what begins like a formula is a text all the same."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in _PARTS.items():
+            archive.writestr(name, _XML + content)
+        with archive.open("xl/worksheets/sheet1.xml", "w") as sheet:
+            sheet.write(f'{_XML}<worksheet xmlns="{_MAIN}"><sheetData>'.encode())
+            for row in (columns, *rows):
+                cells = "".join(f'<c t="inlineStr"><is><t xml:space="preserve">{_clean(c)}</t></is></c>' for c in row)
+                sheet.write(f"<row>{cells}</row>".encode())
+            sheet.write(b"</sheetData></worksheet>")
+
+
+def _clean(text: str) -> str:
+    return escape(_ILLEGAL.sub("", text))
