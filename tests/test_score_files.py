@@ -273,6 +273,20 @@ def test_intervals_over_few_pictures_are_marked(files):
     assert alone["ci95_notes"] == {} and "*" not in figures_as_text(alone)
 
 
+def test_a_question_asked_in_turned_order_counts_once(files):
+    row = {"image": "a", "task": "multiple_choice", "text": "q", "choices": ["x", "y"], "references": ["A"]}
+    samples = [{**row, "id": id} for id in ("241", "242", "243")]
+    samples += [{**row, "id": f"1000{id}", "references": ["B"], "tags": {"circular": id}} for id in ("241", "242")]
+    said = {"241": "A", "1000241": "B", "242": "A", "1000242": "A", "243": "A"}
+    figures = files(samples, [{"id": id, "text": text} for id, text in said.items()])["tasks"]["multiple_choice"]
+    assert (figures["n"], figures["accuracy"], figures["accuracy_lenient"]) == (
+        3,
+        pytest.approx(2 / 3),
+        pytest.approx(2 / 3),
+    )
+    assert figures["parse_rate"] == 1.0
+
+
 def test_sides_and_the_paired_difference(files):
     samples = [grounding(str(i), TRUTH, image=f"{i // 2}.png") for i in range(8)]
     good, bad = "[0.10,0.10,0.50,0.50]", "[0.60,0.60,0.90,0.90]"

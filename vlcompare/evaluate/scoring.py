@@ -307,7 +307,24 @@ def _letter(samples: Sequence[Sample], replies: Sequence[Reply], words: Words) -
         letter = reply.text if reply.readable else lenient_letter(reply.text, sample.choices or ())
         lenient.append(letter is not None and _is_true(letter, sample))
     scores.values["accuracy_lenient"] = _array(lenient)
+    _join_circular(scores, samples)
     return scores
+
+
+def _join_circular(scores: Scores, samples: Sequence[Sample]) -> None:
+    """A question that is asked again with its choices turned (MMBench: rows tagged `circular` with the first one's id)
+    counts once, and is right where every turn of it is."""
+    turns: dict[str, list[int]] = {}
+    for row, sample in enumerate(samples):
+        turns.setdefault(str(sample.tags.get("circular", sample.id)), []).append(row)
+    if len(turns) == len(samples):
+        return
+    counted = np.zeros(len(samples), dtype=bool)
+    counted[[rows[0] for rows in turns.values()]] = True
+    for metric in ("accuracy", "accuracy_lenient"):
+        for rows in turns.values():
+            scores.values[metric][rows] = scores.values[metric][rows].min()
+        scores.only[metric] = counted
 
 
 def _is_true(text: str, sample: Sample) -> bool:

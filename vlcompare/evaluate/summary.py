@@ -110,7 +110,7 @@ def pair_of(sides: Sequence[str]) -> tuple[str, str] | None:
 def task_figures(result: TaskResult, side: str) -> dict[str, Any]:
     """{"n", METRIC.., "ci95"} of one side."""
     scores = result.scores[side]
-    figures: dict[str, Any] = {"n": len(result.samples)}
+    figures: dict[str, Any] = {"n": int(_rows_of(result, scores, scores.main).sum())}
     intervals: dict[str, Interval] = {}
     for metric in scores.values:
         figures[metric] = scores.figure(metric)
