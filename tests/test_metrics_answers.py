@@ -182,6 +182,26 @@ def test_pope_reading(said, read):
     assert answers.read_yes_no(said) == read
 
 
+def test_pope_figures_are_those_of_its_script():
+    """The script's reading and counts, written down step by step."""
+    dice = np.random.default_rng(3)
+    said = dice.choice(["yes", "No", "no.", "not at all", "", "NO", "Yes. No", "no,", "nope"], 200).tolist()
+    labels = dice.choice(["yes", "no"], 200).tolist()
+    read = []
+    for text in said:
+        if text.find(".") != -1:
+            text = text.split(".")[0]
+        words = text.replace(",", "").split(" ")
+        read.append(0 if "No" in words or "not" in words or "no" in words else 1)
+    pairs = list(zip(read, [int(label == "yes") for label in labels], strict=True))
+    hits, wrong, missed = (pairs.count(pair) for pair in ((1, 1), (1, 0), (0, 1)))
+    precision, recall = hits / (hits + wrong), hits / (hits + missed)
+    ours = [answers.read_yes_no(text) == "yes" for text in said]
+    assert ours == [bool(value) for value in read]
+    sums = answers.f1_columns(ours, [label == "yes" for label in labels]).sum(axis=0)
+    assert answers.F1.of_sums(sums) == pytest.approx(2 * precision * recall / (precision + recall))
+
+
 def test_f1_by_hand():
     said = [True, True, False, False, True]
     truth = [True, False, True, False, True]
@@ -223,6 +243,18 @@ CELL = ("a nucleus", "the cell wall", "mitochondria", "a ribosome")
         ("A", "A"),
         ("A.", "A"),
         ("The answer is A", "A"),
+        ("b) the first", "B"),
+        ("(c) whatever", "C"),
+        ("ANSWER: D", "D"),
+        ("The correct option is C", "C"),
+        ("The answer is option C", "C"),
+        ("I would choose B", "B"),
+        ("\\boxed{D}", "D"),
+        ("The answer is therefore B.", "B"),
+        ("A because it is", "A"),
+        ("A is right", "A"),
+        ("Both A and B", None),
+        ("e.g. something", None),
         ("Nucleus or mitochondria", None),
         ("Answer: B or answer: C", None),
         ("B or C", "B"),  # ahead of the rest
@@ -235,6 +267,11 @@ CELL = ("a nucleus", "the cell wall", "mitochondria", "a ribosome")
 )
 def test_lenient_letters(said, letter):
     assert lenient_letter(said, CELL) == letter
+
+
+def test_a_long_answer_is_read_in_time_that_grows_with_its_length():
+    """Ten thousand repetitions would take minutes if each looked through all that follow."""
+    assert lenient_letter("choice is " * 10_000, CELL) is None
 
 
 def test_lenient_letters_of_options_that_hold_each_other():

@@ -6,7 +6,8 @@ of counts, and a paired difference is one such figure minus another.
     f(S)      the figure, as a function of the sums S of the rows' columns
     u_i       grad f(S) . row_i: how far row i moves the figure (the delta method; Binder 1983 for clusters)
     n, C      rows; clusters, counted as (sum n_c)^2 / sum n_c^2, which is their number where all are alike (Kish 1965)
-    D         design effect: cluster-robust variance of f over that of independent rows, at least 1 (Kish 1965)
+    D         design effect: variance of f by the jackknife over clusters, over that of independent rows (Kish 1965), at
+              least 1
     best,     two pseudo-rows at the two ends of what a row can be: x = 1 and x = 0 of a fraction, left right and right
     worst     wrong (and the reverse) of a pair, a perfect and an entirely wrong caption
     a         how many of each are added
@@ -166,7 +167,8 @@ def _design_effect(moves: tuple[Floats, Floats, Floats], clusters: _Clusters) ->
         return np.full(rows.shape[:-1], 1.0 if count == n else float(n))
     mean = rows.mean(axis=-1)
     residuals = rows - mean[..., None]
-    together = (clusters.sums(residuals) ** 2).sum(axis=-1) * count / (count - 1)
+    left_out = clusters.sums(residuals) / (1 - clusters.sizes / n)  # how far the figure moves without a cluster
+    together = (left_out**2).sum(axis=-1) * (count - 1) / count
     apart = (residuals**2).sum(axis=-1) * n / (n - 1)
     size = n / clusters.kish
     end = PSEUDO_CLUSTERS * np.maximum(np.abs(at_best - mean), np.abs(at_worst - mean)) ** 2

@@ -40,8 +40,8 @@ class Metric:
 _FOLDED = "in lower case, white space folded, a final full stop dropped"
 _LENIENT = Metric(
     "the letter is the true one, read leniently: as for `accuracy`, else a letter after 'answer', 'option' or "
-    "'choice', a capital letter ahead of the rest, the one option whose text the answer holds, or the one capital "
-    "letter that stands alone; an answer that names several options is wrong"
+    "'choice', a letter ahead of the rest, the one option whose text the answer holds, or the one capital letter that "
+    "stands alone; an answer in which none of these gives one letter is wrong"
 )
 _STRICT = Metric(
     "the letter is the true one, read strictly: a letter alone in the first line, or a capital at the start set off by "

@@ -14,13 +14,15 @@ from collections.abc import Iterable, Sequence
 _MARKS = re.compile(r"[*_`#]+")
 # "answer: B", "the answer is (B)", "option B", "choice would be B"; a word in between ends it
 _NAMED = re.compile(
-    r"\b(?:answer|option|choice)s?\b(?:\s+(?:is|would\s+be|should\s+be|must\s+be|letter|option|choice)\b|\s*[:=])*"
-    r"\s*[\"'(\[]*([A-Z])(?![A-Za-z0-9'])",
+    r"\b(?:answer|option|choice)s?\b(?:\s+(?:is|would\s+be|should\s+be|must\s+be|letter|option|choice)\b|\s*[:=]){0,5}"
+    r"\s*[\"'(\[]*([A-Z])(?![A-Za-z0-9'])(?:\s+((?-i:[a-z]+)))?",
     re.IGNORECASE,
 )
-_AHEAD = re.compile(r"\s*[\"'(\[]*([A-Z])(?![A-Za-z0-9'])(\s+[a-z])?")
-_SET_OFF = re.compile(r"(?<![A-Za-z0-9'])([A-Z])(?![A-Za-z0-9'])(\s+[a-z])?")
-_WORDS_TOO = frozenset("AI")  # capitals that are words: "A ribosome", "I see"
+# a capital that stands alone, and the word in lower case behind it; ahead of the rest also "b) .." and "(b) .."
+_AHEAD = re.compile(r"\s*[\"'(\[]*(?:([A-Z])(?![A-Za-z0-9'])|([a-z])(?=[).:](?:\s|\Z)))(?:\s+([a-z]+))?")
+_SET_OFF = re.compile(r"(?<![A-Za-z0-9'])([A-Z])(?![A-Za-z0-9'])(?:\s+([a-z]+))?")
+_WORDS_TOO = frozenset("AI")  # capitals that are words, too: "A ribosome", "I see"
+_AFTER_A_LETTER = frozenset(["and", "or", "is", "are", "because", "since", "as", "but"])  # "A is right"
 _WORD = re.compile(r"\w+(?:['.,:/-]\w+)*")
 _ARTICLES = frozenset(["a", "an", "the"])
 
@@ -28,22 +30,24 @@ _ARTICLES = frozenset(["a", "an", "the"])
 def lenient_letter(text: str, options: Sequence[object]) -> str | None:
     """The letter of the option that an answer chooses; None where it names none, or more than one.
 
-    In this order: a letter after "answer", "option" or "choice"; a capital letter ahead of the rest; the one option
-    whose text the answer holds (in lower case, without articles and punctuation; of options that hold each other the
-    longest); the one capital letter that stands alone. "A" and "I" before a word in lower case are words, no letters.
+    In this order: a letter after "answer", "option" or "choice"; a letter ahead of the rest, a capital or before a
+    bracket, full stop or colon; the one option whose text the answer holds (in lower case, without articles and
+    punctuation; of options that hold each other the longest); the one capital letter that stands alone. "A" and "I"
+    before a word in lower case are words, no letters, but before "is", "and" and the like.
     """
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(options)]
     plain = _MARKS.sub(" ", text)
-    named = _one(match.group(1).upper() for match in _NAMED.finditer(plain) if _is_letter(match.group(1), plain, match))
+    named = _one(found[1].upper() for found in _NAMED.finditer(plain) if not _is_word(found[1].upper(), found[2]))
     if named is not None:
         return named if named in letters else None
-    ahead = _AHEAD.match(plain)
-    if ahead and ahead.group(1) in letters and not _is_word(ahead):
-        return ahead.group(1)
+    if ahead := _AHEAD.match(plain):
+        letter = (ahead[1] or ahead[2]).upper()
+        if letter in letters and not _is_word(letter, ahead[3]):
+            return letter
     by_text = _option_held(plain, [option for option in options if isinstance(option, str)])
     if by_text is not None:
         return letters[by_text]
-    alone = _one(match.group(1) for match in _SET_OFF.finditer(plain) if not _is_word(match))
+    alone = _one(found[1] for found in _SET_OFF.finditer(plain) if not _is_word(found[1], found[2]))
     return alone if alone is not None and alone in letters else None
 
 
@@ -52,14 +56,9 @@ def _one(found: Iterable[str]) -> str | None:
     return distinct.pop() if len(distinct) == 1 else None
 
 
-def _is_word(match: re.Match[str]) -> bool:
-    return match.group(1) in _WORDS_TOO and match.group(2) is not None
-
-
-def _is_letter(letter: str, text: str, match: re.Match[str]) -> bool:
-    """Whether what follows "answer" is a letter: "answer a" is, "the answer is a cell" is not."""
-    follows = text[match.end() :]
-    return not (letter.upper() in _WORDS_TOO and re.match(r"\s+[a-z]", follows))
+def _is_word(letter: str, following: str | None) -> bool:
+    """Whether a letter is the article or the pronoun: "answer a" is none, "the answer is a cell" is one."""
+    return letter in _WORDS_TOO and following is not None and following not in _AFTER_A_LETTER
 
 
 def _option_held(text: str, options: Sequence[str]) -> int | None:
