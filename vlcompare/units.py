@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def number(value: float, digits: int = 1) -> str:
     """A figure: `digits` decimals below 100, none above."""
@@ -22,3 +24,17 @@ def format_bytes(count: float) -> str:
         if value >= 1:
             return f"{value:.1f} {unit}" if value < (100 if unit == "GB" else 10) else f"{value:,.0f} {unit}"
     return f"{count:.0f} B"
+
+
+def fraction(value: float, *, signed: bool = False) -> str:
+    """A share or a difference of shares as papers print it: ".908", "1.000", with a sign "+.119"; "–" for none."""
+    if not math.isfinite(value):
+        return "–"
+    shown = f"{abs(value):.3f}"
+    sign = "−" if value < 0 and float(shown) else "+" if signed else ""
+    return sign + shown.removeprefix("0")
+
+
+def fraction_interval(low: float, high: float) -> str:
+    """An interval of shares: "[.070, .171]"; "" where it is not known."""
+    return f"[{fraction(low)}, {fraction(high)}]" if math.isfinite(low) and math.isfinite(high) else ""

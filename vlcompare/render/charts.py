@@ -219,6 +219,26 @@ def interval(difference: float, low: float, high: float, reach: float) -> Safe:
     )
 
 
+def share(value: float, low: float, high: float, side: str | None = None) -> Safe:
+    """A share with its interval, on an axis from 0 to 1."""
+    axes = Axes((0.0, 1.0), (0.0, 1.0), (110, 18), (5, 0, 5, 0))
+    label = f"{value:.3f}, 95 % interval {low:.3f} to {high:.3f}"
+    return el(
+        "svg",
+        el("title", label),
+        axes.line(0, 0.5, 1, 0.5, "vi-zero"),
+        axes.line(low, 0.5, high, 0.5, "vi-whisker"),
+        el("circle", cx=f"{axes.at(value, 0)[0]:.1f}", cy=9, r=4, class_="vi-dot"),
+        viewBox="0 0 110 18",
+        width=110,
+        height=18,
+        role="img",
+        aria_label=label,
+        data_side=side,
+        class_="vi-interval",
+    )
+
+
 def bar(parts: Sequence[tuple[str, float, str]], end: float, side: str | None = None) -> Safe:
     """A bar of pieces after one another. parts: (name, length, length as text); end: the length of the full width."""
     pieces = [

@@ -85,6 +85,17 @@ def overall(table: RunTable, rows: Rows | None = None, *, scores: bool = False) 
     return row_figures(table, "all", "all", chosen, scores=scores) if len(chosen) else None
 
 
+def criterion(table: RunTable, rows: Rows) -> str:
+    """What makes a row right, in words: the measure of the rows' one task, or each task's own."""
+    tasks = {table.task[i] for i in rows.tolist()}
+    if len(tasks) != 1:
+        return "each by its task's own measure"
+    (task,) = tasks
+    metric = table.main[task]
+    name = "IoU" if metric == "mean_iou" else metric.replace("_", " ")
+    return f"{name} of at least {metric_of(task, metric).right_at:g}"
+
+
 def scored(table: RunTable, rows: Rows | None) -> Rows:
     """Those of `rows` (all, by default) that have a right answer to be compared with."""
     chosen = np.arange(table.count) if rows is None else rows

@@ -110,10 +110,14 @@ class RunTable:
 
     # ---- choosing ----------------------------------------------------------------------------------------------------
 
-    def select(self, wanted: Filter | None = None) -> Rows:
-        """Numbers of the rows that pass a filter, in the samples' order. Raises RequestError for a bad pattern."""
+    def select(self, wanted: Filter | None = None, within: Rows | None = None) -> Rows:
+        """Numbers of the rows (of those `within`, where given) that pass a filter, in the samples' order.
+
+        Raises RequestError for a bad pattern.
+        """
         wanted = wanted or Filter()
-        keep = np.ones(self.count, dtype=bool)
+        keep = np.full(self.count, within is None)
+        keep[within if within is not None else slice(0)] = True
         if wanted.quadrants:
             keep &= np.isin(self.quadrant, [_quadrant_code(name) for name in wanted.quadrants])
         for name, value in wanted.aspects.items():

@@ -1,4 +1,4 @@
-"""Tables of figures on the inspect page: every task's metric over all samples, and each slice of the selection."""
+"""The figures of the inspect page as markup: the headline, where the sides differ most, slices, and every task."""
 
 from __future__ import annotations
 
@@ -7,13 +7,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vlcompare.evaluate.results.slices import slice_figures
-from vlcompare.evaluate.results.table import Rows, RunTable
+from vlcompare.evaluate.results.aspects import TAG
+from vlcompare.evaluate.results.differences import LEAST_ROWS, METHOD, Difference
+from vlcompare.evaluate.results.slices import (
+    ShareRow,
+    SliceRow,
+    criterion,
+    overall,
+    scored,
+    share_figures,
+    slice_figures,
+)
+from vlcompare.evaluate.results.table import RunTable
 from vlcompare.evaluate.statistics import Interval
-from vlcompare.render.charts import interval
+from vlcompare.render.charts import interval, share
 from vlcompare.render.markup import Safe, el
-from vlcompare.ui.inspect.query import Query
-from vlcompare.ui.inspect.selection import Names
+from vlcompare.ui.inspect.query import Query, chips
+from vlcompare.ui.inspect.selection import Names, Opened, Selection
+from vlcompare.units import fraction, fraction_interval
 
 MOST_SLICES = 60
 UNKNOWN = Interval(math.nan, math.nan)
@@ -55,16 +66,13 @@ def of_summary(summary: Mapping[str, Any], roles: Mapping[str, str]) -> list[Fig
     return figures
 
 
-def of_slices(table: RunTable, aspect: str, rows: Rows) -> list[Figures]:
-    """Each value of an aspect: the share of rows that are right, and the paired difference."""
-    figures = []
-    for row in slice_figures(table, aspect, rows) if aspect in table.aspects else ():
-        values, intervals = {"left": row.left}, {"left": row.left_ci95}
-        if row.right is not None and row.right_ci95 is not None:
-            values["right"], intervals["right"] = row.right, row.right_ci95
-        pair = (row.paired.difference, row.paired.ci95) if row.paired else ()
-        figures.append(Figures(row.value, row.n, row.n_images, values, intervals, *pair))
-    return figures
+def of_slice(row: SliceRow) -> Figures:
+    """The share of a slice's rows that are right, and the paired difference."""
+    values, intervals = {"left": row.left}, {"left": row.left_ci95}
+    if row.right is not None and row.right_ci95 is not None:
+        values["right"], intervals["right"] = row.right, row.right_ci95
+    pair = (row.paired.difference, row.paired.ci95) if row.paired else ()
+    return Figures(row.value, row.n, row.n_images, values, intervals, *pair)
 
 
 def _number(value: Any) -> float:
@@ -75,63 +83,199 @@ def _interval(value: Any) -> Interval:
     return Interval(*map(_number, value)) if isinstance(value, (list, tuple)) and len(value) == 2 else UNKNOWN
 
 
-def figures_table(rows: Sequence[Figures], names: Names) -> Safe:
-    """Every task's main metric: each side with its interval, and the paired difference."""
-    return _table(rows, names, "Task", lambda row: el("th", row.name, el("small", row.metric), scope="row"))
+# ---- the headline ----------------------------------------------------------------------------------------------------
 
 
-def slices_table(rows: Sequence[Figures], names: Names, dimension: str, title: str, query: Query) -> Safe:
-    """Each slice of a dimension as a button that filters, with its figures."""
+def headline(opened: Opened, names: Names, selection: Selection) -> Safe:
+    """Both sides' shares of right answers and their difference, over the selection without its outcome's filters."""
+    rows = scored(opened.table, selection.base)
+    whole = overall(opened.table, rows)
+    if whole is None:
+        sentence = "No sample of this selection has a right answer to compare with."
+        return el("div", el("p", sentence, class_="vl-empty"), class_="vi-headline")
+    figures = of_slice(whole)
+    shares: list[Any] = [el("b", fraction(figures.values[side]), data_side=side) for side in names.sides]
+    if names.both:
+        low, high = figures.ci95
+        leads = "left" if low > 0 else "right" if high < 0 else None
+        difference = el("b", fraction(figures.difference, signed=True), data_side=leads, class_="vi-lead")
+        shares = [shares[0], " against ", shares[1], ", ", difference, " ", el("span", fraction_interval(low, high))]
+    else:
+        shares += [" ", el("span", fraction_interval(*figures.intervals["left"]))]
+    counted = [
+        f"Share of answers right, {criterion(opened.table, rows)}",
+        f"{figures.n:,} samples of {_pictures(figures.n_images)}",
+        "left minus right with its 95 % interval over pictures" if names.both else "95 % interval over pictures",
+    ]
+    return el(
+        "div",
+        el("p", *shares, class_="vi-score"),
+        el("p", " · ".join(counted), class_="vl-note"),
+        class_="vi-headline",
+    )
+
+
+def _pictures(count: int) -> str:
+    return f"{count:,} picture" if count == 1 else f"{count:,} pictures"
+
+
+# ---- where the sides differ most -------------------------------------------------------------------------------------
+
+
+def differences(ranked: Sequence[tuple[Difference, SliceRow]], count: int, names: Names, query: Query) -> Safe:
+    """Slices by the size of their difference, each a button that filters. count: how many were tested."""
+    title = el("h2", "Where they differ most", class_="vl-section")
+    if not names.both:
+        return el("div", title, el("p", "Choose a second side to see where the two differ.", class_="vl-empty"))
+    if not ranked:
+        sentence = f"No slice of this selection has {LEAST_ROWS} samples or more."
+        return el("div", title, el("p", sentence, class_="vl-empty"))
+    clear = [row for one, row in ranked if one.clear]
+    others = [row for one, row in ranked if not one.clear]
+    known = {(one.aspect, one.value): one for one, _ in ranked}
+    groups = [(f"Clear of chance, among {count:,} slices tested", clear), ("Not clear of chance", others)]
+    if not clear:
+        groups = [(f"None is clear of chance, among {count:,} slices tested", others)]
+
+    def first(row: Figures) -> Safe:
+        aspect, _, value = row.name.partition("|")
+        title = aspect.removeprefix(TAG) if aspect.startswith(TAG) else known[aspect, value].title
+        return el("th", _slice_button(aspect, value, query, title), scope="row")
+
+    shown = [(name, [_named(row) for row in rows]) for name, rows in groups if rows]
+    how = el("details", el("summary", "How this is tested"), el("p", METHOD, class_="vl-note"), class_="vi-fold")
+    return el("div", title, _table(shown, names, "Slice", first, sides_alone=False), how)
+
+
+def _named(row: SliceRow) -> Figures:
+    figures = of_slice(row)
+    return Figures(f"{row.aspect}|{row.value}", figures.n, figures.n_images, figures.values, figures.intervals,
+                   figures.difference, figures.ci95)  # fmt: skip
+
+
+# ---- slices ----------------------------------------------------------------------------------------------------------
+
+
+def slices(opened: Opened, names: Names, dimension: str, selection: Selection) -> Safe:
+    """Each slice of a dimension as a button that filters: its accuracy, or its share of what the outcome selects."""
+    table, query = opened.table, selection.query
+    if dimension not in table.aspects:
+        return el("p", "No sample here says anything about this.", class_="vl-empty")
+    title = opened.dimensions.get(dimension, dimension)
+    if query.outcome.narrowed:
+        return _shares(table, names, dimension, title, selection)
+    rows = [of_slice(row) for row in slice_figures(table, dimension, selection.base)]
     if not rows:
         return el("p", "No sample here says anything about this.", class_="vl-empty")
 
     def first(row: Figures) -> Safe:
-        pressed = (dimension, row.name) in query.slices
-        button = el(
-            "button",
-            row.name.replace("_", " ") if dimension == "task" else row.name,
-            type="button",
-            data_pick=f"slice:{dimension}|{row.name}",
-            aria_pressed="true" if pressed else "false",
-            class_="vi-link",
-        )
-        return el("th", button, scope="row")
+        return el("th", _slice_button(dimension, row.name, query), scope="row")
 
-    more = len(rows) - MOST_SLICES
-    rest = el("p", f"{more} smaller slices are not shown.", class_="vl-note") if more > 0 else None
-    return el("div", _table(rows[:MOST_SLICES], names, title, first), rest)
+    return el("div", _table([("", rows[:MOST_SLICES])], names, title, first), _more(len(rows)))
 
 
-def _table(rows: Sequence[Figures], names: Names, title: str, first: Callable[[Figures], Safe]) -> Safe:
-    differences = [value for row in rows for value in (row.difference, *row.ci95) if math.isfinite(value)]
-    reach = max(map(abs, differences), default=1.0)
-    head_cells = [el("th", title, scope="col"), el("th", "samples", scope="col", class_="vi-number")]
-    head_cells += [el("th", side, scope="col", data_side=side, class_="vi-number") for side in names.sides]
+def _shares(table: RunTable, names: Names, dimension: str, title: str, selection: Selection) -> Safe:
+    """How much of each slice the outcome's filters select; rates within the selection would be true by construction."""
+    outcome = selection.query.outcome
+    rows = share_figures(table, dimension, selection.base, selection.rows)
+    what = ", ".join(text for text, _ in chips(outcome))
+    side = {"only_left": "left", "only_right": "right"}.get(outcome.quadrant)
+    sentence = f"How much of each slice is “{what}”, with its 95 % interval."
+    if not rows:
+        return el("p", "No sample here says anything about this.", class_="vl-empty")
+    head = (title, "samples", "of these", "share", "95 % interval")
+    cells = [el("th", name, scope="col", class_="vi-number" if 0 < i < 4 else None) for i, name in enumerate(head)]
+    body = [_share_line(row, side, selection.query) for row in rows[:MOST_SLICES]]
+    shown = el("table", el("thead", el("tr", *cells)), el("tbody", *body), class_="vl-table vi-table")
+    note = el("p", sentence, class_="vl-note", data_shares="true")
+    return el("div", note, el("div", shown, class_="vl-scroll"), _more(len(rows)))
+
+
+def _share_line(row: ShareRow, side: str | None, query: Query) -> Safe:
+    known = all(map(math.isfinite, row.ci95))
+    span = el("span", fraction_interval(*row.ci95), class_="vi-span")
+    return el(
+        "tr",
+        el("th", _slice_button(row.aspect, row.value, query), scope="row"),
+        el("td", f"{row.n:,}", class_="vi-number", title=f"{row.n:,} samples of {_pictures(row.n_images)}"),
+        el("td", f"{row.count:,}", class_="vi-number"),
+        el("td", fraction(row.share), class_="vi-number"),
+        el("td", share(row.share, *row.ci95, side), span, class_="vi-whiskers") if known else _one_picture(),
+    )
+
+
+def _slice_button(dimension: str, value: str, query: Query, title: str = "") -> Safe:
+    return el(
+        "button",
+        el("small", f"{title}: ") if title else None,
+        value.replace("_", " ") if dimension == "task" else value,
+        type="button",
+        data_pick=f"slice:{dimension}|{value}",
+        aria_pressed="true" if (dimension, value) in query.slices else "false",
+        class_="vi-link",
+    )
+
+
+def _more(count: int) -> Safe | None:
+    more = count - MOST_SLICES
+    return el("p", f"{more} smaller slices are not shown.", class_="vl-note") if more > 0 else None
+
+
+# ---- tables ----------------------------------------------------------------------------------------------------------
+
+
+def figures_table(rows: Sequence[Figures], names: Names) -> Safe:
+    """Every task's main metric: each side with its interval, and the paired difference."""
+    return _table([("", rows)], names, "Task", lambda row: el("th", row.name, el("small", row.metric), scope="row"))
+
+
+def _table(
+    groups: Sequence[tuple[str, Sequence[Figures]]],
+    names: Names,
+    title: str,
+    first: Callable[[Figures], Safe],
+    *,
+    sides_alone: bool = True,
+) -> Safe:
+    """Rows of figures in groups, each under its heading. sides_alone: narrow tables have each side's share, too."""
+    everything = [row for _, rows in groups for row in rows]
+    reaches = [value for row in everything for value in (row.difference, *row.ci95) if math.isfinite(value)]
+    reach = max(map(abs, reaches), default=1.0)
+    wide = "" if sides_alone else " vi-wide"
+    head = [el("th", title, scope="col"), el("th", "samples", scope="col", class_="vi-number vi-n")]
+    head += [el("th", side, scope="col", data_side=side, class_="vi-number" + wide) for side in names.sides]
     if names.both:
-        head_cells += [
-            el("th", "left − right", scope="col", class_="vi-number"),
-            el("th", "95 % interval", scope="col"),
-        ]
+        head += [el("th", "difference", scope="col", class_="vi-number"), el("th", "95 % interval", scope="col")]
     body = []
-    for row in rows:
-        pictures = f"{row.n:,} samples of {row.n_images:,} pictures"
-        cells = [first(row), el("td", f"{row.n:,}", class_="vi-number", title=pictures)]
-        for side in names.sides:
-            mean, (low, high) = row.values.get(side, math.nan), row.intervals.get(side, UNKNOWN)
-            span = f"95 % interval {low:.3f} to {high:.3f}" if math.isfinite(low) else None
-            cells.append(el("td", f"{mean:.3f}" if math.isfinite(mean) else "–", class_="vi-number", title=span))
-        if names.both:
-            cells += _difference(row, reach)
-        body.append(el("tr", *cells))
-    table = el("table", el("thead", el("tr", *head_cells)), el("tbody", *body), class_="vl-table vi-table")
+    for name, rows in groups:
+        if name:
+            body.append(el("tr", el("th", name, colspan=str(len(head)), scope="rowgroup"), class_="vi-group"))
+        body += [_line(row, names, first, reach, wide) for row in rows]
+    table = el("table", el("thead", el("tr", *head)), el("tbody", *body), class_="vl-table vi-table")
     return el("div", table, class_="vl-scroll")
+
+
+def _line(row: Figures, names: Names, first: Callable[[Figures], Safe], reach: float, wide: str) -> Safe:
+    pictures = f"{row.n:,} samples of {_pictures(row.n_images)}"
+    cells = [first(row), el("td", f"{row.n:,}", class_="vi-number vi-n", title=pictures)]
+    for side in names.sides:
+        mean, (low, high) = row.values.get(side, math.nan), row.intervals.get(side, UNKNOWN)
+        span = f"95 % interval {fraction_interval(low, high)}" if math.isfinite(low) else None
+        cells.append(el("td", fraction(mean), class_="vi-number" + wide, title=span))
+    if names.both:
+        cells += _difference(row, reach)
+    return el("tr", *cells)
 
 
 def _difference(row: Figures, reach: float) -> list[Safe]:
     if not math.isfinite(row.difference):
         return [el("td", "–", class_="vi-number"), el("td")]
-    number = el("td", f"{row.difference:+.3f}", class_="vi-number")
+    number = el("td", fraction(row.difference, signed=True), class_="vi-number")
     if not all(map(math.isfinite, row.ci95)):
-        return [number, el("td", "one picture", class_="vl-muted")]
-    span = el("span", f"{row.ci95.low:+.2f} to {row.ci95.high:+.2f}", class_="vi-span")
+        return [number, _one_picture()]
+    span = el("span", fraction_interval(*row.ci95), class_="vi-span")
     return [number, el("td", interval(row.difference, *row.ci95, reach), span, class_="vi-whiskers")]
+
+
+def _one_picture() -> Safe:
+    return el("td", "one picture", class_="vl-muted")

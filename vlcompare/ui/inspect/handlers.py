@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, ParamSpec, TypedDict, cast
 
 from vlcompare.errors import RequestError, VLCompareError
@@ -12,14 +12,24 @@ from vlcompare.render.charts import histogram, scatter
 from vlcompare.render.markup import Safe, el
 from vlcompare.types import SIDES
 from vlcompare.ui.compare.cards import message
-from vlcompare.ui.inspect import figures, sample, views
+from vlcompare.ui.inspect import figures, listing, sample, views
 from vlcompare.ui.inspect.query import PAGE_ROWS, Query, clicked, filled
 from vlcompare.ui.inspect.selection import MEASURES, Opened
 from vlcompare.ui.inspect.session import Inspection
 
 CLOSED = "No run is open. Choose one from the list, or upload its archive."
-NO_SAMPLE = "Choose a sample from the table: its picture, both answers and your notes are shown here."
-SELECTED = ("quadrants", "chips", "charts", "slices", "table")  # the regions that depend on the filters
+NO_SAMPLE = "Choose a sample from the list: its picture, both answers and your notes are shown here."
+KEYS = "Keys: ← → or K J previous and next · 1 to 9 error types · N note · / search"
+SELECTED = (  # the regions that depend on the filters
+    "headline",
+    "quadrants",
+    "differences",
+    "slices",
+    "charts",
+    "chips",
+    "table",
+)
+MOST_THUMBNAILS = 12  # of one request
 
 P = ParamSpec("P")
 
@@ -28,13 +38,17 @@ class InspectUpdate(TypedDict, total=False):
     """What an action changes: new content of regions and fields. Whatever is left out stays as it is."""
 
     message: Safe
+    offer: Safe
     head: Safe
-    figures: Safe
+    headline: Safe
     quadrants: Safe
-    chips: Safe
-    charts: Safe
+    differences: Safe
     slices: Safe
+    charts: Safe
+    figures: Safe
+    chips: Safe
     table: Safe
+    picture: Safe
     sample: Safe
     note_state: Safe
     note: Note | None  # what the note's form shows; None: nothing
@@ -65,9 +79,10 @@ def everything(inspection: Inspection) -> InspectUpdate:
     """All regions of the page."""
     data = inspection.data
     if data is None:
-        empty = cast(InspectUpdate, dict.fromkeys(("message", "figures", *SELECTED), Safe("")))
-        return {**empty, "head": views.nothing(CLOSED), "sample": views.nothing(NO_SAMPLE)}
+        empty = cast(InspectUpdate, dict.fromkeys(("message", "offer", "figures", "picture", *SELECTED), Safe("")))
+        return {**empty, "head": views.nothing(CLOSED), "sample": views.nothing(NO_SAMPLE, KEYS)}
     return {
+        "offer": _offer(inspection),
         "head": views.head(data, inspection.names),
         "figures": _figures(inspection, data) if data.summary_known else views.figures_button(),
         **_selection(inspection, data),
@@ -80,22 +95,32 @@ def _figures(inspection: Inspection, data: Opened) -> Safe:
     return figures.figures_table(figures.of_summary(data.summary, data.roles), inspection.names)
 
 
+def _offer(inspection: Inspection) -> Safe:
+    """The run that was just added, with the sides that it can be put on."""
+    key = inspection.offer
+    sides = [(value, title) for value, title in inspection.side_choices() if value.startswith(f"{key}\n")]
+    return views.offer(key, [(value, title.removeprefix(f"{key}: ")) for value, title in sides])
+
+
 def _selection(inspection: Inspection, data: Opened) -> InspectUpdate:
-    query = inspection.query
-    counts = data.quadrant_counts(query, inspection.notes())
+    query, names, selection = inspection.query, inspection.names, inspection.selection
+    ranked, count = inspection.differences()
     return {
-        "quadrants": views.quadrants(counts, inspection.names, query),
-        "chips": views.chips_view(query, len(inspection.rows), data.table.count),
-        "charts": _charts(inspection, data),
+        "headline": figures.headline(data, names, selection),
+        "quadrants": views.quadrants(data.quadrant_counts(selection), names, query),
+        "differences": figures.differences(ranked, count, names, query),
         "slices": _slices(inspection, data),
+        "charts": _charts(inspection, data),
+        "chips": views.chips_view(query, len(inspection.rows), data.table.count),
         "table": _table(inspection, data),
     }
 
 
 def _table(inspection: Inspection, data: Opened) -> Safe:
     """One page of the selection."""
-    rows = data.page(inspection.rows, inspection.query, inspection.notes())
-    return views.table(rows, inspection.names, inspection.query, len(inspection.rows), inspection.row)
+    query, count = inspection.query, len(inspection.rows)
+    rows = data.page(inspection.rows, query, inspection.notes())
+    return listing.listed(rows, inspection.names, query, count, inspection.row, gallery=inspection.gallery)
 
 
 def _charts(inspection: Inspection, data: Opened) -> Safe:
@@ -113,10 +138,7 @@ def _charts(inspection: Inspection, data: Opened) -> Safe:
 
 def _slices(inspection: Inspection, data: Opened) -> Safe:
     """The figures of each slice of the selection."""
-    name = inspection.dimension
-    rows = figures.of_slices(data.table, name, inspection.rows)
-    title = data.table.aspects[name].title if name in data.table.aspects else name
-    return figures.slices_table(rows, inspection.names, name, title, inspection.query)
+    return figures.slices(data, inspection.names, inspection.dimension, inspection.selection)
 
 
 def _sample(inspection: Inspection, data: Opened) -> InspectUpdate:
@@ -124,14 +146,17 @@ def _sample(inspection: Inspection, data: Opened) -> InspectUpdate:
     row = inspection.row
     if row is None:
         inspection.run = None
-        return {"sample": views.nothing(NO_SAMPLE), "note": None}
+        return {"picture": Safe(""), "sample": views.nothing(NO_SAMPLE, KEYS), "note": None}
     picture, missing = sample.picture_for(data.run, row)
     inspection.run, inspection.pictured = sample.as_run(data, row, picture), missing is None
     position, count = inspection.position(), len(inspection.rows)
-    where = "not in this selection" if position is None else f"{position + 1:,} of {count:,} in this selection"
+    where = "Not in this selection" if position is None else f"{position + 1:,} of {count:,} in this selection"
     opened, values = data.run.samples[row], data.row(row, inspection.notes())
-    shown = sample.view(inspection.run, opened, values, inspection.names, where, missing)
-    return {"sample": shown, "note": data.run.notes.get(opened.id)}
+    return {
+        "picture": sample.picture_view(inspection.run, where, missing),
+        "sample": sample.view(inspection.run, opened, values, inspection.names),
+        "note": data.run.notes.get(opened.id),
+    }
 
 
 # ---- actions ---------------------------------------------------------------------------------------------------------
@@ -170,15 +195,37 @@ def click(inspection: Inspection, pick: str) -> InspectUpdate:
     kind, _, rest = pick.partition(":")
     if kind == "figures":
         return {"figures": _figures(inspection, data)}
+    if kind == "put":
+        return _put(inspection, rest)
+    if kind == "view":
+        inspection.gallery = rest == "gallery"
+        return {"table": _table(inspection, data)}
     if kind == "row":
         return _open_row(inspection, data, int(rest)) if rest.isdecimal() and len(rest) < 12 else {}
     query = clicked(inspection.query, pick)
     if query == inspection.query:
         return {}
+    if kind == "page":
+        inspection.turn(query)
+        return {"table": _table(inspection, data)}
     inspection.change(query)
-    if kind in ("page", "sort"):
+    if kind == "sort":
         return {"table": _table(inspection, data)}
     return {**_selection(inspection, data), "form": query}
+
+
+def _put(inspection: Inspection, rest: str) -> InspectUpdate:
+    """Put the run that was added on a side, show it alone, or leave it where it is."""
+    role, _, value = rest.partition(":")
+    if role == "show" and value in inspection.open:
+        inspection.show(value)
+    elif role in SIDES:
+        others = {"left": inspection.left, "right": inspection.right, role: value}
+        inspection.set_sides(others["left"], others["right"])
+    else:
+        inspection.offer = ""
+        return {"offer": Safe("")}
+    return {**everything(inspection), "controls": True, "form": inspection.query}
 
 
 @action
@@ -203,7 +250,7 @@ def set_sides(inspection: Inspection, left: str, right: str | None) -> InspectUp
 @action
 def slice_by(inspection: Inspection, dimension: str) -> InspectUpdate:
     """Slice the selection by another aspect of the samples."""
-    if inspection.data is None or dimension not in inspection.data.table.aspects:
+    if inspection.data is None or dimension not in inspection.data.dimensions:
         return {}
     inspection.dimension = dimension
     return {"slices": _slices(inspection, inspection.data)}
@@ -232,7 +279,7 @@ def _open_row(inspection: Inspection, data: Opened, row: int) -> InspectUpdate:
     inspection.row = row
     position = inspection.position()
     if position is not None:
-        inspection.query = clicked(inspection.query, f"page:{position // PAGE_ROWS}")
+        inspection.turn(clicked(inspection.query, f"page:{position // PAGE_ROWS}"))
     return {"table": _table(inspection, data), **_sample(inspection, data)}
 
 
@@ -251,3 +298,19 @@ def note(inspection: Inspection, sample_id: str, tags: list[str], text: str) -> 
     kept = data.run.notes.put(sample_id, text, tags)
     state = f"{sample_id}: {'Kept.' if kept.tags or kept.text else 'The note is gone.'}"
     return {"table": _table(inspection, data), "note_state": el("p", state, class_="vl-note", role="status")}
+
+
+def thumbnails(inspection: Inspection, asked: Sequence[object]) -> dict[str, str]:
+    """What the page asked for -> the small picture as a data URI, "" where it cannot be shown.
+
+    Only pictures of the run that is open here are given. No action: pictures are decoded while others go on.
+    """
+    data = inspection.data
+    if data is None:
+        return {}
+    found = {}
+    for name in list(asked)[:MOST_THUMBNAILS]:
+        key, _, number = str(name)[:40].partition("-")
+        if key == str(data.key) and number.isdecimal() and int(number) < len(data.pictures):
+            found[str(name)] = inspection.library.thumbnails.get(data, int(number))
+    return found

@@ -1,4 +1,5 @@
-// The inspect tab's keys, and bringing an opened sample into view. Decides nothing: keys press the page's own buttons.
+// The inspect tab's keys, its small pictures, and the open sample beside its list or, on a narrow screen, over it.
+// Decides nothing: keys press the page's own buttons.
 (() => {
   if (window.vlInspect) return;
   const byId = (id) => document.getElementById(id);
@@ -13,8 +14,9 @@
 
   document.addEventListener("keydown", (event) => {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (!shown(byId("vi-table"))) return;
+    if (!shown(byId("vi-table")) && !sheet()) return;
     if (event.key === "Escape" && writing(event.target)) { event.target.blur(); return; }
+    if (event.key === "Escape" && sheet()) { back(); return; }
     if (writing(event.target)) return;
     if (event.key.startsWith("Arrow") && event.target.matches?.("input[type=radio]")) return;  // they choose among radios
     if (STEPS[event.key]) {
@@ -35,16 +37,113 @@
     if (name) event.target.open ? unfolded.add(name) : unfolded.delete(name);
   }, true);
 
+  // ---- the sheet: on a narrow screen the open sample lies over its list, and Back, Escape or the browser's own Back
+  // lead to the list again
+  const narrow = window.matchMedia("(max-width: 900px)");
+  const detail = () => document.querySelector(".vi-detail");
+  const sheet = () => narrow.matches && detail()?.classList.contains("vi-sheet");
+  let covered = [];
+  let asked = false;  // whether what was pressed last opens a sample
+  document.addEventListener("click", (event) => {
+    if (event.target.closest?.("[data-pick^='row:'], #vi-previous, #vi-next")) asked = true;
+  }, true);
+
+  function open() {
+    const node = detail();
+    if (node.classList.contains("vi-sheet")) return;
+    node.classList.add("vi-sheet");
+    node.setAttribute("role", "dialog");
+    node.setAttribute("aria-modal", "true");
+    node.setAttribute("aria-label", "The open sample");
+    for (let inner = node; inner.parentElement && inner !== document.body; inner = inner.parentElement)
+      for (const other of inner.parentElement.children)
+        if (other !== inner && !other.inert) { other.inert = true; covered.push(other); }
+    document.body.style.overflow = "hidden";
+    history.pushState({ vlSheet: true }, "");
+    button("vi-back")?.focus();
+  }
+
+  function close() {
+    const node = detail();
+    if (!node?.classList.contains("vi-sheet")) return;
+    node.classList.remove("vi-sheet");
+    for (const name of ["role", "aria-modal", "aria-label"]) node.removeAttribute(name);
+    for (const other of covered) other.inert = false;
+    covered = [];
+    document.body.style.overflow = "";
+    const current = document.querySelector("#vi-table .vi-current");
+    current?.scrollIntoView({ block: "nearest" });
+    current?.querySelector(".vi-open")?.focus({ preventScroll: true });
+  }
+
+  function back() {
+    history.state?.vlSheet ? history.back() : close();
+  }
+
+  window.addEventListener("popstate", close);
+  narrow.addEventListener("change", () => { if (!narrow.matches) back(); });
+
+  // ---- small pictures: asked for once they come into view, a dozen at a time, and kept while the list is drawn anew
+  const MOST_ASKED = 12, MOST_KEPT = 600, PATIENCE_MS = 20000;
+  const kept = new Map();
+  const wanted = new Set();
+  let ask = null, waiting = null;
+
+  function place(picture) {
+    const found = kept.get(picture.dataset.thumb);
+    if (found === undefined) return false;
+    if (found.startsWith("data:image/webp;base64,")) picture.src = found;
+    else picture.closest(".vi-thumb").textContent = "no picture";
+    return true;
+  }
+
+  function send() {
+    if (waiting || !wanted.size || !ask) return;
+    const names = [...wanted].slice(0, MOST_ASKED);
+    for (const name of names) wanted.delete(name);
+    waiting = setTimeout(() => { waiting = null; send(); }, PATIENCE_MS);
+    ask(names);
+  }
+
   window.vlInspect = {
+    back,
+    watch(list, request) {
+      ask = request;
+      const seen = new IntersectionObserver((entries) => {
+        for (const { target, isIntersecting } of entries)
+          if (isIntersecting) {
+            seen.unobserve(target);
+            const picture = target.querySelector("img[data-thumb]");
+            if (picture && !place(picture)) wanted.add(picture.dataset.thumb);
+          }
+        send();
+      }, { rootMargin: "240px" });
+      const look = () => {
+        wanted.clear();
+        seen.disconnect();
+        for (const picture of list.querySelectorAll("img[data-thumb]:not([src])"))
+          if (!place(picture)) seen.observe(picture.closest(".vi-thumb"));
+      };
+      new MutationObserver(look).observe(list, { childList: true, subtree: true });
+      look();
+    },
+    fill(found) {
+      for (const [name, picture] of Object.entries(JSON.parse(found || "{}"))) kept.set(name, picture);
+      for (const name of kept.keys()) if (kept.size > MOST_KEPT) kept.delete(name);
+      for (const picture of document.querySelectorAll("#vi-table img[data-thumb]:not([src])")) place(picture);
+      clearTimeout(waiting);
+      waiting = null;
+      send();
+    },
     shown() {
       const sample = document.querySelector("#vi-sample .vi-sample");
-      if (!sample) return;
+      if (!sample || !asked) return;
+      asked = false;
       for (const fold of sample.querySelectorAll("details[data-fold]")) fold.open = unfolded.has(fold.dataset.fold);
+      if (narrow.matches) return open();
       document.querySelector("#vi-table .vi-current")?.scrollIntoView({ block: "nearest" });
-      const detail = sample.closest(".vi-detail");
-      const place = detail.getBoundingClientRect();
-      const narrow = place.width > 0.8 * window.innerWidth;
-      if (place.top < 0 || place.top > (narrow ? 0.5 : 0.65) * window.innerHeight) detail.scrollIntoView({ block: "start" });
+      const top = detail().getBoundingClientRect().top;
+      if (top < 0 || top > 0.5 * window.innerHeight) document.querySelector(".vi-work").scrollIntoView({ block: "start" });
     },
   };
 })();

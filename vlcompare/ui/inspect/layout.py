@@ -11,7 +11,7 @@ from vlcompare.evaluate.results.notes import ERROR_TYPES
 from vlcompare.render.markup import el
 from vlcompare.ui.compare.cards import message
 from vlcompare.ui.events import PICK
-from vlcompare.ui.inspect.handlers import CLOSED, NO_SAMPLE
+from vlcompare.ui.inspect.handlers import CLOSED, KEYS, NO_SAMPLE
 from vlcompare.ui.inspect.library import Library
 from vlcompare.ui.inspect.query import NOTED
 from vlcompare.ui.inspect.selection import MEASURES
@@ -26,7 +26,7 @@ EXPORTS = {
     "report": "HTML report",
     "archive": "Run archive",
 }
-KEYS = "Keys: ← → or K J previous and next · 1 to 9 error types · N note · / search"
+THUMBNAILS = "window.vlInspect.watch(element, (names) => trigger('input', {names}));"
 
 
 @dataclass
@@ -37,6 +37,7 @@ class InspectParts:
     regions: dict[str, Any] = field(default_factory=dict)  # markup, named as in InspectUpdate
     fields: dict[str, Any] = field(default_factory=dict)
     buttons: dict[str, Any] = field(default_factory=dict)
+    thumbnails: Any = None  # those that were asked for last, on their way into the list
 
     @property
     def outputs(self) -> list[Any]:
@@ -62,36 +63,31 @@ def build(library: Library) -> InspectParts:
     with gr.Column(elem_classes="vi-page"):
         _bar(library, parts)
         regions["message"] = gr.HTML(message(""), elem_id="vi-message")
-        with gr.Column(elem_classes="vl-panel"):
-            regions["head"] = gr.HTML(nothing(CLOSED), elem_id="vi-head")
+        regions["offer"] = _picking("vi-offer")
+        with gr.Column(elem_classes=["vl-panel", "vi-top"]):
+            first = library.first()
+            regions["head"] = gr.HTML(nothing(f"Reading {first} …" if first else CLOSED), elem_id="vi-head")
+            regions["headline"] = gr.HTML("", elem_id="vi-headline")
             regions["quadrants"] = _picking("vi-quadrants")
         with gr.Row(elem_classes="vi-overview", equal_height=False):
             with gr.Column(elem_classes="vl-panel", min_width=0):
-                _heading("Where both sides' values meet")
-                fields["measure"] = gr.Radio(
-                    [(measure.title, name) for name, measure in MEASURES.items()],
-                    value="iou",
-                    show_label=False,
-                    container=False,
-                    elem_id="vi-measure",
-                )
-                regions["charts"] = _picking("vi-charts")
+                regions["differences"] = _picking("vi-differences")
             with gr.Column(elem_classes="vl-panel", min_width=0):
-                _heading("Share right, by slice")
+                _heading("Accuracy by slice")
                 fields["dimension"] = gr.Dropdown(
                     [], label="Slice by", show_label=False, elem_id="vi-dimension", filterable=False
                 )
                 regions["slices"] = _picking("vi-slices")
-        with gr.Accordion("Figures of every task, over all samples", open=False, elem_classes="vl-more"):
-            regions["figures"] = _picking("vi-figures")
+        _folded(parts)
         with gr.Row(elem_classes="vi-work", equal_height=False):
             with gr.Column(elem_classes=["vl-panel", "vi-list"], min_width=0):
                 _filters(fields)
                 regions["chips"] = _picking("vi-chips")
-                regions["table"] = _picking("vi-table")
+                regions["table"] = gr.HTML("", js_on_load=PICK + THUMBNAILS, elem_id="vi-table")
             with gr.Column(elem_classes=["vl-panel", "vi-detail"], min_width=0):
                 _sample(parts)
         _exports(parts)
+        parts.thumbnails = gr.Textbox("", visible=False)
     return parts
 
 
@@ -105,14 +101,14 @@ def _picking(elem_id: str) -> gr.HTML:
 
 
 def _bar(library: Library, parts: InspectParts) -> None:
-    """Which runs are open, and which two sides are beside each other."""
+    """Which two sides are beside each other, and which runs are open."""
     fields = parts.fields
     with gr.Row(elem_classes=["vi-bar", "vl-panel"], equal_height=False):
         fields["runs"] = gr.Dropdown(
             list(library.listed()),
             value=[],
             multiselect=True,
-            label="Runs",
+            label="Open runs: choose another to add it",
             elem_id="vi-runs",
             min_width=220,
             scale=3,
@@ -120,8 +116,23 @@ def _bar(library: Library, parts: InspectParts) -> None:
         fields["left"] = gr.Dropdown([], label="Left", elem_id="vi-left", min_width=160, scale=2, filterable=False)
         fields["right"] = gr.Dropdown([], label="Right", elem_id="vi-right", min_width=160, scale=2, filterable=False)
         parts.buttons["upload"] = gr.UploadButton(
-            "Upload a run", size="sm", file_types=[".zip"], elem_id="vi-upload", min_width=120
+            "Add from a file", size="sm", file_types=[".zip"], elem_id="vi-upload", min_width=120
         )
+
+
+def _folded(parts: InspectParts) -> None:
+    """What not everybody looks at."""
+    with gr.Accordion("Charts: left against right", open=False, elem_classes="vl-more", elem_id="vi-more-charts"):
+        parts.fields["measure"] = gr.Radio(
+            [(measure.title, name) for name, measure in MEASURES.items()],
+            value="iou",
+            show_label=False,
+            container=False,
+            elem_id="vi-measure",
+        )
+        parts.regions["charts"] = _picking("vi-charts")
+    with gr.Accordion("Every task's own figures", open=False, elem_classes="vl-more", elem_id="vi-more-figures"):
+        parts.regions["figures"] = _picking("vi-figures")
 
 
 def _filters(fields: dict[str, Any]) -> None:
@@ -130,8 +141,11 @@ def _filters(fields: dict[str, Any]) -> None:
         fields["text"] = gr.Textbox(
             label="Search questions, answers and ids", placeholder="red square", elem_id="vi-text", min_width=160
         )
-        fields["regex"] = gr.Checkbox(False, label="Regular expression", elem_id="vi-regex", min_width=90)
         fields["disagree"] = gr.Checkbox(False, label="Answers differ", elem_id="vi-disagree", min_width=90)
+    with gr.Accordion("More filters", open=False, elem_id="vi-more-filters"), gr.Row(elem_classes="vi-filters"):
+        fields["regex"] = gr.Checkbox(
+            False, label="The search is a regular expression", elem_id="vi-regex", min_width=90
+        )
         fields["gap"] = gr.Number(
             0, minimum=0, maximum=50, step=0.1, label="Confidence gap at least", elem_id="vi-gap", min_width=90
         )
@@ -146,22 +160,26 @@ def _filters(fields: dict[str, Any]) -> None:
 
 
 def _sample(parts: InspectParts) -> None:
+    """The open sample: its steps and its picture stay where they are, and the rest scrolls below them."""
     fields, buttons = parts.fields, parts.buttons
     with gr.Row(elem_classes="vi-steps"):
+        buttons["back"] = gr.Button("← List", size="sm", elem_id="vi-back", min_width=80)
         buttons["previous"] = gr.Button("← Previous", size="sm", elem_id="vi-previous", min_width=80)
         buttons["next"] = gr.Button("Next →", size="sm", elem_id="vi-next", min_width=80)
-        buttons["ask"] = gr.Button("Open in compare", size="sm", elem_id="vi-ask", min_width=120)
-    parts.regions["sample"] = gr.HTML(nothing(NO_SAMPLE), elem_id="vi-sample")
-    with gr.Column(elem_classes="vi-note", elem_id="vi-note"):
-        fields["note_for"] = gr.Textbox("", visible=False)
-        fields["types"] = gr.CheckboxGroup(list(ERROR_TYPES), label="What went wrong", elem_id="vi-types")
-        fields["own_tags"] = gr.Textbox(
-            label="Own tags, separated by commas", max_lines=1, elem_id="vi-own-tags", placeholder="night, blurred"
-        )
-        fields["note_text"] = gr.Textbox(
-            label="Note", lines=2, max_lines=8, elem_id="vi-note-text", placeholder="Kept beside the run"
-        )
-        parts.regions["note_state"] = gr.HTML(el("p", KEYS, class_="vl-note"), elem_id="vi-note-state")
+        buttons["ask"] = gr.Button("Open in Compare", size="sm", elem_id="vi-ask", min_width=120)
+    parts.regions["picture"] = gr.HTML("", elem_id="vi-picture")
+    with gr.Column(elem_classes="vi-rest"):
+        parts.regions["sample"] = gr.HTML(nothing(NO_SAMPLE, KEYS), elem_id="vi-sample")
+        with gr.Column(elem_classes="vi-note", elem_id="vi-note"):
+            fields["note_for"] = gr.Textbox("", visible=False)
+            fields["types"] = gr.CheckboxGroup(list(ERROR_TYPES), label="What went wrong", elem_id="vi-types")
+            fields["own_tags"] = gr.Textbox(
+                label="Own tags, separated by commas", max_lines=1, elem_id="vi-own-tags", placeholder="night, blurred"
+            )
+            fields["note_text"] = gr.Textbox(
+                label="Note", lines=2, max_lines=8, elem_id="vi-note-text", placeholder="Kept beside the run"
+            )
+            parts.regions["note_state"] = gr.HTML(el("p", KEYS, class_="vl-note"), elem_id="vi-note-state")
 
 
 def _exports(parts: InspectParts) -> None:

@@ -22,6 +22,7 @@ from vlcompare.paths import EXAMPLES
 from vlcompare.types import SIDES
 from vlcompare.ui import examples
 from vlcompare.ui.inspect.selection import Opened
+from vlcompare.ui.inspect.thumbnails import Thumbnails
 
 MOST_LISTED = 200
 MOST_KEPT = 3  # opened runs, and pairs of runs, in memory
@@ -53,6 +54,7 @@ class Library:
         self._pictures = tuple(pictures)
         self._runs = _Cache()
         self._pairs = _Cache()
+        self.thumbnails = Thumbnails()
 
     def listed(self) -> dict[str, Path]:
         """Name -> folder of what can be opened now: the given folders first, the project's example last."""

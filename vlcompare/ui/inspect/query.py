@@ -16,6 +16,7 @@ NOTED = {"": "All", "noted": "With a note or tag", "bare": "Without"}
 ORDERS = ("order", "task", "text", *SIDES, "difference", "gap", "length")
 PAGE_ROWS = 50
 MOST_TEXT = 300
+JUDGED = ("iou", "score")  # measures of an answer beside the truth
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,22 @@ class Query:
     def narrowed(self) -> bool:
         """Whether anything is left out."""
         return bool(chips(self))
+
+    @property
+    def outcome(self) -> Query:
+        """Its filters by how the answers turned out: quadrant, disagreement, ranges of what is judged.
+
+        Among the samples that these leave, shares that are right are so by construction.
+        """
+        ranges = tuple(each for each in self.ranges if each.measure in JUDGED)
+        return Query(quadrant=self.quadrant, disagree=self.disagree, ranges=ranges)
+
+    @property
+    def wide(self) -> Query:
+        """Its filters that neither the outcome nor a slice decides: words, notes, confidence and length."""
+        ranges = tuple(each for each in self.ranges if each.measure not in JUDGED)
+        kept = {name: getattr(self, name) for name in ("text", "regex", "gap", "noted", "tag")}
+        return Query(**kept, ranges=ranges)
 
 
 def clicked(query: Query, pick: str) -> Query:

@@ -74,16 +74,25 @@ def picture_for(run: RunFolder, row: int) -> tuple[Picture, str | None]:
         return Picture.of(grey, buffer.getvalue()), f"The picture is not shown. {reason}"
 
 
-def view(run: Run, sample: Sample, row: SampleRow, names: Names, position: str, missing: str | None) -> Safe:
-    """The whole sample. position: where it stands in the selection; missing: why its picture is not shown."""
+def picture_view(run: Run, position: str, missing: str | None) -> Safe:
+    """The picture with all boxes. position: where it stands in the selection; missing: why it is not shown."""
+    return el(
+        "div",
+        el("p", position, class_="vl-note vi-place", role="status"),
+        el("p", missing, class_="vl-warn") if missing else None,
+        el("div", overlay(run), class_="vi-stage"),
+        class_="vi-picture",
+    )
+
+
+def view(run: Run, sample: Sample, row: SampleRow, names: Names) -> Safe:
+    """The question, both answers, and what stands behind them."""
     sides = [_answer(run, side, row.cells.get(side) or Cell(state="missing"), names) for side in names.sides]
     return el(
         "article",
-        el("p", position, class_="vl-note vi-place", role="status"),
         _question(sample),
-        el("p", missing, class_="vl-warn") if missing else None,
-        el("figure", overlay(run), el("figcaption", _caption(run, sample)), class_="vl-figure"),
         el("div", *sides, class_="vi-answers"),
+        el("p", _caption(run, sample), class_="vl-note"),
         _tags(sample),
         _fold("prompts", "The exact prompts", prompt_view(run)),
         _fold("times", "Times and memory", _times(run)),

@@ -5,9 +5,10 @@ The two sides are called "left" and "right" here, whatever the run calls them.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -16,13 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlcompare.evaluate.replies import read_reply
+from vlcompare.evaluate.results.aspects import target_box
+from vlcompare.evaluate.results.differences import LEAST_ROWS
 from vlcompare.evaluate.results.notes import Note
 from vlcompare.evaluate.results.run_folder import RunFolder
 from vlcompare.evaluate.results.table import UNSCORED, Filter, Rows, RunTable, summary_of
 from vlcompare.evaluate.run_files import SUMMARY
 from vlcompare.render.charts import Measure
 from vlcompare.tasks.prompts import SPECS
-from vlcompare.types import SIDES
+from vlcompare.types import SIDES, Box
 from vlcompare.ui.inspect.query import PAGE_ROWS, Query
 
 MEASURES = {
@@ -32,6 +35,8 @@ MEASURES = {
     "words": Measure("words", "words of the answer", None),
 }
 SORT_COLUMNS = {"left": "score_left", "right": "score_right", "difference": "difference", "gap": "confidence_gap"}
+MOST_BOXES = 8  # of a side, on a small picture
+_numbers = itertools.count(1)
 _BOXES = re.compile(r"\|\||\s*\[[\d., ]+\]")  # what a grounded caption holds besides its words
 
 
@@ -71,6 +76,18 @@ class SampleRow:
     gap: float | None = None
     expected: str = ""
     noted: Sequence[str] = ()
+    picture: str = ""  # which one it is, for `thumbnails`; "" where there is none
+    boxes: Sequence[tuple[str, Box]] = ()  # to draw on it: "truth", "left" or "right", and the box
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The rows of a query, from the widest to what is listed; those of `rows` are in the query's order."""
+
+    query: Query
+    wide: Rows  # by words, notes, confidence and length
+    base: Rows  # and by slices
+    rows: Rows  # and by how the answers turned out
 
 
 class Opened:
@@ -79,6 +96,7 @@ class Opened:
     def __init__(self, run: RunFolder, *, joined: bool = False) -> None:
         """joined: whether `run` is made of two runs, and so has no files of its own."""
         self.run, self.table, self.joined = run, RunTable(run), joined
+        self.key = next(_numbers)  # its own for as long as the program runs
         self._measures: dict[tuple[str, str], NDArray[Any]] = {}
 
     @property
@@ -119,31 +137,40 @@ class Opened:
 
     # ---- filters -----------------------------------------------------------------------------------------------------
 
-    def select(self, query: Query, notes: Mapping[str, Note], *, ordered: bool = True) -> Rows:
-        """The rows of a query. Raises RequestError for a pattern or a slice that cannot be used."""
-        rows = self.table.select(self._filter(query, notes))
+    def select(self, query: Query, notes: Mapping[str, Note], before: Selection | None = None) -> Selection:
+        """The rows of a query. Raises RequestError for a pattern or a slice that cannot be used.
+
+        before: an earlier selection from the same rows and notes; what it has in common is not searched again.
+        """
+        wide = before.wide if before and before.query.wide == query.wide else self._wide(query.wide, notes)
+        base = self.table.select(Filter(aspects=dict(query.slices)), wide) if query.slices else wide
+        return Selection(query, wide, base, self._sorted(self._by_outcome(base, query), query))
+
+    def _wide(self, query: Query, notes: Mapping[str, Note]) -> Rows:
+        samples = None
+        if query.noted == "noted" or query.tag:
+            samples = frozenset(key for key, note in notes.items() if not query.tag or query.tag in note.tags)
+        text, pattern = ("", query.text) if query.regex else (query.text, "")
+        wanted = Filter(text=text, pattern=pattern, min_confidence_gap=query.gap or None, samples=samples)
+        rows = self.table.select(wanted)
         if query.noted == "bare":
             ids = set(notes)
             rows = rows[[self.run.samples[i].id not in ids for i in rows]] if len(rows) else rows
+        return self._in_ranges(rows, query)
+
+    def _by_outcome(self, rows: Rows, query: Query) -> Rows:
+        outcome = query.outcome
+        quadrants = (outcome.quadrant,) if outcome.quadrant else ()
+        if quadrants or outcome.disagree:
+            rows = self.table.select(Filter(quadrants=quadrants, disagreeing=outcome.disagree), rows)
+        return self._in_ranges(rows, outcome)
+
+    def _in_ranges(self, rows: Rows, query: Query) -> Rows:
         for span in query.ranges:
             column = self.measure(span.side, span.measure)[rows]
             with np.errstate(invalid="ignore"):
                 rows = rows[(column >= span.low) & (column < span.high)]
-        return self._sorted(rows, query) if ordered else rows
-
-    def _filter(self, query: Query, notes: Mapping[str, Note]) -> Filter:
-        samples = None
-        if query.noted == "noted" or query.tag:
-            samples = frozenset(key for key, note in notes.items() if not query.tag or query.tag in note.tags)
-        return Filter(
-            quadrants=(query.quadrant,) if query.quadrant else (),
-            aspects=dict(query.slices),
-            text="" if query.regex else query.text,
-            pattern=query.text if query.regex else "",
-            disagreeing=query.disagree,
-            min_confidence_gap=query.gap or None,
-            samples=samples,
-        )
+        return rows
 
     def _sorted(self, rows: Rows, query: Query) -> Rows:
         if query.sort == "text":
@@ -154,9 +181,23 @@ class Opened:
             return rows
         return self.table.sort(rows, SORT_COLUMNS.get(query.sort, "order"), query.descending)
 
-    def quadrant_counts(self, query: Query, notes: Mapping[str, Note]) -> dict[str, int]:
+    def quadrant_counts(self, selection: Selection) -> dict[str, int]:
         """How many samples each quadrant would select, with all other filters as they are."""
-        return self.table.quadrant_counts(self.select(replace(query, quadrant=""), notes, ordered=False))
+        return self.table.quadrant_counts(self._by_outcome(selection.base, replace(selection.query, quadrant="")))
+
+    @cached_property
+    def dimensions(self) -> dict[str, str]:
+        """Name -> title of the slices to choose from: no tag that nearly tells one row from the next, none twice."""
+        known: dict[bytes, str] = {}
+        for name, aspect in self.table.aspects.items():
+            if not aspect.near_unique(LEAST_ROWS):
+                known.setdefault(aspect.codes.tobytes(), name)
+        return {name: self.table.aspects[name].title for name in known.values()}
+
+    @cached_property
+    def pictures(self) -> Rows:
+        """The first row of each picture, by the picture's number in `table.clusters`."""
+        return np.unique(self.table.clusters, return_index=True)[1]
 
     # ---- rows --------------------------------------------------------------------------------------------------------
 
@@ -175,7 +216,20 @@ class Opened:
         cells = {role: self._cell(role, row) for role in self.roles}
         expected = _BOXES.sub("", sample.references[0]) if sample.references and not sample.text else ""
         known = None if math.isnan(gap) else gap
-        return SampleRow(row, sample.id, sample.task, sample.text, cells, known, expected, noted)
+        picture = f"{self.key}-{self.table.clusters[row]}" if sample.image is not None else ""
+        boxes = tuple(self._boxes(row))
+        return SampleRow(row, sample.id, sample.task, sample.text, cells, known, expected, noted, picture, boxes)
+
+    def _boxes(self, row: int) -> Iterator[tuple[str, Box]]:
+        """What is drawn on the row's small picture: the truth, and both sides' boxes."""
+        sample = self.run.samples[row]
+        target = target_box(sample)
+        truth = sample.boxes[:MOST_BOXES] if sample.task == "grounded_captioning" else (target,) if target else ()
+        yield from (("truth", Box(*box)) for box in truth)
+        for role, side in self.roles.items():
+            answer = self.run.sides[side].rows[row]
+            reply = read_reply(sample, answer) if answer and not answer.get("error") else None
+            yield from ((role, box) for box in (reply.boxes[:MOST_BOXES] if reply else ()))
 
     def _cell(self, role: str, row: int) -> Cell:
         side, sample = self.roles[role], self.run.samples[row]

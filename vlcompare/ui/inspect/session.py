@@ -14,17 +14,23 @@ from typing import Any
 import numpy as np
 
 from vlcompare.errors import RequestError, VLCompareError
+from vlcompare.evaluate.results.differences import Difference, largest_differences
 from vlcompare.evaluate.results.notes import Note
 from vlcompare.evaluate.results.run_folder import RunFolder
+from vlcompare.evaluate.results.slices import SliceRow
 from vlcompare.evaluate.results.table import Rows
 from vlcompare.types import SIDES
 from vlcompare.ui.checkpoint_names import name_of
 from vlcompare.ui.compare.session import Run
 from vlcompare.ui.inspect.library import Library, RunSide
 from vlcompare.ui.inspect.query import Query
-from vlcompare.ui.inspect.selection import Names, Opened
+from vlcompare.ui.inspect.selection import Names, Opened, Selection
 
 MOST_OPEN = 6
+MOST_RANKED = 24  # slices whose difference is shown
+Ranked = tuple[list[tuple[Difference, SliceRow]], int]  # the largest differences, and how many slices were tested
+_NO_ROWS: Rows = np.zeros(0, np.int64)
+NOTHING = Selection(Query(), _NO_ROWS, _NO_ROWS, _NO_ROWS)
 
 
 class Inspection:
@@ -38,11 +44,13 @@ class Inspection:
         self.left = self.right = ""  # a side of an open run, as `side_choices` names it; right may be ""
         self.data: Opened | None = None  # the two sides together
         self.names = Names("", {})
-        self.query = Query()
-        self.rows: Rows = np.zeros(0, np.int64)
+        self.selection = NOTHING
         self.row: int | None = None
         self.dimension = "task"
         self.measure = "score"
+        self.gallery = False  # whether samples are listed as pictures
+        self.offer = ""  # an open run that was just added, to be put on a side
+        self._ranked: tuple[Rows, Ranked] | None = None
         self.run: Run | None = None  # the open sample, as the compare tab knows it
         self.pictured = False  # whether its picture is its own
 
@@ -85,18 +93,20 @@ class Inspection:
         self._opened({key: self.open[key] if key in self.open else self.library.open(key) for key in wanted})
 
     def add(self, key: str, run: RunFolder) -> None:
-        """Open a run that was uploaded, and show its sides."""
+        """Open a run that was uploaded: it is shown where no other is, else it is offered for a side."""
         if len(self.open) >= MOST_OPEN:
             raise RequestError(f"At most {MOST_OPEN} runs can be open at a time: close one first.")
-        self.left = ""
-        self._opened({key: run, **self.open})
+        self._opened({**self.open, key: run})
 
     def _opened(self, opened: dict[str, RunFolder]) -> None:
+        added = [key for key in opened if key not in self.open]
         self.open = opened
         known = [value for value, _ in self.side_choices()]
         if self.left not in known or (self.right and self.right not in known):
             self.left, self.right = _first_pair(known)
-            self.query, self.row, self.run = Query(), None, None
+            self.selection, self.row, self.run = NOTHING, None, None
+            added = []
+        self.offer = added[-1] if added else self.offer if self.offer in opened else ""
         try:
             self._join()
         except VLCompareError:
@@ -113,6 +123,11 @@ class Inspection:
             for side in run.sides
         ]
 
+    def show(self, key: str) -> None:
+        """Show this open run's own two sides."""
+        prefix = f"{key}\n"
+        self.set_sides(*_first_pair([value for value, _ in self.side_choices() if value.startswith(prefix)]))
+
     def set_sides(self, left: str, right: str) -> None:
         """Compare these two sides. Raises RequestError for sides that are not open, or have no sample in common."""
         known = {value for value, _ in self.side_choices()}
@@ -121,11 +136,11 @@ class Inspection:
         with self.whole():
             self.left, self.right = left, "" if right == left else right
             self._join()
-        self.row, self.run = None, None
+        self.row, self.run, self.offer = None, None, ""
 
     def _join(self) -> None:
         if not self.open:
-            self.data, self.rows, self.row, self.run = None, np.zeros(0, np.int64), None, None
+            self.data, self.selection, self.row, self.run = None, NOTHING, None, None
             return
         chosen = [value.rpartition("\n") for value in (self.left, self.right) if value]
         keys = list(dict.fromkeys(key for key, _, _ in chosen))
@@ -137,13 +152,22 @@ class Inspection:
         }
         known = tuple(pair for pair in self.query.slices if pair[0] in data.table.aspects)
         query = replace(self.query, slices=known)  # slices by what these samples hold no value of are dropped
-        rows = data.select(query, data.run.notes.all())  # may raise: nothing is changed before it
-        self.data, self.names, self.query, self.rows = data, Names(" against ".join(keys), titles), query, rows
-        if self.dimension not in data.table.aspects:
-            self.dimension = next(iter(data.table.aspects), "task")
+        selection = data.select(query, data.run.notes.all())  # may raise: nothing is changed before it
+        self.data, self.names, self.selection = data, Names(" against ".join(keys), titles), selection
+        if self.dimension not in data.dimensions:
+            self.dimension = next(iter(data.dimensions), "task")
         self.measure = "iou" if "grounding" in data.table.main else "score"
 
     # ---- the selection -----------------------------------------------------------------------------------------------
+
+    @property
+    def query(self) -> Query:
+        return self.selection.query
+
+    @property
+    def rows(self) -> Rows:
+        """The rows that are listed, in their order."""
+        return self.selection.rows
 
     def notes(self) -> Mapping[str, Note]:
         """What was noted, by sample id."""
@@ -152,7 +176,22 @@ class Inspection:
     def change(self, query: Query) -> None:
         """Take a new query. Raises RequestError for a pattern that cannot be used; the old query then stays."""
         if self.data is not None:
-            self.query, self.rows = query, self.data.select(query, self.notes())
+            by_notes = query.noted or query.tag  # which may have changed
+            self.selection = self.data.select(query, self.notes(), None if by_notes else self.selection)
+
+    def turn(self, query: Query) -> None:
+        """Take a query that differs in its page alone."""
+        self.selection = replace(self.selection, query=query)
+
+    def differences(self) -> Ranked:
+        """Where the sides differ most, among the rows that neither slices nor the outcome narrow."""
+        if self.data is None:
+            return [], 0
+        if self._ranked is None or self._ranked[0] is not self.selection.wide:
+            table, found = self.data.table, largest_differences(self.data.table, self.selection.wide)
+            shown = [(one, one.figures(table)) for one in found[:MOST_RANKED]]
+            self._ranked = self.selection.wide, (shown, len(found))
+        return self._ranked[1]
 
     def position(self) -> int | None:
         """Where the open sample stands in the selection."""

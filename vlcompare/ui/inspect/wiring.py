@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
@@ -16,11 +17,12 @@ from vlcompare.ui.inspect import files, handlers
 from vlcompare.ui.inspect.handlers import InspectUpdate
 from vlcompare.ui.inspect.layout import EXPORTS, FORM, InspectParts
 from vlcompare.ui.inspect.session import Inspection
-from vlcompare.ui.inspect.views import nothing
 from vlcompare.ui.settings import AppSettings
 
 READING: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private", "concurrency_limit": 4}
 SHOW = "() => window.vlInspect && window.vlInspect.shown()"
+BACK = "() => window.vlInspect && window.vlInspect.back()"
+FILL = "(found) => window.vlInspect && window.vlInspect.fill(found)"
 
 Listener = Callable[..., list[Any]]
 
@@ -33,6 +35,7 @@ def wire(parts: InspectParts, settings: AppSettings, page: gr.Blocks, compare: A
     """
     _wire_opening(parts, settings, page)
     _wire_selection(parts)
+    _wire_thumbnails(parts)
     _wire_note(parts)
     _wire_exports(parts)
     _wire_compare(parts, settings, compare, tabs)
@@ -56,8 +59,8 @@ def _lists(inspection: Inspection) -> dict[str, Any]:
     """The lists that depend on what is open."""
     sides = [(title, value) for value, title in inspection.side_choices()]
     opened = list(inspection.open)
-    aspects = inspection.data.table.aspects if inspection.data else {}
-    dimensions = [(aspect.title, name) for name, aspect in aspects.items()]
+    named = inspection.data.dimensions if inspection.data else {}
+    dimensions = [(title, name) for name, title in named.items()]
     return {
         "runs": gr.update(choices=list(dict.fromkeys([*inspection.library.listed(), *opened])), value=opened),
         "left": gr.update(choices=sides, value=inspection.left or None),
@@ -93,13 +96,10 @@ def _wire_opening(parts: InspectParts, settings: AppSettings, page: gr.Blocks) -
     fields, session, outputs = parts.fields, parts.session, parts.outputs
     reading = {**READING, "show_progress_on": [parts.regions["head"]]}  # one timer, not one on each output
 
-    def start(inspection: Inspection) -> Iterator[list[Any]]:
-        first = inspection.library.first()
-        if first is not None and not inspection.open:
-            yield _outputs(parts, inspection, {"head": nothing(f"Reading {first} …")})
-        yield _outputs(parts, inspection, handlers.start(inspection))
+    def start(inspection: Inspection) -> list[Any]:
+        return _outputs(parts, inspection, handlers.start(inspection))
 
-    page.load(start, [session], outputs, **reading)
+    page.load(start, [session], outputs, **{**READING, "show_progress": "hidden"})  # the head says what is read
     fields["runs"].input(_listener(parts, handlers.choose), [session, fields["runs"]], outputs, **reading)
     upload = _listener(parts, lambda inspection, path: files.upload(inspection, path, settings.limits))
     parts.buttons["upload"].upload(upload, [session, parts.buttons["upload"]], outputs, **reading)
@@ -114,7 +114,7 @@ def _wire_selection(parts: InspectParts) -> None:
     def click(inspection: Inspection, event: gr.EventData) -> list[Any]:
         return _outputs(parts, inspection, handlers.click(inspection, str(chosen(event))))
 
-    for name in ("quadrants", "charts", "slices", "chips", "table", "figures"):
+    for name in ("offer", "quadrants", "differences", "charts", "slices", "chips", "table", "figures"):
         clicked = parts.regions[name].click(click, [session], outputs, trigger_mode="multiple", **QUIET)
         if name in ("charts", "table"):
             clicked.then(None, js=SHOW)
@@ -126,6 +126,7 @@ def _wire_selection(parts: InspectParts) -> None:
     def fill(inspection: Inspection, *values: Any) -> list[Any]:
         return _outputs(parts, inspection, handlers.fill(inspection, *values))[: len(parts.regions)]
 
+    parts.buttons["back"].click(None, js=BACK)
     form = [fields[name] for name in FORM]
     # "change", not "input": after the server has written into a text field, its first input event is not sent. What
     # the server wrote comes back this way too, and changes nothing
@@ -133,6 +134,18 @@ def _wire_selection(parts: InspectParts) -> None:
     gr.on(changed, fill, [session, *form], list(parts.regions.values()), trigger_mode="always_last", **QUIET)
     for name, act in (("dimension", handlers.slice_by), ("measure", handlers.draw)):
         fields[name].input(_listener(parts, act), [session, fields[name]], outputs, **QUIET)
+
+
+def _wire_thumbnails(parts: InspectParts) -> None:
+    """The page asks for the small pictures that are in view, and puts what comes back in their places."""
+
+    def make(inspection: Inspection, event: gr.EventData) -> str:
+        names = chosen(event, "names")
+        return json.dumps(handlers.thumbnails(inspection, names if isinstance(names, list) else []))
+
+    found = parts.thumbnails
+    asked = parts.regions["table"].input(make, [parts.session], [found], trigger_mode="multiple", **QUIET)
+    asked.then(None, [found], None, js=FILL)
 
 
 def _wire_note(parts: InspectParts) -> None:
