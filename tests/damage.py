@@ -129,7 +129,7 @@ def _filled(part: str, value: float, dtype: torch.dtype = torch.float32, one: bo
     def edit(held: dict[str, torch.Tensor]) -> None:
         key = some(held, part)
         held[key] = held[key].to(dtype)
-        held[key].view(-1)[:1 if one else None] = value
+        held[key].view(-1)[: 1 if one else None] = value
 
     return tensors(edit)
 
@@ -183,9 +183,7 @@ TOKENIZERS: dict[str, Callable[[dict[str, Any]], object]] = {
     "all unknown": lambda d: _words(d, {"?": 1, "###": 2, "&&": 3, "<|endoftext|>": 0}),
     "no letters": lambda d: [d["model"]["vocab"].pop(chr(c), None) for c in range(97, 123)],
     "no decoder": lambda d: d.update(decoder=None),
-    "constant decoder": lambda d: d.update(
-        decoder={"type": "Replace", "pattern": {"Regex": "(?s).+"}, "content": "x"}
-    ),
+    "constant decoder": lambda d: d.update(decoder={"type": "Replace", "pattern": {"Regex": "(?s).+"}, "content": "x"}),
     "panics when read": lambda d: d.update(normalizer={"type": "Precompiled", "precompiled_charsmap": "AA=="}),
     "panics when used": lambda d: d.update(pre_tokenizer={"type": "FixedLength", "length": 0}),
     "long piece": lambda d: d["model"]["vocab"].update({"z" * 2_000_000: 268, "||": 267}),

@@ -67,7 +67,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Pat
 
 
 def outcome(folder: Path, how: str) -> str:
-    """"fine", or the sentence of the refusal; anything else that is raised fails the test."""
+    """ "fine", or the sentence of the refusal; anything else that is raised fails the test."""
     try:
         if how == "verify":
             verify(folder)

@@ -510,9 +510,7 @@ def test_a_full_disk_is_told_before_the_download(fake: FakeHub, monkeypatch: pyt
     assert fake.downloads() == []
 
 
-def test_a_disk_that_fills_up_keeps_what_came(
-    fake: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_fills_up_keeps_what_came(fake: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write, room = transfer.Transfer._write, len(fake.files["model.safetensors"]) // 2
 
     def full(self: transfer.Transfer, stream: Any, chunk: bytes) -> None:

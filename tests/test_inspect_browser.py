@@ -54,6 +54,10 @@ def counted(page: Any, selector: str, count: int) -> None:
     page.wait_for_function("([s, n]) => document.querySelectorAll(s).length === n", arg=[selector, count])
 
 
+def unfold(page: Any, accordion: str) -> None:
+    page.locator(f"{accordion} > button").click()
+
+
 def export(page: Any, kind: str) -> bytes:
     with page.expect_download() as download:
         page.locator(f"#vi-export-{kind}").click()
@@ -68,10 +72,11 @@ def test_quadrant_table_sample_note_export_and_open_again(app: SimpleNamespace, 
     said(page, "#vi-chips", rf"^{count} of 64 samples")
     page.wait_for_selector("[data-quadrant='only_left'][aria-pressed='true']")
     counted(page, "#vi-table tbody tr", count)
+    said(page, "#vi-slices", r"How much of each slice is “Only left”[\s\S]*\[\.\d+, \.\d+\]")
     page.locator("#vi-table .vi-open").first.click()
-    said(page, "#vi-sample", rf"1 of {count} in this selection")
+    said(page, "#vi-picture", rf"1 of {count} in this selection")
     sample_id = page.locator(".vi-facts").inner_text().split(" · ")[0]
-    assert page.locator("#vi-sample .vl-stage img").evaluate(WIDTH) == 160
+    assert page.locator("#vi-picture .vl-stage img").evaluate(WIDTH) == 160
     assert "right" in page.locator(".vi-side[data-side='left'] .vi-verdict").inner_text()
     assert "wrong" in page.locator(".vi-side[data-side='right'] .vi-verdict").inner_text()
     # a note: one error type, a tag of one's own, a text
@@ -95,6 +100,7 @@ def test_quadrant_table_sample_note_export_and_open_again(app: SimpleNamespace, 
     archive = export(page, "archive")
     # opened again: the note is there, and is found by its tag
     again = visit()
+    unfold(again, "#vi-more-filters")
     choose(again, "#vi-tag", "night shift")
     said(again, "#vi-chips", "^1 of 64 samples")
     again.locator("#vi-table .vi-open").first.click()
@@ -104,19 +110,22 @@ def test_quadrant_table_sample_note_export_and_open_again(app: SimpleNamespace, 
     path = app.root / "taken.zip"
     path.write_bytes(archive)
     again.locator("input[type=file][accept*='zip']").set_input_files(str(path))
+    said(again, "#vi-offer", r"taken \(uploaded\) is open")
+    again.locator("[data-pick^='put:show']").click()
     said(again, "#vi-head", r"taken \(uploaded\)")
+    counted(again, ".vi-offer", 0)
     said(again, "#vi-table", "night shift")
 
 
 def test_keys_walk_mark_and_search(visit: Any) -> None:
     page = visit()
     page.locator("#vi-table .vi-open").first.click()
-    said(page, "#vi-sample", "1 of 64")
+    said(page, "#vi-picture", "1 of 64")
     for key, place in (("ArrowRight", 2), ("j", 3), ("k", 2), ("ArrowLeft", 1)):
         page.keyboard.press(key)
-        said(page, "#vi-sample", rf"(^|\n){place} of 64")
+        said(page, "#vi-picture", rf"(^|\n){place} of 64")
     page.keyboard.press("ArrowRight")
-    said(page, "#vi-sample", "2 of 64")
+    said(page, "#vi-picture", "2 of 64")
     page.keyboard.press("5")
     said(page, "#vi-table .vi-current", "counting")
     page.keyboard.press("/")
@@ -135,6 +144,7 @@ def test_charts_slices_and_headings_filter_and_sort(visit: Any) -> None:
     page = visit()
     page.locator("#vi-slices .vi-link", has_text="grounding").click()
     said(page, "#vi-chips", r"^32 of 64 samples[\s\S]*task: grounding")
+    unfold(page, "#vi-more-charts")
     bar = page.locator("#vi-charts [data-pick^='bin:right']").last
     bar.click()
     said(page, "#vi-chips", "right iou")
@@ -146,6 +156,7 @@ def test_charts_slices_and_headings_filter_and_sort(visit: Any) -> None:
     assert float(first) > 0
     page.locator("#vi-charts circle.vi-point").first.click()
     page.wait_for_selector("#vi-sample .vi-sample")
+    unfold(page, "#vi-more-filters")
     page.locator("#vi-regex input").check()
     page.locator("#vi-text textarea, #vi-text input").first.fill("a{9999}")
     said(page, "#vi-message", "repeat something")
@@ -162,7 +173,9 @@ def test_two_runs_side_by_side_and_ask_again(visit: Any) -> None:
     page.keyboard.press("Escape")
     # the answer with both runs is there: it names the sides after their runs
     page.wait_for_function("document.querySelector('#vi-left input').value.startsWith('painted')")
-    choose(page, "#vi-right", "second: tiny-mamba-vl-two")
+    said(page, "#vi-offer", "second is open")
+    page.locator("[data-pick^='put:right:second']").click()
+    page.wait_for_function("document.querySelector('#vi-right input').value.startsWith('second')")
     said(page, "#vi-head", "painted against second")
     page.locator("#vi-table .vi-open").first.click()
     page.wait_for_selector("#vi-sample .vi-sample")
@@ -180,11 +193,12 @@ def test_text_of_models_runs_nothing_and_phone_and_dark_fit(visit: Any) -> None:
     page.locator("#vi-table .vi-open").first.click()
     page.wait_for_selector("#vi-sample .vi-sample")
     assert "<b>square</b>" in page.locator("#vi-sample .vi-text").inner_text()
+    page.locator("#vi-back").click()
     page.locator("#vi-text textarea, #vi-text input").first.fill("onerror")
     said(page, "#vi-chips", r"^\d+ of 64")
     said(page, "#vi-table", "<img src=x")
     settled(page)
-    assert page.evaluate("document.querySelectorAll('#vi-table img').length") == 0
+    assert page.evaluate("document.querySelectorAll('#vi-table img:not([data-thumb])').length") == 0
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
     dark = visit("?__theme=dark", scheme="dark")
     light = "el => Math.max(...getComputedStyle(el).{}.match(/\\d+/g).slice(0, 3).map(Number))"
@@ -192,3 +206,122 @@ def test_text_of_models_runs_nothing_and_phone_and_dark_fit(visit: Any) -> None:
     panel = dark.locator(".vi-list").first
     assert panel.evaluate(light.format("backgroundColor")) < 80
     assert dark.locator("#vi-table .vi-open").first.evaluate(light.format("color")) > 180
+
+
+# ---- the page as it loads, and as it is read -------------------------------------------------------------------------
+
+SHIFTED = """() => new Promise((done) => {
+  new PerformanceObserver((list) => {
+    const shifts = list.getEntries().filter((entry) => !entry.hadRecentInput);
+    done(shifts.reduce((sum, entry) => sum + entry.value, 0));
+  }).observe({type: 'layout-shift', buffered: true});
+  setTimeout(() => done(0), 500);
+})"""
+# words of head cells that stand on more than one line, which only a break within the word can do
+BROKEN = """() => [...document.querySelectorAll('.vi-page th')].flatMap((cell) => {
+  if (!cell.checkVisibility()) return [];
+  const found = [], walk = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+  for (let node = walk.nextNode(); node; node = walk.nextNode())
+    for (const word of node.data.matchAll(/\\S+/g)) {
+      const range = document.createRange();
+      range.setStart(node, word.index); range.setEnd(node, word.index + word[0].length);
+      if (new Set([...range.getClientRects()].map((r) => Math.round(r.top))).size > 1) found.push(word[0]);
+    }
+  return found;
+})"""
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 720), (390, 844)])
+def test_nothing_moves_covers_or_breaks_while_it_loads(visit: Any, width: int, height: int) -> None:
+    page = visit(width=width, height=height)
+    assert page.locator(".vi-page .progress-text:visible, .vi-page .meta-text:visible").count() == 0
+    settled(page)
+    assert page.evaluate(SHIFTED) < 0.05
+    assert page.evaluate(BROKEN) == []
+    page.locator("[data-quadrant='only_left']").click()
+    page.wait_for_selector("[data-shares]")
+    assert page.evaluate(BROKEN) == []
+
+
+def test_small_pictures_come_with_their_boxes_as_they_are_scrolled_to(visit: Any) -> None:
+    page = visit(width=1280, height=720)
+    assert page.locator("#vi-table img[data-thumb]").count() == 50
+    assert page.locator("#vi-table img[src]").count() < 50  # those far below wait
+    page.locator("#vi-table .vi-rows tr").last.scroll_into_view_if_needed()
+    page.wait_for_function("document.querySelector('#vi-table tbody tr:last-child img[src]')?.naturalWidth === 160")
+    page.locator("[data-pick='view:gallery']").click()
+    page.wait_for_selector(".vi-gallery .vi-card img[src]")
+    page.locator(".vi-card").first.locator(".vl-box").first.wait_for()
+    inside = """() => {
+      const card = document.querySelector('.vi-card'), picture = card.querySelector('img').getBoundingClientRect();
+      const boxes = [...card.querySelectorAll('.vl-box')].map((box) => box.getBoundingClientRect());
+      return boxes.length === 3 && boxes.every((box) =>
+        box.left >= picture.left - 3 && box.right <= picture.right + 3 &&
+        box.top >= picture.top - 3 && box.bottom <= picture.bottom + 3);
+    }"""
+    assert page.evaluate(inside)
+    page.locator(".vi-card").nth(1).click()
+    said(page, "#vi-picture", "2 of 64")
+    assert page.locator(".vi-card.vi-current").count() == 1
+
+
+def test_the_picture_stays_in_its_place_beside_the_list(visit: Any) -> None:
+    page = visit(width=1280, height=720)
+    page.locator("#vi-table .vi-open").first.click()
+    page.wait_for_selector("#vi-sample .vi-sample")
+    settled(page)
+    place = (
+        "[...document.querySelectorAll('.vi-stage, #vi-next')].map((n) => Math.round(n.getBoundingClientRect().top))"
+    )
+    before = page.evaluate(place)
+    listed, detail = (page.locator(part).bounding_box() for part in (".vi-list", ".vi-detail"))
+    assert listed["x"] + listed["width"] <= detail["x"] and detail["y"] >= 0 and detail["y"] + detail["height"] <= 721
+    page.evaluate("document.querySelector('.vi-rest').scrollTop = 200")
+    for number in range(2, 6):
+        page.keyboard.press("j")
+        said(page, "#vi-picture", f"(^|\\n){number} of 64")
+        settled(page)
+        assert page.evaluate(place) == before
+        current = page.locator("#vi-table .vi-current").bounding_box()
+        assert 0 <= current["y"] < 720
+
+
+def test_on_a_phone_the_sample_is_a_sheet_with_a_way_back(visit: Any) -> None:
+    page = visit(width=390, height=844)
+    row = page.locator("#vi-table .vi-open").nth(7)
+    row.click()
+    page.locator(".vi-detail.vi-sheet").wait_for()
+    settled(page)
+    sheet = page.locator(".vi-detail").bounding_box()
+    assert (sheet["x"], sheet["y"], sheet["width"]) == (0, 0, 390) and 840 <= sheet["height"] <= 844
+    said(page, "#vi-picture", "8 of 64")
+    assert page.evaluate("document.activeElement.closest('#vi-back') !== null")
+    assert page.evaluate("document.querySelector('.vi-list').inert")
+    page.locator("#vi-next").click()
+    said(page, "#vi-picture", "9 of 64")
+    page.locator("#vi-back").click()
+    page.locator(".vi-detail").wait_for(state="hidden")
+    current = page.locator("#vi-table .vi-current").bounding_box()
+    assert 0 <= current["y"] < 844 and not page.evaluate("document.querySelector('.vi-list').inert")
+    page.locator("#vi-table .vi-open").nth(3).click()
+    page.locator(".vi-detail.vi-sheet").wait_for()
+    page.go_back()  # the browser's own way back
+    page.locator(".vi-detail").wait_for(state="hidden")
+    assert page.locator("#vi-table .vi-rows").is_visible()
+    page.locator("#vi-table .vi-open").nth(3).click()
+    page.locator(".vi-detail.vi-sheet").wait_for()
+    page.keyboard.press("Escape")
+    page.locator(".vi-detail").wait_for(state="hidden")
+
+
+def test_the_largest_differences_filter_by_a_click(visit: Any) -> None:
+    page = visit(width=1280, height=720)
+    said(page, "#vi-headline", r"^\.\d{3} against \.\d{3}, [+−]\.\d{3} \[")
+    first = page.locator("#vi-differences .vi-link").first
+    count = int(page.locator("#vi-differences tbody tr:not(.vi-group)").first.locator("td").first.inner_text())
+    first.click()
+    said(page, "#vi-chips", rf"^{count} of 64 samples")
+    page.wait_for_selector("#vi-differences .vi-link[aria-pressed='true']")
+    said(page, "#vi-headline", f"{count} samples of")
+    page.locator("#vi-differences .vi-link[aria-pressed='true']").click()
+    said(page, "#vi-chips", "All 64")

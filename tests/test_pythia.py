@@ -52,9 +52,7 @@ def test_same_as_transformers(parallel: bool, share: float, act: str) -> None:
     from vlcompare.models.config import ACTIVATIONS
 
     ours = random_model(
-        PythiaConfig(
-            97, 48, 3, 4, 80, 64, rotary_share=share, parallel_residual=parallel, activation=ACTIVATIONS[act]
-        )
+        PythiaConfig(97, 48, 3, 4, 80, 64, rotary_share=share, parallel_residual=parallel, activation=ACTIVATIONS[act])
     )
     theirs = GPTNeoXForCausalLM(
         GPTNeoXConfig(

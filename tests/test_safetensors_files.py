@@ -163,7 +163,14 @@ def test_which_files_are_taken(
         (lambda f: None, "not a whole checkpoint"),
     ],
     ids=[
-        "shard", "shard of index", "two sets", "out of the folder", "index", "deep index", "pickle", "pickle .pt",
+        "shard",
+        "shard of index",
+        "two sets",
+        "out of the folder",
+        "index",
+        "deep index",
+        "pickle",
+        "pickle .pt",
         "nothing",
     ],  # fmt: skip
 )

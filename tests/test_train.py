@@ -206,9 +206,7 @@ def test_exported_folders_load_and_answer(trained: Path) -> None:
         assert (folder / "model.safetensors").stat().st_size < 10e6
         assert {"config.json", "tokenizer.json", "curves.jsonl", "training.json"} <= {p.name for p in folder.iterdir()}
         model = vlcompare.load(str(folder), device="cpu")
-        answer = vlcompare.generate(
-            model, _picture(), task="grounding", text="the red car", max_new_tokens=6
-        )
+        answer = vlcompare.generate(model, _picture(), task="grounding", text="the red car", max_new_tokens=6)
         assert answer.error is None and answer.tokens
 
 

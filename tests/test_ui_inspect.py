@@ -9,6 +9,7 @@ import re
 import threading
 import zipfile
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from vlcompare.ui.inspect.library import Library, RunSide
 from vlcompare.ui.inspect.query import PAGE_ROWS, Query, Range, chips, clicked, filled, pages
 from vlcompare.ui.inspect.selection import MEASURES, Opened
 from vlcompare.ui.inspect.session import Inspection
+from vlcompare.ui.inspect.thumbnails import Thumbnails
 from vlcompare.ui.settings import AppSettings
 
 
@@ -128,13 +130,13 @@ def test_the_form_is_brought_within_its_bounds() -> None:
 
 def test_the_quadrants_count_what_they_then_select(inspection: Inspection) -> None:
     data = inspection.data
-    counts = data.quadrant_counts(Query(), {})
+    counts = data.quadrant_counts(inspection.data.select(Query(), {}))
     assert sum(counts.values()) == data.table.count == 80
     for name, count in counts.items():
         actions.click(inspection, f"quadrant:{name}")
         assert len(inspection.rows) == count
         # the other quadrants stay countable while one is chosen
-        assert data.quadrant_counts(inspection.query, {}) == counts
+        assert data.quadrant_counts(inspection.selection) == counts
         actions.click(inspection, f"quadrant:{name}")
     assert not inspection.query.narrowed
 
@@ -165,7 +167,7 @@ def test_the_bars_of_a_histogram_select_their_samples(inspection: Inspection, me
     assert len(found) == len(picks) > 0
     assert sum(int(n.replace(",", "")) for n in found) == int(np.isfinite(column).sum())
     for count, pick in zip(found, picks, strict=True):
-        rows = inspection.data.select(clicked(Query(), pick), {})
+        rows = inspection.data.select(clicked(Query(), pick), {}).rows
         assert len(rows) == int(count), pick
 
 
@@ -188,13 +190,13 @@ def test_the_squares_of_a_dense_scatter_select_their_samples(
     cells = re.findall(r'<rect[^>]*data-pick="(cell:[^"]+)"[^>]*><title>([\d,]+) samples', drawn)
     assert sum(int(n) for _, n in cells) == 40
     for pick, count in cells:
-        assert len(data.select(clicked(Query(), pick), {})) == int(count)
+        assert len(data.select(clicked(Query(), pick), {}).rows) == int(count)
 
 
 @pytest.mark.parametrize("sort", ["order", "text", "left", "right", "difference", "gap"])
 def test_sorting_keeps_every_row_and_puts_it_in_order(inspection: Inspection, sort: str) -> None:
     data = inspection.data
-    rows = data.select(Query(sort=sort, descending=True), {})
+    rows = data.select(Query(sort=sort, descending=True), {}).rows
     assert sorted(rows.tolist()) == list(range(80))
     lines = [data.row(int(i), {}) for i in rows]
     if sort == "gap":
@@ -242,17 +244,17 @@ def test_only_one_page_of_rows_is_ever_shown(inspection: Inspection) -> None:
 def test_a_sample_shows_everything_and_the_keys_walk_the_selection(inspection: Inspection) -> None:
     actions.click(inspection, "slice:task|grounding")
     page = actions.step(inspection, 1)
-    shown = page["sample"]
+    shown = page["picture"] + page["sample"]
     assert "1 of 40 in this selection" in shown and 'class="vl-box vl-truth"' in shown
     assert shown.count("vl-side-box") >= 1 and shown.count('class="vl-token"') > 4
     assert "IoU" in shown and "confidence" in shown and "64 of them" not in shown and "49 of them patches" in shown
     assert "data:image/webp;base64," in shown and "two decimals allow an IoU of" in shown
     assert actions.step(inspection, -1) == {"message": page["message"]}  # there is none before the first
     for place in range(2, 41):
-        assert f"{place} of 40 in this selection" in actions.step(inspection, 1)["sample"]
+        assert f"{place} of 40 in this selection" in actions.step(inspection, 1)["picture"]
     assert set(actions.step(inspection, 1)) == {"message"}
     actions.click(inspection, "slice:task|vqa")  # the open sample is not among these: the next is their first
-    assert "1 of 20 in this selection" in actions.step(inspection, 1)["sample"]
+    assert "1 of 20 in this selection" in actions.step(inspection, 1)["picture"]
 
 
 def test_walking_past_the_page_turns_the_table(inspection: Inspection) -> None:
@@ -298,7 +300,7 @@ def test_a_picture_that_is_gone_or_outside_is_said_and_the_boxes_stay(folder: Pa
     run = RunFolder.open(folder / "both", allowed=())
     made = Inspection(Library(shipped=tmp_path))
     made.add("r", run)
-    shown = actions.click(made, "row:0")["sample"]
+    shown = actions.click(made, "row:0")["picture"]
     assert "The picture is not shown" in shown and "outside" in shown and "vl-truth" in shown
 
 
@@ -329,15 +331,15 @@ def test_sides_of_two_runs_are_set_against_each_other(inspection: Inspection) ->
 
 
 def test_sides_can_be_swapped_and_one_alone_can_be_looked_at(inspection: Inspection) -> None:
-    counts = inspection.data.quadrant_counts(Query(), {})
+    counts = inspection.data.quadrant_counts(inspection.data.select(Query(), {}))
     actions.set_sides(inspection, "both\nright", "both\nleft")
-    swapped = inspection.data.quadrant_counts(Query(), {})
+    swapped = inspection.data.quadrant_counts(inspection.data.select(Query(), {}))
     assert (swapped["only_left"], swapped["only_right"]) == (counts["only_right"], counts["only_left"])
     page = actions.set_sides(inspection, "both\nright", "")
-    alone = inspection.data.quadrant_counts(Query(), {})
+    alone = inspection.data.quadrant_counts(inspection.data.select(Query(), {}))
     assert alone["both"] == counts["both"] + counts["only_right"] and alone["only_left"] == 0
-    assert page["quadrants"].count("<button") == 2 and "left − right" not in page["slices"]
-    assert "vl-side-box" in actions.click(inspection, "row:0")["sample"]
+    assert page["quadrants"].count("<button") == 2 and "difference" not in page["slices"]
+    assert "vl-side-box" in actions.click(inspection, "row:0")["picture"]
 
 
 def test_runs_without_a_common_sample_are_refused_and_nothing_changes(inspection: Inspection) -> None:
@@ -366,8 +368,13 @@ def test_a_run_of_one_side_can_be_uploaded_beside_one_over_other_samples(
     archive = write_archive(RunFolder.open(folder / "single"), tmp_path / "single.zip")
     actions.choose(inspection, ["other"])
     page = files.upload(inspection, uploaded(archive))
-    assert "error" not in page["message"] and list(inspection.open) == ["single (uploaded)", "other"]
-    assert (inspection.left, inspection.right) == ("single (uploaded)\nleft", "") and len(inspection.rows) == 80
+    assert "error" not in page["message"] and list(inspection.open) == ["other", "single (uploaded)"]
+    # what is shown stays; the run is offered for a side, where it has no sample in common, or alone
+    assert inspection.left == "other\nleft" and "single (uploaded) is open" in page["offer"]
+    refused = actions.click(inspection, "put:right:single (uploaded)\nleft")
+    assert "no sample in common" in refused["message"] and inspection.offer
+    actions.set_sides(inspection, "single (uploaded)\nleft", "")
+    assert not inspection.offer and len(inspection.rows) == 80
     inspection.close()
 
 
@@ -539,7 +546,7 @@ def test_an_uploaded_run_names_no_file_of_the_server(folder: Path, tmp_path: Pat
             new.writestr(entry, text)
     made = Inspection(Library(shipped=tmp_path))
     files.upload(made, uploaded(crafted))
-    assert made.data is not None and "The picture is not shown" in actions.click(made, "row:0")["sample"]
+    assert made.data is not None and "The picture is not shown" in actions.click(made, "row:0")["picture"]
 
 
 def test_archives_on_the_command_line_are_opened_like_folders(folder: Path, tmp_path: Path) -> None:
@@ -596,3 +603,163 @@ def test_archives_of_all_visits_together_leave_room_on_the_disk(
     visits[1].close()
     monkeypatch.setattr(files, "free_space", lambda folder: files.AT_ONCE * size - 1)
     assert "no room" in str(files.upload(visits[1], uploaded(path)))
+
+
+# ---- what the figures say --------------------------------------------------------------------------------------------
+
+
+def test_the_headline_is_the_shares_their_difference_and_what_they_count(inspection: Inspection) -> None:
+    right = {role: inspection.data.table.right[role] == 1 for role in ("left", "right")}
+    page = actions.everything(inspection)
+    said = unescape(re.sub(r"<[^>]+>", "", page["headline"]))
+    left, other = (f"{right[role].mean():.3f}".removeprefix("0") for role in ("left", "right"))
+    difference = f"{right['left'].mean() - right['right'].mean():+.3f}".replace("+0.", "+.")
+    assert said.startswith(f"{left} against {other}, {difference} [")
+    assert "each by its task's own measure · 80 samples of 20 pictures" in said
+    page = actions.click(inspection, "slice:task|grounding")
+    assert "IoU of at least 0.5 · 40 samples of 20 pictures" in re.sub(r"<[^>]+>", "", page["headline"])
+
+
+@pytest.mark.parametrize(
+    "pick", ["quadrant:only_left", "quadrant:both", "cell:iou:0:1.1:0:0.5", "bin:left:score:1:1.1"]
+)
+def test_no_figure_is_true_by_construction(inspection: Inspection, pick: str) -> None:
+    """Where the outcome selects, the headline stays that of all, and slices have the selection's share of each."""
+    table = inspection.data.table
+    before = actions.everything(inspection)
+    page = actions.click(inspection, pick)
+    assert 0 < len(inspection.rows) < table.count
+    assert page["headline"] == before["headline"] and page["differences"] == before["differences"]
+    shares = re.findall(
+        r'data-pick="slice:task\|(\w+)".*?<td[^>]*>(\d+)</td><td[^>]*>(\d+)</td><td[^>]*>(\S+)</td>', page["slices"]
+    )
+    tasks = np.array(table.task)
+    assert {task for task, *_ in shares} == {"grounding", "vqa", "captioning"}
+    for task, n, count, share in shares:
+        chosen = int((tasks[inspection.rows] == task).sum())
+        assert (int(n), int(count)) == (int((tasks == task).sum()), chosen)
+        assert share == f"{chosen / int(n):.3f}".removeprefix("0")
+    assert (
+        "left"
+        not in re.sub(r"<[^>]+>", " ", page["slices"])
+        .lower()
+        .replace("only left", "")
+        .replace("left iou", "")
+        .replace("left score", "")
+        .split()
+    )
+    assert page["slices"].count("95 % interval") >= len(shares)
+    page = actions.click(inspection, "drop:all")
+    assert page["slices"] == before["slices"]
+
+
+def test_disagreement_is_an_outcome_and_words_are_not(inspection: Inspection) -> None:
+    page = actions.fill(inspection, "", False, True, 0, "", "")
+    assert "answers differ" in page["slices"] and "data-shares" in page["slices"]
+    page = actions.fill(inspection, "square", False, False, 0, "", "")
+    assert "data-shares" not in page["slices"] and "60 samples" in page["headline"]
+
+
+def test_where_they_differ_most_filters_and_stays(inspection: Inspection) -> None:
+    page = actions.everything(inspection)
+    picks = re.findall(r'data-pick="(slice:[^"]+)"', page["differences"])
+    assert picks and len(picks) == len(set(picks)) and not any("tag: relation" in pick for pick in picks)
+    ranked, count = inspection.differences()
+    assert len(picks) == len(ranked) <= count and f"among {count} slices tested" in page["differences"]
+    page = actions.click(inspection, picks[-1])
+    assert len(inspection.rows) == len(ranked[-1][0].rows)
+    assert re.findall(r'data-pick="(slice:[^"]+)"', page["differences"]) == picks
+    assert page["differences"].count('aria-pressed="true"') == 1
+    assert actions.click(inspection, picks[-1])["differences"].count('aria-pressed="true"') == 0
+
+
+def test_the_slices_to_choose_from_tell_groups_of_samples(inspection: Inspection) -> None:
+    """No tag whose values are of few samples, and none that is another by a second name."""
+    dimensions = inspection.data.dimensions
+    assert {"task", "split", "box size"} <= set(dimensions)
+    assert "tag: relation" not in dimensions
+    assert not (
+        "question type" in dimensions
+        and "tag: type" in dimensions
+        and (
+            inspection.data.table.aspects["question type"].codes == inspection.data.table.aspects["tag: type"].codes
+        ).all()
+    )
+
+
+# ---- small pictures --------------------------------------------------------------------------------------------------
+
+
+def test_small_pictures_are_those_of_the_open_run_alone(inspection: Inspection, folder: Path) -> None:
+    page = actions.everything(inspection)
+    names = list(dict.fromkeys(re.findall(r'data-thumb="([^"]+)"', page["table"])))
+    assert 10 < len(names) <= 20
+    found = actions.thumbnails(inspection, names)
+    assert list(found) == names[:12]  # a dozen at a time
+    assert all(picture.startswith("data:image/webp;base64,") for picture in found.values())
+    key = names[0].partition("-")[0]
+    for wrong in (f"{int(key) + 1}-0", f"{key}-20", f"{key}--1", f"{key}-x", "", "x" * 500, None, 7, ["a"]):
+        assert actions.thumbnails(inspection, [wrong]) == {}
+    assert actions.thumbnails(Inspection(Library(shipped=folder.parent)), names) == {}
+
+
+def test_a_small_picture_that_cannot_be_shown_is_empty(folder: Path, tmp_path: Path) -> None:
+    made = Inspection(Library(shipped=tmp_path))
+    made.add("r", RunFolder.open(folder / "both", allowed=()))
+    (name,) = set(re.findall(r'data-thumb="([^"]+-0)"', actions.everything(made)["table"]))
+    assert actions.thumbnails(made, [name]) == {name: ""}
+
+
+def test_small_pictures_are_kept_within_their_bound(inspection: Inspection, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    monkeypatch.setattr(
+        "vlcompare.ui.inspect.thumbnails._made", lambda opened, picture: made.append(picture) or "x" * 300
+    )
+    kept = Thumbnails(most_bytes=2000)
+    for picture in (0, 1, 0, 2, 3, 0, 4):
+        assert kept.get(inspection.data, picture) == "x" * 300
+    assert made == [0, 1, 2, 3, 4]  # four of 500 bytes each: the one that was asked for again stayed
+    kept.get(inspection.data, 1)
+    assert made[-1] == 1
+
+
+def test_pictures_have_the_boxes_of_truth_and_sides_and_both_views_list_the_same(inspection: Inspection) -> None:
+    table = actions.click(inspection, "slice:task|grounding")["table"]
+    gallery = actions.click(inspection, "view:gallery")["table"]
+    for shown in (table, gallery):
+        assert len(set(re.findall(r'data-pick="(row:\d+)"', shown))) == 40
+        assert shown.count('class="vl-box vl-truth"') == 40
+        assert shown.count('vl-side-box" style') > 30 and 'data-side="right"' in shown
+    assert (
+        "vi-card" in gallery
+        and "<table" not in gallery
+        and gallery.count('data-pick="sort:') == table.count('data-pick="sort:')
+    )
+    assert "<table" in actions.click(inspection, "view:table")["table"]
+
+
+# ---- adding a run ----------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_is_added_is_offered_for_a_side(inspection: Inspection) -> None:
+    page = actions.choose(inspection, ["both", "single"])
+    assert "single is open" in page["offer"] and inspection.names.run == "both"
+    picks = re.findall(r'data-pick="(put:[^"]+)"', page["offer"])
+    assert picks == ["put:left:single\nleft", "put:right:single\nleft", "put:later"]
+    page = actions.click(inspection, "put:right:single\nleft")
+    assert inspection.names.run == "both against single" and page["offer"] == "" and page["controls"]
+    assert (inspection.left, inspection.right) == ("both\nleft", "single\nleft")
+
+
+def test_an_added_run_of_two_sides_can_be_shown_alone_or_left(inspection: Inspection) -> None:
+    page = actions.choose(inspection, ["both", "other"])
+    assert "put:show:other" in page["offer"]
+    assert actions.click(inspection, "put:later") == {"message": page["message"], "offer": ""}
+    assert inspection.names.run == "both" and not inspection.offer
+    actions.choose(inspection, ["both"])
+    actions.choose(inspection, ["both", "other"])
+    actions.click(inspection, "put:show:other")
+    assert inspection.names.run == "other" and inspection.left == "other\nleft" and inspection.right == "other\nright"
+    for nonsense in ("put:", "put:middle:x", "put:left:secret\nleft", "put:show:secret"):
+        actions.click(inspection, nonsense)
+        assert inspection.names.run == "other"

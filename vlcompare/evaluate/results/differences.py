@@ -22,7 +22,7 @@ LEVEL = 0.05  # corrected p below this: the difference is clear of chance
 METHOD = (
     f"Every slice of at least {LEAST_ROWS} samples is tested by exchanging the two sides' answers picture by picture, "
     "and all tests are corrected together (step-down maxT of Westfall and Young), so that with 95 % probability none "
-    "that is called clear is a chance find. The intervals are each slice's own, uncorrected."
+    "that is called clear is a chance find. A clear one's own interval, which is uncorrected, leaves out 0 as well."
 )
 
 
@@ -36,11 +36,7 @@ class Difference:
     rows: Rows
     difference: float
     p: float
-
-    @property
-    def clear(self) -> bool:
-        """Whether the difference is clear of chance, among all that were tested."""
-        return self.p < LEVEL
+    clear: bool  # of chance, among all that were tested, and by its own interval
 
     def figures(self, table: RunTable) -> SliceRow:
         """Both sides' shares and the paired difference, with intervals."""
@@ -62,10 +58,22 @@ def largest_differences(table: RunTable, rows: Rows | None = None, *, least: int
     slices = _slices(table, chosen, least)
     p = corrected_p(_sums(change, table.clusters[chosen], [places for _, _, places in slices]))
     found = [
-        Difference(aspect.name, aspect.title, value, chosen[places], float(change[places].mean()), chance)
+        Difference(
+            aspect.name,
+            aspect.title,
+            value,
+            chosen[places],
+            float(change[places].mean()),
+            chance,
+            chance < LEVEL and _leaves_zero_out(row_figures(table, aspect.name, value, chosen[places])),
+        )
         for (aspect, value, places), chance in zip(slices, p.tolist(), strict=True)
     ]
     return sorted(found, key=lambda one: (not one.clear, -abs(one.difference), one.p, -len(one.rows)))
+
+
+def _leaves_zero_out(row: SliceRow) -> bool:
+    return row.paired is not None and (row.paired.ci95.low > 0 or row.paired.ci95.high < 0)
 
 
 def _slices(table: RunTable, chosen: Rows, least: int) -> list[tuple[Aspect, str, NDArray[np.int64]]]:

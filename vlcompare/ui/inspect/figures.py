@@ -19,7 +19,7 @@ from vlcompare.evaluate.results.slices import (
     slice_figures,
 )
 from vlcompare.evaluate.results.table import RunTable
-from vlcompare.evaluate.statistics import Interval
+from vlcompare.evaluate.statistics import Interval, caution
 from vlcompare.render.charts import interval, share
 from vlcompare.render.markup import Safe, el
 from vlcompare.ui.inspect.query import Query, chips
@@ -102,10 +102,12 @@ def headline(opened: Opened, names: Names, selection: Selection) -> Safe:
         shares = [shares[0], " against ", shares[1], ", ", difference, " ", el("span", fraction_interval(low, high))]
     else:
         shares += [" ", el("span", fraction_interval(*figures.intervals["left"]))]
+    few = caution(opened.table.clusters[rows])
     counted = [
         f"Share of answers right, {criterion(opened.table, rows)}",
         f"{figures.n:,} samples of {_pictures(figures.n_images)}",
         "left minus right with its 95 % interval over pictures" if names.both else "95 % interval over pictures",
+        *([few] if few else []),
     ]
     return el(
         "div",

@@ -142,8 +142,8 @@
       for (const fold of sample.querySelectorAll("details[data-fold]")) fold.open = unfolded.has(fold.dataset.fold);
       if (narrow.matches) return open();
       document.querySelector("#vi-table .vi-current")?.scrollIntoView({ block: "nearest" });
-      const top = detail().getBoundingClientRect().top;
-      if (top < 0 || top > 0.5 * window.innerHeight) document.querySelector(".vi-work").scrollIntoView({ block: "start" });
+      const place = detail().getBoundingClientRect();
+      if (place.top < 0 || place.bottom > window.innerHeight) document.querySelector(".vi-work").scrollIntoView({ block: "start" });
     },
   };
 })();
