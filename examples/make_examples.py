@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vlcompare.errors import SampleError, VLCompareError
-from vlcompare.evaluate.readers.base import hashed
+from vlcompare.evaluate.readers.pictures import hashed
 from vlcompare.evaluate.results.run_folder import RunFolder
 from vlcompare.evaluate.results.table import QUADRANTS, RunTable
 from vlcompare.tasks.prompts import SPECS

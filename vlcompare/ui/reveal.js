@@ -8,7 +8,8 @@
 
   function ready() {
     if (performance.now() - began > PATIENCE) return true;
-    if (document.querySelector(".vl-tabs [role=tab][aria-selected=true]")?.textContent.trim() === "Inspect") return true;
+    if (document.querySelector(".vl-tabs [role=tab][aria-selected=true]")?.textContent.trim() === "Inspect")
+      return document.querySelector(".vl-title") && document.getElementById("vi-runs") && document.getElementById("vi-dimension");
     return document.querySelector("#vl-link textarea, #vl-link input")?.value.startsWith("http"); // written last
   }
 
