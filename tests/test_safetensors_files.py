@@ -16,13 +16,12 @@ from vlcompare.runtime.loading.keys import file_key, model_key, plan
 from vlcompare.runtime.loading.safetensors_files import (
     Stored,
     check_finite,
-    file_sha256,
     read_header,
     read_headers,
     read_tensor,
-    weight_files,
     write_file,
 )
+from vlcompare.runtime.loading.weight_files import file_sha256, weight_files
 
 TENSORS = {
     "a": torch.arange(6, dtype=torch.float32).reshape(2, 3),

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vlcompare import __version__
+from vlcompare.cli.parser import Parser
 from vlcompare.errors import VLCompareError
 
 COMMANDS: tuple[str, ...] = (
@@ -44,21 +45,28 @@ def program() -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line as one parser; each command's module adds its own part."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=program(),
         description="Set a Transformer and a state-space vision-language model side by side.",
+        epilog=f"`{program()} COMMAND --help` tells more of one; `{program()} serve --open` opens the page.",
     )
     parser.add_argument("--version", action="version", version=f"vlcompare {__version__}")
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
     for name in COMMANDS:
         importlib.import_module(f"vlcompare.cli.{name}").add_parser(subparsers)
+    for command in subparsers.choices.values():
+        command.set_defaults(parser=command)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Its exit status: 0 done, 1 ran but failed, 2 cannot be done as asked, 130 interrupted."""
     replace_what_cannot_be_encoded()
-    args = build_parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else list(argv)
+    parser = build_parser()
+    if argv in ([], ["checkpoints"], ["study"]):  # commands that only hold others
+        parser.parse_args([*argv, "--help"])
+    args = parser.parse_args(argv)
     command = importlib.import_module(f"vlcompare.cli.{args.command}")
     try:
         with ending_like_ctrl_c():

@@ -41,35 +41,41 @@ def run(args: argparse.Namespace) -> int:
     """Ask. Everything that can be refused is refused before the model is loaded."""
     request = options.request_from(args)
     options.check_outputs(args)
+    options.check_checkpoint(args.checkpoint)
 
-    from vlcompare.cli.report import save_picture, table, write_json
+    from vlcompare.cli.report import answers_table, save_card, write_json
+    from vlcompare.evaluate.verdicts import read_truth, verdict
+    from vlcompare.render.result_card import CardSide
     from vlcompare.runtime.image import open_image
+
+    truth = read_truth(request, args.truth)
 
     image = open_image(args.image)
 
-    from vlcompare.runtime.loading.hub import terminal_progress
     from vlcompare.runtime.loading.load import load
+    from vlcompare.terminal import Progress, wrapped
 
-    model = load(args.checkpoint, **options.given(args, options.MODEL_OPTIONS), progress=terminal_progress())
+    model = load(args.checkpoint, **options.given(args, options.MODEL_OPTIONS), progress=Progress())
     notices = model.notices_for(request)
     for notice in notices:
-        print(f"note: {notice}", file=sys.stderr)
+        print(wrapped(f"note: {notice}"), file=sys.stderr)
     if args.warm_up:
         _warm_up(model, args.image, request)
     answer = _print_stream(model, args.image, request, quiet=args.json == "-")
     for notice in model.notices_for(request):  # an accelerator may have failed meanwhile
         if notice not in notices:
-            print(f"note: {notice}", file=sys.stderr)
+            print(wrapped(f"note: {notice}"), file=sys.stderr)
     if answer.error:
         print(f"vlcompare: {answer.error}", file=sys.stderr)
     if args.json:
         write_json(args.json, answer.to_json())
+    found = verdict(request, answer, truth=truth[0], references=truth[1])
     if args.json != "-":
-        print(f"\n{table({'': answer})}")
+        print(f"\n{answers_table({'': answer}, {'': found})}")
         if not args.warm_up:
-            print("times of a first run, with all that is set up on the way; --warm-up leaves that out")
+            print("\nTimes of a first run, with all that is set up on the way; --warm-up leaves that out.")
     if args.save:
-        save_picture(args.save, image, request, [("left", "", answer)])
+        save_card(args.save, image, request, {"left": CardSide(answer, verdict=found)}, truth)
     return 1 if answer.error else 0
 
 

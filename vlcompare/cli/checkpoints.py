@@ -7,6 +7,8 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from vlcompare import terminal
+from vlcompare.terminal import Progress
 from vlcompare.units import format_bytes
 
 
@@ -39,9 +41,10 @@ def _list(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(rows, indent=2))
         return 0
-    print(f"{'name':<26}{'family':<8}{'size':<6}{'compared with':<26}{'on this machine'}")
-    for row in rows:
-        print(f"{row['name']:<26}{row['family']:<8}{row['size']:<6}{row['pair']:<26}{row['state']}")
+    listed = [["name", "family", "size", "on this machine"]]
+    listed += [[row["name"], row["family"], row["size"], row["state"]] for row in rows]
+    print(terminal.table(listed))
+    print("\n" + terminal.wrapped("Names of one size are a pair. `checkpoints info NAME` tells more of one."))
     return 0
 
 
@@ -100,7 +103,7 @@ def _download(args: argparse.Namespace) -> int:
         print(f"{known.name} is part of this project; there is nothing to download.")
         return 0
     repository = known.repository if known and known.repository else args.name
-    show = hub.terminal_progress()
+    show = Progress()
     snapshot = hub.fetch(repository, revision=args.revision, progress=show, check=read_config, update=args.update)
     print(f"{repository} at commit {snapshot.commit} is complete in {snapshot.folder}.")
     tokenizer = registry.registry()
@@ -111,10 +114,9 @@ def _download(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from vlcompare.runtime.loading import hub
     from vlcompare.runtime.loading.verify import verify
 
-    for sentence in verify(args.name, revision=args.revision, progress=hub.terminal_progress()):
+    for sentence in verify(args.name, revision=args.revision, progress=Progress()):
         print(sentence)
     return 0
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from vlcompare import terminal
 from vlcompare.cli import options
 from vlcompare.errors import RequestError
 from vlcompare.paths import EMBEDDED
@@ -56,13 +57,17 @@ def run(args: argparse.Namespace) -> int:
         raise RequestError("--race runs both sides at once, so its times are not figures to repeat: leave one out.")
     request = options.request_from(args)
     options.check_outputs(args)
+    options.check_checkpoint(args.left, args.right)
     sides = {name: options.side_of(args, name) for name in SIDES}
 
-    from vlcompare.cli.report import repeats_table, save_picture, table, write_json
+    from vlcompare.cli.report import answers_table, repeats_table, save_card, write_json
     from vlcompare.comparison import compare
+    from vlcompare.evaluate.verdicts import read_truth, verdict
+    from vlcompare.render.result_card import CardSide
     from vlcompare.repeats import repeat
     from vlcompare.runtime.image import open_image
 
+    truth = read_truth(request, args.truth)
     image = open_image(args.image)
     quiet, repeats = args.json == "-", None
     if args.repeat is None:
@@ -75,15 +80,18 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         data = {"sides": {name: answer.to_json() for name, answer in answers.items()}}
         write_json(args.json, data | ({"repeats": repeats.to_json()} if repeats else {}))
+    found = {
+        side: verdict(request, answer, truth=truth[0], references=truth[1]) for side, answer in answers.items()
+    }
     if not quiet:
-        print(f"\n{table(answers)}")
+        print(f"\n{answers_table(answers, found)}")
         if repeats:
             print(f"\n{repeats_table(repeats)}")
         if args.race:
-            print("Both ran at once: these times are contended. Leave out --race for figures.")
+            print("\nBoth ran at once: these times are contended. Leave out --race for figures.")
     if args.save:
-        drawn = [(name, answer.checkpoint, answer) for name, answer in answers.items()]
-        save_picture(args.save, image, request, drawn)  # type: ignore[arg-type]
+        cards = {side: CardSide(answer, verdict=found[side]) for side, answer in answers.items()}
+        save_card(args.save, image, request, cards, truth)
     return 1 if any(answer.error for answer in answers.values()) else 0
 
 
@@ -109,9 +117,9 @@ def _print_events(events: Iterable[Event], sides: dict[str, Side], *, quiet: boo
                 printing = side
             print(plain(value.text), end="", flush=True)
         elif kind == "notice":
-            print(f"note on the {side} side: {plain(str(value))}", file=sys.stderr)
-        elif kind == "status" and sys.stderr.isatty():
-            print(f"\r{side}: {value}\033[K\r", end="", file=sys.stderr, flush=True)
+            print(terminal.wrapped(f"note on the {side} side: {plain(str(value))}"), file=sys.stderr)
+        elif kind == "status":
+            terminal.status(f"{side}: {value}")
     return {name: answers[name] for name in sides}
 
 
@@ -133,6 +141,5 @@ def _further_rounds(items: Iterator[Event | Repeats | None]) -> Repeats | None:
     for item in items:
         if isinstance(item, Repeats):
             repeats = item
-            if sys.stderr.isatty():
-                print(f"\r{len(item.rounds)} of {item.asked} rounds\033[K\r", end="", file=sys.stderr, flush=True)
+            terminal.status(f"{len(item.rounds)} of {item.asked} rounds")
     return repeats

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -44,6 +45,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
+    options.check_checkpoint(args.left, args.right)
+
+    from vlcompare.cli import program
     from vlcompare.cli.score import reading_options
     from vlcompare.errors import RequestError
     from vlcompare.evaluate.run import run as run_all
@@ -76,5 +80,35 @@ def run(args: argparse.Namespace) -> int:
         print(figures_as_text(summary))
         for sentence in submit_run(args.out, args.submission) if args.submission else ():
             print(sentence)
-        print(f"The run is in {args.out}; look at it with `python -m vlcompare inspect {args.out}`.")
+        print(f"\n{headline(args.out)}")
+        print(f"\nThe run is in {args.out}; `{program()} inspect {shlex.quote(str(args.out))}` opens it.")
     return 0
+
+
+def headline(folder: Path) -> str:
+    """The share of right answers over all tasks, and the slice in which the sides differ most."""
+    from vlcompare.evaluate.results.differences import largest_differences
+    from vlcompare.evaluate.results.run_folder import RunFolder
+    from vlcompare.evaluate.results.slices import overall
+    from vlcompare.evaluate.results.table import RunTable
+    from vlcompare.terminal import wrapped
+    from vlcompare.units import fraction, fraction_interval
+
+    table = RunTable(RunFolder.open(folder))
+    whole = overall(table)
+    if whole is None:
+        return "No sample of this data set has a right answer to compare with."
+    of = f"right answers of {whole.n:,}, over {whole.n_images:,} pictures"
+    if whole.paired is None or whole.right is None:
+        return wrapped(f"{fraction(whole.left)} {fraction_interval(*whole.left_ci95)}: {of}.")
+    difference = f"{fraction(whole.paired.difference, signed=True)} {fraction_interval(*whole.paired.ci95)}"
+    sentence = f"{fraction(whole.left)} against {fraction(whole.right)}, {difference}: {of}, left against right."
+    largest = largest_differences(table)
+    if largest and largest[0].clear:
+        most = largest[0]
+        figures = most.figures(table)
+        sentence += (
+            f" They differ most in {most.title.lower()} {most.value}: {fraction(figures.left)} against "
+            f"{fraction(figures.right or 0.0)} of {figures.n:,}."
+        )
+    return wrapped(sentence)

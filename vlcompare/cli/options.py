@@ -7,6 +7,7 @@ a mistake is reported before a model is loaded.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,9 @@ def add_asking(
     group.add_argument("--text", default="", help="the question, description, statement or message")
     group.add_argument("--choices", nargs="+", metavar="C", help="possible answers; for pointing, boxes x0,y0,x1,y1")
     group.add_argument("--box", metavar="x0,y0,x1,y1", help="a region, in shares of width and height from 0 to 1")
+    group.add_argument(
+        "--truth", nargs="+", metavar="T", help="the right answer, if you know it: boxes x0,y0,x1,y1, or texts"
+    )
     group.add_argument("--ocr-text", metavar="TEXT", help="text read from the picture, put into the prompt")
     group.add_argument(
         "--source", metavar="NAME", help=f"the prompt form of one benchmark: {', '.join(SOURCES)} (default: the task's)"
@@ -117,7 +121,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     """Where the result goes beside the terminal."""
     group = parser.add_argument_group("output")
     group.add_argument("--json", metavar="F", help="write the whole answer as JSON; - writes it to standard output")
-    group.add_argument("--save", metavar="F.png", help="write the picture with the boxes and the answer")
+    group.add_argument("--save", metavar="F.png", help="write the result card: question, answers, boxes and times")
 
 
 def above_zero(kind: Callable[[str], float]) -> Callable[[str], float]:
@@ -149,6 +153,22 @@ def request_from(args: argparse.Namespace) -> Request:
         **given(args, DECODING_FIELDS),
     )
     return validate(request)
+
+
+def check_checkpoint(*names: str | None) -> None:
+    """Raise CheckpointError for a misspelt name, before anything is imported for it.
+
+    Folders and Hub ids are looked at when they are loaded.
+    """
+    from vlcompare.errors import CheckpointError
+    from vlcompare.paths import CHECKPOINTS
+    from vlcompare.runtime.loading import registry
+
+    for name in names:
+        if name is None or registry.find(name) or "/" in name or os.path.exists(os.path.expanduser(name)):
+            continue
+        if not os.path.isdir(CHECKPOINTS / name):
+            raise CheckpointError(registry.unknown(name))
 
 
 def check_outputs(args: argparse.Namespace) -> None:

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from vlcompare.cli.options import check_checkpoint
+from vlcompare.terminal import Progress
 from vlcompare.units import format_bytes
 
 
@@ -27,6 +29,8 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    check_checkpoint(args.source)
+
     from vlcompare.errors import RequestError
     from vlcompare.runtime.loading import hub
     from vlcompare.runtime.loading.devices import resolve_device
@@ -35,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.push_to and not hub.is_repository(args.push_to):
         raise RequestError(f"--push-to {args.push_to!r} is not a Hub id of the form owner/name.")
-    show = hub.terminal_progress()
+    show = Progress()
     device = resolve_device(args.device)
     source = find_source(args.source, revision=args.revision, progress=show)
     assert source is not None

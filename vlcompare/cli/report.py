@@ -1,4 +1,4 @@
-"""Answers for the terminal and for files: a table of what was measured, JSON, and the annotated picture.
+"""Answers for the terminal and for files: a table of what was measured, JSON, and the result card.
 
 Text that a model wrote is cleared of control characters before it reaches a terminal.
 """
@@ -11,16 +11,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlcompare import terminal
 from vlcompare.errors import RequestError
 from vlcompare.tasks.boxes import format_box
-from vlcompare.types import Answer, Request
-from vlcompare.units import format_bytes
+from vlcompare.types import Answer, Box, Request
+from vlcompare.units import format_bytes, milliseconds, number
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from vlcompare.render.draw import Role
+    from vlcompare.render.result_card import CardSide
     from vlcompare.repeats import Repeats
+    from vlcompare.tasks.verdict import Verdict
+
+Truth = tuple[Sequence[Box], Sequence[str]]  # the true boxes, and the expected answers
 
 _CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
@@ -30,19 +34,21 @@ def plain(text: str) -> str:
     return text.translate(_CONTROLS)
 
 
-def table(answers: Mapping[str, Answer]) -> str:
-    """What each side read, ran on and took, one column a side; a single side needs no heading."""
-    columns = [_column(answer) for answer in answers.values()]
-    rows = [[label, *(column[label] for column in columns)] for label in columns[0]]
-    if len(answers) > 1:
-        rows.insert(0, ["", *answers])
-    return "\n".join(_in_columns(rows))
+def answers_table(answers: Mapping[str, Answer], verdicts: Mapping[str, Verdict | None] | None = None) -> str:
+    """What each side read, ran on and took, one column a side, within the terminal's width.
 
-
-def _in_columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return [line.rstrip() for line in lines]
+    With two sides a last column sets the left's figures over the right's. A row in which no side has anything is left
+    out.
+    """
+    columns = {side: _column(answer) for side, answer in answers.items()}
+    for side, found in (verdicts or {}).items():
+        columns[side]["verdict"] = found.text if found else ""
+    ratios = _ratios(*answers.values()) if len(answers) == 2 else {}
+    labels = [label for label in _LABELS if any(column.get(label) for column in columns.values())]
+    rows = [[label, *(column.get(label) or "-" for column in columns.values())] for label in labels]
+    if ratios:
+        rows = [["", *answers, "left/right"], *([*row, ratios.get(row[0], "")] for row in rows)]
+    return terminal.table(rows)
 
 
 def repeats_table(repeats: Repeats) -> str:
@@ -53,13 +59,18 @@ def repeats_table(repeats: Repeats) -> str:
     rows = [[f"{len(repeats.rounds)} rounds", *repeats.sides, ""]]
     for figure in FIGURES:
         spreads = [repeats.spread(side, figure) for side in repeats.sides]
-        cells = [f"{_ms(one.median)} ({_ms(one.low)} to {_ms(one.high)})" if one else "-" for one in spreads]
+        cells = [
+            f"{milliseconds(one.median)} ({milliseconds(one.low)} to {milliseconds(one.high)})" if one else "-"
+            for one in spreads
+        ]
         side = repeats.faster(figure)
         rows.append([names[figure], *cells, f"{side} is faster" if side else "no clear difference"])
-    lines = _in_columns(rows)
+    lines = [terminal.table(rows)]
     if repeats.busy:
         share = f"{100 * (repeats.cpu_share or 0):.0f} %"
-        lines.append(f"This machine is busy: the answers had a processor for {share} of their time.")
+        lines.append(
+            terminal.wrapped(f"This machine is busy: the answers had a processor for {share} of their time.")
+        )
     return "\n".join(lines)
 
 
@@ -75,61 +86,91 @@ def write_json(target: str, value: Any) -> None:
         raise RequestError(f"{target} cannot be written ({error.strerror}).") from error
 
 
-def save_picture(target: str, image: Image, request: Request, answers: Sequence[tuple[Role, str, Answer]]) -> None:
-    """Write the picture with the question's boxes, every side's boxes, and each side's words below it."""
-    from vlcompare.render.draw import annotate, answer_marks, request_marks
+def save_card(
+    target: str, image: Image, request: Request, sides: Mapping[str, CardSide], truth: Truth = ((), ())
+) -> None:
+    """Write the result card. Raises RequestError where the file cannot be written."""
+    from vlcompare.render.result_card import result_card
 
-    marks = request_marks(request)
-    legend = []
-    for side, name, answer in answers:
-        label = name or (request.text if request.task == "grounding" else "")
-        marks += answer_marks(answer, side, label)
-        words = answer.error or answer.text
-        legend.append((side, f"{name}: {words}" if name else words))
     try:
-        annotate(image, marks, legend).save(target)
+        result_card(image, request, sides, truth=truth[0], references=truth[1]).save(target)
     except OSError as error:
         raise RequestError(f"{target} cannot be written ({error}).") from error
 
 
+_LABELS = (
+    "verdict", "answer", "ended", "model", "quantization", "runs on", "image size", "first token", "· picture",
+    "· vision", "· prefill", "a token", "p95, max", "tokens/s", "total", "weights", "cache, state", "peak memory",
+)  # fmt: skip
+_ENDS = {
+    "end": "by itself",
+    "newline": "at the line's end",
+    "limit": "at the token limit",
+    "context": "context full",
+    "cancelled": "stopped",
+    "deadline": "at the time limit",
+}
+
+
 def _column(answer: Answer) -> dict[str, str]:
+    """One side's cells, by label. A side that failed has its model alone."""
     timings, memory = answer.timings, answer.memory
-    gaps = timings.token_ms
-    decode = f"{_ms(sum(gaps) / len(gaps))} a token, {timings.tokens_per_s:.1f} tokens/s" if gaps else "-"
-    percentiles = (timings.token_percentile(50), timings.token_percentile(95), max(gaps)) if gaps else ()
-    spread = " / ".join(map(_ms, percentiles)) or "-"
-    state = f"{format_bytes(memory.state_bytes)} (by formula {format_bytes(memory.state_bytes_formula)})"
-    settings = [answer.dtype, f"quantization {answer.quantization}", answer.device, f"{answer.image_size} px"]
-    settings += ["graphed"] * timings.graphed
-    settings += [f"{timings.threads} thread{'s' * (timings.threads > 1)}"] * (timings.threads > 0)
-    column = {
-        "read as": _reading(answer),
-        "stopped": f"{answer.stop_reason} after {len(answer.tokens)} tokens",
-        "model": answer.checkpoint + (f" @ {answer.revision[:10]}" if answer.revision else ""),
-        "run in": ", ".join(settings),
-        "picture": _ms(timings.image_ms),
-        "vision": _ms(timings.vision_ms),
-        "prefill": _ms(timings.prefill_ms) + (f" for {len(answer.prompt.ids)} positions" if answer.prompt else ""),
-        "first token": _ms(timings.ttft_ms),
-        "decode": decode,
-        "p50/p95/max": spread,
-        "total": _ms(timings.total_ms),
-        "weights": format_bytes(memory.weights_bytes),
-        "state": state,
-        "peak": format_bytes(memory.peak_bytes),
-    }
+    column = {"answer": _reading(answer), "model": answer.checkpoint}
+    if answer.quantization != "none":
+        column["quantization"] = answer.quantization
     if answer.error and not answer.tokens:
-        return {**dict.fromkeys(column, "-"), "read as": "failed, see above", "model": answer.checkpoint}
+        return {**column, "answer": "failed, see above"}
+    if answer.revision:
+        column["model"] += f" @ {answer.revision[:10]}"
+    runs = [answer.dtype, answer.device, *(["graphed"] if timings.graphed else [])]
+    runs += [f"{timings.threads} thread{'s' * (timings.threads > 1)}"] * (timings.threads > 0)
+    count = len(answer.tokens)
+    ended = _ENDS.get(answer.stop_reason, answer.stop_reason)
+    column |= {
+        "ended": f"{ended}, {count} token{'s' * (count != 1)}",
+        "runs on": ", ".join(runs),
+        "image size": f"{answer.image_size} px",
+        "first token": milliseconds(timings.ttft_ms),
+        "· picture": milliseconds(timings.image_ms),
+        "· vision": milliseconds(timings.vision_ms),
+        "· prefill": milliseconds(timings.prefill_ms)
+        + (f" for {len(answer.prompt.ids)} positions" if answer.prompt else ""),
+        "total": milliseconds(timings.total_ms),
+        "weights": format_bytes(memory.weights_bytes),
+        "cache, state": f"{format_bytes(memory.state_bytes)} (formula: {format_bytes(memory.state_bytes_formula)})",
+    }
+    if answer.device != "cpu":  # on a CPU it is the whole process's
+        column["peak memory"] = format_bytes(memory.peak_bytes)
+    if timings.token_ms:
+        column["a token"] = f"{milliseconds(timings.token_percentile(50))} (median)"
+        column["p95, max"] = f"{milliseconds(timings.token_percentile(95))}, {milliseconds(max(timings.token_ms))}"
+        column["tokens/s"] = number(timings.tokens_per_s)
     return column
+
+
+def _ratios(left: Answer, right: Answer) -> dict[str, str]:
+    """The left's figures over the right's, where both have them."""
+
+    def figures(answer: Answer) -> dict[str, float]:
+        timings, memory = answer.timings, answer.memory
+        return {
+            "first token": timings.ttft_ms,
+            "· vision": timings.vision_ms,
+            "· prefill": timings.prefill_ms,
+            "a token": timings.token_percentile(50) if timings.token_ms else 0.0,
+            "tokens/s": timings.tokens_per_s,
+            "total": timings.total_ms,
+            "weights": memory.weights_bytes,
+            "cache, state": memory.state_bytes,
+        }
+
+    pairs = zip(figures(left).items(), figures(right).values(), strict=True)
+    return {label: f"{ours / theirs:.2f}" for (label, ours), theirs in pairs if ours and theirs} or {"": ""}
 
 
 def _reading(answer: Answer) -> str:
     if answer.parse == "unparseable":
-        return "unparseable"
+        return f"could not be read: {plain(' '.join(answer.text.split()))[:60]}"
     boxes = [format_box(box) for box in answer.boxes]
     named = [f"{phrase} {box}" for phrase, box in zip(answer.phrases, boxes, strict=False)]
-    return plain("; ".join(named or boxes) or " ".join(answer.text.split()))[:100]
-
-
-def _ms(value: float) -> str:
-    return f"{value:,.1f} ms" if value < 1000 else f"{value / 1000:,.2f} s"
+    return plain("; ".join(named or boxes) or " ".join(answer.text.split()))[:200]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 
@@ -25,11 +24,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     from vlcompare.synth.scenes.dataset import write_scenes
+    from vlcompare.terminal import progress_bar
 
-    def progress(done: int) -> None:
-        if sys.stderr.isatty() and (done % 25 == 0 or done == args.count):
-            print(f"\r{done} of {args.count} pictures", end="\n" if done == args.count else "", file=sys.stderr)
-
-    path, rows = write_scenes(args.out, args.count, args.seed, args.size, args.tasks, progress)
+    with progress_bar(args.count, "drawing", " pictures") as bar:
+        path, rows = write_scenes(
+            args.out, args.count, args.seed, args.size, args.tasks, lambda done: bar.update(done - bar.n)
+        )
     print(f"{path}: {rows} rows about {args.count} pictures of {args.size} x {args.size} pixels.")
     return 0

@@ -28,6 +28,7 @@ from vlcompare.evaluate.replies import request_of
 from vlcompare.evaluate.results import origin
 from vlcompare.evaluate.settings import RUN_VERSION, RunSettings, check_same, versions
 from vlcompare.tasks.prompts import check_decoding
+from vlcompare.terminal import progress_bar
 from vlcompare.types import Answer, Request, Sample, Side
 
 NEEDED = ("identity", "samples", "sides", "sessions")  # of run.json, to go on with a run
@@ -180,8 +181,6 @@ def _answer_side(
     settings: RunSettings, side: str, options: Side, share: Share, engine: Engine, processes: Processes
 ) -> None:
     """Load one side's model and answer this process's share of what is pending."""
-    from tqdm import tqdm
-
     total = sum(map(len, share))
     if not total and not processes.main:
         return
@@ -194,7 +193,7 @@ def _answer_side(
         label = side if processes.count == 1 else f"{side}, process 1 of {processes.count}"
         with (
             RowWriter(run_files.part_of(settings.out, processes.rank, processes.count)) as writer,
-            tqdm(total=total, desc=label, unit=" samples", disable=not shown, dynamic_ncols=True) as bar,
+            progress_bar(total, label, " samples", shown=shown) as bar,
         ):
             for batch in share:
                 answers = _answer(generate, model, batch, options, settings.alternatives)

@@ -19,7 +19,8 @@ from vlcompare.runtime.loading import quantize
 from vlcompare.runtime.loading.fill import ByteProgress, account
 from vlcompare.runtime.loading.keys import highest_value, model_key, stored_norm
 from vlcompare.runtime.loading.locate import SECTION, CheckpointSource, local_tokenizer, read_stored
-from vlcompare.runtime.loading.safetensors_files import ONE_FILE, Stored, check_finite, read_tensor, write_file
+from vlcompare.runtime.loading.safetensors_files import Stored, check_finite, read_tensor, write_file
+from vlcompare.runtime.loading.weight_files import ONE_FILE
 
 Entries = dict[str, tuple[torch.dtype, tuple[int, ...]]]
 

@@ -16,7 +16,8 @@ from vlcompare.models.config import ModelConfig, from_dict
 from vlcompare.paths import CHECKPOINTS
 from vlcompare.runtime.bounded_files import LARGEST_CONFIG, is_there, read_json
 from vlcompare.runtime.loading import hub, quantize, registry
-from vlcompare.runtime.loading.safetensors_files import Stored, read_headers, weight_files
+from vlcompare.runtime.loading.safetensors_files import Stored, read_headers
+from vlcompare.runtime.loading.weight_files import weight_files
 
 SECTION = "vlcompare_quantization"  # in config.json of a checkpoint that `vlcompare quantize` wrote
 
@@ -54,9 +55,7 @@ def find_source(
         return _read(name, folder, None)
     repository = known.repository if known and known.repository else name
     if not hub.is_repository(repository):
-        raise CheckpointError(
-            f"{name!r} is neither a known checkpoint ({', '.join(registry.names())}), nor a folder, nor a Hub id."
-        )
+        raise CheckpointError(registry.unknown(name))
     revision = revision or (known.revision if known else None)
     if offline:
         snapshot = hub.cached(repository, revision=revision)

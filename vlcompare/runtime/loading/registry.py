@@ -5,6 +5,7 @@ Reads `checkpoints/registry.json`; standard library only. A value that is not kn
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -106,6 +107,13 @@ def find(name: str) -> Checkpoint | None:
 def names() -> tuple[str, ...]:
     """Names of all known checkpoints, the embedded ones first."""
     return tuple(checkpoint.name for checkpoint in registry().checkpoints)
+
+
+def unknown(name: str) -> str:
+    """The sentence on a name that stands for nothing, with the known one that is nearest to it."""
+    near = difflib.get_close_matches(name.lower(), names(), 1)
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names())}."
+    return f"{name!r} is neither a known checkpoint, nor a folder, nor a Hub id; {hint}"
 
 
 def _read(data: dict[str, Any]) -> Registry:

@@ -7,11 +7,9 @@ the file stays resident, and a file that shrinks under us is an error, not a cra
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
-import re
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +20,7 @@ import torch
 from torch import Tensor
 
 from vlcompare.errors import CheckpointError
-from vlcompare.runtime.bounded_files import is_there, open_regular, read_json
+from vlcompare.runtime.bounded_files import open_regular
 from vlcompare.units import format_bytes
 
 STORED_DTYPES: dict[str, torch.dtype] = {
@@ -38,14 +36,9 @@ STORED_DTYPES: dict[str, torch.dtype] = {
     "BOOL": torch.bool,
 }
 NAMES = {dtype: name for name, dtype in STORED_DTYPES.items()}
-ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
-SHARD = re.compile(r"^model-(\d{5})-of-(\d{5})\.safetensors$")
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
 _LONGEST_HEADER = 4 << 20  # the format allows 100 MB, which would be 1.5 GB once read; 2.8 B parameters need 0.2 MB
-_LARGEST_INDEX = 4 << 20  # bytes; of the same keys
 _MOST_TENSORS = 20_000  # 2.8 B parameters lie in 1,200
 _LONGEST_KEY = 256  # characters
-_MOST_FILES = 256  # of one checkpoint; published ones have two at most
 # the largest magnitude of a weight: bfloat16 ends at 3.4e38, as float32 does, and rounding to int8 multiplies by 127
 LARGEST_VALUE = 2.0**120
 _MOST_AXES = 8  # of a tensor; with sizes below 2**63 its bytes are then counted in a moment, whatever the header says
@@ -67,24 +60,6 @@ class Stored:
     def where(self) -> str:
         """How the tensor is named in a sentence."""
         return f"{self.file.name}: {self.key!r}"
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint: one file, or all its shards, with or without an index.
-
-    Raises CheckpointError where a shard is missing, or where there are only files that can run code when opened.
-    """
-    if is_there(folder / ONE_FILE):
-        return [folder / ONE_FILE]
-    names = names_in_index(folder / INDEX) if is_there(folder / INDEX) else _names_of_shards(folder)
-    if not names:
-        raise CheckpointError(_nothing_usable(folder))
-    if len(names) > _MOST_FILES:
-        raise CheckpointError(f"{folder} claims to hold {len(names)} files of weights; at most {_MOST_FILES} are read.")
-    for name in names:
-        if not is_there(folder / name):
-            raise CheckpointError(f"The shard {name} is missing in {folder}: download the checkpoint again.")
-    return [folder / name for name in names]
 
 
 def read_header(file: Path) -> dict[str, Stored]:
@@ -203,12 +178,6 @@ def as_bytes(tensor: Tensor) -> memoryview:
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
-def file_sha256(file: Path) -> str:
-    """SHA-256 of a whole file, as the Hub lists it for large files."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _exactly(stream: BinaryIO, length: int, file: Path) -> bytes:
     """So many bytes of an unbuffered file, which may give fewer at a time."""
     found = bytearray()
@@ -257,38 +226,3 @@ def _check_layout(file: Path, found: Mapping[str, Stored], start: int, size: int
         reached = stored.begin + stored.bytes
     if reached != size:
         raise CheckpointError(f"{file.name} has {size - reached} bytes that no tensor owns: the header is damaged.")
-
-
-def names_in_index(index: Path) -> list[str]:
-    """The files that an index lists. Raises CheckpointError where it is damaged or points out of its folder."""
-    try:
-        names = sorted(set(read_json(index, _LARGEST_INDEX)["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{index.name} cannot be read; delete it or download the checkpoint again.") from error
-    for name in names:
-        # a name with a folder in it could point anywhere on this machine
-        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
-            raise CheckpointError(
-                f"{index.name} names {reprlib.repr(name)}, which is not a safetensors file of this folder."
-            )
-    return names
-
-
-def _names_of_shards(folder: Path) -> list[str]:
-    """`model-00001-of-0000N.safetensors` and its siblings: all N of them, whether they are there or not."""
-    counts = {int(match[2]) for path in folder.iterdir() if (match := SHARD.match(path.name))}
-    if len(counts) > 1:
-        listed = " and ".join(map(str, sorted(counts)))
-        raise CheckpointError(f"{folder} holds shards of different sets (of {listed} files): keep one set.")
-    count = counts.pop() if counts else 0
-    return [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
-
-
-def _nothing_usable(folder: Path) -> str:
-    pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
-    if pickles:
-        return (
-            f"{folder} holds {pickles[0]} and no safetensors file: such files can run code when they are opened, so "
-            "they are not loaded; convert the checkpoint to model.safetensors with safetensors.torch.save_file first."
-        )
-    return f"{folder} holds no model.safetensors and no model-00001-of-0000N.safetensors: it is not a whole checkpoint."

@@ -13,23 +13,23 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vlcompare import terminal
 from vlcompare.errors import CheckpointError, HubError
 from vlcompare.runtime.loading.hub import errors, record, transfer
 from vlcompare.runtime.loading.hub.transfer import HubFile
 from vlcompare.runtime.loading.hub.upload import commit_file, is_repository, push
-from vlcompare.runtime.loading.safetensors_files import INDEX, ONE_FILE, SHARD, names_in_index, weight_files
+from vlcompare.runtime.loading.weight_files import INDEX, ONE_FILE, SHARD, names_in_index, weight_files
 from vlcompare.types import Notify
 from vlcompare.units import format_bytes
 
 __all__ = [
     "FileCheck", "Progress", "SMALL", "Snapshot", "cached", "cached_bytes", "check_files", "checksums", "commit_file",
-    "fetch", "is_repository", "push", "remove", "repository_folder", "terminal_progress",
+    "fetch", "is_repository", "push", "remove", "repository_folder",
 ]  # fmt: skip
 
 Progress = Callable[[str, int, int], None]  # a sentence, bytes done, bytes in all (0: not known)
@@ -70,7 +70,7 @@ def fetch(
     if snapshot is not None:
         return snapshot
     try:
-        return _download(repository, requested, wanted, progress or terminal_progress(), check, update)
+        return _download(repository, requested, wanted, progress or terminal.Progress(), check, update)
     except CheckpointError:
         raise
     except errors.library_errors() as error:
@@ -148,23 +148,6 @@ def repository_folder(repository: str) -> Path:
         raise HubError(f"{repository!r} is not a Hub id of the form owner/name.")
     cache = Path(os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE)
     return cache / ("models--" + repository.replace("/", "--"))
-
-
-def terminal_progress() -> Progress:
-    """A progress bar on a terminal; where the output is not a terminal, each sentence once."""
-    last: list[str] = []
-
-    def show(sentence: str, done: int, total: int) -> None:
-        if sys.stderr.isatty() and total:
-            width = 30 * done // total
-            end = "\n" if done >= total else ""
-            bar = f"[{'#' * width}{'.' * (30 - width)}] {format_bytes(done)} of {format_bytes(total)}"
-            print(f"\r{sentence} {bar}", end=end, file=sys.stderr, flush=True)
-        elif last != [sentence]:
-            print(sentence, file=sys.stderr, flush=True)
-        last[:] = [sentence]
-
-    return show
 
 
 # ------------------------------------------------------------------------------------------------ downloading

@@ -22,7 +22,7 @@ from typing import Any
 
 from vlcompare.errors import HubError
 from vlcompare.runtime.loading.hub import errors
-from vlcompare.runtime.loading.safetensors_files import file_sha256
+from vlcompare.runtime.loading.weight_files import file_sha256
 from vlcompare.types import Notify
 
 Count = Callable[[int], None]

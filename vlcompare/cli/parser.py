@@ -1,0 +1,52 @@
+"""The argument parser of all commands: short errors that suggest what was meant, and help that fits the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+
+class _Help(argparse.HelpFormatter):
+    """Help whose first column has room for the names of all commands."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's parser; a mistake is answered with one sentence, the nearest name, and where help is."""
+
+    def __init__(self, *args: Any, **how: Any) -> None:
+        super().__init__(*args, **{"formatter_class": _Help, **how})
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {message}\nTry '{self.prog} --help'.", file=sys.stderr)
+        raise SystemExit(2)
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """As argparse's; an option that there is not is answered with the nearest one of the command."""
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            command: Parser = getattr(found, "parser", self)
+            flags = [flag for action in command._actions for flag in action.option_strings]
+            command.error(f"unrecognized arguments: {' '.join(unknown)}{_suggestion(unknown[0], flags)}")
+        return found
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Raise argparse.ArgumentError for a value that is no choice, with the choices and the nearest of them."""
+        if action.choices is None or value in action.choices:
+            return
+        if isinstance(action, argparse._SubParsersAction):
+            near = _suggestion(value, list(action.choices))
+            raise argparse.ArgumentError(None, f"there is no command {value!r}{near}")
+        choices = [str(choice) for choice in action.choices]
+        near = _suggestion(str(value), choices) or f" (choose from {', '.join(choices)})"
+        raise argparse.ArgumentError(action, f"invalid choice: {str(value)!r}{near}")
+
+
+def _suggestion(given: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(given.partition("=")[0].lower(), known, 1)
+    return f"; did you mean {near[0]}?" if near else ""
