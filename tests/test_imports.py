@@ -21,6 +21,7 @@ LEVELS = [  # the first entry that matches a module's name gives its level; a mo
     ("vlcompare.errors", 0),
     ("vlcompare.machine", 1),
     ("vlcompare.paths", 1),
+    ("vlcompare.terminal", 1),
     ("vlcompare.types", 1),
     ("vlcompare.units", 1),
     ("vlcompare.tasks", 2),

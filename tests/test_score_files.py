@@ -268,7 +268,7 @@ def test_intervals_over_few_pictures_are_marked(files):
     result = files(samples, said)
     assert "6 pictures only" in result["ci95_notes"]["grounding"]["mean_iou"]
     text = figures_as_text(result)
-    assert "]*" in text and "  * 6 pictures only" in text
+    assert "]*" in text and "\n* 6 pictures only" in text
     alone = files([grounding(str(i), TRUTH, image=f"{i}.png") for i in range(30)], said)
     assert alone["ci95_notes"] == {} and "*" not in figures_as_text(alone)
 

@@ -80,9 +80,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         data = {"sides": {name: answer.to_json() for name, answer in answers.items()}}
         write_json(args.json, data | ({"repeats": repeats.to_json()} if repeats else {}))
-    found = {
-        side: verdict(request, answer, truth=truth[0], references=truth[1]) for side, answer in answers.items()
-    }
+    found = {side: verdict(request, answer, truth=truth[0], references=truth[1]) for side, answer in answers.items()}
     if not quiet:
         print(f"\n{answers_table(answers, found)}")
         if repeats:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from vlcompare import terminal
 from vlcompare.errors import RequestError
 from vlcompare.tasks.forms import SOURCES
 from vlcompare.tasks.prompts import SPECS, read_box, require_known_source, validate
@@ -52,7 +53,8 @@ def add_asking(
     subparsers: argparse._SubParsersAction[argparse.ArgumentParser], name: str, **texts: Any
 ) -> argparse.ArgumentParser:
     """A command that asks about a picture: IMAGE and the question, with the tasks at the end of its help."""
-    tasks = "tasks:\n" + "\n".join(f"  {spec.name:<20} {spec.hint}" for spec in SPECS.values())
+    tasks = "tasks:\n" + terminal.table([[f"  {spec.name}", spec.hint] for spec in SPECS.values()])
+    texts["description"] = terminal.wrapped(texts["description"])  # this formatter takes it as it is
     parser = subparsers.add_parser(name, epilog=tasks, formatter_class=argparse.RawDescriptionHelpFormatter, **texts)
     parser.add_argument("image", metavar="IMAGE", help="path of a JPEG, PNG or WebP picture")
     group = parser.add_argument_group("the question")

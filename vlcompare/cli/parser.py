@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Any, NoReturn
+
+from vlcompare import terminal
 
 
 class _Help(argparse.HelpFormatter):
@@ -21,6 +24,17 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **how: Any) -> None:
         super().__init__(*args, **{"formatter_class": _Help, **how})
+
+    def format_help(self) -> str:
+        """argparse's help, with a usage line of what must be given, since the options are listed below it."""
+        if self.usage is None:
+            own = [action for action in self._actions if action.required and action.option_strings]
+            named = [f"{action.option_strings[0]} {action.metavar or action.dest.upper()}" for action in own]
+            places = [action for action in self._actions if not action.option_strings]
+            words = [f"{action.metavar or action.dest}{' ...' * (action.nargs in ('+', 'A...'))}" for action in places]
+            usage = " ".join([self.prog.replace("%", "%%"), "[options]", *named, *words])
+            self.usage = textwrap.fill(usage, max(20, terminal.width() - len("usage: ")), subsequent_indent="    ")
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         print(f"{self.prog}: {message}\nTry '{self.prog} --help'.", file=sys.stderr)

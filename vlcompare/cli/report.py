@@ -68,9 +68,7 @@ def repeats_table(repeats: Repeats) -> str:
     lines = [terminal.table(rows)]
     if repeats.busy:
         share = f"{100 * (repeats.cpu_share or 0):.0f} %"
-        lines.append(
-            terminal.wrapped(f"This machine is busy: the answers had a processor for {share} of their time.")
-        )
+        lines.append(terminal.wrapped(f"This machine is busy: the answers had a processor for {share} of their time."))
     return "\n".join(lines)
 
 

@@ -66,7 +66,9 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
         metavar="F",
         help="auto (default: by the keys that are found), or " + ", ".join(name for name in FORMATS if name != HUB),
     )
-    group.add_argument("--task", choices=TASKS, help="only this task; for formats that name none, what the rows are")
+    group.add_argument(
+        "--task", choices=TASKS, metavar="TASK", help="only this task; for formats that name none, what the rows are"
+    )
     group.add_argument("--limit", type=int, help="only the first samples")
     group.add_argument(
         "--images", help="folder of the pictures (default: beside the file), or a parquet file of them by id"

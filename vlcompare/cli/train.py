@@ -18,7 +18,13 @@ def add_parser(subparsers: Any) -> None:
         description="Train the scene encoder, then both language models on the same batches, and export checkpoints.",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for states, logs and features")
-    parser.add_argument("--stage", choices=(*STAGES, "all"), default="all", help="one stage, or all in order (default)")
+    parser.add_argument(
+        "--stage",
+        choices=(*STAGES, "all"),
+        default="all",
+        metavar="STAGE",
+        help=f"one of {', '.join(STAGES)}, or all in order (default)",
+    )
     parser.add_argument(
         "--recipe",
         help="cpu, gpu, smoke, or a JSON file with what differs from cpu (default: what DIR was begun with, else cpu)",

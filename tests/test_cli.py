@@ -1,0 +1,133 @@
+"""The command line as a whole: suggestions, help, what is imported, and that what it prints fits the terminal."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vlcompare import terminal
+from vlcompare.cli import COMMANDS, main
+from vlcompare.cli.evaluate import headline
+from vlcompare.evaluate.summary_text import figures_as_text
+from vlcompare.paths import EXAMPLES
+
+RUN = EXAMPLES / "tiny-pair-on-scenes"
+
+
+def said(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    try:
+        status = main(arguments)
+    except SystemExit as stopped:
+        status = int(stopped.code or 0)
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["chekpoints"], "did you mean checkpoints?"),
+        (["checkpoints", "lst"], "did you mean list?"),
+        (["ask", "x.png", "--task", "groundin"], "did you mean grounding?"),
+        (["ask", "x.png", "--txt", "x"], "did you mean --text?"),
+        (["ask", str(next(EXAMPLES.glob("pictures/*.png"))), "--checkpoint", "tiny-mamba"], "mean tiny-mamba-vl?"),
+        (["compare", str(next(EXAMPLES.glob("pictures/*.png"))), "--right", "tiny-pythia"], "mean tiny-pythia-vl?"),
+        (["evaluate", "x.jsonl", "--left", "finetuned_mambavl_2.7b", "--out", "o"], "mean finetuned_mambavl_2.8b?"),
+        (["quantize", "Tiny-Mamba-VL2", "o", "--nf4"], "mean tiny-mamba-vl?"),
+        (["checkpoints", "info", "tiny-mamba"], "mean tiny-mamba-vl?"),
+    ],
+)
+def test_a_misspelt_name_is_answered_with_the_nearest(
+    arguments: list[str], meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = said(arguments, capsys)
+    assert status == 2 and meant in err and not out
+    assert err.count("\n") <= 2 and "usage" not in err
+
+
+@pytest.mark.parametrize("arguments", [[], ["checkpoints"], ["study"]])
+def test_a_bare_call_shows_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = said(arguments, capsys)
+    assert status == 0 and "--help" in out and not err
+
+
+@pytest.mark.parametrize("columns", [80, 60])
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS), ["study", "run"], ["checkpoints", "list"]])
+def test_help_fits_the_terminal(
+    columns: int, command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    _, out, _ = said([*command, "--help"], capsys)
+    assert max(map(len, out.splitlines())) <= columns
+
+
+@pytest.mark.parametrize("columns", [80, 60])
+def test_lists_and_figures_fit_the_terminal(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    _, listed, _ = said(["checkpoints", "list"], capsys)
+    _, info, _ = said(["checkpoints", "info", "tiny-mamba-vl"], capsys)
+    figures = figures_as_text(json.loads((RUN / "summary.json").read_text()))
+    for text in (listed, figures, headline(RUN)):
+        assert max(map(len, text.splitlines())) <= columns
+    assert "tiny-mamba-vl" in listed and "GB" not in info
+    if columns == 80:  # one line a figure
+        assert any(line.startswith("acc@0.5") and line.count("[") == 3 for line in figures.splitlines())
+
+
+def test_the_headline_is_that_of_inspect() -> None:
+    from vlcompare.evaluate.results.run_folder import RunFolder
+    from vlcompare.evaluate.results.slices import overall
+    from vlcompare.evaluate.results.table import RunTable
+    from vlcompare.units import fraction
+
+    whole = overall(RunTable(RunFolder.open(RUN)))
+    assert whole is not None and whole.paired is not None
+    assert headline(RUN).startswith(f"{fraction(whole.left)} against {fraction(whole.right)}, ")
+    assert fraction(whole.paired.difference, signed=True) in headline(RUN)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["checkpoints", "list"],
+        ["checkpoints", "list", "--json"],
+        ["--help"],
+        ["ask", "x.png", "--checkpoint", "tiny-mamba"],
+        ["compare", "x.png", "--left", "tiny-mamba"],
+        ["chekpoints"],
+        ["study", "--help"],
+    ],
+)
+def test_what_needs_no_model_imports_no_torch(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom vlcompare.cli import main\n"
+        f"try: main({arguments!r})\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'transformers', 'gradio', 'matplotlib', 'PIL'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("most", [200, 60, 40, 25])
+def test_a_table_keeps_every_word_within_its_width(most: int) -> None:
+    rows = [["", "left", "right"], ["name", "one two three four", "five"], ["x", "1", f"a{terminal.NO_BREAK}b c"]]
+    text = terminal.table(rows, most)
+    assert max(map(len, text.splitlines())) <= most
+    assert sorted(text.replace("a b", "ab").split()) == sorted(
+        ["left", "right", "name", "one", "two", "three", "four", "five", "x", "1", "ab", "c"]
+    )
+
+
+def test_progress_without_a_terminal_says_each_sentence_once(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = terminal.Progress()
+    for done in (0, 5, 10):
+        progress("Fetching a file", done, 10)
+    progress("Checking", 0, 0)
+    assert capsys.readouterr().err.splitlines() == ["Fetching a file", "Checking"]
