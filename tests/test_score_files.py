@@ -287,6 +287,13 @@ def test_a_question_asked_in_turned_order_counts_once(files):
     assert figures["parse_rate"] == 1.0
 
 
+def test_a_summary_without_notes_is_still_shown(files):
+    """As earlier versions wrote them."""
+    result = files([grounding("a", TRUTH)], [{"id": "a", "text": "[0.10,0.10,0.50,0.50]"}])
+    del result["ci95_notes"]
+    assert "mean_iou" in figures_as_text(result) and "*" not in figures_as_text(result)
+
+
 def test_sides_and_the_paired_difference(files):
     samples = [grounding(str(i), TRUTH, image=f"{i // 2}.png") for i in range(8)]
     good, bad = "[0.10,0.10,0.50,0.50]", "[0.60,0.60,0.90,0.90]"
