@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import zipfile
 from html.parser import HTMLParser
 
@@ -258,6 +259,31 @@ def test_the_report_is_one_page_that_loads_and_runs_nothing(table):
     assert nasty not in text and "&lt;img src=x" in text
     assert "=blue &lt;b&gt;x&lt;/b&gt;" in text
     assert "default-src &#x27;none&#x27;" in text or "default-src 'none'" in text
+
+
+def test_the_report_says_the_result_first_and_the_settings_last(table):
+    table.run.notes.put("r01", "", ["counting"])
+    table.run.notes.put("r02", "", ["counting", "reading"])
+    text = html_report(table, table.select())
+    places = [
+        text.index(part) for part in ("score", "Noted errors", "Samples", "Every task", "Settings") if part in text
+    ]
+    assert places == sorted(places)
+    plain = re.sub(r"<[^>]+>", "|", text)
+    assert re.search(r"\.\d{3}\|+ against \|+\.\d{3}\|+, \|+[+−]\.\d{3}", plain)
+    assert re.search(r"\|2\|+ counting", plain) and re.search(r"\|1\|+ reading", plain)
+    assert text.count("<article") == len(table.select())
+    some = html_report(table, table.select(Filter(quadrants=("only_left",))), rows=None)
+    score = re.compile(r'<p class="score">.*?</p>')
+    assert score.search(some).group() == score.search(text).group()
+
+
+def test_figures_of_the_json_can_be_of_other_rows_than_those_listed(table):
+    only_left = table.select(Filter(quadrants=("only_left",)))
+    found = json.loads(to_json(table, only_left, figures=table.select()))
+    assert len(found["samples"]) == len(only_left) > 0
+    assert found["overall"]["n"] == 24 and found["overall"]["left"] < 1
+    assert json.loads(to_json(table, only_left))["overall"]["n"] == len(only_left)
 
 
 def test_names_of_sides_stay_text_in_the_report(tmp_path):

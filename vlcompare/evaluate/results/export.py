@@ -57,18 +57,23 @@ def _safe(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
-def to_json(table: RunTable, rows: Rows | None = None) -> str:
-    """The run's record, figures by slice, and the rows with their whole answers, notes and tags."""
+def to_json(table: RunTable, rows: Rows | None = None, *, figures: Rows | None = None) -> str:
+    """The run's record, figures by slice, and the rows with their whole answers, notes and tags.
+
+    Figures are over the rows `figures`, by default over those that are given: rows that were chosen by how they were
+    answered have figures that are true by construction.
+    """
     run = table.run
     notes = run.notes.all()
-    everything = overall(table, rows)
+    figures = rows if figures is None else figures
+    everything = overall(table, figures)
     value = {
         "schema_version": EXPORT_VERSION,
         "run": run.record,
         "checkpoints": {side: run.checkpoint(side) for side in table.sides},
-        "quadrants": table.quadrant_counts(rows),
+        "quadrants": table.quadrant_counts(figures),
         "overall": asdict(everything) if everything else None,
-        "slices": {name: [asdict(row) for row in slice_figures(table, name, rows)] for name in table.aspects},
+        "slices": {name: [asdict(row) for row in slice_figures(table, name, figures)] for name in table.aspects},
         "samples": [
             {
                 **table.cells(i),

@@ -25,7 +25,7 @@ from vlcompare.ui.server.rate_limit import free_space
 from vlcompare.ui.server.uploads import largest_upload, open_file
 from vlcompare.ui.settings import AppSettings, Limits
 
-REPORT_SAMPLES = 60
+REPORT_SAMPLES = 24
 MOST_UPLOADED = 4  # archives of one visitor that stay unpacked
 MOST_UNPACKED = 8 * 2**30  # bytes of all visitors' archives on the disk
 AT_ONCE = 4  # archives that are unpacked at the same time, at most
@@ -74,11 +74,12 @@ def export_text(inspection: Inspection, kind: str, *, only: bool) -> tuple[str, 
     rows = inspection.rows if only else None
     if rows is not None and not len(rows):
         raise RequestError("No sample fits the filters, so there is nothing to export.")
+    figures = inspection.selection.base if only else None  # not of a quadrant, where they are so by construction
     makers: dict[str, tuple[str, Callable[[], str]]] = {
         "csv": (".csv", lambda: export.to_csv(table, rows)),
-        "json": (".json", lambda: export.to_json(table, rows)),
+        "json": (".json", lambda: export.to_json(table, rows, figures=figures)),
         "comparator": ("-llm-comparator.json", lambda: export.to_llm_comparator(table, rows)),
-        "report": (".html", lambda: html_report.html_report(table, _shown(inspection, rows), rows=rows)),
+        "report": (".html", lambda: html_report.html_report(table, _shown(inspection, rows), rows=figures)),
     }
     if kind not in makers:
         raise RequestError(f"There is no export {kind!r}.")
@@ -87,13 +88,17 @@ def export_text(inspection: Inspection, kind: str, *, only: bool) -> tuple[str, 
 
 
 def _shown(inspection: Inspection, rows: Rows | None) -> Rows:
-    """The samples that the report shows in full: those with a note first, then the others of the selection."""
+    """The samples that the report shows: those with a note first, then the selection's; of a selection that no filter
+    and no order made, those that only one side has right."""
     assert inspection.data is not None
-    run = inspection.data.run
+    run, table = inspection.data.run, inspection.data.table
     chosen = inspection.rows if rows is None else rows
     noted = set(inspection.notes())
     first = np.array([run.samples[i].id in noted for i in chosen], dtype=bool)
-    return np.concatenate([chosen[first], chosen[~first]])[:REPORT_SAMPLES]
+    others = chosen[~first]
+    if not inspection.query.narrowed and inspection.query.sort == "order":
+        others = others[np.argsort(~np.isin(table.quadrant[others], (1, 2)), kind="stable")]
+    return np.concatenate([chosen[first], others])[:REPORT_SAMPLES]
 
 
 def export_file(inspection: Inspection, kind: str, *, only: bool) -> str:
