@@ -161,6 +161,8 @@ OVER = """() => {
 def test_nothing_is_cut_off_or_covered_at_any_width(visit: Any, width: int) -> None:
     page = visit(width=width)
     compare(page)
+    page.locator("#vl-text textarea").fill("something else")  # where the answers are from stands above them, too
+    page.wait_for_selector("#vl-belongs .vl-from")
     unfolded(page)
     for tab in ("Compare", "Inspect"):
         if tab == "Inspect":

@@ -93,8 +93,8 @@
     if (corner) nodes.push(mark([corner.x, corner.y, corner.x, corner.y], at, origin, "", "vl-mark-corner"));
     const hint = document.createElement("p");
     hint.className = "vl-mark-hint";
-    hint.textContent = corner ? "Now click the opposite corner" : boxes.length && !to.several ? "" :
-      to.several ? "Drag to add a box" : "Drag to mark the region";
+    const first = to.several ? "Drag to draw a box" : "Drag to mark the region";
+    hint.textContent = corner ? "Now click the opposite corner" : boxes.length || drag?.moved ? "" : first;
     layer.replaceChildren(...nodes, hint);
   }
 
