@@ -22,10 +22,12 @@ from vlcompare.evaluate.results.table import RunTable
 from vlcompare.evaluate.statistics import Interval, caution
 from vlcompare.render.charts import interval, share
 from vlcompare.render.markup import Safe, el
+from vlcompare.render.terms import known_term, term
 from vlcompare.ui.inspect.query import Query, chips
 from vlcompare.ui.inspect.selection import Names, Opened, Selection
 from vlcompare.units import fraction, fraction_interval
 
+_INTERVAL = term("interval", "95 % interval")
 MOST_SLICES = 60
 UNKNOWN = Interval(math.nan, math.nan)
 
@@ -185,7 +187,7 @@ def _shares(table: RunTable, names: Names, dimension: str, title: str, selection
     sentence = f"How much of each slice is “{what}”, with its 95 % interval."
     if not rows:
         return el("p", "No sample here says anything about this.", class_="vl-empty")
-    head = (title, "samples", "of these", "share", "95 % interval")
+    head = (title, "samples", "of these", "share", _INTERVAL)
     cells = [el("th", name, scope="col", class_="vi-number" if 0 < i < 4 else None) for i, name in enumerate(head)]
     body = [_share_line(row, side, selection.query) for row in rows[:MOST_SLICES]]
     shown = el("table", el("thead", el("tr", *cells)), el("tbody", *body), class_="vl-table vi-table")
@@ -228,7 +230,7 @@ def _more(count: int) -> Safe | None:
 
 def figures_table(rows: Sequence[Figures], names: Names) -> Safe:
     """Every task's main metric: each side with its interval, and the paired difference."""
-    return _table([("", rows)], names, "Task", lambda row: el("th", row.name, el("small", row.metric), scope="row"))
+    return _table([("", rows)], names, "Task", lambda row: el("th", row.name, el("small", known_term(row.metric)), scope="row"))
 
 
 def _table(
@@ -247,7 +249,8 @@ def _table(
     head = [el("th", title, scope="col"), el("th", "samples", scope="col", class_="vi-number vi-n")]
     head += [el("th", side, scope="col", data_side=side, class_="vi-number" + wide) for side in names.sides]
     if names.both:
-        head += [el("th", "difference", scope="col", class_="vi-number"), el("th", "95 % interval", scope="col")]
+        difference = term("paired difference", "difference")
+        head += [el("th", difference, scope="col", class_="vi-number"), el("th", _INTERVAL, scope="col")]
     body = []
     for name, rows in groups:
         if name:

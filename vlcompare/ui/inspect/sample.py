@@ -14,6 +14,7 @@ from vlcompare.evaluate.replies import request_of
 from vlcompare.evaluate.results.aspects import target_box
 from vlcompare.evaluate.results.run_folder import RunFolder
 from vlcompare.render.markup import Safe, el
+from vlcompare.render.terms import term
 from vlcompare.tasks.boxes import rounding_ceiling
 from vlcompare.tasks.prompts import SPECS
 from vlcompare.types import PROMPT_ORDERS, QUANTIZATIONS, Answer, Sample, Side
@@ -150,7 +151,7 @@ def _answer(run: Run, side: str, cell: Cell, names: Names) -> Safe:
         verdict = "unparseable, counts as wrong"
     figures = [
         el("span", verdict, class_=f"vi-verdict vi-{kind}"),
-        el("span", f"IoU {cell.iou:.3f}") if cell.iou is not None else None,
+        el("span", term("iou", "IoU"), f" {cell.iou:.3f}") if cell.iou is not None else None,
         el("span", f"score {cell.score:.2f}") if cell.score is not None and cell.iou is None else None,
         el("span", f"confidence {cell.confidence:.2f}") if cell.confidence is not None else None,
     ]
