@@ -230,7 +230,11 @@ def _more(count: int) -> Safe | None:
 
 def figures_table(rows: Sequence[Figures], names: Names) -> Safe:
     """Every task's main metric: each side with its interval, and the paired difference."""
-    return _table([("", rows)], names, "Task", lambda row: el("th", row.name, el("small", known_term(row.metric)), scope="row"))
+
+    def task(row: Figures) -> Safe:
+        return el("th", row.name, el("small", known_term(row.metric)), scope="row")
+
+    return _table([("", rows)], names, "Task", task)
 
 
 def _table(

@@ -12,7 +12,7 @@ from vlcompare.render.markup import Safe, el
 from vlcompare.render.terms import term
 from vlcompare.repeats import FIGURES, Figure, Repeats, Spread, repeat_with
 from vlcompare.runtime.faults import report
-from vlcompare.types import Side
+from vlcompare.types import Answer, Side
 from vlcompare.ui.compare import cards, views
 from vlcompare.ui.compare.event_stream import PACE
 from vlcompare.ui.compare.handlers import Handlers
@@ -93,10 +93,10 @@ def repeat_shown(handlers: Handlers, session: CompareSession) -> Iterator[dict[s
         for item in repeat_with(ask, sides, COUNT):
             if isinstance(item, Repeats):
                 run.repeats = item.renamed({name: run.place(part) for name, part in began.items()})
+            elif item is not None and isinstance(item.value, Answer):
+                failure, spoken = failure or item.value.error or "", ""
             elif item is not None:
-                answered = item.kind == "answer"
-                failure = item.value.error or "" if answered and not failure else failure
-                spoken = "" if answered else run.place(began[item.side])
+                spoken = run.place(began[item.side])
             if session.shown is run:
                 yield {"view": repeats_view(run, spoken)}
     except VLCompareError as error:
