@@ -38,14 +38,15 @@ class Metric:
 
 
 _FOLDED = "in lower case, white space folded, a final full stop dropped"
+_CIRCULAR = "a question asked again with its choices turned counts once, and is right where every turn of it is"
 _LENIENT = Metric(
     "the letter is the true one, read leniently: as for `accuracy`, else a letter after 'answer', 'option' or "
     "'choice', a letter ahead of the rest, the one option whose text the answer holds, or the one capital letter that "
-    "stands alone; an answer in which none of these gives one letter is wrong"
+    f"stands alone; an answer in which none of these gives one letter is wrong; {_CIRCULAR}"
 )
 _STRICT = Metric(
     "the letter is the true one, read strictly: a letter alone in the first line, or a capital at the start set off by "
-    "a bracket, full stop or colon"
+    f"a bracket, full stop or colon; {_CIRCULAR}"
 )
 METRICS: dict[str, Metric] = {
     **{
