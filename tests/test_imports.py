@@ -19,6 +19,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LEVELS = [  # the first entry that matches a module's name gives its level; a module imports its own level and below
     ("vlcompare.errors", 0),
+    ("vlcompare.evidence", 1),
     ("vlcompare.machine", 1),
     ("vlcompare.paths", 1),
     ("vlcompare.terminal", 1),

@@ -41,6 +41,8 @@ _LAZY = {
     "compare_models": "vlcompare.answer_pair",
     "AnswerPair": "vlcompare.answer_pair",
     "repeat": "vlcompare.repeats",
+    "explain": "vlcompare.runtime.blanking",
+    "EvidenceMap": "vlcompare.evidence",
 }
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "Box",
     "CheckpointError",
     "DeviceMemoryError",
+    "EvidenceMap",
     "HubError",
     "ImageError",
     "Model",
@@ -62,6 +65,7 @@ __all__ = [
     "VLCompareError",
     "compare",
     "compare_models",
+    "explain",
     "generate",
     "generate_batch",
     "load",

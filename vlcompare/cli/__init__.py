@@ -25,6 +25,7 @@ from vlcompare.errors import VLCompareError
 COMMANDS: tuple[str, ...] = (
     "ask",
     "compare",
+    "explain",
     "serve",
     "checkpoints",
     "quantize",

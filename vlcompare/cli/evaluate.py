@@ -36,6 +36,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--alternatives", type=int, default=0, metavar="K", help="keep the K likeliest tokens of every step"
     )
+    parser.add_argument(
+        "--evidence",
+        type=int,
+        default=0,
+        metavar="N",
+        help="for the first N samples with a true box, also measure on which part of the picture the answer rests",
+    )
+    parser.add_argument("--evidence-seed", type=int, metavar="S", help="take these N samples at random, by this seed")
     parser.add_argument("--copy-images", action="store_true", help="copy the pictures into the run folder")
     parser.add_argument("--no-progress", action="store_true", help="no progress bar")
     add_submission_option(parser)
@@ -55,10 +63,12 @@ def run(args: argparse.Namespace) -> int:
     from vlcompare.evaluate.settings import RunSettings
     from vlcompare.evaluate.summary_text import figures_as_text
 
-    for name, least in (("batch_size", 1), ("alternatives", 0), ("limit", 1)):
+    for name, least in (("batch_size", 1), ("alternatives", 0), ("limit", 1), ("evidence", 0)):
         value = getattr(args, name)
         if value is not None and value < least:
             raise RequestError(f"--{name.replace('_', '-')} is {least} or more, not {value}.")
+    if args.evidence_seed is not None and not args.evidence:
+        raise RequestError("--evidence-seed takes samples for --evidence N: give that as well.")
     settings = RunSettings(
         data=args.data,
         out=args.out,
@@ -70,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
         alternatives=args.alternatives,
         copy_images=args.copy_images,
         progress=not args.no_progress,
+        evidence=args.evidence,
+        evidence_seed=args.evidence_seed,
     )
     try:
         summary = run_all(settings)

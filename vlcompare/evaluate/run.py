@@ -19,6 +19,7 @@ from typing import Any
 
 from vlcompare.errors import DeviceMemoryError, SampleError, VLCompareError
 from vlcompare.evaluate import run_files
+from vlcompare.evaluate.evidence import Explain, chosen, evidence_of
 from vlcompare.evaluate.prediction_log import RowWriter, held, merge, write_json
 from vlcompare.evaluate.predictions import Key
 from vlcompare.evaluate.processes import Processes, current
@@ -40,21 +41,23 @@ Generate = Callable[..., list[Answer]]
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What the runner asks of the rest: how to load a model and how to answer many questions with it.
+    """What the runner asks of the rest: how to load a model, to answer many questions with it, and to explain one.
 
-    `keep()` makes what one model's batches share, as keywords of `generate_batch`.
+    `keep()` makes what one model's batches share, as keywords of `generate_batch` and `explain`.
     """
 
     load: Load
     generate_batch: Generate
     keep: Callable[[], dict[str, Any]] = dict
+    explain: Explain | None = None
 
     @classmethod
     def real(cls) -> Engine:
         from vlcompare.runtime.batch import Features, generate_batch
+        from vlcompare.runtime.blanking import explain_request
         from vlcompare.runtime.loading.load import load
 
-        return cls(load, generate_batch, lambda: {"features": Features()})
+        return cls(load, generate_batch, lambda: {"features": Features()}, explain_request)
 
 
 def run(settings: RunSettings, engine: Engine | None = None, processes: Processes | None = None) -> dict[str, Any]:
@@ -87,6 +90,7 @@ def _run(settings: RunSettings, engine: Engine | None, processes: Processes) -> 
     done = frozenset(run_files.answered(folder))
     processes.wait()  # no process writes before all have read what is there
     count = record["samples"]["count"]
+    _explained(settings)  # refused before a model is loaded
     session = {"started": _now(), "processes": processes.count, "batch_size": settings.batch_size, **_machine(settings)}
     for turn, (side, options) in enumerate(settings.sides.items()):
         pending = sum((side, sample.id) not in done for sample in run_files.read_samples(folder))
@@ -188,7 +192,9 @@ def _answer_side(
     try:
         if processes.main:
             _record_side(settings, side, options, model)
-        generate = functools.partial(engine.generate_batch, **engine.keep())
+        kept = engine.keep()
+        generate = functools.partial(engine.generate_batch, **kept)
+        explained = _explained(settings)
         shown = settings.progress and processes.main
         label = side if processes.count == 1 else f"{side}, process 1 of {processes.count}"
         with (
@@ -197,14 +203,26 @@ def _answer_side(
         ):
             for batch in share:
                 answers = _answer(generate, model, batch, options, settings.alternatives)
-                writer.append(
+                rows = [
                     _row(sample, side, answer, settings.alternatives)
                     for sample, answer in zip(batch, answers, strict=True)
-                )
+                ]
+                for row, sample, answer in zip(rows, batch, answers, strict=True):
+                    if sample.id in explained and engine.explain:
+                        explain = functools.partial(engine.explain, **kept)
+                        row["evidence_map"] = evidence_of(explain, model, sample, options, answer)
+                writer.append(rows)
                 bar.update(len(batch))
     finally:
         del model
         release()
+
+
+def _explained(settings: RunSettings) -> frozenset[str]:
+    """Ids of the samples whose answers get a map of what they rest on."""
+    if not settings.evidence:
+        return frozenset()
+    return chosen(run_files.read_samples(settings.out), settings.evidence, settings.evidence_seed)
 
 
 def batches(samples: Iterator[Sample], size: int) -> Iterator[list[Sample]]:

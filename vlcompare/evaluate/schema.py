@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from vlcompare.errors import SampleError
+from vlcompare.evaluate.evidence_field import evidence_map
 from vlcompare.evaluate.fields import (
     MOST_NUMBER,
     MOST_TEXT,
@@ -108,6 +109,8 @@ def prediction(row: Any) -> tuple[str, str, dict[str, Any]]:
             bounded(row[field], field, most)
     if row.get("phrases"):
         _PHRASES(row["phrases"], "phrases")
+    if row.get("evidence_map") is not None:
+        evidence_map(row["evidence_map"], "evidence_map")
     return row_id(row["id"]), side or NO_SIDE, row
 
 
@@ -184,6 +187,7 @@ ANSWER = record(
         "device": _short,
         "image_size": whole(0, 100_000),
         "seed": whole(-MOST_WHOLE),
+        "evidence_map": optional(evidence_map),
     }
 )
 

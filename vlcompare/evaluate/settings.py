@@ -31,6 +31,8 @@ class RunSettings:
     alternatives: int = 0  # of each token, kept in the predictions
     copy_images: bool = False
     progress: bool = True
+    evidence: int = 0  # samples with a true box whose answers get a map of what they rest on
+    evidence_seed: int | None = None  # takes these at random; None takes the first ones
 
     def identity(self) -> dict[str, Any]:
         """Everything that the answers depend on, as plain values; the keys and their order are run.json's."""
@@ -40,7 +42,8 @@ class RunSettings:
         sides = {name: {**asdict(side.model), **asdict(side.decoding)} for name, side in self.sides.items()}
         for side in sides.values():
             del side["device"]
-        return {"data": {"from": data, **declared}, "sides": sides}
+        evidence = {"evidence": {"count": self.evidence, "seed": self.evidence_seed}} if self.evidence else {}
+        return {"data": {"from": data, **declared}, "sides": sides, **evidence}
 
 
 def check_same(recorded: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:

@@ -7,7 +7,7 @@ picture is read row by row, so a target's place in that sequence is a candidate 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,6 +141,20 @@ def aspects_of(samples: Sequence[Sample]) -> dict[str, Aspect]:
     for tag in itertools.islice(names, MAX_TAGS):
         column = [_shown(sample.tags.get(tag)) for sample in samples]
         aspect = _aspect(f"{TAG}{tag}", f"Tag {tag}", column, ())
+        if aspect is not None:
+            aspects[aspect.name] = aspect
+    return aspects
+
+
+def evidence_aspects(rows: Mapping[str, Sequence[Mapping[str, Any] | None]]) -> dict[str, Aspect]:
+    """For each side whose answers were explained: whether the block that matters most overlaps the target's box.
+
+    rows: each side's slim rows, in the samples' order. Nothing for a side where all explained answers are alike.
+    """
+    aspects = {}
+    for side, answers in rows.items():
+        column = [_shown((row or {}).get("rests_on_target")) for row in answers]
+        aspect = _aspect(f"{side} looked at the target", f"{side.capitalize()} looked at the target", column, ())
         if aspect is not None:
             aspects[aspect.name] = aspect
     return aspects

@@ -26,7 +26,7 @@ _NUMBERS = frozenset((int, float))
 class SideRows:
     """What one side answered, in the samples' order; None where it did not."""
 
-    rows: list[dict[str, Any] | None]  # slim: text, boxes, phrases, error, confidence
+    rows: list[dict[str, Any] | None]  # slim: text, boxes, phrases, error, confidence, rests_on_target
     spans: list[ByteSpan | None]
 
 
@@ -84,6 +84,9 @@ def slim(row: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("error", "phrases"):
         if row.get(name):
             kept[name] = row[name]
+    place = (row.get("evidence_map") or {}).get("true_place")
+    if place:
+        kept["rests_on_target"] = place["largest_inside"]
     confidence = _confidence(row.get("tokens"))
     if confidence is not None:
         kept["confidence"] = confidence

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlcompare.errors import RequestError
-from vlcompare.evaluate.results.aspects import Aspect, aspects_of
+from vlcompare.evaluate.results.aspects import Aspect, aspects_of, evidence_aspects
 from vlcompare.evaluate.results.run_folder import RunFolder, without_collecting
 from vlcompare.evaluate.results.safe_regex import Search
 from vlcompare.evaluate.scoring import metric_of
@@ -68,6 +68,7 @@ class RunTable:
         self._fill_scores()
         self.quadrant = self._quadrants()
         self.aspects: dict[str, Aspect] = aspects_of(run.samples)
+        self.aspects |= evidence_aspects({side: run.sides[side].rows for side in self.sides})
         self._searched: list[str] | None = None
 
     # ---- columns -----------------------------------------------------------------------------------------------------

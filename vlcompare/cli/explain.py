@@ -1,0 +1,102 @@
+"""`explain`: on which part of a picture each model's answer rests, as a map, its figures and a picture."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from vlcompare.cli import options
+from vlcompare.errors import RequestError, VLCompareError
+from vlcompare.evidence import BLANKS
+from vlcompare.paths import EMBEDDED
+from vlcompare.types import DECODING_FIELDS, SIDES
+
+if TYPE_CHECKING:
+    from vlcompare.evidence import EvidenceMap
+    from vlcompare.types import Box, Request, Side
+
+LEFT, RIGHT = EMBEDDED
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The command's options."""
+    parser = options.add_asking(
+        subparsers,
+        "explain",
+        help="on which part of a picture an answer rests",
+        description="Blank one part of the picture at a time and measure how far the log-probability of the answer "
+        "falls: each model's own answer, or the one given with --answer.",
+    )
+    group = parser.add_argument_group("the map")
+    group.add_argument("--answer", metavar="TEXT", help="explain this answer instead of each model's own")
+    group.add_argument(
+        "--blank", choices=BLANKS, default="mean", help="a block becomes the picture's mean patch (default) or blurred"
+    )
+    group.add_argument("--block", type=int, metavar="K", help="patches a side that are blanked together")
+    group.add_argument("--truth", metavar="x0,y0,x1,y1", help="the true box, for the figures inside and outside of it")
+    sides = parser.add_argument_group("the models")
+    sides.add_argument("--left", default=LEFT, metavar="C", help=f"a name, a folder, or a Hub id (default: {LEFT})")
+    sides.add_argument("--right", default=RIGHT, metavar="C", help=f"default: {RIGHT}")
+    sides.add_argument("--checkpoint", metavar="C", help="only this model, in place of the two sides")
+    options.add_fields(sides, (*options.MODEL_OPTIONS, *DECODING_FIELDS), SIDES)
+    options.add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Explain. Exit status 1 when a side failed; the other side's map is printed and saved all the same."""
+    request = options.request_from(args)
+    options.check_outputs(args)
+    if args.block is not None and args.block < 1:
+        raise RequestError(f"--block is 1 or more, not {args.block}.")
+    if args.answer is not None and not args.answer.strip():
+        raise RequestError("--answer is empty: give the text of an answer, or leave it out.")
+    if args.checkpoint:
+        args.left = args.checkpoint
+    sides = {side: options.side_of(args, side) for side in (SIDES[:1] if args.checkpoint else SIDES)}
+
+    from vlcompare.cli.report import plain, write_json
+    from vlcompare.render.evidence_picture import evidence_picture, figures_in_words
+    from vlcompare.runtime.image import open_image
+    from vlcompare.tasks.prompts import read_box
+
+    truth = () if args.truth is None else (read_box(args.truth),)
+    image = open_image(args.image)
+    maps: dict[Any, EvidenceMap] = {}
+    for name, side in sides.items():
+        try:
+            maps[name] = found = _explain(args, side, image, side.request(request))
+        except VLCompareError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            continue
+        if args.json != "-":
+            print("\n  ".join([f"{name}  {found.checkpoint}: {plain(found.answer)}", *figures_in_words(found, truth)]))
+    if args.json:
+        write_json(args.json, {"sides": {name: _as_json(found, truth) for name, found in maps.items()}})
+    if args.save and maps:
+        try:
+            evidence_picture(image, request, maps, truth).save(args.save)
+        except OSError as error:
+            raise RequestError(f"{args.save} cannot be written ({error}).") from error
+    return 0 if len(maps) == len(sides) else 1
+
+
+def _explain(args: argparse.Namespace, side: Side, image: Any, request: Request) -> EvidenceMap:
+    """Load one side's model, and its map; on a terminal, with a line that counts the blocks."""
+    from vlcompare.runtime.blanking import explain_request
+    from vlcompare.runtime.loading.hub import terminal_progress
+    from vlcompare.runtime.loading.load import load
+
+    def count(done: int, of: int) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{done} of {of} blocks\033[K\r", end="", file=sys.stderr, flush=True)
+
+    model = load(**asdict(side.model), progress=terminal_progress())
+    for notice in model.notices_for(request):
+        print(f"note: {notice}", file=sys.stderr)
+    return explain_request(model, image, request, args.answer, blank=args.blank, block=args.block, progress=count)
+
+
+def _as_json(found: EvidenceMap, truth: tuple[Box, ...]) -> dict[str, Any]:
+    return {"checkpoint": found.checkpoint, "answer": found.answer, "boxes": found.boxes, **found.to_json(truth)}
