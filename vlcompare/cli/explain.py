@@ -7,6 +7,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from vlcompare import terminal
 from vlcompare.cli import options
 from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.evidence import BLANKS
@@ -35,13 +36,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--blank", choices=BLANKS, default="mean", help="a block becomes the picture's mean patch (default) or blurred"
     )
     group.add_argument("--block", type=int, metavar="K", help="patches a side that are blanked together")
-    group.add_argument("--truth", metavar="x0,y0,x1,y1", help="the true box, for the figures inside and outside of it")
     sides = parser.add_argument_group("the models")
     sides.add_argument("--left", default=LEFT, metavar="C", help=f"a name, a folder, or a Hub id (default: {LEFT})")
     sides.add_argument("--right", default=RIGHT, metavar="C", help=f"default: {RIGHT}")
     sides.add_argument("--checkpoint", metavar="C", help="only this model, in place of the two sides")
     options.add_fields(sides, (*options.MODEL_OPTIONS, *DECODING_FIELDS), SIDES)
-    options.add_output(parser)
+    group = parser.add_argument_group("output")
+    group.add_argument("--json", metavar="F", help="write maps and figures as JSON; - writes them to standard output")
+    group.add_argument("--save", metavar="F.png", help="write the picture with both maps on one scale")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,25 +55,28 @@ def run(args: argparse.Namespace) -> int:
     if args.answer is not None and not args.answer.strip():
         raise RequestError("--answer is empty: give the text of an answer, or leave it out.")
     if args.checkpoint:
-        args.left = args.checkpoint
-    sides = {side: options.side_of(args, side) for side in (SIDES[:1] if args.checkpoint else SIDES)}
+        args.left, args.right = args.checkpoint, None
+    options.check_checkpoint(args.left, args.right)
+    sides = {side: options.side_of(args, side) for side in SIDES if getattr(args, side)}
 
     from vlcompare.cli.report import plain, write_json
+    from vlcompare.evaluate.verdicts import read_truth
     from vlcompare.render.evidence_picture import evidence_picture, figures_in_words
     from vlcompare.runtime.image import open_image
-    from vlcompare.tasks.prompts import read_box
 
-    truth = () if args.truth is None else (read_box(args.truth),)
+    truth, _ = read_truth(request, args.truth)
     image = open_image(args.image)
     maps: dict[Any, EvidenceMap] = {}
     for name, side in sides.items():
         try:
             maps[name] = found = _explain(args, side, image, side.request(request))
         except VLCompareError as error:
-            print(f"{name}: {error}", file=sys.stderr)
+            print(terminal.wrapped(f"{name}: {error}"), file=sys.stderr)
             continue
         if args.json != "-":
-            print("\n  ".join([f"{name}  {found.checkpoint}: {plain(found.answer)}", *figures_in_words(found, truth)]))
+            print(f"{name}  {found.checkpoint}: {plain(found.answer)}")
+            for sentence in figures_in_words(found, truth):
+                print(terminal.wrapped(f"  {sentence}", "  "))
     if args.json:
         write_json(args.json, {"sides": {name: _as_json(found, truth) for name, found in maps.items()}})
     if args.save and maps:
@@ -85,16 +90,15 @@ def run(args: argparse.Namespace) -> int:
 def _explain(args: argparse.Namespace, side: Side, image: Any, request: Request) -> EvidenceMap:
     """Load one side's model, and its map; on a terminal, with a line that counts the blocks."""
     from vlcompare.runtime.blanking import explain_request
-    from vlcompare.runtime.loading.hub import terminal_progress
     from vlcompare.runtime.loading.load import load
 
-    def count(done: int, of: int) -> None:
-        if sys.stderr.isatty():
-            print(f"\r{done} of {of} blocks\033[K\r", end="", file=sys.stderr, flush=True)
-
-    model = load(**asdict(side.model), progress=terminal_progress())
+    model = load(**asdict(side.model), progress=terminal.Progress())
     for notice in model.notices_for(request):
-        print(f"note: {notice}", file=sys.stderr)
+        print(terminal.wrapped(f"note: {notice}"), file=sys.stderr)
+
+    def count(done: int, of: int) -> None:
+        terminal.status(f"{done} of {of} blocks")
+
     return explain_request(model, image, request, args.answer, blank=args.blank, block=args.block, progress=count)
 
 

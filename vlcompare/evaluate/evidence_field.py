@@ -40,7 +40,8 @@ def evidence_map(value: Any, path: str = "evidence_map") -> dict[str, Any]:
         return _REFUSED(value, path)  # type: ignore[no-any-return]
     read: dict[str, Any] = _MAP(value, path)
     try:
-        blocks = len(Layout.of(*read["grid"], read["block"]))
+        rows, columns = read["grid"]
+        blocks = len(Layout.of(rows, columns, read["block"]))
     except RequestError as error:
         raise FieldError(f"{path}.block", f"{read['block']}", "no more patches than the grid has a side") from error
     if len(read["falls"]) != blocks:

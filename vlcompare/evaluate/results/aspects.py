@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ class Aspect:
     title: str
     codes: NDArray[np.int32]
     values: tuple[str, ...]
+    of_answers: bool = False  # says what an answer is like, not a sample: to filter by, not a cause of differences
 
     def rows_of(self, value: str, count: int) -> NDArray[np.bool_]:
         """Mask of the rows with a value. Raises RequestError where no row has it."""
@@ -156,7 +157,7 @@ def evidence_aspects(rows: Mapping[str, Sequence[Mapping[str, Any] | None]]) -> 
         column = [_shown((row or {}).get("rests_on_target")) for row in answers]
         aspect = _aspect(f"{side} looked at the target", f"{side.capitalize()} looked at the target", column, ())
         if aspect is not None:
-            aspects[aspect.name] = aspect
+            aspects[aspect.name] = replace(aspect, of_answers=True)
     return aspects
 
 

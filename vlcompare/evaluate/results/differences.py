@@ -47,8 +47,8 @@ def largest_differences(table: RunTable, rows: Rows | None = None, *, least: int
     """All values of at least `least` rows among `rows` (all, by default): those clear of chance first, each group by
     the size of its difference.
 
-    Left out are tags that are nearly unique to a row, slices of the very rows of an earlier one, and a slice that holds
-    all rows. Empty where there is one side.
+    Left out are what the answers are like, tags that are nearly unique to a row, slices of the very rows of an earlier
+    one, and a slice that holds all rows. Empty where there is one side.
     """
     if len(table.sides) < 2:
         return []
@@ -81,7 +81,7 @@ def _slices(table: RunTable, chosen: Rows, least: int) -> list[tuple[Aspect, str
     seen = {np.arange(len(chosen)).tobytes()}
     slices = []
     for aspect in table.aspects.values():
-        if aspect.near_unique(least):
+        if aspect.of_answers or aspect.near_unique(least):
             continue
         codes = aspect.codes[chosen]
         order = np.argsort(codes, kind="stable")
