@@ -167,6 +167,8 @@ class _Comparison:
 
         def load(name: str) -> None:
             models[name] = self._load(name, put, loaded)
+            if len(self.sides) > 1:
+                put(Event(name, "status", "Waiting for the other side"))
 
         with ExitStack() as loaded:
             for name in self.sides:

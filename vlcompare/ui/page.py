@@ -26,6 +26,7 @@ from vlcompare.ui import api, examples
 from vlcompare.ui.compare.handlers import Handlers, engine_sessions
 from vlcompare.ui.compare.layout.tab import build
 from vlcompare.ui.compare.votes import Votes
+from vlcompare.ui.compare.wiring.results import first_page
 from vlcompare.ui.compare.wiring.tab import wire
 from vlcompare.ui.inspect import handlers as inspect_handlers
 from vlcompare.ui.inspect import layout as inspect_layout
@@ -64,7 +65,7 @@ def build_page(settings: AppSettings, handlers: Handlers | None = None, *, runs:
         gr.HTML(heading())
         with gr.Tabs(elem_classes="vl-tabs", selected="inspect" if runs else "compare") as tabs:
             with gr.Tab("Compare", id="compare"):
-                parts = build(settings)
+                parts = build(settings, *first_page(settings, handlers))
                 wire(parts, handlers, votes_of(settings), page)
             with gr.Tab("Inspect", id="inspect"):
                 library = Library(settings.allow_path, runs, pictures=settings.pictures)

@@ -310,7 +310,6 @@ def summary(run: Run) -> Safe:
 
 
 BLANKS = {
-    "picture": "",
     "tokens": "Every token can be inspected after the answer.",
     "together": "Both sides' boxes and the ground truth on one picture.",
     "charts": "Press Compare to measure: time to first token, latency of each token, and memory.",
@@ -322,4 +321,4 @@ BLANKS = {
 def blank(region: str) -> Safe:
     """What a region shows before the first question, at about its later height."""
     tall = "vl-blank" if region in ("together", "charts") else ""
-    return el("div", el("p", BLANKS[region], class_="vl-empty") if BLANKS[region] else None, class_=tall or None)
+    return el("div", el("p", BLANKS[region], class_="vl-empty"), class_=tall or None)

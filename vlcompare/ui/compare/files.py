@@ -235,9 +235,7 @@ def card_picture(run: Run) -> bytes:
         for side, part in run.sides.items()
     }
     buffer = io.BytesIO()
-    card = result_card(
-        shown, run.request, sides, truth=run.truth, references=run.references, created=run.created
-    )
+    card = result_card(shown, run.request, sides, truth=run.truth, references=run.references, created=run.created)
     card.save(buffer, "PNG")
     return buffer.getvalue()
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import cast
 
 from vlcompare.render.markup import Safe, el
+from vlcompare.types import SIDES
 from vlcompare.ui.compare import cards, figures, together, tokens
 from vlcompare.ui.compare.page_update import CompareUpdate
 from vlcompare.ui.compare.picture import side_picture
@@ -26,6 +27,18 @@ def state(session: CompareSession) -> Safe:
         data_hidden=bool(run and run.hidden),
         data_boxes=bool(run and together.has_boxes(run)),
     )
+
+
+def empty(session: CompareSession) -> CompareUpdate:
+    """Every region before the first question."""
+    page = {name: cards.blank(name) for name in ("together", "figures", "charts", "prompts")}
+    for side in SIDES:
+        page[f"{side}_card"] = cards.card(None, side)
+        page[f"{side}_picture"] = el("div")
+        page[f"{side}_tokens"] = cards.blank("tokens")
+    page |= {name: el("div") for name in ("asked", "board", "three")}
+    page |= {"state": state(session), "message": cards.message("")}
+    return cast(CompareUpdate, page | {"history": cards.history_view(session.history, None)})
 
 
 def opening(session: CompareSession, run: Run) -> CompareUpdate:

@@ -12,6 +12,7 @@ from vlcompare.tasks.prompts import SPECS
 from vlcompare.ui.compare.example_buttons import examples_view
 from vlcompare.ui.compare.handlers import FOLLOW_TASKS
 from vlcompare.ui.events import PICK
+from vlcompare.ui.examples import Example
 
 THREE_QUESTION = "How many things are in the picture?"
 NOTICE = (
@@ -34,9 +35,10 @@ class AskParts:
     blind: gr.Checkbox
 
 
-def build_ask() -> AskParts:
-    """The picture, the question and the button."""
+def build_ask(example: Example | None = None) -> AskParts:
+    """The picture, the question and the button. example: a question of the task "grounding", to begin with."""
     picture = gr.Image(
+        str(example.image) if example else None,
         label="Picture",
         show_label=False,
         type="filepath",
@@ -47,7 +49,7 @@ def build_ask() -> AskParts:
         buttons=[],
         placeholder="Drop a picture, paste one, or choose an example",
     )
-    examples = gr.HTML(examples_view(None), js_on_load=PICK, elem_id="vl-examples")
+    examples = gr.HTML(examples_view(example.id if example else None), js_on_load=PICK, elem_id="vl-examples")
     with gr.Column(elem_classes="vl-notice-place") as notice_place:
         notice = gr.HTML(el("div"), elem_id="vl-notice")
     fields: dict[str, gr.components.Component] = {}
@@ -56,7 +58,12 @@ def build_ask() -> AskParts:
         tasks, value="grounding", label="Task", info=SPECS["grounding"].hint, elem_id="vl-task", filterable=False
     )
     fields["text"] = gr.Textbox(
-        label="Description", placeholder=SPECS["grounding"].example, lines=1, max_lines=6, elem_id="vl-text"
+        example.text if example else "",
+        label="Description",
+        placeholder=SPECS["grounding"].example,
+        lines=1,
+        max_lines=6,
+        elem_id="vl-text",
     )
     fields["choices"] = gr.Textbox(
         label="Choices, one a line", lines=3, max_lines=12, visible=False, elem_id="vl-choices"

@@ -15,7 +15,7 @@ import gradio as gr
 from vlcompare.render.markup import el
 from vlcompare.types import SIDES
 from vlcompare.ui import checkpoint_names
-from vlcompare.ui.compare import cards
+from vlcompare.ui.compare import cards, views
 from vlcompare.ui.compare.form_values import ASK_FIELDS
 from vlcompare.ui.compare.forms import SIDE_FIELDS
 from vlcompare.ui.compare.layout.ask import AskParts, build_ask, build_further_questions
@@ -24,6 +24,7 @@ from vlcompare.ui.compare.page_update import REGIONS, CompareUpdate
 from vlcompare.ui.compare.session import CompareSession
 from vlcompare.ui.compare.votes import CHOICES
 from vlcompare.ui.events import PICK
+from vlcompare.ui.examples import Example
 from vlcompare.ui.settings import AppSettings
 
 
@@ -79,35 +80,40 @@ class Parts:
         return [self.session, *(self.regions[name] for name in REGIONS)]
 
 
-def build(settings: AppSettings) -> Parts:
-    """Lay out the tab inside the current Blocks."""
+def build(settings: AppSettings, example: Example | None = None, page: CompareUpdate | None = None) -> Parts:
+    """Lay out the tab inside the current Blocks.
+
+    example, page: what the tab opens with. It is there from the start, so that nothing moves when the page is loaded.
+    """
     session = gr.State(
         CompareSession(settings.limits),
         delete_callback=lambda value: value.close() if isinstance(value, CompareSession) else None,
     )
-    example = gr.State(None)
+    chosen = gr.State(example.id if example else None)
     regions: dict[str, gr.HTML] = {}
     buttons: dict[str, gr.Button] = {}
     panels: dict[str, Any] = {}
     places: dict[str, gr.Column] = {}
     with gr.Row(elem_classes="vl-main"):
         with gr.Column(elem_classes=["vl-ask", "vl-panel"]):
-            asking = build_ask()
+            asking = build_ask(example)
             panels |= build_further_questions()
         with gr.Column(elem_classes="vl-results"):
-            regions["state"] = gr.HTML(el("i"), elem_id="vl-state")
+            regions["state"] = gr.HTML(elem_id="vl-state")
             with gr.Row(elem_classes="vl-top"):
-                regions["asked"] = gr.HTML(el("div"), elem_id="vl-asked")
-                regions["belongs"] = gr.HTML(el("div"), js_on_load=PICK, elem_id="vl-belongs")
+                regions["asked"] = gr.HTML(elem_id="vl-asked")
+                regions["belongs"] = gr.HTML("", js_on_load=PICK, elem_id="vl-belongs")
                 buttons["swap"] = gr.Button("⇄ Swap sides", size="sm", elem_id="vl-swap")
-            regions["message"] = gr.HTML(cards.message(""), elem_id="vl-message")
-            regions["board"] = gr.HTML(el("div"), elem_id="vl-board")
+            regions["message"] = gr.HTML(elem_id="vl-message")
+            regions["board"] = gr.HTML(elem_id="vl-board")
             side_parts = _answers(settings, regions)
             _vote(panels)
             _pictures(regions)
             _below(settings, regions, panels, places)
+    for name, view in {**views.empty(session.value), **(page or {})}.items():
+        regions[name].value = view
     buttons |= {"run": asking.run, "stop": asking.stop}
-    return Parts(session, example, asking, side_parts, regions, buttons, panels, places)
+    return Parts(session, chosen, asking, side_parts, regions, buttons, panels, places)
 
 
 def _answers(settings: AppSettings, regions: dict[str, gr.HTML]) -> dict[str, SideParts]:
@@ -117,7 +123,7 @@ def _answers(settings: AppSettings, regions: dict[str, gr.HTML]) -> dict[str, Si
         for side in SIDES:
             with gr.Column(elem_classes=["vl-side", f"vl-{side}"], min_width=0):
                 parts[side] = build_side(settings, side)
-                regions[f"{side}_card"] = gr.HTML(cards.card(None, side), elem_id=f"vl-{side}-card")
+                regions[f"{side}_card"] = gr.HTML(elem_id=f"vl-{side}-card")
     return parts
 
 
@@ -142,15 +148,15 @@ def _vote(panels: dict[str, Any]) -> None:
 def _pictures(regions: dict[str, gr.HTML]) -> None:
     """Both sides and the truth on one picture, and each side's own; then each answer token by token."""
     with gr.Row(elem_classes="vl-pictures", equal_height=False):
-        regions["together"] = gr.HTML(cards.blank("together"), elem_id="vl-together")
+        regions["together"] = gr.HTML(elem_id="vl-together")
         for side in SIDES:
-            regions[f"{side}_picture"] = gr.HTML(cards.blank("picture"), elem_id=f"vl-{side}-picture")
-    regions["three"] = gr.HTML("", js_on_load=PICK, elem_id="vl-three-view")
+            regions[f"{side}_picture"] = gr.HTML(elem_id=f"vl-{side}-picture")
+    regions["three"] = gr.HTML(js_on_load=PICK, elem_id="vl-three-view")
     with gr.Column(elem_classes=["vl-panel", "vl-token-section"]):
         gr.HTML(el("h2", "Token by token", class_="vl-section"))
         with gr.Row(elem_classes="vl-token-pair", equal_height=False):
             for side in SIDES:
-                regions[f"{side}_tokens"] = gr.HTML(cards.blank("tokens"), elem_id=f"vl-{side}-tokens")
+                regions[f"{side}_tokens"] = gr.HTML(elem_id=f"vl-{side}-tokens")
 
 
 def _below(
@@ -159,13 +165,13 @@ def _below(
     """What was measured, what can be looked up, and what can be done with a run."""
     with gr.Column(elem_classes=["vl-panel", "vl-times"]):
         gr.HTML(el("h2", "Time and memory", class_="vl-section"))
-        regions["charts"] = gr.HTML(cards.blank("charts"), elem_id="vl-charts")
+        regions["charts"] = gr.HTML(elem_id="vl-charts")
         with gr.Column(elem_classes="vl-times-place") as places["times"]:
             pass
         with gr.Accordion("Exact figures", open=False, elem_classes="vl-fold", elem_id="vl-exact"):
-            regions["figures"] = gr.HTML(cards.blank("figures"), elem_id="vl-figures")
+            regions["figures"] = gr.HTML(elem_id="vl-figures")
     with gr.Accordion("The exact prompts", open=False, elem_classes=["vl-more", "vl-of-run"]):
-        regions["prompts"] = gr.HTML(cards.blank("prompts"), elem_id="vl-prompts")
+        regions["prompts"] = gr.HTML(elem_id="vl-prompts")
     with gr.Accordion("Published scores", open=False, elem_classes=["vl-more", "vl-named"]):
         regions["scores"] = gr.HTML(checkpoint_names.scores_table(settings.left, settings.right), elem_id="vl-scores")
     with gr.Row(elem_classes="vl-after", equal_height=False):
@@ -174,7 +180,7 @@ def _below(
             _files(panels)
         with gr.Column(elem_classes="vl-panel", min_width=280):
             gr.HTML(el("h2", "This visit", class_="vl-section"))
-            regions["history"] = gr.HTML(cards.history_view([], None), js_on_load=PICK, elem_id="vl-history")
+            regions["history"] = gr.HTML(js_on_load=PICK, elem_id="vl-history")
     panels["file"] = gr.DownloadButton("file", visible="hidden")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gradio as gr
@@ -14,15 +14,16 @@ from vlcompare.ui.compare import cards, files, permalink, views
 from vlcompare.ui.compare.example_buttons import examples_view
 from vlcompare.ui.compare.example_questions import asks, find_example, question
 from vlcompare.ui.compare.form_values import ASK_FIELDS, form_values, side_values
-from vlcompare.ui.compare.forms import SIDE_FIELDS
+from vlcompare.ui.compare.forms import SIDE_FIELDS, AskForm
 from vlcompare.ui.compare.handlers import Handlers
 from vlcompare.ui.compare.layout.tab import Parts, outputs_of
-from vlcompare.ui.compare.page_update import error_update
+from vlcompare.ui.compare.page_update import CompareUpdate, error_update
 from vlcompare.ui.compare.session import CompareSession, Run
 from vlcompare.ui.compare.votes import CHOICES, Votes
 from vlcompare.ui.events import QUIET, TO_TOP, chosen, download
-from vlcompare.ui.examples import load_examples
+from vlcompare.ui.examples import Example, load_examples
 from vlcompare.ui.server.uploads import read_file
+from vlcompare.ui.settings import AppSettings
 
 
 def wire_results(parts: Parts, handlers: Handlers, votes: Votes, page: gr.Blocks) -> None:
@@ -130,18 +131,38 @@ def _wire_import(parts: Parts, handlers: Handlers) -> None:
     loaded.then(None, js=TO_TOP)
 
 
+def opening_example(settings: AppSettings, query: Mapping[str, str]) -> Example | None:
+    """The example that the page opens with: the link's, or the first one where the link asks nothing."""
+    example = find_example(permalink.read(query, settings).example)
+    if example is None and not set(query) & {"task", "text"} and load_examples():
+        return load_examples()[0]
+    return example
+
+
+def first_page(settings: AppSettings, handlers: Handlers) -> tuple[Example | None, CompareUpdate]:
+    """What the page without a link's query opens with, for `layout.build`; nothing where that takes other fields."""
+    example = opening_example(settings, {})
+    if example is None or example.task != "grounding":
+        return None, {}
+    page = handlers.recorded(CompareSession(), example, permalink.default_sides(settings))
+    return (example, page) if page else (None, {})
+
+
 def _wire_opening(parts: Parts, handlers: Handlers, page: gr.Blocks) -> None:
+    built = parts.example.value
+
     def opened(session: CompareSession, request: gr.Request) -> list[Any]:
         query = dict(request.query_params)
-        link = permalink.read(query, handlers.settings)
-        example = find_example(link.example)
-        if example is None and not set(query) & {"task", "text"} and load_examples():
-            example = load_examples()[0]  # the page opens with something to compare
+        link, example = permalink.read(query, handlers.settings), opening_example(handlers.settings, query)
         ask = question(link.ask, example)
+        update = handlers.recorded(session, example, link.sides) if example and asks(example, ask) else {}
+        plain = (link.ask, link.sides) == (AskForm(), permalink.default_sides(handlers.settings))
+        if update and plain and example and example.id == built:  # all of it is there, but who shows it
+            return [*[gr.skip()] * len(parts.settings), *outputs_of(session, {"state": update["state"]})]
         fields = [getattr(ask, name) for name in ASK_FIELDS]
         sides = [getattr(link.sides[side], name) for side in SIDES for name in SIDE_FIELDS]
-        update = handlers.recorded(session, example, link.sides) if example and asks(example, ask) else {}
         image, chosen_id = (str(example.image), example.id) if example else (None, None)
+        update = update or views.empty(session)  # the page may have been built with an example's answers
         return [image, chosen_id, examples_view(chosen_id), *fields, *sides, *outputs_of(session, update)]
 
     page.load(opened, [parts.session], [*parts.settings, *parts.outputs], **QUIET)

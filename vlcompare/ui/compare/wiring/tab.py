@@ -111,9 +111,7 @@ def three_forms(ask: AskForm, question: str, find: str) -> list[tuple[AskForm, s
     ]
 
 
-def _runs(
-    parts: Parts, handlers: Handlers, name: str, action: Any, inputs: list[Any], *, moves: bool = False
-) -> Any:
+def _runs(parts: Parts, handlers: Handlers, name: str, action: Any, inputs: list[Any], *, moves: bool = False) -> Any:
     """Connect an action that runs models, with the session before its inputs; returns the event, for Stop.
 
     moves: the question's fields are among its outputs.

@@ -1,0 +1,276 @@
+"""What is shown belongs to what is set: in the real page, over each action, and over random ones (slow)."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from app_world import belongs, choose, compare, differs, done, idle, open_settings, pick, said, text, upload, visits
+from compare_world import Telling, broken_rules, holds
+from ui_fakes import png, write_examples
+
+pytestmark = pytest.mark.browser
+OTHERS = {
+    "Embedded · Tiny Mamba-VL · State-space": "Tiny Mamba-VL",
+    "Embedded · Tiny Pythia-VL · Transformer": "Tiny Pythia-VL",
+}
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    from vlcompare.runtime.image import open_image
+    from vlcompare.ui import examples
+    from vlcompare.ui.compare.handlers import Handlers
+    from vlcompare.ui.page import build_page, launch
+    from vlcompare.ui.settings import AppSettings
+
+    folder = tmp_path_factory.mktemp("belongs")
+    before, examples.FOLDER = examples.FOLDER, write_examples(folder / "examples")
+    settings = AppSettings(data=folder / "data", concurrency=1)  # a new run waits for the place of the old one
+    fake = Telling()
+    page = build_page(settings, Handlers(settings, fake, None, open_image))
+    _, address, _ = launch(page, settings, prevent_thread_lock=True)
+    yield SimpleNamespace(address=address, fake=fake, folder=folder)
+    page.close()
+    examples.FOLDER = before
+
+
+@pytest.fixture
+def visit(app: SimpleNamespace, browser: Any) -> Iterator[Any]:
+    app.fake.gap = 0.0
+    with visits(browser, app.address) as open_page:
+        yield open_page
+
+
+def ask(page: Any, question: str) -> None:
+    page.locator("#vl-text textarea").fill(question)
+
+
+def answer(page: Any, side: str) -> str:
+    return text(page, f"#vl-{side}-card .vl-answer")
+
+
+def test_swap_question_picture_and_models_move_answers_along_or_grey_them(visit: Any) -> None:
+    page = visit("?example=word")
+    compare(page)
+    belongs(page)
+    left, right = answer(page, "left"), answer(page, "right")
+    page.locator("#vl-swap").click()
+    said(page, "#vl-left-settings", "Tiny Mamba-VL")
+    holds(page)
+    assert (answer(page, "left"), answer(page, "right")) == (right, left)
+    belongs(page)
+
+    ask(page, "What else?")  # an edit of the question, and back by hand
+    differs(page, "What color is the disc")
+    holds(page)
+    ask(page, "What color is the disc?")
+    belongs(page)
+
+    upload(page, png((1, 2, 3)))
+    differs(page, "another picture")
+    page.locator(".vl-way-back").click()
+    belongs(page)
+    holds(page)
+    page.wait_for_selector(".vl-example[data-pick='word'][aria-pressed='true']")
+
+    open_settings(page, "left")
+    choose(page, "#vl-left-checkpoint", "Embedded · Tiny Pythia-VL · Transformer")
+    differs(page, "Tiny Mamba-VL and Tiny Pythia-VL")
+    holds(page)
+    page.locator(".vl-way-back").click()
+    belongs(page)
+    said(page, "#vl-left-settings", "Tiny Mamba-VL")
+
+    page.locator("#vl-picture button[aria-label='Clear'], #vl-picture button[aria-label='Remove Image']").first.click()
+    differs(page, "another picture")
+    holds(page)
+
+
+def test_compare_during_a_run_begins_anew_and_the_button_is_stop_meanwhile(app: SimpleNamespace, visit: Any) -> None:
+    page = visit("?example=word")
+    app.fake.gap = 0.4
+    page.locator("#vl-run").click()
+    page.wait_for_selector("#vl-state i[data-running]", state="attached")
+    assert page.locator("#vl-stop").is_visible() and not page.locator("#vl-run").is_visible()
+    ask(page, "And now?")
+    differs(page)
+    assert page.locator("#vl-stop").is_visible() and page.locator("#vl-run").is_visible()
+    app.fake.gap = 0.0
+    page.locator("#vl-run").click()
+    said(page, "#vl-asked", "And now")
+    done(page)
+    holds(page)
+    belongs(page)
+    assert "|And now?|" in answer(page, "left") and page.locator("#vl-run").is_visible()
+    assert not page.locator("#vl-stop").is_visible()
+
+
+def test_blind_names_nothing_until_any_vote_and_history_marks_its_example(visit: Any) -> None:
+    page = visit("?example=word")
+    compare(page)
+    page.locator("#vl-blind input").check()
+    compare(page)
+    holds(page)
+    assert "Model A" in text(page, "#vl-left-card") and not page.locator("#vl-left-settings").is_visible()
+    page.locator("#vl-vote-tie").click()
+    page.wait_for_selector("#vl-left-settings", state="visible")
+    holds(page)
+    belongs(page)  # the settings went along with the names
+    pick(page, "caption")
+    differs(page, "What color is the disc")
+    page.locator(".vl-history-item").nth(1).click()
+    page.wait_for_selector(".vl-example[data-pick='word'][aria-pressed='true']")
+    belongs(page)
+    holds(page)
+    assert page.locator(".vl-example[aria-pressed='true']").count() == 1
+    page.wait_for_function("scrollY === 0")
+
+
+def test_an_error_stands_at_its_field_which_has_the_focus(visit: Any) -> None:
+    page = visit("?example=find")
+    ask(page, "")
+    page.locator("#vl-run").click()
+    page.wait_for_selector("#vl-text .vl-field-error")
+    page.wait_for_function("document.activeElement.closest('#vl-text')")
+    assert "description" in text(page, "#vl-text .vl-field-error") and page.locator("#vl-run").is_visible()
+    ask(page, "a disc")
+    open_settings(page, "right")
+    page.locator("#vl-right-max_new_tokens input").fill("99999")
+    page.locator("#vl-right-max_new_tokens input").press("Tab")
+    page.locator("#vl-right-settings > button").click()  # closed again: the error opens it
+    page.locator("#vl-right-checkpoint").wait_for(state="hidden")
+    page.locator("#vl-run").click()
+    page.wait_for_selector("#vl-right-max_new_tokens .vl-field-error")
+    page.wait_for_function("document.activeElement.closest('#vl-right-max_new_tokens')")
+    assert page.locator(".vl-field-error").count() == 1
+    page.locator("#vl-right-max_new_tokens input").fill("")
+    page.locator("#vl-right-max_new_tokens input").press("Tab")
+    compare(page)
+    assert page.locator(".vl-field-error").count() == 0
+
+
+def test_examples_are_one_tab_stop_and_all_three_need_no_description(visit: Any) -> None:
+    page = visit("?example=caption")
+    assert page.locator(".vl-example[tabindex='0']").count() == 1
+    page.locator(".vl-example[data-pick='caption']").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".vl-example[data-pick='word'][aria-pressed='true']")
+    pick(page, "caption")
+    page.get_by_role("button", name="Caption, question and box in one go").click()
+    page.locator("#vl-three").click()
+    page.wait_for_function("document.querySelectorAll('.vl-history-item').length == 3")
+    done(page)
+    holds(page)
+    belongs(page)
+    assert page.locator(".vl-three tbody tr").count() == 3
+
+
+# ---- at random
+
+
+class Monkey:
+    """Clicks at random, as a person could; each action waits for what it needs and no longer."""
+
+    def __init__(self, page: Any, app: SimpleNamespace, seed: int) -> None:
+        self.page, self.app, self.random = page, app, random.Random(seed)
+        self.saved: Path | None = None
+
+    def actions(self) -> list[str]:
+        return [name.removeprefix("do_") for name in dir(self) if name.startswith("do_")]
+
+    def step(self) -> str:
+        name = self.random.choice(self.actions())
+        getattr(self, f"do_{name}")()
+        return name
+
+    def _click(self, selector: str) -> bool:
+        found = self.page.locator(selector)
+        if not found.count() or not found.first.is_visible() or not found.first.is_enabled():
+            return False
+        found.first.click(timeout=20_000)
+        return True
+
+    def do_compare(self) -> None:
+        self.app.fake.gap = 0.0
+        if self._click("#vl-run"):
+            self.page.wait_for_timeout(200)
+            idle(self.page)
+
+    def do_compare_and_go_on(self) -> None:
+        self.app.fake.gap = self.random.choice((0.02, 0.1))
+        self._click("#vl-run")
+
+    def do_stop(self) -> None:
+        self._click("#vl-stop")
+
+    def do_swap(self) -> None:
+        self._click("#vl-swap")
+
+    def do_edit(self) -> None:
+        if self.page.locator("#vl-text textarea").is_visible():
+            ask(self.page, self.random.choice(("the large red square", "What color is the disc?", "one", "two")))
+
+    def do_pick(self) -> None:
+        self._click(f".vl-example[data-pick='{self.random.choice(('find', 'caption', 'word', 'region'))}']")
+
+    def do_upload(self) -> None:
+        upload(self.page, png((self.random.randrange(3), 9, 9)))
+
+    def do_clear(self) -> None:
+        self._click("#vl-picture button[aria-label='Clear'], #vl-picture button[aria-label='Remove Image']")
+
+    def do_model(self) -> None:
+        if self.page.locator("#vl-left-settings").is_visible():
+            side = self.random.choice(("left", "right"))
+            open_settings(self.page, side)
+            choose(self.page, f"#vl-{side}-checkpoint", self.random.choice(list(OTHERS)))
+
+    def do_blind(self) -> None:
+        self._click("#vl-blind input")
+
+    def do_vote(self) -> None:
+        self._click(f"#vl-vote-{self.random.choice(('left', 'right', 'tie', 'both_bad'))}")
+
+    def do_restore(self) -> None:
+        count = self.page.locator(".vl-history-item").count()
+        if count:
+            self.page.locator(".vl-history-item").nth(self.random.randrange(count)).click()
+
+    def do_way_back(self) -> None:
+        self._click(".vl-way-back")
+
+    def do_file(self) -> None:
+        if self.saved:
+            self.page.locator("#vl-load input[type=file], input[type=file][accept*='json']").first.set_input_files(
+                str(self.saved)
+            )
+        elif self.page.locator("#vl-state i[data-run]:not([data-running])").count():
+            with self.page.expect_download() as waiting:
+                self.page.locator("#vl-save").click()
+            self.saved = self.app.folder / "saved.json"
+            waiting.value.save_as(self.saved)
+
+
+@pytest.mark.slow
+def test_whatever_is_clicked_what_is_shown_belongs_to_what_is_set(app: SimpleNamespace, visit: Any) -> None:
+    """VLCOMPARE_MONKEY_SECONDS and VLCOMPARE_MONKEY_SEED set how long it goes on, and where it begins."""
+    seconds = float(os.environ.get("VLCOMPARE_MONKEY_SECONDS", 180))
+    seed = int(os.environ.get("VLCOMPARE_MONKEY_SEED", 1))
+    page = visit()
+    monkey, end, steps = Monkey(page, app, seed), time.monotonic() + seconds, []
+    while time.monotonic() < end:
+        steps.append(monkey.step())
+        try:
+            holds(page)
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}, after {len(steps)} steps {steps[-12:]}: {error}") from None
+    assert len(set(steps)) > 8 and broken_rules(page) == []
+    print(f"{len(steps)} steps")
