@@ -54,7 +54,7 @@ class Telling:
 
 READ = """async () => {
   const text = (selector) => document.querySelector(selector)?.textContent ?? null;
-  const seen = (selector) => { const node = document.querySelector(selector); return node?.checkVisibility() ? node : null; };
+  const seen = (selector) => [document.querySelector(selector)].find((node) => node?.checkVisibility()) ?? null;
   const image = seen('#vl-picture img');
   let picture = null;
   if (image) {
@@ -85,7 +85,7 @@ READ = """async () => {
 
 
 def broken_rules(page: Any) -> list[str]:
-    """Which rules the page breaks at this moment: what is shown belongs to what is set, or is greyed with its origin."""
+    """Which rules the page breaks now: what is shown belongs to what is set, or is greyed and says where it is from."""
     now = page.evaluate(READ)
     broken = []
     told = {side: now[side]["answer"].partition("|") for side in ("left", "right") if now[side]["named"]}

@@ -6,6 +6,7 @@ import os
 import random
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,10 +17,7 @@ from compare_world import Telling, broken_rules, holds
 from ui_fakes import png, write_examples
 
 pytestmark = pytest.mark.browser
-OTHERS = {
-    "Embedded · Tiny Mamba-VL · State-space": "Tiny Mamba-VL",
-    "Embedded · Tiny Pythia-VL · Transformer": "Tiny Pythia-VL",
-}
+CHECKPOINTS = ("Embedded · Tiny Mamba-VL · State-space", "Embedded · Tiny Pythia-VL · Transformer")
 
 
 @pytest.fixture(scope="module")
@@ -186,17 +184,22 @@ class Monkey:
     def actions(self) -> list[str]:
         return [name.removeprefix("do_") for name in dir(self) if name.startswith("do_")]
 
-    def step(self) -> str:
-        name = self.random.choice(self.actions())
+    def choose(self) -> str:
+        return self.random.choice(self.actions())
+
+    def do(self, name: str) -> None:
         getattr(self, f"do_{name}")()
-        return name
 
     def _click(self, selector: str) -> bool:
+        from playwright.sync_api import TimeoutError
+
         found = self.page.locator(selector)
         if not found.count() or not found.first.is_visible() or not found.first.is_enabled():
             return False
-        found.first.click(timeout=20_000)
-        return True
+        with suppress(TimeoutError):  # it went away meanwhile
+            found.first.click(timeout=5_000)
+            return True
+        return False
 
     def do_compare(self) -> None:
         self.app.fake.gap = 0.0
@@ -231,7 +234,7 @@ class Monkey:
         if self.page.locator("#vl-left-settings").is_visible():
             side = self.random.choice(("left", "right"))
             open_settings(self.page, side)
-            choose(self.page, f"#vl-{side}-checkpoint", self.random.choice(list(OTHERS)))
+            choose(self.page, f"#vl-{side}-checkpoint", self.random.choice(CHECKPOINTS))
 
     def do_blind(self) -> None:
         self._click("#vl-blind input")
@@ -267,10 +270,11 @@ def test_whatever_is_clicked_what_is_shown_belongs_to_what_is_set(app: SimpleNam
     page = visit()
     monkey, end, steps = Monkey(page, app, seed), time.monotonic() + seconds, []
     while time.monotonic() < end:
-        steps.append(monkey.step())
+        steps.append(monkey.choose())
         try:
+            monkey.do(steps[-1])
             holds(page)
-        except AssertionError as error:
-            raise AssertionError(f"seed {seed}, after {len(steps)} steps {steps[-12:]}: {error}") from None
+        except Exception as error:
+            raise AssertionError(f"seed {seed}, after {len(steps)} steps {steps[-12:]}: {error}") from error
     assert len(set(steps)) > 8 and broken_rules(page) == []
     print(f"{len(steps)} steps")
