@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ui_fakes import FakeCompare, png, write_examples
+from ui_fakes import FakeCompare, png, words, write_examples
 
 from vlcompare.runtime.image import open_image
 from vlcompare.types import SIDES, Answer, Box, Request, Side
@@ -154,7 +154,7 @@ def test_swapping_takes_answers_verdicts_votes_and_caches_along(handlers: Handle
     run = session.history[0]
     run.voted = "left"
     page = own.swap(session)
-    assert "cut off" in page["right_card"] and "✓ IoU 0.89" in page["left_card"]
+    assert "cut off" in page["right_card"] and "✓ IoU 0.89" in words(page["left_card"])
     assert session.engines == {"left": caches["right"], "right": caches["left"]} and run.voted == "right"
     assert run.settings["left"].checkpoint == "tiny-mamba-vl" and "Tiny Mamba-VL" in page["left_picture"]
     own.swap(session)

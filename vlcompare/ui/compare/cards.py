@@ -42,7 +42,7 @@ STOPS = {
 def side_name(run: Run, side: str) -> tuple[str, str]:
     """(name, architecture) as they may be shown: in a blind run the models are only A and B until the vote."""
     if run.hidden:
-        return f"Model {'A' if side == 'left' else 'B'}", "named after your vote"
+        return f"Model {'A' if side == 'left' else 'B'}", ""
     part = run.sides[side]
     name = name_of(part.settings.checkpoint)
     return name.title, name.architecture or measured_architecture(part.answer)

@@ -23,6 +23,8 @@
     said.textContent = error.textContent;
     if (block.matches("button")) block.after(said); else block.append(said);
     block.classList.add("vl-in-error");
+    error.hidden = true; // said once
+    said.setAttribute("role", "alert");
     const field = block.matches("button") ? block : block.querySelector("input:not([type=file]), textarea, button");
     field?.setAttribute("aria-invalid", "true");
     field?.setAttribute("aria-describedby", "vl-field-error");
