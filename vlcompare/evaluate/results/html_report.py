@@ -23,7 +23,7 @@ from vlcompare.evaluate.results.table import Rows, RunTable, summary_of
 from vlcompare.evaluate.results.thumbnails import thumbnail_base64
 from vlcompare.evaluate.statistics import Interval, caution
 from vlcompare.render.charts import Measure, bar, histogram, interval, legend, scatter
-from vlcompare.render.draw import STYLES, Mark
+from vlcompare.render.draw import STYLES, Mark, Role
 from vlcompare.render.markup import Safe, el, join, shorten
 from vlcompare.types import SIDES
 from vlcompare.units import fraction, fraction_interval
@@ -106,7 +106,7 @@ def _who_is_right(table: RunTable, rows: Rows) -> Safe | None:
     total = sum(counts.values())
     if not total:
         return None
-    titles = ("both right", f"only {names[0]}", f"only {names[-1]}", "both wrong")
+    titles: tuple[str, ...] = ("both right", f"only {names[0]}", f"only {names[-1]}", "both wrong")
     if len(names) == 1:
         titles, counts = ("right", "wrong"), {name: counts[name] for name in ("both", "neither")}
     pairs = list(zip(titles, counts.values(), strict=True))
@@ -240,9 +240,10 @@ def _marks(table: RunTable, i: int) -> list[Mark]:
     sample = table.run.samples[i]
     truth = target_box(sample)
     marks = [Mark(truth, "", "truth")] if truth else []
-    for name, side in zip(SIDES, table.sides, strict=False):
+    roles: tuple[Role, ...] = ("left", "right")
+    for role, side in zip(roles, table.sides, strict=False):
         reply = read_reply(sample, table.run.sides[side].rows[i])
-        marks += [Mark(box, "", name) for box in reply.boxes[:MOST_BOXES]]
+        marks += [Mark(box, "", role) for box in reply.boxes[:MOST_BOXES]]
     return marks
 
 
