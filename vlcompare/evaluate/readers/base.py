@@ -94,7 +94,7 @@ def answers_of(row: Mapping[str, Any], *names: str, required: bool = True) -> tu
     for name in names:
         value = row.get(name)
         if isinstance(value, (list, tuple)) and value and isinstance(value[0], dict):
-            value = [item.get("answer") or item.get("raw") for item in value]
+            value = [item.get("answer", item.get("raw")) for item in value]  # an answer may be empty
         if value not in (None, "", [], ()):
             return texts_of(value, f"`{name}`")
     if required:
