@@ -210,7 +210,7 @@ CASES = {
                  {"annotations": "a.json"}, 2, 1, 0, {"id": "42000", "references": tuple(TEN), "split": "val2014"}),
     "vqav2 zip": ("vqav2", {"q.zip": VQA_QUESTIONS}, [COCO42], {}, 3, 0, 0, {"id": "42000", "references": ()}),
     "vqav2 rows": ("vqav2", {"v.parquet": parquet([{"question_id": 1, "question": "q?", "image": ENCODED,
-                   "image_id": 2, "answers": [{"answer": a, "answer_id": 1} for a in (*TEN, "")], "question_type": "what"}])},
+                   "image_id": 2, "answers": [{"answer": a} for a in (*TEN, "")], "question_type": "what"}])},
                    [], {}, 1, 0, 0, {"id": "1", "references": (*TEN, ""), "source": "vqav2"}),
     "gqa": ("gqa", {"g.json": GQA}, ["42.jpg"], {}, 1, 0, 1, {"id": "201", "references": ("yes",), "source": "gqa"}),
     "gqa all": ("gqa", {"g.json": GQA}, ["42.jpg"], {"balanced": False}, 2, 0, 0, {"id": "201"}),
@@ -486,6 +486,53 @@ def test_two_formats_in_one_file_are_named(tmp_path):
     path = make(tmp_path, {"x.jsonl": lines([*POPE_ROWS, row])})
     with pytest.raises(SampleError, match=r"rows of 2 formats: pope \(line 1\), vsr \(line 3\)"):
         open_samples(path)
+
+
+def test_a_row_of_another_format_is_named_where_the_format_is_declared(tmp_path):
+    path = make(tmp_path, {"x.jsonl": lines([*POPE_ROWS, {"image": COCO42, "caption": "c", "label": 1}])}, [COCO42])
+    stream = open_samples(path, format="pope")
+    assert len(list(stream)) == 2
+    assert str(stream.issues[0]) == "line 3: a row of the format vsr, in a file read as pope"
+
+
+# ---- the Hub ---------------------------------------------------------------------------------------------------------
+
+
+def hub_of(configs, called):
+    """Stands for `datasets.load_dataset`; `called` collects the configs that are asked for."""
+
+    def load(name, config, **options):
+        called.append(config)
+        return list(configs[config])
+
+    return load
+
+
+def test_rows_of_the_hub_show_their_format(tmp_path):
+    load = hub_of({None: [HUB_TEXTVQA, {**HUB_TEXTVQA, "question_id": 2}]}, [])
+    stream = open_samples("hub:owner/textvqa", split="validation", load_dataset=load)
+    samples = list(stream)
+    assert [(s.id, s.ocr_text, s.source, s.split) for s in samples] == [
+        ("34602", "STOP Main St.", "textvqa", "validation"),
+        ("2", "STOP Main St.", "textvqa", "validation"),
+    ]
+    with pytest.raises(SampleError, match="hub:owner/x is of none of the formats.*fields words"):
+        list(open_samples("hub:owner/x", split="test", load_dataset=hub_of({None: [{"words": 1}]}, [])))
+
+
+def test_gqas_pictures_are_in_the_other_config():
+    questions = [{"id": k, **v} for k, v in GQA.items()]
+    pictures = [{"id": "41", "image": ENCODED}, {"id": "42", "image": ENCODED}, {"id": "43", "image": ENCODED}]
+    called = []
+    load = hub_of({"testdev_instructions": questions, "testdev_images": pictures}, called)
+    declared = {"config": "testdev_instructions", "split": "testdev", "load_dataset": load}
+    stream = open_samples("hub:lmms-lab/GQA", **declared)
+    samples = list(stream)
+    assert [s.id for s in samples] == ["201"] and stream.left_out["unbalanced question"] == 1
+    assert samples[0].image() == PICTURE and called == ["testdev_instructions", "testdev_images"]
+    called.clear()
+    assert len(list(open_samples("hub:lmms-lab/GQA", need_pictures=False, **declared))) == 1
+    assert called == ["testdev_instructions"]
 
 
 def test_a_file_read_as_the_wrong_format_says_which_it_is(tmp_path):

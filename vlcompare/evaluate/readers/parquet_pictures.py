@@ -77,8 +77,11 @@ class StreamedPictures:
         self._folder = tempfile.TemporaryDirectory(prefix="vlcompare-pictures-")
         self._paths: dict[str, Path] = {}
 
-    def picture(self, name: str) -> Path:
-        """The picture of this id. Raises RowError where the stream ends without it."""
+    def picture(self, name: str) -> Callable[[], bytes]:
+        """The picture of this id, as a function that reads it: the folder does not outlive the process.
+
+        Raises RowError where the stream ends without it.
+        """
         while name not in self._paths and (row := next(self._rows, None)) is not None:
             value = row.get("image")
             data = value.get("bytes") if isinstance(value, dict) else value
@@ -93,7 +96,7 @@ class StreamedPictures:
             self._paths[key] = path
         if name not in self._paths:
             raise RowError(f"there is no picture of the id {name[:40]!r} in {self._what}")
-        return self._paths[name]
+        return self._paths[name].read_bytes
 
 
 _found: dict[Any, Any] = {}  # of the source that was read last

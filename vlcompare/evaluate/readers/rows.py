@@ -13,6 +13,7 @@ from typing import Any
 
 from vlcompare.evaluate.readers import choice_rows
 from vlcompare.evaluate.readers.base import Item, answers_of, each, id_of, is_id, row_size, text_of
+from vlcompare.evaluate.readers.formats import other_format
 from vlcompare.evaluate.readers.opening import RowError, json_object, rows_of
 from vlcompare.evaluate.readers.parquet_pictures import pictures_by_id
 from vlcompare.evaluate.readers.pictures import picture_of
@@ -43,7 +44,17 @@ def read(source: DatasetSource) -> Iterator[Item]:
 
 def samples(source: DatasetSource, rows: Iterable[tuple[str, Any]]) -> Iterator[Item]:
     """Samples of rows in the source's format, from wherever they come."""
-    return each(source, rows, maker(source))
+    make = maker(source)
+
+    def made(source: DatasetSource, location: str, row: dict[str, Any]) -> Sample | LeftOut:
+        try:
+            return make(source, location, row)
+        except (RowError, KeyError, TypeError, ValueError):
+            if isinstance(row, dict) and (other := other_format(row, source.format)):
+                raise RowError(f"a row of the format {other}, in a file read as {source.format}") from None
+            raise
+
+    return each(source, rows, made)
 
 
 def maker(source: DatasetSource) -> Make:
