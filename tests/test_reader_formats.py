@@ -520,6 +520,16 @@ def test_rows_of_the_hub_show_their_format(tmp_path):
         list(open_samples("hub:owner/x", split="test", load_dataset=hub_of({None: [{"words": 1}]}, [])))
 
 
+def test_pictures_in_lists_stay_encoded():
+    import datasets
+
+    from vlcompare.evaluate.readers.hub_stream import undecoded
+
+    features = datasets.Features({"image": datasets.List(datasets.Image())})
+    rows = datasets.Dataset.from_dict({"image": [[ENCODED]]}, features=features).to_iterable_dataset()
+    assert next(iter(undecoded(rows)))["image"][0]["bytes"] == PICTURE
+
+
 def test_gqas_pictures_are_in_the_other_config():
     questions = [{"id": k, **v} for k, v in GQA.items()]
     pictures = [{"id": "41", "image": ENCODED}, {"id": "42", "image": ENCODED}, {"id": "43", "image": ENCODED}]
@@ -539,6 +549,37 @@ def test_a_file_read_as_the_wrong_format_says_which_it_is(tmp_path):
     path = make(tmp_path, {"x.jsonl": lines(POPE_ROWS)}, [COCO42])
     with pytest.raises(SampleError, match="looks like the format pope"):
         list(open_samples(path, format="vsr"))
+
+
+@pytest.mark.parametrize("format", ["vqav2", "docvqa", "coco-captions", "refcoco", "visual7w"])
+def test_a_whole_file_of_another_format_says_which_it_is(tmp_path, format):
+    path = make(tmp_path, {"t.json": MDETR if format != "refcoco" else TEXTVQA})
+    declared = {"box_format": "xyxy", "box_scale": "absolute"}
+    with pytest.raises(SampleError, match="looks like the format (mdetr|textvqa): say --format"):
+        list(open_samples(path, format=format, need_pictures=False, **declared))
+
+
+def test_what_is_said_names_the_file_that_was_given(tmp_path):
+    (tmp_path / "x.json.gz").write_bytes(gzip.compress(b"\x80\x04]\x94."))
+    with pytest.raises(SampleError, match=r"x\.json\.gz is a pickle"):
+        open_samples(tmp_path / "x.json.gz")
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SampleError, match="a folder or a pipe"):
+        open_samples(tmp_path / "pipe")
+
+
+def test_the_samples_of_a_run_folder_are_lines_and_never_unpacked(tmp_path):
+    from vlcompare.evaluate.run_files import read_samples
+
+    row = {"id": "1", "image": "a.jpg", "task": "vqa", "text": "q", "references": ["a"]}
+    (tmp_path / "samples.jsonl").write_text(lines([row]))
+    assert [sample.id for sample in read_samples(tmp_path)] == ["1"]
+    (tmp_path / "samples.jsonl").write_bytes(gzip.compress(lines([row]).encode()))
+    with pytest.raises(SampleError, match="samples.jsonl line 1 is damaged: not text in utf-8"):
+        list(read_samples(tmp_path))
 
 
 def test_an_archive_of_several_files_is_refused(tmp_path):

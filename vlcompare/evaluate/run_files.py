@@ -138,7 +138,7 @@ def read_samples(folder: Path, most: int | None = None) -> Iterator[Sample]:
         return paths[name], name
 
     seen: set[str] = set()
-    for item in jsonl.read(DatasetSource(member(folder, SAMPLES), need_pictures=False), picture):
+    for item in jsonl.read(DatasetSource(member(folder, SAMPLES), need_pictures=False), picture, lines=True):
         if isinstance(item, Issue):
             raise SampleError(f"{SAMPLES} {item.location} is damaged: {item.reason}.")
         assert isinstance(item, Located)

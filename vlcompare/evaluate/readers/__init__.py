@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vlcompare.errors import SampleError
-from vlcompare.evaluate.readers.formats import AUTO, FORMATS, HUB, detect, explain, module_of
+from vlcompare.evaluate.readers.formats import AUTO, FORMATS, HUB, LOOKS, detect, explain, module_of
 from vlcompare.evaluate.readers.opening import RowError
 from vlcompare.evaluate.readers.source import BOX_FORMATS, BOX_SCALES, DatasetSource, Issue, LeftOut, Located
 from vlcompare.tasks.prompts import SPECS
@@ -59,8 +59,15 @@ class SampleStream:
 
     def _either(self) -> Iterator[Sample]:
         self.answered = True
-        unanswered = yield from self._samples(self.need_references)
+        try:
+            unanswered = yield from self._samples(self.need_references)
+        except SampleError as error:
+            if self.read or self.source.hub_id or LOOKS not in (hint := self._hint()):
+                raise
+            raise SampleError(f"{error} {hint}") from error
         if unanswered and not self.read:
+            if LOOKS in (hint := self._hint()):
+                raise SampleError(f"There is no sample in {self.source.path}: {self.report()} {hint}")
             self.answered = False
             yield from self._samples(False)
         if self.skipped and not self.read and not self.left_out and (hint := self._hint()):

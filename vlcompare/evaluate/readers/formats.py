@@ -15,8 +15,9 @@ from vlcompare.evaluate.readers.format_table import AUTO, FORMATS, HUB, TABLE, F
 from vlcompare.evaluate.readers.opening import RowError, json_file, kind_of, rows_of
 from vlcompare.evaluate.readers.tables import header_of
 
-__all__ = ["AUTO", "FORMATS", "HUB", "detect", "explain", "module_of", "of_keys", "other_format"]
+__all__ = ["AUTO", "FORMATS", "HUB", "detect", "LOOKS", "explain", "module_of", "of_keys", "other_format"]
 
+LOOKS = "It looks like the format"
 _LOOKED_AT = 60  # rows
 _ENTRIES = 20  # of a list or an object
 _SHOWN = 12  # keys that a sentence names
@@ -206,4 +207,4 @@ def explain(path: Path, name: str) -> str:
         found = detect(path)
     except SampleError as error:
         return str(error)
-    return "" if found == name else f"It looks like the format {found}: say --format {found}."
+    return "" if found == name else f"{LOOKS} {found}: say --format {found}."

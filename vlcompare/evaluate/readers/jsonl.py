@@ -30,21 +30,27 @@ from vlcompare.types import TASKS, Sample
 Find = Callable[[DatasetSource, str], tuple[Path | None, str]]
 
 
-def read(source: DatasetSource, find: Find = picture) -> Iterator[Item]:
-    """Samples of a file, in its order. `find` gives the file and the key of a picture that is named."""
-    return each(source, _rows(source.path), partial(_sample, find))
+def read(source: DatasetSource, find: Find = picture, *, lines: bool = False) -> Iterator[Item]:
+    """Samples of a file, in its order. `find` gives the file and the key of a picture that is named.
+
+    `lines`: the file is read as lines, whatever it holds; nothing is unpacked.
+    """
+    return each(source, _lines(source.path) if lines else _rows(source.path), partial(_sample, find))
+
+
+def _lines(path: Path) -> Iterator[tuple[str, Any]]:
+    for location, offset, value in json_lines_at(path):
+        yield location, value if isinstance(value, RowError) else ((path, offset), value)
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Any]]:
     """(location, (the place that inline pictures are read again from, row)) of each row."""
     kind = kind_of(path)
-    rows: Iterator[tuple[str, tuple[Path, int] | None, Any]]
     if kind.name in ("lines", "line", "table"):
-        rows = ((location, (kind.path, offset), value) for location, offset, value in json_lines_at(kind.path))
+        yield from _lines(kind.path)
     else:
-        rows = ((location, None, value) for location, value in rows_of(path))
-    for location, offset, value in rows:
-        yield location, value if isinstance(value, RowError) else (offset, value)
+        for location, value in rows_of(path):
+            yield location, value if isinstance(value, RowError) else (None, value)
 
 
 def _sample(

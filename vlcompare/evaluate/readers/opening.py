@@ -73,19 +73,20 @@ class Kind:
 
 def kind_of(path: Path) -> Kind:
     """What a file holds, by its content. Raises SampleError with a sentence for what cannot be read."""
-    head = _head(path)
+    if path.exists() and not path.is_file():
+        raise SampleError(f"{path} is a folder or a pipe, where a file is expected; save what a pipe gives as a file.")
+    head, plain = _head(path), path
+    if head[:4] == b"PK\x03\x04" and _is_spreadsheet(path):
+        return Kind("sheet", path)
     if head[:2] == b"\x1f\x8b":
-        path = _unpacked(path, _gunzip)
+        plain = _unpacked(path, _gunzip)
     elif head[:4] == b"PK\x03\x04":
-        if _is_spreadsheet(path):
-            return Kind("sheet", path)
-        path = _unpacked(path, _unzip)
-    else:
-        return Kind(_named(path, head), path)
-    return Kind(_named(path, _head(path)), path)
+        plain = _unpacked(path, _unzip)
+    return Kind(_named(path, plain, _head(plain)), plain)
 
 
-def _named(path: Path, head: bytes) -> str:
+def _named(path: Path, plain: Path, head: bytes) -> str:
+    """The kind of what `plain` holds, whose first bytes are `head`; `path` is what messages call it."""
     if head[:4] == b"PAR1":
         return "parquet"
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -105,7 +106,7 @@ def _named(path: Path, head: bytes) -> str:
     if start[:1] == b"[":
         return "array"
     if start[:1] == b"{":
-        return _lines_or_whole(path)
+        return _lines_or_whole(plain)
     return "table" if b"\t" in start.partition(b"\n")[0] else "lines"
 
 
