@@ -188,6 +188,28 @@ def test_two_runs_side_by_side_and_ask_again(visit: Any) -> None:
     assert page.locator("#vl-text textarea").input_value() == asked
 
 
+def test_a_sample_goes_to_compare_with_its_answers_and_back(visit: Any) -> None:
+    page = visit(width=1280, height=720)
+    page.locator("#vi-slices .vi-link", has_text="vqa").click()
+    said(page, "#vi-chips", "^16 of 64")
+    page.locator("#vi-table .vi-open").nth(2).click()
+    said(page, "#vi-picture", "3 of 16")
+    stored = page.locator(".vi-side[data-side='left'] .vi-answer").inner_text()
+    sample = page.locator(".vi-facts").inner_text().split(" · ")[0]
+    page.locator("#vi-ask").click()
+    said(page, "#vl-asked", f"Stored answers to {sample} of painted")
+    said(page, "#vl-left-card", stored)
+    assert page.locator(".vl-from").count() == 0  # they belong to what is set
+    assert page.evaluate("window.scrollY") < 50
+    assert page.locator("#vl-left-card").bounding_box()["y"] < 720
+    page.locator("#vl-run").click()
+    said(page, "#vl-asked", f"{sample} of painted, asked again: left (agrees with|differs from) what is stored")
+    page.locator("#vl-asked [data-pick='sample']").click()
+    said(page, "#vi-picture", "3 of 16")
+    page.wait_for_function("document.querySelector('#vi-table .vi-current')?.getBoundingClientRect().top >= 0")
+    assert page.locator("#vi-sample").is_visible()
+
+
 def test_text_of_models_runs_nothing_and_phone_and_dark_fit(visit: Any) -> None:
     page = visit(width=390, height=844)
     page.locator("#vi-table .vi-open").first.click()

@@ -22,6 +22,8 @@ from vlcompare.errors import RequestError, SampleError
 from vlcompare.evaluate.results.archive import write_archive
 from vlcompare.evaluate.results.run_folder import RunFolder
 from vlcompare.render import charts
+from vlcompare.ui.compare.session import CompareSession, Run
+from vlcompare.ui.compare.stored import stored_line
 from vlcompare.ui.inspect import files as files
 from vlcompare.ui.inspect import handlers as actions
 from vlcompare.ui.inspect.library import Library, RunSide
@@ -763,3 +765,57 @@ def test_an_added_run_of_two_sides_can_be_shown_alone_or_left(inspection: Inspec
     for nonsense in ("put:", "put:middle:x", "put:left:secret\nleft", "put:show:secret"):
         actions.click(inspection, nonsense)
         assert inspection.names.run == "other"
+
+
+# ---- to the compare tab and back -------------------------------------------------------------------------------------
+
+
+def test_the_open_sample_is_a_run_whose_answers_are_recorded(inspection: Inspection) -> None:
+    assert files.stored_run(inspection) is None
+    actions.click(inspection, "row:2")
+    run = files.stored_run(inspection)
+    assert run is not None and run.recorded and run.stored is not None and run.id != inspection.run.id
+    assert (run.stored.evaluation, run.stored.sample) == ("both", inspection.data.run.samples[2].id)
+    for side, (checkpoint, quantization, text) in run.stored.answers.items():
+        assert (checkpoint, quantization) == (CHECKPOINTS[side], "none") and text == run.answer(side).text
+    assert "Stored answers to" in stored_line(run) and 'data-pick="sample"' in stored_line(run)
+
+
+def test_asking_again_says_whether_it_agrees(inspection: Inspection) -> None:
+    actions.click(inspection, "row:2")
+    shown = files.stored_run(inspection)
+    session = CompareSession()
+    session.show(shown)
+
+    def asked(**texts: str) -> Run:
+        sides = {
+            side: replace(part, answer=replace(part.answer, text=texts.get(side, part.answer.text), stop_reason="end"))
+            for side, part in shown.sides.items()
+        }
+        return replace(shown, sides=sides, stored=None, request=replace(shown.request, source=None))
+
+    same = asked()
+    session.start(same)
+    assert "left agrees with what is stored. right agrees" in stored_line(same)
+    other = asked(right="<b>nothing</b>")
+    session.start(other)
+    said = stored_line(other)
+    assert (
+        "left agrees" in said
+        and "right differs from what is stored (“" in said
+       
+    )
+    other.swap()
+    assert "right agrees" in stored_line(other) and "left differs" in stored_line(other)
+    elsewhere = replace(asked(), request=replace(shown.request, text="Something else?"))
+    session.start(elsewhere)
+    assert elsewhere.stored is None and stored_line(elsewhere) is None
+
+
+def test_the_way_back_opens_the_same_sample_of_the_same_run(inspection: Inspection) -> None:
+    sample = inspection.data.run.samples[7].id
+    actions.click(inspection, "row:3")
+    page = actions.return_to(inspection, "both", sample)
+    assert inspection.row == 7 and sample in page["sample"]
+    for wrong in (("other", sample), ("both", "nobody")):
+        assert set(actions.return_to(inspection, *wrong)) == {"message"} and inspection.row == 7

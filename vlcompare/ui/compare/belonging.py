@@ -12,12 +12,11 @@ from typing import Any
 
 from vlcompare.errors import VLCompareError
 from vlcompare.render.markup import Safe, el, shorten
-from vlcompare.tasks.boxes import format_box
 from vlcompare.tasks.prompts import SPECS
-from vlcompare.types import Box, Request, Side
+from vlcompare.types import Request, Side
 from vlcompare.ui.checkpoint_names import QUANTIZATION_NAMES, name_of
 from vlcompare.ui.compare.cards import run_thumbnail, side_name
-from vlcompare.ui.compare.forms import SIDE_FIELDS, AskForm, read_request, read_side, shown_side
+from vlcompare.ui.compare.forms import SIDE_FIELDS, AskForm, question_of, read_request, read_side, shown_side
 from vlcompare.ui.compare.session import Run
 from vlcompare.ui.settings import AppSettings
 
@@ -39,17 +38,6 @@ def differences(
         "question": question_of(run.request) == _form_question(ask, settings),
     }
     return tuple(part for part in PARTS if not same[part])
-
-
-def question_of(request: Request) -> tuple[Any, ...]:
-    """What is asked, comparable: boxes at two decimals, as the form holds them."""
-    return (
-        request.task,
-        request.text.strip(),
-        tuple(_text(choice) for choice in request.choices or ()),
-        _text(request.box),
-        (request.ocr_text or "").strip(),
-    )
 
 
 def banner(run: Run | None, differing: tuple[str, ...]) -> Safe:
@@ -127,7 +115,3 @@ def _form_question(ask: AskForm, settings: AppSettings) -> tuple[Any, ...] | Non
         return question_of(read_request(ask, settings.limits))
     except VLCompareError:
         return None
-
-
-def _text(value: Any) -> str:
-    return format_box(value) if isinstance(value, Box) else str(value or "").strip()

@@ -23,6 +23,7 @@ from vlcompare.ui.checkpoint_names import lookup, name_of
 from vlcompare.ui.compare import display_limits as shown
 from vlcompare.ui.compare.picture import PALETTE
 from vlcompare.ui.compare.session import Run, SideRun
+from vlcompare.ui.compare.stored import stored_line
 from vlcompare.ui.compare.verdict import verdict
 from vlcompare.ui.server.redact import without_paths
 from vlcompare.units import milliseconds, number
@@ -291,7 +292,8 @@ def heading(run: Run, sentence: str = "", kind: str = "note") -> Safe:
         class_="vl-asked",
     )
     spoken = el("p", summary(run), class_="vl-heard", role="status") if run.done else None
-    return el("div", asked, message(sentence, kind) if sentence else None, spoken, class_="vl-heading")
+    said = message(sentence, kind) if sentence else None
+    return el("div", asked, stored_line(run), said, spoken, class_="vl-heading")
 
 
 def result_text(answer: Answer | None) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vlcompare.errors import RequestError, VLCompareError
+from vlcompare.tasks.boxes import format_box
 from vlcompare.tasks.prompts import default_max_new_tokens, read_box, spec_of, validate
 from vlcompare.types import MODES, PROMPT_ORDERS, QUANTIZATIONS, Box, Decoding, Request, Side
 from vlcompare.ui.settings import AppSettings, Limits
@@ -208,3 +209,18 @@ def _number(value: Any, name: str, limits: Limits) -> Any:
     if not low <= number <= high:
         raise RequestError(refused)
     return number
+
+
+def question_of(request: Request) -> tuple[Any, ...]:
+    """What is asked, comparable: boxes at two decimals, as the form holds them."""
+    return (
+        request.task,
+        request.text.strip(),
+        tuple(_text(choice) for choice in request.choices or ()),
+        _text(request.box),
+        (request.ocr_text or "").strip(),
+    )
+
+
+def _text(value: Any) -> str:
+    return format_box(value) if isinstance(value, Box) else str(value or "").strip()

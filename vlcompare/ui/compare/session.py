@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlcompare.types import SIDES, Answer, Box, Prompt, Request, Step
 from vlcompare.ui import webp
+from vlcompare.ui.compare.stored import Stored, continued
 from vlcompare.ui.settings import Limits
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class Run:
     follow_up: str | None = None
     group: str | None = None  # shared by questions that were asked together
     repeats: Repeats | None = None  # the rounds, where it was repeated
+    stored: Stored | None = None  # the sample of an evaluation that it is from
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     created: float = field(default_factory=time.time)
 
@@ -115,6 +117,7 @@ class Run:
         """Exchange the sides with all that they hold; a vote for one of them goes along."""
         self.sides = {side: self.sides[other] for side, other in zip(SIDES, reversed(SIDES), strict=True)}
         self.voted = {"left": "right", "right": "left"}.get(self.voted or "", self.voted)
+        self.stored = self.stored.swapped() if self.stored else None
         if self.repeats is not None:
             self.repeats = self.repeats.renamed(dict(zip(SIDES, reversed(SIDES), strict=True)))
 
@@ -151,6 +154,7 @@ class CompareSession:
         self.stop()
         self.finished.set()  # nothing waits for the older run any more
         self.current, self.cancel, self.finished = run, threading.Event(), threading.Event()
+        run.stored = run.stored or continued(self.shown, run)
         self.show(run)
         return self.cancel
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 import tempfile
 import threading
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,11 @@ import numpy as np
 from vlcompare.errors import RequestError, SampleError
 from vlcompare.evaluate.results import archive, export, html_report
 from vlcompare.evaluate.results.table import Rows
+from vlcompare.types import SIDES
 from vlcompare.ui.compare.files import picture_file, write_file
 from vlcompare.ui.compare.forms import SIDE_FIELDS, ask_form_of, shown_side
+from vlcompare.ui.compare.session import Run
+from vlcompare.ui.compare.stored import stored_of
 from vlcompare.ui.inspect.handlers import InspectUpdate, action, everything
 from vlcompare.ui.inspect.library import unused_name
 from vlcompare.ui.inspect.session import Inspection
@@ -112,6 +116,22 @@ def export_file(inspection: Inspection, kind: str, *, only: bool) -> str:
             return str(archive.write_archive(run, Path(write_file(f"{run.name or 'run'}.zip", b"", size))))
         name, content = export_text(inspection, kind, only=only)
         return write_file(name, content.encode())
+
+
+def stored_run(inspection: Inspection) -> Run | None:
+    """The open sample with both sides' stored answers, as a run for the compare tab; None where one of these, or the
+    picture, is not there."""
+    run = inspection.run
+    if run is None or inspection.row is None or inspection.data is None or not inspection.pictured:
+        return None
+    if set(run.sides) != set(SIDES) or not run.done:
+        return None
+    sides = {}
+    for side, part in run.sides.items():
+        assert part.answer is not None
+        sides[side] = replace(part, answer=replace(part.answer, stop_reason="recorded"))
+    stored = stored_of(run, inspection.names.run, inspection.data.run.samples[inspection.row].id)
+    return replace(run, sides=sides, stored=stored, id=secrets.token_hex(8))
 
 
 def compare_values(

@@ -272,6 +272,15 @@ def step(inspection: Inspection, by: int) -> InspectUpdate:
     return {} if row is None or inspection.data is None else _open_row(inspection, inspection.data, row)
 
 
+@action
+def return_to(inspection: Inspection, run: str, sample_id: str) -> InspectUpdate:
+    """Open the sample again that was shown elsewhere; nothing changes where another run is open by now."""
+    data = inspection.data
+    if data is None or inspection.names.run != run or sample_id not in data.run.index:
+        return {}
+    return _open_row(inspection, data, data.run.index[sample_id])
+
+
 def _open_row(inspection: Inspection, data: Opened, row: int) -> InspectUpdate:
     """Show a sample; the table goes to its page and marks it."""
     if not 0 <= row < data.table.count:

@@ -46,6 +46,7 @@
   let asked = false;  // whether what was pressed last opens a sample
   document.addEventListener("click", (event) => {
     if (event.target.closest?.("[data-pick^='row:'], #vi-previous, #vi-next")) asked = true;
+    if (event.target.closest?.("#vi-ask") && sheet()) back();  // the other tab must not lie under the sheet
   }, true);
 
   function open() {
@@ -134,6 +135,10 @@
       clearTimeout(waiting);
       waiting = null;
       send();
+    },
+    returned() {
+      asked = true;
+      setTimeout(() => window.vlInspect.shown(), 60);  // once the tab is there again
     },
     shown() {
       const sample = document.querySelector("#vi-sample .vi-sample");

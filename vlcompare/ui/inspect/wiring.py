@@ -11,8 +11,14 @@ import gradio as gr
 from vlcompare.errors import VLCompareError
 from vlcompare.evaluate.results.notes import ERROR_TYPES, Note
 from vlcompare.types import SIDES
+from vlcompare.ui.compare import views
+from vlcompare.ui.compare.cards import message
+from vlcompare.ui.compare.example_buttons import examples_view
 from vlcompare.ui.compare.forms import SIDE_FIELDS
-from vlcompare.ui.events import QUIET, chosen, download
+from vlcompare.ui.compare.layout.tab import outputs_of
+from vlcompare.ui.compare.page_update import CompareUpdate
+from vlcompare.ui.compare.session import CompareSession
+from vlcompare.ui.events import QUIET, TO_TOP, chosen, download
 from vlcompare.ui.inspect import files, handlers
 from vlcompare.ui.inspect.handlers import InspectUpdate
 from vlcompare.ui.inspect.layout import EXPORTS, FORM, InspectParts
@@ -22,6 +28,7 @@ from vlcompare.ui.settings import AppSettings
 READING: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private", "concurrency_limit": 4}
 SHOW = "() => window.vlInspect && window.vlInspect.shown()"
 BACK = "() => window.vlInspect && window.vlInspect.back()"
+RETURN = "() => window.vlInspect && window.vlInspect.returned()"
 FILL = "(found) => window.vlInspect && window.vlInspect.fill(found)"
 
 Listener = Callable[..., list[Any]]
@@ -176,13 +183,30 @@ def _wire_exports(parts: InspectParts) -> None:
 
 
 def _wire_compare(parts: InspectParts, settings: AppSettings, compare: Any, tabs: gr.Tabs) -> None:
-    def ask(inspection: Inspection) -> list[Any]:
+    """Show the open sample on the compare tab with its stored answers, ready to be asked again; and the way back."""
+
+    def ask(inspection: Inspection, session: CompareSession) -> list[Any]:
         values = files.compare_values(inspection, settings)
         if values is None:
-            raise gr.Error("Choose a sample from the table first.", print_exception=False)
+            raise gr.Error("Choose a sample from the list first.", print_exception=False)
         picture, ask_values, sides = values
         flat = [sides.get(side, {}).get(name, gr.skip()) for side in SIDES for name in SIDE_FIELDS]
-        return [gr.update(selected="compare"), picture, None, *ask_values, *flat]
+        form = [picture, None, examples_view(None), *ask_values, *flat]
+        stored, update = files.stored_run(inspection), CompareUpdate()
+        if stored is not None:
+            session.show(stored)
+            update = {**views.whole(session, stored), "message": message("")}
+        return [gr.update(selected="compare"), *form, *outputs_of(session, update)]
 
-    outputs = [tabs, compare.picture, compare.example, *compare.form]
-    parts.buttons["ask"].click(ask, [parts.session], outputs, **QUIET)
+    asked = parts.buttons["ask"].click(
+        ask, [parts.session, compare.session], [tabs, *compare.settings, *compare.outputs], **QUIET
+    )
+    asked.then(None, js=TO_TOP)
+
+    def back(inspection: Inspection, session: CompareSession) -> list[Any]:
+        stored = session.shown.stored if session.shown else None
+        update = handlers.return_to(inspection, stored.evaluation, stored.sample) if stored else InspectUpdate()
+        return [gr.update(selected="inspect"), *_outputs(parts, inspection, update)]
+
+    returned = compare.regions["asked"].click(back, [parts.session, compare.session], [tabs, *parts.outputs], **QUIET)
+    returned.then(None, js=RETURN)

@@ -101,7 +101,7 @@ def build(settings: AppSettings, example: Example | None = None, page: CompareUp
         with gr.Column(elem_classes="vl-results"):
             regions["state"] = gr.HTML(elem_id="vl-state")
             with gr.Row(elem_classes="vl-top"):
-                regions["asked"] = gr.HTML(elem_id="vl-asked")
+                regions["asked"] = gr.HTML(js_on_load=PICK, elem_id="vl-asked")
                 regions["belongs"] = gr.HTML("", js_on_load=PICK, elem_id="vl-belongs")
                 buttons["swap"] = gr.Button("⇄ Swap sides", size="sm", elem_id="vl-swap")
             regions["message"] = gr.HTML(elem_id="vl-message")
