@@ -89,16 +89,18 @@ def repeat_shown(handlers: Handlers, session: CompareSession) -> Iterator[dict[s
     try:
         yield {"state": views.state(session), "message": cards.message(""), "view": repeats_view(run, "")}
         sides: dict[str, Side] = run.settings
-        spoken = ""
+        answering = ""
         for item in repeat_with(ask, sides, COUNT):
+            before = answering
             if isinstance(item, Repeats):
                 run.repeats = item.renamed({name: run.place(part) for name, part in began.items()})
             elif item is not None and isinstance(item.value, Answer):
-                failure, spoken = failure or item.value.error or "", ""
+                failure = failure or item.value.error or ""
             elif item is not None:
-                spoken = run.place(began[item.side])
-            if session.shown is run:
-                yield {"view": repeats_view(run, spoken)}
+                answering = run.place(began[item.side])
+            # not for every token: what the page does meanwhile would take time from the answers
+            if session.shown is run and (isinstance(item, Repeats) or answering != before):
+                yield {"view": repeats_view(run, answering)}
     except VLCompareError as error:
         failure = str(error)
     except Exception as error:
