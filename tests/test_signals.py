@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 from vlcompare.study import run as study_run
 from vlcompare.study.grid import open_grid
+from vlcompare.synth.train import pictures
 
 ROOT = Path(__file__).parents[1]
 COMMANDS: dict[str, tuple[list[str], list[str], list[str]]] = {  # arguments, files to wait for, states that stay
@@ -57,6 +59,15 @@ def test_processes_end_with_their_parent_and_keep_their_states(name: str, number
     assert all(list(out.glob(pattern)) for pattern in kept)
     said = log.read_text()
     assert "Traceback" not in said and said.splitlines().count("vlcompare: stopped.") >= 1
+
+
+def test_a_stopped_run_does_not_wait_for_what_its_workers_draw() -> None:
+    others = multiprocessing.active_children()
+    with pytest.raises(KeyboardInterrupt), pictures.workers(1) as pool:
+        pool.submit(os.getpid).result()  # the worker has started
+        pool.submit(time.sleep, 3600)
+        raise KeyboardInterrupt
+    assert [process for process in multiprocessing.active_children() if process not in others] == []
 
 
 def test_an_interrupted_grid_ends_its_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -98,11 +98,8 @@ def prepare_lessons(out: Path, recipe: Recipe, count: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     store, grid = PictureStore(out / "pictures", recipe.pictures), recipe.pictures.image_size // 16
     shards = [store.seeds(index) for index in range(-(-count // recipe.pictures.shard))]
-    pool = workers(recipe.pictures.workers)
-    try:
+    with workers(recipe.pictures.workers) as pool:
         parts = list(pool.map(_lessons_of, shards, [grid] * len(shards)))
-    finally:
-        pool.shutdown(cancel_futures=True)  # else a run that is stopped first asks all that was still to be asked
     encoded_questions.save(encoded_questions.joined(parts), folder / "lessons.npz")
     held = encoded_questions.make_lessons(range(HELD_OUT, HELD_OUT + min(PROBED, recipe.pictures.shard)), grid)
     encoded_questions.save(held, folder / "held-lessons.npz")

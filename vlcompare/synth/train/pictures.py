@@ -10,8 +10,9 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +97,24 @@ def normalised(pixels: np.ndarray) -> np.ndarray:
     return ((pixels.astype(np.float32) / 255 - _MEAN) / _STD).transpose(0, 3, 1, 2)
 
 
-def workers(count: int) -> ProcessPoolExecutor:
-    """At most `count` processes, within the budget of threads. They ignore Ctrl-C: their parent ends them."""
+@contextmanager
+def workers(count: int) -> Iterator[ProcessPoolExecutor]:
+    """At most `count` processes, within the budget of threads.
+
+    They ignore Ctrl-C. At the end of the block they are terminated, also in the middle of a task: a shard takes longer
+    to draw than a stopped run may take to end, and its file is complete or absent.
+    """
     count = max(1, min(count, threads.budget()))
     ignoring = (signal.SIGINT, signal.SIG_IGN)
-    return ProcessPoolExecutor(count, get_context("spawn"), initializer=signal.signal, initargs=ignoring)
+    others = active_children()
+    pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=signal.signal, initargs=ignoring)
+    try:
+        yield pool
+    finally:
+        for process in active_children():
+            if process not in others:
+                process.terminate()
+        pool.shutdown(cancel_futures=True)
 
 
 class PictureStore:
@@ -111,6 +125,7 @@ class PictureStore:
         self.folder, self.recipe = folder, recipe
         self.count = -(-recipe.count // recipe.shard)
         self._pool: ProcessPoolExecutor | None = None
+        self._workers = ExitStack()
         self._pending: dict[int, Future[None]] = {}
 
     def seeds(self, index: int) -> list[int]:
@@ -118,15 +133,14 @@ class PictureStore:
 
     def start(self) -> None:
         """Begin to draw all missing shards, in order."""
-        self._pool = workers(self.recipe.workers)
+        self._pool = self._workers.enter_context(workers(self.recipe.workers))
         for index in range(self.count):
             if not shard_path(self.folder, index).exists():
                 self._pending[index] = self._pool.submit(_draw_numbered, self.folder, self.recipe, index)
 
     def stop(self) -> None:
-        """Finish the shards being drawn and forget the rest."""
-        if self._pool:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+        """End the processes that draw; shards that are not complete are drawn again when they are read."""
+        self._workers.close()
         self._pool = None
         self._pending.clear()
 
