@@ -175,3 +175,27 @@ def test_swapping_while_they_stream_keeps_each_answer_with_its_model(handlers: H
             assert ("said tiny-mamba-vl" not in card) or "Tiny Mamba-VL" in card
     assert "said tiny-mamba-vl" in shown["left_card"] and "said tiny-pythia-vl" in shown["right_card"]
     assert session.shown and views.whole(session, session.shown)["left_card"] == shown["left_card"]
+
+
+# ---- colours
+
+
+def test_colours_of_numbered_boxes_are_none_of_the_sides() -> None:
+    """On a picture: at least 35 degrees of hue from left and right, or grey."""
+    import colorsys
+    import re
+
+    from vlcompare.ui.compare.picture import PALETTE
+    from vlcompare.ui.theme import FOLDER
+
+    sheet = (FOLDER / "style.css").read_text(encoding="utf-8")
+    stage = sheet[sheet.index("\n.vl-stage {") :]
+    stage = stage[: stage.index("}")]
+    found = {name: bytes.fromhex(value) for name, value in re.findall(r"--(left|right|c\d): #([0-9a-f]{6})", stage)}
+    hues = {name: colorsys.rgb_to_hsv(*(part / 255 for part in rgb)) for name, rgb in found.items()}
+    numbered = [hues[f"c{index}"] for index in range(PALETTE)]
+    assert f"c{PALETTE}" not in hues
+    for side in ("left", "right"):
+        for hue, saturation, _ in numbered:
+            apart = abs(hue - hues[side][0])
+            assert saturation < 0.25 or 360 * min(apart, 1 - apart) >= 30, (side, hue)

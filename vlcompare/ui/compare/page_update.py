@@ -17,6 +17,7 @@ class CompareUpdate(TypedDict, total=False):
     asked: Safe
     message: Safe
     board: Safe
+    vote: Safe  # what became of a vote on what is shown
     three: Safe
     left_card: Safe
     left_picture: Safe

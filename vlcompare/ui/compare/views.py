@@ -37,7 +37,7 @@ def empty(session: CompareSession) -> CompareUpdate:
         page[f"{side}_picture"] = el("div")
         page[f"{side}_tokens"] = cards.blank("tokens")
     page |= {name: el("div") for name in ("asked", "board", "three")}
-    page |= {"state": state(session), "message": cards.message("")}
+    page |= {"state": state(session), "message": cards.message(""), "vote": cards.message("")}
     return cast(CompareUpdate, page | {"history": cards.history_view(session.history, None)})
 
 
@@ -47,6 +47,7 @@ def opening(session: CompareSession, run: Run) -> CompareUpdate:
         "state": state(session),
         "asked": cards.heading(run),
         "message": cards.message(""),
+        "vote": cards.message(""),
         **answered(session, run, run.sides),
     }
 

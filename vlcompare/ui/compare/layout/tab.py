@@ -15,7 +15,7 @@ import gradio as gr
 from vlcompare.render.markup import el
 from vlcompare.types import SIDES
 from vlcompare.ui import checkpoint_names
-from vlcompare.ui.compare import cards, views
+from vlcompare.ui.compare import views
 from vlcompare.ui.compare.form_values import ASK_FIELDS
 from vlcompare.ui.compare.forms import SIDE_FIELDS
 from vlcompare.ui.compare.layout.ask import AskParts, build_ask, build_further_questions
@@ -107,7 +107,7 @@ def build(settings: AppSettings, example: Example | None = None, page: CompareUp
             regions["message"] = gr.HTML(elem_id="vl-message")
             regions["board"] = gr.HTML(elem_id="vl-board")
             side_parts = _answers(settings, regions)
-            _vote(panels)
+            _vote(panels, regions)
             _pictures(regions)
             _below(settings, regions, panels, places)
     for name, view in {**views.empty(session.value), **(page or {})}.items():
@@ -127,7 +127,7 @@ def _answers(settings: AppSettings, regions: dict[str, gr.HTML]) -> dict[str, Si
     return parts
 
 
-def _vote(panels: dict[str, Any]) -> None:
+def _vote(panels: dict[str, Any], regions: dict[str, gr.HTML]) -> None:
     """Directly below the answers: which one is better."""
     with gr.Column(elem_classes="vl-vote"):
         with gr.Row(elem_classes="vl-votes"):
@@ -142,7 +142,7 @@ def _vote(panels: dict[str, Any]) -> None:
         panels["note"] = gr.Textbox(
             label="Note (optional)", max_lines=3, elem_id="vl-note", visible=False, placeholder="Stored with the vote"
         )
-        panels["vote_message"] = gr.HTML(cards.message(""), elem_id="vl-vote-message")
+        regions["vote"] = gr.HTML(elem_id="vl-vote-message")
 
 
 def _pictures(regions: dict[str, gr.HTML]) -> None:

@@ -62,25 +62,25 @@ def _wire_votes(parts: Parts, handlers: Handlers, votes: Votes) -> None:
                 if consent:
                     votes.add(run, choice, note, consent=True)
             except VLCompareError as error:
-                return [cards.message(str(error), "error"), *outputs_of(session, {}), *same]
+                return [*outputs_of(session, {"vote": cards.message(str(error), "error")}), *same]
             was_hidden = run.hidden
             run.voted = choice
             kept = "Stored" if consent else "Not stored"
             sentence = f"{kept}: {CHOICES[choice].lower()}."
             if not was_hidden:
-                return [cards.message(sentence), *outputs_of(session, {}), *same]
+                return [*outputs_of(session, {"vote": cards.message(sentence)}), *same]
             names = " and ".join(" · ".join(filter(None, cards.side_name(run, side))) for side in SIDES)
             session.show(run)
             update = views.whole(session, run) if run.done else {}
+            update["vote"] = cards.message(f"{sentence} Left and right were {names}.")
             # the settings go along with the names: which side is which is known from here on
-            message = cards.message(f"{sentence} Left and right were {names}.")
-            return [message, *outputs_of(session, update), *side_values(run)]
+            return [*outputs_of(session, update), *side_values(run)]
 
         return cast
 
     inputs = [parts.session, panels["note"], panels["consent"]]
     for name, button in panels["votes"].items():
-        button.click(vote(name), inputs, [panels["vote_message"], *parts.outputs, *sides], **QUIET)
+        button.click(vote(name), inputs, [*parts.outputs, *sides], **QUIET)
     panels["consent"].change(lambda on: gr.update(visible=bool(on)), panels["consent"], panels["note"], **QUIET)
 
 
