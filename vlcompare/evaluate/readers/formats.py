@@ -20,6 +20,10 @@ __all__ = ["AUTO", "FORMATS", "HUB", "detect", "LOOKS", "explain", "module_of", 
 LOOKS = "It looks like the format"
 _LOOKED_AT = 60  # rows
 _ENTRIES = 20  # of a list or an object
+_ANSWERS = frozenset(("answer", "prediction", "caption", "text", "response", "filtered_resps", "resps"))
+_ASKING = frozenset(
+    ("image", "question", "img_path", "image_path", "file_name", "filename", "bbox", "choices", "options")
+)
 _SHOWN = 12  # keys that a sentence names
 
 
@@ -97,7 +101,10 @@ def _of_rows(path: Path, task: str | None) -> str:
     if found:
         return next(iter(found))
     if not union:
-        raise SampleError(f"{path} holds no rows that can be read{f'; {broken}' if broken else ''}.")
+        raise SampleError(
+            f"{path} holds no rows that can be read{f' ({broken})' if broken else ''}: data are JSON, an object a "
+            "line, parquet, or a table with tabs. A table with commas has to be saved with tabs (TSV)."
+        )
     if task is not None and "id" in union:
         return "jsonl"
     raise _unknown(str(path), frozenset(union), "keys")
@@ -182,6 +189,11 @@ def nearest(keys: frozenset[str]) -> tuple[Format, list[str]] | None:
 
 def _unknown(what: str, keys: frozenset[str], noun: str) -> SampleError:
     shown = ", ".join(ascii(key[:40])[1:-1] for key in _most_telling(keys))
+    if keys & _ANSWERS and not keys & _ASKING:
+        return SampleError(
+            f"{what} looks like a file of answers, with the {noun} {shown}: it is what `score SAMPLES PREDICTIONS` "
+            "takes as PREDICTIONS, and the samples are the benchmark's own file."
+        )
     close = nearest(keys)
     if close is None:
         known = ", ".join(FORMATS)
