@@ -15,9 +15,10 @@ from tiny import write_checkpoint
 import vlcompare
 from vlcompare.cli import main
 from vlcompare.errors import RequestError, SampleError
-from vlcompare.evaluate.evidence import chosen
+from vlcompare.evaluate.evidence import chosen, counts_in_words
 from vlcompare.evaluate.evidence_field import evidence_map
 from vlcompare.evaluate.fields import FieldError
+from vlcompare.evaluate.results.differences import largest_differences
 from vlcompare.evaluate.results.run_folder import RunFolder
 from vlcompare.evaluate.results.table import Filter, RunTable
 from vlcompare.evidence import Block, EvidenceMap, Layout
@@ -336,6 +337,9 @@ def test_slices_say_who_looked_at_the_target(run: Path, tmp_path: Path) -> None:
     chosen_rows = table.select(Filter(aspects={name: "yes"}))
     assert [table.run.samples[i].id for i in chosen_rows] == [row["id"] for row in mine[:2]]
     assert len(table.select(Filter(aspects={name: "no"}))) == 3
+    assert not any(one.aspect == name for one in largest_differences(table, least=1)), "no cause, but a consequence"
+    said = counts_in_words(table)
+    assert said.startswith("The largest fall is in the true box: left 0 of 0 right answers, 2 of 5 wrong ones; right")
 
 
 def test_a_run_that_was_stopped_goes_on_with_the_same_maps(run: Path, folders: dict[str, Path]) -> None:

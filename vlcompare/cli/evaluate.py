@@ -93,8 +93,19 @@ def run(args: argparse.Namespace) -> int:
         for sentence in submit_run(args.out, args.submission) if args.submission else ():
             print(sentence)
         print(f"\n{headline(args.out)}")
+        if args.evidence:
+            print(f"\n{_rests_on(args.out)}")
         print(f"\nThe run is in {args.out}; `{program()} inspect {shlex.quote(str(args.out))}` opens it.")
     return 0
+
+
+def _rests_on(folder: Path) -> str:
+    from vlcompare.evaluate.evidence import counts_in_words
+    from vlcompare.evaluate.results.run_folder import RunFolder
+    from vlcompare.evaluate.results.table import RunTable
+    from vlcompare.terminal import wrapped
+
+    return wrapped(counts_in_words(RunTable(RunFolder.open(folder))))
 
 
 def headline(folder: Path) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vlcompare.errors import SampleError, VLCompareError
 from vlcompare.evaluate.replies import request_of
 from vlcompare.evaluate.results.aspects import target_box
 from vlcompare.types import Answer, Sample, Side
+
+if TYPE_CHECKING:
+    from vlcompare.evaluate.results.table import RunTable
 
 Explain = Callable[..., Any]
 
@@ -39,3 +42,18 @@ def evidence_of(explain: Explain, model: Any, sample: Sample, options: Side, ans
     except VLCompareError as error:
         return {"error": str(error)[:2000]}
     return found.to_json(() if box is None else (box,))  # type: ignore[no-any-return]
+
+
+def counts_in_words(table: RunTable) -> str:
+    """How many right and how many wrong answers rest on the true box most, a side; "" where none was explained."""
+    parts = []
+    for side in table.sides:
+        pairs = [
+            (bool(right), bool(row["rests_on_target"]))
+            for row, right in zip(table.run.sides[side].rows, table.right[side].tolist(), strict=True)
+            if row is not None and "rests_on_target" in row and right >= 0
+        ]
+        right, wrong = ([rests for is_right, rests in pairs if is_right is wanted] for wanted in (True, False))
+        if pairs:
+            parts.append(f"{side} {sum(right)} of {len(right)} right answers, {sum(wrong)} of {len(wrong)} wrong ones")
+    return f"The largest fall is in the true box: {'; '.join(parts)}." if parts else ""

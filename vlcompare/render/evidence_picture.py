@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from vlcompare.evidence import EvidenceMap
 from vlcompare.render.draw import STYLES, Mark, Role, annotate
-from vlcompare.render.fonts import face, fit, wrap
+from vlcompare.render.fonts import wrap
 from vlcompare.types import Box, Request
 
 PANEL = 720  # pixels of a panel's width
@@ -42,7 +42,7 @@ def evidence_picture(
     question = request.text or request.task.replace("_", " ")
     head = list(islice(wrap(question, width - 2 * MARGIN, SIZE, bold=True), 4))
     top = MARGIN + len(head) * LEADING + GAP // 2
-    height = top + max(panel.height for panel in panels) + GAP + 2 * LEADING + MARGIN
+    height = top + max(panel.height for panel in panels) + GAP + 3 * LEADING + MARGIN
     whole = Image.new("RGB", (width, height), "#ffffff")
     draw = ImageDraw.Draw(whole)
     for index, line in enumerate(head):
@@ -50,7 +50,7 @@ def evidence_picture(
     for index, panel in enumerate(panels):
         whole.paste(panel, (MARGIN + index * (PANEL + GAP), top))
     blanks = " and ".join(dict.fromkeys(_BLANKED[map.blank] for map in maps.values()))
-    _draw_scale(draw, (MARGIN, height - MARGIN - 2 * LEADING, width - MARGIN), scale, blanks)
+    _draw_scale(draw, (MARGIN, height - MARGIN - 3 * LEADING, width - MARGIN), scale, blanks)
     return whole
 
 
@@ -123,8 +123,8 @@ def _draw_scale(draw: ImageDraw.ImageDraw, place: tuple[int, int, int], scale: f
         ).getpixel((0, 0))
         draw.line((x0 + x, y0, x0 + x, y0 + LEADING - 8), fill=shade)
     ends = f"-{scale:.2f} to {scale:.2f} nats: how far the log-probability falls {blanks}"
-    font = face(SIZE - 4)
-    draw.text((x0, y0 + LEADING), fit(ends, font, x1 - x0), fill=GREY, font=font)
+    for index, line in enumerate(islice(wrap(ends, x1 - x0, SIZE - 4), 2)):
+        line.draw(draw, x0, y0 + LEADING + index * (LEADING - 6), SIZE - 4, GREY)
 
 
 def _pixels(box: Box, image_wh: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -120,7 +120,8 @@ def read_notes(out: Path) -> dict[str, Any]:
 def training_json(recipe: Recipe, out: Path, encoder: SceneEncoder) -> dict[str, Any]:
     """What was run: recipe, steps and minutes so far, parameters, the search for learning rates, and notes.
 
-    The notes have the sentences "about" and "limits" for the card, and per family the tasks that are guessed at.
+    The notes have the sentences "about", "limits" and "rests_on" for the card, and per family the tasks that are
+    guessed at.
     """
     runs = {}
     for name in ("encoder", *FOLDERS):
@@ -138,6 +139,7 @@ def training_json(recipe: Recipe, out: Path, encoder: SceneEncoder) -> dict[str,
         "learning_rate_search": read_log(out / "search.jsonl"),
         "about": notes.get("about") or _about(recipe, runs),
         "limits": notes.get("limits", "Not recorded."),
+        "rests_on": notes.get("rests_on", "Not measured."),
     }
 
 

@@ -124,6 +124,16 @@ or the scores alone:
     python -m vlcompare scenes SCENES --count {scenes["count"]} --seed {scenes["seed"]}
     python -m vlcompare evaluate SCENES/samples.jsonl --left tiny-pythia-vl --right tiny-mamba-vl --out RUN
 
+{_noted(training)}"""
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _noted(training: Mapping[str, Any]) -> str:
+    """The card's end: what was noted of the models beside their scores."""
+    return f"""## What answers rest on
+
+{training.get("rests_on", "Not measured.")}
+
 ## Limits
 
 {training.get("limits", "Not recorded.")}
@@ -132,4 +142,3 @@ Trained with the image first and at {training.get("image_size", "one size of")} 
 other image sizes run, but were not trained. It has no knowledge of anything but its scenes, and answers with
 confidence whatever it is shown.
 """
-    (folder / "README.md").write_text(text, encoding="utf-8")
