@@ -126,6 +126,8 @@ def test_keys_walk_mark_and_search(visit: Any) -> None:
         said(page, "#vi-picture", rf"(^|\n){place} of 64")
     page.keyboard.press("ArrowRight")
     said(page, "#vi-picture", "2 of 64")
+    # a list that is drawn anew keeps its small pictures
+    page.wait_for_function("document.querySelector('#vi-table .vi-current img[src]')?.naturalWidth === 160")
     page.keyboard.press("5")
     said(page, "#vi-table .vi-current", "counting")
     page.keyboard.press("/")

@@ -43,8 +43,8 @@ ACTIONS: tuple[tuple[str, str, str, str], ...] = (
     ("search a text", _TYPE.format("'red cat'"), "#vi-chips", "red cat"),
     ("search another", _TYPE.format("'blue fish number 12'"), "#vi-chips", "blue fish"),
     ("search nothing", _TYPE.format("''"), "#vi-chips", "^All "),
-    ("open a sample", _PICK.format("#vi-table .vi-open"), "#vi-sample", "1 of "),
-    ("next sample", "document.querySelector('#vi-next').click()", "#vi-sample", "(^|\\n)2 of "),
+    ("open a sample", _PICK.format("#vi-table .vi-open"), "#vi-picture", "1 of "),
+    ("next sample", "document.querySelector('#vi-next').click()", "#vi-picture", "(^|\\n)2 of "),
 )
 _WATCH = """([act, selector, pattern]) => new Promise((done, fail) => {
   const shown = () => new RegExp(pattern, 's').test(document.querySelector(selector)?.innerText ?? '');

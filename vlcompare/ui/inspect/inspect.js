@@ -85,7 +85,7 @@
   narrow.addEventListener("change", () => { if (!narrow.matches) back(); });
 
   // ---- small pictures: asked for once they come into view, a dozen at a time, and kept while the list is drawn anew
-  const MOST_ASKED = 12, MOST_KEPT = 600, PATIENCE_MS = 20000;
+  const MOST_ASKED = 12, MOST_KEPT = 600, PATIENCE_MS = 2500;
   const kept = new Map();
   const wanted = new Set();
   let ask = null, waiting = null;
@@ -102,7 +102,12 @@
     if (waiting || !wanted.size || !ask) return;
     const names = [...wanted].slice(0, MOST_ASKED);
     for (const name of names) wanted.delete(name);
-    waiting = setTimeout(() => { waiting = null; send(); }, PATIENCE_MS);
+    waiting = setTimeout(() => {  // no reply: the list was drawn anew meanwhile, or the server is busy
+      waiting = null;
+      for (const picture of document.querySelectorAll("#vi-table img[data-thumb]:not([src])"))
+        if (names.includes(picture.dataset.thumb)) wanted.add(picture.dataset.thumb);
+      send();
+    }, PATIENCE_MS);
     ask(names);
   }
 
@@ -125,7 +130,8 @@
         for (const picture of list.querySelectorAll("img[data-thumb]:not([src])"))
           if (!place(picture)) seen.observe(picture.closest(".vi-thumb"));
       };
-      new MutationObserver(look).observe(list, { childList: true, subtree: true });
+      // gradio draws a list anew in place: it takes away what was set here
+      new MutationObserver(look).observe(list, { childList: true, subtree: true, attributes: true, attributeFilter: ["src", "data-thumb"] });
       look();
     },
     fill(found) {

@@ -165,7 +165,7 @@ def _answer(run: Run, side: str, cell: Cell, names: Names) -> Safe:
             *[el("p", sentence, class_="vl-warn") for sentence in part.notices],
             tokens_view(run, side),
         ]
-    head = el("div", el("b", names.sides[side], class_="vl-name"), *figures, class_="vl-card-head")
+    head = el("div", el("b", names.sides[side], class_="vl-name"), *figures, class_="vi-side-head")
     return el("section", head, body, class_=f"vl-side vl-{side} vi-side", data_side=side, aria_label=f"{side} answer")
 
 
