@@ -16,7 +16,7 @@ setup(
     license="MIT",  # here: no form of it in pyproject.toml is read by setuptools both before and after its release 77
     packages=[*find_packages(include=["vlcompare*"]), *(f"vlcompare.{name}" for name in SHIPPED)],
     package_dir={f"vlcompare.{name}": name for name in SHIPPED},
-    package_data={"": ["*.css", "*.js"], **{f"vlcompare.{name}": ["**/*"] for name in SHIPPED}},
+    package_data={"": ["*.css", "*.js", "*.md", "*.txt"], **{f"vlcompare.{name}": ["**/*"] for name in SHIPPED}},
     include_package_data=False,
     options={"build": {"build_base": built.name}, "egg_info": {"egg_base": built.name}},
 )

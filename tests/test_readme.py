@@ -1,4 +1,4 @@
-"""What the README promises: its commands exist with those options, its Python runs, its tree and its links are true."""
+"""What the READMEs promise: their commands exist and run, their Python runs, their tree and their links are true."""
 
 from __future__ import annotations
 
@@ -8,18 +8,30 @@ from pathlib import Path
 
 import pytest
 
-from vlcompare.cli import COMMANDS, build_parser
+from vlcompare.cli import COMMANDS, build_parser, main
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
-SHELL = [
-    line.split("  #")[0].strip() for kind, block in BLOCKS if kind == "bash" for line in block.splitlines() if line
-]
+BESIDE = [ROOT / folder / "README.md" for folder in ("checkpoints", "examples", "vlcompare/bench", "vlcompare/evaluate", "vlcompare/ui")]
+
+
+def blocks(text: str) -> list[tuple[str, str]]:
+    """(language, text) of each fenced block."""
+    return re.findall(r"```(\w*)\n(.*?)```", text, re.DOTALL)
+
+
+def shell(text: str) -> list[str]:
+    return [line.strip() for kind, block in blocks(text) if kind == "bash" for line in block.splitlines() if line]
+
+
+BLOCKS, SHELL = blocks(README), shell(README)
 COMMAND_LINES = [line for line in SHELL if line.startswith("python -m vlcompare ")]
+FURTHER = [line for path in BESIDE for line in shell(path.read_text(encoding="utf-8")) if "-m vlcompare " in line]
+# what takes more than a moment, a network, or a window; these are parsed alone
+COSTLY = ("quantize", "evaluate", "inspect", "bench", "train", "study run", "study report", "score")
 
 
-@pytest.mark.parametrize("line", COMMAND_LINES)
+@pytest.mark.parametrize("line", [*COMMAND_LINES, *FURTHER])
 def test_commands_parse(line: str) -> None:
     args = build_parser().parse_args(shlex.split(line)[3:])
     assert args.command in COMMANDS
@@ -28,6 +40,21 @@ def test_commands_parse(line: str) -> None:
 def test_every_command_is_shown() -> None:
     shown = {shlex.split(line)[3] for line in COMMAND_LINES}
     assert set(COMMANDS) - shown == {"serve"}, "app.py stands for serve"
+
+
+def test_cheap_commands_run_as_pasted_in_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`examples/` is found wherever the program is called."""
+    monkeypatch.chdir(tmp_path)
+    cheap = [line for line in COMMAND_LINES if not shlex.join(shlex.split(line)[3:]).startswith(COSTLY)]
+    assert {shlex.split(line)[3] for line in cheap} >= {"ask", "compare", "checkpoints", "scenes"}
+    for line in cheap:
+        assert main(shlex.split(line)[3:]) == 0, line
+    assert (tmp_path / "card.png").is_file() and (tmp_path / "out" / "samples.jsonl").is_file()
+
+
+def test_named_pictures_and_folders_are_shipped() -> None:
+    for word in {word for line in [*COMMAND_LINES, *FURTHER] for word in shlex.split(line)}:
+        assert not word.startswith("examples/") or (ROOT / word).exists(), word
 
 
 def test_setup_lines_name_files_that_exist() -> None:
@@ -64,14 +91,18 @@ def test_the_tree_is_true() -> None:
     assert packages <= named
 
 
-def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("path", [ROOT / "README.md", *BESIDE], ids=lambda path: path.parent.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), target
 
 
-def test_the_python_example_runs(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_each_subject_is_named_from_the_top() -> None:
+    for path in BESIDE:
+        assert f"]({path.relative_to(ROOT)})" in README
+
+
+def test_the_python_example_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from vlcompare.synth.scenes.scene import draw_scene
 
     monkeypatch.chdir(tmp_path)
@@ -81,7 +112,7 @@ def test_the_python_example_runs(
     exec(compile(code, "README.md", "exec"), scope)
     assert scope["answer"].error is None
     assert scope["item"].text is not None
-    assert capsys.readouterr().out.strip()
+    assert (tmp_path / "card.png").is_file()
 
 
 def test_front_matter_is_what_spaces_read() -> None:

@@ -31,6 +31,18 @@ EMBEDDED = ("tiny-pythia-vl", "tiny-mamba-vl")  # folders of CHECKPOINTS: the le
 INSTALLED = CHECKPOINTS.parent == PACKAGE  # rather than a checkout
 
 
+def existing(path: str) -> str:
+    """The path; one that begins with "examples/" and is not there is that of the shipped examples."""
+    inside = path.replace(os.sep, "/").partition("examples/")
+    found = EXAMPLES / inside[2]
+    return str(found) if not inside[0] and inside[1] and not os.path.exists(path) and found.exists() else path
+
+
+def existing_path(path: str) -> Path:
+    """As `existing`."""
+    return Path(existing(path))
+
+
 def data_folder(environment: Mapping[str, str] | None = None) -> Path:
     """The folder for what this program remembers between runs; it may not exist yet.
 

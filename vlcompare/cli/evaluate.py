@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from vlcompare.cli import options
+from vlcompare.paths import existing
 from vlcompare.types import SIDES
 
 # the device is for the whole run: it decides how fast, not what
@@ -26,7 +27,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "the CPU with --device cpu (accelerate's own --cpu starts one process only, unless through mpirun). "
         "Options of a side can be given to both (--quantization) or to one (--quantization-left).",
     )
-    parser.add_argument("data", metavar="DATA", help="a file, a folder of pictures, or hub:OWNER/NAME")
+    parser.add_argument("data", metavar="DATA", type=existing, help="a file, a folder of pictures, or hub:OWNER/NAME")
     parser.add_argument("--left", required=True, metavar="X", help="checkpoint: a name, a folder, or a Hub id")
     parser.add_argument("--right", metavar="Y", help="the other checkpoint; without it one model is evaluated")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the run")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vlcompare.cli.options import add_address_options, address_of, server_options_of
+from vlcompare.paths import existing_path
 
 MOST_UPLOADED = 2 << 30  # bytes of a run archive
 
@@ -21,7 +22,9 @@ def add_parser(subparsers: Any) -> None:
         "and filters, every sample with both answers, notes and exports. Several runs over the same samples can be set "
         "against each other.",
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="DIR", help="a run folder, a folder of runs, or a .zip")
+    parser.add_argument(
+        "runs", nargs="+", type=existing_path, metavar="DIR", help="a run folder, a folder of runs, or a .zip"
+    )
     parser.add_argument(
         "--images",
         action="append",

@@ -14,6 +14,7 @@ from typing import Any
 
 from vlcompare import terminal
 from vlcompare.errors import RequestError
+from vlcompare.paths import existing
 from vlcompare.tasks.forms import SOURCES
 from vlcompare.tasks.prompts import SPECS, read_box, require_known_source, validate
 from vlcompare.types import (
@@ -56,7 +57,7 @@ def add_asking(
     tasks = "tasks:\n" + terminal.table([[f"  {spec.name}", spec.hint] for spec in SPECS.values()])
     texts["description"] = terminal.wrapped(texts["description"])  # this formatter takes it as it is
     parser = subparsers.add_parser(name, epilog=tasks, formatter_class=argparse.RawDescriptionHelpFormatter, **texts)
-    parser.add_argument("image", metavar="IMAGE", help="path of a JPEG, PNG or WebP picture")
+    parser.add_argument("image", metavar="IMAGE", type=existing, help="path of a JPEG, PNG or WebP picture")
     group = parser.add_argument_group("the question")
     group.add_argument("--task", choices=SPECS, metavar="TASK", help="see below (default: vqa with --text, captioning)")
     group.add_argument("--text", default="", help="the question, description, statement or message")

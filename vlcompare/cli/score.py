@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from vlcompare.paths import existing
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     from vlcompare.evaluate.exchange.box_units import ORIGINAL, SCALES
@@ -17,8 +19,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "VLMEvalKit (TSV, XLSX), or a result file of VQA, GQA, DocVQA, COCO captions or POPE. A sample without an "
         "answer counts as wrong; where no answer belongs to a sample, the exit status is 2.",
     )
-    parser.add_argument("samples", help="samples, in any format that `evaluate` reads")
-    parser.add_argument("predictions", help="predictions.jsonl, or a file of answers from another program")
+    parser.add_argument("samples", type=existing, help="samples, in any format that `evaluate` reads")
+    parser.add_argument(
+        "predictions", type=existing, help="predictions.jsonl, or a file of answers from another program"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the figures there ('-': standard output)")
     parser.add_argument("--side", help="score this side of the predictions alone")
     group = parser.add_argument_group("predicted boxes")

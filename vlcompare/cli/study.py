@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from vlcompare.paths import existing_path
+
 UNFINISHED = 3  # exit status: other processes are still training some rows
 
 
@@ -32,7 +34,7 @@ def add_parser(subparsers: Any) -> None:
         help="write figures and tables from the rows",
         description="Write report.md, figures (SVG) and tables (CSV) from the rows in DIR.",
     )
-    report.add_argument("folder", type=Path, metavar="DIR", help="a folder with rows.jsonl, or that file")
+    report.add_argument("folder", type=existing_path, metavar="DIR", help="a folder with rows.jsonl, or that file")
     report.add_argument("--out", type=Path, required=True, metavar="DIR2", help="folder for the figures and tables")
 
 
