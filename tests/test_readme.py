@@ -12,7 +12,8 @@ from vlcompare.cli import COMMANDS, build_parser, main
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BESIDE = [ROOT / folder / "README.md" for folder in ("checkpoints", "examples", "vlcompare/bench", "vlcompare/evaluate", "vlcompare/ui")]
+FOLDERS = ("checkpoints", "examples", "vlcompare/bench", "vlcompare/evaluate", "vlcompare/ui")
+BESIDE = [ROOT / folder / "README.md" for folder in FOLDERS]
 
 
 def blocks(text: str) -> list[tuple[str, str]]:
