@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -78,6 +78,11 @@ class _DeviceLock:
 
 
 _device = _DeviceLock()
+
+
+def hold_device(holder: object, waiting: Callable[[], None]) -> AbstractContextManager[None]:
+    """Keep comparisons off the device meanwhile, whose times would be contended. `waiting` may raise to give up."""
+    return _device.held_by(holder, waiting)
 
 
 def compare(

@@ -8,7 +8,8 @@ Features of the picture's mean patch need no second pass of the vision encoder; 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from vlcompare.errors import CheckpointError, DeviceMemoryError, RequestError
 from vlcompare.evidence import BLANKS, Blank, Block, EvidenceMap, Layout
-from vlcompare.models.kernels.cpu.openmp import at_most
+from vlcompare.models.kernels.cpu.openmp import each_at_most
 from vlcompare.runtime.encode_prompt import check_length, encode_prompt
 from vlcompare.runtime.engine import Cancel, stream_request
 from vlcompare.runtime.image import open_image
@@ -56,8 +57,9 @@ def explain(
 
     image: a path, bytes, or a PIL image. task, text and `question` (choices, box, ocr_text, prompt_order, ...) are the
     fields of a Request. answer: what the model answered (its tokens are read), a text (read as the model would have
-    ended it), or None: the model is asked first. The other arguments are those of `explain_request`. Raises
-    RequestError or ImageError where the question, the answer or the picture is refused, and DeviceMemoryError where
+    ended it), or None: the model is asked first. The other arguments are those of `explain_batches`; `progress` is
+    called after each batch with the blocks measured so far, and all. Raises RequestError or ImageError where the
+    question, the answer or the picture is refused, and DeviceMemoryError where
     the device's memory does not suffice.
     """
     try:
@@ -82,13 +84,41 @@ def explain_request(
     features: Features | None = None,
     batch_size: int = MOST_ROWS,
 ) -> EvidenceMap:
-    """`explain` for a Request.
+    """`explain` for a Request: the last map of `explain_batches`, whose other arguments these are.
+
+    progress: is called after each batch with the number of blocks measured so far, and of all.
+    """
+    batches = explain_batches(
+        model, image, request, answer, blank=blank, block=block, cancel=cancel, features=features,
+        batch_size=batch_size,
+    )  # fmt: skip
+    found = next(batches)
+    for found in batches:
+        if progress is not None:
+            progress(sum(fall is not None for fall in found.falls), len(found.falls))
+    return found
+
+
+def explain_batches(
+    model: Model,
+    image: Any,
+    request: Request,
+    answer: Answer | str | None = None,
+    *,
+    blank: Blank = "mean",
+    block: int | None = None,
+    cancel: Cancel | None = None,
+    features: Features | None = None,
+    batch_size: int = MOST_ROWS,
+) -> Iterator[EvidenceMap]:
+    """The map after each batch of blocks, the first one without any and the last one whole unless it was cancelled.
 
     blank: "mean" puts the picture's mean patch in place of a block's features; "blur" blurs the block's pixels, which
     also changes what the encoder writes elsewhere. block: patches a side; None takes the finest grain of at most
     MOST_BLOCKS blocks, which is every patch of a 7 x 7 grid and 3 x 3 patches of a 24 x 24 one. cancel: is looked at
     between two batches; the map then ends as far as it came. features: a cache of pictures' features, as in
-    `generate_batch`. batch_size: rows of a batch at most; fewer are taken where MOST_BYTES would not hold them.
+    `generate_batch`. batch_size: rows of a batch at most; fewer are taken where MOST_BYTES would not hold them. What is
+    refused is refused before the first map.
     """
     request = validate(request)
     if blank not in BLANKS:
@@ -97,10 +127,16 @@ def explain_request(
     if answer is None:
         *_, answer = stream_request(model, image, request, cancel=cancel)  # type: ignore[assignment]
     given = _given(model, request, answer)
+    prepare = partial(_Measurement, model, image, request, given, layout, blank, features, max(1, batch_size))
+    return each_at_most(_maps(model, prepare, cancel), model.most_threads)
+
+
+@torch.inference_mode()
+def _maps(
+    model: Model, prepare: Callable[[], _Measurement], cancel: Cancel | None
+) -> Generator[EvidenceMap, None, None]:
     try:
-        with torch.inference_mode(), at_most(model.most_threads):
-            measured = _Measurement(model, image, request, given, layout, blank, features, max(1, batch_size))
-            return measured.map(cancel, progress)
+        yield from prepare().maps(cancel)
     except torch.OutOfMemoryError as error:
         release_unused()
         raise DeviceMemoryError(
@@ -174,8 +210,8 @@ class _Measurement:
                 features.put(image, known)
         self._features = known  # (P, D)
 
-    def map(self, cancel: Cancel | None, progress: Progress | None) -> EvidenceMap:
-        """Measure batch by batch until all is measured, or `cancel` is set."""
+    def maps(self, cancel: Cancel | None) -> Generator[EvidenceMap, None, None]:
+        """The map without any block, then after each batch, until all is measured or `cancel` is set."""
         whole = self._logprob(self._features[None])[0]
         if math.isnan(whole):
             raise CheckpointError(
@@ -183,16 +219,17 @@ class _Measurement:
                 "damaged or overflow; `checkpoints verify` tells more."
             )
         blocks, falls = list(self._layout), list[float | None]()
+        yield self._map(whole, falls)
         while len(falls) < len(blocks) and not (cancel is not None and cancel.is_set()):
             batch = blocks[len(falls) : len(falls) + self._batch_size]
             falls += [whole - one for one in self._logprob(self._blanked(batch))]
-            if progress is not None:
-                progress(len(falls), len(blocks))
-        falls += [None] * (len(blocks) - len(falls))
-        answer = self._answer
+            yield self._map(whole, falls)
+
+    def _map(self, whole: float, falls: Sequence[float | None]) -> EvidenceMap:
+        every = (*falls, *[None] * (len(self._layout) - len(falls)))
+        text, boxes = self._answer.text, self._answer.boxes
         return EvidenceMap(
-            tuple(falls), self._layout, self._blank, whole, answer.text, answer.boxes, len(self._ids),
-            self._model.checkpoint,
+            every, self._layout, self._blank, whole, text, boxes, len(self._ids), self._model.checkpoint
         )  # fmt: skip
 
     def _rows(self, most: int) -> int:

@@ -21,6 +21,7 @@ from vlcompare.ui.settings import Limits
 if TYPE_CHECKING:
     from PIL import Image
 
+    from vlcompare.evidence import EvidenceMap
     from vlcompare.repeats import Repeats
     from vlcompare.types import Side
 
@@ -80,6 +81,7 @@ class Run:
     follow_up: str | None = None
     group: str | None = None  # shared by questions that were asked together
     repeats: Repeats | None = None  # the rounds, where it was repeated
+    evidence: dict[str, EvidenceMap] = field(default_factory=dict)  # side -> what its answer rests on, where measured
     stored: Stored | None = None  # the sample of an evaluation that it is from
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     created: float = field(default_factory=time.time)
@@ -118,8 +120,10 @@ class Run:
         self.sides = {side: self.sides[other] for side, other in zip(SIDES, reversed(SIDES), strict=True)}
         self.voted = {"left": "right", "right": "left"}.get(self.voted or "", self.voted)
         self.stored = self.stored.swapped() if self.stored else None
+        exchanged = dict(zip(SIDES, reversed(SIDES), strict=True))
+        self.evidence = {exchanged[side]: found for side, found in self.evidence.items()}
         if self.repeats is not None:
-            self.repeats = self.repeats.renamed(dict(zip(SIDES, reversed(SIDES), strict=True)))
+            self.repeats = self.repeats.renamed(exchanged)
 
     def size(self) -> int:
         """About how many bytes it holds."""

@@ -39,7 +39,7 @@ class Parts:
     regions: dict[str, gr.HTML]  # those of a run (`REGIONS`), and others
     buttons: dict[str, gr.Button]
     panels: dict[str, Any]  # further questions, votes, files and the link
-    places: dict[str, gr.Column]  # where further pieces are put: "times"
+    places: dict[str, gr.Column]  # where further pieces are put: "times", "evidence"
 
     @property
     def picture(self) -> gr.Image:
@@ -108,7 +108,7 @@ def build(settings: AppSettings, example: Example | None = None, page: CompareUp
             regions["board"] = gr.HTML(elem_id="vl-board")
             side_parts = _answers(settings, regions)
             _vote(panels, regions)
-            _pictures(regions)
+            _pictures(regions, places)
             _below(settings, regions, panels, places)
     for name, view in {**views.empty(session.value), **(page or {})}.items():
         regions[name].value = view
@@ -145,12 +145,14 @@ def _vote(panels: dict[str, Any], regions: dict[str, gr.HTML]) -> None:
         regions["vote"] = gr.HTML(elem_id="vl-vote-message")
 
 
-def _pictures(regions: dict[str, gr.HTML]) -> None:
-    """Both sides and the truth on one picture, and each side's own; then each answer token by token."""
+def _pictures(regions: dict[str, gr.HTML], places: dict[str, gr.Column]) -> None:
+    """Both sides and the truth on one picture, and each side's own; what they rest on; each answer token by token."""
     with gr.Row(elem_classes="vl-pictures", equal_height=False):
         regions["together"] = gr.HTML(elem_id="vl-together")
         for side in SIDES:
             regions[f"{side}_picture"] = gr.HTML(elem_id=f"vl-{side}-picture")
+    with gr.Column(elem_classes=["vl-panel", "vl-evidence-place"]) as places["evidence"]:
+        pass
     regions["three"] = gr.HTML(js_on_load=PICK, elem_id="vl-three-view")
     with gr.Column(elem_classes=["vl-panel", "vl-token-section"]):
         gr.HTML(el("h2", "Token by token", class_="vl-section"))

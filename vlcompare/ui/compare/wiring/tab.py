@@ -15,6 +15,7 @@ from vlcompare.ui.compare.forms import AskForm
 from vlcompare.ui.compare.handlers import Handlers
 from vlcompare.ui.compare.layout.ask import THREE_QUESTION
 from vlcompare.ui.compare.layout.tab import Parts, outputs_of, streamed
+from vlcompare.ui.compare.panels.evidence import wire_evidence
 from vlcompare.ui.compare.panels.published import wire_published
 from vlcompare.ui.compare.panels.repeat import wire_repeat
 from vlcompare.ui.compare.session import CompareSession
@@ -34,6 +35,7 @@ def wire(parts: Parts, handlers: Handlers, votes: Votes, page: gr.Blocks) -> Non
         _wire_follow_up(parts, handlers),
         _wire_three(parts, handlers),
         wire_repeat(parts, handlers),
+        wire_evidence(parts, handlers),
     ]
     _wire_stop(parts, handlers, running)
     wire_settings(parts, handlers)
