@@ -36,9 +36,10 @@ class _Ended(Exception):
 def wire_evidence(parts: Parts, handlers: Handlers) -> Any:
     """Build the panel below the pictures and connect it; returns the event that runs models, for Stop."""
     with parts.places["evidence"]:
+        gr.HTML(el("h2", "What the answers rest on", class_="vl-section"))
         view = gr.HTML(el("div"), elem_id="vl-evidence")
         with gr.Row(visible=False, elem_classes="vl-evidence-ask") as asking:
-            button = gr.Button("What do the answers rest on?", size="sm", elem_id="vl-explain", min_width=200)
+            button = gr.Button("Measure it", size="sm", elem_id="vl-explain", min_width=120)
             blank = gr.Radio(list(_BLANKS), value=next(iter(_BLANKS)), label="A block loses", elem_id="vl-blank")
     state, message = parts.regions["state"], parts.regions["message"]
 
