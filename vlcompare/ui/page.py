@@ -117,7 +117,7 @@ def real_handlers(settings: AppSettings) -> Handlers:
 
     pool = ModelPool(settings.budget_bytes)
     if on_zerogpu():
-        return Handlers(settings, adapt(compare, pool, settings), pool)
+        return Handlers(settings, adapt(compare, pool, settings), pool, explains=False)
     return Handlers(settings, compare, pool, engine_sessions=engine_sessions)
 
 

@@ -67,6 +67,7 @@ class Handlers:
     open_image: Callable[[bytes], Any] = open_picture
     engine_sessions: Callable[[Run], dict[str, Any]] = lambda run: {}
     caches: Caches = field(default_factory=Caches)
+    explains: bool = True  # whether models run outside of `compare`, too: not where each call has to ask for a GPU
 
     def ask(
         self,

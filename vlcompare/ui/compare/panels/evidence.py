@@ -23,7 +23,6 @@ from vlcompare.ui.compare.session import CompareSession, Run
 from vlcompare.ui.events import QUIET, RUNNING
 from vlcompare.ui.server.concurrency import CURRENT_CALL
 from vlcompare.ui.server.redact import UNEXPECTED
-from vlcompare.ui.zerogpu import on_zerogpu
 
 _SOLID = 0.85  # opacity at the end of the scale
 _BLANKS = {"its features": "mean", "its pixels, blurred": "blur"}
@@ -70,7 +69,7 @@ def wire_evidence(parts: Parts, handlers: Handlers) -> Any:
 
 def can_explain(run: Run | None) -> bool:
     """Whether this run was made here, is over, and is a first question, whose prompt is known from the question."""
-    return can_repeat(run) and run is not None and run.follow_up is None and not on_zerogpu()
+    return can_repeat(run) and run is not None and run.follow_up is None
 
 
 def explain_shown(handlers: Handlers, session: CompareSession, blank: str = "mean") -> Iterator[dict[str, Safe]]:

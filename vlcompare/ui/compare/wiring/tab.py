@@ -35,7 +35,7 @@ def wire(parts: Parts, handlers: Handlers, votes: Votes, page: gr.Blocks) -> Non
         _wire_follow_up(parts, handlers),
         _wire_three(parts, handlers),
         wire_repeat(parts, handlers),
-        wire_evidence(parts, handlers),
+        *([wire_evidence(parts, handlers)] if handlers.pool is not None and handlers.explains else []),
     ]
     _wire_stop(parts, handlers, running)
     wire_settings(parts, handlers)
