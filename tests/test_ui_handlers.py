@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import threading
 import time
 from dataclasses import replace
@@ -151,6 +152,35 @@ def test_folders_only_below_the_allowed_path(tmp_path: Path) -> None:
     only = AppSettings(offered=("tiny-pythia-vl",))
     with pytest.raises(RequestError, match="not offered"):
         allowed_checkpoint("gpantaz/other", only)
+
+
+def test_a_refusal_of_a_path_probes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = tmp_path / "models"
+    (allowed / "mine").mkdir(parents=True)
+    (tmp_path / "secret" / "closed").mkdir(parents=True)
+    (allowed / "file").write_text("")
+    (allowed / "out").symlink_to(tmp_path / "secret")
+    (allowed / "circle").symlink_to(allowed / "circle")
+    inside = ["mine/../file", "./absent", "./out", "out/closed/..", "./circle", "./" + "a" * 300, str(allowed / "file")]
+    outside = [str(tmp_path / "secret"), str(tmp_path / "absent"), "/" + "a" * 5000, "../secret", "../absent", "/"]
+    outside += ["~", "~/absent", "~root", "~root/x", "~no-such-user", "~no-such-user/x", "file:///etc", "C:\\Users"]
+    outside += ["https://huggingface.co/a/b", "https://127.0.0.1:1/a", "//host/share", "a/b/../../c", "hf://a/b"]
+    outside += ["..", "."]
+    for settings in (AppSettings(allow_path=allowed), AppSettings()):
+        said = set()
+        for name in [*inside, *outside]:
+            with pytest.raises(RequestError) as error:
+                allowed_checkpoint(name, settings)
+            said.add(str(error.value))
+        assert said == {"Folders on the server are only opened below the path that its operator allows."}
+    looked_up: list[str] = []
+    real = os.lstat
+    monkeypatch.setattr(os, "lstat", lambda path, **how: looked_up.append(str(path)) or real(path, **how))
+    for name in outside:
+        with pytest.raises(RequestError):
+            allowed_checkpoint(name, AppSettings(allow_path=allowed))
+    paths = {Path(path) for path in looked_up}
+    assert all(path.is_relative_to(allowed) or path in allowed.parents for path in paths)
 
 
 def test_forms_and_requests_are_inverse() -> None:

@@ -5,6 +5,7 @@ Raises RequestError with one sentence for the user.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -138,11 +139,8 @@ def allowed_checkpoint(name: Any, settings: AppSettings) -> str:
     if name in (settings.left, settings.right):  # what the operator opens the page with
         return name
     looks_like_path = name.startswith((".", "/", "~")) or "\\" in name or ":" in name or name.count("/") > 1
-    if settings.allow_path is not None:
-        root = settings.allow_path.resolve()
-        folder = Path(name).expanduser() if looks_like_path else root / name
-        if folder.resolve().is_relative_to(root) and folder.is_dir() and folder.resolve() != root:
-            return str(folder.resolve())
+    if settings.allow_path is not None and (folder := _folder_below(settings.allow_path, name)) is not None:
+        return folder
     if looks_like_path or ".." in name:
         raise RequestError("Folders on the server are only opened below the path that its operator allows.")
     if not _HUB_ID.match(name):
@@ -151,6 +149,21 @@ def allowed_checkpoint(name: Any, settings: AppSettings) -> str:
         # a folder of that name in the working directory would be opened in place of the Hub id
         raise RequestError("Folders on the server are only opened below the path that its operator allows.")
     return name
+
+
+def _folder_below(allowed: Path, name: str) -> str | None:
+    """The folder of this name below the allowed path, given relative to it or whole; None for whatever else.
+
+    By os.path, which has an answer for names that are too long, lead in a circle, or name a user who does not exist. A
+    name that leads elsewhere is not looked up on the disk.
+    """
+    root = os.path.realpath(allowed)
+    path = os.path.normpath(os.path.join(root, os.path.expanduser(name) if name.startswith("~/") else name))
+    roots = (os.path.abspath(allowed), root)
+    if not any(path.startswith(os.path.join(one, "")) for one in roots):
+        return None
+    folder = os.path.realpath(path)
+    return folder if folder.startswith(os.path.join(root, "")) and os.path.isdir(folder) else None
 
 
 def bounded(value: Any, characters: int, what: str) -> str:
