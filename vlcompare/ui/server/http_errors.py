@@ -3,7 +3,7 @@ for errors in the application, for which FastAPI, gradio or the MCP server would
 was asked for, or a bare 500.
 
 JSON allows lone surrogates, which UTF-8 cannot encode in a response: they are replaced in the request. NUL, which no
-file name and no tokenizer takes, is removed.
+file name and no tokenizer takes, is removed. Session hashes that can be guessed are renamed (see `session_names`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from vlcompare.runtime.faults import report
 from vlcompare.ui.server.allowed_hosts import API
 from vlcompare.ui.server.call_errors import REFUSED_CALL, UNREADABLE
 from vlcompare.ui.server.redact import UNEXPECTED
+from vlcompare.ui.server.session_names import own_body, own_scope
+from vlcompare.ui.server.session_states import CLIENT
 from vlcompare.ui.server.uploads import REFUSED
 
 MOST_NESTED = 60
@@ -68,6 +70,7 @@ class ErrorMiddleware:
         if b"%00" in (scope.get("raw_path") or b"") or b"%00" in scope.get("query_string", b""):
             await error_response(400, NO_ADDRESS)(scope, receive, send)
             return
+        scope = own_scope(scope, CLIENT.get())
         headers = dict(scope["headers"])
         kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
         if scope["method"] in ("POST", "PUT", "PATCH") and kind.endswith(b"json"):
@@ -100,14 +103,13 @@ class ErrorMiddleware:
         if b"\0" in body or not _is_utf8(body):  # UTF-16, or surrogates as bytes: `_SUSPECT` would miss them
             raise ValueError(NO_JSON)
         suspect = _SUSPECT.search(body) is not None
-        if len(body) >= 2**20 and not suspect:
-            return body
         try:
             value = json.loads(body)
         except (ValueError, RecursionError):
             raise ValueError(NO_JSON) from None
         cleaned = well_formed(value)
-        return json.dumps(cleaned).encode() if suspect else body
+        renamed = own_body(cleaned, CLIENT.get())
+        return json.dumps(cleaned).encode() if suspect or renamed else body
 
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application; its responses with 422, or with 500 and no sentence, are replaced."""
