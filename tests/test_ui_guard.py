@@ -82,6 +82,14 @@ def test_a_foreign_page_neither_posts_nor_reads(server: SimpleNamespace) -> None
     assert reply.status_code == 200 and reply.headers["access-control-allow-origin"] == own["origin"]
 
 
+def test_endpoints_have_names_of_their_own_and_one_is_public(server: SimpleNamespace) -> None:
+    events = [one for one in server.http.get("config").json()["dependencies"] if one["backend_fn"]]
+    names = [str(one["api_name"]) for one in events]
+    assert not [name for name in names if name.startswith(("lambda", "listener", "partial", "None"))]
+    assert {"upload", "choose", "start", "compare"} <= set(names) and len(set(names)) == len(names)
+    assert [one["api_name"] for one in events if one["api_visibility"] == "public"] == ["compare"]
+
+
 def post(server: SimpleNamespace) -> httpx.Response:
     return httpx.post(f"{server.address}gradio_api/run/predict", json=server.body, timeout=60)
 

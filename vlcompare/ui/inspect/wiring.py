@@ -96,7 +96,12 @@ def _note_fields(note: Note | None) -> dict[str, Any]:
 
 def _listener(parts: InspectParts, act: Callable[..., InspectUpdate]) -> Listener:
     """What an event calls to run an action: the inspection and the inputs' values in, the outputs' values out."""
-    return lambda inspection, *values: _outputs(parts, inspection, act(inspection, *values))
+
+    def listener(inspection: Inspection, *values: Any) -> list[Any]:
+        return _outputs(parts, inspection, act(inspection, *values))
+
+    listener.__name__ = act.__name__  # gradio names the endpoint after it
+    return listener
 
 
 def _wire_opening(parts: InspectParts, settings: AppSettings, page: gr.Blocks) -> None:
@@ -108,8 +113,11 @@ def _wire_opening(parts: InspectParts, settings: AppSettings, page: gr.Blocks) -
 
     page.load(start, [session], outputs, **{**READING, "show_progress": "hidden"})  # the head says what is read
     fields["runs"].input(_listener(parts, handlers.choose), [session, fields["runs"]], outputs, **reading)
-    upload = _listener(parts, lambda inspection, path: files.upload(inspection, path, settings.limits))
-    parts.buttons["upload"].upload(upload, [session, parts.buttons["upload"]], outputs, **reading)
+
+    def upload(inspection: Inspection, path: Any) -> InspectUpdate:
+        return files.upload(inspection, path, settings.limits)
+
+    parts.buttons["upload"].upload(_listener(parts, upload), [session, parts.buttons["upload"]], outputs, **reading)
     sides = [fields["left"], fields["right"]]
     changed = [side.input for side in sides]
     gr.on(changed, _listener(parts, handlers.set_sides), [session, *sides], outputs, **reading)
@@ -125,9 +133,16 @@ def _wire_selection(parts: InspectParts) -> None:
         clicked = parts.regions[name].click(click, [session], outputs, trigger_mode="multiple", **QUIET)
         if name in ("charts", "table"):
             clicked.then(None, js=SHOW)
-    for name, by in (("previous", -1), ("next", 1)):
-        step = _listener(parts, lambda inspection, by=by: handlers.step(inspection, by))
-        clicked = parts.buttons[name].click(step, [session], outputs, trigger_mode="multiple", **QUIET)
+
+    def previous(inspection: Inspection) -> InspectUpdate:
+        return handlers.step(inspection, -1)
+
+    def following(inspection: Inspection) -> InspectUpdate:
+        return handlers.step(inspection, 1)
+
+    for name, step in (("previous", previous), ("next", following)):
+        listener = _listener(parts, step)
+        clicked = parts.buttons[name].click(listener, [session], outputs, trigger_mode="multiple", **QUIET)
         clicked.then(None, js=SHOW)
 
     def fill(inspection: Inspection, *values: Any) -> list[Any]:
@@ -206,7 +221,9 @@ def _wire_compare(parts: InspectParts, settings: AppSettings, compare: Any, tabs
     def back(inspection: Inspection, session: CompareSession) -> list[Any]:
         stored = session.shown.stored if session.shown else None
         update = handlers.return_to(inspection, stored.evaluation, stored.sample) if stored else InspectUpdate()
-        return [gr.update(selected="inspect"), *_outputs(parts, inspection, update)]
+        return [gr.update(selected="inspect"), *_outputs(parts, inspection, update), session]
 
-    returned = compare.regions["asked"].click(back, [parts.session, compare.session], [tabs, *parts.outputs], **QUIET)
+    returned = compare.regions["asked"].click(
+        back, [parts.session, compare.session], [tabs, *parts.outputs, compare.session], **QUIET
+    )
     returned.then(None, js=RETURN)

@@ -81,7 +81,11 @@ def _wire_votes(parts: Parts, handlers: Handlers, votes: Votes) -> None:
     inputs = [parts.session, panels["note"], panels["consent"]]
     for name, button in panels["votes"].items():
         button.click(vote(name), inputs, [*parts.outputs, *sides], **QUIET)
-    panels["consent"].change(lambda on: gr.update(visible=bool(on)), panels["consent"], panels["note"], **QUIET)
+
+    def consent(on: Any) -> Any:
+        return gr.update(visible=bool(on))
+
+    panels["consent"].change(consent, panels["consent"], panels["note"], **QUIET)
 
 
 def _wire_downloads(parts: Parts, votes: Votes) -> None:

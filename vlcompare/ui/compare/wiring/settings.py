@@ -103,5 +103,9 @@ def _wire_sides(parts: Parts, handlers: Handlers) -> None:
 
     sides = [*left, *right]
     parts.buttons["swap"].click(swap, [parts.session, *sides], [*parts.outputs, *sides], **QUIET)
+
+    def copy(*values: Any) -> list[Any]:
+        return list(values)
+
     for side, own, other in (("left", left, right), ("right", right, left)):
-        parts.side_parts[side].copy.click(lambda *values: list(values), own[1:], other[1:], **QUIET)
+        parts.side_parts[side].copy.click(copy, own[1:], other[1:], **QUIET)

@@ -137,9 +137,11 @@ def _wire_stop(parts: Parts, handlers: Handlers, running: list[Any]) -> None:
 
     stop = parts.buttons["stop"]
     stop.click(cancel, [parts.session], None, **QUIET)
-    stop.click(None, cancels=running).then(
-        lambda session: outputs_of(session, handlers.stopped(session)), [parts.session], parts.outputs, **QUIET
-    )
+
+    def stopped(session: CompareSession) -> list[Any]:
+        return outputs_of(session, handlers.stopped(session))
+
+    stop.click(None, cancels=running).then(stopped, [parts.session], parts.outputs, **QUIET)
 
 
 def _wire_task(parts: Parts) -> None:
