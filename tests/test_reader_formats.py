@@ -625,3 +625,39 @@ def test_pictures_in_base64_survive_packing(tmp_path):
     samples = list(open_samples(path))
     assert [sample.image() for sample in samples] == [PICTURE, PICTURE]
     assert os.listdir(tmp_path) == ["s.jsonl.gz"]
+
+
+def test_scienceqa_problems_have_their_pictures_by_split_and_id(tmp_path):
+    row = {"question": "Which?", "choices": ["a", "b"], "answer": 1, "hint": "", "lecture": "", "solution": "s"}
+    problems = {
+        "4": {**row, "image": "image.png", "split": "test"},
+        "5": {**row, "image": None, "split": "test"},
+        "6": {**row, "image": "image.png", "split": "train"},
+    }
+    (tmp_path / "problems.json").write_text(json.dumps(problems))
+    for folder in ("test/4", "train/6"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "image.png").write_bytes(PICTURE)
+    stream = open_samples(tmp_path / "problems.json", split="test")
+    (sample,) = stream
+    assert (stream.format, sample.id, sample.task, sample.references) == ("scienceqa", "4", "multiple_choice", ("B",))
+    assert stream.left_out == {"question without a picture": 1, "row of another split": 1}
+
+
+def test_nocaps_test_file_is_read_without_captions(tmp_path):
+    image = {"id": 3, "open_images_id": "00ab", "file_name": "00ab.jpg", "domain": "in-domain", "width": 8, "height": 6}
+    (tmp_path / "nocaps_test_image_info.json").write_text(json.dumps({"info": {}, "images": [image]}))
+    (tmp_path / "validation").mkdir()
+    (tmp_path / "validation" / "00ab.jpg").write_bytes(PICTURE)  # as it is unpacked
+    stream = open_samples(tmp_path / "nocaps_test_image_info.json")
+    (sample,) = stream
+    assert (stream.format, stream.answered, sample.task, sample.references) == ("nocaps", False, "captioning", ())
+
+
+def test_a_picture_is_found_in_the_folder_that_the_benchmark_unpacks_to(tmp_path):
+    (tmp_path / "train_images").mkdir()
+    (tmp_path / "train_images" / "00ab.jpg").write_bytes(PICTURE)
+    row = {"image_id": "00ab", "image_path": "train/00ab.jpg", "caption_id": 1, "caption_str": "c", "set_name": "val"}
+    (tmp_path / "TextCaps_0.1_val.json").write_text(json.dumps({"data": [row]}))
+    (sample,) = open_samples(tmp_path / "TextCaps_0.1_val.json")
+    assert sample.image == tmp_path / "train_images" / "00ab.jpg"

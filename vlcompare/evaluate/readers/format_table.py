@@ -87,7 +87,7 @@ TABLE: tuple[Format, ...] = (
         "rows",
         "NoCaps: the JSON, or rows as on the Hub",
         "annotations_captions image_open_images_id|image_id image|image_file_name",
-        whole="images[].open_images_id|images[].domain images[].file_name annotations[].caption",
+        whole="images[].open_images_id|images[].domain images[].file_name",
         whole_module="coco",
     ),
     _row(
@@ -182,7 +182,14 @@ TABLE: tuple[Format, ...] = (
         folder_module="choices",
         without="image_1 question_type",
     ),
-    _row("scienceqa", "rows", "ScienceQA: rows as on the Hub", "image question choices answer lecture|solution|hint"),
+    _row(
+        "scienceqa",
+        "rows",
+        "ScienceQA: problems.json, or rows as on the Hub",
+        "image question choices answer lecture|solution|hint",
+        whole="*.question *.choices *.image *.lecture|*.solution",
+        whole_module="vqa",
+    ),
     _row(
         "aokvqa",
         "rows",

@@ -1,8 +1,8 @@
 """Pictures that rows name or hold: files inside the data folder, base64, bytes; none is opened before it is used.
 
-A name is looked up in the data folder as it stands, then without its leading folders, and for names of COCO's years in
-the folder of that year. Links are followed within the folder, and from a Hub cache's `snapshots` to its `blobs`;
-anything else that leads out of the folder is refused.
+A name is looked up in the data folder as it stands, then without its leading folders, for names of COCO's years in the
+folder of that year, and in the folders that benchmarks unpack their pictures into. Links are followed within the
+folder, and from a Hub cache's `snapshots` to its `blobs`; anything else that leads out of the folder is refused.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from vlcompare.evaluate.readers.source import DatasetSource
 
 PICTURE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp"))
 _BASE64_STARTS = ("iVBORw0KGgo", "/9j/", "UklGR")  # PNG, JPEG, WebP
+# what benchmarks unpack their pictures into, where their files name the picture alone or another folder
+_UNPACKED = ("images", "train_images", "test_images", "validation", "SEED-Bench-image", "flickr30k-images")
 _COCO_NAME = re.compile(r"COCO_([a-z]+20\d\d)_\d{12}\.jpg\Z")
 
 
@@ -84,6 +86,7 @@ def _elsewhere(name: str) -> Iterator[str]:
         yield "/".join(parts[start:])
     if year := _COCO_NAME.match(parts[-1]):
         yield f"{year[1]}/{parts[-1]}"
+    yield from (f"{folder}/{parts[-1]}" for folder in _UNPACKED)
 
 
 def _is_inside(path: Path, root: Path) -> bool:

@@ -1,4 +1,5 @@
-"""Questions about pictures in whole files: VQA's, GQA's, DocVQA's, InfographicVQA's, TextVQA's, SEED-Bench's."""
+"""Questions about pictures in whole files: VQA's, GQA's, DocVQA's, InfographicVQA's, TextVQA's, SEED-Bench's,
+ScienceQA's."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from vlcompare.evaluate.readers import rows
 from vlcompare.evaluate.readers.base import Item, answers_of, each, id_of, numbered, text_of, texts_of
 from vlcompare.evaluate.readers.opening import RowError, json_object
 from vlcompare.evaluate.readers.pictures import picture
-from vlcompare.evaluate.readers.source import DatasetSource
+from vlcompare.evaluate.readers.source import DatasetSource, LeftOut
 from vlcompare.types import Sample
 
 
@@ -121,6 +122,23 @@ def _seedbench(source: DatasetSource) -> Iterator[Item]:
     return rows.samples(source, numbered(json_object(source.path).get("questions"), "question"))
 
 
+def _scienceqa(source: DatasetSource) -> Iterator[Item]:
+    """problems.json: id -> {question, choices, answer, image, split}; the picture is SPLIT/ID/image.png, or null."""
+
+    def named() -> Iterator[tuple[str, Any]]:
+        for key, row in data.items():
+            if not isinstance(row, dict):
+                yield f"question {key[:40]}", RowError("not a JSON object")
+            elif name := row.get("image"):
+                yield f"question {key[:40]}", {**row, "id": key, "image": f"{row.get('split')}/{key}/{name}"}
+
+    data = json_object(source.path)
+    for row in data.values():
+        if isinstance(row, dict) and not row.get("image"):
+            yield LeftOut("question without a picture")
+    yield from rows.samples(source, named())
+
+
 _READERS = {
     "vqav2": _vqav2,
     "gqa": _gqa,
@@ -128,4 +146,5 @@ _READERS = {
     "infographicvqa": _docvqa,
     "textvqa": _textvqa,
     "seedbench": _seedbench,
+    "scienceqa": _scienceqa,
 }
