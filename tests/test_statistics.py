@@ -195,6 +195,18 @@ def test_few_pictures_are_said():
     assert "as uneven as" in statistics.caution(np.array([0] * 20 + list(range(1, 20))))
 
 
+def test_intervals_over_very_uneven_pictures_are_wider_marked_and_hold():
+    sizes = [10] * 20 + [1] * 100
+    clusters = np.repeat(np.arange(120), sizes).astype(np.int64)
+    assert "widened by 25%" in statistics.caution(clusters) and statistics.caution(np.arange(120)) == ""
+    dice, lost = np.random.default_rng(11), 0.1
+    spread = 1 / 0.8 - 1  # an intraclass correlation of .8, by the beta-binomial distribution
+    share = dice.beta(lost * spread, (1 - lost) * spread, (1000, 120))
+    right = dice.random((1000, 300)) >= np.repeat(share, sizes, axis=1)
+    found = intervals.paired_intervals(np.ones((1000, 300)), right.astype(float), clusters)
+    assert ((found[:, 0] <= lost) & (lost <= found[:, 1])).mean() >= 0.93 - 2 * (0.93 * 0.07 / 1000) ** 0.5
+
+
 def test_the_order_of_rows_does_not_matter():
     dice = np.random.default_rng(7)
     clusters, values = dice.integers(0, 40, 200), dice.random(200)

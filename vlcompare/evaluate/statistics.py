@@ -92,9 +92,11 @@ def caution(clusters: NDArray[np.int64]) -> str:
     Pictures with many more rows than the others count for less: see `intervals.cluster_count`.
     """
     count = intervals.cluster_count(clusters)
-    if count >= FEW_CLUSTERS - 1e-9:
-        return ""
     seen = len(np.unique(clusters))
+    if count >= FEW_CLUSTERS - 1e-9:
+        if count >= intervals.UNEVEN * seen:
+            return ""
+        return f"{_pictures(seen)}, as uneven as {count:.1f} alike: widened by {intervals.WIDER - 1:.0%}"
     if count < 2 - 1e-9:
         return f"{_pictures(seen)}: too few for an interval, it is the whole range"
     uneven = "" if seen - count < 0.5 else f", as uneven as {count:.1f} alike"
