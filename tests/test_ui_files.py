@@ -367,7 +367,7 @@ def test_a_wrong_variable_is_named(name: str, value: str, said: str) -> None:
         AppSettings.from_environment({f"VLCOMPARE_{name}": value})
 
 
-def test_every_variable_is_in_the_readme() -> None:
-    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+def test_every_variable_is_in_the_pages_readme() -> None:
+    readme = (Path(__file__).resolve().parents[1] / "vlcompare/ui/README.md").read_text(encoding="utf-8")
     for name in (*VARIABLES, *LIMIT_VARIABLES, *SERVER_VARIABLES, *QUOTA_VARIABLES):
         assert name.startswith("GRADIO") or f"`{name}`" in readme, name

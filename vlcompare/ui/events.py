@@ -18,7 +18,7 @@ PICK = """element.addEventListener('click', (event) => {
   const picked = event.target.closest('[data-pick]');
   if (picked && element.contains(picked)) trigger('click', {pick: picked.dataset.pick});
 });"""
-TO_TOP = "() => window.scrollTo({top: 0, behavior: 'smooth'})"
+TO_TOP = "() => window.scrollTo(0, 0)"
 SAVE = """(file) => {
   if (!file?.url) return;
   const link = document.createElement('a');
