@@ -134,6 +134,7 @@ def test_bytes_at_random(whole: dict[tuple[str, str], Path], tmp_path: Path) -> 
         counts["fine" if both(folder) == "fine" else "refused"] += 1
         shutil.rmtree(folder)
     print(dict(counts))
+    assert counts.total() == 300 and counts["refused"] > counts["fine"] > 0
 
 
 @pytest.mark.parametrize("name", ["growing normaliser", "panics when used", "long piece"])

@@ -1,7 +1,7 @@
 """Vision encoders: a square picture in, its patches out. EVA-02 from timm, CLIP from transformers, and our own.
 
-The only importer of timm. An encoder is built from its name and filled by the loader. Its parameters stand under
-`.model` by the foreign module's own names. The patch size is the encoder's, never a constant.
+The only importer of timm. An encoder is built from its name and filled by the loader. Parameters are under
+`.model` and keep the wrapped module's names. The patch size is the encoder's, never a constant.
 
 EVA-02: arXiv 2303.11331 (section 2.1: SwiGLU, sub-norms, rotary positions in two dimensions on a grid rescaled to that
 of pretraining). CLIP: arXiv 2103.00020, read at one of its hidden states as in LLaVA (arXiv 2304.08485, section 4.1).
@@ -52,7 +52,7 @@ BUFFERS_IN_WEIGHTS_DTYPE = ("k_bias",)
 
 
 class VisionEncoder(nn.Module):
-    """A foreign encoder behind one face: forward(pixels (B, 3, H, W)) -> (B, P, C), patches in raster order."""
+    """Wraps a timm, CLIP or scene encoder: forward(pixels (B, 3, H, W)) -> (B, P, C), patches in raster order."""
 
     def __init__(
         self,
@@ -166,7 +166,7 @@ def _timm(config: VisionConfig, name: str) -> VisionEncoder:
 
 
 def _timm_patch_size(name: str) -> int:
-    """Asked of a model with one block on the meta device, before one is built for a size that may not fit."""
+    """Read from a one-block model on the meta device, since the full model may not fit."""
     import timm
 
     with structure_only():

@@ -63,7 +63,7 @@ def match_phrases(
 ) -> tuple[int, int, int]:
     """(matched, predicted, true) pairs of phrase and box: the same phrase at IoU >= threshold, each used once.
 
-    As many are matched as can be, whatever the order in which they are named; pairs after the first MOST_PAIRS of a
+    A maximum matching, independent of the order in which they are named; pairs after the first MOST_PAIRS of a
     caption are counted, but not matched.
     """
     others = [(name, box.clip()) for name, box in truth[:MOST_PAIRS]]

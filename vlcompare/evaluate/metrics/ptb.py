@@ -27,7 +27,7 @@ _ENTITIES = (("&amp;", "&"), ("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&a
 # Words that the treebank splits although nothing separates the parts: how many letters the first part has.
 _SPLIT_WORDS = {"cannot": 3, "gonna": 3, "gotta": 3, "lemme": 3, "gimme": 3, "wanna": 3, "'tis": 2, "'twas": 2}
 
-# Abbreviations that keep their full stop wherever they stand, then those that keep it before a number only.
+# Abbreviations that keep their full stop in any position, then those that keep it before a number only.
 _ABBREVIATIONS = """
 jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thurs fri mr mrs ms messrs dr drs prof rev gen
 gov sen rep pres lt col capt maj sgt cpl pvt hon st ave blvd rd sq mt ft jr sr bros esq co cos corp inc ltd assn dept

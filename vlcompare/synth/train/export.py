@@ -85,7 +85,7 @@ def config_json(
 
 
 def joined_model(family: str, recipe: Recipe, encoder: SceneEncoder, learner: Learner) -> VisionLanguageModel:
-    """Encoder, connector and language model as the model that the engine runs; the head is a tensor of its own."""
+    """Encoder, connector and language model as the model that the engine runs; the output head is not tied."""
     language = language_config(family, recipe.shapes)
     if isinstance(language, PythiaConfig):
         language = replace(language, tie_embeddings=False)
@@ -154,7 +154,7 @@ def _about(recipe: Recipe, runs: dict[str, dict[str, Any]]) -> str:
 
 
 def export(family: str, recipe: Recipe, out: Path, checkpoints: Path) -> Path:
-    """Write one checkpoint folder from the states in `out`; the curves and the account of the training come along."""
+    """Write one checkpoint folder from the states in `out`, with the training curves and training.json."""
     from safetensors.torch import save_file
 
     device = torch.device("cpu")

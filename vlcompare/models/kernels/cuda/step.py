@@ -14,7 +14,7 @@ from vlcompare.models.kernels.cuda.common import dense, softplus, wide
 from vlcompare.models.kernels.reference import ScanInputs
 
 CHANNELS = 32  # of one program
-PROJECTED_ROWS = 4  # above this a product of its own reads the projection's weight less often
+PROJECTED_ROWS = 4  # with more rows, a separate product reads the projection's weight less often
 
 
 @triton.jit
@@ -26,7 +26,7 @@ def _step(
 ):  # fmt: skip
     """One position of one batch row and BD channels; state (B, d, n) in place, the last axis of all others dense.
 
-    With a RANK dt is (B, RANK), and weight (d, RANK) makes the time steps of it, rounded to dt's dtype.
+    If RANK > 0, dt is (B, RANK) and is projected to time steps by weight (d, RANK), rounded to dt's dtype.
     """
     row = tl.program_id(0).to(tl.int64)
     d = tl.program_id(1) * BD + tl.arange(0, BD)
@@ -51,7 +51,7 @@ def _step(
         dt = softplus(dt)
     B = tl.load(B_ptr + row * B_b + n, mask=some, other=0.0).to(tl.float32)
     C = tl.load(C_ptr + row * C_b + n, mask=some, other=0.0).to(tl.float32)
-    # everything is asked for before the store: no load may overtake one
+    # all loads precede the store, so that none is reordered across it
     if SKIP:
         skip = tl.load(D_ptr + d, mask=here, other=0.0)
     if GATED:
