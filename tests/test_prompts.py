@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -16,6 +16,7 @@ from vlcompare.tasks.prompts import (
     MAX_CHOICES,
     MAX_TEXT,
     SPECS,
+    Group,
     build_turns,
     default_max_new_tokens,
     require_known_source,
@@ -248,6 +249,12 @@ def test_the_table_is_whole() -> None:
     limits |= {"multiple_choice": 10, "pointing": 20, "grounding": 120, "image_text_match": 120, "chat": 256}
     assert {name: spec.max_new_tokens for name, spec in SPECS.items()} == limits
     assert [name for name, spec in SPECS.items() if spec.stops_at_newline] == ["region_description", "chat"]
+    groups = {group: [name for name, spec in SPECS.items() if spec.group == group] for group in get_args(Group)}
+    assert groups == {
+        "summary": ["captioning", "region_description", "vqa", "image_text_match", "chat"],
+        "reading": ["document_vqa"],
+        "retrieval": ["grounded_captioning", "multiple_choice", "pointing", "grounding"],
+    }
     for spec in SPECS.values():
         assert spec.title and spec.hint.endswith(".") and bool(spec.example) == bool(spec.text)
 

@@ -8,8 +8,10 @@ import pytest
 
 from vlcompare.cli import main
 from vlcompare.errors import SampleError
+from vlcompare.evaluate.published import group_of
 from vlcompare.evaluate.score_files import score_files
 from vlcompare.evaluate.summary_text import figures_as_text
+from vlcompare.runtime.loading.registry import registry
 
 
 def write(path, rows):
@@ -421,6 +423,14 @@ def test_a_caption_subset_is_labelled(files):
     result = files(samples, [{"id": "0", "text": "a a car"}, {"id": "1", "text": ""}])
     assert any("CIDEr-D" in warning for warning in result["warnings"])
     assert "132.89" in result["definitions"]["captioning"]["cider_d"]
+
+
+def test_every_published_benchmark_has_a_group():
+    groups = {benchmark.name: group_of(benchmark.name) for benchmark in registry().benchmarks}
+    retrieval = {"V7W-P", "RefCOCOg", *(f"RefCOCO{more} {split}" for more in ("", "+") for split in "AB")}
+    assert {name for name, group in groups.items() if group == "retrieval"} == retrieval
+    assert {name for name, group in groups.items() if group == "reading"} == {"TextCaps", "TextVQA", "AI2D"}
+    assert len(groups) == 16 and groups["V7W-T"] == groups["POPE"] == "summary"
 
 
 def test_a_known_checkpoint_gets_its_published_figure(files):

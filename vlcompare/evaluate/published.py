@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vlcompare.tasks.prompts import SPECS, Group
 from vlcompare.types import Sample
 
 if TYPE_CHECKING:
@@ -35,6 +36,16 @@ _BENCHMARKS: tuple[tuple[str, str, str, str], ...] = (
     ("grounding", r"refcoco(?!\+|plus|g)", "testa", "RefCOCO A"),
     ("grounding", r"refcoco(?!\+|plus|g)", "testb", "RefCOCO B"),
 )
+
+# benchmarks that the published table puts in another group than their task: three need text in the picture to be read,
+# and V7W-T counts as question answering
+_GROUPS: dict[str, Group] = {"TextCaps": "reading", "TextVQA": "reading", "AI2D": "reading", "V7W-T": "summary"}
+
+
+def group_of(benchmark: str) -> Group:
+    """The group of a published benchmark: retrieval, reading or summary. Raises KeyError for an unknown name."""
+    task = {name: task for task, _, _, name in _BENCHMARKS}[benchmark]
+    return _GROUPS.get(benchmark, SPECS[task].group)
 
 
 def benchmark_of(sample: Sample) -> str | None:

@@ -22,16 +22,23 @@ MAX_NEW_TOKENS = 16384
 MAX_SEED = 2**63 - 1
 
 Reads = Literal["text", "answer", "letter", "truth", "boxes", "phrases"]
+Group = Literal["summary", "reading", "retrieval"]
 
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
-    """One task: what the parser, the page, the readers of data sets and the figures have to know about it."""
+    """One task: what the parser, the page, the readers of data sets and the figures have to know about it.
+
+    `group` follows the paper's abstract (arXiv 2409.05395): "retrieval" where the answer names one item of the context,
+    a region of the picture or one of the choices; "reading" where it is text in the picture; "summary" where a summary
+    of the picture is enough.
+    """
 
     name: str
     title: str
     hint: str  # one line for the page: what to type, and what comes back
     reads: Reads  # how the answer is read, see `reading`
+    group: Group  # what an answer needs
     text: str = ""  # what its text is called ("question"); "" where it takes none
     choices: Literal["", "texts", "boxes"] = ""
     box: bool = False
@@ -60,18 +67,26 @@ class TaskSpec:
 SPECS: dict[str, TaskSpec] = {
     spec.name: spec
     for spec in (
-        TaskSpec("captioning", "Caption", "One sentence about the whole picture; nothing to type.", "text"),
+        TaskSpec(
+            "captioning",
+            "Caption",
+            "One sentence about the whole picture; nothing to type.",
+            "text",
+            "summary",
+        ),
         TaskSpec(
             "grounded_captioning",
             "Caption with boxes",
             "One sentence, each thing it names with its box; nothing to type.",
             "phrases",
+            "retrieval",
         ),
         TaskSpec(
             "region_description",
             "Describe a region",
             "Give a box; the answer is a short description of what is in it.",
             "text",
+            "summary",
             box=True,
             stops_at_newline=True,
         ),
@@ -80,6 +95,7 @@ SPECS: dict[str, TaskSpec] = {
             "Question",
             "Ask about the picture; the answer is a word or a short phrase.",
             "answer",
+            "summary",
             text="question",
             ocr_text=True,
             example="What color is the car?",
@@ -89,6 +105,7 @@ SPECS: dict[str, TaskSpec] = {
             "Document question",
             "Ask about a document; upper and lower case are kept as typed.",
             "answer",
+            "reading",
             text="question",
             example="What is the total for Q3?",
         ),
@@ -97,6 +114,7 @@ SPECS: dict[str, TaskSpec] = {
             "Multiple choice",
             "A question and its possible answers; the answer is a letter.",
             "letter",
+            "retrieval",
             text="question",
             choices="texts",
             ocr_text=True,
@@ -107,6 +125,7 @@ SPECS: dict[str, TaskSpec] = {
             "Choose a box",
             "A question and some boxes; the answer is the letter of one of them.",
             "letter",
+            "retrieval",
             text="question",
             choices="boxes",
             example="Which object is blue?",
@@ -116,6 +135,7 @@ SPECS: dict[str, TaskSpec] = {
             "Locate",
             "Describe one thing; the answer is its box.",
             "boxes",
+            "retrieval",
             text="description",
             truth="box",
             example="the red car on the left",
@@ -125,6 +145,7 @@ SPECS: dict[str, TaskSpec] = {
             "True or false",
             "State something about the picture; the answer is True or False.",
             "truth",
+            "summary",
             text="statement",
             example="The cat is left of the dog.",
         ),
@@ -133,6 +154,7 @@ SPECS: dict[str, TaskSpec] = {
             "Chat",
             "Say anything; earlier questions and answers stay in the prompt.",
             "text",
+            "summary",
             text="message",
             history=True,
             truth="",
