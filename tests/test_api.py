@@ -178,7 +178,7 @@ ODD = {  # what is uploaded -> the pixel that the model's side sees, or what the
 
 
 def test_odd_pictures_are_taken_rightly_or_refused_in_a_sentence(server: SimpleNamespace) -> None:
-    """Through the server's own upload, where gradio must not look into the file before the project's door does."""
+    """Through the server's own upload, where gradio must not look into the file before the project's own check does."""
     import httpx
     import psutil
 

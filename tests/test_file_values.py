@@ -117,7 +117,7 @@ def test_only_uploads_and_examples_are_opened(hostile: dict[str, str], kind: str
     assert read_file(uploaded("secret.png"), 10**6) == Path("secret.png").read_bytes()
     shipped = examples.load_examples()[0].image
     assert read_file(str(shipped), 10**6) == shipped.read_bytes()
-    with pytest.raises(RequestError, match="The picture is larger than 0 MB"):
+    with pytest.raises(RequestError, match="The picture is larger than 0 MiB"):
         read_file(uploaded("secret.png"), 10, "picture")
 
 

@@ -1,4 +1,4 @@
-"""The image door: what is refused, before any memory is spent; what odd pictures become; the transform both ways."""
+"""Opening of images: what is refused, before any memory is spent; what odd pictures become; the transform both ways."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def test_out_of_memory_evicts_and_retries_once() -> None:
     with models.acquire(ModelSpec("b"), said.append) as model:
         assert model.name == "b"
     assert names(models) == ["b"]
-    assert any("trying once more" in sentence for sentence in said)
+    assert any("trying again" in sentence for sentence in said)
 
 
 def test_out_of_memory_with_nothing_to_evict_is_told() -> None:

@@ -8,14 +8,14 @@
     |-- DeviceMemoryError     the device has too little memory for what was asked
     |-- SampleError           a data set, a run folder, or a row in one cannot be read
 
-Any other exception is a defect of this package. Every message can be shown to a user as it stands.
+Any other exception is a defect of this package. Every message can be shown to a user unchanged.
 """
 
 
 class VLCompareError(Exception):
     """Base of all errors raised on purpose; `str(error)` is one sentence for the user.
 
-    field: the id of the page's field that the error is about; "" where there is none.
+    field: the id of the page's field that the error is about; "" for none.
     """
 
     field: str = ""

@@ -119,7 +119,7 @@ def _cells(
         for apart, exchanged in ((None, False), *pairs):
             if exchanged and rate + EXCHANGED > 1:
                 continue
-            # a seed of its own for each cell, so that it comes out the same whatever else is simulated
+            # a separate seed for each cell, so that its result does not depend on the others
             name = f"{figure} {rows} {shape} {rate} {apart} {exchanged}"
             dice = np.random.default_rng([options.seed, zlib.crc32(name.encode())])
             left = _rights(dice, options.replicates, codes, rate, correlation)

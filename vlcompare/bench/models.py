@@ -27,7 +27,7 @@ from vlcompare.runtime.loading.devices import resolve_device
 from vlcompare.runtime.memory import PeakMemory, check_room
 
 PRECISIONS = ("fp32", "bf16", "int8", "nf4")
-SMALL = ("mambavl_790m", "pythiavl_1b")  # what is measured unless more is asked for
+SMALL = ("mambavl_790m", "pythiavl_1b")  # what is measured by default
 _WARM = 16  # positions
 
 
@@ -251,7 +251,7 @@ class _Case:
         return self.vision[key]
 
     def _join(self, vlm: VisionLanguageModel, pixels: torch.Tensor, ids: torch.Tensor) -> float:
-        """What stands between the encoder and the language model, in milliseconds."""
+        """The time of the layers between the encoder and the language model, in milliseconds."""
         patches = vlm.vision_encoder(pixels)
         work = lambda: vlm.embed(ids, vlm.connector(patches))  # noqa: E731
         return statistics.median([self._milliseconds(work) for _ in range(self.options.repeats + 1)][1:])

@@ -1,4 +1,4 @@
-"""`bench`: how fast this machine runs both architectures, beside other people's code. No logic of its own."""
+"""`bench`: how fast this machine runs both architectures, beside other people's code."""
 
 from __future__ import annotations
 

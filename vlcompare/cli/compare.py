@@ -98,7 +98,7 @@ def _print_events(events: Iterable[Event], sides: dict[str, Side], *, quiet: boo
     from vlcompare.types import Answer, Step
 
     answers: dict[str, Answer] = {}
-    printing = ""  # the side whose tokens stand on the unfinished line
+    printing = ""  # the side whose tokens are on the unfinished line
     for side, kind, value in events:
         if isinstance(value, Answer):
             answers[side] = value

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def checked(paths: Sequence[Path], pictures: Sequence[Path] = ()) -> None:
-    """Raise SampleError, before anything is loaded, where a path holds no run, or a picture folder is none."""
+    """Raise SampleError, before anything is loaded, if a path holds no run or a picture folder is not a folder."""
     from vlcompare.errors import SampleError
     from vlcompare.evaluate.results.run_folder import find_runs
 

@@ -49,7 +49,7 @@ def group_of(benchmark: str) -> Group:
 
 
 def benchmark_of(sample: Sample) -> str | None:
-    """The published benchmark a row belongs to, from its task, source and split; None where there is none."""
+    """The published benchmark a row belongs to, from its task, source and split; None for other rows."""
     source = re.sub(r"[^a-z0-9+]", "", (sample.source or "").lower())
     split = re.sub(r"[^a-z]", "", (sample.split or "").lower())
     for task, pattern, wanted, name in _BENCHMARKS:

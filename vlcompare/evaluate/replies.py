@@ -23,7 +23,7 @@ class Reply:
     """A side's answer to a sample. `status`: "ok", "missing" (no row), or "error" (the side failed)."""
 
     text: str = ""  # as the task reads it
-    raw: str = ""  # as it stands in the row
+    raw: str = ""  # the row's text, unchanged
     boxes: tuple[Box, ...] = ()
     phrases: tuple[str, ...] = ()  # beside `boxes`; "" where it is not known
     readable: bool = False  # the structure that the task asks for (box, letter, true / false) was there

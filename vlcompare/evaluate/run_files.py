@@ -164,7 +164,7 @@ def part_of(folder: Path, rank: int, count: int) -> Path:
 
 
 def answered(folder: Path) -> dict[Key, ByteSpan]:
-    """Where each row that was written stands."""
+    """The location of each row in the file."""
     return scan_all(parts(folder))
 
 

@@ -1,6 +1,6 @@
 """Which metrics each task has, and their values row by row.
 
-A task's scorer is a row of SCORERS; what a metric means stands in METRICS and goes into every summary beside the
+A task's scorer is a row of SCORERS; METRICS defines each metric, and the definitions go into every summary beside the
 figures.
 """
 

@@ -163,7 +163,7 @@ def interval_notes(result: TaskResult) -> dict[str, str]:
 
 
 def _report(result: TaskResult, side: str) -> dict[str, int]:
-    """How many rows have no answer, an error, an empty text, no readable structure, or a box that is none."""
+    """How many rows have no answer, an error, an empty text, no readable structure, or an invalid box."""
     replies = result.replies[side]
     answered = [reply for reply in replies if reply.status == "ok"]
     report = {

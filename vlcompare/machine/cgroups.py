@@ -65,5 +65,5 @@ def _way_down(mounted: Path, path: str, above: str) -> Iterator[Path]:
 
 
 def _plain(field: str) -> str:
-    """A path as in mountinfo, where blanks and backslashes stand as octal numbers."""
+    """A path as in mountinfo, where blanks and backslashes are octal escapes."""
     return re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), field)

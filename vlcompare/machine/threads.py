@@ -41,7 +41,7 @@ def budget(root: Path = cgroups.ROOT) -> int:
 
 
 def worthwhile(weights: int) -> int:
-    """How many threads are worth waking, at most, for a model with so many bytes of weights."""
+    """The largest useful number of threads for a model whose weights take this many bytes."""
     return 1 if weights < _ONE_THREAD else sys.maxsize
 
 

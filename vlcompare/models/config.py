@@ -162,7 +162,7 @@ _LONGEST_NAME = 200  # characters
 
 
 def _short(value: Any) -> str:
-    """How a foreign value stands in a sentence: quoted, and cut where it is long."""
+    """A value from a file, for a message: quoted, and shortened if it is long."""
     return reprlib.repr(value)
 
 

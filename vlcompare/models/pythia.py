@@ -74,7 +74,7 @@ class PythiaState(DecodingState):
 
 
 def rotary_table(config: PythiaConfig, capacity: int, device: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """cos and -sin, +sin of position x theta, (S, R) each: the R/2 angles stand twice, for both halves of a pair."""
+    """cos and -sin, +sin of position x theta, (S, R) each: the R/2 angles appear twice, for both halves of a pair."""
     # in float32 on the CPU, whatever the model's dtype and device: the angles are then the same everywhere
     pairs = torch.arange(0, config.rotary_size, 2, dtype=torch.float32, device="cpu")
     theta = 1.0 / config.rotary_base ** (pairs / max(1, config.rotary_size))
@@ -96,7 +96,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Where the L positions of one call stand in the cache; the same for all layers."""
+    """The cache positions of the L tokens of one call; the same for all layers."""
 
     rows_bl: Tensor
     slots_bl: Tensor  # on the device: a captured graph writes where they say when it is replayed

@@ -24,12 +24,12 @@ class DecodingState:
         return copy
 
     def adopt(self, buffers: Self) -> None:
-        """Move into the tensors and the capacity of `buffers`, which both states use from then on."""
+        """Copy this state into the tensors of `buffers` and use those from then on, with their capacity."""
         buffers.copy_(self)
         vars(self).update(vars(buffers))
 
     def copy_(self, source: Self) -> Self:
-        """Take over the values of `source`, whose tensors may be smaller, into this state's own tensors."""
+        """Copy the values of `source`, whose tensors may be smaller, into this state's tensors, in place."""
         raise TypeError(f"{type(self).__name__} has no tensors to copy into.")
 
     def note_step(self) -> None:

@@ -147,7 +147,8 @@ def require_multiple(config: VisionConfig, patch_size: int) -> None:
 def _timm(config: VisionConfig, name: str) -> VisionEncoder:
     import timm
 
-    tag_is_known = "." not in name or timm.models.is_model_pretrained(name)  # behind the dot: which trained weights
+    # timm names a model "architecture.weights"; the second part is optional
+    tag_is_known = "." not in name or timm.models.is_model_pretrained(name)
     if not name.startswith("eva") or not timm.is_model(name) or not tag_is_known:
         raise CheckpointError(f"The vision encoder {config.name!r} is not an EVA-02 model that timm knows.")
     patch_size = _timm_patch_size(name)

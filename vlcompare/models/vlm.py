@@ -51,7 +51,7 @@ class VisionLanguageModel(nn.Module):
         )
 
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels (B, 3, H, W) -> what stands at the image's positions, (B, P, D), in raster order."""
+        """Normalised pixels (B, 3, H, W) -> embeddings at the image's positions, (B, P, D), in raster order."""
         features_bpc = self.vision_encoder(pixels.to(self.vision_encoder.dtype))
         return self.connector(features_bpc.to(self.connector[0].weight.dtype))
 

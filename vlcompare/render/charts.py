@@ -175,7 +175,7 @@ def _density(x: Floats, y: Floats, axes: Axes, name: str) -> list[Safe]:
 def histogram(values: Sequence[tuple[str, Floats]], measure: Measure) -> Safe:
     """How each side's values are spread, bars of both sides in each bin; a bar filters when clicked.
 
-    values: (side, its column of (samples,), nan where there is none).
+    values: (side, its column of (samples,), nan where a value is missing).
     """
     known = [(side, column[np.isfinite(column)]) for side, column in values]
     known = [(side, column) for side, column in known if len(column)]

@@ -143,7 +143,7 @@ def _width(text: str, size: int, bold: bool) -> float:
 
 
 def _pieces(text: str) -> Iterator[tuple[str, int]]:
-    """Runs of characters that one font has; spaces and joiners stay with what stands before them."""
+    """Runs of characters that one font has; spaces and joiners stay with the characters before them."""
     if text.isascii():
         yield text, 0
         return

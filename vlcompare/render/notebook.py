@@ -1,6 +1,6 @@
 """Answers as HTML for a notebook: the picture with its boxes, the texts, verdicts and times. All text is escaped.
 
-Styles stand at the elements: a notebook has no style sheet of ours, and colours of its own, light or dark.
+Styles are inline: a notebook has no style sheet of ours, and its own colours, light or dark.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ BACKGROUND, INK, GREY, RULE = "#ffffff", "#1f2328", "#57606a", "#d0d7de"
 WRONG = "#b42318"
 VERDICTS = {"good": "#1a7f37", "part": "#8a5a00", "bad": WRONG}
 _MOST_ENLARGED = 4  # times, of a small picture
-_WIDE = 1.6  # a picture with a larger ratio of width to height stands above the answers
+_WIDE = 1.6  # a picture with a larger ratio of width to height is placed above the answers
 
 STOPS = {
     "limit": "Ended at the token limit.",

@@ -1,4 +1,4 @@
-"""The terms of the page, each explained in one sentence, and the button that shows the sentence where the term stands.
+"""The terms of the page, each explained in one sentence, and the button beside a term that shows its sentence.
 
 The page's script `ui/terms.js` shows what `term` makes: on hover, on focus, and by a tap.
 """
@@ -77,7 +77,7 @@ TERMS = {
 def term(name: str, label: object = None) -> Safe:
     """A label that explains the term `name`, or the name itself as its label. Raises KeyError for an unknown term.
 
-    It is a button: it must not stand inside of another one.
+    It is a button: it must not be inside another one.
     """
     sentence = TERMS[name]
     return el("button", name if label is None else label, type="button", class_="vl-term", data_explain=sentence)

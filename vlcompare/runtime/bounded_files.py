@@ -40,7 +40,7 @@ def read_bytes(path: Path, most: int) -> bytes:
         while len(found) <= most and (part := stream.read(min(1 << 20, most + 1 - len(found)))):
             found += part
     if len(found) > most:
-        raise CheckpointError(f"{path.name} is larger than {most >> 20} MB, too large for this file of a checkpoint.")
+        raise CheckpointError(f"{path.name} is larger than {most >> 20} MiB, too large for this file of a checkpoint.")
     return bytes(found)
 
 

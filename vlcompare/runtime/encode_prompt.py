@@ -34,7 +34,7 @@ def encode_turns(model: Model, turns: tuple[str, ...] | list[str]) -> list[int]:
 
 
 def image_end(model: Model, turns: tuple[str, ...]) -> int:
-    """How many ids stand up to and with the image, when the image comes first; else 0 (no reusable prefix)."""
+    """The number of ids up to the end of the image when the image comes first; else 0 (no reusable prefix)."""
     return len(_image(model)) if turns and turns[0] == IMAGE_MARK else 0
 
 

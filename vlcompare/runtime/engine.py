@@ -143,9 +143,10 @@ def stream_request(
 ) -> Iterator[Prompt | Step | Answer]:
     """`stream` for a validated Request; the Prompt comes first, before any work on the device.
 
-    deadline: seconds of work after which the answer ends as it stands. session: kept for follow-ups; with `follow_up`
-    the picture is not opened again (`image` may be None; where it is given, "anew" also works on a session that is
-    empty, or whose model has been loaded again since). graphs: capture CUDA graphs where the device has them.
+    deadline: seconds of work after which decoding ends and the answer so far is given. session: kept for follow-ups;
+    with `follow_up` the picture is not opened again (`image` may be None; where it is given, "anew" also works on a
+    session that is empty, or whose model has been loaded again since). graphs: capture CUDA graphs where the device
+    has them.
     """
     run = _Run(model, request, cancel, deadline, session, follow_up, mode, graphs, alternatives)
     return each_at_most(run.stream(image), model.most_threads)
@@ -266,7 +267,7 @@ class _Run:
                     runner.prepare(row.limit - 1)
 
     def _interrupted(self, clock: Clock) -> str:
-        """The reason to stop that comes from outside, "" where there is none."""
+        """Why the caller or the deadline stops the answer; "" if neither does."""
         if self.cancel is not None and self.cancel.is_set():
             return "cancelled"
         if self.deadline is not None and clock.total >= self.deadline:

@@ -84,7 +84,7 @@ def start(model: Model, request: Request, session: Session | None, follow_up: Fo
 
 
 def _continued(earlier: Sequence[str], request: Request) -> list[str]:
-    """The turns of another question in the same context: no second image, no instruction that stands there already.
+    """The turns of another question in the same context: no second image, no instruction that is already there.
 
     This is how several questions on one picture were trained: the instruction once, then question and answer in turn.
     Of a chat only the new message: the others are in the context, and only the very first turn has a form of its own.

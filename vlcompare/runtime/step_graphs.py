@@ -133,7 +133,7 @@ class GraphBuffers:
         )
 
     def give_to(self, state: Any) -> None:
-        """Copy what `state` holds into these buffers and let it use them instead of its own."""
+        """Copy the values of `state` into these buffers, which replace its own."""
         self._user = weakref.ref(state)
         state.adopt(self.state)
 

@@ -114,7 +114,7 @@ class Tokenizer:
 
 
 def tokenizer_file(given: str | Path) -> Path:
-    """The tokenizer.json that a path stands for, maybe as its folder. Raises CheckpointError where there is none."""
+    """The tokenizer.json at a path, or in the folder at it. Raises CheckpointError if there is no such file."""
     path = Path(os.path.expanduser(given))
     if os.path.isdir(path) and path.name != "tokenizer.json":
         path = path / "tokenizer.json"

@@ -64,7 +64,7 @@ class TokenizerFile:
         return self.pieces.get(token, b"")
 
     def lone_byte(self, token: int) -> bytes | None:
-        """The byte that a piece such as "<0xE2>" stands for under a decoder with such; None for any other id."""
+        """The byte of a piece such as "<0xE2>", if the decoder has byte fallback; None for any other id."""
         match = _LONE_BYTE.fullmatch(self.backend.id_to_token(token) or "") if self.falls_back else None
         return bytes.fromhex(match[1]) if match else None
 

@@ -1,10 +1,10 @@
 """Grids of rows: read from JSON or by name, with the rule for the best rate. Trains nothing.
 
 A grid is {"name", "rows": [{FIELD: value}]} or {"name", "axes": {FIELD: [values]}, "fixed": {FIELD: value}}: every
-combination, the last axis changing fastest. Rows are begun in the order in which they stand. `layers` may be left out
-(as many parameters as a Transformer of two blocks), so may `state_size` (16), `recipe`, `seed` (0) and `order` where
-there is none. `learning_rate` may be "best": the rate that did best (`better`) among the grid's rows of the same
-setting with given rates, at the same length or at `rate_length`; the row waits until they are finished.
+combination, the last axis changing fastest. Rows start in that order. `layers` may be left out (then as many as give
+the parameters of a Transformer of two blocks), so may `state_size` (16), `recipe`, `seed` (0), and `order` for a task
+without orders. `learning_rate` may be "best": the best rate (`better`) among the grid's rows of the same setting with
+given rates, at the same length or at `rate_length`; the row waits until they are finished.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def best_rate(rows: Iterable[Mapping[str, Any]]) -> float:
 
 
 def grid_of(value: Any) -> Grid:
-    """A grid from its JSON value. Raises RequestError, with one sentence, for what is none."""
+    """A grid from its JSON value. Raises RequestError, with one sentence, for an invalid one."""
     if not isinstance(value, dict) or not ("rows" in value) ^ ("axes" in value):
         raise RequestError('A grid is {"name", "rows": [..]} or {"name", "axes": {FIELD: [..]}, "fixed": {..}}.')
     unknown = set(value) - {"name", "rows", "axes", "fixed", "version"}
@@ -156,7 +156,7 @@ def _candidates(row: dict[str, Any], settings: list[Setting]) -> tuple[Setting, 
 
 
 def open_grid(wanted: str) -> Grid:
-    """A grid by name, or from a JSON file. Raises RequestError where there is none, or it is none."""
+    """A grid by name, or from a JSON file. Raises RequestError for an unknown name or an invalid file."""
     from vlcompare.study.named import NAMED
 
     if wanted in NAMED:

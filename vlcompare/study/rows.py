@@ -162,7 +162,7 @@ class Folder:
             (path / name).mkdir(parents=True, exist_ok=True)
 
     def begin(self, grid: dict[str, Any]) -> None:
-        """Note what is asked for; refuse a folder that another version filled."""
+        """Record the grid's rows; refuse a folder that another version wrote."""
         noted = self.path / "grid.json"
         with self.lock("grid"):
             if noted.exists():

@@ -36,7 +36,7 @@ class Group:
 
 
 def spread(values: Iterable[float | None]) -> tuple[float | None, float | None, float | None]:
-    """Median, least and most of one value a seed; None stands above every number (not reached)."""
+    """Median, least and most of one value a seed; None (not reached) sorts above every number."""
     values = list(values)
     known = sorted(value for value in values if value is not None)
     ordered = [*known, *[None] * (len(values) - len(known))]

@@ -190,7 +190,7 @@ def train_row(
         try:
             while not training.finished:
                 evaluations = len(training.curve)
-                with unbroken():  # a state of half a step is none to go on from
+                with unbroken():  # training cannot resume from the state of half a step
                     training.step()
                     training.seconds = clock() - begun
                 if len(training.curve) > evaluations:

@@ -14,15 +14,15 @@ from vlcompare.types import Box
 
 STEP = 0.01  # of a coordinate: two decimals
 
-# A group is what stands between the innermost brackets; no nesting, so that the search is linear. An answer that was
-# cut off may lack the closing bracket: then a group also ends with the text.
+# A group is the text between the innermost brackets; no nesting, so that the search is linear. An answer that was cut
+# off may lack the closing bracket: then a group also ends with the text.
 _GROUP = re.compile(r"\[([^\[\]]{0,400})(?:\]|\Z)")
 _SEPARATOR = re.compile(r"\s*[,;]\s*|\s+")
 _NUMBER = re.compile(r"[+-]?(?:\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][+-]?\d{1,4})?\Z", re.ASCII)
 
 
-class Found(NamedTuple):
-    """A box and where its text stands: [start, stop) with the brackets."""
+class BoxSpan(NamedTuple):
+    """A box and the span of its text: [start, stop), brackets included."""
 
     box: Box
     start: int
@@ -40,13 +40,13 @@ def parse_boxes(text: str) -> tuple[Box, ...]:
     A box is four finite numbers in square brackets, with any spacing. Three or five numbers, "nan", or other words
     between the brackets are not a box. An inverted box is one, and has the area 0.
     """
-    return tuple(found.box for found in find_boxes(text))
+    return tuple(span.box for span in find_boxes(text))
 
 
-def find_boxes(text: str) -> tuple[Found, ...]:
-    """As `parse_boxes`, each with where its text stands."""
+def find_boxes(text: str) -> tuple[BoxSpan, ...]:
+    """As `parse_boxes`, each with the span of its text."""
     groups = ((match, _read(match.group(1))) for match in _GROUP.finditer(text))
-    return tuple(Found(box, match.start(), match.end()) for match, box in groups if box is not None)
+    return tuple(BoxSpan(box, match.start(), match.end()) for match, box in groups if box is not None)
 
 
 def rounding_ceiling(box: Box) -> float:

@@ -235,7 +235,7 @@ def check_decoding(decoding: Request | Decoding) -> None:
 def read_box(value: Any, name: str = "box") -> Box:
     """A Box out of four numbers, or out of text ("0.1,0.2,0.5,0.6", with or without brackets).
 
-    Raises RequestError where it is none, inverted or empty, or leaves 0..1.
+    Raises RequestError if it is no box, is inverted or empty, or exceeds 0..1.
     """
     shape = "four numbers x0,y0,x1,y1, each a share of the picture's width or height from 0 to 1"
     numbers = _numbers(value)
@@ -252,7 +252,7 @@ def read_box(value: Any, name: str = "box") -> Box:
 
 
 def _numbers(value: Any) -> tuple[float, ...] | None:
-    """Four finite numbers as they stand, not clipped; None where they are not that."""
+    """Four finite numbers, not clipped; None for anything else."""
     if isinstance(value, str):
         value = value.strip().removeprefix("[").removesuffix("]").replace(",", " ").replace(";", " ").split()
     try:

@@ -58,7 +58,7 @@ def read_answer(request: Request, text: str) -> Reading:
 def link_phrases(text: str) -> tuple[tuple[str, Box], ...]:
     """(phrase, box) pairs of a grounded caption, in order.
 
-    With bars, `||a blue box [..]||`, a phrase is what stands between them. Without, it is the words before the box
+    With bars, `||a blue box [..]||`, a phrase is the text between them. Without, it is the words before the box
     from their last article on: "a dog [..] near the red car [..]" gives "a dog" and "the red car". Boxes that follow
     one another share their phrase.
     """

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 IMAGE_SLOT = -200  # holds the place of one image feature; text never produces it
-IMAGE_MARK = "<image>"  # a turn that is exactly this stands for the whole image; no task's text turn ever is
+IMAGE_MARK = "<image>"  # a turn that is exactly this marks the image; no text turn of a task ever is
 
 
 def image_ids(rows: int, cols: int, *, mark: int, separator: int) -> tuple[int, ...]:

@@ -71,7 +71,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Raises CheckpointError where there is none, or what is there is damaged or takes over `LARGEST_STATE` bytes."""
+    """Load a state. Raises CheckpointError if the file is missing, damaged, or larger than `LARGEST_STATE` bytes."""
     if not path.exists():
         raise CheckpointError(f"{path} does not exist: there is no saved state to resume.")
     try:

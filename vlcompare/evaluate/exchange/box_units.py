@@ -35,7 +35,7 @@ SizeOf = Callable[[Sample], tuple[float, float]]
 def check(scale: str, size: str) -> tuple[float, float] | None:
     """The size that pixels are of: (width, height) where it was given, None for the original picture's.
 
-    Raises SampleError where a declaration is none.
+    Raises SampleError for an unreadable declaration.
     """
     if scale not in SCALES:
         raise SampleError(f"--answer-box-scale is one of {', '.join(SCALES)}, not {scale!r}.")
@@ -106,7 +106,7 @@ def warning(samples: Sequence[Sample], answers: Mapping[str, Mapping[str, Any]],
 
 
 def _first(row: Mapping[str, Any]) -> list[float]:
-    """The numbers of a row's first box, as they stand."""
+    """The numbers of a row's first box, unconverted."""
     boxes = row.get("boxes")
     if isinstance(boxes, list) and boxes:
         first = boxes[0] if isinstance(boxes[0], list) else boxes

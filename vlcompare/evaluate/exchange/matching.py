@@ -40,7 +40,7 @@ class Matched:
     ambiguous: int = 0
 
     def notes(self, samples: int) -> tuple[list[str], list[str]]:
-        """(alerts, notes): sentences that stand above the figures, and those below."""
+        """(alerts, notes): sentences to show above the figures, and below them."""
         alerts, notes = [], []
         for side, answers in self.sides.items():
             if len(answers) < ENOUGH * samples:

@@ -57,7 +57,7 @@ SUBMISSIONS: dict[str, Submission] = {
 
 
 def check(format: str, samples: Sequence[Sample]) -> list[Sample]:
-    """The samples that a submission is about. Raises SampleError where there is none, or an id is not as it must be."""
+    """The samples that a submission covers. Raises SampleError if there are none, or an id has the wrong form."""
     kind = SUBMISSIONS[format]
     wanted = [sample for sample in samples if sample.task in kind.tasks]
     if not wanted:

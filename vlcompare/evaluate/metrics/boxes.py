@@ -71,7 +71,7 @@ def match_phrases(
     for phrase, box in predicted[:MOST_PAIRS]:
         ours = box.clip()
         near = (name == phrase and ours.iou(other) >= threshold - SLACK for name, other in others)
-        fitting.append([place for place, fits in enumerate(near) if fits])
+        fitting.append([index for index, fits in enumerate(near) if fits])
     return most_pairs(fitting), len(predicted), len(truth)
 
 

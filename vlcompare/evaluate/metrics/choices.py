@@ -57,19 +57,19 @@ def _one(found: Iterable[str]) -> str | None:
 
 
 def _is_word(letter: str, following: str | None) -> bool:
-    """Whether a letter is the article or the pronoun: "answer a" is none, "the answer is a cell" is one."""
+    """Whether a letter is the article or the pronoun: not in "answer a", but in "the answer is a cell"."""
     return letter in _WORDS_TOO and following is not None and following not in _AFTER_A_LETTER
 
 
 def _option_held(text: str, options: Sequence[str]) -> int | None:
-    """The place of the one option whose words stand in the text, one behind the other."""
-    said = f" {_words(text)} "
+    """The index of the one option that the text contains as a sequence of words; None for none or several."""
+    padded = f" {_words(text)} "
     keys = [_words(option) for option in options]
-    held = {place: key for place, key in enumerate(keys) if key and f" {key} " in said}
-    longest = max(held, key=lambda place: len(held[place]), default=None)
-    if longest is None or any(f" {key} " not in f" {held[longest]} " for key in held.values()):
+    contained = {index: key for index, key in enumerate(keys) if key and f" {key} " in padded}
+    longest = max(contained, key=lambda index: len(contained[index]), default=None)
+    if longest is None or any(f" {key} " not in f" {contained[longest]} " for key in contained.values()):
         return None
-    return longest if list(held.values()).count(held[longest]) == 1 else None
+    return longest if list(contained.values()).count(contained[longest]) == 1 else None
 
 
 def _words(text: str) -> str:

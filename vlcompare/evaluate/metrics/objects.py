@@ -97,7 +97,7 @@ def mentions(caption: str, words: Words) -> list[Mention]:
 
 
 def objects_right(caption: str, objects: Sequence[Mapping[str, Any]], words: Words) -> float:
-    """1 where something is mentioned and each mention fits an object of its own, else 0."""
+    """1 if something is mentioned and each mention can be matched with a different object, else 0."""
     mentioned = mentions(caption, words)
     return float(bool(mentioned) and _assign(mentioned, objects))
 
@@ -126,7 +126,7 @@ def _said(tokens: Sequence[str], start: int) -> tuple[str | None, int]:
 
 
 def _assign(mentioned: Sequence[Mention], things: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether every mention can have an object of its own."""
+    """Whether the mentions can be matched with different objects."""
     if len(mentioned) > len(things):
         return False
     fitting = [[i for i, thing in enumerate(things) if mention.fits(thing)] for mention in mentioned]

@@ -1,11 +1,11 @@
 """Caption tokens as the COCO caption metrics count them: Penn-Treebank tokens in lower case, without punctuation.
 
-The reference is Stanford's PTBTokenizer 3.4.1 run with `-preserveLines -lowerCase`, behind
-which the COCO evaluation drops the tokens of PUNCTUATION ("Microsoft COCO Captions", Chen et al. 2015, section 3.1).
-That program needs Java, so its rules for English captions are written here as one table of patterns; the tests compare
-with its recorded output. Its odd habits are kept, since they decide matches: brackets come out as `-lrb-` and stay (the
-list names them in capitals, the tokens are in lower case), `!!` and `?!` are tokens of their own and stay, a comma
-before a digit belongs to the number (`man,30` gives `,30`), and a caption's line breaks count as spaces.
+The reference is Stanford's PTBTokenizer 3.4.1, run with `-preserveLines -lowerCase`. The COCO evaluation then removes
+the tokens in PUNCTUATION ("Microsoft COCO Captions", Chen et al. 2015, section 3.1). That program needs Java, so its
+rules for English captions are written here as one table of patterns, and the tests compare with its recorded output.
+Its peculiarities are kept, because they decide which tokens match: brackets become `-lrb-` and are not removed
+(PUNCTUATION has them in capitals, the tokens are in lower case), `!!` and `?!` are single tokens and are not removed,
+a comma before a digit belongs to the number (`man,30` gives `,30`), and line breaks in a caption count as spaces.
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ def _all_tokens(caption: str) -> list[str]:
         elif kind in ("smiley", "other"):
             kept.append("".join(_BRACKETS.get(character, character) for character in token))
         elif kind == "fraction":
-            kept.append(token.replace(" ", "\u00a0"))  # one token, which some metrics split again
+            # a no-break space keeps "1 1/2" one token; metrics that split at any white space separate it again
+            kept.append(token.replace(" ", "\u00a0"))
         else:
             kept.append(_FRACTIONS.get(token, token))
     return kept

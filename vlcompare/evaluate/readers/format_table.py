@@ -22,8 +22,8 @@ class Format:
     rows: tuple[str, ...] = ()
     whole: tuple[str, ...] = ()
     without: frozenset[str] = frozenset()
-    whole_module: str = ""  # the module for a file that is one JSON object, where it is another
-    folder_module: str = ""  # the module for a folder, likewise
+    whole_module: str = ""  # the module for a file that is one JSON object, if not `module`
+    folder_module: str = ""  # the module for a folder, if not `module`
     folder: tuple[str, ...] = ()  # what a folder of this format holds
 
 

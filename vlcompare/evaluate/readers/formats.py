@@ -160,7 +160,7 @@ def _lacks(keys: frozenset[str], groups: tuple[str, ...]) -> list[str]:
     return [group for group in groups if not keys.intersection(group.split("|"))]
 
 
-# ---- what is said of a file that is none -----------------------------------------------------------------------------
+# ---- messages for files of no known format ---------------------------------------------------------------------------
 
 
 def _refuse_known(path: Path, keys: frozenset[str]) -> None:

@@ -80,13 +80,13 @@ def whole(data: bytes) -> Any:
 def _by_standard_library(line: bytes) -> Any:
     """A byte order mark in front is not part of the value."""
     value = json.loads(line.decode("utf-8-sig"))
-    if b"\\ud" in line or b"\\uD" in line:  # an escaped surrogate: a pair of them is one character, one alone is none
+    if b"\\ud" in line or b"\\uD" in line:  # an escaped surrogate: a pair is one character, one alone is invalid
         json.dumps(value, ensure_ascii=False).encode()
     return value
 
 
 def finite(value: Any) -> float | None:
-    """A number as a finite float; None for what is none, for true and false, and for one that no float can hold."""
+    """A number as a finite float; None for any other value, for true and false, and for numbers beyond a float."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:

@@ -217,9 +217,9 @@ def _is_spreadsheet(path: Path) -> bool:
 
 
 def rows_of(path: Path) -> Iterator[tuple[str, Any]]:
-    """(location, object) of each row of a file of JSON lines, of one array, or of parquet; a RowError for what is none.
+    """(location, object) of each row of a file of JSON lines, of one array, or of parquet.
 
-    A file that holds one object is one row.
+    The object is a RowError for an unreadable row. A file that holds one object is one row.
     """
     kind = kind_of(path)
     if kind.name == "parquet":
@@ -271,7 +271,7 @@ def json_file(path: Path, *, keep: bool = False) -> Any:
     """A whole JSON file, unpacked where it is compressed. `keep`: the next call for the same file takes this value.
 
     Halves of characters are left to the samples' own check: one of them is not a reason to refuse the other rows.
-    Raises SampleError where the file is none, or larger than can be read whole.
+    Raises SampleError if the file is not JSON, or larger than can be read whole.
     """
     plain = kind_of(path).path
     status = plain.stat()

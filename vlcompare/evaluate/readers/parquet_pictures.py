@@ -1,4 +1,4 @@
-"""Pictures by id that stand apart from their questions, as GQA has them: a parquet file, or another config on the Hub.
+"""Pictures by id, stored apart from their questions, as GQA has them: a parquet file, or another config on the Hub.
 
 Only ids and places are kept; a picture is read when it is wanted. Pictures of a Hub config are written to a temporary
 folder as they come, until the one that is wanted is there.
@@ -63,7 +63,7 @@ class ParquetPictures:
             raise SampleError(f"{path} is not a parquet file that can be read ({error}).") from error
 
     def picture(self, name: str) -> Callable[[], bytes]:
-        """The picture of this id. Raises RowError where there is none."""
+        """The picture of this id. Raises RowError for an unknown id."""
         if name not in self._places:
             raise RowError(f"there is no picture of the id {name[:40]!r} among the pictures given")
         return self._places[name]

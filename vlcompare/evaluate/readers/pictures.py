@@ -29,7 +29,7 @@ _COCO_NAME = re.compile(r"COCO_([a-z]+20\d\d)_\d{12}\.jpg\Z")
 
 @dataclass(frozen=True, slots=True)
 class LinePicture:
-    """A picture that stands in base64 in a line of a file: read again when it is wanted, not kept."""
+    """A picture in base64 in one line of a file; the line is read when the picture is needed, and not kept."""
 
     path: Path
     offset: int

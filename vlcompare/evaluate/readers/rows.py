@@ -1,7 +1,7 @@
 """Rows with a question or captions, as benchmarks publish them and the Hub has them: lines, arrays, parquet, streams.
 
-One row holds a picture (or its name), a question, and its right answers under the names of its benchmark. Which fields
-a format has stands in `formats`; what is special about one is here.
+One row holds a picture (or its name), a question, and its right answers under the names of its benchmark. `formats`
+lists the fields of each format; the code that only one format needs is here.
 """
 
 from __future__ import annotations
@@ -226,7 +226,7 @@ def _captions(name: str) -> Make:
 
 
 def _one_caption_set(make: Make) -> Make:
-    """TextCaps' file has a row a caption, each with all of its picture's captions: the first row stands for them."""
+    """TextCaps' file has a row a caption, each with all of its picture's captions: the first row is taken for all."""
     seen: set[str] = set()
 
     def once(source: DatasetSource, location: str, row: dict[str, Any]) -> Sample | LeftOut:

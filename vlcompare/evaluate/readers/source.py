@@ -15,7 +15,7 @@ BOX_SCALES = ("absolute", "relative", "thousandths")
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """A row that was skipped: where it stands, and why."""
+    """A row that was skipped: its location and the reason."""
 
     location: str
     reason: str
@@ -31,7 +31,7 @@ class LeftOut(NamedTuple):
 
 
 class Located(NamedTuple):
-    """A sample and where its row stands: errors that are found later are reported with that place."""
+    """A sample and the location of its row, for the messages of errors that are found later."""
 
     location: str
     sample: Sample

@@ -52,7 +52,7 @@ class Notes:
         self.path = path
 
     def get(self, sample: str) -> Note:
-        """A sample's note; an empty one where there is none."""
+        """A sample's note; an empty one by default."""
         if not self.path.exists():
             return Note(sample)
         with self._open() as database:

@@ -44,7 +44,7 @@ def _hash(key: bytes, root: str, samples_sha256: str) -> str:
 
 
 def _key(*, make: bool = False) -> bytes | None:
-    """The user's key; None where there is none, or none can be written."""
+    """The user's key, made at first use; None if it cannot be read or written."""
     path = data_folder() / KEY
     try:
         if make and not path.exists():

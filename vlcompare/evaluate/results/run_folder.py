@@ -55,7 +55,7 @@ class RunFolder:
     """An opened run. `samples[i]` and `sides[name].rows[i]` belong together."""
 
     path: Path
-    record: dict[str, Any]  # run.json, {} where there is none
+    record: dict[str, Any]  # run.json, {} without such a file
     samples: tuple[Sample, ...]
     sides: dict[str, SideRows]
     read_only: bool = False
@@ -120,7 +120,7 @@ class RunFolder:
         return str(self.recorded(side).get("checkpoint") or side)
 
     def stored_summary(self) -> dict[str, Any] | None:
-        """summary.json, typed; None where there is none, or it is about other rows than these."""
+        """summary.json, typed; None if it is missing or was computed from other rows."""
         if self.joined or not (self.path / run_files.SUMMARY).exists():
             return None
         return dict(run_files.read_json(self.path, run_files.SUMMARY, schema.SUMMARY))

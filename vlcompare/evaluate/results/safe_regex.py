@@ -25,7 +25,7 @@ _COSTLY = re.compile(r"[*+?{(]")
 
 
 class Search:
-    """A compiled pattern, in any case. Raises RequestError where it is none, or too long."""
+    """A compiled pattern that ignores case. Raises RequestError if it is invalid or too long."""
 
     def __init__(self, pattern: str) -> None:
         if len(pattern) > MAX_PATTERN:

@@ -108,11 +108,11 @@ def norms_agree(
     device: torch.device,
     dtypes: Sequence[torch.dtype] = (WIDE, HALF),
 ) -> bool:
-    """Both kinds of norm, one to three terms, a width between powers of two. The sums must be equal to the bit."""
+    """Both norms, one to three terms, a width between powers of two. The sums must be equal to the bit."""
     for dtype in dtypes:
         random, tolerance = _Random(device, dtype), 1e-5 if dtype == torch.float32 else 2e-2
-        for kind, terms, count in NORM_CASES:
-            norms = [kind(80, eps=1e-5).to(device, dtype) for _ in range(count)]
+        for norm_class, terms, count in NORM_CASES:
+            norms = [norm_class(80, eps=1e-5).to(device, dtype) for _ in range(count)]
             for parameter in nn.ModuleList(norms).parameters():
                 parameter.data.copy_(random(80))
             given = [random(2, 3, 80) + 1 for _ in range(terms)]

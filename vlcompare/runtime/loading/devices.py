@@ -18,7 +18,7 @@ TORCH_DTYPES = {"float32": torch.float32, "fp32": torch.float32, "bfloat16": tor
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """The device that a name stands for. Raises RequestError where it does not exist."""
+    """The device of this name. Raises RequestError if the machine does not have it."""
     name = str(device)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -34,7 +34,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """The dtype that a name stands for on a device. Raises RequestError for another than float32 and bfloat16."""
+    """The dtype of this name on a device. Raises RequestError for any but float32 and bfloat16."""
     name = str(dtype).removeprefix("torch.")
     if name == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16

@@ -17,7 +17,7 @@ from vlcompare.runtime.loading.safetensors_files import LARGEST_VALUE, Stored
 # prefix in the file -> prefix in the model; the first row that fits counts. The names in files are those of the
 # authors' classes: timm's or transformers' own below `vision_encoder.`, transformers' GPT-NeoX, mamba_ssm's Mamba.
 _SHARED = (
-    # transformers up to 4 nested CLIP's vision tower once more; version 5 does not
+    # transformers up to 4 wrapped CLIP's vision tower in one more module; version 5 does not
     ("vision_encoder.vision_model.", "vision_encoder.model."),
     ("vision_encoder.", "vision_encoder.model."),
     ("vision_embed_tokens.", "connector."),

@@ -29,7 +29,7 @@ class CheckpointSource:
     name: str  # as it was asked for
     folder: Path
     revision: str | None  # the commit, for those from the Hub
-    data: dict[str, Any]  # config.json as it stands
+    data: dict[str, Any]  # config.json, parsed and otherwise unchanged
     config: ModelConfig
     quantization: str  # how the files are stored: "none", "nf4" or "int8"
     repository: str | None = None  # on the Hub, for those from there
@@ -67,7 +67,7 @@ def find_source(
 
 
 def read_config(folder: Path) -> tuple[dict[str, Any], ModelConfig]:
-    """config.json of a folder, as it stands and understood. Raises CheckpointError where it cannot be used."""
+    """config.json of a folder, raw and as a model's configuration. Raises CheckpointError if it cannot be used."""
     path = folder / "config.json"
     try:
         data = read_json(path, LARGEST_CONFIG)

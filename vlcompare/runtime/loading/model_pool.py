@@ -126,7 +126,7 @@ class ModelPool:
                 evicted = self.evict_idle(key.device)
                 if not evicted:
                     raise
-                say(f"Out of memory: evicted {', '.join(spec.checkpoint for spec in evicted)}; trying once more")
+                say(f"Out of memory: evicted {', '.join(spec.checkpoint for spec in evicted)}; trying again")
                 return self._load(key, say)
 
     def _make_room(self, key: ModelSpec, needed: int, say: Notify) -> None:

@@ -4,10 +4,11 @@ Handles one Linear at a time: its weight as 4- or 8-bit parts, the module that c
 Embeddings, head, norms, convolution, time step, connector and vision encoder are not quantized.
 
 NF4 ("QLoRA", arXiv 2305.14314, section 3): blocks of 64 values share their largest magnitude; each value is the nearest
-of 16 quantiles of a normal distribution. int8 ("LLM.int8()", arXiv 2208.07339, section 2.1): a row shares its largest
-magnitude, spread over -127 .. 127; activations are rounded likewise at run time (threshold 0: no outlier columns, which
-would synchronise with the device in every layer). Both are computed here in float32 with exact operations, so that a
-CPU and a GPU give the same bits, and a file written on one equals the result of quantizing at load on the other.
+of 16 quantiles of a normal distribution. int8 ("LLM.int8()", arXiv 2208.07339, section 2.1): a row is scaled by its
+largest magnitude to -127 .. 127; activations are rounded the same way at run time (threshold 0: no outlier columns,
+which would synchronise with the device in every layer). Both are computed here in float32 with exact operations, so
+that a CPU and a GPU give the same bits, and a file written on one equals the result of quantizing at load on the
+other.
 
 Where a CPU has no fast path, weights are rounded the same way and then held in the model's own dtype: the answers are
 those of the quantized model, memory and speed are not, and a notice says so. VLCOMPARE_BITSANDBYTES_ON_CPU=1 uses

@@ -110,7 +110,7 @@ def names() -> tuple[str, ...]:
 
 
 def unknown(name: str) -> str:
-    """The sentence on a name that stands for nothing, with the known one that is nearest to it."""
+    """The message for an unknown name, with the closest known one."""
     near = difflib.get_close_matches(name.lower(), names(), 1)
     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names())}."
     return f"{name!r} is neither a known checkpoint, nor a folder, nor a Hub id; {hint}"

@@ -108,7 +108,7 @@ def read_headers(files: Iterable[Path]) -> dict[str, Stored]:
 
 
 def read_tensor(stored: Stored) -> Tensor:
-    """One tensor, in memory of its own, as it is stored. Raises CheckpointError where the file ends too early."""
+    """A copy of one tensor, in its stored dtype. Raises CheckpointError if the file ends too early."""
     tensor = torch.empty(stored.shape, dtype=stored.dtype)
     if not stored.bytes:
         return tensor

@@ -1,4 +1,4 @@
-"""Whether a checkpoint on this machine is whole: it is taken through all that loading and asking go through.
+"""Whether a checkpoint on this machine can be used: every step of loading it and asking it is tried.
 
 Checksums, headers, keys, shapes, dtypes, tokenizer and every value are looked at by the very code that `load` uses, and
 then one question is asked, where the machine has room for the model; where it has not, the files are read through one

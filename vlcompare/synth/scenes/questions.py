@@ -88,7 +88,7 @@ def _sample(scene: Scene, task: str, k: int, draft: Draft, objects: tuple[dict[s
 
 
 def place_tags(target: SceneObject | Box) -> dict[str, Any]:
-    """Where the thing asked about stands: its box's area, its row and column, and how far along the raster it is."""
+    """Where the thing asked about is: its box's area, its row and column, and how far along the raster it is."""
     box = target if isinstance(target, Box) else target.box
     x, y = box.center
     column, row = min(GRID - 1, int(x * GRID)), min(GRID - 1, int(y * GRID))

@@ -16,7 +16,7 @@ from vlcompare.synth.scenes.scene import SIGN_NUMBERS, SIGN_WORDS, SceneObject
 from vlcompare.synth.scenes.shapes import COLORS, KINDS, SIGN, SIZES
 from vlcompare.synth.scenes.statements import statements
 
-PLACED = ("relation", "closest", "ordinal", "superlative")  # families that say where a thing stands
+PLACED = ("relation", "closest", "ordinal", "superlative")  # families that say where a thing is
 COUNTS = {"vqa": 5, "grounding": 4, "region_description": 2, "multiple_choice": 2, "pointing": 1}  # rows of a scene
 CORNER_MARGIN = 0.08  # least distance of a centre from the picture's middle lines
 
@@ -185,7 +185,7 @@ def _comparison(facts: Facts, dice: Dice) -> Draft | None:
 
 
 def _relation(facts: Facts, dice: Dice) -> Draft | None:
-    """`Is the red cup left of the tree?`: yes where it clearly is, no where it clearly stands on the other side."""
+    """`Is the red cup left of the tree?`: yes where it clearly is, no where it clearly is on the other side."""
     found = two_in_relation(facts, dice)
     if found is None:
         return None
@@ -198,7 +198,7 @@ def _relation(facts: Facts, dice: Dice) -> Draft | None:
 
 
 def two_in_relation(facts: Facts, dice: Dice) -> tuple[str, str, str, SceneObject | None] | None:
-    """Phrases of two things, the first of which clearly stands in a relation to the second."""
+    """Phrases of two things, the first of which clearly is in a relation to the second."""
     named = [
         reference
         for reference in facts.references.get("attribute", ())

@@ -77,7 +77,7 @@ def phrase(wanted: Class) -> str:
 
 
 def related(box: Box, relation: str, anchor: Box) -> bool:
-    """Whether `box` clearly stands in the relation to `anchor`: mostly in that direction, or wholly past its edge."""
+    """Whether `box` clearly is in the relation to `anchor`: mostly in that direction, or wholly past its edge."""
     x, y = RELATIONS[relation]
     dx, dy = box.center[0] - anchor.center[0], box.center[1] - anchor.center[1]
     along, across = (dx * x + dy * y), abs(dx * y) + abs(dy * x)
@@ -86,7 +86,7 @@ def related(box: Box, relation: str, anchor: Box) -> bool:
 
 
 def opposed(box: Box, relation: str, anchor: Box) -> bool:
-    """Whether `box` clearly does not stand in the relation to `anchor`."""
+    """Whether `box` clearly is not in the relation to `anchor`."""
     x, y = RELATIONS[relation]
     dx, dy = box.center[0] - anchor.center[0], box.center[1] - anchor.center[1]
     return dx * x + dy * y <= -WRONG_SIDE

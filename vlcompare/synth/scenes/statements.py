@@ -24,7 +24,7 @@ _OTHER_SIZES = {
     "medium": ("small", "small", "small", "large"),
     "large": ("small", "small", "small", "medium", "medium"),
 }
-Pair = tuple[str, str, str, SceneObject | None]  # two things by phrase, how the first stands to the second, the first
+Pair = tuple[str, str, str, SceneObject | None]  # phrases of two things, the first's relation to the second, the first
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def _says(facts: Facts, dice: Dice) -> Statement | None:
     return Statement("reading", "the sign says", text, ".", others, signs[0])
 
 
-def _stands(pair: Pair | None) -> Statement | None:
+def _related(pair: Pair | None) -> Statement | None:
     if pair is None:
         return None
     first, second, relation, target = pair
@@ -116,13 +116,13 @@ _MAKERS: tuple[Callable[[Facts, Dice], Statement | None], ...] = (_there_is, _th
 
 def statements(facts: Facts, dice: Dice, pair: Pair | None) -> list[Draft]:
     """Two statements of different types about things, one true and one false, in either order."""
-    makers = [*_MAKERS, lambda facts, dice: _stands(pair)]
+    makers = [*_MAKERS, lambda facts, dice: _related(pair)]
     made = [statement for make in dice.some(makers, len(makers)) if (statement := make(facts, dice))]
     return _true_and_false(made, dice)
 
 
 def document_statements(facts: Facts, dice: Dice) -> list[Draft]:
-    """Two statements about a document, likewise."""
+    """Two statements about a document, one true and one false."""
     document = facts.document
     assert document is not None
     line = dice.one(document.lines)

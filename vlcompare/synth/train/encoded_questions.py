@@ -1,7 +1,7 @@
 """Questions of the training scenes as token ids: prompt and answer exactly as the engine sees them, stored flat.
 
-Turns come from `vlcompare.tasks.prompts` and are encoded one by one. Beside the ids stands where the answer begins and
-which patch holds the thing that is asked about.
+Turns come from `vlcompare.tasks.prompts` and are encoded one by one. Stored with the ids: the index of the answer's
+first token, and the patch that holds the thing asked about.
 """
 
 from __future__ import annotations

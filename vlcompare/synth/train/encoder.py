@@ -114,7 +114,7 @@ def _run(
         loss, parts = dense_loss(training.heads, patches.float(), truth)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 5.0)
-        with unbroken():  # a state of half a step is none to go on from
+        with unbroken():  # training cannot resume from the state of half a step
             for optimizer in training.optimizers:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)

@@ -112,7 +112,7 @@ def published_tensors(model: VisionLanguageModel, family: str) -> dict[str, Tens
 
 
 def read_notes(out: Path) -> dict[str, Any]:
-    """What a person noted beside a training: `notes.json` in `out`, {} where there is none."""
+    """The author's remarks on a training: `notes.json` in `out`, {} without such a file."""
     path = out / "notes.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
@@ -165,7 +165,7 @@ def export(family: str, recipe: Recipe, out: Path, checkpoints: Path) -> Path:
     model = joined_model(family, recipe, encoding.encoder, learner)
     folder = checkpoints / FOLDERS[family]
     folder.mkdir(parents=True, exist_ok=True)
-    # a process that has the old file mapped keeps it whole
+    # written beside and renamed: a process that has mapped the old file keeps its contents
     partial = folder / "model.safetensors.partial"
     save_file(published_tensors(model, family), partial, metadata={"format": "pt"})
     partial.chmod(0o644)

@@ -138,7 +138,7 @@ def train_language(
     budget = TimeBudget(training.seconds, budget_seconds)
     try:
         while training.step < total and not budget.spent:
-            with unbroken():  # a state of half a step is none to go on from
+            with unbroken():  # training cannot resume from the state of half a step
                 losses = train_step(training, corpus, recipe, total, target)
             if training.step % 50 == 0:
                 plain = {name: loss.item() for name, loss in losses.items()}

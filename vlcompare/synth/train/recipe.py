@@ -215,7 +215,7 @@ def _merge(base: Any, changes: dict[str, Any], where: str) -> Any:
 
 
 def _alike(value: Any, old: Any) -> bool:
-    """Whether a JSON value can stand for a field's: whole numbers for whole ones, any number for a fraction."""
+    """Whether a JSON value fits a field: integers for an int, any number for a float."""
     if isinstance(old, tuple):
         return isinstance(value, list) and bool(value) and all(_alike(item, old[0]) for item in value)
     if isinstance(value, bool) or not isinstance(old, float):

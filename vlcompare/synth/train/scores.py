@@ -1,7 +1,7 @@
 """Held-out scores of the pair, and the model cards that state them.
 
-Beside both models stand two floors: the most frequent answer to each type of question (counted on training scenes), and
-both models asked with every picture replaced by plain grey, which shows what their language alone can guess.
+Both models are compared with two baselines: the most frequent answer to each type of question (counted on training
+scenes), and both models with every picture replaced by plain grey, which shows what their language alone can guess.
 """
 
 from __future__ import annotations

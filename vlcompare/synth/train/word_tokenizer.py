@@ -33,7 +33,7 @@ INSTRUCTIONS: tuple[str, ...] = (
 FRAMES: tuple[str, ...] = ("\nQuestion: ", "\nAnswer: ", f"\n{forms.OCR_HEADER}\n")
 LETTERS: tuple[str, ...] = tuple(f"{letter}: " for letter in string.ascii_uppercase[:8])
 MARKS: tuple[str, ...] = (MARK, SEPARATOR, "||", " ||", ".\n", "?\n")
-BARE: tuple[str, ...] = ("a", "an", "what")  # words that also stand without a space before them, lower-case
+BARE: tuple[str, ...] = ("a", "an", "what")  # words that also occur without a space before them, lower-case
 
 # what is cut out of a text, in this order; the last two take any single character that is left
 _PATTERN = "|".join(
@@ -95,7 +95,7 @@ def coordinate_ids() -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
 def word_ids(word: str) -> tuple[int, ...]:
-    """All tokens that are this word, with a space or a capital or neither; empty where there is none."""
+    """All tokens that are this word, with a space or a capital or neither; empty for an unknown word."""
     forms_ = (f" {word}", word.capitalize(), word, f" {word.upper()}")
     known = vocabulary()
     return tuple(dict.fromkeys(known[visible(form)] for form in forms_ if visible(form) in known))

@@ -114,7 +114,7 @@ def _outcome(mark: Safe | None, architecture: str | None, state: str, kind: str)
 
 
 def verdict_mark(run: Run, side: str) -> Safe | None:
-    """The verdict as a mark of its colour; None where there is none."""
+    """The verdict as a coloured mark; None without a verdict."""
     found = verdict(run, side)
     if found is None:
         return None

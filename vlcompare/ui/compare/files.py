@@ -72,7 +72,7 @@ def run_from_json(data: bytes, limits: Limits, open_image: Any = None) -> Run:
     """A run from what `run_to_json` wrote. Raises RequestError with one sentence for any other file."""
     if len(data) > limits.import_bytes:
         raise RequestError(
-            f"This file is larger than {limits.import_bytes // 2**20} MB, more than an exported run can be."
+            f"This file is larger than {limits.import_bytes // 2**20} MiB, more than an exported run can be."
         )
     try:
         found = exactly(data)

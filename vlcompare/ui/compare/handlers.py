@@ -257,7 +257,7 @@ class Handlers:
             return Picture.of(self.open_image(data), data)
 
     def hash_of(self, session: CompareSession, image: str | None) -> str | None:
-        """The SHA-256 of the chosen file; None where there is none. Kept for the file that was asked about last."""
+        """The SHA-256 of the chosen file; None if none is chosen. The last file's hash is cached."""
         if not image:
             return None
         if session.hashed is None or session.hashed[0] != image:

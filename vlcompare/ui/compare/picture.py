@@ -86,7 +86,7 @@ def size_line(picture: Picture, answer: Answer | None) -> str:
 def alternative_boxes(answer: Answer) -> list[tuple[int, Box, float]]:
     """Boxes that the answer would hold with one token taken otherwise: (token, box, probability of that token).
 
-    Each alternative replaces one token's text and the rest stands as it is; kept where that gives another readable box.
+    Each alternative replaces the text of one token and leaves the rest; it is kept if that gives another readable box.
     """
     from vlcompare.tasks.boxes import find_boxes
 

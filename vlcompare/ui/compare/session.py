@@ -112,7 +112,7 @@ class Run:
         return self.sides[side].answer
 
     def place(self, part: SideRun) -> str:
-        """The side on which this part stands: not where it began, once the sides were exchanged."""
+        """The side on which this part is now: after the sides were swapped, not the one on which it began."""
         return next(side for side, own in self.sides.items() if own is part)
 
     def swap(self) -> None:

@@ -30,8 +30,8 @@ from vlcompare.ui.server.uploads import largest_upload, open_file
 from vlcompare.ui.settings import AppSettings, Limits
 
 REPORT_SAMPLES = 24
-MOST_UPLOADED = 4  # archives of one visitor that stay unpacked
-MOST_UNPACKED = 8 * 2**30  # bytes of all visitors' archives on the disk
+MOST_UPLOADED = 4  # archives of one user that stay unpacked
+MOST_UNPACKED = 8 * 2**30  # bytes of all users' archives on the disk
 AT_ONCE = 4  # archives that are unpacked at the same time, at most
 NO_ROOM = "The server has no room to unpack this archive at the moment: try later, or leave its pictures out."
 _unpacked: WeakKeyDictionary[tempfile.TemporaryDirectory[str], int] = WeakKeyDictionary()
@@ -40,7 +40,7 @@ _lock = threading.Lock()
 
 @action
 def upload(inspection: Inspection, path: str | None, limits: Limits | None = None) -> InspectUpdate:
-    """Open an uploaded run archive, for this visitor alone. path: as the client sent it."""
+    """Open an uploaded run archive, for this user alone. path: as the client sent it."""
     if not path:
         return {}
     if len(inspection.unpacked) >= MOST_UPLOADED:

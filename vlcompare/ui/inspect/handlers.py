@@ -1,4 +1,4 @@
-"""The inspect tab's actions: each takes the visitor's inspection and gives the regions and fields that change."""
+"""The inspect tab's actions: each takes the user's inspection and returns the regions and fields that change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which run folders a visitor may open, and the runs that are in memory. Shared by all visitors of one server.
+"""Which run folders a user may open, and the runs that are in memory. Shared by all users of one server.
 
 Runs are listed below the operator's folder, in the folders given on the command line, and in the project's examples;
 nothing else on the server can be opened. A run that changed on the disk is read again.

@@ -1,4 +1,4 @@
-"""The visitor's query: filters, order and page of the samples; and how a click or the form changes it.
+"""The user's query: filters, order and page of the samples; and how a click or the form changes it.
 
 Frozen values and pure functions. Reading is total: a click whose `data-pick` means nothing changes nothing.
 """
@@ -162,7 +162,7 @@ _CLICKS = {
 def filled(
     query: Query, text: object, regex: object, disagree: object, gap: object, noted: object, tag: object
 ) -> Query:
-    """The query with what stands in the filter form, brought within its bounds."""
+    """The query with the values of the filter form, clipped to its bounds."""
     try:
         least = float(gap or 0)  # type: ignore[arg-type]
     except (TypeError, ValueError):

@@ -29,7 +29,7 @@ from vlcompare.ui.inspect.session import recorded_of
 
 
 def as_run(opened: Opened, row: int, picture: Picture) -> Run:
-    """The sample as a run of the compare tab, with the answers that stand in the run folder."""
+    """The sample as a run of the compare tab, with the answers from the run folder."""
     sample = opened.run.samples[row]
     sides = {}
     for role, side in opened.roles.items():
@@ -58,7 +58,7 @@ def _side(opened: Opened, role: str, answer: Answer) -> Side:
 
 
 def picture_for(run: RunFolder, row: int) -> tuple[Picture, str | None]:
-    """(the sample's picture, why it is not shown): a grey one stands in, so that boxes can still be seen."""
+    """(the sample's picture, why it is not shown): a grey one replaces a missing one, so that boxes are still seen."""
     from PIL import Image
 
     from vlcompare.runtime.image import open_image, read_bytes
@@ -76,7 +76,7 @@ def picture_for(run: RunFolder, row: int) -> tuple[Picture, str | None]:
 
 
 def picture_view(run: Run, position: str, missing: str | None) -> Safe:
-    """The picture with all boxes. position: where it stands in the selection; missing: why it is not shown."""
+    """The picture with all boxes. position: the sample's index in the selection; missing: why it is not shown."""
     return el(
         "div",
         el("p", position, class_="vl-note vi-place", role="status"),
@@ -87,7 +87,7 @@ def picture_view(run: Run, position: str, missing: str | None) -> Safe:
 
 
 def view(run: Run, sample: Sample, row: SampleRow, names: Names) -> Safe:
-    """The question, both answers, and what stands behind them."""
+    """The question, both answers, and their details."""
     sides = [_answer(run, side, row.cells.get(side) or Cell(state="missing"), names) for side in names.sides]
     return el(
         "article",

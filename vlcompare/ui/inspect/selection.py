@@ -1,4 +1,4 @@
-"""From the visitor's query to rows and values of the page's table; a thin layer over the evaluation's table.
+"""From the user's query to rows and values of the page's table; a thin layer over the evaluation's table.
 
 The two sides are called "left" and "right" here, whatever the run calls them.
 """
@@ -76,7 +76,7 @@ class SampleRow:
     gap: float | None = None
     expected: str = ""
     noted: Sequence[str] = ()
-    picture: str = ""  # which one it is, for `thumbnails`; "" where there is none
+    picture: str = ""  # its key in `thumbnails`; "" without a picture
     boxes: Sequence[tuple[str, Box]] = ()  # to draw on it: "truth", "left" or "right", and the box
 
 
@@ -91,10 +91,10 @@ class Selection:
 
 
 class Opened:
-    """Two sides (or one) beside each other, as columns. Not changed once made, so that visitors share it."""
+    """Two sides (or one) beside each other, as columns. Never changed once made, so that users can share it."""
 
     def __init__(self, run: RunFolder, *, joined: bool = False) -> None:
-        """joined: whether `run` is made of two runs, and so has no files of its own."""
+        """joined: whether `run` is made of two runs, and so has no files."""
         self.run, self.table, self.joined = run, RunTable(run), joined
         self.key = next(_numbers)  # its own for as long as the program runs
         self._measures: dict[tuple[str, str], NDArray[Any]] = {}
@@ -105,7 +105,7 @@ class Opened:
         return dict(zip(SIDES, self.table.sides, strict=False))
 
     def measure(self, role: str, name: str) -> NDArray[Any]:
-        """A measure's values of one side, nan where there is none."""
+        """A measure's values of one side, nan where it is missing."""
         side = self.roles.get(role)
         if side is None or name not in MEASURES:
             return np.full(self.table.count, np.nan)

@@ -1,4 +1,4 @@
-"""One visitor's inspection: which runs are open, which two sides are compared, the selection, the open sample.
+"""One user's inspection: which runs are open, which two sides are compared, the selection, the open sample.
 
 State and its rules only: what the page shows of it is made in `handlers`.
 """
@@ -34,7 +34,7 @@ NOTHING = Selection(Query(), _NO_ROWS, _NO_ROWS, _NO_ROWS)
 
 
 class Inspection:
-    """One visitor's state. A copy is a new one: gradio copies a state's first value for every visitor."""
+    """One user's state. A copy is a new one: gradio copies a state's first value for every user."""
 
     def __init__(self, library: Library) -> None:
         self.library = library
@@ -60,7 +60,7 @@ class Inspection:
     def close(self) -> None:
         """Free the runs and remove unpacked archives, unless an action is still running.
 
-        gradio calls this where all visitors' events are handled: it must not wait for an action to end.
+        gradio calls this on the thread that handles all users' events: it must not wait for an action to end.
         """
         if not self.lock.acquire(blocking=False):
             return
@@ -194,7 +194,7 @@ class Inspection:
         return self._ranked[1]
 
     def position(self) -> int | None:
-        """Where the open sample stands in the selection."""
+        """The open sample's index in the selection."""
         positions = np.flatnonzero(self.rows == self.row) if self.row is not None else np.zeros(0, np.int64)
         return int(positions[0]) if len(positions) else None
 

@@ -1,7 +1,7 @@
 """Small pictures of samples, made when they are asked for and kept within a bound.
 
-One is made for each picture of a run, whichever of its samples asks; boxes are drawn over it by the page. Shared by all
-visitors of one server: whose run it is, is checked by whoever asks.
+Samples on the same picture share one; the page draws the boxes over it. Shared by all users of a server: callers check
+that the user may see the run.
 """
 
 from __future__ import annotations

@@ -220,7 +220,7 @@ class AllowedHosts:
                 name = named.name[:100]
                 raise Refused(
                     403,
-                    f"This server does not answer to the name {name}: whoever runs it can allow it with "
+                    f"This server does not answer to the name {name}: its operator can allow it with "
                     f"--allow-host {name} or the variable VLCOMPARE_ALLOW_HOST.",
                 )
             host = named
@@ -228,11 +228,11 @@ class AllowedHosts:
 
 
 CROSS_SITE = (
-    "This server takes no requests from the pages of other sites: whoever runs it can allow one with --allow-host NAME "
+    "This server takes no requests from the pages of other sites: its operator can allow one with --allow-host NAME "
     "or the variable VLCOMPARE_ALLOW_HOST."
 )
 
 
 def _first(headers: Mapping[str, list[str]], name: str) -> str:
-    """The first value of a header that proxies add to; "" where there is none."""
+    """The first value of a header that proxies add to; "" without the header."""
     return headers.get(name, [""])[0].split(",")[0].strip()

@@ -103,7 +103,7 @@ def checked(components: Sequence[Any], values: Any) -> list[Any]:
 
 def ranged(component: gr.Number, low: float, high: float) -> gr.Number:
     """The component, with a range for the sentence about a value that is no number. The handler checks the range, since
-    an empty field or 0 may have a meaning of its own."""
+    an empty field or 0 may have a special meaning."""
     component.stated_range = low, high  # type: ignore[attr-defined]
     return component
 

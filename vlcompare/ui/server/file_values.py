@@ -56,7 +56,7 @@ def take_paths(components: list[Any], values: list[Any]) -> tuple[list[Any], dic
 def path_of(value: Any) -> str | None:
     """The path that a file's value names; None where there is no file. Raises gr.Error for any other value.
 
-    A URL of an upload to this server, as MCP clients send it, stands for the path in it.
+    The URL of an upload to this server, as MCP clients send it, is replaced by the path in it.
     """
     if isinstance(value, list) and len(value) == 1:
         value = value[0]

@@ -92,7 +92,7 @@ class RateLimiter:
         self._all.forget(now)
         if account.files + files > quotas.files or account.size + size > quotas.size:
             mega = quotas.size // 2**20
-            sentence = f"At most {quotas.files} files and {mega} MB are taken from you within an hour: try later."
+            sentence = f"At most {quotas.files} files and {mega} MiB are taken from you within an hour: try later."
             raise Refused(429, sentence)
         if self._all.files + files > quotas.all_files or self._all.size + size > quotas.all_size:
             raise Refused(429, "The server has taken as much as it keeps within an hour: try later.")
@@ -138,7 +138,7 @@ def client_of(peer: str, forwarded: Iterable[str], behind_proxy: bool) -> str:
 
     For the proxies in FORWARDED_ALLOW_IPS (default: loopback) uvicorn has replaced the peer by the forwarded address.
     behind_proxy: every request comes through a proxy, as on a Space; addresses that its inner machines add are private,
-    and addresses that a client forges stand before its own.
+    and addresses that a client forges come before its real one.
     """
     if behind_proxy:
         for value in reversed([part.strip() for line in forwarded for part in line.split(",")]):

@@ -145,11 +145,11 @@ class FormCounter:
 
 
 def declared(headers: list[tuple[bytes, bytes]]) -> int:
-    """The Content-Length; 0 if there is none."""
+    """The Content-Length; 0 without the header."""
     value = dict(headers).get(b"content-length", b"0")
     return int(value) if value.isdigit() else 0
 
 
 def too_large(max_bytes: int) -> Refused:
     """The refusal of a body of more than `max_bytes`."""
-    return Refused(413, f"The request is larger than the {max_bytes // 2**20} MB that this server accepts.")
+    return Refused(413, f"The request is larger than the {max_bytes // 2**20} MiB that this server accepts.")

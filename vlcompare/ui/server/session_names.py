@@ -1,8 +1,8 @@
 """Session hashes that other clients may guess, made each client's own.
 
-A session of gradio is named by a text that the client chooses, and whoever knows it reads and changes what the session
-holds. A browser's page and gradio's Python client draw it at random. A program may send "" or "x", and so may another:
-a short one is extended by a digest of the client's address, so that both have sessions of their own.
+gradio identifies a session by a text that the client chooses; any client that sends the same text reads and changes
+the session. A browser's page and gradio's Python client choose it at random. Two programs may both send "" or "x": a
+short text is extended by a digest of the client's address, so that they get different sessions.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """gradio's session states, bounded so that no client evicts those of others.
 
-gradio keeps so many sessions and evicts the one that was used longest ago. Whoever sends calls with new session hashes
-would so evict every visitor's results. Here the client with the most sessions loses its own.
+gradio keeps a fixed number of sessions and evicts the least recently used. A client that sends many new session hashes
+would thereby evict everyone else's results. Here a session of the client with the most sessions is evicted.
 """
 
 from __future__ import annotations

@@ -37,11 +37,11 @@ def use_upload_folder() -> Path:
         raise RequestError(f"There is no temporary folder that can be written to: {OTHER_FOLDER}.") from error
     try:
         folder.mkdir(mode=0o700, parents=bool(given), exist_ok=True)
-        found = folder.lstat() if given is None else folder.stat()
-        if not stat.S_ISDIR(found.st_mode):
+        status = folder.lstat() if given is None else folder.stat()
+        if not stat.S_ISDIR(status.st_mode):
             raise RequestError(f"The upload folder {folder} is not a folder: {OTHER_FOLDER}.")
         if given is None and hasattr(os, "getuid"):
-            if found.st_uid != os.getuid():
+            if status.st_uid != os.getuid():
                 raise RequestError(f"The upload folder {folder} belongs to another user: {OTHER_FOLDER}.")
             folder.chmod(0o700)
         check_writable(folder)
@@ -53,7 +53,7 @@ def use_upload_folder() -> Path:
 
 
 def default_upload_folder() -> Path:
-    """The user's own folder in the system's temporary folder. Raises OSError if there is none."""
+    """This user's upload folder in the system's temporary folder. Raises OSError if the system has no such folder."""
     return Path(tempfile.gettempdir()).resolve() / f"vlcompare-{_user()}"
 
 
@@ -81,12 +81,12 @@ def check_data_folder(folder: Path) -> None:
 def check_address(host: str, port: int | None = None) -> None:
     """Raise RequestError for an address that this machine does not have, or a port that cannot be bound.
 
-    gradio would try a hundred ports, and reports each of them as taken, whatever the error.
+    gradio would try a hundred ports, and would report any error as a port in use.
     """
     try:
         bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host  # as gradio reads it
-        family, kind, _, _, address = socket.getaddrinfo(bare, 0, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
+        family, socket_type, _, _, address = socket.getaddrinfo(bare, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket_type) as probe:
             probe.bind(address)
     except (OSError, UnicodeError) as error:  # UnicodeError: no valid host name
         why = getattr(error, "strerror", None) or "it is not the name of a machine"
@@ -94,18 +94,18 @@ def check_address(host: str, port: int | None = None) -> None:
     if port is None:
         return
     try:
-        with socket.socket(family, kind) as probe:
+        with socket.socket(family, socket_type) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((address[0], port, *address[2:]))
             probe.listen(1)
     except OSError as error:
         taken = error.errno == errno.EADDRINUSE
-        why = "is taken" if taken else f"cannot be had ({error.strerror or type(error).__name__})"
+        why = "is taken" if taken else f"cannot be used ({error.strerror or type(error).__name__})"
         raise RequestError(f"The port {port} {why}: choose another with --port.") from error
 
 
 def raise_open_files(wanted: int = 4096) -> None:
-    """Raise the limit of open files, which include connections, towards its hard limit."""
+    """Raise the limit on open files, which includes sockets, to `wanted` or to the hard limit if that is lower."""
     with suppress(ImportError, ValueError, OSError):
         import resource
 

@@ -63,7 +63,7 @@ def read_file(path: str, most: int, kind: str = "file") -> bytes:
 
 
 def _too_large(kind: str, most: int) -> RequestError:
-    return RequestError(f"The {kind} is larger than {most // 2**20} MB.")
+    return RequestError(f"The {kind} is larger than {most // 2**20} MiB.")
 
 
 def _opened(path: str) -> int:

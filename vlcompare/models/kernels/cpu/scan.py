@@ -63,7 +63,7 @@ class _Call:
         self.width = -(-self.channels // WIDTH) * WIDTH
         self.flags = (1 if softplus else 0) | (2 if z is not None else 0)
         self.u, self.dt = _rows(u, self.width, dtype), _rows(delta, self.width, dtype)
-        # without a gate any array of the right dtype stands in; it is never read
+        # without a gate, any array of the right dtype is passed; it is never read
         self.z = self.u if z is None else _rows(z, self.width, dtype)
         self.A2 = F.pad(A.detach().float().t(), (0, self.width - self.channels)).contiguous() * LOG2E
         self.B, self.C = (x.detach().float().transpose(1, 2).contiguous() for x in (B, C))

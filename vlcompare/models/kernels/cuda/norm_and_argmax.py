@@ -1,7 +1,7 @@
 """Sums with their norms, and the greedy choice with its log-probabilities, as Triton kernels for CUDA. See `fused`.
 
 Sums are rounded as torch rounds them, term by term in their dtype; norms and probabilities are float32. Of equal logits
-the one with the lowest id is the likeliest. All loads stand before the first store: the compiler may not move a load in
+the one with the lowest id is the likeliest. All loads come before the first store: the compiler may not move a load in
 front of one.
 """
 

@@ -1,1 +1,1 @@
-"""Pieces of the compare tab that stand by themselves: each builds its components into a place and connects them."""
+"""Independent panels of the compare tab: each builds its components where it is called, and connects their events."""
