@@ -357,3 +357,82 @@ def test_a_run_over_a_set_without_answers_can_be_submitted(tmp_path):
     assert written == [{"question_id": 1000 + n, "answer": "red"} for n in range(3)]
     again = replace(settings(tmp_path / "q.json", tmp_path / "run"), resume=True)
     run(again, FakeEngine().as_engine())
+
+
+# ---- what an answer is to --------------------------------------------------------------------------------------------
+
+
+def _scored(tmp_path, samples, name, answers):
+    path = tmp_path / name
+    path.write_text(lines(answers))
+    return score_files(samples, path)
+
+
+def _at(place, answer, **more):
+    return {"doc_id": place, "target": "x", "resps": [[answer]], "filtered_resps": [answer], **more}
+
+
+def test_documents_are_known_by_their_place_where_both_files_have_the_same_count(tmp_path, samples):
+    placed = [_at(n, answer) for n, answer in enumerate(TRUE)]
+    result = _scored(tmp_path, samples, "samples_x.jsonl", placed[::-1])
+    assert result["tasks"]["vqa"]["accuracy"] == 1.0
+    assert any(
+        "place in the data set (`doc_id`): both files have the same count" in note for note in result["warnings"]
+    )
+    asked = [{**row, "input": f"{ASKED[row['doc_id']]}\nAnswer shortly."} for row in placed]
+    assert _scored(tmp_path, samples, "asked.jsonl", asked)["tasks"]["vqa"]["accuracy"] == 1.0
+    for wrong in (placed[:2], [{**row, "doc_id": row["doc_id"] + 1} for row in placed]):
+        with pytest.raises(SampleError, match=r"by place alone \(`doc_id` \d to \d\).*--limit"):
+            _scored(tmp_path, samples, "fewer.jsonl", wrong)
+    other = [{**row, "input": "Where is the sun?"} for row in placed]
+    with pytest.raises(SampleError, match="None of the 3 answers"):
+        _scored(tmp_path, samples, "other.jsonl", other)
+
+
+def test_what_was_to_be_submitted_names_the_question_where_the_document_is_not_kept(tmp_path, samples):
+    rows_ = [_at(n, a, doc={}, submission={"question_id": int(IDS[n]), "answer": a}) for n, a in enumerate(TRUE)]
+    assert _scored(tmp_path, samples, "s.jsonl", rows_)["predictions"]["matched_by"] == "id"
+
+
+def test_second_answers_are_alerts_the_same_and_others_apart(tmp_path, samples):
+    """By either reader: this project's own lines, and others'."""
+    for key, said in (("id", "text"), ("question_id", "answer")):
+        twice = [(IDS[0], "a cat"), (IDS[0], "a cat"), (IDS[1], "2"), (IDS[1], "3"), (IDS[2], "no")]
+        result = _scored(tmp_path, samples, f"{key}.jsonl", [{key: id, said: answer} for id, answer in twice])
+        assert result["tasks"]["vqa"]["accuracy"] == 1.0
+        assert (result["predictions"]["duplicates"], result["predictions"]["contradicting"]) == (2, 1)
+        first, second = result["alerts"]
+        assert first.startswith("1 answer contradicts an") and second.startswith("1 answer repeats an")
+
+
+def test_answers_to_other_questions_are_told(tmp_path, samples):
+    answers = [{"question_id": id, "prompt": f"{q}\nAnswer the question using a single word or phrase.", "text": a}
+               for id, q, a in zip(IDS, ASKED, TRUE, strict=True)]  # fmt: skip
+    assert not _scored(tmp_path, samples, "llava.jsonl", answers)["alerts"]
+    answers[1]["prompt"] = "Where is the dog?"
+    (alert,) = _scored(tmp_path, samples, "one.jsonl", answers)["alerts"]
+    assert "1 answer is to another question" in alert and "'Where is the dog?' where 'How many?' is asked" in alert
+    for answer in answers:
+        answer["prompt"] = "Where is the dog?"
+    with pytest.raises(SampleError, match="`question_id` fits, but they are to other questions, such as 'Where is"):
+        _scored(tmp_path, samples, "all.jsonl", answers)
+
+
+@pytest.mark.parametrize("end", ["", "\nAnswer the question using a single word or phrase."])
+def test_a_file_of_questions_is_no_file_of_answers(tmp_path, samples, end):
+    questions = [{"question_id": id, "image": "a.jpg", "text": q + end} for id, q in zip(IDS, ASKED, strict=True)]
+    with pytest.raises(SampleError, match="holds questions, not answers"):
+        _scored(tmp_path, samples, "questions.jsonl", questions)
+    (tmp_path / "q.json").write_text(json.dumps(QUESTIONS))
+    with pytest.raises(SampleError, match="holds questions, not answers"):
+        score_files(samples, tmp_path / "q.json")
+
+
+def test_captions_may_name_their_pictures_alone(tmp_path):
+    captions = {"images": [{"id": 7, "file_name": "a b.jpg"}, {"id": 8, "file_name": "c.jpg"}]}
+    captions["annotations"] = [{"image_id": id, "id": id, "caption": "A man on a bike."} for id in (7, 8)]
+    (tmp_path / "captions.json").write_text(json.dumps(captions))
+    given = [{"image": f"val2014/{name}", "caption": "a man on a bike"} for name in ("a b.jpg", "c.jpg")]
+    result = _scored(tmp_path, tmp_path / "captions.json", "results.jsonl", given)
+    assert result["tasks"]["captioning"]["rouge_l"] == pytest.approx(1.0)
+    assert result["predictions"]["matched_by"].startswith("image, where")

@@ -9,7 +9,7 @@ from vlcompare.paths import existing
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    from vlcompare.evaluate.exchange.box_units import ORIGINAL, SCALES
+    from vlcompare.evaluate.exchange.box_units import FORMATS, ORIGINAL, SCALES
 
     parser = subparsers.add_parser(
         "score",
@@ -32,6 +32,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default="auto",
         help="what their coordinates are in: unit (0..1), percent, thousand, or pixel; auto (default) reads them as "
         "unit and warns where most are above 1",
+    )
+    group.add_argument(
+        "--answer-box-format",
+        choices=FORMATS,
+        default="auto",
+        help="what their four numbers are: xyxy (two corners), xywh, or yxyx; auto (default) reads them as xyxy and "
+        "warns where many end before they begin",
     )
     group.add_argument(
         "--answer-box-size",
@@ -112,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
         args.predictions,
         side=args.side,
         answer_box_scale=args.answer_box_scale,
+        answer_box_format=args.answer_box_format,
         answer_box_size=args.answer_box_size,
         submit=submit,
         **reading_options(args),

@@ -35,6 +35,7 @@ class Predictions:
     sides: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     duplicates: int = 0
+    contradicting: int = 0  # duplicates whose answer differs from the first one
 
     def add(self, number: int, row: PredictionRow | str) -> None:
         """Add the row of line `number`, or the sentence that says what is wrong with it."""
@@ -47,9 +48,16 @@ class Predictions:
             return
         if side not in self.sides and len(self.sides) >= MOST_SIDES:
             raise SampleError(f"The predictions name more than {MOST_SIDES} sides: {described(side)} in line {number}.")
-        if self.sides.setdefault(side, {}).setdefault(key, values) is not values:
+        first = self.sides.setdefault(side, {}).setdefault(key, values)
+        if first is not values:
             self.duplicates += 1
+            self.contradicting += not same_answer(first, values)
             self.problems.append(f"line {number}: a second answer to {key!r}; the first one counts")
+
+
+def same_answer(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    """Whether two rows answer alike: the same text and the same boxes."""
+    return all(first.get(name) == second.get(name) for name in ("text", "boxes"))
 
 
 def read_predictions(path: Path | str) -> Predictions:

@@ -29,17 +29,18 @@ def score_files(
     *,
     side: str | None = None,
     answer_box_scale: str = "auto",
+    answer_box_format: str = "auto",
     answer_box_size: str = box_units.ORIGINAL,
     submit: tuple[str, Path] | None = None,
     **declared: Any,
 ) -> dict[str, Any]:
     """The summary of a predictions file: {"tasks": ..} where its rows name no side, else {"sides": .., "paired": ..}.
 
-    `answer_box_scale` and `answer_box_size` say how predicted boxes are, see `exchange.box_units`. `submit` is
+    The `answer_box_` options say how predicted boxes are, see `exchange.box_units`. `submit` is
     (format, file), to write a result file as well. `declared` goes to `open_samples`. Raises SampleError where a file
     cannot be read, where no answer belongs to a sample, or where nothing can be scored (and nothing is submitted).
     """
-    size = box_units.check(answer_box_scale, answer_box_size)
+    size = box_units.check(answer_box_scale, answer_box_size, answer_box_format)
     given = read_answers(predictions)
     if side is not None:
         _keep_side(given, side)
@@ -50,24 +51,29 @@ def score_files(
     if answer_box_scale == "pixel" and size is None:
         stream, rows = _with_sizes(samples, stream, rows, declared)
     matched = match(rows, given)
-    sides = _in_shares(rows, matched.sides, answer_box_scale, size)
+    sides = _in_shares(rows, matched.sides, (answer_box_scale, answer_box_format), size)
     written = [] if submit is None else _submitted(rows, sides, *submit)
     if not any(map(is_scorable, rows)) and not written:
         raise SampleError(
             f"{samples} has no right answers, so nothing can be scored: --submission FORMAT writes the answers as the "
             "benchmark's server takes them."
         )
-    return _summary(rows, sides, matched, stream, written, answer_box_scale)
+    return _summary(rows, sides, matched, stream, written, (answer_box_scale, answer_box_format))
 
 
 def _summary(
-    rows: Sequence[Sample], sides: Sides, matched: Matched, stream: SampleStream, written: list[str], scale: str
+    rows: Sequence[Sample],
+    sides: Sides,
+    matched: Matched,
+    stream: SampleStream,
+    written: list[str],
+    boxes: tuple[str, str],
 ) -> dict[str, Any]:
     results = evaluate(rows, sides)
     checkpoints = {name: _checkpoint(answers) for name, answers in sides.items()}
     alerts, notes = matched.notes(len(rows))
-    if scale != "unit":
-        alerts += [text for name, answers in sides.items() if (text := box_units.warning(rows, answers, name))]
+    for name, answers in sides.items():
+        alerts += box_units.warnings(rows, answers, name, *boxes)
     summary = summarise(
         results,
         list(sides),
@@ -87,6 +93,7 @@ def _summary(
         "matched": sum(map(len, sides.values())),
         "matched_by": matched.by,
         "duplicates": matched.duplicates,
+        "contradicting": matched.contradicting,
         "unknown_ids": matched.unknown,
         "ambiguous": matched.ambiguous,
         "problems": matched.problems[:PROBLEMS_SHOWN],
@@ -133,11 +140,15 @@ def _size_of(sample: Sample) -> tuple[float, float]:
     return float(width), float(height)
 
 
-def _in_shares(rows: Sequence[Sample], sides: Sides, scale: str, size: tuple[float, float] | None) -> Sides:
+def _in_shares(
+    rows: Sequence[Sample], sides: Sides, declared: tuple[str, str], size: tuple[float, float] | None
+) -> Sides:
+    scale, format = declared[0], "xyxy" if declared[1] == "auto" else declared[1]
     by_id = {sample.id: sample for sample in rows}
     return {
         name: {
-            id: box_units.in_shares(row, by_id[id], scale, lambda s: size or _size_of(s)) for id, row in given.items()
+            id: box_units.in_shares(row, by_id[id], scale, lambda s: size or _size_of(s), format)
+            for id, row in given.items()
         }
         for name, given in sides.items()
     }

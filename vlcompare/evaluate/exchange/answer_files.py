@@ -1,7 +1,7 @@
 """Files of answers as other harnesses write them, told apart by their keys:
 
     this project's lines     id, text or boxes, side
-    lmms-eval                samples_*.jsonl: doc, filtered_resps / resps, target; or one JSON with `logs`
+    lmms-eval                samples_*.jsonl: doc or doc_id, filtered_resps / resps, target; or one JSON with `logs`
     LLaVA                    lines: question_id, text (prompt, model_id, answer_id)
     VQA, DocVQA, GQA, COCO   arrays: question_id, answer; questionId, answer; questionId, prediction; image_id, caption
     POPE                     lines: question, answer
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vlcompare.errors import SampleError
+from vlcompare.evaluate.exchange.box_texts import holds_boxes
 from vlcompare.evaluate.exchange.spreadsheet import sheet_rows
 from vlcompare.evaluate.fields import FieldError
 from vlcompare.evaluate.predictions import read_predictions
@@ -42,12 +43,17 @@ BOXES = ("boxes", "pred_boxes", "pred_bbox", "pred_box", "predicted_bbox", "bbox
 _IMAGES = ("image", "image_id", "imageId", "image_path", "img_path", "image_file", "file_name", "filename")
 _QUESTIONS = ("question", "prompt", "query", "expression", "sent")
 _LISTS = ("logs", "predictions", "results", "answers", "annotations", "outputs", "data", "samples")
+QUESTIONS = (
+    "holds questions, not answers: it is what `score SAMPLES PREDICTIONS` takes as SAMPLES; PREDICTIONS is the file "
+    "that a model's answers were written to"
+)
 _LOOKED_AT = 20  # rows, to see which kind of file it is
 MOST_PROBLEMS = 1000
 
 
 class AnswerRow(NamedTuple):
-    """One answer. `names` are (field, value) of all that may name its sample, the likeliest first."""
+    """One answer. `names` are (field, value) of all that may name its sample, the likeliest first; `position` is its
+    document's place in the data set, from 0, where that is all that the row says."""
 
     location: str
     side: str
@@ -55,6 +61,7 @@ class AnswerRow(NamedTuple):
     image: str
     question: str
     row: dict[str, Any]  # text, boxes, ..: as `prediction` takes it, less the id
+    position: int | None = None
 
 
 @dataclass(slots=True)
@@ -67,6 +74,7 @@ class AnswerFile:
     problems: list[str] = field(default_factory=list)
     keys: dict[str, None] = field(default_factory=dict)
     duplicates: int = 0  # second answers to one sample, which were left out
+    contradicting: int = 0  # those of them that differ from the first
 
     def nothing(self) -> SampleError:
         """The error for a file none of whose rows can be used."""
@@ -108,6 +116,8 @@ def _of_object(path: Path) -> AnswerFile:
             rows = ((f"{name} {n}", row if isinstance(row, dict) else RowError("not a JSON object"))
                     for n, row in enumerate(value[name], 1))  # fmt: skip
             return _foreign(path, rows)
+    if isinstance(value.get("questions"), list):
+        raise SampleError(f"{path} {QUESTIONS}.")
     named = ((f"entry {key[:40]!r}", {"id": key, **_entry(item)}) for key, item in value.items())
     return _foreign(path, named)
 
@@ -139,6 +149,7 @@ def _own(path: Path, plain: Path) -> AnswerFile:
     """This project's own rows, with the reader that runs have: it says more of what is wrong in a line."""
     given = read_predictions(plain)
     found = AnswerFile(path, "own lines", problems=given.problems, duplicates=given.duplicates)
+    found.contradicting = given.contradicting
     for side, rows in given.sides.items():
         for id, row in rows.items():
             found.keys.update(dict.fromkeys(row))
@@ -174,31 +185,51 @@ def _foreign(path: Path, rows: Iterable[tuple[str, Any]]) -> AnswerFile:
 def _answer_row(location: str, row: dict[str, Any]) -> tuple[str, AnswerRow]:
     """(format, the answer) of one row. Raises RowError or FieldError where it has none."""
     answers: tuple[str, ...]
-    doc = row["doc"] if isinstance(row.get("doc"), dict) else {}
     if "filtered_resps" in row or "resps" in row:
-        name, about, answers = "lmms-eval", doc or row, ("filtered_resps", "resps")
+        name, about, answers = "lmms-eval", _document(row), ("filtered_resps", "resps")
     elif "prediction" in row and "index" in row:
         name, about, answers = "VLMEvalKit", row, ("prediction",)
     else:
         name, about, answers = _named(row), row, ANSWERS
-    made: dict[str, Any] = {"id": "0"}
-    text = next((text for key in answers if (text := _reply(row.get(key))) is not None), None)
-    if text is not None:
-        made["text"] = text
-    boxes = next((row[key] for key in BOXES if isinstance(row.get(key), list)), None)
-    if boxes is not None:
-        made["boxes"] = [boxes] if boxes and not isinstance(boxes[0], list) else boxes
-    if text is None and boxes is None:
-        raise RowError(f"no answer: none of the fields {', '.join(answers[:12])}")
+    made: dict[str, Any] = {"id": "0", **_said(row, answers)}
     for key in ("checkpoint", "phrases", "error"):
         if row.get(key) is not None:
             made[key] = row[key]
     names = tuple((key, _id(about[key])) for key in IDS if key in about and _id(about[key]))
     image, question = _text(about, _IMAGES), _text(about, _QUESTIONS) or _text(row, _QUESTIONS)
-    if not names and not question:
+    position = row.get("doc_id")
+    if not names and not question and not image and type(position) is not int:
         raise RowError(f"nothing that says which sample it answers: none of the fields {', '.join(IDS[:8])}")
     _, side, made = prediction({**made, "side": row.get("side")})
-    return name, AnswerRow(location, side or NO_SIDE, names, image, question, made)
+    place = position if type(position) is int and not names else None
+    return name, AnswerRow(location, side or NO_SIDE, names, image, question, made, place)
+
+
+def _said(row: dict[str, Any], answers: tuple[str, ...]) -> dict[str, Any]:
+    """The answer of a row: `text`, `boxes`, or both. Raises RowError where it has neither."""
+    made: dict[str, Any] = {}
+    text = next((text for key in answers if (text := _reply(row.get(key))) is not None), None)
+    boxes = next((row[key] for key in BOXES if isinstance(row.get(key), (list, dict))), None)
+    if boxes is None and text is None:
+        boxes = next((row[key] for key in answers if holds_boxes(row.get(key))), None)
+        text = next((row[key] for key in BOXES if isinstance(row.get(key), str)), None)
+    if text is None and boxes is None:
+        raise RowError(f"no answer: none of the fields {', '.join(answers[:12])}")
+    if text is not None:
+        made["text"] = text
+    if boxes is not None:
+        made["boxes"] = [boxes] if isinstance(boxes, dict) or _is_flat(boxes) else boxes
+    return made
+
+
+def _is_flat(boxes: list[Any]) -> bool:
+    return bool(boxes) and not isinstance(boxes[0], (list, dict))
+
+
+def _document(row: dict[str, Any]) -> dict[str, Any]:
+    """What an lmms-eval row says of its question: the document, else what was to be submitted, else the row."""
+    found = [row[key] for key in ("doc", "submission") if isinstance(row.get(key), dict)]
+    return next((about for about in found if about), {**row, "question": row.get("input")})
 
 
 def _named(row: dict[str, Any]) -> str:

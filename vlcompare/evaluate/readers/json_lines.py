@@ -36,7 +36,7 @@ def loads(line: bytes) -> Any:
 def why(error: Exception) -> str:
     """What is wrong with a text that is not JSON, in plain words; nothing of how it was read."""
     if isinstance(error, json.JSONDecodeError):
-        return f"not JSON ({error.msg} at character {error.pos + 1})"
+        return f"not JSON ({error.msg.removesuffix(' at')} at character {error.pos + 1})"
     if isinstance(error, RecursionError):
         return "nested too deeply"
     if isinstance(error, UnicodeEncodeError):

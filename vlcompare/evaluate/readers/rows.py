@@ -254,6 +254,12 @@ def open_images_name(row: dict[str, Any]) -> str:
     return f"{folder}/{id_of(row, 'image_id')}.jpg"
 
 
+def bare_question(text: str) -> str:
+    """A question without the lines that LLaVA's files add for its own prompt."""
+    end = _LLAVA_ENDS.search(text)
+    return text[: end.start()] if end else text
+
+
 def _llava(source: DatasetSource, location: str, row: dict[str, Any]) -> Sample:
     """LLaVA's question lines {question_id, image, text}: no answers, and its own prompt's last lines in the text."""
     text = text_of(row, "text", "question")
@@ -263,7 +269,7 @@ def _llava(source: DatasetSource, location: str, row: dict[str, Any]) -> Sample:
         id=row_name(row, location, "question_id", "id"),
         image=image,
         task=source.task or "vqa",
-        text=text[: end.start()] if end else text,
+        text=bare_question(text),
         references=answers_of(row, "answers", "answer", required=False),
         source=source.source,
         tags=tags_of(row),
