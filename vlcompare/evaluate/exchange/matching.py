@@ -55,21 +55,7 @@ class Matched:
                     f"{of} {len(answers)} of {samples} samples ({share:.0f} %) have an answer; the others count as "
                     "wrong."
                 )
-        if self.contradicting:
-            alerts.append(
-                f"{_answers(self.contradicting, 'contradicts', 'contradict')} an earlier answer to the same sample; the first one counts. "
-                "Was one file written by two runs?"
-            )
-        if same := self.duplicates - self.contradicting:
-            alerts.append(
-                f"{_answers(same, 'repeats', 'repeat')} an earlier one to the same sample word for word; each counts once."
-            )
-        if self.elsewhere:
-            said, asked = self.elsewhere[0]
-            alerts.append(
-                f"{_answers(len(self.elsewhere), 'is', 'are')} to another question than the sample of their id asks, such as "
-                f"{said[:60]!r} where {asked[:60]!r} is asked: are they to this data set and split?"
-            )
+        alerts += self._doubts()
         if self.by != "id":
             notes.append(f"The answers were matched to the samples by {self.by}.")
         if self.unknown:
@@ -79,6 +65,25 @@ class Matched:
         if self.ambiguous:
             notes.append(f"{self.ambiguous} answers could belong to more than one sample, and are not counted.")
         return alerts, notes
+
+    def _doubts(self) -> list[str]:
+        """Sentences about answers that may not be what they are taken for."""
+        found = []
+        if self.contradicting:
+            many = _answers(self.contradicting, "contradicts", "contradict")
+            found.append(
+                f"{many} an earlier answer to the same sample; the first one counts. Was one file written by two runs?"
+            )
+        if same := self.duplicates - self.contradicting:
+            many = _answers(same, "repeats", "repeat")
+            found.append(f"{many} an earlier one to the same sample word for word; each counts once.")
+        if self.elsewhere:
+            said, asked = self.elsewhere[0]
+            found.append(
+                f"{_answers(len(self.elsewhere), 'is', 'are')} to another question than the sample of the same id asks, "
+                f"such as {said[:60]!r} where {asked[:60]!r} is asked: are they to this data set and split?"
+            )
+        return found
 
 
 Find = Callable[[AnswerRow], "str | None"]
