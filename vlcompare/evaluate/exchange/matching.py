@@ -80,7 +80,7 @@ class Matched:
         if self.elsewhere:
             said, asked = self.elsewhere[0]
             found.append(
-                f"{_answers(len(self.elsewhere), 'is', 'are')} to another question than the sample of the same id asks, "
+                f"{_answers(len(self.elsewhere), 'is', 'are')} to another question than their sample asks, "
                 f"such as {said[:60]!r} where {asked[:60]!r} is asked: are they to this data set and split?"
             )
         return found
