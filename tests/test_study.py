@@ -23,10 +23,11 @@ from vlcompare.models.mamba import Mamba
 from vlcompare.models.pythia import Pythia
 from vlcompare.study import tables
 from vlcompare.study.estimate import seconds, work
-from vlcompare.study.grid import best_rate, grid_of, open_grid
-from vlcompare.study.models import FAMILIES, build, matched_layers, parameters
+from vlcompare.study.grid import grid_of, open_grid
+from vlcompare.study.models import build, matched_layers, parameters
 from vlcompare.study.named import NAMED
-from vlcompare.study.recipe import RECIPES, SETTLED
+from vlcompare.study.rates import best_rate
+from vlcompare.study.recipe import FAMILIES, RECIPES, SETTLED
 from vlcompare.study.rows import Folder, read_rows, setting_of
 from vlcompare.study.run import duration, run_grid, work_off
 from vlcompare.study.streams import Stream, stream_of
@@ -440,8 +441,8 @@ def test_a_report_from_rows_alone(tmp_path: Path) -> None:
         assert main(["study", "report", str(source), "--out", str(out)]) == 0
     names = sorted(path.name for path in outs[0].iterdir())
     assert [name for name in names if name.endswith(".svg")] == [
-        "accuracy_by_length.svg", "accuracy_by_position.svg", "curves.svg", "examples_to_95.svg", "extrapolation.svg",
-        "state_size.svg",
+        "accuracy_at_equal_examples.svg", "accuracy_by_position.svg", "curves.svg", "examples_to_95.svg",
+        "extrapolation.svg", "query_first_against_last.svg", "state_size.svg",
     ]  # fmt: skip
     assert all((outs[0] / name).read_bytes() == (outs[1] / name).read_bytes() for name in names)
     text = (outs[0] / "report.md").read_text()

@@ -3,7 +3,7 @@
 A grid is {"name", "rows": [{FIELD: value}]} or {"name", "axes": {FIELD: [values]}, "fixed": {FIELD: value}}: every
 combination, the last axis changing fastest. Rows start in that order. `layers` may be left out (then as many as give
 the parameters of a Transformer of two blocks), so may `state_size` (16), `recipe`, `seed` (0), and `order` for a task
-without orders. `learning_rate` may be "best": the best rate (`better`) among the grid's rows of the same setting with
+without orders. `learning_rate` may be "best": the best rate (`rates.RULE`) among the grid's rows of the same setting with
 given rates, at the same length or at `rate_length`; the row waits until they are finished.
 """
 
@@ -12,22 +12,17 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, median
 from typing import Any
 
 from vlcompare.errors import RequestError
-from vlcompare.study.models import matched_layers
+from vlcompare.study.rates import best_rate
 from vlcompare.study.recipe import RECIPES, SETTLED
 from vlcompare.study.rows import MOST, SETTING_FIELDS, Setting, check_names, setting_of
 
 BEST = "best"
-RULE = (
-    "of the rates tried, the one with most rows at .95, then with fewest examples until there, then with the highest "
-    "accuracy, then the lowest rate"
-)
 MOST_ROWS = 100_000
 _ALLOWED = (*SETTING_FIELDS, "rate_length")
 _SAME = ("task", "order", "vocabulary", "family", "width", "layers", "state_size", "recipe")
@@ -63,21 +58,6 @@ class Grid:
 
     def as_json(self) -> dict[str, Any]:
         return {"name": self.name, "rows": [dict(entry.values) for entry in self.entries]}
-
-
-def better(rows: Iterable[Mapping[str, Any]]) -> tuple[float, float, float]:
-    """A key by which the best rate's rows are smallest: see RULE."""
-    rows = list(rows)
-    reached = [row["reached"] for row in rows if row["reached"] is not None]
-    return -len(reached) / len(rows), median(reached) if reached else 0, -mean(row["accuracy"] for row in rows)
-
-
-def best_rate(rows: Iterable[Mapping[str, Any]]) -> float:
-    """The rate that did best among rows that differ in rate and seed alone."""
-    by_rate: dict[float, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        by_rate.setdefault(row["learning_rate"], []).append(row)
-    return min(by_rate, key=lambda rate: (*better(by_rate[rate]), rate))
 
 
 def grid_of(value: Any) -> Grid:
@@ -137,6 +117,8 @@ def _filled(row: dict[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def _matched(family: str, width: int, recipe: str) -> int:
+    from vlcompare.study.models import matched_layers  # here, so that a grid's rows are read without torch
+
     return matched_layers(family, width, 2, RECIPES[recipe])
 
 

@@ -23,7 +23,6 @@ from vlcompare.study.tasks import MAX_POSITIONS, Items
 from vlcompare.training.begin import begin_blocks, embedding_of
 from vlcompare.training.optim import Muon, muon_matrices
 
-FAMILIES = ("pythia", "mamba", "hybrid")
 StudyModel = Pythia | Mamba | Hybrid
 
 

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from typing import Any
 
-from vlcompare.study.models import FAMILIES
-from vlcompare.study.recipe import WIDE
+from vlcompare.study.recipe import FAMILIES, WIDE
 from vlcompare.study.tasks import ORDERS
 
 Rows = Iterator[dict[str, Any]]

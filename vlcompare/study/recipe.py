@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+FAMILIES = ("pythia", "mamba", "hybrid")
+
 
 @dataclass(frozen=True, slots=True)
 class StudyRecipe:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from vlcompare.errors import SampleError
-from vlcompare.study.grid import RULE
-from vlcompare.study.plot import draw_all
+from vlcompare.render.panels import stand_alone
+from vlcompare.study.figures import NAMES, all_figures
+from vlcompare.study.rates import RULE
 from vlcompare.study.rows import read_rows
-from vlcompare.study.tables import TABLES, Row, groups
+from vlcompare.study.tables import TABLES, Row, as_csv, groups
 from vlcompare.training.progress import write_whole
 
 _HIDDEN = ("width", "layers", "recipe", "budget", "rates_tried")  # columns that only the CSV files have
@@ -39,17 +38,14 @@ def write_report(source: Path, out: Path) -> str:
             write_whole(out / f"{name}.csv", as_csv(records))
         else:
             (out / f"{name}.csv").unlink(missing_ok=True)
-    figures = draw_all(settings, out)
+    figures = []
+    for figure in all_figures(settings):
+        figures.append(f"{figure.name}.svg")
+        write_whole(out / figures[-1], stand_alone(figure.title, figure.panels, NAMES))
+    for name in set(TABLES) - {Path(figure).stem for figure in figures}:
+        (out / f"{name}.svg").unlink(missing_ok=True)
     write_whole(out / "report.md", _text(rows, tables, figures, _planned(path.parent)))
     return f"{len(rows)} rows in {len(settings)} settings: {out / 'report.md'}"
-
-
-def as_csv(records: Sequence[Row]) -> str:
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return file.getvalue()
 
 
 def _flat(row: Row) -> Row:

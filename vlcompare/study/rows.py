@@ -17,8 +17,7 @@ from typing import Any
 from filelock import FileLock
 
 from vlcompare.errors import RequestError, SampleError
-from vlcompare.study.models import FAMILIES
-from vlcompare.study.recipe import RECIPES
+from vlcompare.study.recipe import FAMILIES, RECIPES
 from vlcompare.study.tasks import ItemSource
 
 VERSION = 1  # of how rows are made: those of another version are not set beside these

@@ -1,20 +1,23 @@
 """Tables from finished rows: medians and ranges over seeds at each setting's best rate.
 
-A group holds the rows that differ in seed and rate alone. Its rate is chosen by `grid.RULE` among the rows of its
+A group holds the rows that differ in seed and rate alone. Its rate is chosen by `rates.RULE` among the rows of its
 lowest seed; the rows of all seeds at that rate are then summed up. Where a training stopped at .95, its last accuracy
 stands for every later count of examples. Nothing is filled in: what was not reached is None.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from vlcompare.study.grid import best_rate
+from vlcompare.study.rates import best_rate
 from vlcompare.study.rows import setting_of
+from vlcompare.study.tasks import ORDERS
 
 Row = dict[str, Any]
 KEYS = ("task", "order", "length", "vocabulary", "family", "width", "layers", "state_size", "recipe", "budget")
@@ -160,6 +163,49 @@ def by_state_size(groups: Sequence[Group]) -> list[Row]:
     return examples_to_enough(of_several_state_sizes(groups))
 
 
+def curves(groups: Sequence[Group]) -> list[Row]:
+    """Accuracy at every evaluation of every training at its setting's best rate."""
+    return [
+        {**group.key, "learning_rate": group.rate, "seed": row["seed"], "examples": examples, "accuracy": accuracy}
+        for group in groups
+        for row in group.rows
+        for examples, accuracy in row["curve"]
+    ]
+
+
+def for_lab(groups: Sequence[Group]) -> list[Row]:
+    """The rows whose models the retrieval lab asks: of each order, the longest length that every family was trained at.
+
+    Of each family the first seed at the best rate, once as many rates were tried as of any other setting.
+    """
+    tried = max((group.rates_tried for group in groups), default=0)
+    out = []
+    for order in ORDERS:
+        members = [
+            group
+            for group in groups
+            if (group.key["task"], group.key["order"]) == ("position", order)
+            and group.key["state_size"] in (None, 16)
+            and group.rates_tried == tried
+        ]
+        families = {group.key["family"] for group in members}
+        for length in sorted({group.key["length"] for group in members}, reverse=True):
+            chosen = [group for group in members if group.key["length"] == length]
+            if {group.key["family"] for group in chosen} == families:
+                out += [group.rows[0] for group in chosen]
+                break
+    return out
+
+
+def as_csv(records: Sequence[Row]) -> str:
+    """A table as CSV, with a line of names."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return file.getvalue()
+
+
 TABLES: dict[str, Callable[[Sequence[Group]], list[Row]]] = {
     "examples_to_95": examples_to_enough,
     "accuracy_at_equal_examples": accuracy_at_equal_examples,
@@ -167,4 +213,5 @@ TABLES: dict[str, Callable[[Sequence[Group]], list[Row]]] = {
     "query_first_against_last": order_against_order,
     "state_size": by_state_size,
     "extrapolation": extrapolation,
+    "curves": curves,
 }

@@ -220,7 +220,7 @@ class ItemSource:
             rows.append(np.where(good, open_rows, -1))
             open_rows = open_rows[~good]
             if not len(open_rows):
-                return self._lay_out(drafts, rows, count)
+                return self.lay_out(_gathered(drafts, rows, count))
         raise RequestError(f"{self.task} with {self.vocabulary} symbols at length {self.length} has too few items.")
 
     @property
@@ -228,16 +228,10 @@ class ItemSource:
         """What random numbers depend on beside seed and index: not on the order, so that both orders ask the same."""
         return f"{self.task}/{self.length}/{self.vocabulary}/{self.within or self.length}"
 
-    def _lay_out(self, drafts: list[ItemDraft], rows: list[Integers], count: int) -> Items:
-        def gathered(field: str) -> Integers:
-            parts = [getattr(draft, field) for draft in drafts]
-            out = np.empty((count, parts[0].shape[1]), np.int64)
-            for part, row in zip(parts, rows, strict=True):
-                out[row[row >= 0]] = part[row >= 0]
-            return out
-
-        sequence, query, answers = (gathered(name) + SYMBOLS for name in ("sequence", "query", "answers"))
-        places = gathered("places")
+    def lay_out(self, draft: ItemDraft) -> Items:
+        """The items that drafts become, all of them: text in this source's order, and where it is answered."""
+        count = len(draft.sequence)
+        sequence, query, answers = (x + SYMBOLS for x in (draft.sequence, draft.query, draft.answers))
         if self.row.answers_are_places:
             answers = answers + self.vocabulary
         begin, asks = (np.full((count, 1), token) for token in (BEGIN, QUERY))
@@ -248,4 +242,17 @@ class ItemSource:
             parts.append(answers[:, :-1])
             last = 1 + sequence.shape[1] + query.shape[1]
             columns = np.arange(last, last + answers.shape[1])
-        return Items(np.concatenate(parts, axis=1), columns, answers, places)
+        return Items(np.concatenate(parts, axis=1), columns, answers, draft.places)
+
+
+def _gathered(drafts: list[ItemDraft], rows: list[Integers], count: int) -> ItemDraft:
+    """One draft of `count` items from those of several attempts; rows: where each one's items belong, or -1."""
+
+    def field(name: str) -> Integers:
+        parts = [getattr(draft, name) for draft in drafts]
+        out = np.empty((count, parts[0].shape[1]), np.int64)
+        for part, row in zip(parts, rows, strict=True):
+            out[row[row >= 0]] = part[row >= 0]
+        return out
+
+    return ItemDraft(field("sequence"), field("query"), field("answers"), field("places"), _all_usable(count))

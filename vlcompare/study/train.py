@@ -6,7 +6,6 @@ moment: items come by their index. So a row that goes on from a saved state ends
 
 from __future__ import annotations
 
-import os
 import pickle
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from vlcompare.errors import CheckpointError
 from vlcompare.study import models
@@ -24,6 +22,7 @@ from vlcompare.study.recipe import RECIPES
 from vlcompare.study.rows import VERSION, Folder, Setting, row_of
 from vlcompare.study.streams import Stream
 from vlcompare.study.tasks import MAX_POSITIONS, Items, ItemSource
+from vlcompare.study.weights import save_weights
 from vlcompare.training.optim import set_rates
 from vlcompare.training.progress import load_state, save_state, unbroken
 
@@ -200,18 +199,7 @@ def train_row(
             save_state(state_path, training.state())
             raise
         row = row_of(setting, training.results())
-        save_weights(training, folder.weights_path(setting), row)
+        save_weights(training.model, folder.weights_path(setting), row)
         folder.append(row)
     state_path.unlink(missing_ok=True)
     return row
-
-
-def save_weights(training: Training, path: Path, row: dict[str, Any]) -> None:
-    """Write a finished model as safetensors, with what is needed to build it and to ask it as metadata."""
-    names = ("task", "order", "length", "vocabulary", "family", "width", "layers", "state_size", "recipe")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in training.model.state_dict().items()}
-    if "embed_out.weight" in tensors:
-        del tensors["embed_out.weight"]  # tied to the embedding
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial, {name: str(row[name]) for name in names})
-    os.replace(partial, path)

@@ -1,0 +1,97 @@
+"""Puts a study folder's rows, figures and the lab's models into examples/study: what the page's Study tab opens.
+
+    python examples/make_study.py DIR [--name cpu]
+
+DIR is the folder that `study run GRID --out DIR` fills. Rows that are not finished yet are left out, and the report
+says that the grid is unfinished: run this again when there are more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+from vlcompare.study.figures import NAMES, ORDER_NAMES, share_text
+from vlcompare.study.report import write_report
+from vlcompare.study.rows import Folder, read_rows, setting_of
+from vlcompare.study.tables import Row, for_lab, groups
+from vlcompare.training.progress import write_whole
+
+HERE = Path(__file__).resolve().parent / "study"
+CARD = """# The retrieval lab's models
+
+Small models trained from scratch to say at which position a symbol stands: `study run`, position retrieval, {symbols}
+different symbols, the recipe `{recipe}` of `vlcompare/study/recipe.py`. Of each family and order the training of seed
+{seed} at the best of {rates} learning rates, whatever came out. The rows are in `../{name}/rows.jsonl`.
+
+{table}
+
+A model has one token for each position of the length it was trained at, and can name no other. Accuracy: on {final:,}
+held-out sequences; at longer lengths on {held:,}, asked for positions that it can name. Trained on sequences of random
+symbols alone: they know nothing of language or pictures. MIT licence. A file's metadata is what it takes to build the
+model (`vlcompare.study.weights.load_weights`).
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--name", default="cpu", help="the grid's folder in examples/study")
+    args = parser.parse_args()
+    out = HERE / args.name
+    out.mkdir(parents=True, exist_ok=True)
+    rows = read_rows(args.folder / "rows.jsonl")
+    write_whole(out / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    grid = json.loads((args.folder / "grid.json").read_text(encoding="utf-8"))
+    write_whole(out / "grid.json", json.dumps(grid) + "\n")
+    print(write_report(out, out / "figures"))
+    ship_models(args.folder, rows, args.name)
+
+
+def ship_models(folder: Path, rows: list[Row], name: str) -> None:
+    """Copy the chosen rows' weights, and write their card."""
+    from vlcompare.study.recipe import RECIPES
+
+    source, out = Folder(folder), HERE / "models"
+    settings = groups(rows)
+    chosen = for_lab(settings)
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    head = "| file | family | query | length | parameters | rate | examples seen | accuracy | {} |"
+    longer = sorted({int(length) for row in chosen for length in row["extrapolation"]})
+    lines = [head.format(" | ".join(f"at {length}" for length in longer)), "|" + "---|" * (8 + len(longer))]
+    for row in chosen:
+        file = f"{row['order']}-{row['family']}.safetensors"
+        shutil.copyfile(source.weights_path(setting_of(row)), out / file)
+        cells = [
+            f"`{file}`",
+            NAMES[row["family"]],
+            ORDER_NAMES[row["order"]].removeprefix("query "),
+            row["length"],
+            f"{row['parameters']:,}",
+            f"{row['learning_rate']:g}",
+            f"{row['examples']:,}",
+            share_text(row["accuracy"]),
+            *(share_text(row["extrapolation"].get(str(length))) for length in longer),
+        ]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    recipe = RECIPES[chosen[0]["recipe"]]
+    write_whole(
+        out / "README.md",
+        CARD.format(
+            symbols=chosen[0]["vocabulary"],
+            recipe=recipe.name,
+            seed=chosen[0]["seed"],
+            rates=max(group.rates_tried for group in settings),
+            name=name,
+            table="\n".join(lines),
+            final=recipe.final,
+            held=recipe.evaluation,
+        ),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""The retrieval lab answers as the training's own evaluation does; shipped figures are those of the shipped rows."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+
+from vlcompare.errors import CheckpointError, RequestError
+from vlcompare.paths import EXAMPLES
+from vlcompare.study.figures import all_figures, share_text
+from vlcompare.study.lab import Lab
+from vlcompare.study.report import write_report
+from vlcompare.study.rows import read_rows, setting_of
+from vlcompare.study.streams import Stream
+from vlcompare.study.tables import for_lab, groups
+from vlcompare.study.tasks import SYMBOLS, ItemSource
+from vlcompare.study.train import Training
+from vlcompare.study.weights import load_weights
+
+SHIPPED = EXAMPLES / "study"
+ROWS = read_rows(SHIPPED / "cpu" / "rows.jsonl")
+ORDERS = ("query_first", "query_last")
+
+
+@pytest.fixture(scope="module")
+def lab() -> Lab:
+    return Lab.open(SHIPPED / "models")
+
+
+def evaluation(row: dict) -> Training:
+    """The training of a shipped row with its finished model in it."""
+    training = Training(setting_of(row), torch.device("cpu"))
+    training.model = load_weights(SHIPPED / "models" / f"{row['order']}-{row['family']}.safetensors").model
+    return training
+
+
+@pytest.mark.parametrize("row", for_lab(groups(ROWS)), ids=lambda row: f"{row['family']}-{row['order']}")
+def test_the_lab_answers_as_the_training_evaluates(lab: Lab, row: dict) -> None:
+    training, order, family = evaluation(row), row["order"], row["family"]
+    assert training.results()["by_position"] == row["by_position"]  # these are the row's weights
+    for length in (5, row["length"], 2 * row["length"]):
+        within = min(length, lab.named(order))
+        source = ItemSource("position", order, length, row["vocabulary"], within)
+        items = source.items(7, Stream.EVALUATION, 0, 20)
+        right, begin = training.right(items)[:, 0], 3 if order == "query_first" else 1
+        asked = []
+        for ids, place in zip(items.ids, items.places[:, 0], strict=True):
+            sequence = (ids[begin : begin + length] - SYMBOLS).tolist()
+            answer = lab.ask(sequence, sequence[place], order)[family]
+            asked.append(answer.position == place)
+            assert len(answer.shares) == within and sum(answer.shares) <= 1 + 1e-5
+            assert answer.position is None or answer.shares[answer.position] == max(answer.shares)
+        assert asked == right.tolist()
+        tally = lab.round(length, order, 7, 20)[family]
+        assert sum(tally.asked) == 20 and sum(tally.right) == right.sum() and len(tally.right) == within
+
+
+def test_what_the_lab_refuses(lab: Lab, tmp_path: Path) -> None:
+    for sequence, query, order, message in (
+        ([1], 1, "query_last", "2 to 80"),
+        (list(range(81)), 1, "query_last", "2 to 80"),
+        ([1, 2, 1], 1, "query_last", "once"),
+        ([1, 80], 1, "query_last", "0 to 79"),
+        ([-1, 2], 2, "query_last", "0 to 79"),
+        ([1, 2], 3, "query_last", "one of"),
+        ([1, 2], 1, "query_twice", "query_first or query_last"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            lab.ask(sequence, query, order)
+    for values in ((10, "query_last", -1, 5), (10, "query_last", 0, 201), (81, "query_last", 0, 5)):
+        with pytest.raises(RequestError):
+            lab.round(*values)
+    with pytest.raises(CheckpointError, match="at least one"):
+        Lab.open(tmp_path)
+    whole = (SHIPPED / "models" / "query_last-mamba.safetensors").read_bytes()
+    for name, data in (("cut", whole[:5000]), ("none", b"no model"), ("other", whole.replace(b"mamba", b"rwkv!"))):
+        (tmp_path / f"{name}.safetensors").write_bytes(data)
+        with pytest.raises(CheckpointError, match="holds no model of the study"):
+            load_weights(tmp_path / f"{name}.safetensors")
+
+
+def test_the_report_on_the_shipped_rows_is_the_shipped_one(tmp_path: Path) -> None:
+    write_report(SHIPPED / "cpu", tmp_path)
+    shipped = {path.name: path.read_bytes() for path in (SHIPPED / "cpu" / "figures").iterdir()}
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == shipped
+    for name in shipped:
+        if name.endswith(".svg"):
+            ElementTree.fromstring(shipped[name])
+
+
+def behind(figure: str, words: str) -> tuple[list[float | None], str]:
+    """The values of the shipped rows that a mark's words are about, found without the study's own tables."""
+    family = {"Transformer": "pythia", "Mamba": "mamba", "Hybrid": "hybrid"}[words.partition(":")[0]]
+    found = re.search(r"length (\d+)(?:, query (first|last))?, (\w+) seeds?\)", words)
+    alike = [
+        row
+        for row in ROWS
+        if row["family"] == family
+        and row["length"] == int(found[1])
+        and row["order"] == (found[2] and f"query_{found[2]}")
+    ]
+    rates = {row["learning_rate"] for row in alike}
+    first = {rate: next(row for row in alike if row["learning_rate"] == rate and row["seed"] == 0) for rate in rates}
+    best = min(rates, key=lambda rate: (first[rate]["reached"] or 10**9, -first[rate]["accuracy"], rate))
+    chosen = [row for row in alike if row["learning_rate"] == best]
+    assert len(chosen) == (1 if found[3] == "one" else int(found[3]))
+    if figure in ("examples_to_95", "query_first_against_last"):
+        return [row["reached"] for row in chosen], "examples"
+    if figure == "accuracy_by_position":
+        place = int(re.search(r"at position (\d+)", words)[1]) - 1
+        return [row["by_position"][place] for row in chosen], "share"
+    if figure == "extrapolation":
+        tested = re.search(r"at length (\d+)", words)[1]
+        return [row["accuracy"] if tested == found[1] else row["extrapolation"][tested] for row in chosen], "share"
+    at = int(re.search(r"after ([\d,]+) examples", words)[1].replace(",", ""))
+    seed = re.search(r"seed (\d)", words)
+    chosen = [row for row in chosen if seed is None or row["seed"] == int(seed[1])]
+    return [[accuracy for count, accuracy in row["curve"] if count <= at][-1] for row in chosen], "share"
+
+
+def test_every_number_of_the_figures_stands_in_the_shipped_rows() -> None:
+    known = ("examples_to_95", "query_first_against_last", "accuracy_by_position", "extrapolation", "curves",
+             "accuracy_at_equal_examples")  # fmt: skip
+    checked = 0
+    for figure in all_figures([group for group in groups(ROWS) if group.key["task"] == "position"]):
+        if figure.name not in known:
+            continue
+        for panel in figure.panels:
+            words = [point.words for series in panel.series for point in series.points]
+            words += [words for strip in panel.strips for _, words in strip.cells]
+            for one in words:
+                values, kind = behind(figure.name, one)
+                middle = median(sorted(10**12 if value is None else value for value in values))
+                if kind == "share":
+                    assert f" {share_text(middle)} " in one, (figure.name, one, values)
+                elif "not reached in" in one:
+                    assert middle > 10**9
+                else:
+                    assert f" {middle:,.0f} examples" in one, (figure.name, one, values)
+                checked += 1
+    assert checked > 100
+
+
+def test_rows_and_figures_are_read_without_torch() -> None:
+    code = "import sys, vlcompare.study.figures; print([n for n in ('torch', 'matplotlib') if n in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_an_unfinished_grid_is_named_so() -> None:
+    planned = len(json.loads((SHIPPED / "cpu" / "grid.json").read_text())["rows"])
+    text = (SHIPPED / "cpu" / "figures" / "report.md").read_text()
+    assert (f"unfinished: {len(ROWS)} of {planned} rows" in text) == (len(ROWS) < planned)
+
+
+def test_strips_of_long_sequences_are_means() -> None:
+    row = {**ROWS[0], "length": 600, "vocabulary": 1200, "by_position": (np.arange(600) / 600).tolist()}
+    figure = next(one for one in all_figures(groups([row])) if one.name == "accuracy_by_position")
+    cells = figure.panels[0].strips[0].cells
+    assert len(cells) == 60 and all(a[0] < b[0] for a, b in pairwise(cells))
+    assert "positions 591 to 600" in cells[-1][1]

@@ -1,0 +1,258 @@
+"""The study's figures as values, from groups of rows: panels to draw, records behind them, and what each one shows.
+
+`study report` writes them as files, the page's Study tab draws the same panels. Nothing is drawn that was not trained.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from vlcompare.render.charts import ticks as round_values
+from vlcompare.render.panels import Panel, Point, Series, Strip
+from vlcompare.study.tables import TABLES, Group, Row, accuracy_at, extrapolation, of_several_state_sizes, spread
+
+NAMES = {"pythia": "Transformer", "mamba": "Mamba", "hybrid": "Hybrid"}
+ORDER_NAMES = {"query_first": "query first", "query_last": "query last", None: ""}
+MOST_CELLS = 60  # of a strip; more places are drawn by their means
+MOST_POINTS = 60  # of a curve
+SHARES = {share: f"{share:g}" for share in (0.0, 0.25, 0.5, 0.75, 1.0)}
+_EARLY = 0.25  # of the budget: where accuracies are compared at equal examples
+_BY_TASK = ("task", "order", "length", "vocabulary")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure: its panels, the table behind it, and a sentence that says how it is read."""
+
+    name: str
+    title: str
+    reads: str
+    panels: tuple[Panel, ...]
+    records: tuple[Row, ...]
+    groups: tuple[Group, ...]  # whose rows are behind it
+
+
+def all_figures(groups: Sequence[Group]) -> list[Figure]:
+    """Every figure that there are rows for."""
+    groups = sorted(groups, key=lambda group: list(NAMES).index(group.key["family"]))
+    usual = [group for group in groups if group.key["state_size"] in (None, 16)]
+    position = [group for group in usual if group.key["task"] == "position"]
+    several = of_several_state_sizes(groups)
+    made = [
+        _figure("examples_to_95", "Examples needed until .95", position, _by_length(position, _until_enough, _counts),
+                "Fewer is better. Hollow: the median training used up its budget before."),
+        _figure("accuracy_at_equal_examples", "Accuracy after a quarter of the budget", position,
+                _by_length(position, _early, lambda _: SHARES),
+                "A training that stopped at .95 before keeps its last accuracy."),
+        _figure("accuracy_by_position", "Accuracy by position", position, _heat(position),
+                "The fuller the colour, the more often the answer is right there; positions count from 1."),
+        _figure("query_first_against_last", "Query first against query last", position, _orders(position),
+                "Examples needed until .95 when the query stands before or after the sequence."),
+        _figure("state_size", "Mamba by the size of its state", several, _states(several),
+                "Accuracy after half of the budget; every mark is one training."),
+        _figure("extrapolation", "Longer than trained", position, _longer(position),
+                "Only positions are asked for that the models have a token for: those of the trained length."),
+        _figure("curves", "While training", usual, _curves(usual),
+                "Every training at its setting's best rate; dashed: guessing a position."),
+    ]  # fmt: skip
+    return [figure for figure in made if figure.panels]
+
+
+def _figure(name: str, title: str, groups: Sequence[Group], panels: Iterable[Panel], reads: str) -> Figure:
+    records = TABLES[name](groups)
+    return Figure(name, title, reads, tuple(panels), tuple(records), tuple(groups))
+
+
+def share_text(value: float | None) -> str:
+    """.95, 1.00, or a dash."""
+    return "–" if value is None else f"{value:.2f}".removeprefix("0")
+
+
+def seeds_text(count: int) -> str:
+    return "one seed" if count == 1 else f"{count} seeds"
+
+
+def _words(group: Group, what: str) -> str:
+    order = ORDER_NAMES[group.key["order"]]
+    setting = ", ".join(part for part in (f"length {group.key['length']}", order, seeds_text(len(group.rows))) if part)
+    return f"{NAMES[group.key['family']]}: {what} ({setting})"
+
+
+# ---- by length -------------------------------------------------------------------------------------------------------
+
+Summary = tuple[float | None, float | None, float | None]
+
+
+def _by_length(
+    groups: Sequence[Group], point: Callable[[Group, float], Point | None], y_ticks: Callable[[Sequence[Group]], dict]
+) -> list[Panel]:
+    """A panel for each order; lengths stand side by side, whatever lies between them."""
+    lengths = sorted({group.key["length"] for group in groups})
+    places = {length: float(index) for index, length in enumerate(lengths)}
+    panels = []
+    for order in ("query_last", "query_first"):
+        members = [group for group in groups if group.key["order"] == order]
+        if members:
+            series = _series(members, lambda group: point(group, places[group.key["length"]]))
+            ticks = {place: str(length) for length, place in places.items()}
+            panels.append(Panel(ORDER_NAMES[order].capitalize(), "length", _room(ticks), y_ticks(groups), series))
+    return panels
+
+
+def _room(ticks: dict[float, str]) -> dict[float, str]:
+    """The ticks, with half a step of room at either end."""
+    return {min(ticks) - 0.5: "", **ticks, max(ticks) + 0.5: ""}
+
+
+def _series(groups: Sequence[Group], point: Callable[[Group], Point | None]) -> tuple[Series, ...]:
+    out = []
+    for family in NAMES:
+        points = [point(group) for group in groups if group.key["family"] == family]
+        known = tuple(one for one in points if one is not None)
+        if known:
+            out.append(Series(family, known))
+    return tuple(out)
+
+
+def _until_enough(group: Group, x: float) -> Point:
+    budget = group.key["budget"]
+    middle, low, high = spread(row["reached"] for row in group.rows)
+    if middle is None:
+        reached = sum(row["reached"] is not None for row in group.rows)
+        words = f"not reached in {budget:,} examples" + (f", {reached} of {len(group.rows)} reached" if reached else "")
+        return Point(x, math.log10(budget), _words(group, words), hollow=True)
+    words = f"{middle:,.0f} examples" + ("" if low == high else f", from {low:,.0f} to {_most(high)}")
+    low, high = (math.log10(value or budget) for value in (low, high))
+    return Point(x, math.log10(middle), _words(group, words), low, high)
+
+
+def _most(high: float | None) -> str:
+    return "not reached" if high is None else f"{high:,.0f}"
+
+
+def _counts(groups: Sequence[Group]) -> dict[float, str]:
+    """Ticks of a logarithmic axis of examples, which hold all budgets."""
+    most = max(group.key["budget"] for group in groups)
+    least = min((row["reached"] or most for group in groups for row in group.rows), default=most)
+    ticks: dict[float, str] = {}
+    for power in range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1):
+        for factor in (1, 2, 5):
+            value = factor * 10**power
+            if least / 2.5 < value < most * 2.5:
+                ticks[math.log10(value)] = f"{value:,}" if value < 10**6 else f"{value // 10**6} M"
+    return ticks
+
+
+def _early(group: Group, x: float) -> Point | None:
+    at = group.key["budget"] * _EARLY
+    middle, low, high = spread(accuracy_at(row, at) for row in group.rows)
+    if middle is None:
+        return None
+    words = f"{share_text(middle)} after {at:,.0f} examples"
+    return Point(x, middle, _words(group, words), low, middle if high is None else high)
+
+
+# ---- the others ------------------------------------------------------------------------------------------------------
+
+
+def _heat(groups: Sequence[Group]) -> list[Panel]:
+    panels = []
+    for length in sorted({group.key["length"] for group in groups}):
+        strips = []
+        members = [group for group in groups if group.key["length"] == length]
+        for order in ("query_last", "query_first"):
+            for group in (group for group in members if group.key["order"] == order):
+                label = f"{NAMES[group.key['family']]}, {ORDER_NAMES[order]}"
+                strips.append(Strip(group.key["family"], label, _cells(group, length)))
+        ticks = {0.0: "1", 1.0: str(length)}
+        panels.append(Panel(f"Length {length}", "position asked for", ticks, strips=tuple(strips)))
+    return panels
+
+
+def _cells(group: Group, length: int) -> tuple[tuple[float | None, str], ...]:
+    """The median over seeds at each position, or the mean of these over several."""
+    medians = [spread((row["by_position"] or [None] * length)[place] for row in group.rows)[0]
+               for place in range(length)]  # fmt: skip
+    each, cells = -(-length // MOST_CELLS), []
+    for start in range(0, length, each):
+        known = [value for value in medians[start : start + each] if value is not None]
+        value = sum(known) / len(known) if known else None
+        end = min(length, start + each) - 1
+        where = f"position {start + 1}" if start == end else f"positions {start + 1} to {end + 1}"
+        cells.append((value, _words(group, f"{share_text(value)} at {where}")))
+    return tuple(cells)
+
+
+def _orders(groups: Sequence[Group]) -> list[Panel]:
+    panels = []
+    places = {"query_last": 0.0, "query_first": 1.0}
+    for length in sorted({group.key["length"] for group in groups}):
+        members = [group for group in groups if group.key["length"] == length]
+        if {group.key["order"] for group in members} == set(places):
+            series = _series(members, lambda group: _until_enough(group, places[group.key["order"]]))
+            ticks = _room({place: ORDER_NAMES[order] for order, place in places.items()})
+            panels.append(Panel(f"Length {length}", "", ticks, _counts(members), series))
+    return panels
+
+
+def _states(groups: Sequence[Group]) -> list[Panel]:
+    if not groups:
+        return []
+    sizes = sorted({group.key["state_size"] for group in groups})
+    points = []
+    for group in groups:
+        at = group.key["budget"] / 2
+        for row in group.rows:
+            value = accuracy_at(row, at)
+            if value is not None:
+                words = f"{group.key['state_size']} states a channel, {share_text(value)} after {at:,.0f} examples"
+                points.append(Point(math.log2(group.key["state_size"]), value, _words(group, words)))
+    ticks = {math.log2(size): str(size) for size in sizes}
+    return [Panel("Mamba", "states a channel", _room(ticks), SHARES, (Series("mamba", tuple(points)),))]
+
+
+def _longer(groups: Sequence[Group]) -> list[Panel]:
+    keys = {(g.key["order"], g.key["length"]) for g in groups if g.rows[0]["extrapolation"]}
+    panels = []
+    for order, length in sorted(keys, key=lambda key: (key[1], key[0] != "query_last")):
+        series, lengths = [], set()
+        for group in groups:
+            if (group.key["order"], group.key["length"]) != (order, length):
+                continue
+            points = []
+            for record in extrapolation([group]):
+                tested, middle = record["tested_length"], record["median"]
+                lengths.add(tested)
+                if middle is not None:
+                    words = f"{share_text(middle)} at length {tested}"
+                    points.append(Point(math.log2(tested), middle, _words(group, words), record["least"],
+                                        record["most"]))  # fmt: skip
+            series.append(Series(group.key["family"], tuple(points)))
+        ticks = _room({math.log2(tested): str(tested) for tested in sorted(lengths)})
+        title = f"Trained at length {length}, {ORDER_NAMES[order]}"
+        panels.append(Panel(title, "tested length", ticks, SHARES, tuple(series), chance=1 / length))
+    return panels
+
+
+def _curves(groups: Sequence[Group]) -> list[Panel]:
+    keys = {tuple(group.key[name] for name in _BY_TASK) for group in groups}
+    panels = []
+    for key in sorted(keys, key=lambda key: (key[0] != "position", key[0], key[2], key[1] != "query_last")):
+        members = [group for group in groups if tuple(group.key[name] for name in _BY_TASK) == key]
+        lines = [_curve(group, row) for group in members for row in group.rows if row["curve"]]
+        end = max((line.points[-1].x for line in lines), default=1.0)
+        order = f", {ORDER_NAMES[key[1]]}" if key[1] else ""
+        ticks = {value: f"{value / 1000:,g}" for value in round_values(0.0, end, 5)}
+        title = f"{str(key[0]).replace('_', ' ').capitalize()} {key[2]}{order}"
+        panels.append(Panel(title, "thousand examples", ticks, SHARES, tuple(lines), chance=members[0].chance))
+    return panels
+
+
+def _curve(group: Group, row: Row) -> Series:
+    step = -(-len(row["curve"]) // MOST_POINTS)
+    kept = [*row["curve"][:-1][::step], row["curve"][-1]]
+    words = f"{share_text(row['curve'][-1][1])} after {row['curve'][-1][0]:,} examples, seed {row['seed']}"
+    points = tuple(Point(float(count), accuracy, _words(group, words)) for count, accuracy in kept)
+    return Series(group.key["family"], points, marked=False)

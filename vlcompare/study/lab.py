@@ -1,0 +1,139 @@
+"""The retrieval lab: trained models asked for the position of one symbol in a sequence that a user puts together.
+
+All models of a lab know the same symbols. Each was trained for one order and one length, and has one token for each
+position of that length: it can name no position beyond, whatever the length of a sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vlcompare.errors import CheckpointError, RequestError
+from vlcompare.models.kernels.cpu.openmp import at_most
+from vlcompare.study.models import scores
+from vlcompare.study.recipe import FAMILIES
+from vlcompare.study.streams import Integers, Stream
+from vlcompare.study.tasks import ORDERS, SYMBOLS, ItemDraft, Items, ItemSource
+from vlcompare.study.weights import Trained, load_weights
+
+SHORTEST = 2
+ROUND = 200  # sequences of `Lab.round`
+MOST_SEEDS = 2**31
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Pointing:
+    """One model's answer: shares (P,) of the positions that it can name here, and the one it points to.
+
+    position: of the likeliest token of all; None where that token is no position of this sequence.
+    """
+
+    position: int | None
+    shares: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """One model's answers to a round: how often each position was asked for, and how often that was answered right."""
+
+    asked: tuple[int, ...]
+    right: tuple[int, ...]
+
+
+class Lab:
+    """Models by order and family. Raises CheckpointError where they do not know the same symbols."""
+
+    def __init__(self, models: Iterable[Trained]) -> None:
+        self._models: dict[tuple[str | None, str], Trained] = {}
+        for model in models:
+            key, other = (model.source.order, model.family), self._models.get((model.source.order, model.family))
+            if model.source.task == "position" and (other is None or other.source.length < model.source.length):
+                self._models[key] = model
+        vocabularies = {model.source.vocabulary for model in self._models.values()}
+        if len(vocabularies) != 1:
+            raise CheckpointError("A lab takes models that know the same symbols, and at least one.")
+        self.vocabulary = vocabularies.pop()
+
+    @classmethod
+    def open(cls, folder: Path) -> Lab:
+        """The models of a folder. Raises CheckpointError for a damaged file, and where there is none."""
+        return cls(load_weights(path) for path in sorted(folder.glob("*.safetensors")))
+
+    def families(self, order: str) -> tuple[str, ...]:
+        """The families that were trained for this order."""
+        return tuple(family for family in FAMILIES if (order, family) in self._models)
+
+    def named(self, order: str) -> int:
+        """How many positions every model of this order can name: the shortest length that one was trained at."""
+        return min(self._of(order, family).source.length for family in self.families(order))
+
+    def ask(self, sequence: Sequence[int], query: int, order: str) -> dict[str, Pointing]:
+        """Every family's answer: at which position of `sequence` does `query` stand?
+
+        sequence: different symbols 0 .. vocabulary - 1; query: one of them. Raises RequestError for anything else.
+        """
+        self._check(len(sequence), order)
+        if len(set(sequence)) < len(sequence):
+            raise RequestError("Every symbol stands once in a sequence; the models learnt no others.")
+        if not all(0 <= symbol < self.vocabulary for symbol in sequence):
+            raise RequestError(f"The models know the symbols 0 to {self.vocabulary - 1}.")
+        if query not in sequence:
+            raise RequestError("The query is one of the sequence's symbols.")
+        place = np.array([[list(sequence).index(query)]])
+        rows = np.array([sequence])
+        draft = ItemDraft(rows, np.take_along_axis(rows, place, 1), place, place, np.ones(1, dtype=bool))
+        found = {}
+        for family in self.families(order):
+            model = self._of(order, family)
+            items = ItemSource("position", order, len(sequence), self.vocabulary).lay_out(draft)
+            shares, tokens = self._answers(model, items)
+            named = min(model.source.length, len(sequence))
+            position = int(tokens[0]) - SYMBOLS - self.vocabulary
+            first = SYMBOLS + self.vocabulary
+            found[family] = Pointing(
+                position if 0 <= position < named else None, tuple(shares[0, first : first + named].tolist())
+            )
+        return found
+
+    def round(self, length: int, order: str, seed: int, count: int = ROUND) -> dict[str, Tally]:
+        """Every family on the same `count` random sequences, which no training held; asked for is what all can name.
+
+        Raises RequestError for a length or a seed out of range.
+        """
+        self._check(length, order)
+        if not 0 <= seed < MOST_SEEDS or not 0 < count <= ROUND:
+            raise RequestError(f"A round has 1 to {ROUND} sequences, and a seed below {MOST_SEEDS}.")
+        within = min(length, self.named(order))
+        items = ItemSource("position", order, length, self.vocabulary, within).items(seed, Stream.EVALUATION, 0, count)
+        asked = items.places[:, 0]
+        out = {}
+        for family in self.families(order):
+            _, tokens = self._answers(self._of(order, family), items)
+            right = asked[tokens == items.answers[:, 0]]
+            out[family] = Tally(*(tuple(np.bincount(x, minlength=within).tolist()) for x in (asked, right)))
+        return out
+
+    def _of(self, order: str, family: str) -> Trained:
+        return self._models[order, family]
+
+    def _check(self, length: int, order: str) -> None:
+        if order not in ORDERS or not self.families(order):
+            raise RequestError(f"The order is {' or '.join(ORDERS)}.")
+        if not SHORTEST <= length <= self.vocabulary:
+            raise RequestError(
+                f"A sequence has {SHORTEST} to {self.vocabulary} symbols, as many as there are different ones; "
+                f"this one has {length}."
+            )
+
+    @staticmethod
+    def _answers(trained: Trained, items: Items) -> tuple[np.ndarray, Integers]:
+        """Each item's distribution over all tokens (B, V), and the likeliest token (B,)."""
+        with torch.inference_mode(), at_most(1):
+            logits, _ = scores(trained.model, items, _CPU)
+            return logits[:, 0].softmax(-1).numpy(), logits[:, 0].argmax(-1).numpy()
