@@ -3,8 +3,8 @@
 A grid is {"name", "rows": [{FIELD: value}]} or {"name", "axes": {FIELD: [values]}, "fixed": {FIELD: value}}: every
 combination, the last axis changing fastest. Rows start in that order. `layers` may be left out (then as many as give
 the parameters of a Transformer of two blocks), so may `state_size` (16), `recipe`, `seed` (0), and `order` for a task
-without orders. `learning_rate` may be "best": the best rate (`rates.RULE`) among the grid's rows of the same setting with
-given rates, at the same length or at `rate_length`; the row waits until they are finished.
+without orders. `learning_rate` may be "best": the best rate (`rates.RULE`) among the grid's rows of the same setting
+with given rates, at the same length or at `rate_length`; the row waits until they are finished.
 """
 
 from __future__ import annotations
