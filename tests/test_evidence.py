@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -108,18 +109,14 @@ def test_the_batch_decides_nothing(model: Any, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_it_ends_between_two_batches(model: Any) -> None:
-    class Cancelled:
-        asked = 0
+    cancel, counts, answer = threading.Event(), list[tuple[int, int]](), ask(model)
 
-        def is_set(self) -> bool:
-            self.asked += 1
-            return self.asked > 2
+    def progress(done: int, of: int) -> None:
+        counts.append((done, of))
+        if len(counts) == 2:
+            cancel.set()
 
-    counts: list[tuple[int, int]] = []
-    answer = ask(model)
-    map = explain_request(
-        model, PICTURE, QUESTION, answer, cancel=Cancelled(), progress=lambda *each: counts.append(each), batch_size=5
-    )
+    map = explain_request(model, PICTURE, QUESTION, answer, cancel=cancel, progress=progress, batch_size=5)
     assert counts == [(5, 16), (10, 16)]
     assert None not in map.falls[:10] and set(map.falls[10:]) == {None}
     assert not map.complete and map.against([Box(0, 0, 0.5, 0.5)]) is None

@@ -32,11 +32,13 @@ def write_tokenizer(folder: Path) -> int:
     return len(vocabulary)
 
 
-def config_json(family: str, vocabulary: int, image_size: int = 64, width: int = 32) -> dict[str, object]:
+def config_json(
+    family: str, vocabulary: int, image_size: int = 64, width: int = 32, layers: int = 2, depth: int = 1
+) -> dict[str, object]:
     """A config.json as the published repositories have it, around the small scene encoder."""
     vision = {
         "vision_encoder_name": "vlcompare/scene",
-        "scene_encoder": {"stem": [8, 8, 16, 24], "depth": 1, "heads": 2, "hidden": 32, "grid": image_size // 16},
+        "scene_encoder": {"stem": [8, 8, 16, 24], "depth": depth, "heads": 2, "hidden": 32, "grid": image_size // 16},
         "image_size": image_size,
         "select_layer": -2,
         "select_feature": "patch",
@@ -44,7 +46,7 @@ def config_json(family: str, vocabulary: int, image_size: int = 64, width: int =
         "torch_dtype": "float32",
     }
     if family == "mamba":
-        shape = {"architectures": ["VLMambaCLIPLMHeadModel"], "d_model": width, "hidden_size": width, "n_layer": 2}
+        shape = {"architectures": ["VLMambaCLIPLMHeadModel"], "d_model": width, "hidden_size": width, "n_layer": layers}
         return {**vision, **shape, "rms_norm": True, "ssm_cfg": {}, "pad_vocab_size_multiple": 1}
     return {
         **vision,
@@ -52,7 +54,7 @@ def config_json(family: str, vocabulary: int, image_size: int = 64, width: int =
         "model_type": "gpt_neox",
         "hidden_size": width,
         "intermediate_size": 2 * width,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": layers,
         "num_attention_heads": 4,
         "max_position_embeddings": 512,
         "rotary_pct": 0.5,
@@ -75,10 +77,15 @@ def published_names(model: VisionLanguageModel, config: ModelConfig) -> dict[str
     return named
 
 
-def write_checkpoint(folder: Path, family: str, *, image_size: int = 64, seed: int = 0, width: int = 32) -> Path:
-    """A whole checkpoint folder with random weights large enough that answers differ from token to token."""
+def write_checkpoint(
+    folder: Path, family: str, *, image_size: int = 64, seed: int = 0, width: int = 32, layers: int = 2, depth: int = 1
+) -> Path:
+    """A whole checkpoint folder with random weights large enough that answers differ from token to token.
+
+    layers: of the language model; depth: blocks of the vision encoder.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    data = config_json(family, write_tokenizer(folder), image_size, width)
+    data = config_json(family, write_tokenizer(folder), image_size, width, layers, depth)
     (folder / "config.json").write_text(json.dumps(data))
     torch.manual_seed(seed)
     config = from_dict(data)

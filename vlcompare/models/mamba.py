@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from vlcompare.errors import RequestError
 from vlcompare.models import kernels
 from vlcompare.models.config import MambaConfig
+from vlcompare.models.interruption import check
 from vlcompare.models.kernels.fused import add_norm
 from vlcompare.models.kernels.linear import Linear, linear
 from vlcompare.models.kernels.reference import NormModule, ScanInputs
@@ -106,7 +107,9 @@ class Mixer(nn.Module):
         self, hidden_bld: Tensor, window_bdk: Tensor, state_bdn: Tensor, fresh: bool, mask: Tensor | None
     ) -> Tensor:
         """Many positions; window and state are changed in place. `fresh`: both are still empty."""
+        check()
         x_bld, z_bld = self.in_proj(hidden_bld).chunk(2, dim=-1)
+        check()
         if mask is not None:
             x_bld = x_bld * mask[:, :, None]  # the first real tokens' convolution reads zeros before them
         x_bdl, window = kernels.causal_conv(

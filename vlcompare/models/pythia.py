@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from vlcompare.errors import RequestError
 from vlcompare.models.config import PythiaConfig
+from vlcompare.models.interruption import check
 from vlcompare.models.kernels.attention import attend_one, finds_filled_slots, rotate_and_attend
 from vlcompare.models.kernels.fused import add_norm
 from vlcompare.models.kernels.linear import Linear
@@ -166,7 +167,10 @@ class MLP(nn.Module):
         self.activation = ACTIVATION[config.activation]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dense_4h_to_h(self.activation(self.dense_h_to_4h(x)))
+        check()
+        inner = self.activation(self.dense_h_to_4h(x))
+        check()
+        return self.dense_4h_to_h(inner)
 
 
 class PythiaLayer(nn.Module):
@@ -189,6 +193,7 @@ class PythiaLayer(nn.Module):
         self, x_bld: Tensor, normed: Sequence[Tensor], keys_bhsk: Tensor, values_bhsk: Tensor, span: Span | Single
     ) -> tuple[Tensor, ...]:
         """The terms whose sum, from left to right, is the block's output; `normed` is x_bld through `entry`."""
+        check()
         attended_bld = self.attention(normed[0], keys_bhsk, values_bhsk, span)
         if self.parallel:
             return self.mlp(normed[1]), attended_bld, x_bld

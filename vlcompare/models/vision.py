@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from vlcompare.errors import CheckpointError, RequestError
 from vlcompare.models.config import VisionConfig
+from vlcompare.models.interruption import check_before_layers
 from vlcompare.models.meta_init import real_buffers, structure_only
 
 SCENE = "vlcompare/scene"
@@ -71,6 +72,7 @@ class VisionEncoder(nn.Module):
         self.prefix_tokens = prefix_tokens  # tokens before the patches: the class token
         self.position_key = position_key  # the parameter that holds learned positions, by its name in `model`
         self._features = features
+        check_before_layers(model)
         self.eval()
 
     @property

@@ -8,6 +8,7 @@ Features of the picture's mean patch need no second pass of the vision encoder; 
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from vlcompare.errors import CheckpointError, DeviceMemoryError, RequestError
 from vlcompare.evidence import BLANKS, Blank, Block, EvidenceMap, Layout
+from vlcompare.models.interruption import Interrupted, interruptible
 from vlcompare.models.kernels.cpu.openmp import each_at_most
 from vlcompare.runtime.encode_prompt import check_length, encode_prompt
 from vlcompare.runtime.engine import Cancel, stream_request
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]  # blocks measured so far, and how many there are
 
 MOST_BYTES = 1 << 30  # of one batch
-MOST_ROWS = 16  # of one batch: it can be stopped between two
+MOST_ROWS = 16  # of one batch
 MOST_TOKENS = 2048  # of a given answer
 _BLUR = 1 / 14  # standard deviation as a share of the picture's side: two patches of a 7 x 7 grid become one
 
@@ -116,9 +118,9 @@ def explain_batches(
     blank: "mean" puts the picture's mean patch in place of a block's features; "blur" blurs the block's pixels, which
     also changes what the encoder writes elsewhere. block: patches a side; None takes the finest grain of at most
     MOST_BLOCKS blocks, which is every patch of a 7 x 7 grid and 3 x 3 patches of a 24 x 24 one. cancel: is looked at
-    between two batches; the map then ends as far as it came. features: a cache of pictures' features, as in
-    `generate_batch`. batch_size: rows of a batch at most; fewer are taken where MOST_BYTES would not hold them. What is
-    refused is refused before the first map.
+    between two layers; the map then ends with the last whole batch, or in a RequestError where there is none yet.
+    features: a cache of pictures' features, as in `generate_batch`. batch_size: rows of a batch at most; fewer are
+    taken where MOST_BYTES would not hold them. What is refused is refused before the first map.
     """
     request = validate(request)
     if blank not in BLANKS:
@@ -127,16 +129,21 @@ def explain_batches(
     if answer is None:
         *_, answer = stream_request(model, image, request, cancel=cancel)  # type: ignore[assignment]
     given = _given(model, request, answer)
+    cancel = cancel or threading.Event()
     prepare = partial(_Measurement, model, image, request, given, layout, blank, features, max(1, batch_size))
     return each_at_most(_maps(model, prepare, cancel), model.most_threads)
 
 
 @torch.inference_mode()
 def _maps(
-    model: Model, prepare: Callable[[], _Measurement], cancel: Cancel | None
+    model: Model, prepare: Callable[[], _Measurement], cancel: Cancel
 ) -> Generator[EvidenceMap, None, None]:
     try:
-        yield from prepare().maps(cancel)
+        with interruptible(cancel.is_set):
+            measurement = prepare()
+        yield from measurement.maps(cancel)
+    except Interrupted:
+        raise RequestError("There is no map: it was stopped before its first block.") from None
     except torch.OutOfMemoryError as error:
         release_unused()
         raise DeviceMemoryError(
@@ -210,9 +217,13 @@ class _Measurement:
                 features.put(image, known)
         self._features = known  # (P, D)
 
-    def maps(self, cancel: Cancel | None) -> Generator[EvidenceMap, None, None]:
-        """The map without any block, then after each batch, until all is measured or `cancel` is set."""
-        whole = self._logprob(self._features[None])[0]
+    def maps(self, cancel: Cancel) -> Generator[EvidenceMap, None, None]:
+        """The map without any block, then after each batch, until all is measured or `cancel` is set.
+
+        Raises Interrupted where it is set before the first map.
+        """
+        with interruptible(cancel.is_set):
+            whole = self._logprob(self._features[None])[0]
         if math.isnan(whole):
             raise CheckpointError(
                 f"{self._model.checkpoint} gives this answer a log-probability that is not a number: its weights are "
@@ -220,9 +231,13 @@ class _Measurement:
             )
         blocks, falls = list(self._layout), list[float | None]()
         yield self._map(whole, falls)
-        while len(falls) < len(blocks) and not (cancel is not None and cancel.is_set()):
+        while len(falls) < len(blocks) and not cancel.is_set():
             batch = blocks[len(falls) : len(falls) + self._batch_size]
-            falls += [whole - one for one in self._logprob(self._blanked(batch))]
+            try:
+                with interruptible(cancel.is_set):
+                    falls += [whole - one for one in self._logprob(self._blanked(batch))]
+            except Interrupted:
+                return
             yield self._map(whole, falls)
 
     def _map(self, whole: float, falls: Sequence[float | None]) -> EvidenceMap:

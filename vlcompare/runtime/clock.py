@@ -48,6 +48,10 @@ class Clock:
         self.total += seconds
         return seconds
 
+    def so_far(self) -> float:
+        """Seconds of work since the start, the present lap included: by the host's clock, without waiting."""
+        return self.total + self._before_pause + time.perf_counter() - self._host
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """What is done inside does not count."""

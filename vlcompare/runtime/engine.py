@@ -3,20 +3,23 @@
     request -> ids -> picture -> vision -> prefill -> decode loop -> answer
 
 Times are the engine's own: what the consumer of a stream does between two tokens is not counted, and on CUDA every lap
-waits for the device. A stream that is closed, or whose `cancel` is set, ends within one token and frees its memory.
+waits for the device. A stream that is closed ends within one token and frees its memory; so does one whose `cancel` is
+set or whose deadline is over, and before the first token between two layers of the vision encoder or of the prefill.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from vlcompare.errors import DeviceMemoryError
+from vlcompare.models.interruption import Interrupted, check, interruptible
 from vlcompare.models.kernels.cpu.openmp import each_at_most
 from vlcompare.runtime.answer_builder import AnswerBuilder
 from vlcompare.runtime.answer_view import AnswerView
@@ -165,6 +168,7 @@ class _Run:
     mode: str
     graphs: bool
     alternatives: int
+    _laps: Timings = field(default_factory=Timings, init=False)
 
     @torch.inference_mode()
     def stream(self, image: Any) -> Generator[Prompt | Step | Answer, None, None]:
@@ -175,23 +179,26 @@ class _Run:
             row = AnswerBuilder(self.model, self.request, begin.prompt)
             with clock.paused():
                 yield begin.prompt
-            row.stop_reason, laps = self._interrupted(clock), Timings()
-            if not row.stop_reason:
-                features, laps = self._encode_image(image, begin, clock)
-                row.stop_reason = self._interrupted(clock)
-            if row.stop_reason:  # cancelled before the first token: the prefill is not worth its time
-                laps = replace(laps, total_ms=1e3 * clock.total, cpu_ms=1e3 * clock.cpu, mode=self.mode)
+            try:
+                with interruptible(partial(self._interrupted, clock)):
+                    check()
+                    features = self._encode_image(image, begin, clock)
+                    check()
+                    state, logits, snapshot = self._prefill(begin, features, row.limit)
+                    self._laps = replace(self._laps, prefill_ms=1e3 * clock.lap())
+            except Interrupted:
+                row.stop_reason = self._interrupted(clock) or "cancelled"
+                clock.lap()
+                laps = replace(self._laps, total_ms=1e3 * clock.total, cpu_ms=1e3 * clock.cpu, mode=self.mode)
                 yield row.answer(laps, Memory(self.model.weights_bytes, peak_bytes=peak.measure()))
                 return
-            state, logits, snapshot = self._prefill(begin, features, row.limit)
-            laps = replace(laps, prefill_ms=1e3 * clock.lap())
             sampler = Sampler([Sampling.of(self.request)], self.model.device, self.alternatives)
             runner = step_runner(self.model.vlm.language_model, state, graphs=self.graphs, tail=sampler.tail)
             yield from self._decode(row, runner, sampler, logits, state, clock, peak)
             if self.session is not None and row.error is None:
                 self.session.keep(self.model, features, snapshot, state, begin.prompt, row.tokens)
             timings = replace(
-                laps, total_ms=1e3 * clock.total, cpu_ms=1e3 * clock.cpu, mode=self.mode, graphed=runner.graphed
+                self._laps, total_ms=1e3 * clock.total, cpu_ms=1e3 * clock.cpu, mode=self.mode, graphed=runner.graphed
             )
             formula = self.model.vlm.language_model.state_bytes_formula(state.length)
             yield row.answer(timings, Memory(self.model.weights_bytes, state.nbytes(), formula, peak.measure()))
@@ -202,14 +209,16 @@ class _Run:
                 "choose a smaller checkpoint, nf4, or a lower resolution."
             ) from error
 
-    def _encode_image(self, image: Any, begin: Start, clock: Clock) -> tuple[Tensor, Timings]:
-        """The picture's features (1, P, D), the session's where it has them, and the time that they took."""
+    def _encode_image(self, image: Any, begin: Start, clock: Clock) -> Tensor:
+        """The picture's features (1, P, D), the session's where it has them."""
         if begin.features is not None:
-            return begin.features, Timings()
+            return begin.features
         pixels = torch.as_tensor(self.model.preprocess(open_image(image)))[None]  # (1, 3, H, W)
-        image_ms = 1e3 * clock.lap()
+        self._laps = replace(self._laps, image_ms=1e3 * clock.lap())
+        check()
         features = self.model.vlm.encode_image(pixels.to(self.model.device, self.model.vision_dtype))
-        return features, Timings(image_ms=image_ms, vision_ms=1e3 * clock.lap())
+        self._laps = replace(self._laps, vision_ms=1e3 * clock.lap())
+        return features
 
     def _prefill(self, begin: Start, features: Tensor, limit: int) -> tuple[Any, Tensor, Any]:
         """Run the new ids, from the state that is known where there is one.
@@ -270,6 +279,6 @@ class _Run:
         """Why the caller or the deadline stops the answer; "" if neither does."""
         if self.cancel is not None and self.cancel.is_set():
             return "cancelled"
-        if self.deadline is not None and clock.total >= self.deadline:
+        if self.deadline is not None and clock.so_far() >= self.deadline:
             return "deadline"
         return ""

@@ -93,7 +93,7 @@ def explain_shown(handlers: Handlers, session: CompareSession, blank: str = "mea
     except _Ended:
         pass
     except VLCompareError as error:
-        failure = str(error)
+        failure = "" if cancel.is_set() else str(error)
     except Exception as error:
         report(error)
         failure = UNEXPECTED
