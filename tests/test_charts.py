@@ -21,6 +21,7 @@ from vlcompare.render.charts import (
     scatter,
     ticks,
 )
+from vlcompare.units import decimal
 
 SCORE = Measure("score", "score")
 EVIL = "<script>&\"'"
@@ -86,3 +87,19 @@ def test_an_interval_has_a_side_only_where_it_leaves_zero_out() -> None:
 def test_pieces_of_a_bar_fill_its_width() -> None:
     widths = re.findall(r"width:([\d.]+)%", bar([(EVIL, 1.0, "1"), ("b", 3.0, "3")], 4.0))
     assert widths == ["25.00", "75.00"] and EVIL not in bar([(EVIL, 1.0, "1")], 1.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "signed", "text"),
+    [
+        (0.754, False, "0.75"),
+        (-0.208, True, "−0.21"),
+        (0.208, True, "+0.21"),
+        (-0.001, True, "+0.00"),
+        (None, True, "–"),
+    ],
+)
+def test_one_answers_figures_are_written_with_two_decimals_and_a_true_minus(
+    value: float | None, signed: bool, text: str
+) -> None:
+    assert decimal(value, signed=signed) == text

@@ -117,6 +117,20 @@ def test_the_slice_that_differs_comes_first_and_once(tmp_path: Path) -> None:
     assert {one.value for one in others if one.clear} == {"round", "square"}  # of each, a third differs
 
 
+def test_of_two_slices_of_one_word_the_one_within_the_other_is_not_tested(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "run")
+    color = table.aspects["tag: color"]
+    red = color.values.index("red")
+    codes = np.where(color.codes == red, 0, 1).astype(np.int32)
+    codes[np.flatnonzero(codes == 0)[:9]] = 1
+    table.aspects = {**table.aspects, "tag: shade": Aspect("tag: shade", "Shade", codes, ("Red", "other"))}
+    found = {(one.aspect, one.value) for one in largest_differences(table)}
+    assert ("tag: color", "red") in found and ("tag: shade", "other") in found and ("tag: shade", "Red") not in found
+    far = np.where(np.arange(table.count) < 15, 0, codes)  # another thing by the same word: not within the other
+    table.aspects["tag: shade"] = Aspect("tag: shade", "Shade", far.astype(np.int32), ("Red", "other"))
+    assert ("tag: shade", "Red") in {(one.aspect, one.value) for one in largest_differences(table)}
+
+
 def test_small_slices_are_not_ranked_and_a_selection_can_be(tmp_path: Path) -> None:
     table = write_table(tmp_path / "run")
     rows = table.select(Filter(aspects={"tag: shape": "round"}))

@@ -20,6 +20,7 @@ from vlcompare.evaluate.results.html_report import html_report
 from vlcompare.evaluate.results.notes import ERROR_TYPES, Notes
 from vlcompare.evaluate.results.run_folder import RunFolder, join
 from vlcompare.evaluate.results.table import Filter, RunTable, summary_of
+from vlcompare.paths import EXAMPLES
 
 
 @pytest.fixture(autouse=True)
@@ -326,3 +327,10 @@ def test_the_report_of_one_side(tmp_path):
     table = RunTable(RunFolder.open(write_run(tmp_path / "one", sides=("left",))))
     assert "<svg" in html_report(table, table.select())
     assert json.loads(to_llm_comparator(table))["examples"][0]["score"] is None
+
+
+def test_the_report_explains_its_terms_without_a_script():
+    page = html_report(RunTable(RunFolder.open(EXAMPLES / "tiny-pair-on-scenes", read_only=True)))
+    assert re.search(r'<abbr title="With 95 % probability[^"]+" tabindex="0">clear of chance</abbr>', page)
+    assert re.search(r'<abbr title="The 95 % confidence interval[^"]+" tabindex="0">95 % interval</abbr>', page)
+    assert "<script" not in page and "Locate" in page and ">grounding<" not in page

@@ -144,12 +144,12 @@ def test_keys_walk_mark_and_search(visit: Any) -> None:
 
 def test_charts_slices_and_headings_filter_and_sort(visit: Any) -> None:
     page = visit()
-    page.locator("#vi-slices .vi-link", has_text="grounding").click()
-    said(page, "#vi-chips", r"^32 of 64 samples[\s\S]*task: grounding")
+    page.locator("#vi-slices .vi-link", has_text="Locate").click()
+    said(page, "#vi-chips", r"^32 of 64 samples[\s\S]*Task: Locate")
     unfold(page, "#vi-more-charts")
     bar = page.locator("#vi-charts [data-pick^='bin:right']").last
     bar.click()
-    said(page, "#vi-chips", "right iou")
+    said(page, "#vi-chips", "right IoU")
     page.locator("#vi-chips .vi-all").click()
     said(page, "#vi-chips", "All 64")
     page.locator("[data-pick='sort:difference']").click()
@@ -192,7 +192,7 @@ def test_two_runs_side_by_side_and_ask_again(visit: Any) -> None:
 
 def test_a_sample_goes_to_compare_with_its_answers_and_back(visit: Any) -> None:
     page = visit(width=1280, height=720)
-    page.locator("#vi-slices .vi-link", has_text="vqa").click()
+    page.locator("#vi-slices .vi-link", has_text="Question").click()
     said(page, "#vi-chips", "^16 of 64")
     page.locator("#vi-table .vi-open").nth(2).click()
     said(page, "#vi-picture", "3 of 16")
@@ -340,12 +340,12 @@ def test_on_a_phone_the_sample_is_a_sheet_with_a_way_back(visit: Any) -> None:
 
 def test_the_largest_differences_filter_by_a_click(visit: Any) -> None:
     page = visit(width=1280, height=720)
-    said(page, "#vi-headline", r"^\.\d{3} against \.\d{3}, [+−]\.\d{3} \[")
+    said(page, "#vi-headline", r"^Tiny Pythia-VL \.\d{3} against Tiny Mamba-VL \.\d{3} on 64 samples: [+−]\.\d{3} \[")
     first = page.locator("#vi-differences .vi-link").first
     count = int(page.locator("#vi-differences tbody tr:not(.vi-group)").first.locator("td").first.inner_text())
     first.click()
     said(page, "#vi-chips", rf"^{count} of 64 samples")
     page.wait_for_selector("#vi-differences .vi-link[aria-pressed='true']")
-    said(page, "#vi-headline", f"{count} samples of")
+    said(page, "#vi-headline", rf" on {count} (\w+ )?samples")
     page.locator("#vi-differences .vi-link[aria-pressed='true']").click()
     said(page, "#vi-chips", "All 64")

@@ -21,6 +21,7 @@ from vlcompare.tasks.prompts import (
     default_max_new_tokens,
     require_known_source,
     spec_of,
+    task_title,
     validate,
 )
 from vlcompare.tasks.sequence import IMAGE_MARK, IMAGE_SLOT, image_ids, prompt_ids
@@ -323,3 +324,8 @@ def test_validate_brings_values_into_their_types_and_drops_what_the_task_does_no
     assert validate(Request("multiple_choice", "q", choices=["a"] * MAX_CHOICES)).choices == ("a",) * 26
     assert validate(Request("captioning", text="left over")).text == ""
     assert spec_of("vqa").title == "Question"
+
+
+def test_a_task_is_called_by_its_title_and_an_unknown_one_by_plain_words() -> None:
+    assert [task_title(name) for name in ("grounding", "image_text_match")] == ["Locate", "True or false"]
+    assert task_title("scene_graph") == "scene graph"

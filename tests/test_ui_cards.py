@@ -138,7 +138,7 @@ def test_overlap_ceiling_and_line() -> None:
         truth=(Box(0.1, 0.2, 0.505, 0.7),),
         request=Request("grounding", "x"),
     )
-    assert "at most 0.99" in together.together(run)
+    assert "reaches 0.99 at most" in together.together(run)
     assert "✓ IoU 0.99" in words(cards.card(run, "left")) and "✗ no box" in cards.card(run, "right")
     assert "vl-truth" in overlay(run)
 

@@ -26,9 +26,10 @@ from vlcompare.ui.compare.session import CompareSession, Run
 from vlcompare.ui.compare.stored import stored_line
 from vlcompare.ui.inspect import files as files
 from vlcompare.ui.inspect import handlers as actions
+from vlcompare.ui.inspect.headline import headline
 from vlcompare.ui.inspect.library import Library, RunSide
 from vlcompare.ui.inspect.query import PAGE_ROWS, Query, Range, chips, clicked, filled, pages
-from vlcompare.ui.inspect.selection import MEASURES, Opened
+from vlcompare.ui.inspect.selection import MEASURES, Names, Opened, Selection
 from vlcompare.ui.inspect.session import Inspection
 from vlcompare.ui.inspect.thumbnails import Thumbnails
 from vlcompare.ui.settings import AppSettings
@@ -250,7 +251,7 @@ def test_a_sample_shows_everything_and_the_keys_walk_the_selection(inspection: I
     assert "1 of 40 in this selection" in shown and 'class="vl-box vl-truth"' in shown
     assert shown.count("vl-side-box") >= 1 and shown.count('class="vl-token"') > 4
     assert "IoU" in shown and "confidence" in shown and "64 of them" not in shown and "49 of them patches" in shown
-    assert "data:image/webp;base64," in shown and "two decimals allow an IoU of" in shown
+    assert "data:image/webp;base64," in shown and "a box written with two decimals reaches IoU" in shown
     assert actions.step(inspection, -1) == {"message": page["message"]}  # there is none before the first
     for place in range(2, 41):
         assert f"{place} of 40 in this selection" in actions.step(inspection, 1)["picture"]
@@ -616,10 +617,35 @@ def test_the_headline_is_the_shares_their_difference_and_what_they_count(inspect
     said = unescape(re.sub(r"<[^>]+>", "", page["headline"]))
     left, other = (f"{right[role].mean():.3f}".removeprefix("0") for role in ("left", "right"))
     difference = f"{right['left'].mean() - right['right'].mean():+.3f}".replace("+0.", "+.")
-    assert said.startswith(f"{left} against {other}, {difference} [")
-    assert "each by its task's own measure · 80 samples of 20 pictures" in said
+    models = f"Tiny Pythia-VL {left} against Tiny Mamba-VL {other}"
+    assert said.startswith(f"{models} on 80 samples: {difference} [")
+    assert "each by its task's own measure · 20 pictures" in said
     page = actions.click(inspection, "slice:task|grounding")
-    assert "IoU of at least 0.5 · 40 samples of 20 pictures" in re.sub(r"<[^>]+>", "", page["headline"])
+    said = unescape(re.sub(r"<[^>]+>", "", page["headline"]))
+    assert " on 40 Locate samples: " in said and "IoU of at least 0.5 · 20 pictures" in said
+    assert 'data-pick="drop:slice:task|grounding"' in page["headline"], "what is selected can be dropped there"
+    page = actions.click(inspection, "slice:split|new")
+    assert " on 20 Locate samples (Split: new): " in unescape(re.sub(r"<[^>]+>", "", page["headline"]))
+
+
+def test_the_headline_never_contradicts_the_corrected_verdict(inspection: Inspection) -> None:
+    """For every slice that was tested: a model is called better where the ranking calls the slice clear, and nowhere
+    else; and a selection that was not tested gives a hint at most."""
+    table = inspection.data.table
+    _, tested = inspection.differences()
+    for one in tested:
+        page = actions.click(inspection, f"slice:{one.aspect}|{one.value}")
+        said = unescape(re.sub(r"<[^>]+>", "", page["headline"]))
+        assert ("is better here" in said) == one.clear, one.label
+        assert ("vi-lead" in page["headline"]) and ('data-side="left" class="vi-lead"' in page["headline"]) == (
+            one.clear and one.difference > 0
+        )
+        actions.click(inspection, "drop:all")
+    names, everything = Names("run", {"left": "A", "right": "B"}), np.arange(table.count)
+    ahead = np.array([row for row in everything if table.right["left"][row] == 1 and table.right["right"][row] == 0])
+    others = Selection(Query(slices=(("task", "grounding"), ("split", "new"))), everything, ahead, ahead)
+    said = re.sub(r"<[^>]+>", "", headline(inspection.data, names, others, tested))
+    assert "is better here" not in said and f"none of the {len(tested)} slices" in said
 
 
 @pytest.mark.parametrize(
@@ -659,15 +685,18 @@ def test_disagreement_is_an_outcome_and_words_are_not(inspection: Inspection) ->
     page = actions.fill(inspection, "", False, True, 0, "", "")
     assert "answers differ" in page["slices"] and "data-shares" in page["slices"]
     page = actions.fill(inspection, "square", False, False, 0, "", "")
-    assert "data-shares" not in page["slices"] and "60 samples" in page["headline"]
+    assert "data-shares" not in page["slices"] and "60 samples (“square”)" in page["headline"]
 
 
 def test_where_they_differ_most_filters_and_stays(inspection: Inspection) -> None:
     page = actions.everything(inspection)
     picks = re.findall(r'data-pick="(slice:[^"]+)"', page["differences"])
     assert picks and len(picks) == len(set(picks)) and not any("tag: relation" in pick for pick in picks)
-    ranked, count = inspection.differences()
-    assert len(picks) == len(ranked) <= count and f"among {count} slices tested" in page["differences"]
+    ranked, tested = inspection.differences()
+    assert len(picks) == len(ranked) <= len(tested) and f"{len(tested)} slices tested" in page["differences"]
+    for title in ("Locate", "Question", "Caption"):  # tasks go by one name on the whole page
+        assert f">{title}</button>" in page["slices"]
+    assert "grounding</" not in page["slices"] + page["differences"] + page["table"]
     page = actions.click(inspection, picks[-1])
     assert len(inspection.rows) == len(ranked[-1][0].rows)
     assert re.findall(r'data-pick="(slice:[^"]+)"', page["differences"]) == picks
@@ -800,11 +829,7 @@ def test_asking_again_says_whether_it_agrees(inspection: Inspection) -> None:
     other = asked(right="<b>nothing</b>")
     session.start(other)
     said = stored_line(other)
-    assert (
-        "left agrees" in said
-        and "right differs from what is stored (“" in said
-       
-    )
+    assert "left agrees" in said and "right differs from what is stored (“" in said
     other.swap()
     assert "right agrees" in stored_line(other) and "left differs" in stored_line(other)
     elsewhere = replace(asked(), request=replace(shown.request, text="Something else?"))

@@ -35,6 +35,15 @@ def fraction(value: float, *, signed: bool = False) -> str:
     return sign + shown.removeprefix("0")
 
 
+def decimal(value: float | None, digits: int = 2, *, signed: bool = False) -> str:
+    """One answer's figure, or a difference of two: "0.75", with a sign "+0.21" or "−0.21"; "–" for none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    shown = f"{abs(value):,.{digits}f}"
+    below = value < 0 and any(digit in "123456789" for digit in shown)
+    return ("−" if below else "+" if signed else "") + shown
+
+
 def fraction_interval(low: float, high: float) -> str:
     """An interval of shares: "[.070, .171]"; "" where it is not known."""
     return f"[{fraction(low)}, {fraction(high)}]" if math.isfinite(low) and math.isfinite(high) else ""

@@ -132,7 +132,7 @@ def headline(folder: Path) -> str:
         most = largest[0]
         figures = most.figures(table)
         sentence += (
-            f" They differ most in {most.title.lower()} {most.value}: {fraction(figures.left)} against "
+            f" They differ most in {most.label}, {fraction(figures.left)} against "
             f"{fraction(figures.right or 0.0)} of {figures.n:,}."
         )
     return wrapped(sentence)

@@ -25,6 +25,11 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    @property
+    def says_nothing(self) -> bool:
+        """Whether it is the whole range of shares, or of their differences: there are too few pictures."""
+        return self.high >= 1.0 and (self.low == 0.0 or self.low <= -1.0)
+
 
 @dataclass(frozen=True, slots=True)
 class Paired:

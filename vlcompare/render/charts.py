@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlcompare.render.markup import Safe, el
+from vlcompare.units import fraction
 
 MOST_POINTS = 1000  # of a scatter; more samples are drawn as squares whose shade is their number
 CELLS = 25  # squares along each axis of a dense scatter
@@ -200,12 +201,17 @@ def histogram(values: Sequence[tuple[str, Floats]], measure: Measure) -> Safe:
     return axes.chart(*parts, title=f"{measure.title}, number of samples in each of {BINS} bins", label=measure.title)
 
 
-def interval(difference: float, low: float, high: float, reach: float) -> Safe:
-    """A difference (left - right) with its interval, on an axis from -reach to reach; coloured where 0 is outside."""
+def interval(difference: float, low: float, high: float, reach: float, *, settled: bool = True) -> Safe:
+    """A difference (left - right) with its interval, on an axis from -reach to reach; coloured where 0 is outside.
+
+    settled: False where an interval without 0 is not enough, as among many: it then has no side's colour.
+    """
+    side = "left" if low > 0 else "right" if high < 0 else None
     axes = Axes((-(reach or 1.0), reach or 1.0), (0.0, 1.0), (110, 18), (0, 0, 0, 0))
+    value, lowest, highest = (fraction(each, signed=True) for each in (difference, low, high))
     return el(
         "svg",
-        el("title", f"{difference:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}"),
+        el("title", f"{value}, 95 % interval {lowest} to {highest}"),
         axes.line(0, 0, 0, 1, "vi-zero"),
         axes.line(low, 0.5, high, 0.5, "vi-whisker"),
         el("circle", cx=f"{axes.at(difference, 0)[0]:.1f}", cy=9, r=4, class_="vi-dot"),
@@ -213,8 +219,8 @@ def interval(difference: float, low: float, high: float, reach: float) -> Safe:
         width=110,
         height=18,
         role="img",
-        aria_label=f"difference {difference:+.3f}, interval {low:+.3f} to {high:+.3f}",
-        data_side="left" if low > 0 else "right" if high < 0 else None,
+        aria_label=f"difference {value}, interval {lowest} to {highest}",
+        data_side=side if settled else None,
         class_="vi-interval",
     )
 
@@ -222,7 +228,7 @@ def interval(difference: float, low: float, high: float, reach: float) -> Safe:
 def share(value: float, low: float, high: float, side: str | None = None) -> Safe:
     """A share with its interval, on an axis from 0 to 1."""
     axes = Axes((0.0, 1.0), (0.0, 1.0), (110, 18), (5, 0, 5, 0))
-    label = f"{value:.3f}, 95 % interval {low:.3f} to {high:.3f}"
+    label = f"{fraction(value)}, 95 % interval {fraction(low)} to {fraction(high)}"
     return el(
         "svg",
         el("title", label),

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from vlcompare.evidence import EvidenceMap
 from vlcompare.render.draw import STYLES, Mark, Role, annotate
 from vlcompare.render.fonts import wrap
+from vlcompare.tasks.prompts import task_title
 from vlcompare.types import Box, Request
 
 PANEL = 720  # pixels of a panel's width
@@ -39,7 +40,7 @@ def evidence_picture(
     scale = evidence_scale(maps)
     panels = [_panel(small, side, map, scale, truth) for side, map in maps.items()]
     width = 2 * MARGIN + sum(panel.width for panel in panels) + GAP * (len(panels) - 1)
-    question = request.text or request.task.replace("_", " ")
+    question = request.text or task_title(request.task)
     head = list(islice(wrap(question, width - 2 * MARGIN, SIZE, bold=True), 4))
     top = MARGIN + len(head) * LEADING + GAP // 2
     height = top + max(panel.height for panel in panels) + GAP + 3 * LEADING + MARGIN

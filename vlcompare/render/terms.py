@@ -70,6 +70,11 @@ TERMS = {
     "which samples were drawn.",
     "paired difference": "Left minus right over the same samples; where its interval leaves out 0, the two sides "
     "differ by more than chance.",
+    "clear of chance": "With 95 % probability no slice that is called clear is a chance find. Where many slices are "
+    "tested, one in twenty has an interval that leaves out 0 by luck alone, so a slice's own interval is not enough.",
+    "confidence gap": "How far apart the two sides' mean log-probabilities of a token are: how differently sure of "
+    "their answers the two models were.",
+    "confidence": "The probability that the model gave to a token of its answer, the geometric mean over all tokens.",
     "corrected": "Among many comparisons some look large by chance: the value is corrected for how many were made.",
 }
 
@@ -81,6 +86,12 @@ def term(name: str, label: object = None) -> Safe:
     """
     sentence = TERMS[name]
     return el("button", name if label is None else label, type="button", class_="vl-term", data_explain=sentence)
+
+
+def abbreviation(name: str, label: object = None) -> object:
+    """As `known_term` for a page without scripts: the browser shows the sentence where the pointer rests."""
+    shown = name if label is None else label
+    return el("abbr", shown, title=TERMS[name], tabindex="0") if name in TERMS else shown
 
 
 def known_term(name: str, label: object = None) -> object:

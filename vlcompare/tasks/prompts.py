@@ -176,6 +176,11 @@ def spec_of(task: str) -> TaskSpec:
     return SPECS[task]
 
 
+def task_title(task: str) -> str:
+    """What a task is called wherever a person reads it; a name that is not in the table in plain words."""
+    return SPECS[task].title if task in SPECS else task.replace("_", " ")
+
+
 def build_turns(request: Request) -> tuple[str, ...]:
     """The turns of a validated request's prompt, each tokenised on its own, with "<image>" where the image goes."""
     return form_of(request).build(request)

@@ -12,6 +12,7 @@ from vlcompare.render.markup import Safe, el
 from vlcompare.runtime.loading.registry import Checkpoint, find, registry
 from vlcompare.types import SIDES, Answer
 from vlcompare.ui.settings import AppSettings
+from vlcompare.units import decimal
 
 ARCHITECTURES = {"pythia": "Transformer (Pythia)", "mamba": "State-space (Mamba)"}
 QUANTIZATION_NAMES = {"none": "none", "int8": "int8", "nf4": "NF4"}
@@ -93,10 +94,10 @@ def scores_table(left: str, right: str) -> Safe:
             doubt = row.doubtful.get(benchmark.name) if row else None
             if doubt and row:
                 doubts.append(f"{row.title}, {benchmark.name}: {doubt}")
-            shown = "–" if value is None else f"{value:.2f}"
+            shown = decimal(value)
             mark = el("abbr", "?", title=doubt, class_="vl-doubt") if doubt else None
             cells.append(el("td", shown, mark, class_="vl-best" if value == best and None not in values else None))
-        difference = "" if None in values else f"{values[0] - values[1]:+.2f}"  # type: ignore[operator]
+        difference = "" if None in values else decimal(values[0] - values[1], signed=True)  # type: ignore[operator]
         lines.append(el("tr", el("th", benchmark.name, scope="row"), *cells, el("td", difference, class_="vl-diff")))
     head = [
         el("th", row.title if row else "–", scope="col", data_side=side) for row, side in zip(rows, SIDES, strict=True)

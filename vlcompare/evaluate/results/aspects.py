@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vlcompare.errors import RequestError
 from vlcompare.evaluate.readers.json_lines import finite
-from vlcompare.tasks.prompts import SPECS
+from vlcompare.tasks.prompts import SPECS, task_title
 from vlcompare.types import Box, Sample
 
 TAG = "tag: "  # begins the name of an aspect that is a tag of the data set
@@ -44,6 +44,14 @@ class Aspect:
         if value not in self.values:
             raise RequestError(f"The slice {self.name!r} has no value {value!r}; it has {', '.join(self.values)}.")
         return self.codes == self.values.index(value)
+
+    def value_title(self, value: str) -> str:
+        """What a value is called wherever a person reads it; exports and filters keep the value itself."""
+        return task_title(value) if self.name == "task" else value
+
+    def slice_title(self, value: str) -> str:
+        """The dimension and a value of it: "Task: Locate"."""
+        return f"{self.title}: {self.value_title(value)}"
 
     def near_unique(self, least: int) -> bool:
         """Whether this is a tag most of whose rows have values that fewer than `least` rows share: a name, a position,
@@ -141,10 +149,18 @@ def aspects_of(samples: Sequence[Sample]) -> dict[str, Aspect]:
     names = dict.fromkeys(tag for sample in samples for tag in sample.tags)
     for tag in itertools.islice(names, MAX_TAGS):
         column = [_shown(sample.tags.get(tag)) for sample in samples]
-        aspect = _aspect(f"{TAG}{tag}", f"Tag {tag}", column, ())
+        title = _tag_title(tag, [known.title for known in aspects.values()])
+        aspect = _aspect(f"{TAG}{tag}", title, column, ())
         if aspect is not None:
             aspects[aspect.name] = aspect
     return aspects
+
+
+def _tag_title(tag: str, taken: Sequence[str]) -> str:
+    """A tag's name as a heading; marked as a tag where another dimension is called the same."""
+    words = " ".join(tag.replace("_", " ").split())
+    title = words[:1].upper() + words[1:]
+    return f"{title} (tag)" if title in taken else title
 
 
 def evidence_aspects(rows: Mapping[str, Sequence[Mapping[str, Any] | None]]) -> dict[str, Aspect]:

@@ -17,12 +17,14 @@ from vlcompare.evaluate.results.aspects import Aspect
 from vlcompare.evaluate.results.slices import SliceRow, row_figures, scored
 from vlcompare.evaluate.results.table import Rows, RunTable
 
+_Slice = tuple[Aspect, str, NDArray[np.int64]]  # a dimension, one of its values, and where its rows are
 LEAST_ROWS = 10  # of a value that is ranked
 LEVEL = 0.05  # corrected p below this: the difference is clear of chance
 METHOD = (
     f"Every slice of at least {LEAST_ROWS} samples is tested by exchanging the two sides' answers picture by picture, "
     "and all tests are corrected together (step-down maxT of Westfall and Young), so that with 95 % probability none "
-    "that is called clear is a chance find. A clear one's own interval, which is uncorrected, leaves out 0 as well."
+    "that is called clear is a chance find. A clear one's own interval, which is uncorrected, leaves out 0 as well. Of "
+    "two slices that hold the same samples, or go by the same word and lie one within the other, one is tested."
 )
 
 
@@ -33,10 +35,16 @@ class Difference:
     aspect: str
     title: str  # of the aspect
     value: str
+    value_title: str
     rows: Rows
     difference: float
     p: float
     clear: bool  # of chance, among all that were tested, and by its own interval
+
+    @property
+    def label(self) -> str:
+        """The slice as a person reads it: "Task: Locate"."""
+        return f"{self.title}: {self.value_title}"
 
     def figures(self, table: RunTable) -> SliceRow:
         """Both sides' shares and the paired difference, with intervals."""
@@ -48,7 +56,8 @@ def largest_differences(table: RunTable, rows: Rows | None = None, *, least: int
     the size of its difference.
 
     Left out are what the answers are like, tags that are nearly unique to a row, slices of the very rows of an earlier
-    one, and a slice that holds all rows. Empty where there is one side.
+    one, those that lie within another one of the same word (see `_without_echoes`), and a slice that holds all rows.
+    Empty where there is one side.
     """
     if len(table.sides) < 2:
         return []
@@ -62,6 +71,7 @@ def largest_differences(table: RunTable, rows: Rows | None = None, *, least: int
             aspect.name,
             aspect.title,
             value,
+            aspect.value_title(value),
             chosen[places],
             float(change[places].mean()),
             chance,
@@ -76,10 +86,10 @@ def _leaves_zero_out(row: SliceRow) -> bool:
     return row.paired is not None and (row.paired.ci95.low > 0 or row.paired.ci95.high < 0)
 
 
-def _slices(table: RunTable, chosen: Rows, least: int) -> list[tuple[Aspect, str, NDArray[np.int64]]]:
+def _slices(table: RunTable, chosen: Rows, least: int) -> list[_Slice]:
     """(aspect, value, its places in `chosen`) of what is ranked."""
     seen = {np.arange(len(chosen)).tobytes()}
-    slices = []
+    slices: list[_Slice] = []
     for aspect in table.aspects.values():
         if aspect.of_answers or aspect.near_unique(least):
             continue
@@ -91,7 +101,24 @@ def _slices(table: RunTable, chosen: Rows, least: int) -> list[tuple[Aspect, str
             if stop - start >= least and (key := places.tobytes()) not in seen:
                 seen.add(key)
                 slices.append((aspect, value, places))
-    return slices
+    return _without_echoes(slices)
+
+
+def _without_echoes(slices: list[_Slice]) -> list[_Slice]:
+    """Without slices that say the same again: of one word in two dimensions ("Question type: closest" and "Family:
+    closest") the one that lies within the other goes, where it holds most of its rows."""
+    by_word: dict[str, list[_Slice]] = {}
+    for one in slices:
+        by_word.setdefault(one[1].casefold(), []).append(one)
+
+    def echo(one: _Slice) -> bool:
+        for other in by_word[one[1].casefold()]:
+            within = len(one[2]) < len(other[2]) < 2 * len(one[2])
+            if within and np.isin(one[2], other[2], assume_unique=True).all():
+                return True
+        return False
+
+    return [one for one in slices if not echo(one)]
 
 
 def _sums(

@@ -14,6 +14,7 @@ from vlcompare.evaluate.results.slices import overall, slice_figures
 from vlcompare.evaluate.results.table import Rows, RunTable
 from vlcompare.evaluate.results.thumbnails import thumbnail_base64
 from vlcompare.evaluate.summary import plain
+from vlcompare.tasks.prompts import task_title
 from vlcompare.types import SIDES
 
 EXPORT_VERSION = 1
@@ -130,7 +131,7 @@ def _example(table: RunTable, i: int, notes: dict[str, Any], *, with_picture: bo
     if with_picture:
         fields["picture"] = thumbnail_base64(table.run, i, THUMBNAIL, quality=80)
     return llm_comparator.example(
-        sample.text or sample.task.replace("_", " "),
+        sample.text or task_title(sample.task),
         [sample.task, *(note.tags if note else ())],
         [cells["answer_left"], cells.get("answer_right", "")],
         _preference(scores),

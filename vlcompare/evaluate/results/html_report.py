@@ -25,6 +25,8 @@ from vlcompare.evaluate.statistics import Interval, caution
 from vlcompare.render.charts import Measure, bar, histogram, interval, legend, scatter
 from vlcompare.render.draw import STYLES, Mark, Role
 from vlcompare.render.markup import Safe, el, join, shorten
+from vlcompare.render.terms import abbreviation
+from vlcompare.tasks.prompts import task_title
 from vlcompare.types import SIDES
 from vlcompare.units import fraction, fraction_interval
 
@@ -34,6 +36,7 @@ PICTURE = 320
 MOST_BOXES = 20  # of a side, on a picture
 MOST_TEXT = 600  # characters of an answer
 COLORS = f":root {{ --left: {STYLES['left'].color}; --right: {STYLES['right'].color} }}"
+_DIFFERENCE = abbreviation("paired difference", "difference")
 SHEET = Path(__file__).with_name("report.css")
 
 
@@ -90,14 +93,15 @@ def _headline(table: RunTable, rows: Rows) -> Safe:
     if whole.paired and whole.right is not None:
         score += [" against ", el("b", fraction(whole.right), class_="right"), ", "]
         score += [el("b", fraction(whole.paired.difference, signed=True)), " "]
-    score.append(el("span", fraction_interval(*(whole.paired.ci95 if whole.paired else whole.left_ci95))))
+    ci95 = whole.paired.ci95 if whole.paired else whole.left_ci95
+    score.append(el("span", "(too few pictures for an interval)" if ci95.says_nothing else fraction_interval(*ci95)))
     counted = [
         f"Share of answers right, {criterion(table, rows)}",
         f"{whole.n:,} samples of {whole.n_images:,} pictures",
-        "95 % interval over pictures",
+        join([abbreviation("interval", "95 % interval"), " over pictures"]),
         *filter(None, [caution(table.clusters[rows])]),
     ]
-    return el("div", names, el("p", *score, class_="score"), el("p", " · ".join(counted), class_="quiet"))
+    return el("div", names, el("p", *score, class_="score"), el("p", join(counted, " · "), class_="quiet"))
 
 
 def _who_is_right(table: RunTable, rows: Rows) -> Safe | None:
@@ -122,13 +126,14 @@ def _differences(table: RunTable, rows: Rows) -> Safe | None:
     clear = [one for one in found if one.clear]
     shown = (clear or found)[:MOST_DIFFERENCES]
     lines = [one.figures(table) for one in shown]
-    names = [f"{one.title}: {one.value}".replace("_", " " if one.aspect == "task" else "_") for one in shown]
-    said = "clear of chance" if clear else "the largest, none of them clear of chance"
-    sentence = f"{len(shown)} of {len(found):,} slices tested, {said}."
+    names = [one.label for one in shown]
+    chance = abbreviation("clear of chance")
+    said = [chance] if clear else ["the largest, none of them ", chance]
+    sentence = [f"{len(shown)} of {len(found):,} slices tested, ", *said, "."]
     return el(
         "section",
         el("h2", "Where they differ most"),
-        el("p", sentence, class_="quiet"),
+        el("p", *sentence, class_="quiet"),
         _slice_table(table, lines, names),
         el("details", el("summary", "How this is tested"), el("p", METHOD, class_="quiet")),
     )
@@ -139,12 +144,16 @@ def _slices(table: RunTable, rows: Rows) -> Safe | None:
     for name, aspect in table.aspects.items():
         figures = slice_figures(table, name, rows)
         if figures:
-            parts += [el("h3", aspect.title), _slice_table(table, figures, [row.value for row in figures])]
+            parts += [
+                el("h3", aspect.title),
+                _slice_table(table, figures, [aspect.value_title(row.value) for row in figures]),
+            ]
     return join(parts) if parts else None
 
 
 def _slice_table(table: RunTable, rows: Sequence[SliceRow], names: Sequence[str]) -> Safe:
-    bounds = [bound for row in rows if row.paired for bound in row.paired.ci95 if math.isfinite(bound)]
+    told = [row.paired.ci95 for row in rows if row.paired and not row.paired.ci95.says_nothing]
+    bounds = [bound for ci95 in told for bound in ci95 if math.isfinite(bound)]
     reach = min(1.0, max(map(abs, bounds), default=1.0))
     lines = []
     for name, row in zip(names, rows, strict=True):
@@ -152,9 +161,15 @@ def _slice_table(table: RunTable, rows: Sequence[SliceRow], names: Sequence[str]
         if row.paired and row.right is not None:
             difference, ci95 = row.paired.difference, row.paired.ci95
             cells += [_figure(row.right, row.right_ci95), _figure(difference, ci95, signed=True)]
-            cells.append(interval(difference, *ci95, reach) if all(map(math.isfinite, ci95)) else "")
+            drawn = ci95 in told and all(map(math.isfinite, ci95))
+            cells.append(interval(difference, *ci95, reach) if drawn else "")
         lines.append(cells)
-    head = ["", "samples", *_names(table), *(["difference", ""] if len(table.sides) > 1 else [])]
+    head: list[Any] = [
+        "",
+        "samples",
+        *_names(table),
+        *([_DIFFERENCE, ""] if len(table.sides) > 1 else []),
+    ]
     return _table(head, lines, numbers_from=1)
 
 
@@ -165,14 +180,19 @@ def _every_task(summary: Mapping[str, Any]) -> Safe:
     for task in dict.fromkeys(task for side in sides.values() for task in side["tasks"]):
         metrics = [name for side in sides.values() for name in side["tasks"].get(task, {}) if name not in ("n", "ci95")]
         for metric in dict.fromkeys(metrics):
-            cells: list[Any] = [task.replace("_", " "), metric]
+            cells: list[Any] = [task_title(task), abbreviation(metric)]
             for side in sides.values():
                 figures = side["tasks"].get(task) or {}
                 cells.append(_figure(figures.get(metric), (figures.get("ci95") or {}).get(metric)))
             pair = paired.get(task, {}).get(metric)
             lines.append([*cells, _figure(pair["difference"], pair["ci95"], signed=True) if pair else ""])
     warnings = [el("li", str(text)) for text in summary.get("warnings", ())]
-    return join([_table(["task", "metric", *sides, "difference"], lines, numbers_from=2), el("ul", *warnings)])
+    return join(
+        [
+            _table(["task", "metric", *sides, _DIFFERENCE], lines, numbers_from=2),
+            el("ul", *warnings),
+        ]
+    )
 
 
 def _charts(table: RunTable, rows: Rows) -> Safe | None:
@@ -230,7 +250,7 @@ def _card(table: RunTable, i: int, note: Note | None) -> Safe:
         answers.append(el("p", el("b", verdict), cells[f"answer_{name}"][:MOST_TEXT], figure, class_=name))
     right = el("p", "Right: ", cells["reference"][:MOST_TEXT], class_="quiet") if cells["reference"] else None
     said = el("p", " · ".join(filter(None, (*note.tags, note.text))), class_="note") if note else None
-    facts = el("p", f"{sample.task.replace('_', ' ')} · {sample.id}", class_="quiet")
+    facts = el("p", f"{task_title(sample.task)} · {sample.id}", class_="quiet")
     question = el("h3", shorten(sample.text, 200)) if sample.text else None
     return el("article", image or el("p", "no picture", class_="quiet"), question, facts, right, *answers, said)
 
@@ -250,7 +270,7 @@ def _marks(table: RunTable, i: int) -> list[Mark]:
 # ---- tables ----------------------------------------------------------------------------------------------------------
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]], numbers_from: int = 99) -> Safe:
+def _table(head: Sequence[Any], rows: Sequence[Sequence[Any]], numbers_from: int = 99) -> Safe:
     top = [el("th", name, class_="n" if i >= numbers_from else None) for i, name in enumerate(head)]
     lines = [
         el("tr", *[el("td", cell, class_="n" if i >= numbers_from else None) for i, cell in enumerate(row)])
@@ -264,6 +284,8 @@ def _figure(value: float | None, bounds: Sequence[float | None] | Interval | Non
         return ""
     low, high = bounds or (None, None)
     shown = fraction(value, signed=signed)
+    if isinstance(bounds, Interval) and bounds.says_nothing:
+        return f"{shown}, too few pictures"
     return shown if low is None or high is None else f"{shown} {fraction_interval(low, high)}".rstrip()
 
 

@@ -11,6 +11,7 @@ from vlcompare.tasks.prompts import SPECS
 from vlcompare.ui.compare.cards import result_text, side_name, verdict_mark
 from vlcompare.ui.compare.picture import overlay
 from vlcompare.ui.compare.session import Run
+from vlcompare.units import decimal
 
 
 def has_boxes(run: Run) -> bool:
@@ -46,14 +47,14 @@ def _notes(run: Run) -> list[Safe | str]:
     if run.truth:
         ceilings = [rounding_ceiling(box) for box in run.truth]
         ceiling = sum(ceilings) / len(ceilings)
-        limit = f" 0.5 or more is right; two decimals alone allow at most {ceiling:.2f} here."
+        limit = f" 0.5 or more is right. A box written with two decimals reaches {decimal(ceiling)} at most here."
         notes.append(join([term("iou", "IoU"), limit]))
     elif SPECS[run.request.task].reads in ("boxes", "phrases"):
         notes.append("No ground truth is known for this question.")
     firsts = [answer.boxes[0] for answer in map(run.answer, run.sides) if answer and answer.boxes]
     if len(firsts) == 2:
         which = "boxes" if all(len(run.answer(side).boxes) == 1 for side in run.sides) else "first boxes"  # type: ignore[union-attr]
-        notes.append(f"The two sides' {which} overlap with IoU {firsts[0].iou(firsts[1]):.2f}.")
+        notes.append(f"The two sides' {which} overlap with IoU {decimal(firsts[0].iou(firsts[1]))}.")
     return notes
 
 

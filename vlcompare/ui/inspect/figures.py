@@ -1,28 +1,26 @@
-"""The figures of the inspect page as markup: the headline, where the sides differ most, slices, and every task."""
+"""The figures of the inspect page as tables: where the sides differ most, slices, and every task."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from vlcompare.evaluate.results.aspects import TAG
+from vlcompare.evaluate.results.aspects import Aspect
 from vlcompare.evaluate.results.differences import LEAST_ROWS, METHOD, Difference
 from vlcompare.evaluate.results.slices import (
     ShareRow,
     SliceRow,
-    criterion,
-    overall,
-    scored,
     share_figures,
     slice_figures,
 )
 from vlcompare.evaluate.results.table import RunTable
-from vlcompare.evaluate.statistics import Interval, caution
+from vlcompare.evaluate.statistics import Interval
 from vlcompare.render.charts import interval, share
-from vlcompare.render.markup import Safe, el
+from vlcompare.render.markup import Safe, el, join
 from vlcompare.render.terms import known_term, term
+from vlcompare.tasks.prompts import task_title
 from vlcompare.ui.inspect.query import Query, chips
 from vlcompare.ui.inspect.selection import Names, Opened, Selection
 from vlcompare.units import fraction, fraction_interval
@@ -44,6 +42,7 @@ class Figures:
     difference: float = math.nan
     ci95: Interval = UNKNOWN  # of the difference
     metric: str = ""
+    settled: bool = True  # whether an interval without 0 is enough to name a side
 
 
 def of_summary(summary: Mapping[str, Any], roles: Mapping[str, str]) -> list[Figures]:
@@ -55,7 +54,7 @@ def of_summary(summary: Mapping[str, Any], roles: Mapping[str, str]) -> list[Fig
         pair = (paired.get(task) or {}).get(metric) or {}
         figures.append(
             Figures(
-                name=task.replace("_", " "),
+                name=task_title(task),
                 n=max((int(recorded.get("n") or 0) for recorded in own.values()), default=0),
                 n_images=int((summary.get("n_images") or {}).get(task) or 0),
                 values={role: _number(recorded.get(metric)) for role, recorded in own.items()},
@@ -85,44 +84,6 @@ def _interval(value: Any) -> Interval:
     return Interval(*map(_number, value)) if isinstance(value, (list, tuple)) and len(value) == 2 else UNKNOWN
 
 
-# ---- the headline ----------------------------------------------------------------------------------------------------
-
-
-def headline(opened: Opened, names: Names, selection: Selection) -> Safe:
-    """Both sides' shares of right answers and their difference, over the selection without its outcome's filters."""
-    rows = scored(opened.table, selection.base)
-    whole = overall(opened.table, rows)
-    if whole is None:
-        sentence = "No sample of this selection has a right answer to compare with."
-        return el("div", el("p", sentence, class_="vl-empty"), class_="vi-headline")
-    figures = of_slice(whole)
-    shares: list[Any] = [el("b", fraction(figures.values[side]), data_side=side) for side in names.sides]
-    if names.both:
-        low, high = figures.ci95
-        leads = "left" if low > 0 else "right" if high < 0 else None
-        difference = el("b", fraction(figures.difference, signed=True), data_side=leads, class_="vi-lead")
-        shares = [shares[0], " against ", shares[1], ", ", difference, " ", el("span", fraction_interval(low, high))]
-    else:
-        shares += [" ", el("span", fraction_interval(*figures.intervals["left"]))]
-    few = caution(opened.table.clusters[rows])
-    counted = [
-        f"Share of answers right, {criterion(opened.table, rows)}",
-        f"{figures.n:,} samples of {_pictures(figures.n_images)}",
-        "left minus right with its 95 % interval over pictures" if names.both else "95 % interval over pictures",
-        *([few] if few else []),
-    ]
-    return el(
-        "div",
-        el("p", *shares, class_="vi-score"),
-        el("p", " · ".join(counted), class_="vl-note"),
-        class_="vi-headline",
-    )
-
-
-def _pictures(count: int) -> str:
-    return f"{count:,} picture" if count == 1 else f"{count:,} pictures"
-
-
 # ---- where the sides differ most -------------------------------------------------------------------------------------
 
 
@@ -137,24 +98,25 @@ def differences(ranked: Sequence[tuple[Difference, SliceRow]], count: int, names
     clear = [row for one, row in ranked if one.clear]
     others = [row for one, row in ranked if not one.clear]
     known = {(one.aspect, one.value): one for one, _ in ranked}
-    groups = [(f"Clear of chance, among {count:,} slices tested", clear), ("Not clear of chance", others)]
-    if not clear:
-        groups = [(f"None is clear of chance, among {count:,} slices tested", others)]
+    luck = f"of {count:,} slices tested, some look this different by luck, whatever their own interval says"
+    not_clear = "Not clear of chance" if clear else "None is clear of chance"
+    groups: list[tuple[Any, list[SliceRow]]] = [
+        (join([term("clear of chance", "Clear of chance"), f", among {count:,} slices tested"]), clear),
+        (join([term("clear of chance", not_clear), f": {luck}"]), others),
+    ]
 
     def first(row: Figures) -> Safe:
         aspect, _, value = row.name.partition("|")
-        title = aspect.removeprefix(TAG) if aspect.startswith(TAG) else known[aspect, value].title
-        return el("th", _slice_button(aspect, value, query, title), scope="row")
+        one = known[aspect, value]
+        return el("th", _slice_button(aspect, value, query, one.value_title, one.title), scope="row")
 
-    shown = [(name, [_named(row) for row in rows]) for name, rows in groups if rows]
+    shown = [(name, [_named(row, rows is clear) for row in rows]) for name, rows in groups if rows]
     how = el("details", el("summary", "How this is tested"), el("p", METHOD, class_="vl-note"), class_="vi-fold")
-    return el("div", title, _table(shown, names, "Slice", first, sides_alone=False), how)
+    return el("div", title, _table(shown, names, "Slice", first), how)
 
 
-def _named(row: SliceRow) -> Figures:
-    figures = of_slice(row)
-    return Figures(f"{row.aspect}|{row.value}", figures.n, figures.n_images, figures.values, figures.intervals,
-                   figures.difference, figures.ci95)  # fmt: skip
+def _named(row: SliceRow, clear: bool) -> Figures:
+    return replace(of_slice(row), name=f"{row.aspect}|{row.value}", settled=clear)
 
 
 # ---- slices ----------------------------------------------------------------------------------------------------------
@@ -165,54 +127,53 @@ def slices(opened: Opened, names: Names, dimension: str, selection: Selection) -
     table, query = opened.table, selection.query
     if dimension not in table.aspects:
         return el("p", "No sample here says anything about this.", class_="vl-empty")
-    title = opened.dimensions.get(dimension, dimension)
+    aspect = table.aspects[dimension]
     if query.outcome.narrowed:
-        return _shares(table, names, dimension, title, selection)
+        return _shares(table, aspect, selection)
     rows = [of_slice(row) for row in slice_figures(table, dimension, selection.base)]
     if not rows:
         return el("p", "No sample here says anything about this.", class_="vl-empty")
 
     def first(row: Figures) -> Safe:
-        return el("th", _slice_button(dimension, row.name, query), scope="row")
+        return el("th", _slice_button(dimension, row.name, query, aspect.value_title(row.name)), scope="row")
 
-    return el("div", _table([("", rows[:MOST_SLICES])], names, title, first), _more(len(rows)))
+    return el("div", _table([("", rows[:MOST_SLICES])], names, aspect.title, first), _more(len(rows)))
 
 
-def _shares(table: RunTable, names: Names, dimension: str, title: str, selection: Selection) -> Safe:
+def _shares(table: RunTable, aspect: Aspect, selection: Selection) -> Safe:
     """How much of each slice the outcome's filters select; rates within the selection would be true by construction."""
     outcome = selection.query.outcome
-    rows = share_figures(table, dimension, selection.base, selection.rows)
+    rows = share_figures(table, aspect.name, selection.base, selection.rows)
     what = ", ".join(text for text, _ in chips(outcome))
     side = {"only_left": "left", "only_right": "right"}.get(outcome.quadrant)
     sentence = f"How much of each slice is “{what}”, with its 95 % interval."
     if not rows:
         return el("p", "No sample here says anything about this.", class_="vl-empty")
-    head = (title, "samples", "of these", "share", _INTERVAL)
+    head = (aspect.title, "samples", "of these", "share", _INTERVAL)
     cells = [el("th", name, scope="col", class_="vi-number" if 0 < i < 4 else None) for i, name in enumerate(head)]
-    body = [_share_line(row, side, selection.query) for row in rows[:MOST_SLICES]]
-    shown = el("table", el("thead", el("tr", *cells)), el("tbody", *body), class_="vl-table vi-table")
+    body = [_share_line(row, aspect.value_title(row.value), side, selection.query) for row in rows[:MOST_SLICES]]
+    shown = el("table", el("thead", el("tr", *cells)), el("tbody", *body), class_="vl-table vi-table vi-shares")
     note = el("p", sentence, class_="vl-note", data_shares="true")
     return el("div", note, el("div", shown, class_="vl-scroll"), _more(len(rows)))
 
 
-def _share_line(row: ShareRow, side: str | None, query: Query) -> Safe:
-    known = all(map(math.isfinite, row.ci95))
+def _share_line(row: ShareRow, label: str, side: str | None, query: Query) -> Safe:
     span = el("span", fraction_interval(*row.ci95), class_="vi-span")
     return el(
         "tr",
-        el("th", _slice_button(row.aspect, row.value, query), scope="row"),
-        el("td", f"{row.n:,}", class_="vi-number", title=f"{row.n:,} samples of {_pictures(row.n_images)}"),
+        el("th", _slice_button(row.aspect, row.value, query, label), scope="row"),
+        el("td", f"{row.n:,}", class_="vi-number", title=f"{row.n:,} samples of {pictures_of(row.n_images)}"),
         el("td", f"{row.count:,}", class_="vi-number"),
         el("td", fraction(row.share), class_="vi-number"),
-        el("td", share(row.share, *row.ci95, side), span, class_="vi-whiskers") if known else _one_picture(),
+        el("td", share(row.share, *row.ci95, side), span, class_="vi-whiskers") if told(row.ci95) else _too_few(),
     )
 
 
-def _slice_button(dimension: str, value: str, query: Query, title: str = "") -> Safe:
+def _slice_button(dimension: str, value: str, query: Query, label: str, title: str = "") -> Safe:
     return el(
         "button",
         el("small", f"{title}: ") if title else None,
-        value.replace("_", " ") if dimension == "task" else value,
+        label,
         type="button",
         data_pick=f"slice:{dimension}|{value}",
         aria_pressed="true" if (dimension, value) in query.slices else "false",
@@ -238,20 +199,18 @@ def figures_table(rows: Sequence[Figures], names: Names) -> Safe:
 
 
 def _table(
-    groups: Sequence[tuple[str, Sequence[Figures]]],
+    groups: Sequence[tuple[Safe | str, Sequence[Figures]]],
     names: Names,
     title: str,
     first: Callable[[Figures], Safe],
-    *,
-    sides_alone: bool = True,
 ) -> Safe:
-    """Rows of figures in groups, each under its heading. sides_alone: narrow tables have each side's share, too."""
+    """Rows of figures in groups, each under its heading."""
     everything = [row for _, rows in groups for row in rows]
-    reaches = [value for row in everything for value in (row.difference, *row.ci95) if math.isfinite(value)]
+    reaches = [value for row in everything for value in (row.difference, *(row.ci95 if told(row.ci95) else ()))]
+    reaches = [value for value in reaches if math.isfinite(value)]
     reach = max(map(abs, reaches), default=1.0)
-    wide = "" if sides_alone else " vi-wide"
     head = [el("th", title, scope="col"), el("th", "samples", scope="col", class_="vi-number vi-n")]
-    head += [el("th", side, scope="col", data_side=side, class_="vi-number" + wide) for side in names.sides]
+    head += [el("th", side, scope="col", data_side=side, class_="vi-number") for side in names.sides]
     if names.both:
         difference = term("paired difference", "difference")
         head += [el("th", difference, scope="col", class_="vi-number"), el("th", _INTERVAL, scope="col")]
@@ -259,18 +218,18 @@ def _table(
     for name, rows in groups:
         if name:
             body.append(el("tr", el("th", name, colspan=str(len(head)), scope="rowgroup"), class_="vi-group"))
-        body += [_line(row, names, first, reach, wide) for row in rows]
+        body += [_line(row, names, first, reach) for row in rows]
     table = el("table", el("thead", el("tr", *head)), el("tbody", *body), class_="vl-table vi-table")
     return el("div", table, class_="vl-scroll")
 
 
-def _line(row: Figures, names: Names, first: Callable[[Figures], Safe], reach: float, wide: str) -> Safe:
-    pictures = f"{row.n:,} samples of {_pictures(row.n_images)}"
+def _line(row: Figures, names: Names, first: Callable[[Figures], Safe], reach: float) -> Safe:
+    pictures = f"{row.n:,} samples of {pictures_of(row.n_images)}"
     cells = [first(row), el("td", f"{row.n:,}", class_="vi-number vi-n", title=pictures)]
     for side in names.sides:
         mean, (low, high) = row.values.get(side, math.nan), row.intervals.get(side, UNKNOWN)
         span = f"95 % interval {fraction_interval(low, high)}" if math.isfinite(low) else None
-        cells.append(el("td", fraction(mean), class_="vi-number" + wide, title=span))
+        cells.append(el("td", fraction(mean), class_="vi-number", title=span))
     if names.both:
         cells += _difference(row, reach)
     return el("tr", *cells)
@@ -280,11 +239,21 @@ def _difference(row: Figures, reach: float) -> list[Safe]:
     if not math.isfinite(row.difference):
         return [el("td", "–", class_="vi-number"), el("td")]
     number = el("td", fraction(row.difference, signed=True), class_="vi-number")
-    if not all(map(math.isfinite, row.ci95)):
-        return [number, _one_picture()]
+    if not told(row.ci95):
+        return [number, _too_few()]
     span = el("span", fraction_interval(*row.ci95), class_="vi-span")
-    return [number, el("td", interval(row.difference, *row.ci95, reach), span, class_="vi-whiskers")]
+    chart = interval(row.difference, *row.ci95, reach, settled=row.settled)
+    return [number, el("td", chart, span, class_="vi-whiskers")]
 
 
-def _one_picture() -> Safe:
-    return el("td", "one picture", class_="vl-muted")
+def told(ci95: Interval) -> bool:
+    """Whether there is an interval, and it is less than everything that is possible."""
+    return all(map(math.isfinite, ci95)) and not ci95.says_nothing
+
+
+def _too_few() -> Safe:
+    return el("td", "too few pictures", class_="vl-muted")
+
+
+def pictures_of(count: int) -> str:
+    return f"{count:,} picture" if count == 1 else f"{count:,} pictures"

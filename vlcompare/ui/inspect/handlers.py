@@ -13,6 +13,7 @@ from vlcompare.render.markup import Safe, el
 from vlcompare.types import SIDES
 from vlcompare.ui.compare.cards import message
 from vlcompare.ui.inspect import figures, listing, sample, views
+from vlcompare.ui.inspect.headline import headline
 from vlcompare.ui.inspect.query import PAGE_ROWS, Query, clicked, filled
 from vlcompare.ui.inspect.selection import MEASURES, Opened
 from vlcompare.ui.inspect.session import Inspection
@@ -104,14 +105,14 @@ def _offer(inspection: Inspection) -> Safe:
 
 def _selection(inspection: Inspection, data: Opened) -> InspectUpdate:
     query, names, selection = inspection.query, inspection.names, inspection.selection
-    ranked, count = inspection.differences()
+    ranked, tested = inspection.differences()
     return {
-        "headline": figures.headline(data, names, selection),
+        "headline": headline(data, names, selection, tested),
         "quadrants": views.quadrants(data.quadrant_counts(selection), names, query),
-        "differences": figures.differences(ranked, count, names, query),
+        "differences": figures.differences(ranked, len(tested), names, query),
         "slices": _slices(inspection, data),
         "charts": _charts(inspection, data),
-        "chips": views.chips_view(query, len(inspection.rows), data.table.count),
+        "chips": views.chips_view(query, len(inspection.rows), data.table.count, data.slice_title),
         "table": _table(inspection, data),
     }
 

@@ -142,6 +142,10 @@
       waiting = null;
       send();
     },
+    sliced() {  // what a slice changes most is the headline, which may be far above
+      const place = byId("vi-headline")?.getBoundingClientRect();
+      if (place && (place.top < 0 || place.top > window.innerHeight - 80)) byId("vi-headline").scrollIntoView({ block: "start" });
+    },
     returned() {
       asked = true;
       setTimeout(() => window.vlInspect.shown(), 60);  // once the tab is there again

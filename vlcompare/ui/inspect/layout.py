@@ -67,7 +67,7 @@ def build(library: Library) -> InspectParts:
         with gr.Column(elem_classes=["vl-panel", "vi-top"]):
             first = library.first()
             regions["head"] = gr.HTML(nothing(f"Reading {first} …" if first else CLOSED), elem_id="vi-head")
-            regions["headline"] = gr.HTML("", elem_id="vi-headline")
+            regions["headline"] = _picking("vi-headline")
             regions["quadrants"] = _picking("vi-quadrants")
         with gr.Row(elem_classes="vi-overview", equal_height=False):
             with gr.Column(elem_classes="vl-panel", min_width=0):

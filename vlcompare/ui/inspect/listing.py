@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vlcompare.render.markup import Safe, el, shorten
+from vlcompare.render.terms import term
+from vlcompare.tasks.prompts import task_title
 from vlcompare.types import Box
 from vlcompare.ui.compare.picture import box_mark
 from vlcompare.ui.inspect.query import PAGE_ROWS, Query, pages
 from vlcompare.ui.inspect.selection import Cell, Names, SampleRow
+from vlcompare.units import decimal
 
 SHORT = 90  # characters of a text in a row
 _COLUMNS = (
@@ -71,7 +74,7 @@ def _card(row: SampleRow, names: Names, current: int | None) -> Safe:
         "div",
         _thumbnail(row),
         _open_button(row, current),
-        el("small", row.task.replace("_", " ")),
+        el("small", task_title(row.task)),
         *answers,
         *noted,
         data_pick=f"row:{row.row}",
@@ -110,6 +113,7 @@ def _sort_head(name: str, title: str, how: str, query: Query) -> Safe:
     return el(
         "th",
         _sort_button(name, title, how, query),
+        el("span", term("confidence gap", "?"), class_="vi-what") if name == "gap" else None,
         scope="col",
         aria_sort=("descending" if query.descending else "ascending") if sorted_by else None,
         data_side=name if name in ("left", "right") else None,
@@ -125,7 +129,7 @@ def _row(row: SampleRow, names: Names, current: int | None) -> Safe:
         el(
             "td",
             _open_button(row, current),
-            el("small", row.task.replace("_", " "), el("span", " · ", row.id[:40], class_="vi-id")),
+            el("small", task_title(row.task), el("span", " · ", row.id[:40], class_="vi-id")),
             *noted,
             class_="vi-col-text",
         ),
@@ -135,9 +139,10 @@ def _row(row: SampleRow, names: Names, current: int | None) -> Safe:
         cells.append(el("td", _mark(cell, side), _answer(cell), class_="vi-said", data_side=side))
     if names.both:
         left, right = (row.cells.get(side) for side in names.sides)
-        known = left and right and left.score is not None and right.score is not None
-        cells.append(el("td", f"{left.score - right.score:+.2f}" if known else "–", class_="vi-number vi-wide"))  # type: ignore
-        cells.append(el("td", "–" if row.gap is None else f"{row.gap:.2f}", class_="vi-number vi-wide"))
+        scores = [cell.score for cell in (left, right) if cell and cell.score is not None]
+        difference = scores[0] - scores[1] if len(scores) == 2 else None
+        cells.append(el("td", decimal(difference, signed=True), class_="vi-number vi-wide"))
+        cells.append(el("td", decimal(row.gap), class_="vi-number vi-wide"))
     return el("tr", *cells, data_pick=f"row:{row.row}", class_="vi-current" if row.row == current else None)
 
 
@@ -169,7 +174,7 @@ def _answer(cell: Cell | None) -> Safe:
     if cell.iou is not None:
         fill = el("span", class_="vl-iou-fill", style=f"width:{100 * max(0.0, min(1.0, cell.iou)):.0f}%")
         bar = el("span", fill, el("span", class_="vl-iou-line"), class_="vl-iou vi-iou")
-        return el("span", bar, f"{cell.iou:.2f}", title=f"IoU {cell.iou:.3f}: {cell.text[:120]}")
+        return el("span", bar, decimal(cell.iou), title=f"IoU {decimal(cell.iou)}: {cell.text[:120]}")
     return el("span", shorten(cell.text, 48) or "(no text)", title=cell.text[:300])
 
 

@@ -6,13 +6,13 @@ Frozen values and pure functions. Reading is total: a click whose `data-pick` me
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from vlcompare.types import SIDES
 
 QUADRANT_TITLES = {"both": "Both right", "only_left": "Only left", "only_right": "Only right", "neither": "Both wrong"}
-NOTED = {"": "All", "noted": "With a note or tag", "bare": "Without"}
+NOTED = {"": "All", "noted": "With a note or tag", "bare": "Without a note"}
 ORDERS = ("order", "task", "text", *SIDES, "difference", "gap", "length")
 PAGE_ROWS = 50
 MOST_TEXT = 300
@@ -184,13 +184,17 @@ def pages(count: int) -> int:
     return max(1, math.ceil(count / PAGE_ROWS))
 
 
-def chips(query: Query) -> list[tuple[str, str]]:
-    """(what a filter says, what a click on it drops), in the order they are shown."""
+def chips(query: Query, slice_title: Callable[[str, str], str] = "{}: {}".format) -> list[tuple[str, str]]:
+    """(what a filter says, what a click on it drops), in the order they are shown.
+
+    slice_title: how a slice, its dimension and value, is called.
+    """
     text = f"/{query.text}/" if query.regex else f"“{query.text}”"
-    ranges = [f"{r.side} {r.measure} {r.low:.3g} to {r.high:.3g}" for r in query.ranges]
+    named = {"iou": "IoU"}
+    ranges = [f"{r.side} {named.get(r.measure, r.measure)} {r.low:.3g} to {r.high:.3g}" for r in query.ranges]
     filters = [
         (query.quadrant, QUADRANT_TITLES.get(query.quadrant, ""), "quadrant"),
-        *((True, f"{dimension}: {value}", f"slice:{dimension}|{value}") for dimension, value in query.slices),
+        *((True, slice_title(dimension, value), f"slice:{dimension}|{value}") for dimension, value in query.slices),
         *((True, title, f"range:{index}") for index, title in enumerate(ranges)),
         (query.text, text, "text"),
         (query.disagree, "answers differ", "disagree"),

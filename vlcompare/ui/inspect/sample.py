@@ -16,7 +16,7 @@ from vlcompare.evaluate.results.run_folder import RunFolder
 from vlcompare.render.markup import Safe, el
 from vlcompare.render.terms import term
 from vlcompare.tasks.boxes import rounding_ceiling
-from vlcompare.tasks.prompts import SPECS
+from vlcompare.tasks.prompts import task_title
 from vlcompare.types import PROMPT_ORDERS, QUANTIZATIONS, Answer, Sample, Side
 from vlcompare.ui.compare import cards
 from vlcompare.ui.compare import display_limits as shown
@@ -26,6 +26,7 @@ from vlcompare.ui.compare.session import Picture, Run, SideRun
 from vlcompare.ui.compare.tokens import prompt_view, tokens_view
 from vlcompare.ui.inspect.selection import Cell, Names, Opened, SampleRow
 from vlcompare.ui.inspect.session import recorded_of
+from vlcompare.units import decimal
 
 
 def as_run(opened: Opened, row: int, picture: Picture) -> Run:
@@ -111,12 +112,13 @@ def _caption(run: Run, sample: Sample) -> str:
     answers = [run.answer(side) for side in run.sides]
     caption = size_line(run.picture, next((answer for answer in answers if answer and answer.image_size), None))
     if sample.task == "grounding" and sample.boxes:
-        caption += f" · two decimals allow an IoU of {rounding_ceiling(sample.boxes[0]):.3f} at best"
+        most = decimal(rounding_ceiling(sample.boxes[0]))
+        caption += f" · a box written with two decimals reaches IoU {most} at most here"
     return caption
 
 
 def _question(sample: Sample) -> Safe:
-    facts = [sample.id, sample.task.replace("_", " "), sample.source, sample.split]
+    facts = [sample.id, task_title(sample.task), sample.source, sample.split]
     choices = None
     if sample.choices and sample.task != "pointing":
         lines = [
@@ -128,7 +130,7 @@ def _question(sample: Sample) -> Safe:
     return el(
         "header",
         el("p", " · ".join(str(fact) for fact in facts if fact), class_="vi-facts"),
-        el("h3", shown.cut(sample.text, 4000) or SPECS[sample.task].title, class_="vi-text"),
+        el("h3", shown.cut(sample.text, 4000) or task_title(sample.task), class_="vi-text"),
         choices,
         el("p", el("span", "Expected: ", class_="vl-muted"), el("b", right[:600]), class_="vl-expected")
         if right
@@ -151,9 +153,9 @@ def _answer(run: Run, side: str, cell: Cell, names: Names) -> Safe:
         verdict = "unparseable, counts as wrong"
     figures = [
         el("span", verdict, class_=f"vi-verdict vi-{kind}"),
-        el("span", term("iou", "IoU"), f" {cell.iou:.3f}") if cell.iou is not None else None,
-        el("span", f"score {cell.score:.2f}") if cell.score is not None and cell.iou is None else None,
-        el("span", f"confidence {cell.confidence:.2f}") if cell.confidence is not None else None,
+        el("span", term("iou", "IoU"), f" {decimal(cell.iou)}") if cell.iou is not None else None,
+        el("span", f"score {decimal(cell.score)}") if cell.score is not None and cell.iou is None else None,
+        el("span", term("confidence"), f" {decimal(cell.confidence)}") if cell.confidence is not None else None,
     ]
     if part is None or part.answer is None:
         body: Any = el("p", "No answer of this side is in the run.", class_="vl-empty")

@@ -194,6 +194,11 @@ class Opened:
                 known.setdefault(aspect.codes.tobytes(), name)
         return {name: self.table.aspects[name].title for name in known.values()}
 
+    def slice_title(self, dimension: str, value: str) -> str:
+        """How a slice is called; one that these samples do not have by its own words."""
+        aspect = self.table.aspects.get(dimension)
+        return aspect.slice_title(value) if aspect else f"{dimension}: {value}"
+
     @cached_property
     def pictures(self) -> Rows:
         """The first row of each picture, by the picture's number in `table.clusters`."""

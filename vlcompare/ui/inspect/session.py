@@ -28,7 +28,7 @@ from vlcompare.ui.inspect.selection import Names, Opened, Selection
 
 MOST_OPEN = 6
 MOST_RANKED = 24  # slices whose difference is shown
-Ranked = tuple[list[tuple[Difference, SliceRow]], int]  # the largest differences, and how many slices were tested
+Ranked = tuple[list[tuple[Difference, SliceRow]], list[Difference]]  # the largest differences, and all that were tested
 _NO_ROWS: Rows = np.zeros(0, np.int64)
 NOTHING = Selection(Query(), _NO_ROWS, _NO_ROWS, _NO_ROWS)
 
@@ -186,11 +186,11 @@ class Inspection:
     def differences(self) -> Ranked:
         """Where the sides differ most, among the rows that neither slices nor the outcome narrow."""
         if self.data is None:
-            return [], 0
+            return [], []
         if self._ranked is None or self._ranked[0] is not self.selection.wide:
             table, found = self.data.table, largest_differences(self.data.table, self.selection.wide)
             shown = [(one, one.figures(table)) for one in found[:MOST_RANKED]]
-            self._ranked = self.selection.wide, (shown, len(found))
+            self._ranked = self.selection.wide, (shown, found)
         return self._ranked[1]
 
     def position(self) -> int | None:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from vlcompare.render.markup import Safe, el
 from vlcompare.types import SIDES
@@ -112,8 +112,8 @@ def quadrants(counts: Mapping[str, int], names: Names, query: Query) -> Safe:
 # ---- the filters -----------------------------------------------------------------------------------------------------
 
 
-def chips_view(query: Query, count: int, total: int) -> Safe:
-    """How many samples are left, and each filter as a button that drops it."""
+def chip_buttons(filters: Sequence[tuple[str, str]]) -> list[Safe]:
+    """Each filter as a button that drops it; filters: as `query.chips` gives them."""
     buttons = [
         el(
             "button",
@@ -124,9 +124,15 @@ def chips_view(query: Query, count: int, total: int) -> Safe:
             data_pick=f"drop:{what}",
             aria_label=f"Drop the filter {text[:80]}",
         )
-        for text, what in chips(query)
+        for text, what in filters
     ]
     if len(buttons) > 1:
         buttons.append(el("button", "Drop all", type="button", class_="vi-chip vi-all", data_pick="drop:all"))
+    return buttons
+
+
+def chips_view(query: Query, count: int, total: int, slice_title: Callable[[str, str], str]) -> Safe:
+    """How many samples are left, and each filter."""
+    buttons = chip_buttons(chips(query, slice_title))
     shown = f"{count:,} of {total:,} samples" if query.narrowed else f"All {total:,} samples"
     return el("div", el("b", shown, role="status"), *buttons, class_="vi-chips")

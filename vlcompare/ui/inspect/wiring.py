@@ -27,6 +27,7 @@ from vlcompare.ui.settings import AppSettings
 
 READING: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private", "concurrency_limit": 4}
 SHOW = "() => window.vlInspect && window.vlInspect.shown()"
+SLICED = "() => window.vlInspect && window.vlInspect.sliced()"
 BACK = "() => window.vlInspect && window.vlInspect.back()"
 RETURN = "() => window.vlInspect && window.vlInspect.returned()"
 FILL = "(found) => window.vlInspect && window.vlInspect.fill(found)"
@@ -129,10 +130,12 @@ def _wire_selection(parts: InspectParts) -> None:
     def click(inspection: Inspection, event: gr.EventData) -> list[Any]:
         return _outputs(parts, inspection, handlers.click(inspection, str(chosen(event))))
 
-    for name in ("offer", "quadrants", "differences", "charts", "slices", "chips", "table", "figures"):
+    for name in ("offer", "headline", "quadrants", "differences", "charts", "slices", "chips", "table", "figures"):
         clicked = parts.regions[name].click(click, [session], outputs, trigger_mode="multiple", **QUIET)
         if name in ("charts", "table"):
             clicked.then(None, js=SHOW)
+        elif name in ("differences", "slices"):
+            clicked.then(None, js=SLICED)
 
     def previous(inspection: Inspection) -> InspectUpdate:
         return handlers.step(inspection, -1)
