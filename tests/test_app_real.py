@@ -211,3 +211,36 @@ def test_the_endpoint_answers_with_the_real_pair(app: SimpleNamespace) -> None:
     for side in ("left", "right"):
         prompt = Answer.from_json(found["sides"][side]).prompt
         assert prompt and prompt.ids.count(-200) == 49 and 0 not in prompt.ids and marks in "".join(prompt.turns)
+
+
+def test_a_checkpoints_name_does_not_tell_what_is_in_the_working_directory(
+    app: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder, a file, a link, what may not be read, and nothing at all get the same sentence."""
+    from gradio_client import Client, handle_file
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    owner = tmp_path / "owner"
+    shutil.copytree(ROOT / "checkpoints" / "tiny-mamba-vl", owner / "whole")
+    shutil.copytree(ROOT / "checkpoints" / "tiny-mamba-vl", tmp_path / "whole")
+    (owner / "closed").mkdir(mode=0)
+    (owner / "empty").mkdir()
+    (owner / "file").write_text("")
+    (owner / "linked").symlink_to(owner / "whole")
+    (owner / "circle").symlink_to(owner / "circle")
+    (owner / "dangling").symlink_to(tmp_path / "nowhere")
+    client, picture = Client(app.address, verbose=False, ssl_verify=False), handle_file(str(KINDS["vqa"].image))
+
+    def answered(name: str) -> str:
+        try:
+            found = client.predict(picture, task="captioning", left=name, right=name, api_name="/compare")
+        except Exception as error:
+            return str(error).replace(name, "NAME")
+        return " ".join(str(found["sides"][side]["error"]) for side in ("left", "right")).replace(name, "NAME")
+
+    names = ("whole", "closed", "empty", "file", "linked", "circle", "dangling", "absent")
+    said = {answered(f"owner/{name}") for name in names}
+    assert len(said) == 1 and "offline" in said.pop(), said
+    said = {answered(name) for name in ("whole", "absent")}
+    assert len(said) == 1 and "neither a known checkpoint nor a Hub id" in said.pop(), said

@@ -455,6 +455,22 @@ def test_checkpoints_that_are_not_there(name: str, says: str) -> None:
         load(name)
 
 
+def test_a_name_from_elsewhere_is_not_looked_for_among_folders(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    shutil.copytree(folder, tmp_path / "owner" / "name")
+    assert find_source("owner/name", offline=True) is not None
+    assert find_source("owner/name", offline=True, names_only=True) is None
+    assert estimate(ModelSpec("owner/name")).weights > 0
+    assert estimate(ModelSpec("owner/name"), names_only=True).weights == 0
+    for name in (str(tmp_path / "owner" / "name"), "./owner/name", "owner", ".", "~", "x" * 5000):
+        with pytest.raises(CheckpointError, match="neither a known checkpoint"):
+            find_source(name, offline=True, names_only=True)
+    assert find_source("tiny-mamba-vl", names_only=True) is not None
+
+
 def test_a_file_instead_of_its_folder(folders: dict[str, Path]) -> None:
     with pytest.raises(CheckpointError, match="give the folder"):
         load(folders["mamba"] / "model.safetensors")

@@ -26,6 +26,7 @@ from vlcompare.ui.compare.forms import (
     AskForm,
     allowed_checkpoint,
     ask_form_of,
+    may_be_folder,
     read_request,
     read_side,
     shown_side,
@@ -122,7 +123,7 @@ def test_what_cannot_be_asked_is_said(handlers: Handlers, picture: str, form: As
         (Side("../checkpoints/x"), "operator allows"),
         (Side("~/models"), "operator allows"),
         (Side("http://127.0.0.1/x"), "operator allows"),
-        (Side("vlcompare"), "operator allows"),  # a folder beside the server, not a Hub id
+        (Side("vlcompare"), "neither"),  # whether or not there is a folder of that name beside the server
         (Side("a b"), "neither"),
         (Side("x/y", "int2"), "quantization"),
         (Side("x/y", prompt_order="sideways"), "prompt order"),
@@ -181,6 +182,17 @@ def test_a_refusal_of_a_path_probes_nothing(tmp_path: Path, monkeypatch: pytest.
             allowed_checkpoint(name, AppSettings(allow_path=allowed))
     paths = {Path(path) for path in looked_up}
     assert all(path.is_relative_to(allowed) or path in allowed.parents for path in paths)
+
+
+def test_only_what_the_operator_named_or_allowed_may_be_a_folder(tmp_path: Path) -> None:
+    mine = tmp_path / "models" / "mine"
+    mine.mkdir(parents=True)
+    settings = AppSettings(left="./own", preload=("other",), allow_path=tmp_path / "models")
+    for name in ("./own", "other", allowed_checkpoint("mine", settings)):
+        assert may_be_folder(name, settings)
+    outside = (str(tmp_path), str(mine / ".." / ".." / "models"))
+    for name in ("mine", "owner/name", "finetuned_mambavl_790m", ".", *outside):
+        assert not may_be_folder(name, settings)
 
 
 def test_forms_and_requests_are_inverse() -> None:

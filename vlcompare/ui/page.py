@@ -23,6 +23,7 @@ from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.paths import data_folder
 from vlcompare.render.markup import Safe, el, join
 from vlcompare.ui import api, examples
+from vlcompare.ui.compare.forms import may_be_folder
 from vlcompare.ui.compare.handlers import Handlers, engine_sessions
 from vlcompare.ui.compare.layout.tab import build
 from vlcompare.ui.compare.votes import Votes
@@ -115,7 +116,7 @@ def real_handlers(settings: AppSettings) -> Handlers:
     from vlcompare.comparison import compare
     from vlcompare.runtime.loading.model_pool import ModelPool
 
-    pool = ModelPool(settings.budget_bytes)
+    pool = ModelPool(settings.budget_bytes, folders=lambda checkpoint: may_be_folder(checkpoint, settings))
     if on_zerogpu():
         return Handlers(settings, adapt(compare, pool, settings), pool, explains=False)
     return Handlers(settings, compare, pool, engine_sessions=engine_sessions)

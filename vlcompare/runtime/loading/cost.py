@@ -53,11 +53,11 @@ class Rate(NamedTuple):
     bytes: float
 
 
-def cost(spec: ModelSpec) -> Cost:
-    """What this model costs. Raises what `estimate` raises."""
-    sizes = estimate(spec)
+def cost(spec: ModelSpec, *, names_only: bool = False) -> Cost:
+    """What this model costs. names_only: as in `find_source`. Raises what `estimate` raises."""
+    sizes = estimate(spec, names_only=names_only)
     known = registry.find(spec.checkpoint)
-    here = find_source(spec.checkpoint, revision=spec.revision, offline=True) is not None
+    here = find_source(spec.checkpoint, revision=spec.revision, offline=True, names_only=names_only) is not None
     weights = sizes.weights or None
     if here:
         return Cost(0, weights, sizes.beside)

@@ -28,8 +28,8 @@ class Sizes(NamedTuple):
     beside: int
 
 
-def estimate(spec: ModelSpec) -> Sizes:
-    """Sizes of a model before it is loaded, without any network.
+def estimate(spec: ModelSpec, *, names_only: bool = False) -> Sizes:
+    """Sizes of a model before it is loaded, without any network. names_only: as in `find_source`.
 
     0 where nothing is known: a repository that is neither listed nor in the cache. Raises RequestError for an unknown
     quantization, dtype or device.
@@ -37,7 +37,7 @@ def estimate(spec: ModelSpec) -> Sizes:
     quantize.check_quantization(spec.quantization)
     device = resolve_device(spec.device)
     dtype = resolve_dtype(spec.dtype, device)
-    source = find_source(spec.checkpoint, revision=spec.revision, offline=True)
+    source = find_source(spec.checkpoint, revision=spec.revision, offline=True, names_only=names_only)
     if source is not None:
         return sizes(read_stored(source), source.config.family, source.loaded_as(spec.quantization), dtype, device)
     known = registry.find(spec.checkpoint)

@@ -61,8 +61,13 @@ def load(
     dtype = str(dtype).removeprefix("torch.")
     path = None if tokenizer is None else str(tokenizer)
     spec = ModelSpec(str(checkpoint), quantization, str(device), dtype, image_size, revision, path, norm)
+    return load_spec(spec, progress)
+
+
+def load_spec(spec: ModelSpec, progress: hub.Progress | None = None, *, names_only: bool = False) -> Model:
+    """`load` with its options in one value. names_only: as in `find_source`."""
     try:
-        return _load(spec, progress)
+        return _load(spec, progress, names_only)
     except VLCompareError as error:
         failure: VLCompareError = error.with_traceback(None)
     except (MemoryError, RuntimeError) as error:
@@ -70,8 +75,8 @@ def load(
         if not known and "alloc" not in str(error).lower():  # a CPU's allocator raises a bare RuntimeError
             raise
         failure = DeviceMemoryError(
-            f"The device has too little memory for {checkpoint}: choose a smaller checkpoint, bfloat16, or nf4 where "
-            "the device has a fast path for it."
+            f"The device has too little memory for {spec.checkpoint}: choose a smaller checkpoint, bfloat16, or nf4 "
+            "where the device has a fast path for it."
         )
     # outside of the handlers, whose tracebacks would keep what was half loaded
     failure.__cause__ = failure.__context__ = None
@@ -80,14 +85,14 @@ def load(
     raise failure
 
 
-def _load(spec: ModelSpec, progress: hub.Progress | None) -> Model:
+def _load(spec: ModelSpec, progress: hub.Progress | None, names_only: bool) -> Model:
     _limit_threads()
     device = resolve_device(spec.device)
     dtype = resolve_dtype(spec.dtype, device)
     _check_options(spec)
     if device.type == "cpu":  # before a download of gigabytes that could not be used here
-        check_room(spec.checkpoint, sum(estimate(spec)), device)
-    source = find_source(spec.checkpoint, revision=spec.revision, progress=progress)
+        check_room(spec.checkpoint, sum(estimate(spec, names_only=names_only)), device)
+    source = find_source(spec.checkpoint, revision=spec.revision, progress=progress, names_only=names_only)
     assert source is not None
     method = source.loaded_as(spec.quantization)
     if spec.quantization not in ("none", method):

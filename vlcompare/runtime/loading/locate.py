@@ -40,15 +40,22 @@ class CheckpointSource:
 
 
 def find_source(
-    checkpoint: str | Path, *, revision: str | None = None, progress: hub.Progress | None = None, offline: bool = False
+    checkpoint: str | Path,
+    *,
+    revision: str | None = None,
+    progress: hub.Progress | None = None,
+    offline: bool = False,
+    names_only: bool = False,
 ) -> CheckpointSource | None:
     """The checkpoint, downloaded where need be. None only with `offline`, where it is not on this machine.
 
+    names_only: it is a known name or a Hub id; whether there is a folder of that name is not looked up. For names from
+    elsewhere, whose sender must not learn what is on this machine.
     Raises CheckpointError for a checkpoint that is not found or whose config cannot be used.
     """
     name = str(checkpoint)
     known = registry.find(name)
-    folder = _local_folder(name, known)
+    folder = _embedded_folder(known) if names_only or known is not None else _local_folder(name)
     if folder is not None:
         if revision is not None:
             raise RequestError(f"{name} lies on this machine; a revision is for checkpoints on the Hub.")
@@ -95,13 +102,17 @@ def read_stored(source: CheckpointSource) -> dict[str, Stored]:
     return read_headers(weight_files(source.folder))
 
 
-def _local_folder(name: str, known: registry.Checkpoint | None) -> Path | None:
-    if known is not None and known.folder is not None:
-        if not known.available:
-            raise CheckpointError(f"{name} belongs to this project, but {known.folder} is missing; install it again.")
-        return known.folder
-    if known is not None:
+def _embedded_folder(known: registry.Checkpoint | None) -> Path | None:
+    if known is None or known.folder is None:
         return None
+    if not known.available:
+        raise CheckpointError(
+            f"{known.name} belongs to this project, but {known.folder} is missing; install it again."
+        )
+    return known.folder
+
+
+def _local_folder(name: str) -> Path | None:
     # by os.path, which has an answer for a name that is too long for a path and for a user who does not exist, too
     if name and Path(name).name == name and os.path.isfile(CHECKPOINTS / name / "config.json"):
         return CHECKPOINTS / name

@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vlcompare.errors import DeviceMemoryError
@@ -36,7 +36,8 @@ class ModelPool:
 
     load: spec, progress -> model (with `.weights_bytes`). estimate: spec -> bytes of weights. free: spec -> bytes that
     are free for its weights on its device. gpus: () -> free bytes by device, where there are several GPUs.
-    Tests pass their own; the defaults are the package's.
+    Tests pass their own; the defaults are the package's. folders: checkpoint -> whether it may be a folder; the others
+    are known names or Hub ids, and no folder of that name is looked for.
     """
 
     def __init__(
@@ -47,11 +48,12 @@ class ModelPool:
         estimate: Callable[[ModelSpec], int] | None = None,
         free: Callable[[ModelSpec], int] | None = None,
         gpus: Callable[[], dict[str, int]] | None = None,
+        folders: Callable[[str], bool] = lambda checkpoint: True,
     ) -> None:
         self.budget_bytes = budget_bytes
-        self._load = load or _load
-        self._estimate = estimate or _estimate
-        self._free = free or _free
+        self._load = load or (lambda key, say: _load(key, say, not folders(key.checkpoint)))
+        self._estimate = estimate or (lambda key: _sizes(key, not folders(key.checkpoint)).weights)
+        self._free = free or (lambda key: _free(key, not folders(key.checkpoint)))
         self._gpus = gpus or _free_bytes_of_gpus
         self._entries: dict[ModelSpec, _Entry] = {}
         self._guard = threading.Lock()
@@ -181,13 +183,13 @@ def _different_gpus(one: str, other: str) -> bool:
     return one.startswith("cuda:") and other.startswith("cuda:") and one != other
 
 
-def _load(key: ModelSpec, say: Notify) -> Any:
-    from vlcompare.runtime.loading.load import load
+def _load(key: ModelSpec, say: Notify, names_only: bool) -> Any:
+    from vlcompare.runtime.loading.load import load_spec
 
     def progress(sentence: str, done: int = 0, total: int = 0) -> None:
         say(f"{sentence} ({100 * done // total} %)" if total else sentence)
 
-    return load(**asdict(key), progress=progress)
+    return load_spec(key, progress, names_only=names_only)
 
 
 def _free_bytes_of_gpus() -> dict[str, int]:
@@ -196,19 +198,18 @@ def _free_bytes_of_gpus() -> dict[str, int]:
     return free_bytes_of_gpus()
 
 
-def _estimate(key: ModelSpec) -> int:
+def _sizes(key: ModelSpec, names_only: bool) -> Any:
     from vlcompare.runtime.loading.estimate import estimate
 
-    return estimate(key).weights
+    return estimate(key, names_only=names_only)
 
 
-def _free(key: ModelSpec) -> int:
+def _free(key: ModelSpec, names_only: bool) -> int:
     """Free bytes for the weights, after what loading and an answer's buffers take."""
     from vlcompare.runtime.loading.devices import resolve_device
-    from vlcompare.runtime.loading.estimate import estimate
     from vlcompare.runtime.memory import available_bytes
 
-    return available_bytes(resolve_device(key.device)) - estimate(key).beside
+    return available_bytes(resolve_device(key.device)) - _sizes(key, names_only).beside
 
 
 def _release_cached_memory() -> None:

@@ -123,6 +123,7 @@ def _read_run(found: dict[str, Any], open_image: Any) -> Run:
         follow_up=follow_up if follow_up in ("continue", "anew") else None,
         voted=voted if voted in VOTES else None,
         created=float(found["created"]),
+        imported=True,
     )
 
 

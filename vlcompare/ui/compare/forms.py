@@ -17,6 +17,7 @@ from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.tasks.boxes import format_box
 from vlcompare.tasks.prompts import default_max_new_tokens, read_box, spec_of, validate
 from vlcompare.types import MODES, PROMPT_ORDERS, QUANTIZATIONS, Box, Decoding, Request, Side
+from vlcompare.ui.checkpoint_names import lookup
 from vlcompare.ui.settings import AppSettings, Limits
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -143,12 +144,19 @@ def allowed_checkpoint(name: Any, settings: AppSettings) -> str:
         return folder
     if looks_like_path or ".." in name:
         raise RequestError("Folders on the server are only opened below the path that its operator allows.")
-    if not _HUB_ID.match(name):
+    if not _HUB_ID.match(name) or ("/" not in name and lookup(name) is None):
         raise RequestError(f"{name[:80]!r} is neither a known checkpoint nor a Hub id (owner/name).")
-    if (Path.cwd() / name).exists():
-        # a folder of that name in the working directory would be opened in place of the Hub id
-        raise RequestError("Folders on the server are only opened below the path that its operator allows.")
     return name
+
+
+def may_be_folder(checkpoint: str, settings: AppSettings) -> bool:
+    """Whether a checkpoint may be a folder of this server: where its operator names it, or below the allowed path.
+
+    Whatever else `allowed_checkpoint` returns is a name, and a folder of that name is not looked for.
+    """
+    if checkpoint in (settings.left, settings.right, *settings.offered, *settings.preload):
+        return True
+    return settings.allow_path is not None and _folder_below(settings.allow_path, checkpoint) == checkpoint
 
 
 def _folder_below(allowed: Path, name: str) -> str | None:

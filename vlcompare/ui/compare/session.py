@@ -79,6 +79,7 @@ class Run:
     blind: bool = False  # names are hidden until the vote
     voted: str | None = None
     follow_up: str | None = None
+    imported: bool = False  # from a file: its checkpoints and limits are whatever the file says
     group: str | None = None  # shared by questions that were asked together
     repeats: Repeats | None = None  # the rounds, where it was repeated
     evidence: dict[str, EvidenceMap] = field(default_factory=dict)  # side -> what its answer rests on, where measured
@@ -103,6 +104,11 @@ class Run:
     def recorded(self) -> bool:
         """Whether its answers came with an example: nothing was run here."""
         return all(side.answer is not None and side.answer.stop_reason == "recorded" for side in self.sides.values())
+
+    @property
+    def made_here(self) -> bool:
+        """Whether it can be made again: its settings were checked here."""
+        return not (self.recorded or self.imported)
 
     @property
     def settings(self) -> dict[str, Side]:

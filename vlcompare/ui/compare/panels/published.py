@@ -12,7 +12,7 @@ from vlcompare.errors import VLCompareError
 from vlcompare.render.markup import Safe, el
 from vlcompare.types import QUANTIZATIONS, SIDES, ModelSpec, Quantization
 from vlcompare.ui import checkpoint_names
-from vlcompare.ui.compare.forms import allowed_checkpoint
+from vlcompare.ui.compare.forms import allowed_checkpoint, may_be_folder
 from vlcompare.ui.compare.handlers import Handlers
 from vlcompare.ui.compare.layout.tab import Parts
 from vlcompare.ui.events import QUIET
@@ -143,7 +143,7 @@ def _size(handlers: Handlers, name: Any, method: Any) -> str:
         known = checkpoint_names.lookup(name)
         if method not in QUANTIZATIONS or (known is not None and known.embedded):
             return ""
-        found = cost(ModelSpec(name, method, settings.device))
+        found = cost(ModelSpec(name, method, settings.device), names_only=not may_be_folder(name, settings))
         if found.download is None or found.memory is None:
             return ""
         parts = [f"{format_bytes(found.download)} to fetch" if found.download else "on this machine"]

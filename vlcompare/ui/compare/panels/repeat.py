@@ -64,7 +64,7 @@ def wire_repeat(parts: Parts, handlers: Handlers) -> Any:
 
 def can_repeat(run: Run | None) -> bool:
     """Whether this run was made here, is over, and may show its times."""
-    return run is not None and run.done and not (run.recorded or run.hidden) and not any(
+    return run is not None and run.done and run.made_here and not run.hidden and not any(
         answer is None or answer.error for answer in map(run.answer, run.sides)
     )  # fmt: skip
 
@@ -116,7 +116,7 @@ def repeat_shown(handlers: Handlers, session: CompareSession) -> Iterator[dict[s
 
 def repeats_view(run: Run | None, answering: str | None = None) -> Safe:
     """The rounds of a run. answering: None where none is running, else the side that is answering, "" between two."""
-    if run is None or not run.done or run.recorded or run.hidden:
+    if run is None or not run.done or not run.made_here or run.hidden:
         return el("div")
     repeats = run.repeats
     if repeats is None or (answering is None and not repeats.rounds):
