@@ -212,6 +212,32 @@ CASES = {
     "vqav2 rows": ("vqav2", {"v.parquet": parquet([{"question_id": 1, "question": "q?", "image": ENCODED,
                    "image_id": 2, "answers": [{"answer": a} for a in (*TEN, "")], "question_type": "what"}])},
                    [], {}, 1, 0, 0, {"id": "1", "references": (*TEN, ""), "source": "vqav2"}),
+    "vizwiz rows": ("questions", {"v.parquet": parquet([{"question_id": "VizWiz_val_00000000.jpg", "image": ENCODED,
+                    "question": "q?", "answers": TEN, "category": "other"}])}, [], {}, 1, 0, 0,
+                    {"id": "VizWiz_val_00000000.jpg", "references": tuple(TEN), "source": "vizwiz"}),
+    "vizwiz": ("questions", {"val.json": [{"image": "VizWiz_val_1.jpg", "question": "q?", "answer_type": "other",
+               "answers": [{"answer": a, "answer_confidence": "yes"} for a in TEN], "answerable": 1}]},
+               ["VizWiz_val_1.jpg"], {}, 1, 0, 0, {"references": tuple(TEN), "source": "vizwiz"}),
+    "okvqa rows": ("questions", {"v.parquet": parquet([{"question_id": "1", "image": ENCODED, "question": "q?",
+                   "answers": TEN, "question_type": "one", "answer_type": "other"}])}, [], {}, 1, 0, 0,
+                   {"references": tuple(TEN), "source": "okvqa"}),
+    "mm-vet": ("questions", {"MM-Vet/data/test-00000-of-00001.parquet": parquet([{"question_id": "v1_0",
+               "image": ENCODED, "question": "x?", "answer": "-1<AND>-5", "image_source": "u", "capability": "ocr"}])},
+               [], {}, 1, 0, 0, {"id": "v1_0", "references": ("-1<AND>-5",), "source": "MM-Vet"}),
+    "realworldqa": ("questions", {"RealWorldQA.parquet": parquet([{"image": ENCODED, "question": "x?", "answer": "A",
+                    "image_path": "0.webp"}])}, [], {}, 1, 0, 0, {"references": ("A",), "source": "RealWorldQA"}),
+    "declared": ("questions", {"RealWorldQA.parquet": parquet([{"image": ENCODED, "question": "x?", "answer": "A"}])},
+                 [], {"source": "mine"}, 1, 0, 0, {"source": "mine"}),
+    "a name that would choose a script": ("questions", {"pope_of_mine.parquet": parquet([{"image": ENCODED,
+                 "question": "x?", "answer": "A"}])}, [], {}, 1, 0, 0, {"source": None}),
+    "coco test pictures": ("coco-images", {"image_info_test2014.json": {"info": {}, "licenses": [], "categories": [],
+                           "images": [{"id": 42, "file_name": "a.jpg", "height": 60, "width": 80, "coco_url": "u"}]}},
+                           ["a.jpg"], {}, 1, 0, 0, {"id": "42", "references": (), "source": "coco", "size": (80, 60)}),
+    "pictures alone": ("pictures", {"mine.jsonl": '{"image": "a.jpg", "id": 7}\n{"image": "b.jpg", "id": 8}\n'},
+                       ["a.jpg", "b.jpg"], {}, 2, 0, 0, {"id": "7", "task": "captioning", "source": "mine"}),
+    "karpathy flickr30k": ("karpathy", {"d.json": {"dataset": "flickr30k", "images": [{"filename": "1.jpg", "imgid": 1,
+                           "sentids": [0], "sentences": [{"raw": "A man."}], "split": "test"}]}},
+                           ["flickr30k-images/1.jpg"], {}, 1, 0, 0, {"source": "flickr30k"}),
     "gqa": ("gqa", {"g.json": GQA}, ["42.jpg"], {}, 1, 0, 1, {"id": "201", "references": ("yes",), "source": "gqa"}),
     "gqa all": ("gqa", {"g.json": GQA}, ["42.jpg"], {"balanced": False}, 2, 0, 0, {"id": "201"}),
     "gqa rows": ("gqa", {"g.parquet": parquet([{"id": k, **{**v, "types": None}} for k, v in GQA.items()]),
@@ -299,7 +325,7 @@ def make(folder, files, pictures=()):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(PICTURE)
     first = next(iter(files))
-    return folder if "/" in first else folder / first
+    return folder if "/" in first and not first.endswith(".parquet") else folder / first
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -6,14 +6,13 @@ figures.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vlcompare.evaluate.benchmarks import script_of
 from vlcompare.evaluate.intervals import CorpusFigure
 from vlcompare.evaluate.metrics import answers, captions
 from vlcompare.evaluate.metrics import boxes as box_metrics
@@ -174,22 +173,9 @@ def _grounding(samples: Sequence[Sample], replies: Sequence[Reply], words: Words
 
 # ---- short answers ---------------------------------------------------------------------------------------------------
 
-# the start of a row's source -> the benchmark whose script counts it; VQA's own counts VQAv2 and OK-VQA, too (and not
-# VQA-RAD or VQA-Med, which share its name only)
-_BENCHMARKS = (
-    ("pope", re.compile("pope")),
-    ("gqa", re.compile("gqa")),
-    ("vqa", re.compile(r"vqa(?:[-_ ](?:train|val|test)\w*)?\Z|vqa[-_ ]?v?[12]|ok[-_ ]?vqa")),
-)
-
-
-@lru_cache(maxsize=1024)
-def _benchmark(source: str) -> str:
-    return next((name for name, pattern in _BENCHMARKS if pattern.match(source.lower())), "")
-
 
 def _vqa(samples: Sequence[Sample], replies: Sequence[Reply], words: Words) -> Scores:
-    benchmarks = [_benchmark(sample.source or "") for sample in samples]
+    benchmarks = [script_of(sample.source or "") for sample in samples]
     own, normalised = [], []
     for benchmark, sample, reply in zip(benchmarks, samples, replies, strict=True):
         usual = 0.0 if benchmark in ("pope", "gqa") else answers.vqa_accuracy(reply.raw, sample.references)

@@ -7,6 +7,7 @@ import string
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from vlcompare.evaluate.benchmarks import set_name
 from vlcompare.evaluate.readers.base import answers_of, id_of, literal_texts, text_of, texts_of
 from vlcompare.evaluate.readers.opening import RowError
 from vlcompare.evaluate.readers.pictures import picture_of
@@ -37,7 +38,7 @@ def _made(
         image=image[0],
         task=task,
         text=text,
-        source=source.source or benchmark,
+        source=source.source or benchmark or set_name(source),
         split=split if isinstance(split, str) else None,
         tags={name: row[name] for name in _TAGS if isinstance(row.get(name), str)},
         image_key=image[1],

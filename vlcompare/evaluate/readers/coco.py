@@ -1,4 +1,5 @@
-"""Captions in whole files: COCO's, NoCaps', Karpathy's splits, and TextCaps'; one sample a picture.
+"""Captions in whole files: COCO's (and its lists of test pictures), NoCaps', Karpathy's splits, and TextCaps'; one
+sample a picture.
 
 As cocodataset.org has it ("Data format", section 5). A file is one JSON value, so it is read whole.
 """
@@ -21,7 +22,9 @@ def read(source: DatasetSource) -> Iterator[Item]:
     """One captioning sample a picture, its captions as references."""
     data = json_object(source.path)
     if source.format == "karpathy":
-        return rows.samples(source, numbered(data.get("images"), "image"))
+        listed = numbered(data.get("images"), "image")
+        named = ((at, {"dataset": data.get("dataset"), **row} if isinstance(row, dict) else row) for at, row in listed)
+        return rows.samples(source, named)
     if source.format == "textcaps":
         return rows.samples(source, numbered(data.get("data"), "row"))
     return _coco(source, data)

@@ -22,6 +22,7 @@ class Format:
     rows: tuple[str, ...] = ()
     whole: tuple[str, ...] = ()
     without: frozenset[str] = frozenset()
+    only: frozenset[str] = frozenset()  # where given: a row has no other keys
     whole_module: str = ""  # the module for a file that is one JSON object, if not `module`
     folder_module: str = ""  # the module for a folder, if not `module`
     folder: tuple[str, ...] = ()  # what a folder of this format holds
@@ -30,8 +31,7 @@ class Format:
 def _row(name: str, module: str, what: str, rows: str, **more: Any) -> Format:
     more = {key: tuple(value.split()) if isinstance(value, str) else value for key, value in more.items()}
     more |= {key: more[key][0] for key in ("whole_module", "folder_module") if key in more}
-    if "without" in more:
-        more["without"] = frozenset(more["without"])
+    more |= {key: frozenset(more[key]) for key in ("without", "only") if key in more}
     return Format(name, module, what, tuple(rows.split()), **more)
 
 
@@ -119,7 +119,7 @@ TABLE: tuple[Format, ...] = (
         "vqav2",
         "rows",
         "VQA: the question file, with --annotations, or rows as on the Hub",
-        "question_id question answers|multiple_choice_answer image|image_id",
+        "question_id question answers|multiple_choice_answer image_id|multiple_choice_answer",
         whole="questions[].question_id questions[].question questions[].image_id",
         whole_module="vqa",
         without="ocr_tokens image_classes imageId caption_str direct_answers questions[].choice_a",
@@ -162,7 +162,7 @@ TABLE: tuple[Format, ...] = (
         "pope",
         "rows",
         "POPE: lines, or rows as on the Hub",
-        "image text|question label|image_source",
+        "image text|question label|image_source label|category",
         without="caption choices options index",
     ),
     _row("vsr", "rows", "VSR: lines, or rows as on the Hub", "caption label image"),
@@ -226,6 +226,22 @@ TABLE: tuple[Format, ...] = (
         "rows {image, question, answer}",
         "image question answer|answers|annotation",
         without="choices options bbox segmentation",
+    ),
+    _row(
+        "coco-images",
+        "coco",
+        "COCO's lists of pictures without captions (image_info_test2014.json)",
+        "",
+        whole="images[].file_name images[].id",
+        without="annotations images[].caption images[].sentences images[].qa_pairs",
+    ),
+    _row(
+        "pictures",
+        "rows",
+        "rows that name a picture and nothing else, to be captioned",
+        "image|image_path|file_name|filename",
+        only="image image_path file_name filename id image_id index height width split license coco_url flickr_url url "
+        "date_captured",
     ),
     _row("folder", "folder", "a folder of pictures, with --question", ""),
     _row(HUB, "hub", "a data set on the Hub by its id (hub:OWNER/NAME), streamed; rows as in any format above", ""),

@@ -147,11 +147,15 @@ def keys_of(value: dict[str, Any]) -> frozenset[str]:
     return frozenset(found)
 
 
+def _may_have(format: Format, keys: frozenset[str]) -> bool:
+    return not keys & format.without and (not format.only or keys <= format.only)
+
+
 def _best(keys: frozenset[str], part: str) -> Format | None:
     fitting = [
         format
         for format in TABLE
-        if (groups := getattr(format, part)) and not keys & format.without and not _lacks(keys, groups)
+        if (groups := getattr(format, part)) and _may_have(format, keys) and not _lacks(keys, groups)
     ]
     return max(fitting, key=lambda format: (format.name == "jsonl", len(getattr(format, part))), default=None)
 
@@ -182,7 +186,7 @@ def nearest(keys: frozenset[str]) -> tuple[Format, list[str]] | None:
         for groups in (format.rows, format.whole):
             missing = _lacks(keys, groups)
             share = 1 - len(missing) / len(groups) if groups else 0.0
-            if share > 0 and (best is None or share > best[0]):
+            if share > 0 and not format.only and (best is None or share > best[0]):
                 best = (share, format, missing)
     return (best[1], best[2]) if best else None
 

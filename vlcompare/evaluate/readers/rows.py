@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from vlcompare.evaluate.benchmarks import set_name, set_of_row
 from vlcompare.evaluate.readers import choice_rows
 from vlcompare.evaluate.readers.base import Item, answers_of, each, id_of, is_id, row_size, text_of
 from vlcompare.evaluate.readers.formats import other_format
@@ -87,7 +88,7 @@ def _question(task: str, name: str) -> Make:
             task=source.task if source.task in ("vqa", "document_vqa") else task,
             text=text_of(row, "question", "text", "query"),
             references=answers_of(row, *_ANSWERS, required=False),
-            source=source.source or name or None,
+            source=source.source or name or set_of_row(source, row),
             split=_split(row),
             tags=tags_of(row),
             image_key=key,
@@ -110,7 +111,9 @@ def _pope(source: DatasetSource, location: str, row: dict[str, Any]) -> Sample:
     image, key = picture_of(source, row, _IMAGE)
     label = str(row["label"] if "label" in row else row["answer"]).strip().lower()
     if label not in YES_NO:
-        raise RowError(f"the label is {label[:40]!r}, not yes or no")
+        raise RowError(
+            f"the label is {label[:40]!r}, not yes or no as POPE's; if it is another set, say --format questions"
+        )
     return Sample(
         id=row_name(row, location),
         image=image,
@@ -215,7 +218,7 @@ def _captions(name: str) -> Make:
             image=image,
             task="captioning",
             references=answers_of(row, "reference_strs", "caption_str", *_CAPTIONS, required=False),
-            source=source.source or ("coco" if name == "karpathy" else name) or None,
+            source=source.source or (_karpathys(row) if name == "karpathy" else name) or set_name(source),
             split=_split(row),
             tags=tags_of(row),
             image_key=key,
@@ -223,6 +226,12 @@ def _captions(name: str) -> Make:
         )
 
     return make
+
+
+def _karpathys(row: dict[str, Any]) -> str:
+    """Karpathy split COCO, Flickr8k and Flickr30k; COCO's rows alone have `cocoid`."""
+    dataset = row.get("dataset")
+    return dataset if isinstance(dataset, str) and dataset else "coco"
 
 
 def _one_caption_set(make: Make) -> Make:
@@ -317,4 +326,5 @@ _MAKERS: dict[str, Make] = {
     "textcaps": _captions("textcaps"),
     "karpathy": _captions("karpathy"),
     "captions": _captions(""),
+    "pictures": _captions(""),
 }

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vlcompare.errors import SampleError
+from vlcompare.evaluate.benchmarks import set_name
 from vlcompare.evaluate.readers.base import Item, box_in, each, literal_texts
 from vlcompare.evaluate.readers.choice_rows import filled, hinted, letter_among, lettered, several_pictures
 from vlcompare.evaluate.readers.opening import MAX_ROW_CHARACTERS, RowError, kind_of
@@ -162,10 +163,11 @@ def _sample(source: DatasetSource, location: str, value: tuple[dict[str, str], _
         if index.isdecimal() and int(index) >= CIRCULAR:
             tags["circular"] = str(int(index) % CIRCULAR)
         letters = (letter_among(choices, answer),) if filled(answer) else ()
-        return Sample(choices=tuple(choices.values()), references=letters, source=source.source, **shared)
+        return Sample(choices=tuple(choices.values()), references=letters, source=set_name(source), **shared)
     references = literal_texts(answer) if filled(answer) else ()
     pope = row.get("category") in POPE_CATEGORIES and answer.strip().lower() in YES_NO
-    return Sample(references=references, source=source.source or ("pope" if pope and task == "vqa" else None), **shared)
+    name = source.source or "pope" if pope and task == "vqa" else set_name(source)
+    return Sample(references=references, source=name, **shared)
 
 
 def _task(row: dict[str, str]) -> str:
