@@ -229,6 +229,7 @@ def _nf4_class() -> Any:
 
     class Linear4bit(_bitsandbytes().nn.Linear4bit):  # type: ignore[misc, name-defined]
         def forward(self, x: Tensor) -> Tensor:
+            x = x.contiguous()  # the CPU kernel reads rows by their address, whatever the strides are
             y = fallback.attempt("bitsandbytes", super().forward, x)
             if y is not None:
                 return y

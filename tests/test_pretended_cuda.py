@@ -1,0 +1,263 @@
+"""From loading to the last token on a pretended GPU: the CPU's tokens, no wait inside a step, launches pinned."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pretended_cuda
+import pytest
+import torch
+from pretended_cuda import counts, nobody_waits
+
+import vlcompare
+from vlcompare.comparison import compare
+from vlcompare.models import kernels
+from vlcompare.models.config import PRESETS, MambaConfig
+from vlcompare.models.kernels import agreement, fallback
+from vlcompare.models.mamba import Mamba
+from vlcompare.models.meta_init import structure_only
+from vlcompare.models.pythia import Pythia
+from vlcompare.runtime import engine, step_graphs
+from vlcompare.runtime.batch import generate_batch
+from vlcompare.runtime.sampling import greedy
+from vlcompare.types import Request, Side
+
+pytest.importorskip("triton")
+
+ROOT = Path(__file__).parents[1]
+PICTURES = [ROOT / "examples/pictures" / name for name in ("2026000004-vqa-0.png", "2026000005-grounding-0.png")]
+FAMILIES = {"mamba": "tiny-mamba-vl", "pythia": "tiny-pythia-vl"}
+PRECISIONS = {"fp32": ("float32", "none"), "bf16": ("bfloat16", "none"), "int8": ("bfloat16", "int8"),
+              "nf4": ("bfloat16", "nf4")}  # fmt: skip
+ASK: dict[str, Any] = {"task": "captioning", "max_new_tokens": 4}
+QUICK = [("mamba", "fp32", "torch"), ("mamba", "int8", "triton"),
+         ("pythia", "nf4", "triton"), ("pythia", "bf16", "torch")]  # fmt: skip
+GRID = [
+    pytest.param(family, precision, path, marks=() if (family, precision, path) in QUICK else pytest.mark.slow)
+    for family in FAMILIES
+    for precision in PRECISIONS
+    for path in ("triton", "torch")
+]
+
+
+@functools.cache
+def loaded(family: str, precision: str) -> Any:
+    """A model on the CPU."""
+    dtype, quantization = PRECISIONS[precision]
+    return vlcompare.load(FAMILIES[family], device="cpu", dtype=dtype, quantization=quantization)
+
+
+@functools.cache
+def truth(family: str, precision: str) -> tuple[list[int], list[float]]:
+    with kernels.use("reference"):
+        answer = vlcompare.generate(loaded(family, precision), PICTURES[0], **ASK)
+    return [token.id for token in answer.tokens], [token.logprob for token in answer.tokens]
+
+
+def on_cuda(family: str, precision: str) -> Any:
+    dtype, quantization = PRECISIONS[precision]
+    return vlcompare.load(FAMILIES[family], device="cuda:0", dtype=dtype, quantization=quantization)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
+    """A pretended GPU; the parameter `path` says whose kernels run on it."""
+    monkeypatch.setattr(fallback, "_failed", set())
+    monkeypatch.setattr(fallback, "_sentences", {})
+    path = request.node.callspec.params.get("path", "torch") if hasattr(request.node, "callspec") else "torch"
+    for family in FAMILIES:  # outside: on the real CPU
+        truth(family, "fp32")
+    with pretended_cuda.pretended(monkeypatch):
+        if path == "triton":
+            pretended_cuda.stand_ins(monkeypatch)
+        else:
+            fallback._failed.update(("triton", "mamba_ssm"))
+        yield
+
+
+@pytest.fixture
+def steps_without_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host may wait for nothing in the middle of a step, captured or not."""
+    for runner in (step_graphs.EagerRunner, step_graphs.GraphRunner):
+        step = runner.__call__
+
+        def quiet(self: Any, ids: Any, step: Callable[..., Any] = step) -> Any:
+            if getattr(self, "graphed", False):
+                self.prepare(1)  # a recording waits for the device when it begins
+            with nobody_waits():
+                return step(self, ids)
+
+        monkeypatch.setattr(runner, "__call__", quiet)
+
+
+@pytest.mark.parametrize(("family", "precision", "path"), GRID)
+@pytest.mark.usefixtures("steps_without_waits")
+def test_the_answer_is_the_cpus(family: str, precision: str, path: str, request: pytest.FixtureRequest) -> None:
+    ids, logprobs = truth(family, precision)
+    request.getfixturevalue("gpu")
+    model = on_cuda(family, precision)
+    placed = [*model.vlm.named_parameters(), *model.vlm.named_buffers()]
+    assert [name for name, tensor in placed if tensor.device.type != "cuda"] == []
+    for graphs in (True, False):
+        answer = vlcompare.generate(model, PICTURES[0], graphs=graphs, **ASK)
+        assert answer.timings.graphed is graphs, fallback.notices()
+        assert [token.id for token in answer.tokens] == ids
+        assert [token.logprob for token in answer.tokens] == pytest.approx(logprobs, abs=0.05)
+    assert fallback.notices() == ()
+
+
+def script(model: Any) -> dict[str, Any]:
+    """A batch with rows of different lengths, a drawn answer, and questions that follow up on others."""
+    requests = [(PICTURES[0], Request("captioning", max_new_tokens=4)),
+                (PICTURES[1], Request("vqa", "How many things are there?", max_new_tokens=4)),
+                (PICTURES[1], Request("grounding", "the red heart", max_new_tokens=6))]  # fmt: skip
+    found: dict[str, Any] = {"batch": [ids(answer) for answer in generate_batch(model, requests)]}
+    drawn = vlcompare.generate(model, PICTURES[0], temperature=0.8, top_p=0.9, top_k=40, seed=3, **ASK)
+    found["drawn"] = ids(drawn)
+    session = engine.Session()
+    for how in (None, "continue", "anew"):
+        answer = vlcompare.generate(model, PICTURES[0], task="vqa", text=f"What is it{how}?", max_new_tokens=4,
+                                    session=session, follow_up=how)  # fmt: skip
+        found[f"follow up {how}"] = ids(answer)
+    return found
+
+
+def ids(answer: Any) -> list[int]:
+    assert answer.error is None, answer.error
+    return [token.id for token in answer.tokens]
+
+
+@pytest.mark.parametrize(("family", "path"), [("mamba", "triton"), ("pythia", "triton"),
+                         *[pytest.param(f, "torch", marks=pytest.mark.slow) for f in FAMILIES]])  # fmt: skip
+@pytest.mark.usefixtures("steps_without_waits")
+def test_batches_drawn_answers_and_follow_ups_are_the_cpus(
+    family: str, path: str, request: pytest.FixtureRequest
+) -> None:
+    with kernels.use("reference"):
+        expected = script(loaded(family, "fp32"))
+    request.getfixturevalue("gpu")
+    assert script(on_cuda(family, "fp32")) == expected
+    assert fallback.notices() == ()
+
+
+@pytest.mark.parametrize("mode", ["race", "measure"])
+@pytest.mark.usefixtures("gpu")
+def test_both_sides_answer(mode: Any) -> None:
+    sides = {family: Side(name, device="cuda:0", dtype="float32") for family, name in FAMILIES.items()}
+    answers = {event.side: event.value for event in compare(PICTURES[0], Request(**ASK), sides, mode=mode)
+               if event.kind == "answer"}  # fmt: skip
+    for family, answer in answers.items():
+        assert ids(answer) == truth(family, "fp32")[0] and answer.timings.graphed
+    assert sorted(answers) == sorted(FAMILIES) and fallback.notices() == ()
+
+
+# what the host waits for in an answer whose graphs are captured: a lap each, a read each token, checks of the ids, and
+# what crosses: pixels and ids, and Pythia's rotary tables
+WAITS = {
+    "mamba": {"an event": 7, "tolist": 4, "aten._local_scalar_dense.default": 3, "a copy to cuda": 2},
+    "pythia": {"an event": 7, "tolist": 4, "aten._local_scalar_dense.default": 3, "a copy to cuda": 4},
+}
+
+
+@pytest.mark.parametrize("path", ["triton"])
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.usefixtures("gpu")
+def test_waits_of_a_whole_answer(family: str, path: str) -> None:
+    model = on_cuda(family, "fp32")
+    vlcompare.generate(model, PICTURES[0], **ASK)
+    counts.clear()
+    vlcompare.generate(model, PICTURES[0], **ASK)
+    assert counts.waits == Counter(WAITS[family]) and not counts.graphs
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_wait_inside_a_step_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = on_cuda("pythia", "fp32")
+    language_model = type(model.vlm.language_model)
+    step = language_model.step
+
+    def waits(self: Any, embeddings: Any, state: Any, **more: Any) -> Any:
+        state.positions.max().item()
+        return step(self, embeddings, state, **more)
+
+    monkeypatch.setattr(language_model, "step", waits)
+    answer = vlcompare.generate(model, PICTURES[0], **ASK)
+    assert not answer.timings.graphed and ids(answer) == truth("pythia", "fp32")[0]
+    assert "when stream is capturing" in fallback.notices("cuda")[0]
+    with nobody_waits(), pytest.raises(RuntimeError, match="the host waits"):
+        state = model.vlm.language_model.new_state(1, 4)
+        waits(model.vlm.language_model, torch.zeros(1, 128, device="cuda"), state)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_tensor_on_the_cpu_inside_a_step_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = on_cuda("pythia", "fp32")
+    language_model = type(model.vlm.language_model)
+    step = language_model.step
+    mixed = lambda self, x, state, **more: step(self, x + torch.zeros(x.shape[-1]), state, **more)  # noqa: E731
+    monkeypatch.setattr(language_model, "step", mixed)
+    with pytest.raises(RuntimeError, match="found cuda:0 and cpu"):
+        vlcompare.generate(model, PICTURES[0], **ASK)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_capture_runs_nothing_and_a_replay_computes_on_the_same_memory() -> None:
+    x, total = torch.ones(3, device="cuda"), torch.zeros(3, device="cuda")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        total += x * 2
+        last = total + 1
+        with pytest.raises(RuntimeError, match="capturing"):
+            total.tolist()
+    assert total.tolist() == [0.0] * 3
+    x.fill_(5.0)
+    for expected in (10.0, 20.0):
+        graph.replay()
+        assert total.tolist() == [expected] * 3 and last.tolist() == [expected + 1] * 3
+
+
+LAUNCHES = {"mambavl_2.8b": 391, "pythiavl_2.8b": 295}  # a token in bfloat16
+
+
+@pytest.mark.parametrize("shape", sorted(LAUNCHES))
+def test_launches_of_a_token_at_the_largest_size(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under fake tensors: true widths, no memory. Of one and of two layers, from which all layers' follow."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    language = PRESETS[shape].language
+    monkeypatch.setattr(agreement, "proven", lambda *given: True)
+    monkeypatch.setattr(fallback, "_failed", {"mamba_ssm"})
+    monkeypatch.setattr(fallback, "_sentences", {})
+    with FakeTensorMode(allow_non_fake_inputs=True), pretended_cuda.pretended(monkeypatch), torch.no_grad():
+        pretended_cuda.stand_ins(monkeypatch)
+        pretended_cuda.shapes_only(monkeypatch)
+        one, two = (launches_of_a_token(replace(language, layers=layers)) for layers in (1, 2))
+    assert one + (two - one) * (language.layers - 1) == LAUNCHES[shape], counts.launches
+    assert fallback.notices() == ()
+
+
+def launches_of_a_token(config: Any) -> int:
+    """After a prompt of 620 positions."""
+    with structure_only():
+        lm: Any = Mamba(config) if isinstance(config, MambaConfig) else Pythia(config)
+    lm.eval()
+    made: dict[int, torch.nn.Parameter] = {}
+    for module in lm.modules():
+        for name, meta in module._parameters.items():
+            if meta is not None and id(meta) not in made:
+                dtype = torch.float32 if name in ("A_log", "D") or meta.numel() == 5120 else torch.bfloat16
+                made[id(meta)] = torch.nn.Parameter(torch.empty(meta.shape, device="cuda", dtype=dtype))
+            module._parameters[name] = None if meta is None else made[id(meta)]
+    state = lm.new_state(1, 1024, device="cuda", dtype=torch.bfloat16)
+    lm(torch.empty(1, 620, config.hidden_size, device="cuda", dtype=torch.bfloat16), state)
+    token = torch.zeros(1, device="cuda", dtype=torch.long)
+    with nobody_waits():
+        lm.step(lm.embed_tokens(token), state)  # what a first step computes once is kept
+        counts.clear()
+        greedy(5)(lm.logits(lm.step(lm.embed_tokens(token), state)))
+    return sum(counts.launches.values())
