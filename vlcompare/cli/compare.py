@@ -14,15 +14,12 @@ from typing import TYPE_CHECKING
 from vlcompare import terminal
 from vlcompare.cli import options
 from vlcompare.errors import RequestError
-from vlcompare.paths import EMBEDDED
 from vlcompare.types import DECODING_FIELDS, SIDES
 
 if TYPE_CHECKING:
     from vlcompare.comparison import Event
     from vlcompare.repeats import Repeats
     from vlcompare.types import Answer, Side
-
-LEFT, RIGHT = EMBEDDED
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -34,10 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Ask two models the same about a picture. Both answers are printed, then what each token cost.",
     )
     sides = parser.add_argument_group("the sides")
-    for side, default in (("left", LEFT), ("right", RIGHT)):
-        sides.add_argument(
-            f"--{side}", default=default, metavar="C", help=f"a name, a folder, or a Hub id (default: {default})"
-        )
+    options.add_sides(sides)
     sides.add_argument(
         "--race", action="store_true", help="run both at once: a show, the times are contended (default: one by one)"
     )

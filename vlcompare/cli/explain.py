@@ -11,14 +11,11 @@ from vlcompare import terminal
 from vlcompare.cli import options
 from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.evidence import BLANKS
-from vlcompare.paths import EMBEDDED
 from vlcompare.types import DECODING_FIELDS, SIDES
 
 if TYPE_CHECKING:
     from vlcompare.evidence import EvidenceMap
     from vlcompare.types import Box, Request, Side
-
-LEFT, RIGHT = EMBEDDED
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -37,8 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     group.add_argument("--block", type=int, metavar="K", help="patches a side that are blanked together")
     sides = parser.add_argument_group("the models")
-    sides.add_argument("--left", default=LEFT, metavar="C", help=f"a name, a folder, or a Hub id (default: {LEFT})")
-    sides.add_argument("--right", default=RIGHT, metavar="C", help=f"default: {RIGHT}")
+    options.add_sides(sides)
     sides.add_argument("--checkpoint", metavar="C", help="only this model, in place of the two sides")
     options.add_fields(sides, (*options.MODEL_OPTIONS, *DECODING_FIELDS), SIDES)
     group = parser.add_argument_group("output")

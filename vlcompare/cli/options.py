@@ -14,7 +14,7 @@ from typing import Any
 
 from vlcompare import terminal
 from vlcompare.errors import RequestError
-from vlcompare.paths import existing
+from vlcompare.paths import EMBEDDED, existing
 from vlcompare.tasks.forms import SOURCES
 from vlcompare.tasks.prompts import SPECS, read_box, require_known_source, validate
 from vlcompare.types import (
@@ -24,6 +24,7 @@ from vlcompare.types import (
     NORMS,
     PROMPT_ORDERS,
     QUANTIZATIONS,
+    SIDES,
     Request,
     Side,
 )
@@ -97,6 +98,13 @@ def server_options_of(args: argparse.Namespace) -> Any:
         allow_hosts=read_allowed(args.allow_host) if args.allow_host else None,
         root_path=None if args.root_path is None else read_root_path(args.root_path),
     )
+
+
+def add_sides(group: argparse._ArgumentGroup) -> None:
+    """--left and --right, by default the embedded pair."""
+    for side, default in zip(SIDES, EMBEDDED, strict=True):
+        what = f"a name, a folder, or a Hub id (default: {default})"
+        group.add_argument(f"--{side}", default=default, metavar="C", help=what)
 
 
 def add_fields(group: argparse._ArgumentGroup, names: Iterable[str], sides: Iterable[str] = ()) -> None:

@@ -209,19 +209,13 @@ def interval(difference: float, low: float, high: float, reach: float, *, settle
     side = "left" if low > 0 else "right" if high < 0 else None
     axes = Axes((-(reach or 1.0), reach or 1.0), (0.0, 1.0), (110, 18), (0, 0, 0, 0))
     value, lowest, highest = (fraction(each, signed=True) for each in (difference, low, high))
-    return el(
-        "svg",
-        el("title", f"{value}, 95 % interval {lowest} to {highest}"),
+    return _whisker(
+        axes,
         axes.line(0, 0, 0, 1, "vi-zero"),
-        axes.line(low, 0.5, high, 0.5, "vi-whisker"),
-        el("circle", cx=f"{axes.at(difference, 0)[0]:.1f}", cy=9, r=4, class_="vi-dot"),
-        viewBox="0 0 110 18",
-        width=110,
-        height=18,
-        role="img",
-        aria_label=f"difference {value}, interval {lowest} to {highest}",
-        data_side=side if settled else None,
-        class_="vi-interval",
+        (difference, low, high),
+        title=f"{value}, 95 % interval {lowest} to {highest}",
+        label=f"difference {value}, interval {lowest} to {highest}",
+        side=side if settled else None,
     )
 
 
@@ -229,10 +223,20 @@ def share(value: float, low: float, high: float, side: str | None = None) -> Saf
     """A share with its interval, on an axis from 0 to 1."""
     axes = Axes((0.0, 1.0), (0.0, 1.0), (110, 18), (5, 0, 5, 0))
     label = f"{fraction(value)}, 95 % interval {fraction(low)} to {fraction(high)}"
+    return _whisker(
+        axes, axes.line(0, 0.5, 1, 0.5, "vi-zero"), (value, low, high), title=label, label=label, side=side
+    )
+
+
+def _whisker(
+    axes: Axes, zero: Safe, values: tuple[float, float, float], *, title: str, label: str, side: str | None
+) -> Safe:
+    """A dot and the line of its interval in one row of a table; values: (value, low, high)."""
+    value, low, high = values
     return el(
         "svg",
-        el("title", label),
-        axes.line(0, 0.5, 1, 0.5, "vi-zero"),
+        el("title", title),
+        zero,
         axes.line(low, 0.5, high, 0.5, "vi-whisker"),
         el("circle", cx=f"{axes.at(value, 0)[0]:.1f}", cy=9, r=4, class_="vi-dot"),
         viewBox="0 0 110 18",

@@ -60,17 +60,16 @@ def explain(
     image: a path, bytes, or a PIL image. task, text and `question` (choices, box, ocr_text, prompt_order, ...) are the
     fields of a Request. answer: what the model answered (its tokens are read), a text (read as the model would have
     ended it), or None: the model is asked first. The other arguments are those of `explain_batches`; `progress` is
-    called after each batch with the blocks measured so far, and all. Raises RequestError or ImageError where the
-    question, the answer or the picture is refused, and DeviceMemoryError where
-    the device's memory does not suffice.
+    called after each batch with the number of blocks measured so far, and of all. Raises RequestError or ImageError
+    where the question, the answer or the picture is refused, and DeviceMemoryError where the device's memory does not
+    suffice.
     """
     try:
         request = Request(task, text, **question)
     except TypeError as error:
         raise RequestError(f"A question has no such field ({error}); see the fields of Request.") from error
-    return explain_request(
-        model, image, request, answer, blank=blank, block=block, cancel=cancel, progress=progress
-    )  # fmt: skip
+    options = {"blank": blank, "block": block, "cancel": cancel}
+    return explain_request(model, image, request, answer, progress=progress, **options)
 
 
 def explain_request(
@@ -79,21 +78,14 @@ def explain_request(
     request: Request,
     answer: Answer | str | None = None,
     *,
-    blank: Blank = "mean",
-    block: int | None = None,
-    cancel: Cancel | None = None,
     progress: Progress | None = None,
-    features: Features | None = None,
-    batch_size: int = MOST_ROWS,
+    **options: Any,
 ) -> EvidenceMap:
-    """`explain` for a Request: the last map of `explain_batches`, whose other arguments these are.
+    """`explain` for a Request: the last map of `explain_batches`, which takes the options.
 
-    progress: is called after each batch with the number of blocks measured so far, and of all.
+    progress: called after each batch with the number of blocks measured so far, and of all.
     """
-    batches = explain_batches(
-        model, image, request, answer, blank=blank, block=block, cancel=cancel, features=features,
-        batch_size=batch_size,
-    )  # fmt: skip
+    batches = explain_batches(model, image, request, answer, **options)
     found = next(batches)
     for found in batches:
         if progress is not None:

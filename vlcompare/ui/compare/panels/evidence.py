@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import gradio as gr
 
 from vlcompare.comparison import hold_device
-from vlcompare.errors import VLCompareError
 from vlcompare.evidence import EvidenceMap
 from vlcompare.render.evidence_picture import FALL, RISE, evidence_scale, figures_in_words
 from vlcompare.render.markup import Safe, el
-from vlcompare.runtime.faults import report
-from vlcompare.ui.compare import cards, views
+from vlcompare.ui.compare import cards
 from vlcompare.ui.compare.handlers import Handlers
 from vlcompare.ui.compare.layout.tab import Parts
+from vlcompare.ui.compare.panels.measuring import Changes, measuring, wire_measuring
 from vlcompare.ui.compare.panels.repeat import can_repeat
 from vlcompare.ui.compare.picture import box_mark, stage
 from vlcompare.ui.compare.session import CompareSession, Run
-from vlcompare.ui.events import QUIET, RUNNING
-from vlcompare.ui.server.concurrency import CURRENT_CALL
-from vlcompare.ui.server.redact import UNEXPECTED
 
 _SOLID = 0.85  # opacity at the end of the scale
 _BLANKS = {"its features": "mean", "its pixels, blurred": "blur"}
@@ -40,31 +38,11 @@ def wire_evidence(parts: Parts, handlers: Handlers) -> Any:
         with gr.Row(visible=False, elem_classes="vl-evidence-ask") as asking:
             button = gr.Button("Measure it", size="sm", elem_id="vl-explain", min_width=120)
             blank = gr.Radio(list(_BLANKS), value=next(iter(_BLANKS)), label="A block loses", elem_id="vl-blank")
-    state, message = parts.regions["state"], parts.regions["message"]
 
-    def end(session: CompareSession) -> None:
-        session.stop()
+    def measure(session: CompareSession, blank: str) -> Changes:
+        return explain_shown(handlers, session, _BLANKS.get(blank, "mean"))
 
-    def show(session: CompareSession) -> list[Any]:
-        run = session.shown
-        if session.cancel is not None and session.current is run and run is not None and run.done:
-            return [session, gr.skip(), gr.skip()]  # it is being measured, and says so itself
-        return [session, evidence_view(run), gr.update(visible=can_explain(run))]
-
-    def begin(session: CompareSession, blank: str) -> Iterator[list[Any]]:
-        for page in explain_shown(handlers, session, _BLANKS.get(blank, "mean")):
-            yield [session, *(page.get(name, gr.skip()) for name in ("state", "message", "view"))]
-
-    state.change(show, [parts.session], [parts.session, view, asking], trigger_mode="always_last", **QUIET)  # type: ignore[attr-defined]
-    button.click(end, [parts.session], None, **QUIET)
-    return button.click(
-        begin,
-        [parts.session, blank],
-        [parts.session, state, message, view],
-        concurrency_limit=handlers.settings.concurrency,
-        show_progress_on=[message],
-        **RUNNING,
-    )
+    return wire_measuring(parts, handlers, button, view, asking, _panel, measure, [blank])
 
 
 def can_explain(run: Run | None) -> bool:
@@ -72,37 +50,27 @@ def can_explain(run: Run | None) -> bool:
     return can_repeat(run) and run is not None and run.follow_up is None
 
 
-def explain_shown(handlers: Handlers, session: CompareSession, blank: str = "mean") -> Iterator[dict[str, Safe]]:
-    """Measure the shown run: yields what changes: "state", "message", "view". The maps are kept in the run."""
+def explain_shown(handlers: Handlers, session: CompareSession, blank: str = "mean") -> Changes:
+    """Measure the shown run: yields what changes. The maps are kept in the run."""
     run = session.shown
     if run is None or not can_explain(run):
-        yield {"message": cards.message("There is no answer to explain: press Compare first.", "error")}
-        return
-    cancel = session.start(run)
-    if (call := CURRENT_CALL.get()) is not None:  # its client may disconnect
-        call.add(cancel)
-    run.evidence, failure = {}, ""
-    began = dict(run.sides)
-    try:
-        yield {"state": views.state(session), "message": cards.message(""), "view": evidence_view(run, True)}
-        for name, part in began.items():
-            for found in _measured(handlers, run, name, part, blank, cancel):
-                run.evidence[run.place(part)] = found
-                if session.shown is run:
-                    yield {"view": evidence_view(run, True)}
-    except _Ended:
-        pass
-    except VLCompareError as error:
-        failure = "" if cancel.is_set() else str(error)
-    except Exception as error:
-        report(error)
-        failure = UNEXPECTED
-    finally:  # also where the stream is closed, by Stop or because the client disconnected
-        cancel.set()
-        session.finish(run)
-    if session.current is run:
-        said = cards.message(f"The answers were not explained: {failure}", "error") if failure else cards.message("")
-        yield {"state": views.state(session), "message": said, "view": evidence_view(session.shown)}
+        return iter([{"message": cards.message("There is no answer to explain: press Compare first.", "error")}])
+
+    def steps(cancel: threading.Event) -> Iterator[Safe]:
+        run.evidence = {}
+        began = dict(run.sides)
+        yield evidence_view(run, True)
+        with suppress(_Ended):
+            for name, part in began.items():
+                for found in _measured(handlers, run, name, part, blank, cancel):
+                    run.evidence[run.place(part)] = found
+                    yield evidence_view(run, True)
+
+    return measuring(session, run, steps, _panel, "The answers were not explained")
+
+
+def _panel(run: Run | None) -> tuple[Safe, bool]:
+    return evidence_view(run), can_explain(run)
 
 
 def _measured(handlers: Handlers, run: Run, name: str, part: Any, blank: Any, cancel: Any) -> Iterator[EvidenceMap]:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
-from vlcompare.errors import VLCompareError
+from vlcompare.errors import RequestError
 from vlcompare.render.markup import Safe, el
 from vlcompare.render.terms import term
 from vlcompare.repeats import FIGURES, Figure, Repeats, Spread, repeat_with
-from vlcompare.runtime.faults import report
 from vlcompare.types import Answer, Side
-from vlcompare.ui.compare import cards, views
+from vlcompare.ui.compare import cards
 from vlcompare.ui.compare.event_stream import PACE
 from vlcompare.ui.compare.handlers import Handlers
 from vlcompare.ui.compare.layout.tab import Parts
+from vlcompare.ui.compare.panels.measuring import Changes, measuring, wire_measuring
 from vlcompare.ui.compare.session import CompareSession, Run
-from vlcompare.ui.events import QUIET, RUNNING
-from vlcompare.ui.server.concurrency import CURRENT_CALL
-from vlcompare.ui.server.redact import UNEXPECTED
 from vlcompare.units import milliseconds
 
 COUNT = 5
@@ -35,31 +34,7 @@ def wire_repeat(parts: Parts, handlers: Handlers) -> Any:
     with parts.places["times"]:
         view = gr.HTML(el("div"), elem_id="vl-repeats")
         button = gr.Button(f"Repeat × {COUNT}", size="sm", elem_id="vl-repeat", visible=False)
-    state, message = parts.regions["state"], parts.regions["message"]
-
-    def end(session: CompareSession) -> None:
-        session.stop()
-
-    def show(session: CompareSession) -> list[Any]:
-        run = session.shown
-        if session.cancel is not None and session.current is run and run is not None and run.done:
-            return [session, gr.skip(), gr.skip()]  # it is being repeated, and says so itself
-        return [session, repeats_view(run), gr.update(visible=can_repeat(run))]
-
-    def begin(session: CompareSession) -> Iterator[list[Any]]:
-        for page in repeat_shown(handlers, session):
-            yield [session, *(page.get(name, gr.skip()) for name in ("state", "message", "view"))]
-
-    state.change(show, [parts.session], [parts.session, view, button], trigger_mode="always_last", **QUIET)  # type: ignore[attr-defined]
-    button.click(end, [parts.session], None, **QUIET)
-    return button.click(
-        begin,
-        [parts.session],
-        [parts.session, state, message, view],
-        concurrency_limit=handlers.settings.concurrency,
-        show_progress_on=[message],
-        **RUNNING,
-    )
+    return wire_measuring(parts, handlers, button, view, button, _panel, partial(repeat_shown, handlers))
 
 
 def can_repeat(run: Run | None) -> bool:
@@ -69,49 +44,43 @@ def can_repeat(run: Run | None) -> bool:
     )  # fmt: skip
 
 
-def repeat_shown(handlers: Handlers, session: CompareSession) -> Iterator[dict[str, Safe]]:
-    """Repeat the shown run; yields what changes: "state", "message", "view". The rounds so far are kept in the run."""
+def repeat_shown(handlers: Handlers, session: CompareSession) -> Changes:
+    """Repeat the shown run; yields what changes. The rounds so far are kept in the run."""
     run = session.shown
     if run is None or not can_repeat(run):
-        yield {"message": cards.message("There is nothing to repeat: press Compare first.", "error")}
-        return
-    cancel = session.start(run)
-    if (call := CURRENT_CALL.get()) is not None:  # its client may disconnect
-        call.add(cancel)
+        return iter([{"message": cards.message("There is nothing to repeat: press Compare first.", "error")}])
+    return measuring(session, run, partial(_rounds, handlers, run), _panel, "A round failed")
+
+
+def _rounds(handlers: Handlers, run: Run, cancel: threading.Event) -> Iterator[Safe]:
+    """The panel's HTML while the rounds are measured; raises RequestError where an answer failed."""
     began, run.repeats = dict(run.sides), Repeats((), COUNT)
-    failure = ""
+    yield repeats_view(run, "")
 
     def ask(ordered: Any) -> Iterator[Any]:
         limits = handlers.settings.limits
         how = {"pool": handlers.pool, "cancel": cancel, "deadline": limits.seconds, "sessions": {}, "tick": PACE}
         return handlers.compare(run.picture.data, run.request, ordered, mode="measure", **how)
 
-    try:
-        yield {"state": views.state(session), "message": cards.message(""), "view": repeats_view(run, "")}
-        sides: dict[str, Side] = run.settings
-        answering = ""
-        for item in repeat_with(ask, sides, COUNT):
-            before = answering
-            if isinstance(item, Repeats):
-                run.repeats = item.renamed({name: run.place(part) for name, part in began.items()})
-            elif item is not None and isinstance(item.value, Answer):
-                failure = failure or item.value.error or ""
-            elif item is not None:
-                answering = run.place(began[item.side])
-            # not for every token: what the page does meanwhile would take time from the answers
-            if session.shown is run and (isinstance(item, Repeats) or answering != before):
-                yield {"view": repeats_view(run, answering)}
-    except VLCompareError as error:
-        failure = str(error)
-    except Exception as error:
-        report(error)
-        failure = UNEXPECTED
-    finally:  # also where the stream is closed, by Stop or because the client disconnected
-        cancel.set()
-        session.finish(run)
-    if session.current is run:
-        said = cards.message(f"A round failed: {failure}", "error") if failure else cards.message("")
-        yield {"state": views.state(session), "message": said, "view": repeats_view(session.shown)}
+    sides: dict[str, Side] = run.settings
+    answering = failure = ""
+    for item in repeat_with(ask, sides, COUNT):
+        before = answering
+        if isinstance(item, Repeats):
+            run.repeats = item.renamed({name: run.place(part) for name, part in began.items()})
+        elif item is not None and isinstance(item.value, Answer):
+            failure = failure or item.value.error or ""
+        elif item is not None:
+            answering = run.place(began[item.side])
+        # not for every token: what the page does meanwhile would take time from the answers
+        if isinstance(item, Repeats) or answering != before:
+            yield repeats_view(run, answering)
+    if failure:
+        raise RequestError(failure)
+
+
+def _panel(run: Run | None) -> tuple[Safe, bool]:
+    return repeats_view(run), can_repeat(run)
 
 
 def repeats_view(run: Run | None, answering: str | None = None) -> Safe:
