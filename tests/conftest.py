@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from app_world import launched
+from app_world import launched, visits
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = Path(os.environ.get("VLCOMPARE_REFERENCE", ROOT.parent / "shared" / "reference"))
@@ -79,6 +79,13 @@ def browser(chromium: str) -> Iterator[Any]:
     """A headless browser for the tests of one module."""
     with launched(chromium) as browser:
         yield browser
+
+
+@pytest.fixture
+def visit(app: Any, browser: Any) -> Iterator[Any]:
+    """Opens the page of the module's `app`; complains about script errors at the end."""
+    with visits(browser, app.address) as open_page:
+        yield open_page
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -7,8 +7,7 @@ import pickle
 from pathlib import Path
 
 import pytest
-from PIL import Image
-from tiny import write_checkpoint
+from tiny import write_pair
 
 import vlcompare
 from vlcompare.errors import ImageError, RequestError
@@ -19,11 +18,7 @@ HOSTILE = "<script>alert(1)</script>"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pair")
-    for family in ("pythia", "mamba"):
-        write_checkpoint(folder / family, family)
-    Image.radial_gradient("L").resize((90, 60)).convert("RGB").save(folder / "picture.png")
-    return folder
+    return write_pair(tmp_path_factory.mktemp("pair"))
 
 
 @pytest.fixture(scope="module")

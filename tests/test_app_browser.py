@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from app_world import choose_task, compare, done, pick, said, settled, stop, text, upload, visits
+from app_world import choose_task, compare, done, pick, said, settled, stop, text, upload
 from ui_fakes import WORDS, FakeCompare, png, until, write_examples
 
 pytestmark = pytest.mark.browser
@@ -33,12 +33,6 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     yield SimpleNamespace(address=address, fake=fake, settings=settings, folder=folder)
     page.close()
     examples.FOLDER = before
-
-
-@pytest.fixture
-def visit(app: SimpleNamespace, browser: Any) -> Iterator[Any]:
-    with visits(browser, app.address) as open_page:
-        yield open_page
 
 
 def test_a_comparison_streams_and_shows_boxes_figures_and_truth(app: SimpleNamespace, visit: Any) -> None:

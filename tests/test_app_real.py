@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from app_world import choose_task, compare, done, pick, said, stop, text, upload, visits
+from app_world import choose_task, compare, done, pick, said, stop, text, upload
 from ui_fakes import until
 
 from vlcompare.types import Answer, Request
@@ -73,12 +73,6 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     _, state.address, _ = launch(page, settings, prevent_thread_lock=True)
     yield state
     page.close()
-
-
-@pytest.fixture
-def visit(app: SimpleNamespace, browser: Any) -> Iterator[Any]:
-    with visits(browser, app.address) as open_page:
-        yield open_page
 
 
 def scene(seed: int) -> bytes:

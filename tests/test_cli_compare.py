@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tiny import write_checkpoint
+from tiny import write_pair
 
 from vlcompare.cli import main
 from vlcompare.types import Answer
@@ -15,11 +15,7 @@ from vlcompare.types import Answer
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cli")
-    for family in ("pythia", "mamba"):
-        write_checkpoint(folder / family, family)
-    Image.radial_gradient("L").resize((90, 60)).convert("RGB").save(folder / "picture.png")
-    return folder
+    return write_pair(tmp_path_factory.mktemp("cli"))
 
 
 def compare(folder: Path, *options: str) -> int:

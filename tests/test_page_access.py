@@ -41,12 +41,6 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
         yield app
 
 
-@pytest.fixture
-def visit(app: SimpleNamespace, browser: Any) -> Iterator[Any]:
-    with visits(browser, app.address) as open_page:
-        yield open_page
-
-
 def inspect(page: Any) -> None:
     """Go to the second tab and open its run."""
     page.get_by_role("tab", name="Inspect").click()

@@ -24,12 +24,6 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
         yield app
 
 
-@pytest.fixture
-def visit(app: SimpleNamespace, browser: Any) -> Iterator[Any]:
-    with visits(browser, app.address) as open_page:
-        yield open_page
-
-
 def place(page: Any, width: int, height: int) -> tuple[float, float, float, float]:
     """Where a picture of this size is on the screen: in its element, between bars where their shapes differ."""
     box = page.locator("#vl-picture img").bounding_box()

@@ -23,12 +23,6 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
         yield app
 
 
-@pytest.fixture
-def visit(app: SimpleNamespace, browser: Any) -> Iterator[Any]:
-    with visits(browser, app.address) as open_page:
-        yield open_page
-
-
 SHOWN = "() => { const b = document.getElementById('vl-bubble'); return b && !b.hidden ? b.textContent : ''; }"
 
 # terms whose explanation is cut off at an edge of the window, or does not belong to them for a screen reader

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
@@ -97,4 +98,12 @@ def write_checkpoint(
             if "embed" in name:
                 parameter.normal_(0, 0.5)
     save_file(published_names(model, config), str(folder / "model.safetensors"))
+    return folder
+
+
+def write_pair(folder: Path) -> Path:
+    """A checkpoint of each family, "pythia" and "mamba", and "picture.png" in one folder."""
+    for family in ("pythia", "mamba"):
+        write_checkpoint(folder / family, family)
+    Image.radial_gradient("L").resize((90, 60)).convert("RGB").save(folder / "picture.png")
     return folder
