@@ -116,7 +116,7 @@ def test_imports_point_downward(path: Path) -> None:
 
 
 def circles(graph: dict[str, set[str]]) -> list[list[str]]:
-    """The nodes that stay when what imports nothing is taken away again and again: members of circles, and above."""
+    """The nodes left after removing those without imports, then those without importers, until none is removed."""
     graph = {node: set(targets) for node, targets in graph.items()}
     for targets in list(graph.values()):
         for target in targets:
@@ -182,6 +182,41 @@ def test_files_and_functions_stay_small(path: Path) -> None:
             given = [*node.args.posonlyargs, *node.args.args]  # keyword-only ones are named at the call
             private = node.name.startswith("_") or node.name in SCHEMAS
             assert "kernels" in path.parts or private or len(given) <= MOST_PARAMETERS, f"{node.name} takes too much"
+
+
+FAULTS = {
+    "a long module": "x = 1\n" * (MOST_LINES + 1),
+    "a long function": "def f():\n" + "    x = 1\n" * MOST_FUNCTION_LINES,
+    "many parameters": "def f(a, b, c, d, e, f, g, h, i): ...\n",
+    "a false claim": '"""Draws. Knows nothing of tensors or gradio."""\nimport torch\n',
+    "an unknown claim": '"""Draws. Knows nothing of weather."""\n',
+    "timm elsewhere": "def f():\n    import timm\n",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_checks_of_a_file_can_fail(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "vlcompare" / "fault.py"
+    path.parent.mkdir()
+    path.write_text(FAULTS[fault], encoding="utf-8")
+    monkeypatch.setitem(globals(), "PACKAGE", path.parent)
+    checks = [test_files_and_functions_stay_small, test_what_a_file_says_it_knows_nothing_of]
+    failed = 0
+    for check in [*checks, test_heavy_packages_have_one_home]:
+        try:
+            check(path)
+        except AssertionError:
+            failed += 1
+    assert failed == 1
+
+
+def test_an_import_from_above_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "vlcompare" / "units.py"
+    path.parent.mkdir()
+    path.write_text("def f():\n    from vlcompare.ui import page\n", encoding="utf-8")
+    monkeypatch.setitem(globals(), "PACKAGE", path.parent)
+    with pytest.raises(AssertionError, match="imports from above"):
+        test_imports_point_downward(path)
 
 
 def test_folders_stay_small() -> None:

@@ -1,8 +1,8 @@
 """One comparison run several times: the median and the range of its times, and which side is faster, if any.
 
 A single run says little about speed on a machine that does other things as well. Each round asks every side once, one
-after the other, and the side that goes first changes from round to round, so that what drifts (temperature, other
-programs) weighs on both alike. A side is called faster only where the ranges do not overlap.
+after the other, and the side that goes first changes from round to round, so that drifts (temperature, other
+programs) affect both alike. A side is called faster only if the ranges do not overlap.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 Figure = Literal["ttft_ms", "token_ms"]
 FIGURES: tuple[Figure, ...] = ("ttft_ms", "token_ms")
 MOST = 50  # rounds
-# below this share of CPU time in wall time, other programs took what the answers needed: the thread that answers waits
-# for nothing else, but for the other threads of a product, which left .93 and more of the time where no one else ran
+# below this ratio of CPU time to wall time, other programs are taken to have slowed the answers: the answering thread
+# waits only for the other threads of a matrix product, and on a free machine the ratio was .93 or more
 BUSY = 0.85
 
 

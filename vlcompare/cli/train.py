@@ -1,4 +1,4 @@
-"""`train`: the embedded pair from nothing, on a CPU or a GPU; stopped at any moment, `--resume` continues."""
+"""`train`: the embedded pair from scratch, on a CPU or a GPU; stopped at any moment, `--resume` continues."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--recipe",
-        help="cpu, gpu, smoke, or a JSON file with what differs from cpu (default: what DIR was begun with, else cpu)",
+        help="cpu, gpu, smoke, or a JSON file with the values that differ from cpu (default: DIR's recipe, else cpu)",
     )
-    parser.add_argument("--budget", type=float, metavar="MINUTES", help="stop after so long; --resume goes on")
-    parser.add_argument("--resume", action="store_true", help="go on from the states in DIR")
+    parser.add_argument("--budget", type=float, metavar="MINUTES", help="stop after that time; --resume continues")
+    parser.add_argument("--resume", action="store_true", help="continue from the states in DIR")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="of each process on CPU (default 1)")
     parser.add_argument(

@@ -1,10 +1,10 @@
 """A picture's file, rewritten with only the parts that a decoder needs.
 
 JPEG (ITU-T T.81, annex B), PNG (W3C PNG, third edition) and WebP (RFC 9649) are sequences of named parts. A decoder
-spends time and memory on every part, and on metadata far more than its bytes suggest: Pillow
-concatenates all APP segments again at each one, and reads EXIF entries that all point at the same megabytes. So only
-the parts that hold pixels are passed on, PNG's pixel data as one chunk; of the metadata only the orientation is read.
-The numbers of parts, of a JPEG's scans and of a lossless WebP's prefix codes are limited. Nothing is decoded here.
+spends time and memory on every part, and on metadata far more than its bytes suggest: Pillow concatenates all APP
+segments again at each one, and reads EXIF entries that all point at the same megabytes. So only the parts that hold
+pixels are kept, PNG's pixel data as one chunk; of the metadata only the orientation is read. The numbers of parts, of
+a JPEG's scans and of a lossless WebP's prefix codes are limited. Nothing is decoded here.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ def _webp(data: bytes) -> PictureFile:
         elif chunk_type in (b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"):
             kept.setdefault(chunk_type, chunk)
     _check_groups(kept)
-    if b"ANMF" in kept:  # a frame: 16 bytes, then chunks of its own
+    if b"ANMF" in kept:  # a frame: 16 bytes, then its chunks
         frame = list(_chunks(kept[b"ANMF"], 24, "<4sI", "WebP"))
         if len(frame) > len(dict(frame)):
             raise ValueError("a frame with several chunks of one type")

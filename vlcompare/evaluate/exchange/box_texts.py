@@ -1,4 +1,4 @@
-"""Boxes in the spellings of other models, rewritten as `[x0,y0,x1,y1]`, which is what an answer is read for.
+"""Boxes in the spellings of other models, rewritten as `[x0,y0,x1,y1]`, the form that is parsed.
 
     Qwen-VL, Qwen2-VL   <box>(x0,y0),(x1,y1)</box>, <|box_start|>(x0,y0),(x1,y1)<|box_end|>
     Qwen2.5-VL          {"bbox_2d": [x0,y0,x1,y1], "label": ..}: the brackets are read as they stand, as are
@@ -81,7 +81,7 @@ def rewritten(text: str, convert: Convert, format: str) -> str:
 
 
 def _pairs(inside: str, convert: Convert) -> str:
-    """What stands between Qwen's marks: pairs of corners; anything else is left as it is."""
+    """The text between Qwen's marks as boxes, if it is pairs of corners; else unchanged."""
     return _CORNERS.sub(lambda match: _written(convert([float(number) for number in match.groups()])), inside)
 
 
@@ -150,7 +150,7 @@ def holds_boxes(value: Any) -> bool:
 
 
 def listed(value: Any, convert: Convert, format: str) -> list[Any]:
-    """The boxes of a JSON value as [x0, y0, x1, y1] each; what is none stays as it is, and is left out when read."""
+    """The boxes of a JSON value as [x0, y0, x1, y1] each; other values stay unchanged, and are skipped when read."""
     items = [value] if isinstance(value, dict) or _is_box(value) else value if isinstance(value, list) else []
     return [_one(item, convert, format) for item in items]
 

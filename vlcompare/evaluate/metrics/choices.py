@@ -1,4 +1,4 @@
-"""Lenient reading of a multiple choice: the letter that an answer names somewhere, or the option whose text it holds.
+"""Lenient reading of a multiple choice: the letter that an answer names anywhere, or the option whose text is in it.
 
 The strict reading, a letter alone or set off from what follows, is `vlcompare.tasks.reading`. This one also reads what
 chat models write ("Answer: B", "The answer is B.", "**B** the cell wall", "the cell wall"), as the harnesses that
@@ -18,7 +18,7 @@ _NAMED = re.compile(
     r"\s*[\"'(\[]*([A-Z])(?![A-Za-z0-9'])(?:\s+((?-i:[a-z]+)))?",
     re.IGNORECASE,
 )
-# a capital that stands alone, and the word in lower case behind it; ahead of the rest also "b) .." and "(b) .."
+# a single capital letter and the lower-case word after it; at the beginning also "b) .." and "(b) .."
 _AHEAD = re.compile(r"\s*[\"'(\[]*(?:([A-Z])(?![A-Za-z0-9'])|([a-z])(?=[).:](?:\s|\Z)))(?:\s+([a-z]+))?")
 _SET_OFF = re.compile(r"(?<![A-Za-z0-9'])([A-Z])(?![A-Za-z0-9'])(?:\s+([a-z]+))?")
 _WORDS_TOO = frozenset("AI")  # capitals that are words, too: "A ribosome", "I see"
@@ -30,10 +30,10 @@ _ARTICLES = frozenset(["a", "an", "the"])
 def lenient_letter(text: str, options: Sequence[object]) -> str | None:
     """The letter of the option that an answer chooses; None where it names none, or more than one.
 
-    In this order: a letter after "answer", "option" or "choice"; a letter ahead of the rest, a capital or before a
-    bracket, full stop or colon; the one option whose text the answer holds (in lower case, without articles and
-    punctuation; of options that hold each other the longest); the one capital letter that stands alone. "A" and "I"
-    before a word in lower case are words, no letters, but before "is", "and" and the like.
+    In this order: a letter after "answer", "option" or "choice"; a letter at the beginning, a capital or before a
+    bracket, full stop or colon; the one option whose text the answer contains (in lower case, without articles and
+    punctuation; where one option contains another, the longest); the one capital letter that is a word by itself. "A"
+    and "I" before a lower-case word count as words, not letters, except before "is", "and" and the like.
     """
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(options)]
     plain = _MARKS.sub(" ", text)
@@ -44,7 +44,7 @@ def lenient_letter(text: str, options: Sequence[object]) -> str | None:
         letter = (ahead[1] or ahead[2]).upper()
         if letter in letters and not _is_word(letter, ahead[3]):
             return letter
-    by_text = _option_held(plain, [option for option in options if isinstance(option, str)])
+    by_text = _option_in(plain, [option for option in options if isinstance(option, str)])
     if by_text is not None:
         return letters[by_text]
     alone = _one(found[1] for found in _SET_OFF.finditer(plain) if not _is_word(found[1], found[2]))
@@ -61,7 +61,7 @@ def _is_word(letter: str, following: str | None) -> bool:
     return letter in _WORDS_TOO and following is not None and following not in _AFTER_A_LETTER
 
 
-def _option_held(text: str, options: Sequence[str]) -> int | None:
+def _option_in(text: str, options: Sequence[str]) -> int | None:
     """The index of the one option that the text contains as a sequence of words; None for none or several."""
     padded = f" {_words(text)} "
     keys = [_words(option) for option in options]

@@ -146,7 +146,7 @@ def box_in(format: str, scale: str, value: Any, size: Callable[[], tuple[float, 
 
 
 def checked_box(values: Any) -> Box:
-    """A true box: four finite shares of the picture, with an area, within 0..1 (a rounding step over is clipped)."""
+    """A valid box: four finite shares of the picture, with an area, within 0..1 (a rounding step over is clipped)."""
     if not isinstance(values, (list, tuple)) or len(values) != 4:
         raise RowError("a box is [x0, y0, x1, y1]")
     if not all(type(item) in (float, int) and abs(item) < 1e300 for item in values):
@@ -171,7 +171,7 @@ def undeclared(source: DatasetSource) -> SampleError:
 
 
 def row_size(row: Mapping[str, Any]) -> tuple[float, float] | None:
-    """(width, height) of the picture in pixels, where a row says it: `width` and `height`, or `hw`."""
+    """(width, height) of the picture in pixels, if the row gives it: `width` and `height`, or `hw`."""
     for width, height in (("width", "height"), ("image_width", "image_height")):
         values: list[Any] = [row.get(width), row.get(height)]
         if all(type(value) in (int, float) and 0 < value < 1e7 for value in values):

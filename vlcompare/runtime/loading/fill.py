@@ -67,7 +67,7 @@ def read_through(
 
 
 def account(vlm: VisionLanguageModel, stored: dict[str, Stored], quantization: str) -> Plan:
-    """Which tensor `fill` reads for what, without reading any. quantization: how the files are stored.
+    """Which stored tensor fills which of the model's, without reading any. quantization: how the files are stored.
 
     Raises CheckpointError for a key that is not the model's, has another shape, or is missing.
     """
@@ -118,14 +118,14 @@ class _Filler:
         ]
 
     def plan(self, stored: dict[str, Stored]) -> Plan:
-        """Which stored tensor fills what; every stored key and every wanted name is accounted for."""
+        """Which stored tensor fills which of the model's; no stored key and no tensor of the model is left over."""
         todo = plan(stored, self.wanted(), self.family, self.first_name, zero_norm_biases=self.target.zero_norm_biases)
         for name, entry in [*todo.fill.items(), *todo.replaced.items()]:
             self.check_dtype(name, entry)
         return todo
 
     def check_dtype(self, name: str, entry: Stored) -> None:
-        """Raise CheckpointError where a tensor of the file's dtype does not belong there."""
+        """Raise CheckpointError if the file's dtype does not fit the tensor."""
         linear, _, last = name.rpartition(".")
         if linear in self.linears and name not in self.slots:
             if entry.dtype != quantize.PARTS[self.target.stored][last]:
@@ -152,7 +152,7 @@ class _Filler:
         return (*shape[:-2], encoder.prefix_tokens + side * side, shape[-1])
 
     def put(self, name: str, tensor: Tensor) -> None:
-        """Store one tensor in the model, quantized or resampled where that is wanted."""
+        """Store one tensor in the model, quantized or resampled where needed."""
         linear, _, last = name.rpartition(".")
         device = self.target.device
         if linear in self.linears and name not in self.slots:

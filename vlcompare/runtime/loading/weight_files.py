@@ -1,6 +1,6 @@
 """Which safetensors files make up a checkpoint, and their checksums; what they hold is read by `safetensors_files`.
 
-Does not import torch, so that checkpoints can be listed at once.
+Does not import torch, so that listing checkpoints is quick.
 """
 
 from __future__ import annotations

@@ -66,9 +66,9 @@ def _line_of_value(document: Document, dice: Dice) -> Draft:
 
 
 def _word_of_line(document: Document, dice: Dice) -> Draft:
-    place = dice.below(len(document.lines))
-    line = document.lines[place]
-    return Draft("line", (line.key,), f"Which word is on the {ORDINALS[place]} line?", target=line.box)
+    index = dice.below(len(document.lines))
+    line = document.lines[index]
+    return Draft("line", (line.key,), f"Which word is on the {ORDINALS[index]} line?", target=line.box)
 
 
 def _kind(document: Document, dice: Dice) -> Draft:
@@ -90,7 +90,7 @@ def _document_vqa(facts: Facts, dice: Dice) -> list[Draft]:
 
 
 def _grounding(facts: Facts, dice: Dice) -> list[Draft]:
-    """Lines by what they say, by their number, by their place."""
+    """Lines described by their text, value, position, or as the one with the largest or smallest value."""
     document = _document(facts)
     distractors = len(document.lines) - 1
 

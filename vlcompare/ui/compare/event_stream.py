@@ -19,7 +19,7 @@ from vlcompare.ui.server.concurrency import CURRENT_CALL
 from vlcompare.ui.server.redact import UNEXPECTED, without_paths
 
 PACE = 0.04  # seconds between two updates; the page falls behind above a hundred a second
-PATIENCE = 2.0  # seconds that a stopped side has to end; reading a file cannot be interrupted
+PATIENCE = 2.0  # seconds to wait for a stopped side to end; reading a file cannot be interrupted
 
 Compare = Callable[..., Iterator[Any]]  # as `vlcompare.compare`
 
@@ -29,7 +29,7 @@ def follow(
 ) -> Iterator[set[str]]:
     """Apply all events of one comparison; yields the sides that have changed, at most every `pace` seconds.
 
-    The sides may be exchanged meanwhile: an event belongs to the part that began under its name.
+    The sides may be swapped meanwhile: an event belongs to the part that had its side's name at the start.
 
     `events` yields None while nothing happens, so that the last tokens of a burst are shown even when the next one is
     slow. Closing this generator stops the comparison; `run` keeps what had arrived.

@@ -58,7 +58,7 @@ def _outputs(parts: InspectParts, inspection: Inspection, update: InspectUpdate)
         values |= _note_fields(update["note"])
     if "controls" in update:
         values |= _lists(inspection)
-    elif "note_state" in update:  # the note may have brought a tag, or taken the last of one away
+    elif "note_state" in update:  # the note may have added a tag, or removed its last use
         values |= _tags(inspection)
     return [*(values.get(name, gr.skip()) for name in parts.names), inspection]
 
@@ -162,7 +162,7 @@ def _wire_selection(parts: InspectParts) -> None:
 
 
 def _wire_thumbnails(parts: InspectParts) -> None:
-    """The page asks for the small pictures that are in view, and puts what comes back in their places."""
+    """The page requests the thumbnails that are in view and inserts them."""
 
     def make(inspection: Inspection, event: gr.EventData) -> str:
         names = chosen(event, "names")
