@@ -371,7 +371,7 @@ def test_a_reference_is_one_letter(tmp_path):
 @pytest.mark.parametrize(
     ("format", "line", "reason"),
     [
-        ("pope", '{"question_id": 1, "image": "v7w_1.jpg", "text": "Is the caf\u00e9 open?", "label": "yes"}', "utf-8"),
+        ("pope", '{"question_id": 1, "image": "v7w_1.jpg", "text": "Is the caf\u00e9 open?", "label": "yes"}', "UTF-8"),
         ("pope", '{"question_id": 1, "image": "v7w_1.jpg", "text": "Half \\ud83d?", "label": "yes"}', "surrogates"),
         ("jsonl", '{"id": 1, "image": "v7w_1.jpg", "task": "chat", "text": "Half \\ud83d?"}', "surrogates"),
         (

@@ -169,7 +169,8 @@ def _checkpoint(answers: Mapping[str, Mapping[str, Any]]) -> str | None:
 def _notes(stream: SampleStream, matched: Matched) -> list[str]:
     notes = [f"samples: {stream.report()}"] if stream.skipped or stream.left_out else []
     if matched.problems:
-        notes.append(f"predictions: {len(matched.problems)} lines could not be used; first: {matched.problems[0]}.")
+        count = len(matched.problems)
+        notes.append(f"predictions: {count} row{'s' * (count != 1)} left out; first: {matched.problems[0]}.")
     return notes
 
 

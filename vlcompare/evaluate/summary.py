@@ -209,12 +209,12 @@ def warnings(results: Sequence[TaskResult]) -> list[str]:
 
 
 def _warn_side(task: str, side: str, replies: Sequence[Reply]) -> list[str]:
-    sentences = []
+    sentences, of = [], f"{task}, {side}" if side else task
     missing = sum(reply.status != "ok" for reply in replies)
     if missing:
-        sentences.append(f"{task}, {side}: {missing} of {len(replies)} rows have no answer and count as wrong.")
+        sentences.append(f"{of}: {missing} of {len(replies)} rows have no answer and count as wrong.")
     if any(len(reply.text) >= MAX_SCORED_TEXT for reply in replies):
-        sentences.append(f"{task}, {side}: answers longer than {MAX_SCORED_TEXT} characters were cut there.")
+        sentences.append(f"{of}: answers longer than {MAX_SCORED_TEXT} characters were cut there.")
     return sentences
 
 

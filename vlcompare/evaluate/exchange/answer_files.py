@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from vlcompare.errors import SampleError
 from vlcompare.evaluate.exchange.box_texts import holds_boxes
-from vlcompare.evaluate.exchange.spreadsheet import sheet_rows
+from vlcompare.evaluate.exchange.spreadsheet import sheet_count, sheet_rows
 from vlcompare.evaluate.fields import FieldError
 from vlcompare.evaluate.predictions import read_predictions
 from vlcompare.evaluate.readers.opening import RowError, json_file, kind_of, rows_of
@@ -73,13 +73,18 @@ class AnswerFile:
     rows: list[AnswerRow] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     keys: dict[str, None] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     duplicates: int = 0  # second answers to one sample, which were left out
     contradicting: int = 0  # those of them that differ from the first
 
     def nothing(self) -> SampleError:
         """The error for a file none of whose rows can be used."""
-        found = ", ".join(ascii(key[:40])[1:-1] for key in itertools.islice(self.keys, 15)) or "no rows at all"
         first = f" The first problem: {self.problems[0]}." if self.problems else ""
+        if not self.keys and not first:
+            return SampleError(f"{self.path} holds no answers: it is an empty list, object or table.")
+        found = (
+            ", ".join(ascii(key[:40])[1:-1] for key in itertools.islice(self.keys, 15)) or "no fields that can be read"
+        )
         return SampleError(
             f"{self.path} holds no answer that can be used. Its rows have: {found}. Expected are an id "
             f"({', '.join(IDS[:7])}, index, ..) or the image and the question, and an answer (text, answer, "
@@ -90,11 +95,15 @@ class AnswerFile:
 def read_answers(path: Path | str) -> AnswerFile:
     """Read a file of answers. Raises SampleError where it cannot be read, or no row of it can be used."""
     path = Path(path)
-    if not path.is_file():
+    if path.is_dir():
+        raise SampleError(f"{path} is a folder: PREDICTIONS is a file of answers, such as a run's predictions.jsonl.")
+    if not path.exists():
         raise SampleError(f"There is no file of answers {path}.")
     kind = kind_of(path)
     if kind.name == "sheet":
         found = _foreign(path, sheet_rows(kind.path))
+        if (sheets := sheet_count(kind.path)) > 1:
+            found.notes.append(f"{path} has {sheets} sheets, and the answers are those of the first.")
     elif kind.name == "table":
         found = _foreign(path, table_rows(kind.path))
     elif kind.name in ("whole", "line"):
@@ -138,9 +147,14 @@ def _is_row(row: dict[str, Any]) -> bool:
 
 def _of_rows(path: Path) -> AnswerFile:
     kind = kind_of(path)
-    if kind.name != "parquet" and any(
-        isinstance(row, dict) and _is_own(row) for _, row in itertools.islice(rows_of(path), _LOOKED_AT)
-    ):
+    if kind.name == "parquet":
+        return _foreign(path, rows_of(path))
+    looked = [(at, row) for at, row in itertools.islice(rows_of(path), _LOOKED_AT) if isinstance(row, dict)]
+    own = next((at for at, row in looked if _is_own(row)), None)
+    other = next(((at, row) for at, row in looked if "id" not in row and _is_row(row)), None)
+    if own and other:
+        raise _several(path, {"this project's lines": own, _named(other[1]): other[0]})
+    if own:
         return _own(path, kind.path)
     return _foreign(path, rows_of(path))
 
@@ -176,10 +190,14 @@ def _foreign(path: Path, rows: Iterable[tuple[str, Any]]) -> AnswerFile:
         if len(found.problems) < MOST_PROBLEMS:
             found.problems.append(f"{location}: {row}")
     if len(formats) > 1:
-        listed = ", ".join(f"{name} ({location})" for name, location in formats.items())
-        raise SampleError(f"{path} holds answers of {len(formats)} formats: {listed}. Give one file for each.")
+        raise _several(path, formats)
     found.format = next(iter(formats), "")
     return found
+
+
+def _several(path: Path, formats: dict[str, str]) -> SampleError:
+    listed = ", ".join(f"{name} ({location})" for name, location in formats.items())
+    return SampleError(f"{path} holds answers of {len(formats)} formats: {listed}. Give one file for each.")
 
 
 def _answer_row(location: str, row: dict[str, Any]) -> tuple[str, AnswerRow]:

@@ -42,11 +42,12 @@ class Matched:
     contradicting: int = 0  # duplicates that answer otherwise than the first
     unknown: int = 0
     ambiguous: int = 0
+    about_file: list[str] = field(default_factory=list)  # sentences
     elsewhere: list[tuple[str, str]] = field(default_factory=list)  # (question answered, question asked) that differ
 
     def notes(self, samples: int) -> tuple[list[str], list[str]]:
         """(alerts, notes): sentences to show above the figures, and below them."""
-        alerts, notes = [], []
+        alerts, notes = [], list(self.about_file)
         for side, answers in self.sides.items():
             if len(answers) < ENOUGH * samples:
                 share = 100 * len(answers) / samples
@@ -212,7 +213,7 @@ def _in_order(samples: Sequence[Sample], rows: Sequence[AnswerRow]) -> dict[int,
 
 def _matched(by: str, file: AnswerFile, find: Find) -> Matched:
     result = Matched(by, problems=list(file.problems), rows=len(file.rows), duplicates=file.duplicates)
-    result.contradicting = file.contradicting
+    result.contradicting, result.about_file = file.contradicting, list(file.notes)
     for row in file.rows:
         if row.side not in result.sides and len(result.sides) >= MOST_SIDES:
             raise SampleError(f"The predictions name more than {MOST_SIDES} sides: {described(row.side)}.")

@@ -1,7 +1,8 @@
 """XLSX as VLMEvalKit uses it: the first sheet's rows in, and one sheet of texts out.
 
-An XLSX is a zip of XML (ECMA-376, parts `sharedStrings` and `worksheet`). It is read piece by piece within limits, its
-formulas and everything else in it are passed over.
+An XLSX is a zip of XML (ECMA-376, parts `sharedStrings` and `worksheet`). It is read piece by piece within limits. Of a
+formula, the value that was saved beside it is read; where there is none, or rows share a merged cell, what they hold is
+not known, and is said.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from vlcompare.errors import SampleError
 from vlcompare.evaluate.readers import safe_xml
 from vlcompare.evaluate.readers.opening import RowError
 
+FORMULA = "\0formula"  # in place of the value of a formula that was never computed
 MOST_PART = 512 << 20  # bytes of one part, unpacked
 MOST_COLUMNS = 500
 MOST_CELL = 100_000  # characters
@@ -31,19 +33,32 @@ def sheet_rows(path: Path) -> Iterator[tuple[str, Any]]:
     """(location, row) of the first sheet: its first row names the columns, cells are text. Raises SampleError."""
     try:
         with zipfile.ZipFile(path) as archive:
-            sheets = sorted((int(m[1]), name) for name in archive.namelist() if (m := _SHEET.match(name)))
+            sheets = _sheets(archive)
             if not sheets:
                 raise SampleError(f"{path} is a spreadsheet without a sheet.")
             shared = list(_shared(archive))
             header: list[str] = []
-            for number, cells in enumerate(_cells(archive, sheets[0][1], shared), 1):
+            for number, cells in enumerate(_cells(archive, sheets[0], shared), 1):
                 if not header:
                     header = [cells.get(column, "") for column in range(max(cells, default=-1) + 1)]
+                elif FORMULA in cells.values():
+                    yield f"row {number}", RowError("a formula without its value: open the file and save it once")
                 elif cells:
                     row = {name: cells.get(column, "") for column, name in enumerate(header) if name}
                     yield f"row {number}", row
     except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error, RowError) as error:
         raise SampleError(f"{path} is a spreadsheet that cannot be read ({error}).") from error
+
+
+def sheet_count(path: Path) -> int:
+    """How many sheets a spreadsheet has."""
+    with zipfile.ZipFile(path) as archive:
+        return len(_sheets(archive))
+
+
+def _sheets(archive: zipfile.ZipFile) -> list[str]:
+    numbered = sorted((int(m[1]), name) for name in archive.namelist() if (m := _SHEET.match(name)))
+    return [name for _, name in numbered]
 
 
 def _pieces(archive: zipfile.ZipFile, name: str) -> Iterator[bytes]:
@@ -84,19 +99,23 @@ def _cells(archive: zipfile.ZipFile, name: str, shared: Sequence[str]) -> Iterat
     """Column -> text of each row."""
     rows: list[dict[int, str]] = []
     row: dict[int, str] = {}
-    kind, column, value = "n", 0, ""
+    kind, column, value, formula = "n", 0, "", False
     inside: list[str] = []
 
     def start(tag: str, attributes: dict[str, str]) -> None:
-        nonlocal kind, column, value
+        nonlocal kind, column, value, formula
         inside.append(tag)
         if tag == "row":
             row.clear()
             column = -1
+        elif tag == "mergeCell":
+            _refuse_merged(attributes.get("ref", ""))
         elif tag == "c":
-            kind, value = attributes.get("t", "n"), ""
+            kind, value, formula = attributes.get("t", "n"), "", False
             reference = _REFERENCE.match(attributes.get("r", ""))
             column = _number(reference[1]) if reference else column + 1
+        elif tag == "f":
+            formula = True
 
     def end(tag: str) -> None:
         inside.pop()
@@ -105,8 +124,8 @@ def _cells(archive: zipfile.ZipFile, name: str, shared: Sequence[str]) -> Iterat
         elif tag == "c" and column < MOST_COLUMNS:
             if kind == "s":
                 row[column] = shared[int(value)] if value.isdecimal() and int(value) < len(shared) else ""
-            elif value:
-                row[column] = value
+            elif value or formula:
+                row[column] = value or FORMULA
 
     def text(characters: str) -> None:
         nonlocal value
@@ -115,6 +134,13 @@ def _cells(archive: zipfile.ZipFile, name: str, shared: Sequence[str]) -> Iterat
 
     safe_xml.parse(_pieces(archive, name), name, start, end, text)
     yield from rows
+
+
+def _refuse_merged(area: str) -> None:
+    """Raise RowError where a merged cell spans several rows below the header: whose value it is, is not known."""
+    rows = [int(number) for number in re.findall(r"\d{1,7}", area)]
+    if len(rows) == 2 and rows[0] != rows[1]:
+        raise RowError(f"the cells {area[:20]} are merged over several rows: unmerge them and fill each")
 
 
 def _number(letters: str) -> int:

@@ -16,9 +16,11 @@ def read(source: DatasetSource) -> Iterator[Item]:
     if not source.path.is_dir():
         raise SampleError(f"{source.path} is not a folder.")
     task = source.task or ("vqa" if source.question else "captioning")
+    found = False
     for path in sorted(source.path.rglob("*")):
         if path.suffix.lower() not in PICTURE_SUFFIXES or not path.is_file():
             continue
+        found = True
         name = path.relative_to(source.path).as_posix()
         try:
             image, key = picture(source, name)
@@ -26,3 +28,8 @@ def read(source: DatasetSource) -> Iterator[Item]:
             yield Issue(name, str(error))
             continue
         yield Located(name, Sample(id=name, image=image, task=task, text=source.question or "", image_key=key))
+    if not found:
+        raise SampleError(
+            f"{source.path} is a folder without pictures (.jpg, .png, .webp): give the data set's file, "
+            "or a folder of pictures."
+        )

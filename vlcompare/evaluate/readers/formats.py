@@ -24,6 +24,7 @@ _ANSWERS = frozenset(("answer", "prediction", "caption", "text", "response", "fi
 _ASKING = frozenset(
     ("image", "question", "img_path", "image_path", "file_name", "filename", "bbox", "choices", "options")
 )
+_PICTURES = frozenset(("image", "img", "image_path", "img_path", "file_name", "filename", "image_id", "imageId"))
 _SHOWN = 12  # keys that a sentence names
 
 
@@ -58,7 +59,7 @@ def detect(path: Path, task: str | None = None) -> str:
     kind = kind_of(path)
     if kind.name == "table":
         columns = frozenset(header_of(kind.path))
-        if "index" in columns:
+        if "index" in columns and not ("prediction" in columns and not columns & {"image", "image_path"}):
             return "vlmevalkit"
         raise _unknown(str(path), columns, "columns")
     if kind.name == "sheet":
@@ -193,7 +194,7 @@ def nearest(keys: frozenset[str]) -> tuple[Format, list[str]] | None:
 
 def _unknown(what: str, keys: frozenset[str], noun: str) -> SampleError:
     shown = ", ".join(ascii(key[:40])[1:-1] for key in _most_telling(keys))
-    if keys & _ANSWERS and not keys & _ASKING:
+    if keys & _ANSWERS and not keys & _ASKING or "prediction" in keys and not keys & _PICTURES:
         return SampleError(
             f"{what} looks like a file of answers, with the {noun} {shown}: it is what `score SAMPLES PREDICTIONS` "
             "takes as PREDICTIONS, and the samples are the benchmark's own file."

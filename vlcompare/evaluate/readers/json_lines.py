@@ -36,14 +36,31 @@ def loads(line: bytes) -> Any:
 def why(error: Exception) -> str:
     """What is wrong with a text that is not JSON, in plain words; nothing of how it was read."""
     if isinstance(error, json.JSONDecodeError):
-        return f"not JSON ({error.msg.removesuffix(' at')} at character {error.pos + 1})"
+        what = f"{error.msg.removesuffix(' at')} at character {error.pos + 1}"
+        if error.doc and (error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated string")):
+            return f"not JSON: it ends in the middle of a value, as if cut off ({what})"
+        if error.doc[error.pos : error.pos + 1] == "'":
+            return f"not JSON but Python's notation, with single quotes: write it with `json.dump` ({what})"
+        return f"not JSON ({what})"
     if isinstance(error, RecursionError):
         return "nested too deeply"
     if isinstance(error, UnicodeEncodeError):
         return "a text that holds half of a character (one of two surrogates)"
     if isinstance(error, UnicodeDecodeError):
-        return "not text in utf-8"
+        return not_utf8(error)
     return "not JSON that can be read"
+
+
+def not_utf8(error: UnicodeDecodeError) -> str:
+    """What a text is that is not UTF-8: the byte that is none, and what it means in the likeliest other encoding."""
+    byte = error.object[error.start]
+    if b"\0" in error.object[:200]:
+        return "text in UTF-16, not in UTF-8: save the file as UTF-8"
+    if byte >= 0xA0:
+        what = f"{bytes([byte]).decode('latin-1')!r} in Latin-1 (Windows-1252)"
+    else:
+        what = "none of Latin-1 either, as of Windows-1252 or an Asian encoding"
+    return f"not text in UTF-8 (byte {byte:02X} at character {error.start + 1} is {what}): save the file as UTF-8"
 
 
 def each_line(file: BinaryIO, most: int) -> Iterator[tuple[int, int, bytes | None]]:

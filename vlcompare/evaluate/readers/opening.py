@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import tempfile
 import zipfile
 import zlib
@@ -33,6 +34,7 @@ _NOISE = ("__MACOSX/", ".DS_Store")  # what some systems add to an archive
 _FOREIGN: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself: fetch it with `git lfs pull`"),
     (b"ARROW1", "an Arrow file: save it as parquet (`Dataset.to_parquet`)"),
+    (b"PK\x05\x06", "an archive without a file in it"),
     (b"BZh", "compressed by bzip2: unpack it first"),
     (b"\xfd7zXZ", "compressed by xz: unpack it first"),
     (b"(\xb5/\xfd", "compressed by Zstandard: unpack it first"),
@@ -43,6 +45,8 @@ _FOREIGN: tuple[tuple[bytes, str], ...] = (
     (b"RIFF", "a picture or a recording: give its folder, with --format folder"),
     (b"SQLite format", "an SQLite database"),
     (b"\x93NUMPY", "a NumPy array"),
+    (b"\xff\xfe\0\0", "text in UTF-32: save it as UTF-8"),
+    (b"\0\0\xfe\xff", "text in UTF-32: save it as UTF-8"),
     (b"\xff\xfe", "text in UTF-16: save it as UTF-8"),
     (b"\xfe\xff", "text in UTF-16: save it as UTF-8"),
 )
@@ -52,6 +56,10 @@ UNPICKLE = (
     "python -c \"import json, pickle; json.dump(pickle.load(open('refs(unc).p', 'rb')), open('refs.json', 'w'))\", and "
     "give refs.json with --annotations instances.json"
 )
+
+
+_COMMAS = re.compile(rb"[\w\" -]{1,60}(?:,[\w\" -]{1,60})+\s*\Z")  # a line of columns' names
+_PACKED = (b"\x1f\x8b", b"PK\x03\x04")
 
 
 class RowError(ValueError):
@@ -82,7 +90,10 @@ def kind_of(path: Path) -> Kind:
         plain = _unpacked(path, _gunzip)
     elif head[:4] == b"PK\x03\x04":
         plain = _unpacked(path, _unzip)
-    return Kind(_named(path, plain, _head(plain)), plain)
+    head = _head(plain)
+    if plain != path and head.startswith(_PACKED):
+        raise SampleError(f"{path} is compressed twice: unpack it once, and give what comes out.")
+    return Kind(_named(path, plain, head), plain)
 
 
 def _named(path: Path, plain: Path, head: bytes) -> str:
@@ -101,13 +112,20 @@ def _named(path: Path, plain: Path, head: bytes) -> str:
         raise SampleError(f"{path} is a tar archive: unpack it first.")
     if start[:1] == b"<":
         raise SampleError(f"{path} is a page of HTML or XML, not data; a download that failed looks like this.")
+    if head[:2].strip(b"\0") in (b"[", b"{") and b"\0" in head[:2]:
+        raise SampleError(f"{path} is text in UTF-16 without a byte order mark: save it as UTF-8.")
     if b"\0" in head:
         raise SampleError(f"{path} is a binary file of no known format; data are JSON, parquet, or tables with tabs.")
     if start[:1] == b"[":
         return "array"
     if start[:1] == b"{":
         return _lines_or_whole(plain)
-    return "table" if b"\t" in start.partition(b"\n")[0] else "lines"
+    first = start.partition(b"\n")[0]
+    if b"\t" in first:
+        return "table"
+    if _COMMAS.match(first):
+        raise SampleError(f"{path} is a table with commas (CSV): save it with tabs (TSV).")
+    return "lines"
 
 
 def _lines_or_whole(path: Path) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vlcompare.errors import SampleError
+from vlcompare.evaluate.readers.json_lines import not_utf8
 from vlcompare.evaluate.readers.opening import MAX_ROW_CHARACTERS, RowError
 
 
@@ -35,12 +36,18 @@ def records(path: Path) -> Iterator[tuple[int, int, int, str]]:
             quoted = _open_at_end(line, quoted)
             if quoted and length < MAX_ROW_CHARACTERS:
                 continue
-            text = b"".join(parts).decode("utf-8-sig" if start == 0 else "utf-8", errors="replace")
+            try:
+                text = b"".join(parts).decode("utf-8-sig" if start == 0 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise SampleError(f"{path} line {first} is {not_utf8(error)}.") from error
             parts = []
             if text.strip():
                 yield first, start, length, text.rstrip("\r\n")
         if parts:
-            raise SampleError(f"{path} ends inside a quoted field that began in line {first}.")
+            raise SampleError(
+                f'{path} ends inside a quoted field that began in line {first}: a quote "'
+                "that opens a field has to be closed, and one that is a character of it to be doubled."
+            )
 
 
 def _open_at_end(line: bytes, quoted: bool) -> bool:
