@@ -36,6 +36,7 @@ class FakeHub:
         self.status: tuple[int, str] | None = None  # refuse everything so: status, X-Error-Code
         self.file_status: list[tuple[int, dict[str, str]]] = []  # refuse so many requests for files so
         self.cut: int | None = None  # end every body after so many bytes, as a dropped line would
+        self.held: threading.Event | None = None  # a cut line stays open, silent, until this is set
         self.page = False  # a network's sign-in page in the place of "listing" or "file"
         self.page_for_files = False
         self.sizes = self.sums = self.commits = self.ranges = True  # what the listing and the answers say
@@ -131,6 +132,8 @@ class FakeHub:
             handler.wfile.write(data[: self.cut])
             handler.wfile.flush()
             handler.close_connection = True
+            if self.held is not None:
+                self.held.wait(60)
             handler.connection.shutdown(socket.SHUT_RDWR)
         elif body:
             handler.wfile.write(data)
@@ -272,6 +275,27 @@ def test_a_line_that_brings_nothing_more_is_given_up(fake: FakeHub, tmp_path: Pa
     with pytest.raises(HubError, match="cannot be reached"):
         hub.fetch(REPOSITORY, progress=quiet)
     assert len(fake.downloads()) == errors.TRIES
+    assert not parts(tmp_path) and blobs_are_sound(tmp_path)
+
+
+@pytest.mark.parametrize(("cut", "says"), [(0, "cannot be reached"), (7, "arrives too slowly .* is kept")])
+def test_a_line_that_falls_silent_ends_in_a_sentence_and_goes_on_later(
+    fake: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int, says: str
+) -> None:
+    """Also one that brings a few bytes again and again, which no timeout of a read ends."""
+    fetch_small = hub.fetch(REPOSITORY, files=["config.json", "tokenizer.json"], progress=quiet)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
+    monkeypatch.setattr(errors, "retry_delay", lambda error, attempt: 0.0)
+    monkeypatch.setattr(transfer, "PATIENCE", 1.0)
+    whole, fake.cut, fake.held = fake.files["model.safetensors"], cut, threading.Event()
+    with pytest.raises(HubError, match=says):
+        hub.fetch(REPOSITORY, progress=quiet)
+    fake.held.set()
+    kept = parts(tmp_path)
+    assert sum(part.stat().st_size for part in kept) == cut * fake.downloads().count("model.safetensors")
+    fake.cut = fake.held = None
+    snapshot = hub.fetch(REPOSITORY, progress=quiet)
+    assert snapshot.commit == fetch_small.commit and (snapshot.folder / "model.safetensors").read_bytes() == whole
     assert not parts(tmp_path) and blobs_are_sound(tmp_path)
 
 

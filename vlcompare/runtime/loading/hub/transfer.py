@@ -28,6 +28,7 @@ from vlcompare.types import Notify
 Count = Callable[[int], None]
 CHECKSUM = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
 LARGEST = {".safetensors": 50 << 30, "": 64 << 20}  # bytes by suffix; the first is the most that the Hub serves by HTTP
+PATIENCE, LEAST = 60.0, 64 << 10  # a line that brings fewer bytes in so many seconds is given up: a modem brings more
 _TOLERANCE = 16 << 20  # bytes that a file may exceed its listed size by: some mirrors list wrong sizes
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, getattr(errno, "ENOTSUP", errno.ENOSYS), errno.EINVAL)
 
@@ -123,16 +124,17 @@ class Transfer:
         return blob
 
     def _fill(self, part: Path) -> None:
-        """Append to `part` until the file is complete; retries as long as more bytes arrive."""
+        """Append to `part` until the file is complete; retries as long as more bytes arrive, if not too slowly."""
         from huggingface_hub.errors import HfHubHTTPError
 
         attempt = 0
         with part.open("ab", buffering=0) as stream:  # unbuffered: kept even if this process is killed
             self.count(stream.tell())
+            pace = _Pace(self.file.name, stream.tell())
             while self.file.size is None or stream.tell() != self.file.size:
                 before = stream.tell()
                 try:
-                    if self._append(stream):
+                    if self._append(stream, pace):
                         return
                     failure: BaseException = HubError(f"{self.file.name} ends too early; what was downloaded is kept.")
                 except (HfHubHTTPError, errors.connection_error()) as error:
@@ -142,8 +144,9 @@ class Transfer:
                 if attempt >= errors.TRIES or seconds is None:
                     raise failure
                 time.sleep(seconds)
+                pace.check(stream.tell())
 
-    def _append(self, stream: Any) -> bool:
+    def _append(self, stream: Any, pace: _Pace) -> bool:
         """Request the missing bytes and write them as they arrive. Returns whether the file is complete."""
         from huggingface_hub import constants, get_session
         from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
@@ -165,6 +168,7 @@ class Transfer:
                     return False
             for chunk in response.iter_bytes():
                 self._write(stream, chunk)
+                pace.check(stream.tell())
             announced = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
         return announced or self.file.size is None or stream.tell() >= self.file.size
 
@@ -190,6 +194,24 @@ class Transfer:
             self.notify(f"This mirror does not name the commit of {self.file.name}; only its checksum is checked")
         elif commit != self.commit:
             raise HubError(f"{self.file.name} came from commit {commit[:12]} instead of {self.commit[:12]}; try again.")
+
+
+class _Pace:
+    """Looks at the bytes of a file as they arrive. A line on which a few still do never times out by itself."""
+
+    def __init__(self, name: str, position: int) -> None:
+        self.name, self.since, self.before = name, time.monotonic(), position
+
+    def check(self, position: int) -> None:
+        """Raise HubError where hardly anything arrived in PATIENCE seconds. position: bytes so far."""
+        now = time.monotonic()
+        if not 0 <= position - self.before < LEAST:
+            self.since, self.before = now, position
+        elif now - self.since > PATIENCE:
+            raise HubError(
+                f"{self.name} arrives too slowly (under {LEAST >> 10} KB in {PATIENCE:.0f} seconds): try again later "
+                "or on another line; what was downloaded is kept."
+            )
 
 
 def incomplete(folder: Path, file: HubFile) -> Path:
