@@ -494,7 +494,7 @@ def test_leading_folders_of_another_machine_are_dropped(tmp_path):
         ("x.jsonl", b'{"image": "a", "question": "b"}\n' * 2, "nearest is .*which also needs"),
         ("x.json", b'{"info": 1, "annotations": [{"question_id": 1, "answers": []}]}', "VQA's answers.*--annotations"),
         ("x.tsv", b"a\tb\n1\t2\n", "columns a, b"),
-        ("x.csv", b"index,question\n1,q\n", r"no rows that can be read \(line 1: not JSON.*saved with tabs"),
+        ("x.csv", b"index,question\n1,q\n", r"a table with commas \(CSV\): save it with tabs"),
         ("x.json", b'[{"question_id": 1, "answer": "x"}]', "a file of answers, with the keys answer, question_id"),
         ("x.gz", gzip.compress(b'{"id": 1}', mtime=0)[:-9], "damaged, cut off"),
         ("x.zip", b"PK\x03\x04 nothing", "damaged, cut off"),
@@ -514,6 +514,14 @@ def test_two_formats_in_one_file_are_named(tmp_path):
     path = make(tmp_path, {"x.jsonl": lines([*POPE_ROWS, row])})
     with pytest.raises(SampleError, match=r"rows of 2 formats: pope \(line 1\), vsr \(line 3\)"):
         open_samples(path)
+
+
+def test_a_row_that_lacks_all_but_its_picture_is_no_other_format(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(PICTURE)
+    row = {"id": "1", "image": "a.jpg", "task": "vqa", "text": "q?", "references": ["a"]}
+    (tmp_path / "s.jsonl").write_text(lines([row, {"id": "2", "image": "a.jpg"}]))
+    stream = open_samples(tmp_path / "s.jsonl")
+    assert (len(list(stream)), stream.format, stream.skipped) == (1, "jsonl", 1)
 
 
 def test_a_row_of_another_format_is_named_where_the_format_is_declared(tmp_path):
@@ -606,7 +614,7 @@ def test_the_samples_of_a_run_folder_are_lines_and_never_unpacked(tmp_path):
     (tmp_path / "samples.jsonl").write_text(lines([row]))
     assert [sample.id for sample in read_samples(tmp_path)] == ["1"]
     (tmp_path / "samples.jsonl").write_bytes(gzip.compress(lines([row]).encode()))
-    with pytest.raises(SampleError, match="samples.jsonl line 1 is damaged: not text in utf-8"):
+    with pytest.raises(SampleError, match="samples.jsonl line 1 is damaged: not text in UTF-8 but binary data"):
         list(read_samples(tmp_path))
 
 

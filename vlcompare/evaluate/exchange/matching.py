@@ -60,11 +60,11 @@ class Matched:
         if self.by != "id":
             notes.append(f"The answers were matched to the samples by {self.by}.")
         if self.unknown:
-            notes.append(
-                f"{self.unknown} predictions name an id that none of the samples read has, and are not counted."
-            )
+            many = _answers(self.unknown, "names", "name")
+            notes.append(f"{many} an id that none of the samples read has; what they say is not counted.")
         if self.ambiguous:
-            notes.append(f"{self.ambiguous} answers could belong to more than one sample, and are not counted.")
+            many = _answers(self.ambiguous, "could", "could")
+            notes.append(f"{many} belong to more than one sample, and count for none.")
         return alerts, notes
 
     def _doubts(self) -> list[str]:

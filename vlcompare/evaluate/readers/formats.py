@@ -93,6 +93,8 @@ def _of_rows(path: Path, task: str | None) -> str:
             found.setdefault(format.name, location)
     if kind_of(path).name == "array":
         json_file(path, keep=True)
+    if len(found) > 1:  # a row that lacks all but its picture is a broken row of the others' format
+        found = {name: location for name, location in found.items() if not FORMATS[name].only}
     if len(found) > 1:
         listed = ", ".join(f"{name} ({location})" for name, location in found.items())
         raise SampleError(

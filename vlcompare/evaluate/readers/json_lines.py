@@ -54,8 +54,10 @@ def why(error: Exception) -> str:
 def not_utf8(error: UnicodeDecodeError) -> str:
     """What a text is that is not UTF-8: the byte that is none, and what it means in the likeliest other encoding."""
     byte = error.object[error.start]
-    if b"\0" in error.object[:200]:
+    if error.object[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "text in UTF-16, not in UTF-8: save the file as UTF-8"
+    if b"\0" in error.object[:200]:
+        return "not text in UTF-8 but binary data"
     if byte >= 0xA0:
         what = f"{bytes([byte]).decode('latin-1')!r} in Latin-1 (Windows-1252)"
     else:
