@@ -126,7 +126,7 @@ def test_a_blind_run_belongs_to_its_pair_in_any_order_and_tells_no_name() -> Non
 
 
 def test_the_line_of_a_side_says_what_is_not_as_usual() -> None:
-    assert settings_line(PAIR["left"]) == "Tiny Pythia-VL · none"
+    assert settings_line(PAIR["left"]) == "Tiny Pythia-VL"
     other = Side("someone/their-model", "nf4", "instruction_first", 224, temperature=0.5)
     assert settings_line(other) == "someone/their-model · NF4 · instruction first · 224 pixels · temperature 0.5"
 

@@ -60,11 +60,25 @@ def verdict(
     """The verdict on one answer.
 
     truth: the true boxes. references: as in a Sample. objects: of a rendered scene, by which its captions are judged;
-    words: for such objects (default: these objects' own). None where nothing can be said: no right answer is known, the
-    side failed or was cut short, or it is a caption without objects, whose metrics mean something over many pictures.
+    words: for such objects (default: these objects' own). None where nothing can be said: the side failed or was cut
+    short, no right answer is known of what could be read, or it is a caption without objects, whose metrics mean
+    something over many pictures.
     """
     if answer.error or answer.stop_reason in CUT_SHORT:
         return None
+    judged = _judged(request, answer, truth, references, objects, words)
+    return judged or (Verdict("bad", "unparseable") if answer.parse == "unparseable" else None)
+
+
+def _judged(
+    request: Request,
+    answer: Answer,
+    truth: Sequence[Box],
+    references: Sequence[str],
+    objects: Sequence[Mapping[str, Any]],
+    words: Words | None,
+) -> Verdict | None:
+    """The verdict on a whole answer beside the right one; None where that is not known."""
     if request.task in ("grounding", "grounded_captioning") and truth:
         return _of_boxes(answer, truth)
     if request.task == "captioning":

@@ -70,8 +70,8 @@ TERMS = {
     "which samples were drawn.",
     "paired difference": "Left minus right over the same samples; where its interval leaves out 0, the two sides "
     "differ by more than chance.",
-    "clear of chance": "With 95 % probability no slice that is called clear is a chance find. Where many slices are "
-    "tested, one in twenty has an interval that leaves out 0 by luck alone, so a slice's own interval is not enough.",
+    "clear of chance": "With 95 % probability no slice called clear is a chance find: where many are tested, one "
+    "in twenty has an interval that leaves out 0 by luck alone, so a slice's own interval is not enough.",
     "confidence gap": "How far apart the two sides' mean log-probabilities of a token are: how differently sure of "
     "their answers the two models were.",
     "confidence": "The probability that the model gave to a token of its answer, the geometric mean over all tokens.",

@@ -53,7 +53,7 @@ from vlcompare.ui.zerogpu import adapt, on_zerogpu
 
 LINKS = {
     "Paper": "https://arxiv.org/abs/2409.05395",
-    "Repository": "https://github.com/gpantaz/vl_mamba",
+    "Paper's code": "https://github.com/gpantaz/vl_mamba",
     "Model cards": "https://huggingface.co/gpantaz",
 }
 READERS = 4  # runs that are read, or exports that are written, at once

@@ -115,6 +115,7 @@ SCRIPTS = (
     "reveal.js",
     "page.js",
     "dropdowns.js",
+    "tabs.js",
     "terms.js",
     "compare/compare.js",
     "compare/region.js",
@@ -135,6 +136,7 @@ FIELD_TERMS = {
     **{f"vl-{side}-quantization": "quantization" for side in SIDES},
     **{f"vl-{side}-prompt_order": "prompt order" for side in SIDES},
     "vl-mode": "measure or race",
+    "vi-gap": "confidence gap",
 }
 
 

@@ -65,7 +65,7 @@ def banner(run: Run | None, differing: tuple[str, ...]) -> Safe:
 
 
 def settings_line(side: Side) -> str:
-    """One side's settings in a line: the model, its quantization, and what is not as usual."""
+    """One side's settings in a line: the model, and what is not as usual."""
     side, usual = shown_side(side), shown_side(Side(side.checkpoint))
     others = {
         "prompt_order": "instruction first",
@@ -79,7 +79,8 @@ def settings_line(side: Side) -> str:
     }
     differing = [words for name, words in others.items() if _plain(getattr(side, name)) != _plain(getattr(usual, name))]
     name = name_of(side.checkpoint).title if side.checkpoint else "No model"
-    return " · ".join([shorten(name, 60), QUANTIZATION_NAMES.get(side.quantization, side.quantization), *differing])
+    quantized = [QUANTIZATION_NAMES.get(side.quantization, side.quantization)] if side.quantization != "none" else []
+    return " · ".join([shorten(name, 60), *quantized, *differing])
 
 
 def _models(run: Run) -> str:

@@ -55,9 +55,17 @@
     next.focus();
   });
 
+  // Answers that do not belong to the settings are not voted on.
+  function lockVotes() {
+    const votes = one(".vl-vote");
+    if (votes) votes.inert = Boolean(one("#vl-belongs .vl-from"));
+  }
+
   function watch() {
-    const message = one("#vl-message"), state = one("#vl-state");
-    if (!message || !state) return setTimeout(watch, 200);
+    const message = one("#vl-message"), state = one("#vl-state"), belongs = one("#vl-belongs");
+    if (!message || !state || !belongs) return setTimeout(watch, 200);
+    new MutationObserver(lockVotes).observe(belongs, { childList: true, subtree: true });
+    lockVotes();
     const changes = { childList: true, subtree: true, attributes: true, characterData: true };
     new MutationObserver((records) => { placeError(); if (one("#vl-message .vl-message-error")) pending(false); }).observe(message, { childList: true, subtree: true, characterData: true });
     new MutationObserver(() => pending(false)).observe(state, changes);

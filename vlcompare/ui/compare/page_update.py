@@ -18,6 +18,7 @@ class CompareUpdate(TypedDict, total=False):
     message: Safe
     board: Safe
     vote: Safe  # what became of a vote on what is shown
+    finding: Safe  # what many such questions say, where they were asked
     three: Safe
     left_card: Safe
     left_picture: Safe

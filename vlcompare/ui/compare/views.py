@@ -8,6 +8,7 @@ from typing import cast
 from vlcompare.render.markup import Safe, el
 from vlcompare.types import SIDES
 from vlcompare.ui.compare import cards, figures, together, tokens
+from vlcompare.ui.compare.finding import finding_view
 from vlcompare.ui.compare.page_update import CompareUpdate
 from vlcompare.ui.compare.picture import side_picture
 from vlcompare.ui.compare.session import CompareSession, Run
@@ -36,7 +37,7 @@ def empty(session: CompareSession) -> CompareUpdate:
         page[f"{side}_card"] = cards.card(None, side)
         page[f"{side}_picture"] = el("div")
         page[f"{side}_tokens"] = cards.blank("tokens")
-    page |= {name: el("div") for name in ("asked", "board", "three")}
+    page |= {name: el("div") for name in ("asked", "board", "finding", "three")}
     page |= {"state": state(session), "message": cards.message(""), "vote": cards.message("")}
     return cast(CompareUpdate, page | {"history": cards.history_view(session.history, None)})
 
@@ -78,6 +79,7 @@ def answered(session: CompareSession, run: Run, sides: Iterable[str]) -> Compare
     return {
         **cast(CompareUpdate, page),
         "board": cards.scoreboard(run),
+        "finding": finding_view(run),
         "three": together.three_view(session.group(run), run.id),
         "together": together.together(run),
         "figures": figures.figures_table(run) if not run.recorded else cards.blank("figures"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypedDict, cast
 
 from vlcompare.errors import RequestError, VLCompareError
@@ -16,7 +17,7 @@ from vlcompare.ui.inspect import figures, listing, sample, views
 from vlcompare.ui.inspect.headline import headline
 from vlcompare.ui.inspect.query import PAGE_ROWS, Query, clicked, filled
 from vlcompare.ui.inspect.selection import MEASURES, Opened
-from vlcompare.ui.inspect.session import Inspection
+from vlcompare.ui.inspect.session import MOST_OPEN, Inspection
 
 CLOSED = "No run is open. Choose one from the list, or upload its archive."
 NO_SAMPLE = "Choose a sample from the list: its picture, both answers and your notes are shown here."
@@ -245,6 +246,21 @@ def set_sides(inspection: Inspection, left: str, right: str | None) -> InspectUp
     if (left, right) == (inspection.left, inspection.right):
         return {}
     inspection.set_sides(left, right or "")
+    return {**everything(inspection), "controls": True, "form": inspection.query}
+
+
+@action
+def show_task(inspection: Inspection, folder: Path, task: str, *, swapped: bool) -> InspectUpdate:
+    """Show a task's samples of the run in `folder`, its sides exchanged where they are `swapped`."""
+    key = next((name for name, path in inspection.library.listed().items() if path == folder.resolve()), None)
+    if key is None:
+        raise RequestError("This run is not among those that can be opened here.")
+    if key not in inspection.open:
+        inspection.choose([*inspection.open, key][-MOST_OPEN:])
+    inspection.show(key)
+    if swapped:
+        inspection.set_sides(inspection.right, inspection.left)
+    inspection.change(Query(slices=(("task", task),)))
     return {**everything(inspection), "controls": True, "form": inspection.query}
 
 

@@ -14,6 +14,7 @@ from vlcompare.types import SIDES
 from vlcompare.ui.compare import views
 from vlcompare.ui.compare.cards import message
 from vlcompare.ui.compare.example_buttons import examples_view
+from vlcompare.ui.compare.finding import finding_of
 from vlcompare.ui.compare.forms import SIDE_FIELDS
 from vlcompare.ui.compare.layout.tab import outputs_of
 from vlcompare.ui.compare.page_update import CompareUpdate
@@ -47,6 +48,7 @@ def wire(parts: InspectParts, settings: AppSettings, page: gr.Blocks, compare: A
     _wire_note(parts)
     _wire_exports(parts)
     _wire_compare(parts, settings, compare, tabs)
+    _wire_finding(parts, compare, tabs)
 
 
 def _outputs(parts: InspectParts, inspection: Inspection, update: InspectUpdate) -> list[Any]:
@@ -230,3 +232,19 @@ def _wire_compare(parts: InspectParts, settings: AppSettings, compare: Any, tabs
         back, [parts.session, compare.session], [tabs, *parts.outputs, compare.session], **QUIET
     )
     returned.then(None, js=RETURN)
+
+
+def _wire_finding(parts: InspectParts, compare: Any, tabs: gr.Tabs) -> None:
+    """From one picture's answers to the run that asked many such questions."""
+
+    def show(inspection: Inspection, session: CompareSession) -> list[Any]:
+        found = finding_of(session.shown) if session.shown else None
+        if found is None:
+            return [gr.skip(), *_outputs(parts, inspection, InspectUpdate()), session]
+        update = handlers.show_task(inspection, found.folder, found.task, swapped=found.swapped)
+        return [gr.update(selected="inspect"), *_outputs(parts, inspection, update), session]
+
+    shown = compare.regions["finding"].click(
+        show, [parts.session, compare.session], [tabs, *parts.outputs, compare.session], **QUIET
+    )
+    shown.then(None, js=TO_TOP)

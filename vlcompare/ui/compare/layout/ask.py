@@ -16,8 +16,8 @@ from vlcompare.ui.examples import Example
 
 THREE_QUESTION = "How many things are in the picture?"
 NOTICE = (
-    "The tiny demo models know only drawn scenes like the examples. Asked about a photograph they answer, but the "
-    "answer means nothing: choose a published pair for photographs."
+    "The tiny demo models know drawn scenes alone: their answer to a photograph means nothing. A published pair knows "
+    "photographs."
 )
 
 

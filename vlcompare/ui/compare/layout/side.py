@@ -61,8 +61,8 @@ def build_side(settings: AppSettings, side: str) -> SideParts:
             elem_id=f"vl-{side}-prompt_order",
         )
         with gr.Row():
-            _number(fields, side, "image_size", None, "Resolution", info="0: as trained", precision=0)
-            _number(fields, side, "max_new_tokens", None, "Token limit", info="0: the task's", precision=0)
+            _number(fields, side, "image_size", None, "Resolution", placeholder="as trained", precision=0)
+            _number(fields, side, "max_new_tokens", None, "Token limit", placeholder="the task's", precision=0)
             _number(fields, side, "seed", 0, "Seed", precision=0, minimum=0)
         with gr.Row():
             _number(fields, side, "temperature", 0, "Temperature", info="0: greedy", minimum=0, maximum=5, step=0.1)

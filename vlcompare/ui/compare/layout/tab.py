@@ -128,7 +128,7 @@ def _answers(settings: AppSettings, regions: dict[str, gr.HTML]) -> dict[str, Si
 
 
 def _vote(panels: dict[str, Any], regions: dict[str, gr.HTML]) -> None:
-    """Directly below the answers: which one is better."""
+    """Directly below the answers: which one is better; and, once that could be judged, what many questions say."""
     with gr.Column(elem_classes="vl-vote"):
         with gr.Row(elem_classes="vl-votes"):
             gr.HTML(el("span", "Which answer is better?"), elem_classes="vl-vote-asked", min_width=0)
@@ -143,22 +143,23 @@ def _vote(panels: dict[str, Any], regions: dict[str, gr.HTML]) -> None:
             label="Note (optional)", max_lines=3, elem_id="vl-note", visible=False, placeholder="Stored with the vote"
         )
         regions["vote"] = gr.HTML(elem_id="vl-vote-message")
+    regions["finding"] = gr.HTML(js_on_load=PICK, elem_id="vl-finding")
 
 
 def _pictures(regions: dict[str, gr.HTML], places: dict[str, gr.Column]) -> None:
-    """Both sides and the truth on one picture, and each side's own; what they rest on; each answer token by token."""
+    """Both sides and the truth on one picture, and each side's own; each answer token by token; what they rest on."""
     with gr.Row(elem_classes="vl-pictures", equal_height=False):
         regions["together"] = gr.HTML(elem_id="vl-together")
         for side in SIDES:
             regions[f"{side}_picture"] = gr.HTML(elem_id=f"vl-{side}-picture")
-    with gr.Column(elem_classes=["vl-panel", "vl-evidence-place"]) as places["evidence"]:
-        pass
     regions["three"] = gr.HTML(js_on_load=PICK, elem_id="vl-three-view")
     with gr.Column(elem_classes=["vl-panel", "vl-token-section"]):
         gr.HTML(el("h2", "Token by token", class_="vl-section"))
         with gr.Row(elem_classes="vl-token-pair", equal_height=False):
             for side in SIDES:
                 regions[f"{side}_tokens"] = gr.HTML(elem_id=f"vl-{side}-tokens")
+    with gr.Column(elem_classes=["vl-panel", "vl-evidence-place"]) as places["evidence"]:
+        pass
 
 
 def _below(
