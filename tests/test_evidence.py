@@ -25,8 +25,8 @@ from vlcompare.evaluate.results.table import Filter, RunTable
 from vlcompare.evidence import Block, EvidenceMap, Layout
 from vlcompare.render.evidence_picture import evidence_overlay, evidence_picture, figures_in_words
 from vlcompare.runtime import blanking
-from vlcompare.runtime.batch import Features
 from vlcompare.runtime.blanking import answer_logprobs, explain_request
+from vlcompare.runtime.picture_cache import PictureCache, picture_key
 from vlcompare.types import PROMPT_ORDERS, Answer, Box, Request, Sample, Token
 
 PICTURE = Image.radial_gradient("L").resize((90, 60)).convert("RGB")
@@ -84,9 +84,9 @@ def test_a_fall_is_that_of_the_picture_with_this_block_replaced(model: Any) -> N
 
 
 def test_blanking_what_is_blank_changes_nothing(model: Any) -> None:
-    alike = Features()
-    alike.put("alike.png", torch.ones(16, model.config.language.hidden_size))
-    mean = explain_request(model, "alike.png", LAST, "[0.1]", features=alike)
+    alike = PictureCache()
+    alike.keep_encoded(picture_key(PICTURE), model, torch.ones(16, model.vlm.vision_encoder.width))
+    mean = explain_request(model, PICTURE, LAST, "[0.1]", pictures=alike)
     plain = Image.new("RGB", (80, 80), (90, 20, 200))
     blur = explain_request(model, plain, LAST, "[0.1]", blank="blur")
     assert max(map(abs, mean.falls + blur.falls)) < 1e-5

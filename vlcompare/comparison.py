@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -22,11 +23,12 @@ from vlcompare.types import Answer, FollowUp, Mode, Prompt, Request, Side, Step
 
 if TYPE_CHECKING:
     from vlcompare.runtime.loading.model_pool import ModelPool
+    from vlcompare.runtime.picture_cache import PictureCache
     from vlcompare.runtime.session import Session
 
 
 _POLL = 0.1  # seconds between two checks of whether a waiting side was cancelled
-_WARM_UP_TOKENS = 3
+_NEWS = 0.25  # seconds between two sentences on how far vision and prefill are
 _warm: WeakKeyDictionary[Any, set[tuple[Any, ...]]] = WeakKeyDictionary()  # model -> shapes of requests it has run
 
 
@@ -97,16 +99,19 @@ def compare(
     sessions: Mapping[str, Session] | None = None,
     follow_up: FollowUp | None = None,
     tick: float | None = None,
+    pictures: PictureCache | None = None,
 ) -> Iterator[Event]:
     """Ask every side the same question about the same picture; yields events as they happen on either side.
 
     image: path, bytes or PIL (opened once per side, so that each side's time includes it). sides: names to settings,
     in the order in which they are measured. cancel: ends all sides within a token. sessions and follow_up: as in
     `vlcompare.runtime.engine`, one session a side. tick: seconds after which None is yielded while nothing happens, for
-    a reader with more to do than to wait. Closing the iterator cancels all sides; without a tick, it waits for them.
-    Raises RequestError at once for a request that no side could be asked.
+    a reader with more to do than to wait. pictures: what one user keeps of pictures; without one, the sides share what
+    their encoders make of this picture where these are equal. Closing the iterator cancels all sides; without a tick,
+    it waits for them. Raises RequestError at once for a request that no side could be asked.
     """
     from vlcompare.runtime.loading.model_pool import ModelPool
+    from vlcompare.runtime.picture_cache import PictureCache
     from vlcompare.tasks.prompts import validate
 
     if not sides:
@@ -114,7 +119,7 @@ def compare(
     request = validate(request)
     run = _Comparison(
         image, request, dict(sides), mode, pool or ModelPool(), cancel or threading.Event(), deadline, sessions or {},
-        follow_up, tick,
+        follow_up, tick, pictures or PictureCache(prefixes=False),
     )  # fmt: skip
     return run.events()
 
@@ -131,6 +136,7 @@ class _Comparison:
     sessions: Mapping[str, Session]
     follow_up: FollowUp | None
     tick: float | None
+    pictures: PictureCache
 
     def __post_init__(self) -> None:
         self._requests = {name: side.request(self.request) for name, side in self.sides.items()}
@@ -138,6 +144,7 @@ class _Comparison:
         self._loaded = {name: threading.Event() for name in self.sides}  # of a race; set where a side failed, too
         self._ready = {name: threading.Event() for name in self.sides}
         self._warming = threading.Lock()
+        self.pictures.begin_question()
 
     def events(self) -> Iterator[Event]:
         inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -244,17 +251,15 @@ class _Comparison:
                 put(Event(name, "notice", sentence))
 
     def _warm_up(self, name: str, model: Any, put: Put) -> None:
-        """A short run of the same shape, so that first-call costs (kernels, caches) are in no figure."""
-        from vlcompare.runtime.engine import stream_request
+        """Work that brings first-call costs (kernels, caches) out of all figures."""
+        from vlcompare.runtime.warm_up import warm_up
 
         request = self._requests[name]
-        shape = (request.task, request.prompt_order)
+        shape = (request.task, request.prompt_order) if model.device.type == "cuda" else ()
         if self.follow_up is not None or shape in _warm.setdefault(model, set()):
             return
         put(Event(name, "status", "Warming up"))
-        short = replace(request, max_new_tokens=_WARM_UP_TOKENS, stop_at_end=False)
-        for _ in stream_request(model, self.image, short, cancel=self.cancel):
-            pass
+        warm_up(model, self.image, request, self.cancel)
         if not self.cancel.is_set():
             _warm[model].add(shape)
 
@@ -277,6 +282,8 @@ class _Comparison:
                 session=self.sessions.get(name),
                 follow_up=self.follow_up,
                 mode=self.mode,
+                pictures=self.pictures,
+                progress=_told_at_intervals(name, put),
             ):
                 if isinstance(item, Answer):
                     self._put_notices(name, model, put)  # an accelerator may have failed meanwhile
@@ -292,3 +299,15 @@ class _Comparison:
     def _raise_if_cancelled(self) -> None:
         if self.cancel.is_set():
             raise _Cancelled
+
+
+def _told_at_intervals(name: str, put: Put) -> Callable[[str, int, int], None]:
+    """Makes of a side's progress through the layers a sentence now and then."""
+    last = [time.monotonic()]
+
+    def progress(what: str, done: int, layers: int) -> None:
+        if time.monotonic() - last[0] > _NEWS:
+            last[0] = time.monotonic()
+            put(Event(name, "status", f"{what} ({100 * done // max(1, layers)} %)"))
+
+    return progress

@@ -162,9 +162,7 @@ def _rounded(figures: PlaceFigures | None) -> dict[str, Any] | None:
 
 def _covered(area: Box, boxes: Sequence[Box]) -> float:
     """The share of `area` that is covered by the boxes together."""
-    cut = [
-        Box(max(area.x0, box.x0), max(area.y0, box.y0), min(area.x1, box.x1), min(area.y1, box.y1)) for box in boxes
-    ]
+    cut = [Box(max(area.x0, box.x0), max(area.y0, box.y0), min(area.x1, box.x1), min(area.y1, box.y1)) for box in boxes]
     cut = [box for box in cut if box.x1 > box.x0 and box.y1 > box.y0]
     xs = sorted({x for box in cut for x in (box.x0, box.x1)})
     ys = sorted({y for box in cut for y in (box.y0, box.y1)})

@@ -17,17 +17,9 @@ from vlcompare.errors import RequestError
 SCHEMA_VERSION = 1
 
 TASKS = (
-    "captioning",
-    "grounded_captioning",
-    "region_description",
-    "vqa",
-    "document_vqa",
-    "multiple_choice",
-    "pointing",
-    "grounding",
-    "image_text_match",
-    "chat",
-)
+    "captioning", "grounded_captioning", "region_description", "vqa", "document_vqa", "multiple_choice", "pointing",
+    "grounding", "image_text_match", "chat",
+)  # fmt: skip
 
 Family = Literal["pythia", "mamba"]
 PromptOrder = Literal["image_first", "instruction_first"]
@@ -217,6 +209,8 @@ class Timings:
     graphed: bool = False
     threads: int = 0  # that computed on the CPU; 0 where the model was on another device, or it was not recorded
     cpu_ms: float = 0.0  # of total_ms, CPU time of the thread that answered; 0 as for `threads`
+    shared_ms: float = 0.0  # of image_ms and vision_ms, spent by the other side on this question, for both
+    known_positions: int = 0  # of the prompt, whose state an earlier question on the picture had left
 
     def token_percentile(self, percent: float) -> float:
         """Milliseconds that `percent` % of the gaps between tokens stay below, interpolated between the closest ranks.

@@ -18,8 +18,9 @@ from vlcompare.evaluate.readers import open_samples
 from vlcompare.evaluate.replies import request_of
 from vlcompare.evaluate.run import batches
 from vlcompare.paths import EMBEDDED
-from vlcompare.runtime.batch import Features, generate_batch
+from vlcompare.runtime.batch import generate_batch
 from vlcompare.runtime.loading.load import load
+from vlcompare.runtime.picture_cache import PictureCache
 from vlcompare.synth.scenes.dataset import write_scenes
 from vlcompare.types import Answer, Sample
 
@@ -83,17 +84,17 @@ def _questions(folder: Path, options: BatchOptions) -> list[Sample]:
 
 
 def _measure(model: Any, checkpoint: str, samples: Sequence[Sample], options: BatchOptions) -> BatchRow:
-    def ask(rows: Sequence[Sample], size: int, features: Any) -> tuple[float, dict[str, Answer]]:
+    def ask(rows: Sequence[Sample], size: int, pictures: PictureCache) -> tuple[float, dict[str, Answer]]:
         start = time.perf_counter()
         answers: dict[str, Answer] = {}
         for batch in batches(iter(rows), size):
-            made = generate_batch(model, [(s.image, request_of(s)) for s in batch], alternatives=1, features=features)
+            made = generate_batch(model, [(s.image, request_of(s)) for s in batch], alternatives=1, pictures=pictures)
             answers |= {sample.id: answer for sample, answer in zip(batch, made, strict=True)}
         return time.perf_counter() - start, answers
 
     for size in (1, options.batch_size):
-        ask(samples[: options.batch_size], size, Features())  # compiles and warms
-    kept = Features(), Features()
+        ask(samples[: options.batch_size], size, PictureCache())  # compiles and warms
+    kept = PictureCache(), PictureCache()
     single_s = batch_s = widest = 0.0
     same = 0
     for start in range(0, len(samples), options.block):

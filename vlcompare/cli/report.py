@@ -130,7 +130,7 @@ def _column(answer: Answer) -> dict[str, str]:
         "image size": f"{answer.image_size} px",
         "first token": milliseconds(timings.ttft_ms),
         "· picture": milliseconds(timings.image_ms),
-        "· vision": milliseconds(timings.vision_ms),
+        "· vision": milliseconds(timings.vision_ms) + ", shared" * (timings.shared_ms > 0),
         "· prefill": milliseconds(timings.prefill_ms)
         + (f" for {len(answer.prompt.ids)} positions" if answer.prompt else ""),
         "total": milliseconds(timings.total_ms),

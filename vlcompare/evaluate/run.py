@@ -43,21 +43,26 @@ Generate = Callable[..., list[Answer]]
 class Engine:
     """What the runner asks of the rest: how to load a model, to answer many questions with it, and to explain one.
 
-    `keep()` makes what one model's batches share, as keywords of `generate_batch` and `explain`.
+    `keep(prefixes)` makes what one model's batches share, as keywords of `generate_batch` and `explain`; prefixes:
+    whether pictures have several questions.
     """
 
     load: Load
     generate_batch: Generate
-    keep: Callable[[], dict[str, Any]] = dict
+    keep: Callable[[bool], dict[str, Any]] = lambda prefixes: {}
     explain: Explain | None = None
 
     @classmethod
     def real(cls) -> Engine:
-        from vlcompare.runtime.batch import Features, generate_batch
+        from vlcompare.runtime.batch import generate_batch
         from vlcompare.runtime.blanking import explain_request
         from vlcompare.runtime.loading.load import load
+        from vlcompare.runtime.picture_cache import PictureCache
 
-        return cls(load, generate_batch, lambda: {"features": Features()}, explain_request)
+        def keep(prefixes: bool) -> dict[str, Any]:
+            return {"pictures": PictureCache(prefixes=prefixes)}
+
+        return cls(load, generate_batch, keep, explain_request)
 
 
 def run(settings: RunSettings, engine: Engine | None = None, processes: Processes | None = None) -> dict[str, Any]:
@@ -192,7 +197,7 @@ def _answer_side(
     try:
         if processes.main:
             _record_side(settings, side, options, model)
-        kept = engine.keep()
+        kept = engine.keep(run_files.asked_again(settings.out))
         generate = functools.partial(engine.generate_batch, **kept)
         explained = _explained(settings)
         shown = settings.progress and processes.main

@@ -153,6 +153,17 @@ def read_samples(folder: Path, most: int | None = None) -> Iterator[Sample]:
         yield sample
 
 
+def asked_again(folder: Path) -> bool:
+    """Whether any picture has several questions: a model's state after it is then worth keeping."""
+    seen: set[Any] = set()
+    for sample in read_samples(folder):
+        picture = sample.image_key or sample.image
+        if picture in seen:
+            return True
+        seen.add(picture)
+    return False
+
+
 def parts(folder: Path) -> list[Path]:
     """All files that hold predictions, the merged one first."""
     return [folder / PREDICTIONS, *sorted(folder.glob("predictions.rank-*.jsonl"))]

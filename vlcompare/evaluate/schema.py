@@ -153,9 +153,10 @@ _PROMPT = record(
     },
     ("turns", "ids", "order"),
 )
+_TIMES = ("image_ms", "vision_ms", "prefill_ms", "ttft_ms", "total_ms", "tokens_per_s", "shared_ms")
 _TIMINGS = record(
     {
-        **dict.fromkeys(("image_ms", "vision_ms", "prefill_ms", "ttft_ms", "total_ms", "tokens_per_s"), _measured),
+        **dict.fromkeys(_TIMES, _measured),
         "token_ms": listed(_measured, MOST_TOKENS),
         "mode": text(40),
         "graphed": flag,

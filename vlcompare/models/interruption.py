@@ -43,16 +43,19 @@ def check() -> None:
         raise Interrupted
 
 
-def check_before_layers(model: nn.Module) -> None:
+def check_before_layers(model: nn.Module) -> int:
     """Make every layer of `model`, whose own loop is another library's, check before it runs.
 
-    Layers are the members of its ModuleLists and Sequentials of modules with weights.
+    Layers are the members of its ModuleLists and Sequentials that have weights; returns how many there are.
     """
+    count = 0
     for container in model.modules():
         if isinstance(container, (nn.ModuleList, nn.Sequential)):
             for layer in container:
                 if next(layer.parameters(), None) is not None:
                     layer.register_forward_pre_hook(_check_before)
+                    count += 1
+    return count
 
 
 def _check_before(layer: nn.Module, given: Any) -> None:

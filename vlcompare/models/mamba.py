@@ -50,6 +50,10 @@ class MambaState(DecodingState):
         names = ("windows_nbdk", "states_nbdn", "positions")
         return self.replaced(**{name: getattr(self, name).clone() for name in names})
 
+    def rows(self, begin: int, end: int) -> MambaState:
+        windows, states = self.windows_nbdk[:, begin:end], self.states_nbdn[:, begin:end]
+        return self.replaced(windows_nbdk=windows, states_nbdn=states, positions=self.positions[begin:end])
+
     def copy_(self, source: MambaState) -> MambaState:
         """Copy what `source` (a snapshot) holds into the own buffers: their addresses stay."""
         self.windows_nbdk.copy_(source.windows_nbdk)
@@ -161,6 +165,7 @@ class Mamba(nn.Module):
         super().__init__()
         self.config = config
         self.max_positions: int | None = None  # a recurrence has no longest text
+        self.checks = 2 * config.layers  # how often a pass asks whether it is still wanted
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(MambaLayer(config) for _ in range(config.layers))
         self.norm_f = _norm(config)

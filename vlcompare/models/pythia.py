@@ -48,7 +48,6 @@ class PythiaState(DecodingState):
         self.slots_s = torch.arange(capacity, device=device)
         self.rows_b = torch.arange(batch, device=device)
         self.cos_sr, self.sin_sr = rotary_table(config, capacity, device, dtype)
-        self.ragged = False  # rows of different lengths: the slots after a row's end must be masked
 
     def nbytes(self) -> int:
         """Bytes of the keys and values in use."""
@@ -62,6 +61,11 @@ class PythiaState(DecodingState):
         keys, values = (cache[:, :, :, : self.length].clone() for cache in (self.keys_nbhsk, self.values_nbhsk))
         positions = self.positions.clone()
         return self.replaced(keys_nbhsk=keys, values_nbhsk=values, positions=positions, capacity=self.length)
+
+    def rows(self, begin: int, end: int) -> PythiaState:
+        keys, values = self.keys_nbhsk[:, begin:end], self.values_nbhsk[:, begin:end]
+        positions, rows = self.positions[begin:end], self.rows_b[: end - begin]
+        return self.replaced(keys_nbhsk=keys, values_nbhsk=values, positions=positions, rows_b=rows)
 
     def copy_(self, source: PythiaState) -> PythiaState:
         """Copy what `source` (a snapshot) holds into the own buffers: their addresses stay."""
@@ -208,6 +212,7 @@ class Pythia(nn.Module):
         super().__init__()
         self.config = config
         self.max_positions: int | None = config.max_positions
+        self.checks = 3 * config.layers  # how often a pass asks whether it is still wanted
         self.embed_in = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(PythiaLayer(config) for _ in range(config.layers))
         self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)

@@ -16,12 +16,17 @@ class DecodingState:
         self.positions = torch.zeros(batch, device=device, dtype=torch.long)
         self.capacity = capacity  # positions that a row may have
         self.length = 0  # positions read so far; with left padding the longest row's
+        self.ragged = False  # rows of different lengths: the slots after a row's end must be masked
 
     def replaced(self, **attributes: Any) -> Self:
         """A copy with other attributes; the remaining tensors are shared."""
         copy = object.__new__(type(self))
         vars(copy).update(vars(self), **attributes)
         return copy
+
+    def rows(self, begin: int, end: int) -> Self:
+        """Rows begin .. end - 1 as a state of their own in the same tensors; its `length` goes its own way."""
+        raise TypeError(f"{type(self).__name__} has no rows.")
 
     def adopt(self, buffers: Self) -> None:
         """Copy this state into the tensors of `buffers` and use those from then on, with their capacity."""

@@ -72,7 +72,7 @@ class VisionEncoder(nn.Module):
         self.prefix_tokens = prefix_tokens  # tokens before the patches: the class token
         self.position_key = position_key  # the parameter that holds learned positions, by its name in `model`
         self._features = features
-        check_before_layers(model)
+        self.checks = check_before_layers(model)  # how often a pass asks whether it is still wanted
         self.eval()
 
     @property

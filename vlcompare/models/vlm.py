@@ -52,8 +52,15 @@ class VisionLanguageModel(nn.Module):
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Normalised pixels (B, 3, H, W) -> embeddings at the image's positions, (B, P, D), in raster order."""
-        features_bpc = self.vision_encoder(pixels.to(self.vision_encoder.dtype))
-        return self.connector(features_bpc.to(self.connector[0].weight.dtype))
+        return self.connect(self.vision_features(pixels))
+
+    def vision_features(self, pixels: Tensor) -> Tensor:
+        """The vision encoder alone: normalised pixels (B, 3, H, W) -> (B, P, C)."""
+        return self.vision_encoder(pixels.to(self.vision_encoder.dtype))
+
+    def connect(self, features: Tensor) -> Tensor:
+        """The connector: the encoder's features (B, P, C) -> (B, P, D)."""
+        return self.connector(features.to(next(self.connector.parameters()).dtype))
 
     def embed(self, ids: Tensor, image_features: Tensor | None = None) -> Tensor:
         """Embeddings (B, L, D): positions holding -200 take the image's features in raster order.

@@ -25,14 +25,15 @@ from vlcompare.runtime.encode_prompt import check_length, encode_prompt
 from vlcompare.runtime.engine import Cancel, stream_request
 from vlcompare.runtime.image import open_image
 from vlcompare.runtime.memory import check_room
+from vlcompare.runtime.picture_cache import picture_key
 from vlcompare.runtime.step_graphs import release_unused
 from vlcompare.tasks.prompts import validate
 from vlcompare.tasks.reading import read_answer
 from vlcompare.types import Answer, Request, Token
 
 if TYPE_CHECKING:
-    from vlcompare.runtime.batch import Features
     from vlcompare.runtime.loading.model import Model
+    from vlcompare.runtime.picture_cache import PictureCache
 
 Progress = Callable[[int, int], None]  # blocks measured so far, and how many there are
 
@@ -102,7 +103,7 @@ def explain_batches(
     blank: Blank = "mean",
     block: int | None = None,
     cancel: Cancel | None = None,
-    features: Features | None = None,
+    pictures: PictureCache | None = None,
     batch_size: int = MOST_ROWS,
 ) -> Iterator[EvidenceMap]:
     """The map after each batch of blocks, the first one without any and the last one whole unless it was cancelled.
@@ -111,7 +112,7 @@ def explain_batches(
     also changes what the encoder writes elsewhere. block: patches a side; None takes the finest grain of at most
     MOST_BLOCKS blocks, which is every patch of a 7 x 7 grid and 3 x 3 patches of a 24 x 24 one. cancel: is looked at
     between two layers; the map then ends with the last whole batch, or in a RequestError where there is none yet.
-    features: a cache of pictures' features, as in `generate_batch`. batch_size: rows of a batch at most; fewer are
+    pictures: a cache of pictures' features, as in `generate_batch`. batch_size: rows of a batch at most; fewer are
     taken where MOST_BYTES would not hold them. What is refused is refused before the first map.
     """
     request = validate(request)
@@ -122,14 +123,12 @@ def explain_batches(
         *_, answer = stream_request(model, image, request, cancel=cancel)  # type: ignore[assignment]
     given = _given(model, request, answer)
     cancel = cancel or threading.Event()
-    prepare = partial(_Measurement, model, image, request, given, layout, blank, features, max(1, batch_size))
+    prepare = partial(_Measurement, model, image, request, given, layout, blank, pictures, max(1, batch_size))
     return each_at_most(_maps(model, prepare, cancel), model.most_threads)
 
 
 @torch.inference_mode()
-def _maps(
-    model: Model, prepare: Callable[[], _Measurement], cancel: Cancel
-) -> Generator[EvidenceMap, None, None]:
+def _maps(model: Model, prepare: Callable[[], _Measurement], cancel: Cancel) -> Generator[EvidenceMap, None, None]:
     try:
         with interruptible(cancel.is_set):
             measurement = prepare()
@@ -190,7 +189,7 @@ class _Measurement:
         answer: Answer,
         layout: Layout,
         blank: Blank,
-        features: Features | None,
+        pictures: PictureCache | None,
         batch_size: int,
     ) -> None:
         self._model, self._answer, self._layout, self._blank = model, answer, layout, blank
@@ -198,16 +197,19 @@ class _Measurement:
         self._ids = [token.id for token in answer.tokens]
         check_length(model, len(self._prompt) + len(self._ids) - 1)
         self._batch_size = self._rows(batch_size)
-        known = features.get(image) if features is not None and blank == "mean" else None
-        if known is None:
-            picture = open_image(image)
-            self._pixels = torch.as_tensor(model.preprocess(picture))  # (3, S, S)
-            if blank == "blur":
-                self._blurred = self._blur(picture)  # (3, S, S)
-            known = self._encode(self._pixels[None])[0]
-            if features is not None:
-                features.put(image, known)
-        self._features = known  # (P, D)
+        key = picture_key(image) if pictures is not None else None
+        encoded = pictures.encoded(key, model) if pictures is not None and blank == "mean" else None
+        if encoded is not None:
+            self._features = model.vlm.connect(encoded.features[None])[0]  # (P, D)
+            return
+        picture = open_image(image)
+        self._pixels = torch.as_tensor(model.preprocess(picture))  # (3, S, S)
+        if blank == "blur":
+            self._blurred = self._blur(picture)  # (3, S, S)
+        features_pc = model.vlm.vision_features(self._pixels[None].to(model.device, model.vision_dtype))[0]
+        if pictures is not None:
+            pictures.keep_encoded(key, model, features_pc)
+        self._features = model.vlm.connect(features_pc[None])[0]
 
     def maps(self, cancel: Cancel) -> Generator[EvidenceMap, None, None]:
         """The map without any block, then after each batch, until all is measured or `cancel` is set.

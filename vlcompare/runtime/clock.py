@@ -48,6 +48,11 @@ class Clock:
         self.total += seconds
         return seconds
 
+    def credit(self, seconds: float, cpu: float) -> None:
+        """Count work that was done elsewhere as if it had been done here."""
+        self.total += seconds
+        self.cpu += cpu if self._cuda is None else 0.0
+
     def so_far(self) -> float:
         """Seconds of work since the start, the present lap included: by the host's clock, without waiting."""
         return self.total + self._before_pause + time.perf_counter() - self._host

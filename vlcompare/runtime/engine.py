@@ -10,9 +10,9 @@ set or whose deadline is over, and before the first token between two layers of 
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 import torch
@@ -29,6 +29,7 @@ from vlcompare.runtime.decode_loop import decode
 from vlcompare.runtime.encode_prompt import image_end
 from vlcompare.runtime.image import open_image
 from vlcompare.runtime.memory import PeakMemory
+from vlcompare.runtime.picture_cache import Encoded, PictureCache
 from vlcompare.runtime.sampling import Sampler, Sampling
 from vlcompare.runtime.session import FollowUp, Session, Start, start
 from vlcompare.runtime.step_graphs import StepRunner, release_unused, step_runner
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["Cancel", "Session", "generate", "generate_batch", "stream", "stream_request"]
 
 
+Progress = Callable[[str, int, int], None]  # what is done, layers run so far, and all
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
@@ -143,15 +145,20 @@ def stream_request(
     mode: str = "single",
     graphs: bool = True,
     alternatives: int = 5,
+    pictures: PictureCache | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[Prompt | Step | Answer]:
     """`stream` for a validated Request; the Prompt comes first, before any work on the device.
 
     deadline: seconds of work after which decoding ends and the answer so far is given. session: kept for follow-ups;
     with `follow_up` the picture is not opened again (`image` may be None; where it is given, "anew" also works on a
     session that is empty, or whose model has been loaded again since). graphs: capture CUDA graphs where the device
-    has them.
+    has them. pictures: what one user keeps of pictures; it then serves "anew" in place of the session. progress: called
+    between the layers of the vision encoder and of the prefill, in the thread that computes.
     """
-    run = _Run(model, request, cancel, deadline, session, follow_up, mode, graphs, alternatives)
+    run = _Run(
+        model, request, cancel, deadline, session, follow_up, mode, graphs, alternatives, pictures, progress
+    )  # fmt: skip
     return each_at_most(run.stream(image), model.most_threads)
 
 
@@ -168,6 +175,8 @@ class _Run:
     mode: str
     graphs: bool
     alternatives: int
+    pictures: PictureCache | None
+    progress: Progress | None
     _laps: Timings = field(default_factory=Timings, init=False)
 
     @torch.inference_mode()
@@ -175,15 +184,15 @@ class _Run:
         clock = Clock(self.model.device)
         peak = PeakMemory(self.model.device)
         try:
-            begin = start(self.model, self.request, self.session, self.follow_up, image)
+            begin = start(self.model, self.request, self.session, self.follow_up, image, self.pictures)
             row = AnswerBuilder(self.model, self.request, begin.prompt)
             with clock.paused():
                 yield begin.prompt
             try:
-                with interruptible(partial(self._interrupted, clock)):
-                    check()
+                vlm = self.model.vlm
+                with interruptible(self._asked("Looking at the picture", vlm.vision_encoder.checks, clock)):
                     features = self._encode_image(image, begin, clock)
-                    check()
+                with interruptible(self._asked("Reading the prompt", vlm.language_model.checks, clock)):
                     state, logits, snapshot = self._prefill(begin, features, row.limit)
                     self._laps = replace(self._laps, prefill_ms=1e3 * clock.lap())
             except Interrupted:
@@ -196,10 +205,13 @@ class _Run:
             runner = step_runner(self.model.vlm.language_model, state, graphs=self.graphs, tail=sampler.tail)
             yield from self._decode(row, runner, sampler, logits, state, clock, peak)
             if self.session is not None and row.error is None:
+                if self.pictures is not None:  # there the picture is kept
+                    features = snapshot = None
                 self.session.keep(self.model, features, snapshot, state, begin.prompt, row.tokens)
             timings = replace(
-                self._laps, total_ms=1e3 * clock.total, cpu_ms=1e3 * clock.cpu, mode=self.mode, graphed=runner.graphed
-            )
+                self._laps, total_ms=1e3 * clock.total, cpu_ms=1e3 * clock.cpu, mode=self.mode, graphed=runner.graphed,
+                known_positions=len(begin.prompt.ids) - len(begin.new_ids),
+            )  # fmt: skip
             formula = self.model.vlm.language_model.state_bytes_formula(state.length)
             yield row.answer(timings, Memory(self.model.weights_bytes, state.nbytes(), formula, peak.measure()))
         except torch.OutOfMemoryError as error:
@@ -209,23 +221,49 @@ class _Run:
                 "choose a smaller checkpoint, nf4, or a lower resolution."
             ) from error
 
-    def _encode_image(self, image: Any, begin: Start, clock: Clock) -> Tensor:
-        """The picture's features (1, P, D), the session's where it has them."""
-        if begin.features is not None:
-            return begin.features
-        pixels = torch.as_tensor(self.model.preprocess(open_image(image)))[None]  # (1, 3, H, W)
-        self._laps = replace(self._laps, image_ms=1e3 * clock.lap())
+    def _encode_image(self, image: Any, begin: Start, clock: Clock) -> Tensor | None:
+        """The picture's features (1, P, D), where the prompt still needs them; the session's where it has them."""
         check()
-        features = self.model.vlm.encode_image(pixels.to(self.model.device, self.model.vision_dtype))
-        self._laps = replace(self._laps, vision_ms=1e3 * clock.lap())
+        if begin.features is not None or begin.state is not None:
+            return begin.features
+        encoded = self.pictures.encoded(begin.picture, self.model) if self.pictures is not None else None
+        if encoded is None:
+            features_bpc = self._see(image, begin, clock)
+        else:
+            features_bpc = encoded.features[None]
+            if self.pictures is not None and encoded.question == self.pictures.question:
+                self._share(encoded, clock)
+        features = self.model.vlm.connect(features_bpc)
+        self._laps = replace(self._laps, vision_ms=self._laps.vision_ms + 1e3 * clock.lap())
         return features
 
-    def _prefill(self, begin: Start, features: Tensor, limit: int) -> tuple[Any, Tensor, Any]:
+    def _see(self, image: Any, begin: Start, clock: Clock) -> Tensor:
+        """Open the picture and run the encoder: features (1, P, C), which are kept."""
+        cpu = clock.cpu
+        pixels = torch.as_tensor(self.model.preprocess(open_image(image)))[None]  # (1, 3, H, W)
+        image_seconds = clock.lap()
+        self._laps = replace(self._laps, image_ms=1e3 * image_seconds)
+        features_bpc = self.model.vlm.vision_features(pixels.to(self.model.device, self.model.vision_dtype))
+        vision_seconds = clock.lap()
+        self._laps = replace(self._laps, vision_ms=1e3 * vision_seconds)
+        if self.pictures is not None:
+            spent = image_seconds, vision_seconds, clock.cpu - cpu
+            self.pictures.keep_encoded(begin.picture, self.model, features_bpc[0], spent)
+        return features_bpc
+
+    def _share(self, encoded: Encoded, clock: Clock) -> None:
+        """Count what another side has spent on this question's picture for this side, too: so that figures compare."""
+        clock.credit(encoded.image_seconds + encoded.vision_seconds, encoded.cpu_seconds)
+        image_ms, vision_ms = 1e3 * encoded.image_seconds, 1e3 * encoded.vision_seconds
+        self._laps = Timings(image_ms=image_ms, vision_ms=vision_ms, shared_ms=image_ms + vision_ms)
+
+    def _prefill(self, begin: Start, features: Tensor | None, limit: int) -> tuple[Any, Tensor, Any]:
         """Run the new ids, from the state that is known where there is one.
 
         Returns the state, the logits (1, V) of the last position, and the snapshot after the image for the session.
         """
-        lm, (prompt, new_ids, _, known) = self.model.vlm.language_model, begin
+        check()
+        lm, (prompt, new_ids, _, known, picture) = self.model.vlm.language_model, begin
         capacity = min(len(prompt.ids) + max(limit, 1), lm.max_positions or 1 << 62)
         state = lm.new_state(1, capacity, device=self.model.device, dtype=self.model.dtype)
         if known is not None:
@@ -233,13 +271,19 @@ class _Run:
         end, snapshot = image_end(self.model, prompt.turns), None
         if self.session is not None and known is not None:
             snapshot = self.session.snapshot
-        elif self.session is not None and 0 < end < len(new_ids):
+        elif known is None and self._keeps_prefix() and 0 < end < len(new_ids):
             self._forward(new_ids[:end], features, state)
             snapshot, new_ids = state.snapshot(), new_ids[end:]
+            if self.pictures is not None:
+                self.pictures.keep_prefix(picture, self.model, snapshot)
         hidden = self._forward(new_ids, features, state)
         return state, lm.logits(hidden[:, -1]), snapshot
 
-    def _forward(self, ids: list[int], features: Tensor, state: Any) -> Tensor:
+    def _keeps_prefix(self) -> bool:
+        """Whether the state after the picture is kept: the prompt is then read in two parts."""
+        return self.pictures.prefixes if self.pictures is not None else self.session is not None
+
+    def _forward(self, ids: list[int], features: Tensor | None, state: Any) -> Tensor:
         """Hidden states (1, L, D) of `ids`, which hold all image positions or none."""
         holds_image = any(id < 0 for id in ids)
         embeddings = self.model.vlm.embed(
@@ -274,6 +318,18 @@ class _Run:
             if step.index == 0:
                 with clock.paused():  # graphs are captured once for all answers of a shape: no token's own time
                     runner.prepare(row.limit - 1)
+
+    def _asked(self, what: str, layers: int, clock: Clock) -> Callable[[], str]:
+        """What the layers of a pass ask before they run: the reason to stop. It also tells how far the pass is."""
+        asked = itertools.count()
+
+        def unwanted() -> str:
+            if self.progress is not None:
+                with clock.paused():
+                    self.progress(what, min(next(asked), layers), layers)
+            return self._interrupted(clock)
+
+        return unwanted
 
     def _interrupted(self, clock: Clock) -> str:
         """Why the caller or the deadline stops the answer; "" if neither does."""

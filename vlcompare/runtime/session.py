@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vlcompare.errors import RequestError
 from vlcompare.runtime.encode_prompt import check_length, encode_prompt, encode_turns, image_end
+from vlcompare.runtime.picture_cache import PictureCache, picture_key
 from vlcompare.tasks.prompts import SPECS, build_turns
 from vlcompare.tasks.sequence import IMAGE_MARK
 from vlcompare.types import FollowUp, Prompt, Request, Token
@@ -24,7 +25,8 @@ class Session:
     """What is kept of one picture on one side, so that another question does not encode it again.
 
     The first question fills it. "anew" starts from the snapshot after the image (image first) or from the image's
-    features (instruction first); "continue" starts after the earlier question and answer.
+    features (instruction first); "continue" starts after the earlier question and answer. Beside a PictureCache, which
+    keeps the image's part for all sides and questions, only what "continue" needs is kept here.
     """
 
     features: Tensor | None = None  # (1, P, D)
@@ -35,7 +37,7 @@ class Session:
     model: Callable[[], Model | None] = lambda: None  # a weak reference: a session keeps no weights in memory
 
     def keep(
-        self, model: Model, features: Tensor, snapshot: Any, state: Any, prompt: Prompt, tokens: Sequence[Token]
+        self, model: Model, features: Tensor | None, snapshot: Any, state: Any, prompt: Prompt, tokens: Sequence[Token]
     ) -> None:
         """Keep what a finished question leaves; one that was interrupted changes nothing."""
         self.model, self.features, self.snapshot, self.state = weakref.ref(model), features, snapshot, state
@@ -56,18 +58,31 @@ class Start(NamedTuple):
     new_ids: list[int]
     features: Tensor | None = None  # (1, P, D)
     state: Any = None
+    picture: Any = None  # its key in a PictureCache, where there is one
 
 
-def start(model: Model, request: Request, session: Session | None, follow_up: FollowUp | None, image: Any) -> Start:
+def start(
+    model: Model,
+    request: Request,
+    session: Session | None,
+    follow_up: FollowUp | None,
+    image: Any,
+    pictures: PictureCache | None = None,
+) -> Start:
     """Where this question starts. Raises RequestError where there is nothing to follow up with this model.
 
-    image: where it is given, "anew" also works on a session that is empty or of another model.
+    image: where it is given, "anew" also works on a session that is empty or of another model. pictures: what is kept
+    of it, and of others.
     """
     usable = session is not None and session.features is not None and session.model() is model
-    if follow_up is None or (follow_up == "anew" and image is not None and not usable):
+    if follow_up is None or (follow_up == "anew" and image is not None and (pictures is not None or not usable)):
         prompt = encode_prompt(model, request)
-        return Start(prompt, list(prompt.ids))
-    if session is None or session.features is None:
+        if pictures is None:
+            return Start(prompt, list(prompt.ids))
+        picture, end = picture_key(image), image_end(model, prompt.turns)
+        prefix = pictures.prefix(picture, model) if end else None
+        return Start(prompt, list(prompt.ids[end if prefix else 0 :]), state=prefix, picture=picture)
+    if session is None or session.state is None:
         raise RequestError("There is no earlier question to follow up: ask a first question on this picture.")
     if session.model() is not model:
         raise RequestError("A follow-up needs the same model as the first question: ask a first question again.")
@@ -75,6 +90,8 @@ def start(model: Model, request: Request, session: Session | None, follow_up: Fo
         prompt = encode_prompt(model, request)
         if image_end(model, prompt.turns) and session.snapshot is not None:
             return Start(prompt, list(prompt.ids[session.snapshot.length :]), session.features, session.snapshot)
+        if session.features is None:
+            raise RequestError("The picture of the earlier question is not kept: give it again.")
         return Start(prompt, list(prompt.ids), session.features)
     turns = _continued(session.turns, request)
     ids = session.ids + encode_turns(model, turns)

@@ -24,7 +24,7 @@ from vlcompare.paths import data_folder
 from vlcompare.render.markup import Safe, el, join
 from vlcompare.ui import api, examples
 from vlcompare.ui.compare.forms import may_be_folder
-from vlcompare.ui.compare.handlers import Handlers, engine_sessions
+from vlcompare.ui.compare.handlers import Handlers, engine_sessions, picture_cache
 from vlcompare.ui.compare.layout.tab import build
 from vlcompare.ui.compare.votes import Votes
 from vlcompare.ui.compare.wiring.results import first_page
@@ -119,7 +119,7 @@ def real_handlers(settings: AppSettings) -> Handlers:
     pool = ModelPool(settings.budget_bytes, folders=lambda checkpoint: may_be_folder(checkpoint, settings))
     if on_zerogpu():
         return Handlers(settings, adapt(compare, pool, settings), pool, explains=False)
-    return Handlers(settings, compare, pool, engine_sessions=engine_sessions)
+    return Handlers(settings, compare, pool, engine_sessions=engine_sessions, picture_cache=picture_cache)
 
 
 def launch(page: gr.Blocks, settings: AppSettings, *, server_options: ServerOptions | None = None, **more: Any) -> Any:

@@ -18,7 +18,7 @@ from vlcompare.models.config import PRESETS, PythiaConfig
 from vlcompare.models.kernels.linear import linear
 from vlcompare.runtime.loading import hub, quantize, registry
 from vlcompare.runtime.loading.devices import resolve_device, resolve_dtype
-from vlcompare.runtime.loading.estimate import estimate
+from vlcompare.runtime.loading.estimate import VISION_PARAMETERS, estimate
 from vlcompare.runtime.loading.locate import find_source
 from vlcompare.runtime.memory import available_bytes
 from vlcompare.types import ModelSpec
@@ -27,8 +27,7 @@ from vlcompare.units import format_bytes
 STORED_BYTES = 2  # a parameter in a published file: bfloat16
 ANSWER_TOKENS = 20  # of an answer, for its time: a box, or a short sentence
 PROMPT_TOKENS = 40  # beside the picture's
-# of EVA-02 large at 336 pixels, which all published models look with
-VISION_PARAMETERS, PICTURE_POSITIONS = 304_000_000, 577
+PICTURE_POSITIONS = 577  # of EVA-02 large at 336 pixels
 
 
 class Cost(NamedTuple):

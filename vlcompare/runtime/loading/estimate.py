@@ -10,7 +10,7 @@ import torch
 
 from vlcompare.models.config import PRESETS, PythiaConfig
 from vlcompare.runtime.loading import quantize, registry
-from vlcompare.runtime.loading.devices import resolve_device, resolve_dtype
+from vlcompare.runtime.loading.devices import resolve_device, resolve_dtype, vision_dtype
 from vlcompare.runtime.loading.keys import FLOAT32, model_key
 from vlcompare.runtime.loading.locate import find_source, read_stored
 from vlcompare.runtime.loading.safetensors_files import Stored
@@ -19,6 +19,9 @@ from vlcompare.types import ModelSpec
 # on CPU, for an answer of the 790M model: 0.42 GB of libraries' code and compiled kernels, 0.33 GB of the picture's and
 # the prompt's intermediate values; small models need less, at most half of their weights
 _ANSWER = 640 << 20
+
+
+VISION_PARAMETERS = 304_000_000  # of EVA-02 large, which all published models look with
 
 
 class Sizes(NamedTuple):
@@ -77,7 +80,8 @@ def _bytes_of(name: str, entry: Stored, family: str, method: str, dtype: torch.d
         return quantize.part_bytes(method, *entry.shape)
     if not entry.dtype.is_floating_point:
         return entry.bytes
-    return count * (4 if name.endswith(FLOAT32) else dtype.itemsize)
+    held = vision_dtype(dtype, device) if name.startswith("vision_encoder.") else dtype
+    return count * (4 if name.endswith(FLOAT32) else held.itemsize)
 
 
 def _guess(known: registry.Checkpoint, method: str, dtype: torch.dtype, device: torch.device) -> int:
@@ -91,6 +95,7 @@ def _guess(known: registry.Checkpoint, method: str, dtype: torch.dtype, device: 
         large = [(2 * shape.inner_size, shape.hidden_size), (shape.hidden_size, shape.inner_size)]
         kept = shape.layers * shape.inner_size * (shape.state_size + 2)  # A, D and the time step's bias
     total = int(known.parameters or 0) * dtype.itemsize + kept * (4 - dtype.itemsize)
+    total += VISION_PARAMETERS * (vision_dtype(dtype, device).itemsize - dtype.itemsize)
     if method != "none" and quantize.has_kernels(method, device):
         for rows, columns in large:
             total += shape.layers * (quantize.part_bytes(method, rows, columns) - rows * columns * dtype.itemsize)

@@ -25,13 +25,25 @@ ByteProgress = Callable[[int, int], None]  # bytes done, bytes in all
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Device, dtype and quantization of the filled model. stored: how the files are quantized already."""
+    """Device, dtype and quantization of the filled model. stored: how the files are quantized already.
+
+    vision_dtype: the vision encoder's own; None: the model's. filled: what names begin with that need no filling; "":
+    all need it.
+    """
 
     device: torch.device = torch.device("cpu")
     dtype: torch.dtype = torch.float32
     method: str = "none"
     stored: str = "none"
     zero_norm_biases: bool = False
+    vision_dtype: torch.dtype | None = None
+    filled: str = ""
+
+    def dtype_of(self, name: str) -> torch.dtype:
+        """In which dtype the tensor of this name is held, where it holds no integers."""
+        if name.endswith(FLOAT32):
+            return torch.float32
+        return (self.vision_dtype or self.dtype) if name.startswith("vision_encoder.") else self.dtype
 
 
 @dataclass
@@ -90,8 +102,9 @@ class _Filler:
             _check_zero(entry)
         tied = [(todo.fill[name], other) for name, other in todo.replaced.items()]
         digests = {entry.key: b"" for pair in tied for entry in pair}
-        names = {entry.key: name for name, entry in todo.fill.items()}
-        total, done = sum(entry.bytes for entry in todo.fill.values()), 0
+        filled = self.target.filled
+        names = {e.key: name for name, e in todo.fill.items() if not filled or not name.startswith(filled)}
+        total, done = sum(todo.fill[name].bytes for name in names.values()), 0
         for entry in sorted(stored.values(), key=lambda entry: (entry.file, entry.begin)):
             if entry.key not in names and entry.key not in digests:
                 continue
@@ -165,8 +178,7 @@ class _Filler:
         if name == self.position and tuple(tensor.shape) != slot.shape:
             encoder = self.vlm.vision_encoder
             tensor = resample_position_embedding(tensor.float(), encoder.grid, encoder.prefix_tokens)
-        dtype = torch.float32 if name.endswith(FLOAT32) else self.target.dtype
-        self.set(name, tensor.to(device, dtype if slot.floating else tensor.dtype))
+        self.set(name, tensor.to(device, self.target.dtype_of(name) if slot.floating else tensor.dtype))
 
     def add_part(self, name: str, parts: dict[str, Tensor]) -> None:
         """Keep a quantized weight's parts; once complete, dequantize it where the device has no fast path for it."""
@@ -197,7 +209,8 @@ class _Filler:
         for module in self.vlm.modules():
             for last, buffer in module._buffers.items():
                 if buffer is not None:
-                    dtype = self.target.dtype if last in BUFFERS_IN_WEIGHTS_DTYPE else buffer.dtype
+                    weights = self.target.dtype_of("vision_encoder.")  # only there such buffers are
+                    dtype = weights if last in BUFFERS_IN_WEIGHTS_DTYPE else buffer.dtype
                     module._buffers[last] = buffer.to(self.target.device, dtype)
 
 

@@ -18,9 +18,9 @@ from vlcompare.models.kernels import fallback
 from vlcompare.models.kernels.cuda.graph_capture import release_cached_memory
 from vlcompare.models.vlm import meta_model
 from vlcompare.runtime.bounded_files import is_there
-from vlcompare.runtime.loading import hub, quantize, registry
+from vlcompare.runtime.loading import hub, quantize, registry, shared_encoders
 from vlcompare.runtime.loading.compile_ahead import compiling
-from vlcompare.runtime.loading.devices import resolve_device, resolve_dtype
+from vlcompare.runtime.loading.devices import resolve_device, resolve_dtype, vision_dtype
 from vlcompare.runtime.loading.estimate import estimate, sizes
 from vlcompare.runtime.loading.fill import Target, fill
 from vlcompare.runtime.loading.keys import stored_norm
@@ -90,7 +90,8 @@ def _load(spec: ModelSpec, progress: hub.Progress | None, names_only: bool) -> M
     device = resolve_device(spec.device)
     dtype = resolve_dtype(spec.dtype, device)
     _check_options(spec)
-    if device.type == "cpu":  # before a download of gigabytes that could not be used here
+    here = find_source(spec.checkpoint, revision=spec.revision, offline=True, names_only=names_only)
+    if here is None:  # before a download of gigabytes that could not be used here
         check_room(spec.checkpoint, sum(estimate(spec, names_only=names_only)), device)
     source = find_source(spec.checkpoint, revision=spec.revision, progress=progress, names_only=names_only)
     assert source is not None
@@ -98,15 +99,23 @@ def _load(spec: ModelSpec, progress: hub.Progress | None, names_only: bool) -> M
     if spec.quantization not in ("none", method):
         raise RequestError(f"{source.name} is stored in {method}; it cannot be loaded as {spec.quantization}.")
     stored = read_stored(source)
-    check_room(source.name, sum(sizes(stored, source.config.family, method, dtype, device)), device)
     config, notices = _config(source, stored, spec)
+    key = shared_encoders.encoder_key(stored, config, vision_dtype(dtype, device), device)
+    encoder = shared_encoders.find(key)
+    needed = sum(sizes(stored, config.family, method, dtype, device)) - shared_encoders.bytes_of(encoder)
+    check_room(source.name, needed, device)
     vlm = meta_model(config)
+    vlm.vision_encoder = encoder or vlm.vision_encoder
     kernels = compiling(config.family, dtype) if device.type == "cpu" else None
     if method != "none" and (sentence := quantize.left_out(vlm, config.family)):
         notices.append(sentence)
-    target = Target(device, dtype, method, source.quantization, zero_norm_biases=spec.norm == "layernorm")
+    target = Target(
+        device, dtype, method, source.quantization, spec.norm == "layernorm", key.dtype,
+        filled=shared_encoders.PREFIX if encoder is not None else "",
+    )  # fmt: skip
     notices += fill(vlm, stored, target, _percent(progress, source.name))
     vlm.eval().requires_grad_(False)
+    vlm.vision_encoder = shared_encoders.hold(key, vlm.vision_encoder)
     if method == "nf4" and device.type == "cuda":
         quantize.choose_kernels(vlm.language_model)
     if method != "none" and not quantize.has_kernels(method, device):

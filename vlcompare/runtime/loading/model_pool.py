@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vlcompare.errors import DeviceMemoryError
+from vlcompare.runtime import picture_cache
 from vlcompare.types import ModelSpec, Notify
 from vlcompare.units import format_bytes
 
@@ -133,6 +134,8 @@ class ModelPool:
 
     def _make_room(self, key: ModelSpec, needed: int, say: Notify) -> None:
         while needed > self._bytes_left(key):
+            if picture_cache.evict_one():  # soon made again, a model is not
+                continue
             evicted = self._evict_one(key.device)
             if evicted is None:
                 left = format_bytes(max(0, self._bytes_left(key)))
@@ -145,8 +148,16 @@ class ModelPool:
     def _bytes_left(self, key: ModelSpec) -> int:
         free = self._free(key)
         if self.budget_bytes is not None:
-            free = min(free, self.budget_bytes - sum(self.resident().values()))
+            free = min(free, self.budget_bytes - self._held_bytes())
         return free
+
+    def _held_bytes(self) -> int:
+        """Bytes of all weights, an encoder that several models share counted once, and of what is kept of pictures."""
+        from vlcompare.runtime.loading.shared_encoders import unique_bytes
+
+        with self._guard:
+            models = [entry.model for entry in self._entries.values() if entry.model is not None]
+        return unique_bytes(models) + picture_cache.held_bytes()
 
     def _evict_one(self, device: str) -> ModelSpec | None:
         with self._guard:

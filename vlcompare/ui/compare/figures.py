@@ -76,11 +76,16 @@ def _run_as(answer: Answer) -> Safe:
     return join([part for part in (kind, answer.dtype, answer.device, count) if part], " · ")
 
 
+def _prefill(answer: Answer) -> str:
+    known = answer.timings.known_positions
+    return milliseconds(answer.timings.prefill_ms) + (f" ({known} positions known)" if known else "")
+
+
 _FIGURES = (
     ("Time to first token", lambda a: milliseconds(a.timings.ttft_ms) if a.timings.ttft_ms else "–"),
     ("· picture", lambda a: milliseconds(a.timings.image_ms)),
-    ("· vision encoder", lambda a: milliseconds(a.timings.vision_ms)),
-    ("· prefill", lambda a: milliseconds(a.timings.prefill_ms)),
+    ("· vision encoder", lambda a: milliseconds(a.timings.vision_ms) + " (shared)" * (a.timings.shared_ms > 0)),
+    ("· prefill", _prefill),
     ("Gap between tokens, p50 / p95 / max", _gaps),
     ("Tokens per second", lambda a: number(a.timings.tokens_per_s) if a.timings.tokens_per_s else "–"),
     ("Tokens: prompt + answer", lambda a: f"{len(a.prompt.ids) if a.prompt else 0} + {len(a.tokens)}"),

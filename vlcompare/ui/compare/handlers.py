@@ -53,12 +53,19 @@ def engine_sessions(run: Run) -> dict[str, Any]:
     return {side: Session() for side in run.sides}
 
 
+def picture_cache() -> Any:
+    """What one tab keeps of its pictures."""
+    from vlcompare.runtime.picture_cache import PictureCache
+
+    return PictureCache()
+
+
 @dataclass
 class Handlers:
     """The compare tab's actions.
 
     compare: `vlcompare.compare.compare`, or a fake; pool: the loaded models; engine_sessions: makes what keeps caches
-    between calls, where they outlive a call.
+    between calls, where they outlive a call; picture_cache: likewise what a tab keeps of its pictures.
     """
 
     settings: AppSettings
@@ -66,6 +73,7 @@ class Handlers:
     pool: Any = None
     open_image: Callable[[bytes], Any] = open_picture
     engine_sessions: Callable[[Run], dict[str, Any]] = lambda run: {}
+    picture_cache: Callable[[], Any] = lambda: None
     caches: Caches = field(default_factory=Caches)
     explains: bool = True  # whether models run outside of `compare`, too: not where each call has to ask for a GPU
 
@@ -296,10 +304,16 @@ class Handlers:
         )
 
     def events(
-        self, run: Run, cancel: threading.Event, engines: Mapping[str, Any], follow_up: str | None = None
+        self,
+        run: Run,
+        cancel: threading.Event,
+        engines: Mapping[str, Any],
+        follow_up: str | None = None,
+        pictures: Any = None,
     ) -> Iterator[Any]:
         """The comparison's events. engines: each side's engine session; follow_up: how to go on from it."""
-        how = {"follow_up": follow_up} if follow_up else {}
+        how: dict[str, Any] = {"follow_up": follow_up} if follow_up else {}
+        how |= {} if pictures is None else {"pictures": pictures}
         return self.compare(
             run.picture.data,
             run.request,
@@ -315,10 +329,12 @@ class Handlers:
 
     def _begin(self, session: CompareSession, run: Run, cancel: threading.Event) -> Iterator[Any]:
         """The events of `run`; a follow-up uses the session's caches if they belong to its picture and sides."""
+        if session.pictures is None:
+            session.pictures = self.picture_cache()
         kept = session.kept
         same = kept is not None and kept.picture.data == run.picture.data and kept.settings == run.settings
         if run.follow_up is not None and same:
-            return self.events(run, cancel, session.engines, run.follow_up)
+            return self.events(run, cancel, session.engines, run.follow_up, session.pictures)
         session.forget_follow_ups()
         session.engines = self.engine_sessions(run)
-        return self.events(run, cancel, session.engines)
+        return self.events(run, cancel, session.engines, pictures=session.pictures)

@@ -151,6 +151,7 @@ class CompareSession:
         self.changes = 0  # of what is shown, by anything but the comparison that is running
         self.cancel: threading.Event | None = None
         self.engines: dict[str, Any] = {}  # side -> engine session, for follow-ups
+        self.pictures: Any = None  # what is kept of its pictures for later questions: its own, never another session's
         self.kept: Run | None = None  # the run whose picture and conversation `engines` hold
         self.hashed: tuple[str, str] | None = None  # the chosen picture's path and SHA-256
         self.finished = threading.Event()
@@ -221,18 +222,24 @@ class CompareSession:
             engine.close()
         self.engines, self.kept = {}, None
 
+    def free(self) -> None:
+        """Free all that is on the device."""
+        self.forget_follow_ups()
+        if self.pictures is not None:
+            self.pictures.clear()
+
     def close(self) -> None:
         """Free the session's tensors and history, unless a comparison is still running in it."""
         if self.cancel is not None:
             return
-        self.forget_follow_ups()
+        self.free()
         self.history, self.current, self.shown = [], None, None
 
 
 class Caches:
     """Bounds the sessions that hold caches on the device: the oldest that are not in use are freed first.
 
-    The model pool's budget covers weights only.
+    What is kept of pictures also counts in the model pool's budget.
     """
 
     def __init__(self) -> None:
@@ -247,4 +254,4 @@ class Caches:
             for ref in self._holders[: max(0, len(self._holders) - most)]:
                 held = ref()
                 if held is not None and held.cancel is None:  # not in the middle of a follow-up
-                    held.forget_follow_ups()
+                    held.free()

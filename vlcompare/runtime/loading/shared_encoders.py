@@ -1,0 +1,76 @@
+"""Equal vision encoders are held once: the published pairs look with one frozen encoder, stored in each checkpoint.
+
+Equal means equal: the SHA-256 over the encoder's stored tensors, the same structure at the same size, and the same
+precision and device. A loaded model's encoder is never changed, so that models can share it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import weakref
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+from vlcompare.models.config import ModelConfig
+from vlcompare.models.vision import VisionEncoder
+from vlcompare.runtime.loading.keys import model_key
+from vlcompare.runtime.loading.safetensors_files import NAMES, Stored, as_bytes, read_tensor
+
+PREFIX = "vision_encoder."
+
+
+class EncoderKey(NamedTuple):
+    """What two encoders must have in common to be one."""
+
+    sha256: str  # over the stored tensors: names in order, each with dtype, shape and bytes
+    structure: str
+    dtype: torch.dtype
+    device: torch.device
+
+
+_held: weakref.WeakValueDictionary[EncoderKey, VisionEncoder] = weakref.WeakValueDictionary()
+_lock = threading.Lock()
+
+
+def encoder_key(
+    stored: Mapping[str, Stored], config: ModelConfig, dtype: torch.dtype, device: torch.device
+) -> EncoderKey:
+    """The key of the encoder in these files, once loaded in `dtype` on `device`. Reads its tensors."""
+    total = hashlib.sha256()
+    named = {model_key(key, config.family) or "": entry for key, entry in stored.items()}
+    for name, entry in sorted(named.items()):
+        if name.startswith(PREFIX):
+            total.update(f"{name}|{NAMES[entry.dtype]}|{entry.shape}|".encode())
+            total.update(as_bytes(read_tensor(entry)))
+    return EncoderKey(total.hexdigest(), repr(config.vision), dtype, device)
+
+
+def find(key: EncoderKey) -> VisionEncoder | None:
+    """The encoder of a model that is loaded."""
+    with _lock:
+        return _held.get(key)
+
+
+def hold(key: EncoderKey, encoder: VisionEncoder) -> VisionEncoder:
+    """The one encoder for this key: `encoder`, or an equal one that another thread has loaded meanwhile."""
+    with _lock:
+        return _held.setdefault(key, encoder)
+
+
+def bytes_of(encoder: VisionEncoder | None) -> int:
+    """Bytes of an encoder's weights; 0 for None."""
+    return 0 if encoder is None else sum(value.nbytes for value in encoder.parameters())
+
+
+def unique_bytes(models: Iterable[Any]) -> int:
+    """Bytes of weights of all these models, an encoder that several of them hold counted once."""
+    encoders, total = set[int](), 0
+    for model in models:
+        total += int(model.weights_bytes)
+        if (encoder := getattr(getattr(model, "vlm", None), "vision_encoder", None)) is not None:
+            total -= bytes_of(encoder) if id(encoder) in encoders else 0
+            encoders.add(id(encoder))
+    return total
