@@ -1,56 +1,18 @@
-"""The machine that is measured: its bandwidth, the kernels and versions in use, and the clock of its device."""
+"""The machine that is measured: its bandwidth, and the kernels and versions in use."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import platform
-import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from vlcompare.models import kernels
-from vlcompare.models.kernels.linear import linear, native_bfloat16
+from vlcompare.models.kernels.linear import native_bfloat16
+from vlcompare.runtime.bandwidth import bandwidth
 
 _PACKAGES = ("torch", "transformers", "timm", "numba", "triton", "bitsandbytes", "mamba-ssm")
-_T = TypeVar("_T")
-
-
-def timed(work: Callable[[], _T], device: torch.device) -> tuple[float, _T]:
-    """(seconds, what `work` returns); on CUDA the device's own work is waited for, before and after."""
-
-    def wait() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    wait()
-    start = time.perf_counter()
-    result = work()
-    wait()
-    return time.perf_counter() - start, result
-
-
-def bandwidth(device: torch.device) -> dict[str, float]:
-    """GB/s of copying (bytes read and written) and of reading alone; best of several, on arrays no cache holds.
-
-    On CPU also of a product of one row by the kernel that decoding uses: a plain sum does not reach what memory gives.
-    """
-    count = (1 << 30) if device.type == "cuda" else (1 << 26)
-    source, target = torch.zeros(count, device=device), torch.zeros(count, device=device)
-
-    def best(work: Callable[[], Any], size: int) -> float:
-        return size / min(timed(work, device)[0] for _ in range(6)) / 1e9
-
-    rates = {
-        "copy": best(lambda: target.copy_(source), 2 * source.nbytes),
-        "read": best(lambda: torch.sum(source), source.nbytes),
-    }
-    if device.type == "cpu":
-        matrix, row = source.view(-1, 4096), torch.zeros(1, 4096)
-        with torch.inference_mode():
-            rates["product"] = best(lambda: linear(row, matrix), source.nbytes)
-    return rates
 
 
 def describe(device: torch.device) -> dict[str, Any]:

@@ -16,12 +16,13 @@ from typing import Any
 import torch
 
 from vlcompare.bench.contestants import Contestant, MambaSsm, Ours, Transformers, build, prompt_ids, token_bytes
-from vlcompare.bench.machine import describe, timed
+from vlcompare.bench.machine import describe
 from vlcompare.errors import CheckpointError, DeviceMemoryError, RequestError
 from vlcompare.models import kernels
 from vlcompare.models.config import PRESETS, MambaConfig, ModelConfig
 from vlcompare.models.kernels.cuda.graph_capture import release_cached_memory
 from vlcompare.models.vlm import VisionLanguageModel, meta_model
+from vlcompare.runtime.bandwidth import timed
 from vlcompare.runtime.loading import quantize
 from vlcompare.runtime.loading.devices import resolve_device
 from vlcompare.runtime.memory import PeakMemory, check_room

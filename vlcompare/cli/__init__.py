@@ -28,6 +28,7 @@ COMMANDS: tuple[str, ...] = (
     "explain",
     "serve",
     "checkpoints",
+    "doctor",
     "quantize",
     "bench",
     "scenes",

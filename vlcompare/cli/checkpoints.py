@@ -36,8 +36,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     from vlcompare.runtime.loading import registry
+    from vlcompare.runtime.loading.locate import state_of
 
-    rows = [{**asdict(checkpoint), "state": _state(checkpoint)} for checkpoint in registry.registry().checkpoints]
+    rows = [{**asdict(checkpoint), "state": state_of(checkpoint)} for checkpoint in registry.registry().checkpoints]
     if args.json:
         print(json.dumps(rows, indent=2))
         return 0
@@ -51,13 +52,13 @@ def _list(args: argparse.Namespace) -> int:
 def _info(args: argparse.Namespace) -> int:
     from vlcompare.runtime.loading import hub, registry
     from vlcompare.runtime.loading.estimate import estimate
-    from vlcompare.runtime.loading.locate import find_source
+    from vlcompare.runtime.loading.locate import find_source, state_of
     from vlcompare.types import ModelSpec
 
     known = registry.find(args.name)
     source = find_source(args.name, offline=True)
     facts: dict[str, Any] = asdict(known) if known else {"name": args.name}
-    facts["state"] = _state(known) if known else ("here" if source else "not on this machine")
+    facts["state"] = state_of(known) if known else ("here" if source else "not on this machine")
     if source is not None:
         facts.update(folder=str(source.folder), family=source.config.family, stored_as=source.quantization)
         facts.update(image_size=source.config.image_size, vision_encoder=source.config.vision.name)
@@ -134,18 +135,3 @@ def _remove(args: argparse.Namespace) -> int:
     freed = hub.remove(repository)
     print(f"{format_bytes(freed)} freed." if freed else f"Nothing of {repository} was in the cache.")
     return 0
-
-
-def _state(checkpoint: Any) -> str:
-    """Whether it can be used as it is, in a few words."""
-    from vlcompare.runtime.loading import hub
-
-    if checkpoint.embedded:
-        return "part of this project" if checkpoint.available else "missing"
-    if snapshot := hub.cached(checkpoint.repository, revision=checkpoint.revision):
-        return f"here, commit {snapshot.commit[:12]}"
-    begun = hub.cached_bytes(checkpoint.repository)
-    if begun:
-        return f"begun, {format_bytes(begun)}"
-    size = checkpoint.download_gb
-    return f"to download, {format_bytes(1e9 * sum(size))}" if size else "to download"

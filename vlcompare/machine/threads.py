@@ -25,6 +25,7 @@ _BRIEFLY = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
 # cores with up to 500 MB: one thread is as fast as two that spin up to 25 MB, faster than two that sleep up to 65 MB,
 # and slower from 130 MB; the same for prompts, pictures, and batches of 32 rows.
 _ONE_THREAD = 64 << 20
+_prepared: str | None = None  # $OMP_NUM_THREADS before `prepare` changed it
 
 
 def budget(root: Path = cgroups.ROOT) -> int:
@@ -40,6 +41,20 @@ def budget(root: Path = cgroups.ROOT) -> int:
     return max(1, min(int(count + 0.5), _asked() or sys.maxsize))
 
 
+def reasons(root: Path = cgroups.ROOT) -> dict[str, str]:
+    """What `budget` is the least of, for a reader: "cores", "quota", "OMP_NUM_THREADS" and "LOCAL_WORLD_SIZE".
+
+    $OMP_NUM_THREADS is given as it was before `prepare`.
+    """
+    quota = _quota(root)
+    return {
+        "cores": str(_processors(root)),
+        "quota": "none" if quota == float("inf") else f"{quota:.1f} processors",
+        "OMP_NUM_THREADS": (_prepared if _prepared is not None else os.environ.get("OMP_NUM_THREADS", "")) or "not set",
+        "LOCAL_WORLD_SIZE": os.environ.get("LOCAL_WORLD_SIZE") or "not set",
+    }
+
+
 def worthwhile(weights: int) -> int:
     """The largest useful number of threads for a model whose weights take this many bytes."""
     return 1 if weights < _ONE_THREAD else sys.maxsize
@@ -53,7 +68,10 @@ def prepare() -> None:
     """
     if "torch" in sys.modules:
         return
+    global _prepared
     given = os.environ.get("OMP_NUM_THREADS")
+    if _prepared is None:
+        _prepared = given or ""
     if sys.platform == "linux" or given is not None:
         inner = (given or "").partition(",")[2] if _asked() else ""
         os.environ["OMP_NUM_THREADS"] = ",".join(filter(None, (str(budget()), inner)))

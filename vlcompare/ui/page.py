@@ -22,7 +22,7 @@ from gradio.utils import get_upload_folder
 from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.paths import data_folder
 from vlcompare.render.markup import Safe, el, join
-from vlcompare.ui import api, examples
+from vlcompare.ui import about, api, examples
 from vlcompare.ui.compare.forms import may_be_folder
 from vlcompare.ui.compare.handlers import Handlers, engine_sessions, picture_cache
 from vlcompare.ui.compare.layout.tab import build
@@ -71,6 +71,7 @@ def build_page(settings: AppSettings, handlers: Handlers | None = None, *, runs:
             with gr.Tab("Inspect", id="inspect"):
                 library = Library(settings.allow_path, runs, pictures=settings.pictures)
                 inspect_wiring.wire(inspect_layout.build(library), settings, page, parts, tabs)
+        about.build()
         api.serve(handlers)
     use_paths(page)
     waiting = settings.limits.queue

@@ -21,6 +21,7 @@ from typing import Any
 from vlcompare import terminal
 from vlcompare.errors import CheckpointError, HubError
 from vlcompare.runtime.loading.hub import errors, record, transfer
+from vlcompare.runtime.loading.hub.reach import reachability, signed_in
 from vlcompare.runtime.loading.hub.transfer import HubFile
 from vlcompare.runtime.loading.hub.upload import commit_file, is_repository, push
 from vlcompare.runtime.loading.weight_files import INDEX, ONE_FILE, SHARD, names_in_index, weight_files
@@ -28,8 +29,8 @@ from vlcompare.types import Notify
 from vlcompare.units import format_bytes
 
 __all__ = [
-    "FileCheck", "Progress", "SMALL", "Snapshot", "cached", "cached_bytes", "check_files", "checksums", "commit_file",
-    "fetch", "is_repository", "push", "remove", "repository_folder",
+    "FileCheck", "Progress", "SMALL", "Snapshot", "cache_folder", "cached", "cached_bytes", "check_files", "checksums",
+    "commit_file", "fetch", "is_repository", "push", "reachability", "remove", "repository_folder", "signed_in",
 ]  # fmt: skip
 
 Progress = Callable[[str, int, int], None]  # a sentence, bytes done, bytes in all (0: not known)
@@ -142,12 +143,16 @@ def check_files(snapshot: Snapshot, names: Iterable[str], notify: Notify) -> lis
 
 def repository_folder(repository: str) -> Path:
     """A repository's folder in the Hub's cache. Raises HubError for a name that is not a Hub id."""
-    from huggingface_hub import constants
-
     if not is_repository(repository):
         raise HubError(f"{repository!r} is not a Hub id of the form owner/name.")
-    cache = Path(os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE)
-    return cache / ("models--" + repository.replace("/", "--"))
+    return cache_folder() / ("models--" + repository.replace("/", "--"))
+
+
+def cache_folder() -> Path:
+    """The Hub's cache, which may not exist yet."""
+    from huggingface_hub import constants
+
+    return Path(os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE)
 
 
 # ------------------------------------------------------------------------------------------------ downloading

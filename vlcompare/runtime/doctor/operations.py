@@ -1,0 +1,142 @@
+"""Which kernel takes each operation and why none of the faster ones, and a real answer on each device.
+
+An answer is compared with the plain torch functions' on the CPU: in float32 the tokens must be the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import torch
+
+from vlcompare.models import kernels
+from vlcompare.models.kernels import fallback
+from vlcompare.models.kernels.linear import native_bfloat16
+from vlcompare.paths import EMBEDDED, EXAMPLES
+from vlcompare.runtime.doctor import software
+from vlcompare.runtime.doctor.facts import Answered, Device, Operation, Trial
+from vlcompare.runtime.engine import generate
+from vlcompare.runtime.loading import quantize
+from vlcompare.runtime.loading.load import load
+
+PYTORCH = "plain PyTorch"
+TOKENS = 6  # of each answer
+# what a reader knows an operation as -> the function of `kernels`
+DISPATCHED = {
+    "prompt: scan": "selective_scan",
+    "prompt: convolution": "causal_conv",
+    "token: scan": "selective_step",
+    "token: convolution": "conv_step",
+}
+_ONLY_TRITON = ("token: attention", "token: sums with norms", "token: greedy choice")
+
+
+def answers(devices: Sequence[Device]) -> tuple[tuple[Answered, ...], list[str]]:
+    """Each embedded checkpoint on each device."""
+    found = [_answered(device.name, name) for device in devices for name in EMBEDDED]
+    wrong = [one for one in found if not one.agrees]
+    return tuple(found), [
+        f"{one.checkpoint} on {one.device} does not answer as it should"
+        + (f": {one.error}." if one.error else ": its tokens are not those of the plain functions on the CPU.")
+        for one in wrong
+    ]
+
+
+def trials(devices: Sequence[Device]) -> tuple[tuple[Trial, ...], list[str]]:
+    """Kernels beside the reference; a CPU's are compared through the answers alone."""
+    return (), []
+
+
+def operations(devices: Sequence[Device]) -> tuple[tuple[Operation, ...], list[str]]:
+    """Each operation of each device. Slow where it should be fast is a problem on the CPU, whose kernels are required.
+
+    On a GPU Triton is as well, on systems for which it exists.
+    """
+    found = [one for device in devices for one in (_on_cpu() if device.name == "cpu" else _on_cuda(device.name))]
+    problems = []
+    if fallback.failed("numba"):
+        problems.append("The compiled CPU kernels cannot be used; the notices say why.")
+    return tuple(found), problems
+
+
+def notices() -> tuple[tuple[str, ...], list[str]]:
+    """What users are told about kernels, on any device."""
+    return tuple(map(software.private, fallback.notices())), []
+
+
+@cache
+def _expected(checkpoint: str) -> tuple[int, ...]:
+    with kernels.use("reference"):
+        return _ids(checkpoint, "cpu")
+
+
+def _answered(device: str, checkpoint: str) -> Answered:
+    began = time.perf_counter()
+    try:
+        ids = _ids(checkpoint, device)
+        seconds = round(time.perf_counter() - began, 2)
+        return Answered(device, checkpoint, seconds, len(ids), ids == _expected(checkpoint))
+    except Exception as error:  # whatever a library raises on a machine that is not in order
+        return Answered(device, checkpoint, 0.0, 0, False, software.reason(error))
+
+
+def _ids(checkpoint: str, device: str) -> tuple[int, ...]:
+    picture = min(EXAMPLES.glob("pictures/*.png"))
+    model = load(checkpoint, device=device, dtype="float32")
+    answer = generate(model, picture, task="captioning", max_new_tokens=TOKENS)
+    return tuple(token.id for token in answer.tokens)
+
+
+def _on_cpu() -> list[Operation]:
+    numba, reason = ("numba", "") if not fallback.failed("numba") else (PYTORCH, _why("numba", "cpu"))
+    found = [Operation("cpu", name, numba, reason) for name in (*DISPATCHED, "token: attention", "token: products")]
+    native = native_bfloat16()
+    slices = "" if native else "this processor has no bfloat16 instructions"
+    found.append(
+        Operation("cpu", "prompt: bfloat16 products", PYTORCH if native else "float32, slice by slice", slices)
+    )
+    return [*found, *_quantized("cpu")]
+
+
+def _on_cuda(device: str) -> list[Operation]:
+    present = kernels.available(device)
+    found = []
+    for name, function in DISPATCHED.items():
+        able = [one for one in kernels.ORDER["cuda"] if function in kernels.MODULES[one]]
+        chosen = next((one for one in able if one in present), PYTORCH)
+        faster = able[: able.index(chosen)] if chosen in able else able
+        found.append(Operation(device, name, chosen, "; ".join(_why(one, device) for one in faster)))
+    triton = "triton" in present
+    found += [
+        Operation(device, name, "triton" if triton else PYTORCH, "" if triton else _why("triton", device))
+        for name in _ONLY_TRITON
+    ]
+    graphs = not fallback.failed("graphs")
+    found.append(
+        Operation(
+            device, "token: launches", "CUDA graphs" if graphs else "one by one", "" if graphs else "a graph failed"
+        )
+    )
+    return [*found, *_quantized(device)]
+
+
+def _quantized(device: str) -> list[Operation]:
+    found = []
+    for method, label in (("int8", "int8"), ("nf4", "NF4")):
+        able = quantize.has_kernels(method, torch.device(device))
+        reason = "" if able else "weights are held unpacked: right, but neither smaller nor faster"
+        found.append(Operation(device, f"products in {label}", "bitsandbytes" if able else PYTORCH, reason))
+    return found
+
+
+def _why(accelerator: str, device: str) -> str:
+    """Why an implementation is not used."""
+    package: Any = {"mamba_ssm": "mamba-ssm"}.get(accelerator, accelerator)
+    if not software.is_installed(package):
+        return f"{package} is not installed"
+    kind = torch.device(device).type
+    said = [one for one in fallback.notices(kind) if one.startswith(fallback._NAMES[accelerator][0])]
+    return software.private(said[0]) if said else f"{package} is not used on this device"
