@@ -6,12 +6,13 @@ import gzip
 import io
 import json
 import zipfile
+from types import SimpleNamespace
 
 import pytest
 
 from vlcompare.cli import main
 from vlcompare.evaluate.exchange import spreadsheet
-from vlcompare.evaluate.readers import opening
+from vlcompare.evaluate.readers import opening, safe_xml
 from vlcompare.evaluate.score_files import score_files
 
 GOOD = [{"id": str(n), "text": "net"} for n in range(3)]
@@ -152,7 +153,11 @@ def test_a_quote_inside_a_field_is_a_character(folder):
         (opening, "MOST_WHOLE", 20, "p.json", ARRAY, "a JSON file that is read whole may have 20"),
         (opening, "MOST_UNPACKED", 20, "p.json.gz", gzip.compress(ARRAY), "unpacks to more than 20 bytes"),
         (opening, "MOST_UNPACKED", 20, "p.zip", packed(a=ARRAY), "unpacks to more than 20 bytes"),
+        (opening.shutil, "disk_usage", lambda path: SimpleNamespace(free=9), "p", gzip.compress(ARRAY), "has room for"),
         (spreadsheet, "MOST_PART", 20, "p.xlsx", sheet(HEAD), "unpacks to more than 20 bytes"),
+        (spreadsheet, "MOST_ROWS", 1, "p.xlsx", sheet(HEAD + cells("0", "net")), "has over 1 rows"),
+        (safe_xml, "MOST_DEPTH", 3, "p.xlsx", sheet(HEAD), "has over 3 elements in one another"),
+        (safe_xml, "MOST_SILENT", 1000, "p.xlsx", sheet(f"<row a='{'x' * 600_000}'/>"), "tag of over 1,000 bytes"),
     ],
 )  # fmt: skip
 def test_a_file_over_a_limit_is_one_sentence(folder, capsys, monkeypatch, module, limit, most, name, content, sentence):

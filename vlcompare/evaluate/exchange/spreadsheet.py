@@ -21,6 +21,8 @@ from vlcompare.evaluate.readers.opening import RowError
 
 FORMULA = "\0formula"  # in place of the value of a formula that was never computed
 MOST_PART = 512 << 20  # bytes of one part, unpacked
+MOST_ROWS = 1 << 20  # as in Excel
+MOST_TEXTS = 4 << 20  # that cells share
 MOST_COLUMNS = 500
 MOST_CELL = 100_000  # characters
 _PIECE = 1 << 18
@@ -36,7 +38,7 @@ def sheet_rows(path: Path) -> Iterator[tuple[str, Any]]:
             sheets = _sheets(archive)
             if not sheets:
                 raise SampleError(f"{path} is a spreadsheet without a sheet.")
-            shared = list(_shared(archive))
+            shared = _shared(archive)
             header: list[str] = []
             for number, cells in enumerate(_cells(archive, sheets[0], shared), 1):
                 if not header:
@@ -71,28 +73,38 @@ def _pieces(archive: zipfile.ZipFile, name: str) -> Iterator[bytes]:
             yield piece
 
 
-def _shared(archive: zipfile.ZipFile) -> Iterator[str]:
+def _shared(archive: zipfile.ZipFile) -> list[str]:
     """The texts that cells refer to by their number."""
     name = "xl/sharedStrings.xml"
+    texts: list[str] = []
     if name not in archive.namelist():
-        return
-    texts: list[list[str]] = []
+        return texts
+    parts: list[str] = []
     inside: list[str] = []
+    room = MOST_CELL  # characters that the open text may still have
 
     def start(tag: str, attributes: dict[str, str]) -> None:
+        nonlocal room
         if tag == "si":
-            texts.append([])
+            if len(texts) >= MOST_TEXTS:
+                raise RowError(f"{name} has over {MOST_TEXTS:,} texts")
+            parts.clear()
+            room = MOST_CELL
         inside.append(tag)
 
     def end(tag: str) -> None:
         inside.pop()
+        if tag == "si":
+            texts.append("".join(parts))
 
     def text(characters: str) -> None:
-        if texts and inside[-1] == "t" and "rPh" not in inside:  # rPh: how a text is pronounced
-            texts[-1].append(characters)
+        nonlocal room
+        if room > 0 and inside[-1] == "t" and "rPh" not in inside:  # rPh: how a text is pronounced
+            parts.append(characters[:room])
+            room -= len(characters)
 
     safe_xml.parse(_pieces(archive, name), name, start, end, text)
-    yield from ("".join(parts)[:MOST_CELL] for parts in texts)
+    return texts
 
 
 def _cells(archive: zipfile.ZipFile, name: str, shared: Sequence[str]) -> Iterator[dict[int, str]]:
@@ -120,6 +132,8 @@ def _cells(archive: zipfile.ZipFile, name: str, shared: Sequence[str]) -> Iterat
     def end(tag: str) -> None:
         inside.pop()
         if tag == "row":
+            if len(rows) >= MOST_ROWS:
+                raise RowError(f"{name} has over {MOST_ROWS:,} rows")
             rows.append(dict(row))
         elif tag == "c" and column < MOST_COLUMNS:
             if kind == "s":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import shutil
 import tempfile
 import zipfile
 import zlib
@@ -25,6 +26,7 @@ from vlcompare.evaluate.readers.json_lines import each_line, exactly, whole, why
 MAX_ROW_CHARACTERS = 64 * 1024 * 1024
 MOST_WHOLE = 1 << 30  # bytes of a file whose JSON is one value: it is read whole
 MOST_UNPACKED = 16 << 30  # bytes that a compressed file may unpack to
+LEAST_FREE = 1 << 30  # bytes of the temporary disk that are left to other programs, by files larger than that
 _HEAD = 64 * 1024
 _PIECE = 1 << 20
 _PARQUET_ROWS = 64  # rows held at a time
@@ -198,6 +200,10 @@ def _copy(packed: IO[bytes], file: BinaryIO, path: Path) -> None:
         count += len(piece)
         if count > MOST_UNPACKED:
             raise SampleError(f"{path} unpacks to more than {MOST_UNPACKED:,} bytes, the most that is read.")
+        if shutil.disk_usage(file.name).free < min(count, LEAST_FREE):
+            raise SampleError(
+                f"{path} unpacks to more than the temporary disk has room for: set TMPDIR to a folder on another disk."
+            )
         file.write(piece)
 
 

@@ -1,4 +1,5 @@
-"""XML from elsewhere, event by event, without what could grow or reach outside: entities of its own, external parts.
+"""XML from elsewhere, event by event, without what could grow or reach outside: entities of its own, external parts,
+elements in elements without end, endless tags.
 
 Nothing is kept; the caller's functions take the elements as they come.
 """
@@ -11,6 +12,9 @@ from xml.parsers import expat
 
 from vlcompare.evaluate.readers.opening import RowError
 
+MOST_DEPTH = 100  # elements in one another; spreadsheets and annotations have ten at most
+MOST_SILENT = 4 << 20  # bytes of one tag: the parser holds it whole until it ends
+
 
 def parse(
     pieces: Iterable[bytes],
@@ -20,17 +24,34 @@ def parse(
     text: Callable[[str], Any],
 ) -> None:
     """Call `start(tag, attributes)`, `end(tag)` and `text(characters)` as elements come. Raises RowError with `what`
-    where it is not XML, or declares entities."""
+    where it is not XML, declares entities, or is deeper or has longer tags than data have."""
+    depth = 0
 
     def refused(*ignored: Any) -> None:
         raise RowError(f"{what} declares entities of its own, which are not read")
 
+    def opened(tag: str, attributes: dict[str, str]) -> None:
+        nonlocal depth
+        depth += 1
+        if depth > MOST_DEPTH:
+            raise RowError(f"{what} has over {MOST_DEPTH} elements in one another")
+        start(tag, attributes)
+
+    def closed(tag: str) -> None:
+        nonlocal depth
+        depth -= 1
+        end(tag)
+
     parser = expat.ParserCreate()
-    parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, text
+    parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = opened, closed, text
     parser.EntityDeclHandler = parser.ExternalEntityRefHandler = refused  # type: ignore[assignment]
     try:
+        count = 0
         for piece in pieces:
             parser.Parse(piece, False)
+            count += len(piece)
+            if count - parser.CurrentByteIndex > MOST_SILENT:
+                raise RowError(f"{what} has a tag of over {MOST_SILENT:,} bytes")
         parser.Parse(b"", True)
     except expat.ExpatError as error:
         raise RowError(f"{what} is not XML ({error})") from error
