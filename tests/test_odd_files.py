@@ -82,6 +82,7 @@ ANSWERS = {
                     r"answers of 2 formats: this project's lines \(line 1\), VQA or LLaVA \(line 2\)"),
     "merged cells": (sheet(HEAD + cells("0", "net") + cells("1"), merged=MERGED), "B2:B3 are merged over several rows"),
     "formulas": (sheet(HEAD + cells("0", "=A1")), "row 2: a formula without its value"),
+    "figures": (b'{"results": {"vqav2": {"exact_match": 0.7}}, "configs": {}}', "holds lmms-eval's figures, not its"),
     "samples": (lines(SAMPLES).encode(), "holds questions, not answers"),
 }  # fmt: skip
 

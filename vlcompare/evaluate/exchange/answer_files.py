@@ -125,6 +125,11 @@ def _of_object(path: Path) -> AnswerFile:
             rows = ((f"{name} {n}", row if isinstance(row, dict) else RowError("not a JSON object"))
                     for n, row in enumerate(value[name], 1))  # fmt: skip
             return _foreign(path, rows)
+    if isinstance(value.get("results"), dict) and ("configs" in value or "versions" in value):
+        raise SampleError(
+            f"{path} holds lmms-eval's figures, not its answers: run it with --log_samples, and give the file "
+            "samples_TASK.jsonl that it writes."
+        )
     if isinstance(value.get("questions"), list):
         raise SampleError(f"{path} {QUESTIONS}.")
     named = ((f"entry {key[:40]!r}", {"id": key, **_entry(item)}) for key, item in value.items())

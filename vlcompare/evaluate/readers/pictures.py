@@ -74,7 +74,7 @@ def _found(root: Path, name: str, needed: bool) -> Path:
             return moved
     if not inside:
         raise RowError(f"the picture {name[:80]!r} lies outside the data folder {root}")
-    raise RowError(f"the picture {name[:80]!r} is not in {root}")
+    raise RowError(f"the picture {name[:80]!r} is not in {root} (--images names another folder)")
 
 
 def _elsewhere(name: str) -> Iterator[str]:
