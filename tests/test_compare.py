@@ -45,6 +45,9 @@ class FakePool:
         self.models: dict[str, FakeModel] = {}
         self.in_use = 0
 
+    def check_together(self, keys) -> None:
+        assert all(key.checkpoint for key in keys)
+
     @contextmanager
     def acquire(self, key, say, waiting) -> Iterator[FakeModel]:
         say(f"Loading {key.checkpoint}")

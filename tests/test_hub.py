@@ -17,7 +17,7 @@ import pytest
 
 from tests.tiny import write_checkpoint
 from vlcompare.cli import main
-from vlcompare.errors import CheckpointError, HubError
+from vlcompare.errors import CheckpointError, DeviceMemoryError, HubError
 from vlcompare.runtime.loading import hub
 from vlcompare.runtime.loading.hub import errors, transfer
 from vlcompare.runtime.loading.load import load
@@ -663,3 +663,36 @@ def test_pushing_goes_through_the_library(fake: FakeHub, monkeypatch: pytest.Mon
     assert calls == [("create", "me/new"), ("upload", str(tmp_path))]
     with pytest.raises(HubError):
         hub.push(tmp_path, "no-owner")
+
+
+def test_a_listing_tells_the_size_without_a_byte_of_the_weights(fake: FakeHub) -> None:
+    found = hub.look_up(REPOSITORY)
+    size = len(fake.files["model.safetensors"])
+    assert found.stored == found.missing == size
+    assert "model.safetensors" not in fake.downloads()
+    hub.fetch(REPOSITORY, progress=quiet)
+    assert hub.look_up(REPOSITORY).missing == 0
+
+
+def test_what_does_not_fit_by_its_listing_is_refused_before_the_weights(
+    fake: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlcompare.runtime.memory.available_bytes", lambda device: 1000)
+    with pytest.raises(DeviceMemoryError, match="needs about"):
+        load(REPOSITORY, device="cpu")
+    assert "model.safetensors" not in fake.downloads()
+
+
+def test_a_download_is_pinned_when_it_begins(fake: FakeHub) -> None:
+    """Its rest comes from the commit with which it began, although the branch has moved on."""
+
+    def stop(sentence: str, done: int, total: int) -> None:
+        if "safetensors" in sentence and done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        hub.fetch(REPOSITORY, progress=stop)
+    moved = fake.requests.copy()
+    assert hub.fetch(REPOSITORY, progress=quiet).commit == FIRST
+    later = [path for _, path, _ in fake.requests[len(moved) :] if "/revision/" in path]
+    assert later and all(path.split("/revision/")[1].startswith(FIRST) for path in later)

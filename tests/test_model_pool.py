@@ -7,9 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from vlcompare.errors import DeviceMemoryError
+from vlcompare.errors import CheckpointError, DeviceMemoryError
 from vlcompare.runtime.loading import devices
 from vlcompare.runtime.loading.model_pool import ModelPool
+from vlcompare.runtime.loading.precision import advice
+from vlcompare.runtime.loading.registry import registry
+from vlcompare.runtime.loading.told import Told
 from vlcompare.types import ModelSpec
 
 
@@ -52,7 +55,7 @@ def test_models_in_use_stay_and_the_refusal_says_why() -> None:
     models = pool(Loader())
     with models.acquire(ModelSpec("a")), models.acquire(ModelSpec("b")):
         with (
-            pytest.raises(DeviceMemoryError, match="c needs about .* smaller checkpoint or nf4"),
+            pytest.raises(DeviceMemoryError, match="c needs about .*: choose a smaller checkpoint or .*until"),
             models.acquire(ModelSpec("c")),
         ):
             pass
@@ -187,3 +190,80 @@ def test_on_this_machine_placement_agrees_with_torch() -> None:
 
     free = devices.free_bytes_of_gpus()
     assert len(free) == (torch.cuda.device_count() if torch.cuda.device_count() > 1 else 0)
+
+
+def test_a_download_holds_up_nobody_and_evicts_nothing() -> None:
+    loader, begun, go_on = Loader(), threading.Event(), threading.Event()
+
+    def fetch(key: ModelSpec, say) -> None:
+        if key.checkpoint == "large":
+            begun.set()
+            assert go_on.wait(60)
+
+    models = ModelPool(80, load=loader, estimate=lambda key: 40, free=lambda key: 10**9, fetch=fetch)
+    for name in ("a", "b"):
+        with models.acquire(ModelSpec(name)):
+            pass
+    thread = threading.Thread(target=lambda: models.acquire(ModelSpec("large")).__enter__())
+    thread.start()
+    assert begun.wait(60)
+    assert names(models) == ["a", "b"], "they leave when there is something to put in their place"
+    with models.acquire(ModelSpec("a"), lambda said: pytest.fail(said)), models.acquire(ModelSpec("c")):
+        assert loader.loaded == ["a", "b", "c"]
+    go_on.set()
+    thread.join()
+    assert "large" in names(models)
+
+
+def test_all_sides_are_measured_before_the_first_byte() -> None:
+    from vlcompare.runtime.loading.cost import Cost
+
+    asked: list[str] = []
+
+    def cost(key: ModelSpec) -> Cost:
+        asked.append(key.checkpoint)
+        if key.checkpoint == "absent":
+            raise CheckpointError("There is none.")
+        return Cost(0 if key.checkpoint == "here" else 20, 60, 0)
+
+    loader = Loader()
+    models = ModelPool(100, load=loader, estimate=lambda key: 40, free=lambda key: 10**9, cost=cost)
+    with pytest.raises(DeviceMemoryError, match="Nothing was fetched of x and y: they need about 120 B .* 100 B"):
+        models.check_together([ModelSpec("x"), ModelSpec("y")])
+    assert asked == ["x", "y"] and not loader.loaded
+    models.check_together([ModelSpec("x"), ModelSpec("absent")])  # the other one says so itself
+    models.check_together([ModelSpec("here"), ModelSpec("here", "nf4")])  # nothing to fetch: each is told at its load
+    with models.acquire(ModelSpec("x")):
+        models.check_together([ModelSpec("x"), ModelSpec("y")])  # 40 are held, 60 are to come
+    with models.acquire(ModelSpec("z")), pytest.raises(DeviceMemoryError):
+        models.check_together([ModelSpec("x", "nf4"), ModelSpec("y")])  # one in use does not leave for them
+
+
+def test_advice_names_only_what_can_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    def said(packs: bool, *specs: ModelSpec) -> str:
+        monkeypatch.setattr("vlcompare.runtime.loading.quantize.has_kernels", lambda method, device: packs)
+        return advice(specs)
+
+    large = "finetuned_pythiavl_2.8b"
+    assert said(True, ModelSpec(large, "nf4", "cpu")) == "choose a smaller checkpoint"
+    assert said(True, ModelSpec(large, device="cpu")) == "choose a smaller checkpoint or nf4"
+    assert said(False, ModelSpec(large, "nf4", "cpu", "float32")) == "choose a smaller checkpoint or bfloat16"
+    assert said(False, ModelSpec(large, device="cpu", dtype="bfloat16")) == "choose a smaller checkpoint"
+    smallest = min((one.parameters or 0, one.name) for one in registry().checkpoints)[1]
+    assert "choose" not in said(False, ModelSpec(smallest, device="cpu", dtype="bfloat16"))
+
+
+def test_how_far_a_download_is() -> None:
+    said: list[str] = []
+    now = [0.0]
+    told = Told(said.append, clock=lambda: now[0])
+    for seconds, done in ((0.0, 10e6), (0.1, 20e6), (2.0, 210e6), (2.1, 211e6), (4.0, 1e9)):
+        now[0] = seconds
+        told("Downloading x", int(done), 10**9)
+    told("Looking up y")
+    assert said == [
+        "Downloading x (10 MB of 1.0 GB)",
+        "Downloading x (210 MB of 1.0 GB, 100 MB/s, 7.9 s left)",
+        "Downloading x (1.0 GB of 1.0 GB)",
+        "Looking up y",
+    ]

@@ -143,7 +143,7 @@ class _Comparison:
         self._notices: dict[str, set[str]] = {name: set() for name in self.sides}  # sent so far
         self._loaded = {name: threading.Event() for name in self.sides}  # of a race; set where a side failed, too
         self._ready = {name: threading.Event() for name in self.sides}
-        self._warming = threading.Lock()
+        self._warming, self._checking, self._checked = threading.Lock(), threading.Lock(), False
         self.pictures.begin_question()
 
     def events(self) -> Iterator[Event]:
@@ -239,6 +239,10 @@ class _Comparison:
 
         self._raise_if_cancelled()
         check_decoding(self._requests[name])  # before gigabytes are read for what cannot be asked
+        with self._checking:
+            if not self._checked:
+                self.pool.check_together([side.model for side in self.sides.values()])  # all, before the first byte
+                self._checked = True
         model = loaded.enter_context(self.pool.acquire(self.sides[name].model, say, self._raise_if_cancelled))
         self._put_notices(name, model, put)
         return model

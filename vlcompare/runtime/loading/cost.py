@@ -18,8 +18,8 @@ from vlcompare.models.config import PRESETS, PythiaConfig
 from vlcompare.models.kernels.linear import linear
 from vlcompare.runtime.loading import hub, quantize, registry
 from vlcompare.runtime.loading.devices import resolve_device, resolve_dtype
-from vlcompare.runtime.loading.estimate import VISION_PARAMETERS, estimate
-from vlcompare.runtime.loading.locate import find_source
+from vlcompare.runtime.loading.estimate import VISION_PARAMETERS, estimate, listed
+from vlcompare.runtime.loading.locate import find_source, look_up
 from vlcompare.runtime.memory import available_bytes
 from vlcompare.types import ModelSpec
 from vlcompare.units import format_bytes
@@ -52,14 +52,21 @@ class Rate(NamedTuple):
     bytes: float
 
 
-def cost(spec: ModelSpec, *, names_only: bool = False) -> Cost:
-    """What this model costs. names_only: as in `find_source`. Raises what `estimate` raises."""
+def cost(spec: ModelSpec, *, names_only: bool = False, ask_hub: bool = False) -> Cost:
+    """What this model costs. names_only: as in `find_source`. ask_hub: by the Hub's listing, where it is not here.
+
+    Raises what `estimate` raises; with ask_hub also HubError, and CheckpointError for a config that cannot be used.
+    """
     sizes = estimate(spec, names_only=names_only)
     known = registry.find(spec.checkpoint)
     here = find_source(spec.checkpoint, revision=spec.revision, offline=True, names_only=names_only) is not None
     weights = sizes.weights or None
     if here:
         return Cost(0, weights, sizes.beside)
+    if ask_hub:
+        files = look_up(spec.checkpoint, spec.revision)
+        sizes = listed(spec, files)
+        return Cost(files.missing, sizes.weights or None, sizes.beside)
     if known is None or not known.parameters:
         return Cost(None, weights, sizes.beside)
     stored = 1e9 * sum(known.download_gb) if known.download_gb else known.parameters * STORED_BYTES

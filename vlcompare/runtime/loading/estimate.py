@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import torch
 
-from vlcompare.models.config import PRESETS, PythiaConfig
-from vlcompare.runtime.loading import quantize, registry
+from vlcompare.models.config import PRESETS, ModelConfig, PythiaConfig
+from vlcompare.runtime.loading import hub, quantize, registry
 from vlcompare.runtime.loading.devices import resolve_device, resolve_dtype, vision_dtype
 from vlcompare.runtime.loading.keys import FLOAT32, model_key
-from vlcompare.runtime.loading.locate import find_source, read_stored
+from vlcompare.runtime.loading.locate import SECTION, find_source, read_config, read_stored
 from vlcompare.runtime.loading.safetensors_files import Stored
 from vlcompare.types import ModelSpec
 
@@ -44,8 +44,19 @@ def estimate(spec: ModelSpec, *, names_only: bool = False) -> Sizes:
     if source is not None:
         return sizes(read_stored(source), source.config.family, source.loaded_as(spec.quantization), dtype, device)
     known = registry.find(spec.checkpoint)
-    weights = _guess(known, spec.quantization, dtype, device) if known and known.preset else 0
-    return _with_room_beside(weights, 0, device)
+    if known is None or known.preset is None:
+        return _with_room_beside(0, 0, device)
+    return counted(int(known.parameters or 0), PRESETS[known.preset], spec.quantization, dtype, device)
+
+
+def listed(spec: ModelSpec, files: hub.Listed) -> Sizes:
+    """Sizes of a model whose files are on the Hub, by the listing and the config. Raises as `estimate`."""
+    device = resolve_device(spec.device)
+    data, config = read_config(files.snapshot.folder)
+    parameters = files.stored // (4 if data.get("torch_dtype") == "float32" else 2)
+    if SECTION in data:  # stored quantized: about as large in memory, where it is not unpacked
+        return _with_room_beside(files.stored, 0, device)
+    return counted(parameters, config, spec.quantization, resolve_dtype(spec.dtype, device), device)
 
 
 def sizes(stored: Mapping[str, Stored], family: str, method: str, dtype: torch.dtype, device: torch.device) -> Sizes:
@@ -84,9 +95,9 @@ def _bytes_of(name: str, entry: Stored, family: str, method: str, dtype: torch.d
     return count * (4 if name.endswith(FLOAT32) else held.itemsize)
 
 
-def _guess(known: registry.Checkpoint, method: str, dtype: torch.dtype, device: torch.device) -> int:
-    """The same for a published shape that is not on this machine, by counting: nothing is built."""
-    shape = PRESETS[str(known.preset)].language
+def counted(parameters: int, config: ModelConfig, method: str, dtype: torch.dtype, device: torch.device) -> Sizes:
+    """Sizes of a model that is not on this machine, by counting: nothing is built. parameters: of the whole model."""
+    shape = config.language
     if isinstance(shape, PythiaConfig):
         h, m = shape.hidden_size, shape.intermediate_size
         large = [(3 * h, h), (h, h), (m, h), (h, m)]
@@ -94,9 +105,9 @@ def _guess(known: registry.Checkpoint, method: str, dtype: torch.dtype, device: 
     else:
         large = [(2 * shape.inner_size, shape.hidden_size), (shape.hidden_size, shape.inner_size)]
         kept = shape.layers * shape.inner_size * (shape.state_size + 2)  # A, D and the time step's bias
-    total = int(known.parameters or 0) * dtype.itemsize + kept * (4 - dtype.itemsize)
+    total = parameters * dtype.itemsize + kept * (4 - dtype.itemsize)
     total += VISION_PARAMETERS * (vision_dtype(dtype, device).itemsize - dtype.itemsize)
     if method != "none" and quantize.has_kernels(method, device):
         for rows, columns in large:
             total += shape.layers * (quantize.part_bytes(method, rows, columns) - rows * columns * dtype.itemsize)
-    return total
+    return _with_room_beside(max(0, total), 0, device)

@@ -21,10 +21,10 @@ from vlcompare.runtime.bounded_files import is_there
 from vlcompare.runtime.loading import hub, quantize, registry, shared_encoders
 from vlcompare.runtime.loading.compile_ahead import compiling
 from vlcompare.runtime.loading.devices import resolve_device, resolve_dtype, vision_dtype
-from vlcompare.runtime.loading.estimate import estimate, sizes
+from vlcompare.runtime.loading.estimate import estimate, listed, sizes
 from vlcompare.runtime.loading.fill import Target, fill
 from vlcompare.runtime.loading.keys import stored_norm
-from vlcompare.runtime.loading.locate import CheckpointSource, find_source, read_stored
+from vlcompare.runtime.loading.locate import CheckpointSource, find_source, look_up, read_stored
 from vlcompare.runtime.loading.model import Model
 from vlcompare.runtime.loading.safetensors_files import Stored
 from vlcompare.runtime.memory import check_room
@@ -85,16 +85,24 @@ def load_spec(spec: ModelSpec, progress: hub.Progress | None = None, *, names_on
     raise failure
 
 
+def fetch(spec: ModelSpec, progress: hub.Progress | None = None, *, names_only: bool = False) -> CheckpointSource:
+    """The checkpoint's files, downloaded where need be; no byte of weights of a model that would not fit."""
+    source = find_source(spec.checkpoint, revision=spec.revision, offline=True, names_only=names_only)
+    if source is None:
+        device = resolve_device(spec.device)
+        known = sum(estimate(spec, names_only=names_only))
+        check_room(spec.checkpoint, known or sum(listed(spec, look_up(spec.checkpoint, spec.revision))), device)
+        source = find_source(spec.checkpoint, revision=spec.revision, progress=progress, names_only=names_only)
+    assert source is not None
+    return source
+
+
 def _load(spec: ModelSpec, progress: hub.Progress | None, names_only: bool) -> Model:
     _limit_threads()
     device = resolve_device(spec.device)
     dtype = resolve_dtype(spec.dtype, device)
     _check_options(spec)
-    here = find_source(spec.checkpoint, revision=spec.revision, offline=True, names_only=names_only)
-    if here is None:  # before a download of gigabytes that could not be used here
-        check_room(spec.checkpoint, sum(estimate(spec, names_only=names_only)), device)
-    source = find_source(spec.checkpoint, revision=spec.revision, progress=progress, names_only=names_only)
-    assert source is not None
+    source = fetch(spec, progress, names_only=names_only)
     method = source.loaded_as(spec.quantization)
     if spec.quantization not in ("none", method):
         raise RequestError(f"{source.name} is stored in {method}; it cannot be loaded as {spec.quantization}.")

@@ -61,10 +61,7 @@ def find_source(
         if revision is not None:
             raise RequestError(f"{name} lies on this machine; a revision is for checkpoints on the Hub.")
         return _read(name, folder, None)
-    repository = known.repository if known and known.repository else name
-    if not hub.is_repository(repository):
-        raise CheckpointError(registry.unknown(name))
-    revision = revision or (known.revision if known else None)
+    repository, revision = _on_the_hub(name, revision)
     if offline:
         snapshot = hub.cached(repository, revision=revision)
         if snapshot is None:
@@ -72,6 +69,21 @@ def find_source(
     else:
         snapshot = hub.fetch(repository, revision=revision, progress=progress, check=read_config)
     return _read(name, snapshot.folder, snapshot.commit, repository)
+
+
+def look_up(checkpoint: str, revision: str | None = None) -> hub.Listed:
+    """What the Hub lists of a checkpoint, whose config can be used; the weights are not fetched."""
+    repository, revision = _on_the_hub(checkpoint, revision)
+    return hub.look_up(repository, revision=revision, check=read_config)
+
+
+def _on_the_hub(name: str, revision: str | None) -> tuple[str, str | None]:
+    """The repository of a name, and its revision. Raises CheckpointError for a name that stands for none."""
+    known = registry.find(name)
+    repository = known.repository if known and known.repository else name
+    if not hub.is_repository(repository):
+        raise CheckpointError(registry.unknown(name))
+    return repository, revision or (known.revision if known else None)
 
 
 def read_config(folder: Path) -> tuple[dict[str, Any], ModelConfig]:
@@ -107,9 +119,7 @@ def _embedded_folder(known: registry.Checkpoint | None) -> Path | None:
     if known is None or known.folder is None:
         return None
     if not known.available:
-        raise CheckpointError(
-            f"{known.name} belongs to this project, but {known.folder} is missing; install it again."
-        )
+        raise CheckpointError(f"{known.name} belongs to this project, but {known.folder} is missing; install it again.")
     return known.folder
 
 

@@ -5,16 +5,19 @@ Thread-safe: a model that several threads request is loaded once, and a model in
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from vlcompare.errors import DeviceMemoryError
+from vlcompare.errors import DeviceMemoryError, VLCompareError
 from vlcompare.runtime import picture_cache
+from vlcompare.runtime.loading.precision import advice
+from vlcompare.runtime.loading.told import Told
 from vlcompare.types import ModelSpec, Notify
 from vlcompare.units import format_bytes
 
@@ -37,6 +40,7 @@ class ModelPool:
 
     load: spec, progress -> model (with `.weights_bytes`). estimate: spec -> bytes of weights. free: spec -> bytes that
     are free for its weights on its device. gpus: () -> free bytes by device, where there are several GPUs.
+    fetch: spec, progress: brings the files to this machine. cost: spec -> a Cost, by the Hub's listing.
     Tests pass their own; the defaults are the package's. folders: checkpoint -> whether it may be a folder; the others
     are known names or Hub ids, and no folder of that name is looked for.
     """
@@ -49,9 +53,13 @@ class ModelPool:
         estimate: Callable[[ModelSpec], int] | None = None,
         free: Callable[[ModelSpec], int] | None = None,
         gpus: Callable[[], dict[str, int]] | None = None,
+        fetch: Callable[[ModelSpec, Notify], None] | None = None,
+        cost: Callable[[ModelSpec], Any] | None = None,
         folders: Callable[[str], bool] = lambda checkpoint: True,
     ) -> None:
         self.budget_bytes = budget_bytes
+        self._fetch = fetch or (lambda key, say: None if load else _fetch(key, say, not folders(key.checkpoint)))
+        self._cost = cost or (lambda key: _cost(key, not folders(key.checkpoint)))
         self._load = load or (lambda key, say: _load(key, say, not folders(key.checkpoint)))
         self._estimate = estimate or (lambda key: _sizes(key, not folders(key.checkpoint)).weights)
         self._free = free or (lambda key: _free(key, not folders(key.checkpoint)))
@@ -75,6 +83,8 @@ class ModelPool:
         try:
             with _acquired(entry.lock, say, waiting):
                 if entry.model is None:
+                    # while it is fetched, other models are loaded, and none is evicted for it
+                    self._fetch(key, say)
                     entry.model = self._load_with_room(key, say, waiting)
                     entry.bytes = int(entry.model.weights_bytes)
             yield entry.model
@@ -83,6 +93,32 @@ class ModelPool:
                 entry.users -= 1
                 if entry.model is None and entry.users == 0:
                     self._entries.pop(key, None)
+
+    def check_together(self, keys: Iterable[ModelSpec]) -> None:
+        """Raise DeviceMemoryError for models that must be fetched first and cannot be held in memory together.
+
+        Sizes are the Hub's; not a byte of weights is fetched for it. A model whose size cannot be had is left out: what
+        is wrong with it is told when it is loaded.
+        """
+        from vlcompare.runtime.loading.cost import obstacle
+
+        with self._guard:
+            keys = list(dict.fromkeys(map(self._with_device, keys)))
+            held = {key: entry.bytes for key, entry in self._entries.items() if entry.model is not None}
+            idle = sum(held[key] for key in held if key not in keys and not self._entries[key].users)
+        costs = {}
+        for key in keys:
+            if key not in held:
+                with contextlib.suppress(VLCompareError):
+                    costs[key] = self._cost(key)
+        if not any(one.download for one in costs.values()):
+            return
+        budget = None if self.budget_bytes is None else self.budget_bytes - sum(held.values()) + idle
+        evictable = idle + picture_cache.held_bytes()
+        why = obstacle(list(costs.values()), keys[0].device, budget=budget, evictable=evictable)
+        if why:
+            names = " and ".join(key.checkpoint for key in costs)
+            raise DeviceMemoryError(f"Nothing was fetched of {names}: {why}; {advice(list(costs))}.")
 
     def resident(self) -> dict[ModelSpec, int]:
         """Bytes of weights of every loaded model."""
@@ -140,8 +176,8 @@ class ModelPool:
             if evicted is None:
                 left = format_bytes(max(0, self._bytes_left(key)))
                 raise DeviceMemoryError(
-                    f"{key.checkpoint} needs about {format_bytes(needed)} and {left} are free for it: choose "
-                    "a smaller checkpoint or nf4, or wait until the models in use are done."
+                    f"{key.checkpoint} needs about {format_bytes(needed)} and {left} are free for it: "
+                    f"{advice([key])}, or wait until the models in use are done."
                 )
             say(f"{evicted.checkpoint} was evicted to make room")
 
@@ -197,10 +233,20 @@ def _different_gpus(one: str, other: str) -> bool:
 def _load(key: ModelSpec, say: Notify, names_only: bool) -> Any:
     from vlcompare.runtime.loading.load import load_spec
 
-    def progress(sentence: str, done: int = 0, total: int = 0) -> None:
-        say(f"{sentence} ({100 * done // total} %)" if total else sentence)
+    return load_spec(key, Told(say), names_only=names_only)
 
-    return load_spec(key, progress, names_only=names_only)
+
+def _fetch(key: ModelSpec, say: Notify, names_only: bool) -> None:
+    """Download what is missing, unless the model would not fit even alone."""
+    from vlcompare.runtime.loading.load import fetch
+
+    fetch(key, Told(say), names_only=names_only)
+
+
+def _cost(key: ModelSpec, names_only: bool) -> Any:
+    from vlcompare.runtime.loading.cost import cost
+
+    return cost(key, names_only=names_only, ask_hub=True)
 
 
 def _free_bytes_of_gpus() -> dict[str, int]:

@@ -21,16 +21,18 @@ from typing import Any
 from vlcompare import terminal
 from vlcompare.errors import CheckpointError, HubError
 from vlcompare.runtime.loading.hub import errors, record, transfer
+from vlcompare.runtime.loading.hub.listing import choose, listing
 from vlcompare.runtime.loading.hub.reach import reachability, signed_in
 from vlcompare.runtime.loading.hub.transfer import HubFile
 from vlcompare.runtime.loading.hub.upload import commit_file, is_repository, push
-from vlcompare.runtime.loading.weight_files import INDEX, ONE_FILE, SHARD, names_in_index, weight_files
+from vlcompare.runtime.loading.weight_files import INDEX, weight_files
 from vlcompare.types import Notify
 from vlcompare.units import format_bytes
 
 __all__ = [
-    "FileCheck", "Progress", "SMALL", "Snapshot", "cache_folder", "cached", "cached_bytes", "check_files", "checksums",
-    "commit_file", "fetch", "is_repository", "push", "reachability", "remove", "repository_folder", "signed_in",
+    "FileCheck", "Listed", "Progress", "SMALL", "Snapshot", "cache_folder", "cached", "cached_bytes", "check_files",
+    "checksums", "commit_file", "fetch", "is_repository", "look_up", "push", "reachability", "remove",
+    "repository_folder", "signed_in",
 ]  # fmt: skip
 
 Progress = Callable[[str, int, int], None]  # a sentence, bytes done, bytes in all (0: not known)
@@ -46,6 +48,42 @@ class Snapshot:
     repository: str
     commit: str
     folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A repository at one commit before its weights are fetched; the folder holds the small files."""
+
+    snapshot: Snapshot
+    small: list[HubFile]
+    weights: list[HubFile]
+
+    @property
+    def stored(self) -> int:
+        """Bytes of the weights as the Hub lists them."""
+        return sum(file.size or 0 for file in self.weights)
+
+    @property
+    def missing(self) -> int:
+        """Bytes of the weights that are not on this machine, unfinished files counted as far as they are."""
+        folder = repository_folder(self.snapshot.repository)
+        left = [file for file in self.weights if not (self.snapshot.folder / file.name).exists()]
+        begun = [part for file in left if file.checksum and (part := transfer.incomplete(folder, file)).is_file()]
+        return max(0, sum(file.size or 0 for file in left) - sum(part.stat().st_size for part in begun))
+
+
+def look_up(repository: str, *, revision: str | None = None, check: FileCheck | None = None) -> Listed:
+    """What `fetch` would fetch: the listing is asked for, and the small files are; no byte of the weights.
+
+    Raises HubError, and what `check` raises.
+    """
+    requested = revision or "main"
+    try:
+        return _begin(repository, requested, _known_commit(repository, requested), lambda *said: None, check)
+    except CheckpointError:
+        raise
+    except errors.library_errors() as error:
+        raise HubError(errors.message_for(error, repository, requested)) from error
 
 
 def fetch(
@@ -167,52 +205,45 @@ def _download(
     update: bool,
 ) -> Snapshot:
     known = None if update else _known_commit(repository, revision)
-    progress(f"Looking up {repository}", 0, 0)
-    commit, listed = _listing(repository, known or revision)
-    if known is not None and commit != known:
-        raise HubError(f"{repository} was requested at commit {known[:12]} and answered with {commit[:12]}; try again.")
-    if known is None:
-        progress(f"{repository}: {revision} is commit {commit}", 0, 0)
-    snapshot = Snapshot(repository, commit, repository_folder(repository) / "snapshots" / commit)
-    small = [listed[name] for name in SMALL if name in listed]
     if wanted is None:
-        small = _get_all(snapshot, small, progress)
-        if check is not None:
-            check(snapshot.folder)
-        chosen = _choose(repository, listed, snapshot.folder)
+        found = _begin(repository, revision, known, progress, check)
+        snapshot, small, chosen = found.snapshot, found.small, found.weights
+        if not update:  # what goes on later goes on with this commit, even if the branch has moved on meanwhile
+            record.remember(repository, revision, snapshot.commit, {})
     else:
-        small = []
+        snapshot, listed = _look_up(repository, revision, known, progress)
         absent = [name for name in wanted if name not in listed]
         if absent:
-            raise HubError(f"{repository} has no file {absent[0]} at commit {commit[:12]}.")
-        chosen = [listed[name] for name in wanted]
+            raise HubError(f"{repository} has no file {absent[0]} at commit {snapshot.commit[:12]}.")
+        small, chosen = [], [listed[name] for name in wanted]
     chosen = _get_all(snapshot, chosen, progress)
     sums = {file.name: file.checksum for file in (*small, *chosen) if file.checksum}
-    record.remember(repository, revision, commit, sums)
-    if known is None and commit != revision:
+    record.remember(repository, revision, snapshot.commit, sums)
+    if known is None and snapshot.commit != revision:
         _note_reference(snapshot, revision)
     return snapshot
 
 
-def _listing(repository: str, revision: str) -> tuple[str, dict[str, HubFile]]:
-    """A revision's commit and its files by name. Raises HubError for an answer that is not a listing."""
-    import huggingface_hub
-    from huggingface_hub import constants
+def _begin(repository: str, revision: str, known: str | None, progress: Progress, check: FileCheck | None) -> Listed:
+    """The listing, and the small files, which are fetched and checked: all but the weights."""
+    snapshot, listed = _look_up(repository, revision, known, progress)
+    small = _get_all(snapshot, [listed[name] for name in SMALL if name in listed], progress)
+    if check is not None:
+        check(snapshot.folder)
+    return Listed(snapshot, small, choose(repository, listed, snapshot.folder))
 
-    api = huggingface_hub.HfApi(endpoint=errors.endpoint())
-    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
-    try:
-        info = errors.with_retries(
-            lambda: api.model_info(repository, revision=revision, files_metadata=True, timeout=timeout)
-        )
-        commit, listed = str(info.sha), {file.name: file for file in map(_hub_file, info.siblings or [])}
-    except errors.library_errors():
-        raise
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise HubError(errors.not_the_hub(repository)) from error
-    if not record.COMMIT.fullmatch(commit):
-        raise HubError(errors.not_the_hub(repository))
-    return commit, listed
+
+def _look_up(
+    repository: str, revision: str, known: str | None, progress: Progress
+) -> tuple[Snapshot, dict[str, HubFile]]:
+    """The commit, and its files by name. known: the commit that is recorded for the revision."""
+    progress(f"Looking up {repository}", 0, 0)
+    commit, listed = listing(repository, known or revision)
+    if known is not None and commit != known:
+        raise HubError(f"{repository} was requested at commit {known[:12]} and answered with {commit[:12]}; try again.")
+    if known is None:
+        progress(f"{repository}: {revision} is commit {commit}", 0, 0)
+    return Snapshot(repository, commit, repository_folder(repository) / "snapshots" / commit), listed
 
 
 def _note_reference(snapshot: Snapshot, revision: str) -> None:
@@ -225,29 +256,6 @@ def _note_reference(snapshot: Snapshot, revision: str) -> None:
         reference.write_text(snapshot.commit, encoding="utf-8")
     except OSError:  # this program does not need it
         return
-
-
-def _choose(repository: str, listed: dict[str, HubFile], folder: Path) -> list[HubFile]:
-    """The weights among a repository's files: one file, or shards with or without an index."""
-    if ONE_FILE in listed:
-        names = [ONE_FILE]
-    elif INDEX in listed:
-        names = names_in_index(folder / INDEX)
-    else:
-        names = sorted(name for name in listed if SHARD.match(name))
-    missing = [name for name in names if name not in listed]
-    if missing:
-        raise HubError(f"{repository} lists the shard {missing[0]} in its index, but does not have it.")
-    if not names:
-        pickles = [name for name in listed if name.endswith((".bin", ".pt", ".pth", ".ckpt"))]
-        reason = (
-            f"holds {pickles[0]} and no safetensors: such files can run code when they are opened; ask its owner for a "
-            "model.safetensors, or convert it yourself"
-            if pickles
-            else "holds no safetensors, which this program needs"
-        )
-        raise HubError(f"{repository} {reason}.")
-    return [listed[name] for name in names]
 
 
 def _get_all(snapshot: Snapshot, files: list[HubFile], progress: Progress) -> list[HubFile]:
@@ -293,14 +301,6 @@ def _check_disk(snapshot: Snapshot, waiting: list[HubFile], total: int) -> None:
             f"The disk is too full for {snapshot.repository}: {format_bytes(total - begun)} are needed and "
             f"{format_bytes(free)} are free in {existing}; free some, or set HF_HOME to another disk."
         )
-
-
-def _hub_file(sibling: Any) -> HubFile:
-    lfs = sibling.lfs
-    sha256 = lfs.get("sha256") if isinstance(lfs, dict) else getattr(lfs, "sha256", None)
-    checksum = str(sha256 or (sibling.blob_id if lfs is None else None) or "")
-    size = None if sibling.size is None else int(sibling.size)
-    return HubFile(str(sibling.rfilename), size, checksum if transfer.CHECKSUM.fullmatch(checksum) else None)
 
 
 def _has_content(file: Path) -> bool:
