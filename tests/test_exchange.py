@@ -436,3 +436,13 @@ def test_captions_may_name_their_pictures_alone(tmp_path):
     result = _scored(tmp_path, tmp_path / "captions.json", "results.jsonl", given)
     assert result["tasks"]["captioning"]["rouge_l"] == pytest.approx(1.0)
     assert result["predictions"]["matched_by"].startswith("image, where")
+
+
+def test_a_phrase_beside_its_box_is_an_answer_and_a_mark_for_the_picture_is_no_word(tmp_path, samples):
+    found = {"id": "1", "image": "a.jpg", "task": "grounding", "text": "the dog", "boxes": [TRUTH]}
+    (tmp_path / "g.jsonl").write_text(lines([found]))
+    said = [{"id": 1, "text": "the dog", "boxes": [TRUTH]}]
+    assert _scored(tmp_path, tmp_path / "g.jsonl", "p.jsonl", said)["tasks"]["grounding"]["mean_iou"] == 1
+    marked = [{"question_id": id, "question": q.replace(" ", " <image 1> "), "answer": a}
+              for id, q, a in zip(IDS, ASKED, TRUE, strict=True)]  # fmt: skip
+    assert not _scored(tmp_path, samples, "m.jsonl", marked)["alerts"]

@@ -27,6 +27,7 @@ ENOUGH = 0.9  # of the samples have an answer: below, a warning stands above the
 _SHOWN = 3
 _COCO = re.compile(r"COCO_\w+?_(\d{12})(?:\.jpg)?\Z")
 _IN_SPLIT = re.compile(r"RefCOCO[+g]?_(?:val|test[AB]?)_(.+)\Z")  # VLMEvalKit's index of joined splits
+_MENTION = re.compile(r"<image[ _]?\d{0,2}>")
 _FRACTION = re.compile(r"(\d{1,25})\.0+\Z")
 
 
@@ -190,10 +191,11 @@ def _by_position(samples: Sequence[Sample], rows: Sequence[AnswerRow]) -> Find |
 
 def _refuse_questions(matched: Matched, asked: dict[str, str], file: AnswerFile) -> None:
     """Raise SampleError where the answers are the samples' own questions: then the file is that of the questions."""
-    both = ((row.get("text"), asked[id]) for answers in matched.sides.values() for id, row in answers.items())
+    rows = [(id, row) for answers in matched.sides.values() for id, row in answers.items()]
+    both = ((row.get("text"), asked[id]) for id, row in rows if not row.get("boxes"))
     said = [(str(text or ""), question) for text, question in both]
     same = sum(bool(question) and fold(bare_question(text)) == fold(question) for text, question in said)
-    if same * 2 > len(said):
+    if same * 2 > len(rows):
         raise SampleError(f"{file.path} {QUESTIONS}.")
 
 
@@ -288,5 +290,5 @@ def image_name(name: str) -> str:
 
 
 def fold(text: str) -> str:
-    """A question as it is compared: in lower case, white space folded."""
-    return " ".join(text.lower().split())
+    """A question as it is compared: in lower case, white space folded, without marks for the picture's place."""
+    return " ".join(_MENTION.sub(" ", text).lower().split())
