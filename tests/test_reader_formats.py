@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from vlcompare.errors import SampleError
+from vlcompare.evaluate.benchmarks import set_name
 from vlcompare.evaluate.readers import FORMATS, open_samples, opening, same_split
+from vlcompare.evaluate.readers.source import DatasetSource
 from vlcompare.types import Box
 
 PICTURE = (Path(__file__).parent / "fixtures" / "readers" / "pictures" / "v7w_1.jpg").read_bytes()  # 80 x 60
@@ -554,6 +556,22 @@ def test_rows_of_the_hub_show_their_format(tmp_path):
     ]
     with pytest.raises(SampleError, match="hub:owner/x is of none of the formats.*fields words"):
         list(open_samples("hub:owner/x", split="test", load_dataset=hub_of({None: [{"words": 1}]}, [])))
+
+
+@pytest.mark.parametrize(
+    ("path", "hub_id", "name"),
+    [
+        ("hub:lmms-lab/RealWorldQA", "lmms-lab/RealWorldQA", "RealWorldQA"),
+        ("/d/datasets--lmms-lab--MME/snapshots/0a1b/data/test-00000-of-00002.parquet", "", "MME"),
+        ("/d/MM-Vet/data/test-00000-of-00001.parquet", "", "MM-Vet"),
+        ("/d/mmstar.jsonl.gz", "", "mmstar"),
+        ("/d/pope/test.jsonl", "", None),  # it would choose POPE's scoring
+        ("/tmp/data/test.jsonl", "", None),
+    ],
+)
+def test_sets_of_common_columns_are_called_by_their_repository_file_or_folder(path, hub_id, name):
+    assert set_name(DatasetSource(Path(path), hub_id=hub_id)) == name
+    assert set_name(DatasetSource(Path(path), hub_id=hub_id, source="mine")) == "mine"
 
 
 def test_pictures_in_lists_stay_encoded():
