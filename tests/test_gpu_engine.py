@@ -140,7 +140,7 @@ def test_choosing_inside_the_graph_reports_what_choosing_outside_does(family: st
 
 def test_windows_of_torch_attention_give_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the kernel that finds the filled slots itself does not run: a graph for each window, with a mask."""
-    monkeypatch.setattr(pythia, "finds_filled_slots", lambda keys: False)
+    monkeypatch.setattr(pythia, "finds_filled_slots", lambda *given: False)
     lm = contestants.build(MODELS["pythia"], "fp32", torch.device("cuda")).language_model
     torch.manual_seed(0)
     embeddings = torch.randn(1, 100, 512, device="cuda")

@@ -131,13 +131,6 @@ def test_nf4_product_equals_unpacked_weights(outputs: int, inputs: int) -> None:
     assert_close(ours, torch.nn.functional.linear(x.float(), unpacked, bias.float()), 4e-3)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_attention_of_one_position_equals_torchs(dtype: torch.dtype) -> None:
-    from vlcompare.models.kernels.cuda import attention
-
-    assert attention.proven(torch.device("cuda", 0), dtype)
-
-
 @pytest.mark.parametrize("right", [True, False])
 def test_own_nf4_product_is_taken_only_where_it_is_right(right: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
@@ -170,7 +163,6 @@ def test_dispatch_takes_a_compiled_kernel() -> None:
 def test_sums_and_norms_equal_torch(kind: type[torch.nn.LayerNorm | torch.nn.RMSNorm], dtype: torch.dtype) -> None:
     from vlcompare.models.kernels.cuda import norm_and_argmax
 
-    assert norm_and_argmax.proven("add_norm", torch.device("cuda"))
     torch.manual_seed(0)
     terms = [torch.randn(2, 7, 2560, device="cuda").to(dtype) for _ in range(3)]
     norms = [kind(2560, eps=1e-5).to("cuda", dtype) for _ in range(2)]
@@ -185,7 +177,6 @@ def test_sums_and_norms_equal_torch(kind: type[torch.nn.LayerNorm | torch.nn.RMS
 def test_the_greedy_choice_equals_torch() -> None:
     from vlcompare.models.kernels.cuda import norm_and_argmax
 
-    assert norm_and_argmax.proven("greedy", torch.device("cuda"))
     torch.manual_seed(0)
     logits = torch.randn(3, 50280, device="cuda") * 5
     logits[1, [77, 9000]] = 40.0  # of equal ones the first

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -159,27 +158,6 @@ def test_lengths_and_capacities_are_no_reason_to_compile_again() -> None:
         (attention._attend, {"capacity"}),
     ):
         assert names <= {parameter.name for parameter in kernel.params if parameter.do_not_specialize}
-
-
-def _raises(*given: object) -> None:
-    raise RuntimeError("no compiler")
-
-
-def test_steps_are_proven_like_the_scan() -> None:
-    from vlcompare.models.kernels import reference
-    from vlcompare.models.kernels.agreement import STEPS, proven, steps_agree
-
-    right: list[Any] = [getattr(reference, name) for name in STEPS]
-    assert steps_agree(right, torch.device("cpu"))
-    wrong: tuple[Any, ...] = (
-        lambda *given: reference.selective_step(*given) * 1.1,
-        lambda *given: reference.projected_step(*given) * 1.1,
-        lambda *given: reference.conv_step(*given) + 1.0,
-        lambda *given: (reference.causal_conv(*given)[0] * 1.1, reference.causal_conv(*given)[1]),
-    )
-    for place, other in [*enumerate(wrong), *((place, _raises) for place in range(4))]:
-        steps = (*right[:place], other, *right[place + 1 :])
-        assert not proven(steps_agree, steps, torch.device("cpu"))
 
 
 def test_mamba_ssm_leaves_continued_prompts_and_training_to_the_next_implementation() -> None:

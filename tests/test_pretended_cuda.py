@@ -230,7 +230,7 @@ def test_launches_of_a_token_at_the_largest_size(shape: str, monkeypatch: pytest
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     language = PRESETS[shape].language
-    monkeypatch.setattr(agreement, "proven", lambda *given: True)
+    monkeypatch.setattr(agreement, "agrees", lambda *given: True)
     monkeypatch.setattr(fallback, "_failed", {"mamba_ssm"})
     monkeypatch.setattr(fallback, "_sentences", {})
     with FakeTensorMode(allow_non_fake_inputs=True), pretended_cuda.pretended(monkeypatch), torch.no_grad():
@@ -241,18 +241,24 @@ def test_launches_of_a_token_at_the_largest_size(shape: str, monkeypatch: pytest
     assert fallback.notices() == ()
 
 
-def launches_of_a_token(config: Any) -> int:
-    """After a prompt of 620 positions."""
+def build(config: Any) -> Any:
+    """A language model on the device, in bfloat16 as it is loaded, with no numbers in it."""
     with structure_only():
         lm: Any = Mamba(config) if isinstance(config, MambaConfig) else Pythia(config)
-    lm.eval()
     made: dict[int, torch.nn.Parameter] = {}
     for module in lm.modules():
         for name, meta in module._parameters.items():
             if meta is not None and id(meta) not in made:
-                dtype = torch.float32 if name in ("A_log", "D") or meta.numel() == 5120 else torch.bfloat16
-                made[id(meta)] = torch.nn.Parameter(torch.empty(meta.shape, device="cuda", dtype=dtype))
+                wide = name in ("A_log", "D") or (name == "bias" and meta.shape[0] == getattr(config, "inner_size", 0))
+                empty = torch.empty(meta.shape, device="cuda", dtype=torch.float32 if wide else torch.bfloat16)
+                made[id(meta)] = torch.nn.Parameter(empty)
             module._parameters[name] = None if meta is None else made[id(meta)]
+    return lm.eval()
+
+
+def launches_of_a_token(config: Any) -> int:
+    """After a prompt of 620 positions."""
+    lm = build(config)
     state = lm.new_state(1, 1024, device="cuda", dtype=torch.bfloat16)
     lm(torch.empty(1, 620, config.hidden_size, device="cuda", dtype=torch.bfloat16), state)
     token = torch.zeros(1, device="cuda", dtype=torch.long)

@@ -525,7 +525,8 @@ class FakeSpaces:
 
 
 def test_a_lent_gpu_gets_plain_values_and_an_estimate(handlers: Handlers, picture: str) -> None:
-    from vlcompare.ui.zerogpu import LONGEST, adapt, on_zerogpu
+    from vlcompare.machine.zerogpu import on_zerogpu
+    from vlcompare.ui.zerogpu import LONGEST, adapt
 
     class Blocking(FakeCompare):
         def __call__(self, image: Any, request: Any, sides: Any, **how: Any) -> Any:

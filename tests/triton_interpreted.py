@@ -20,6 +20,7 @@ from vlcompare.models.kernels.cuda import attention as triton_attention
 from vlcompare.models.kernels.cuda import conv, nf4, norm_and_argmax, scan_backward, step
 from vlcompare.models.kernels.cuda import scan as triton_scan
 from vlcompare.models.kernels.reference import ScanInputs
+from vlcompare.models.kernels.verdicts import Case
 from vlcompare.models.mamba import Mamba
 from vlcompare.models.pythia import Pythia, rotate
 
@@ -121,8 +122,9 @@ def attention() -> dict[str, float]:
             truth = torch.nn.functional.scaled_dot_product_attention(query[:, None], *past)[:, 0]
             out[f"attention {size} {place}"] = error(ours[row], truth)
         out[f"attention's cache {size}"] = max(error(keys, true_keys), error(values, true_values))
-    agrees = agreement.attention_agrees(triton_attention.rotate_and_attend, torch.device("cpu"), torch.float32)
-    out["attention agrees"] = 0.0 if agrees else 1.0
+    sizes = ("size", 80), ("rotated", 20)
+    case = Case("triton", "rotate_and_attend", torch.float32, sizes)
+    out["attention agrees"] = agreement.difference(case, triton_attention.rotate_and_attend, torch.device("cpu"))
     return out
 
 
@@ -134,7 +136,7 @@ def attention_in_the_model() -> dict[str, float]:
     mask[1, :2] = False
     hidden, alone = [], pythia.finds_filled_slots
     with torch.inference_mode():
-        for takes in (alone, lambda keys: True):
+        for takes in (alone, lambda *given: True):
             pythia.finds_filled_slots = takes
             state = lm.new_state(2, 20)
             lm(lm.embed_tokens(torch.arange(12).view(2, 6)), state, mask)
@@ -199,9 +201,13 @@ def fused_in_the_models() -> dict[str, float]:
     """Prompt, step and greedy choice of both families through the fused kernels, beside torch's own functions."""
     cpu = torch.device("cpu")
     # the interpreter cuts numbers down to bfloat16 where a GPU rounds them
-    agree = agreement.norms_agree(norm_and_argmax.add_norm, cpu, [torch.float32])
-    agree = agree and agreement.greedy_agrees(norm_and_argmax.greedy, cpu)
-    out = {"fused agree": 0.0 if agree else 1.0}
+    out = {}
+    for kind, terms, count in ((0, 2, 1), (1, 1, 1), (1, 3, 2), (1, 2, 1)):
+        sizes = ("width", 80), ("terms", terms), ("norms", count), ("centred", kind), ("biased", kind)
+        case = Case("triton", "add_norm", torch.float32, sizes)
+        out[f"norms agree {sizes}"] = agreement.difference(case, norm_and_argmax.add_norm, cpu)
+    case = Case("triton", "greedy", torch.float32, (("vocabulary", 3074), ("count", 5)))
+    out["greedy agrees"] = agreement.difference(case, norm_and_argmax.greedy, cpu)
     models: dict[str, Pythia | Mamba] = {
         "parallel": Pythia(PythiaConfig(1100, 48, 2, 3, 64, max_positions=16)),
         "sequential": Pythia(PythiaConfig(1100, 48, 2, 3, 64, max_positions=16, parallel_residual=False)),
@@ -212,7 +218,7 @@ def fused_in_the_models() -> dict[str, float]:
     with torch.inference_mode():
         for name, lm in models.items():
             told = []
-            for taken in (usable, lambda function, tensor: True):
+            for taken in (usable, lambda *given: True):
                 fused._usable = taken
                 state = lm.new_state(2, 8)
                 hidden = [lm(lm.embed_tokens(torch.arange(6).view(2, 3)), state)[:, -1]]

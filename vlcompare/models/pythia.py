@@ -277,7 +277,7 @@ class Pythia(nn.Module):
 
     def windowed(self, state: PythiaState) -> bool:
         """Whether a step attends to a window that the host chooses; else its kernel finds the filled slots itself."""
-        return not finds_filled_slots(state.keys_nbhsk)
+        return not finds_filled_slots(state.keys_nbhsk, state.cos_sr)
 
     def _advance(self, x_bld: Tensor, state: PythiaState, window: int | None = None) -> Tensor:
         span: Span | Single

@@ -54,6 +54,7 @@ def generate_batch(
     questions of this batch share what is made of a picture. All rows of a batch share its times, which are marked with
     mode "batch": they are not latencies.
     """
+    model.prepare()
     with at_most(model.most_threads):
         return _Batch(model, alternatives, graphs, pictures).answers(asked)
 

@@ -156,6 +156,7 @@ def stream_request(
     has them. pictures: what one user keeps of pictures; it then serves "anew" in place of the session. progress: called
     between the layers of the vision encoder and of the prefill, in the thread that computes.
     """
+    model.prepare()
     run = _Run(
         model, request, cancel, deadline, session, follow_up, mode, graphs, alternatives, pictures, progress
     )  # fmt: skip

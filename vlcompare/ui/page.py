@@ -20,6 +20,7 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 
 from vlcompare.errors import RequestError, VLCompareError
+from vlcompare.machine.zerogpu import on_zerogpu
 from vlcompare.paths import data_folder
 from vlcompare.render.markup import Safe, el, join
 from vlcompare.ui import about, api, examples
@@ -49,7 +50,7 @@ from vlcompare.ui.server.rate_limit import RateLimiter, free_space
 from vlcompare.ui.server.uploads import largest_upload
 from vlcompare.ui.settings import AppSettings
 from vlcompare.ui.theme import launch_look
-from vlcompare.ui.zerogpu import adapt, on_zerogpu
+from vlcompare.ui.zerogpu import adapt
 
 LINKS = {
     "Paper": "https://arxiv.org/abs/2409.05395",

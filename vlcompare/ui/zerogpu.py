@@ -6,8 +6,6 @@ graphs are captured inside the call, and caches do not survive it, so follow-ups
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,12 +16,6 @@ from vlcompare.ui.settings import AppSettings
 SECONDS_TO_START = 12.0  # moving two loaded checkpoints to the device, and the first kernels
 SECONDS_PER_TOKEN = 0.06  # a generous bound for 2.8B in bf16
 LONGEST = 120
-
-
-def on_zerogpu(environment: Mapping[str, str] | None = None) -> bool:
-    """Whether this process runs on such a host."""
-    env = os.environ if environment is None else environment
-    return env.get("SPACES_ZERO_GPU", "").lower() in ("1", "true") and importlib.util.find_spec("spaces") is not None
 
 
 def seconds_needed(request: Request, sides: Mapping[str, Any]) -> int:

@@ -1,21 +1,23 @@
 """The selective scan, its step and the causal convolution, by the fastest implementation that runs on the device.
 
-An implementation is used where its library imports and its numbers agree with `reference` (`agreement`), and for as
-long as its calls succeed; otherwise the next one takes over (`fallback`). The last one is the reference itself.
+On CUDA an implementation is used for the calls whose numbers were found to agree with `reference` (`agreement`), and
+everywhere for as long as its calls succeed; otherwise the next one takes over (`fallback`), at last the reference.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vlcompare.models.kernels import fallback, linear, reference
+from vlcompare.models.kernels import agreement, attention, fallback, fused, linear, reference
 from vlcompare.models.kernels.reference import ScanInputs
+from vlcompare.models.kernels.verdicts import Case
 
 # device type -> implementations, best first
 ORDER: dict[str, tuple[str, ...]] = {"cpu": ("numba",), "cuda": ("mamba_ssm", "triton")}
@@ -30,6 +32,9 @@ MODULES = {
         **dict.fromkeys(("causal_conv", "conv_step"), "cuda.conv"),
     },
 }
+
+# Triton's functions that `fused` and `attention` call
+ELSEWHERE = {"add_norm": fused.MODULE, "greedy": fused.MODULE, "rotate_and_attend": attention.MODULE}
 
 _forced: ContextVar[str | None] = ContextVar("forced", default=None)
 
@@ -64,11 +69,23 @@ def _accelerated(function: str, x: Tensor, *arguments: Any) -> Any:
     for name in (forced, *available(x.device)) if forced else available(x.device):
         if name == "reference":
             return None
-        if module := MODULES[name].get(function):
+        module = MODULES[name].get(function)
+        if module and (name == forced or not x.is_cuda or _agrees(name, module, function, x, arguments)):
             result = fallback.call(name, module, function, *arguments)
             if result is not None:
                 return result
     return None
+
+
+def _agrees(name: str, module: str, function: str, x: Tensor, arguments: tuple[Any, ...]) -> bool:
+    case = agreement.case_of(name, function, *arguments)
+    return agreement.agrees(case, functools.partial(fallback.load_and_call, module, function), x.device)
+
+
+def kernel_of(case: Case) -> Callable[..., Any]:
+    """The function that a case is about."""
+    module = MODULES[case.accelerator].get(case.function) or ELSEWHERE[case.function]
+    return functools.partial(fallback.load_and_call, module, case.function)
 
 
 def _call(function: str, x: Tensor, *arguments: Any) -> Any:

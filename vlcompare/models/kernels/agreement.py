@@ -1,35 +1,92 @@
-"""Kernels beside the plain torch functions: a real call on the device decides whether they are used there.
+"""Kernels beside the plain torch functions: the same random numbers through both, in the shapes of a real call.
 
 That a library is installed or compiles is not enough: built for another torch or another GPU it imports and then
-fails, or computes something else. Every check takes random numbers with a fixed seed.
+fails, or computes something else. `case_of` says how a call is compiled; `difference` tries a kernel for such a case.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
 from vlcompare.models.kernels import reference
-from vlcompare.models.kernels.reference import ScanInputs
+from vlcompare.models.kernels.autograd import needs_gradient
+from vlcompare.models.kernels.reference import NormModule, ScanInputs
+from vlcompare.models.kernels.verdicts import Case, known, may_be_tried, settle
 
-STEPS = ("selective_step", "projected_step", "conv_step", "causal_conv")
-HALF, WIDE = torch.bfloat16, torch.float32
-# norm, number of terms, number of norms
-NORM_CASES = ((nn.LayerNorm, 1, 1), (nn.LayerNorm, 3, 2), (nn.LayerNorm, 2, 1), (nn.RMSNorm, 2, 1))
+_POSITIONS = 75  # several chunks of a scan, and a part of one
+_BATCH = 2
+# largest difference allowed, relative to the largest value; products of a rank are summed in another order
+_WIDE, _HALF, _GRADIENT = 1e-4, 2e-2, 1e-3
+_EXACT = {"add_norm": 1}  # results of a function, from the first one on, that must be equal to the bit
 
 
-@functools.cache
-def proven(check: Callable[..., bool], *arguments: Any) -> bool:
-    """check(*arguments), called once in a process. Any exception means no."""
-    try:
-        with torch.inference_mode():
-            return check(*arguments)
-    except Exception:  # whatever a compiler, a driver or a foreign extension raises
-        return False
+def allowed(case: Case) -> float:
+    """The largest difference with which a kernel counts as right."""
+    if ("trained", 1) in case.sizes and case.dtype == torch.float32:
+        return _GRADIENT
+    return _WIDE if case.dtype == torch.float32 else _HALF
+
+
+def agrees(case: Case, kernel: Callable[..., Any], device: torch.device) -> bool:
+    """Whether `kernel` may be called for this case: it is tried now, unless its verdict is known.
+
+    False in the middle of a capture, where nothing can be tried, and where memory does not suffice. Raises what leaves
+    the device unusable.
+    """
+    proof = known(case, device)
+    if proof is None and may_be_tried(case, device):
+        proof = settle(case, device, lambda: difference(case, kernel, device), allowed(case))
+    return proof is not None and proof.agrees
+
+
+# ---- how a call is compiled ------------------------------------------------------------------------------------------
+
+
+def case_of(accelerator: str, function: str, *arguments: Any) -> Case:
+    """The case of a call with these arguments, whose batch and length do not matter."""
+    sizes, dtype = _SIZES[function](*arguments)
+    return Case(accelerator, function, dtype, tuple((name, int(value)) for name, value in sizes.items()))
+
+
+def _scan_sizes(inputs: ScanInputs) -> tuple[dict[str, int], torch.dtype]:
+    u, delta, A, _, _, D, z, bias, initial, smooth = inputs
+    flags = {"skip": D is not None, "gated": z is not None, "biased": bias is not None, "smooth": smooth}
+    if u.dim() == 3:
+        flags |= {"started": initial is not None, "trained": needs_gradient(*inputs), "dense": u.stride(1) == 1}
+    return {"width": u.shape[1], "states": A.shape[1], "rank": delta.shape[1], **flags}, u.dtype
+
+
+def _conv_sizes(x: Tensor, weight: Tensor, bias: Tensor | None, window: Tensor | None) -> Any:
+    return {"width": x.shape[1], "taps": weight.shape[1], "biased": bias is not None, "started": window is not None,
+            "dense": x.stride(1) == 1}, x.dtype  # fmt: skip
+
+
+def _norm_sizes(terms: Sequence[Tensor], norms: Sequence[NormModule]) -> Any:
+    centred, biased = isinstance(norms[0], nn.LayerNorm), getattr(norms[0], "bias", None) is not None
+    return {"width": terms[0].shape[-1], "terms": len(terms), "norms": len(norms), "centred": centred,
+            "biased": biased}, terms[0].dtype  # fmt: skip
+
+
+_SIZES: dict[str, Callable[..., tuple[dict[str, int], torch.dtype]]] = {
+    "selective_scan": _scan_sizes,
+    "selective_step": lambda state, inputs: _scan_sizes(inputs),
+    "projected_step": lambda state, inputs, weight: _scan_sizes(inputs),
+    "causal_conv": _conv_sizes,
+    "conv_step": lambda window, x, weight, bias: (
+        {"width": x.shape[1], "taps": weight.shape[1], "biased": bias is not None}, x.dtype
+    ),
+    "rotate_and_attend": lambda keys, cos: ({"size": keys.shape[-1], "rotated": cos.shape[1]}, keys.dtype),
+    "add_norm": _norm_sizes,
+    "greedy": lambda logits, count: ({"vocabulary": logits.shape[-1], "count": count}, logits.dtype),
+}  # fmt: skip
+
+
+# ---- random arguments for a case -------------------------------------------------------------------------------------
 
 
 class _Random:
@@ -42,91 +99,152 @@ class _Random:
     def __call__(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         return torch.randn(shape, generator=self.generator).to(self.device, dtype or self.dtype)
 
-    def decay(self) -> Tensor:
-        return -torch.rand(64, 16, generator=self.generator).to(self.device)
+    def wide(self, *shape: int) -> Tensor:
+        return self(*shape, dtype=torch.float32)
+
+    def along(self, width: int, dense: bool) -> Tensor:
+        """(B, width, L), whose channels lie side by side in memory where `dense`."""
+        return self(_BATCH, _POSITIONS, width).transpose(1, 2) if dense else self(_BATCH, width, _POSITIONS)
 
 
-def _close(ours: Tensor, truth: Tensor, tolerance: float) -> bool:
-    scale = max(1.0, float(truth.float().abs().max()))
-    return torch.allclose(ours.float(), truth.float(), rtol=0, atol=tolerance * scale)
+def _scan_arguments(random: _Random, sizes: dict[str, int], *, many: bool, projected: bool = False) -> tuple[Any, ...]:
+    width, states, rank = sizes["width"], sizes["states"], sizes["rank"]
+    if many:
+        u, delta, z = (random.along(width, bool(sizes["dense"])) for _ in range(3))
+        B, C = (random.along(states, bool(sizes["dense"])) for _ in range(2))
+    else:
+        u, delta, z = random(_BATCH, width), random(_BATCH, rank), random(_BATCH, width)
+        B, C = random(_BATCH, states), random(_BATCH, states)
+    A = -random.wide(width, states).abs()
+    D, bias = random.wide(width), random.wide(width)
+    state = random.wide(_BATCH, width, states)
+    inputs = ScanInputs(
+        u, delta, A, B, C, D if sizes["skip"] else None, z if sizes["gated"] else None,
+        bias if sizes["biased"] else None, state if sizes.get("started") else None, bool(sizes["smooth"]),
+    )  # fmt: skip
+    if many:
+        return (inputs,)
+    return (state, inputs, random(width, rank) / rank**0.5) if projected else (state, inputs)
 
 
-def scan_agrees(scan: Callable[[ScanInputs], tuple[Tensor, Tensor]], device: torch.device) -> bool:
-    """Whether it gives the reference's y and state, in float32 and in bfloat16."""
-    for dtype, tolerance in ((WIDE, 1e-4), (HALF, 2e-2)):
-        random = _Random(device, dtype)
-        A, u, delta, B, C = random.decay(), *(random(2, width, 75) for width in (64, 64, 16, 16))
-        D, z, bias = random(64, dtype=WIDE), random(2, 64, 75), random(64, dtype=WIDE)
-        inputs = ScanInputs(u, delta, A, B, C, D, z, bias)
-        (y, last), (truth, true_last) = scan(inputs), reference.selective_scan(inputs)
-        if not _close(y, truth, tolerance) or not torch.allclose(last, true_last, rtol=1e-3, atol=1e-3):
-            return False
-    return True
+def _conv_arguments(random: _Random, sizes: dict[str, int]) -> tuple[Any, ...]:
+    width, before = sizes["width"], sizes["taps"] - 1
+    bias = random(width) if sizes["biased"] else None
+    window = random.wide(_BATCH, width, before) if sizes["started"] else None
+    return random.along(width, bool(sizes["dense"])), random(width, before + 1), bias, window
 
 
-def steps_agree(steps: Sequence[Callable[..., Any]], device: torch.device) -> bool:
-    """Whether the functions named in STEPS, in this order, give the reference's numbers.
-
-    Tried in bfloat16 with float32 states, as the models decode.
-    """
-    random = _Random(device, HALF)
-    state, window = random(2, 64, 16, dtype=WIDE), random(2, 64, 3, dtype=WIDE)
-    weight, bias, vector = random(64, 4), random(64), random(64, dtype=WIDE)
-    x, u, delta = random(2, 64, 75), random(2, 64), random(2, 64)
-    inputs = ScanInputs(u, delta, random.decay(), random(2, 16), random(2, 16), vector, random(2, 64), vector)
-    projected_inputs, projection = inputs._replace(delta=random(2, 20)), random(64, 20) / 4
-    results = []
-    for step, projected, conv_step, convolve in (steps, [getattr(reference, name) for name in STEPS]):
-        states, moved = [state.clone(), state.clone()], window.clone()
-        ys = step(states[0], inputs), projected(states[1], projected_inputs, projection)
-        convolved = conv_step(moved, u, weight, bias), *convolve(x, weight, bias, window)
-        results.append((*ys, *states, *convolved, moved))
-    return all(_close(ours, truth, 2e-2) for ours, truth in zip(*results, strict=True))
+def _conv_step_arguments(random: _Random, sizes: dict[str, int]) -> tuple[Any, ...]:
+    width, taps = sizes["width"], sizes["taps"]
+    bias = random(width) if sizes["biased"] else None
+    return random.wide(_BATCH, width, taps - 1), random(_BATCH, width), random(width, taps), bias
 
 
-def attention_agrees(attend: Callable[..., Tensor], device: torch.device, dtype: torch.dtype) -> bool:
-    """Rows of different lengths, channels that are not powers of two, beside `reference.rotate_and_attend`."""
-    batch, heads, size, capacity, rotated = 2, 3, 80, 100, 20
-    random = _Random(device, dtype)
-    qkv = random(batch, heads, 3, size)
-    cache = [random(batch, heads, capacity, size) for _ in range(2)]
+def _attention_arguments(random: _Random, sizes: dict[str, int]) -> tuple[Any, ...]:
+    """Rows of different lengths, in a cache that is not full."""
+    heads, capacity, size, rotated = 3, 300, sizes["size"], sizes["rotated"]
+    qkv = random(_BATCH, heads, 3, size)
+    keys, values = (random(_BATCH, heads, capacity, size) for _ in range(2))
     angles = torch.outer(torch.arange(capacity), 0.1 ** torch.arange(rotated // 2)).repeat(1, 2)
-    sign = torch.tensor([-1.0, 1.0]).repeat_interleave(rotated // 2)
-    tables = angles.cos().to(device, dtype), (angles.sin() * sign).to(device, dtype)
-    positions = torch.tensor([90, 7], device=device)
-    wide_keys, wide_values = (part.to(torch.float32, copy=True) for part in cache)
-    cos, sin = (table.float() for table in tables)
-    truth = reference.rotate_and_attend(qkv.float(), cos, sin, positions, wide_keys, wide_values)
-    ours = attend(qkv, *tables, positions, *cache)
-    tolerance = 1e-4 if dtype == torch.float32 else 2e-2
-    stored = torch.equal(cache[1], wide_values.to(dtype))  # values are copied, keys are rotated and rounded
-    return stored and _close(ours, truth, tolerance) and _close(cache[0], wide_keys, tolerance)
+    sign = torch.tensor([-1.0, 1.0]).repeat_interleave(rotated // 2, output_size=rotated)
+    cos, sin = (table.to(random.device, random.dtype) for table in (angles.cos(), angles.sin() * sign))
+    return qkv, cos, sin, torch.tensor([270, 7]).to(random.device), keys, values
 
 
-def norms_agree(
-    add_norm: Callable[..., tuple[Tensor, list[Tensor]]],
-    device: torch.device,
-    dtypes: Sequence[torch.dtype] = (WIDE, HALF),
-) -> bool:
-    """Both norms, one to three terms, a width between powers of two. The sums must be equal to the bit."""
-    for dtype in dtypes:
-        random, tolerance = _Random(device, dtype), 1e-5 if dtype == torch.float32 else 2e-2
-        for norm_class, terms, count in NORM_CASES:
-            norms = [norm_class(80, eps=1e-5).to(device, dtype) for _ in range(count)]
-            for parameter in nn.ModuleList(norms).parameters():
-                parameter.data.copy_(random(80))
-            given = [random(2, 3, 80) + 1 for _ in range(terms)]
-            (total, normed), (truth, true_normed) = add_norm(given, norms), reference.add_norm(given, norms)
-            pairs = zip(normed, true_normed, strict=True)
-            if not torch.equal(total, truth) or not all(torch.allclose(*pair, tolerance, tolerance) for pair in pairs):
-                return False
-    return True
+def _norm_arguments(random: _Random, sizes: dict[str, int]) -> tuple[Any, ...]:
+    width, kind = sizes["width"], nn.LayerNorm if sizes["centred"] else nn.RMSNorm
+    norms = []
+    for _ in range(sizes["norms"]):
+        norm = kind(width, eps=1e-5, device="meta")
+        for name, value in norm._parameters.items():
+            if value is not None:
+                norm._parameters[name] = nn.Parameter(random(width), requires_grad=False)
+        if sizes["centred"] and not sizes["biased"]:
+            norm.register_parameter("bias", None)
+        norms.append(norm)
+    return [random(_BATCH, 3, width) + 1 for _ in range(sizes["terms"])], norms
 
 
-def greedy_agrees(greedy: Callable[[Tensor, int], tuple[Tensor, Tensor]], device: torch.device) -> bool:
-    """Two rows of a few thousand logits, beside torch's log-probabilities in float64; see `fused.greedy`."""
-    logits = _Random(device, WIDE)(2, 3074) * 4
-    ids, packed = greedy(logits, 5)
-    logprobs, top_ids = torch.log_softmax(logits.double(), dim=-1).topk(5, dim=-1)
-    truth = torch.cat([top_ids[:, :1].double(), logprobs[:, :1], top_ids.double(), logprobs], dim=1)
-    return torch.equal(ids, top_ids[:, 0]) and torch.allclose(packed, truth, rtol=0, atol=1e-4)
+def _greedy_arguments(random: _Random, sizes: dict[str, int]) -> tuple[Any, ...]:
+    return random(_BATCH, sizes["vocabulary"]) * 4, sizes["count"]
+
+
+def _greedy(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    logprobs, ids = torch.log_softmax(logits.double(), dim=-1).topk(count, dim=-1)
+    return ids[:, 0], torch.cat([ids[:, :1].double(), logprobs[:, :1], ids.double(), logprobs], dim=1)
+
+
+_ARGUMENTS: dict[str, Callable[[_Random, dict[str, int]], tuple[Any, ...]]] = {
+    "selective_scan": lambda random, sizes: _scan_arguments(random, sizes, many=True),
+    "selective_step": lambda random, sizes: _scan_arguments(random, sizes, many=False),
+    "projected_step": lambda random, sizes: _scan_arguments(random, sizes, many=False, projected=True),
+    "causal_conv": _conv_arguments,
+    "conv_step": _conv_step_arguments,
+    "rotate_and_attend": _attention_arguments,
+    "add_norm": _norm_arguments,
+    "greedy": _greedy_arguments,
+}
+
+
+# ---- the comparison --------------------------------------------------------------------------------------------------
+
+
+def difference(case: Case, kernel: Callable[..., Any], device: torch.device) -> float | None:
+    """The largest difference between the kernel's results, and what it writes to, and the reference's.
+
+    Relative to the reference's largest value, or absolute where that is below 1. Infinite where a result must be equal
+    and is not; None where the kernel does not take such arguments. Raises what the kernel raises.
+    """
+    sizes = dict(case.sizes)
+    truth_of = _greedy if case.function == "greedy" else getattr(reference, case.function)
+    work = _with_gradients if sizes.get("trained") else _without_gradients
+    given = _ARGUMENTS[case.function](_Random(device, case.dtype), sizes)
+    ours, truth = work(kernel, given), work(truth_of, given)
+    if ours is None or truth is None:
+        return None
+    exact = _EXACT.get(case.function, 0)
+    if any(not torch.equal(one, other) for one, other in zip(ours[:exact], truth[:exact], strict=True)):
+        return float("inf")
+    if case.function == "greedy":  # ids and log-probabilities lie in one tensor: absolute
+        return max(float((one.double() - other.double()).abs().max()) for one, other in zip(ours, truth, strict=True))
+    return max(apart(one, other) for one, other in zip(ours, truth, strict=True))
+
+
+def apart(ours: Tensor, truth: Tensor) -> float:
+    """Largest difference, relative to the truth's largest value where that is above 1."""
+    if ours.shape != truth.shape or ours.dtype != truth.dtype and ours.dtype.is_floating_point is False:
+        return float("inf")
+    if not truth.numel():
+        return 0.0
+    ours, truth = ours.float(), truth.float()
+    return float((ours - truth).abs().max() / truth.abs().max().clamp(min=1.0))
+
+
+def _copied(given: tuple[Any, ...]) -> tuple[Any, ...]:
+    """With tensors of the same strides."""
+    return tree_map(lambda x: x.clone(memory_format=torch.preserve_format) if isinstance(x, Tensor) else x, given)
+
+
+def _without_gradients(function: Callable[..., Any], given: tuple[Any, ...]) -> list[Tensor] | None:
+    with torch.inference_mode():
+        copies = _copied(given)
+        results = function(*copies)
+    if results is None:
+        return None
+    return [x for x in tree_leaves((results, copies)) if isinstance(x, Tensor)]
+
+
+def _with_gradients(function: Callable[..., Any], given: tuple[Any, ...]) -> list[Tensor] | None:
+    """Outputs and the gradients of all inputs."""
+    with torch.inference_mode(False), torch.enable_grad():
+        leaves = tree_map(lambda x: x.detach().clone().requires_grad_() if isinstance(x, Tensor) else x, given)
+        results = function(*leaves)
+        if results is None:
+            return None
+        total = torch.zeros((), device=results[0].device)
+        for number, result in enumerate(results):
+            weights = torch.arange(result.numel(), device=result.device).view(result.shape) % 7 - 3 + number
+            total = total + (result.float() * weights).sum() / result.numel() ** 0.5
+        total.backward()
+    inputs = [x for x in tree_leaves(leaves) if isinstance(x, Tensor)]
+    return [*(result.detach() for result in results), *(x.grad for x in inputs if x.grad is not None)]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
-from vlcompare.models.kernels import fallback, reference
+from vlcompare.models.kernels import agreement, fallback, reference
+
+MODULE = "cuda.attention"
 
 
 def attend_one(q_bhk: Tensor, keys_bhsk: Tensor, values_bhsk: Tensor, counts_b: Tensor) -> Tensor | None:
@@ -17,11 +21,16 @@ def attend_one(q_bhk: Tensor, keys_bhsk: Tensor, values_bhsk: Tensor, counts_b: 
     return fallback.call("numba", "cpu.attention", "attend_one", q_bhk, keys_bhsk, values_bhsk, counts_b)
 
 
-def finds_filled_slots(keys: Tensor) -> bool:
-    """Whether `rotate_and_attend` has a kernel for a cache like `keys`, which reads on the device what is filled."""
-    if not keys.is_cuda or torch.is_grad_enabled() or not keys.is_contiguous():
+def finds_filled_slots(keys: Tensor, cos: Tensor) -> bool:
+    """Whether `rotate_and_attend` has a kernel for a cache like `keys`, which reads on the device what is filled.
+
+    cos: as in `rotate_and_attend`.
+    """
+    if not keys.is_cuda or torch.is_grad_enabled() or not keys.is_contiguous() or fallback.failed("triton"):
         return False
-    return bool(fallback.call("triton", "cuda.attention", "proven", keys.device, keys.dtype))
+    case = agreement.case_of("triton", "rotate_and_attend", keys, cos)
+    kernel = functools.partial(fallback.load_and_call, MODULE, "rotate_and_attend")
+    return agreement.agrees(case, kernel, keys.device)
 
 
 def rotate_and_attend(
@@ -29,5 +38,5 @@ def rotate_and_attend(
 ) -> Tensor:
     """See `reference.rotate_and_attend`; for caches where `finds_filled_slots`."""
     arguments = qkv_bhtk.contiguous(), cos_sr, sin_sr, positions_b, keys_bhsk, values_bhsk
-    out = fallback.call("triton", "cuda.attention", "rotate_and_attend", *arguments)
+    out = fallback.call("triton", MODULE, "rotate_and_attend", *arguments)
     return reference.rotate_and_attend(*arguments) if out is None else out

@@ -9,6 +9,7 @@ kept for display, one for each accelerator. Whether a kernel's numbers are right
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -26,13 +27,45 @@ _NAMES = {
 }
 _REQUIRED = frozenset({"numba"})  # the others are extras: that one is not installed is no news
 
+SWITCH = "VLCOMPARE_KERNELS"  # "torch": no accelerator is called; VLCOMPARE_GRAPHS=0 does the same for graphs
+GRAPHS_SWITCH = "VLCOMPARE_GRAPHS"
+# what CUDA says where the process can use the device no more, whatever is called
+_LOST = (
+    "device-side assert", "illegal memory access", "illegal address", "unspecified launch failure",
+    "misaligned address", "illegal instruction", "invalid program counter", "hardware stack error", "uncorrectable ecc",
+    "launch timed out",
+)  # fmt: skip
+
 _failed: set[str] = set()
 _sentences: dict[str, tuple[str, str]] = {}  # subject -> the device it concerns ("": any), the sentence
 
 
 def failed(accelerator: str) -> bool:
-    """Whether it has failed in this process and is not called again."""
-    return accelerator in _failed
+    """Whether it has failed in this process and is not called again, or is switched off."""
+    return accelerator in _failed or switched_off(accelerator)
+
+
+def switched_off(accelerator: str) -> bool:
+    """Whether the environment says that it is not to be called."""
+    if accelerator == "graphs":
+        return os.environ.get(GRAPHS_SWITCH) == "0"
+    return os.environ.get(SWITCH) == "torch"
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether it leaves the process without its GPU: whatever is called next fails with the same error."""
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _LOST)
+
+
+def name_of(accelerator: str) -> str:
+    """The accelerator's name in a sentence."""
+    return _NAMES[accelerator][0]
+
+
+def reason_of(error: BaseException) -> str:
+    """An exception in one line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].strip()[:160]}" if lines else type(error).__name__
 
 
 def notices(device: str = "") -> tuple[str, ...]:
@@ -48,9 +81,10 @@ def tell(subject: str, device: str, sentence: str) -> None:
 def give_up(accelerator: str, error: Exception, *, for_good: bool = True) -> None:
     """Record that it has failed, so that it is not called again unless `for_good` is False.
 
-    Raises `error` again where it reports a lack of memory. Keeps no sentence where an extra is not installed.
+    Raises `error` again where it reports a lack of memory, or a device that is lost. Keeps no sentence where an extra
+    is not installed.
     """
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or is_lost(error):
         raise error
     if for_good:
         _failed.add(accelerator)
@@ -58,14 +92,13 @@ def give_up(accelerator: str, error: Exception, *, for_good: bool = True) -> Non
     if absent and accelerator not in _REQUIRED:
         return
     name, device = _NAMES[accelerator]
-    lines = str(error).strip().splitlines()
-    reason = f"{type(error).__name__}: {lines[0].strip()[:160]}" if lines else type(error).__name__
+    reason = reason_of(error)
     tell(accelerator, device, f"{name} cannot be used ({reason}); plain PyTorch is used instead, which is slower.")
 
 
 def attempt(accelerator: str, work: Callable[..., T], *arguments: Any) -> T | None:
     """work(*arguments), or None where that fails, or where the accelerator has failed before."""
-    if accelerator in _failed:
+    if failed(accelerator):
         return None
     try:
         return work(*arguments)
@@ -79,8 +112,9 @@ def call(accelerator: str, module: str, function: str, *arguments: Any) -> Any:
 
     A kernel returns None for arguments that it does not take. It fails, if at all, before it changes anything.
     """
-    return attempt(accelerator, _call, module, function, arguments)
+    return attempt(accelerator, load_and_call, module, function, *arguments)
 
 
-def _call(module: str, function: str, arguments: tuple[Any, ...]) -> Any:
+def load_and_call(module: str, function: str, *arguments: Any) -> Any:
+    """Import a module of kernels and call a function of it."""
     return getattr(importlib.import_module(f"{__package__}.{module}"), function)(*arguments)

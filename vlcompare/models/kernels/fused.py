@@ -7,21 +7,23 @@ their report. Triton's kernels take one and two; they are for inference. Elsewhe
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vlcompare.models.kernels import fallback, reference
+from vlcompare.models.kernels import agreement, fallback, reference
 from vlcompare.models.kernels.reference import NormModule
 
-_MODULE = "cuda.norm_and_argmax"
+MODULE = "cuda.norm_and_argmax"
 
 
 def add_norm(terms: Sequence[Tensor], norms: Sequence[NormModule]) -> tuple[Tensor, list[Tensor]]:
     """See `reference.add_norm`."""
-    usable = _usable("add_norm", terms[0])
-    result = fallback.call("triton", _MODULE, "add_norm", terms, norms) if usable else None
+    usable = _usable("add_norm", terms[0], terms, norms)
+    result = fallback.call("triton", MODULE, "add_norm", terms, norms) if usable else None
     return reference.add_norm(terms, norms) if result is None else result
 
 
@@ -31,8 +33,8 @@ def greedy(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     These are the id, its log-probability, the `count` likeliest ids (best first), and their log-probabilities: ids stay
     exact in float64, so that one tensor crosses.
     """
-    usable = _usable("greedy", logits)
-    result = fallback.call("triton", _MODULE, "greedy", logits, count) if usable else None
+    usable = _usable("greedy", logits, logits, count)
+    result = fallback.call("triton", MODULE, "greedy", logits, count) if usable else None
     return chosen(logits, count, lambda likeliest: likeliest) if result is None else result
 
 
@@ -45,8 +47,9 @@ def chosen(logits: Tensor, count: int, drawn: Callable[[Tensor], Tensor]) -> tup
     return ids, torch.cat([part.double() for part in parts], dim=1)
 
 
-def _usable(function: str, tensor: Tensor) -> bool:
-    """Whether the kernel is for this tensor: on CUDA, in inference, where it agrees with torch."""
-    if not tensor.is_cuda or torch.is_grad_enabled():
+def _usable(function: str, tensor: Tensor, *arguments: Any) -> bool:
+    """Whether the kernel is for this call: on CUDA, in inference, where it agrees with torch."""
+    if not tensor.is_cuda or torch.is_grad_enabled() or fallback.failed("triton"):
         return False
-    return bool(fallback.call("triton", _MODULE, "proven", function, tensor.device))
+    case = agreement.case_of("triton", function, *arguments)
+    return agreement.agrees(case, functools.partial(fallback.load_and_call, MODULE, function), tensor.device)

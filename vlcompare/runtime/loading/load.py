@@ -124,8 +124,6 @@ def _load(spec: ModelSpec, progress: hub.Progress | None, names_only: bool) -> M
     notices += fill(vlm, stored, target, _percent(progress, source.name))
     vlm.eval().requires_grad_(False)
     vlm.vision_encoder = shared_encoders.hold(key, vlm.vision_encoder)
-    if method == "nf4" and device.type == "cuda":
-        quantize.choose_kernels(vlm.language_model)
     if method != "none" and not quantize.has_kernels(method, device):
         notices.append(quantize.notice(method, dtype))
     if kernels is not None and kernels.is_alive():
@@ -134,7 +132,7 @@ def _load(spec: ModelSpec, progress: hub.Progress | None, names_only: bool) -> M
         kernels.join()
     if device.type == "cuda" and dtype == torch.float32:
         torch.backends.cudnn.allow_tf32 = False  # float32 means float32, in convolutions too
-    return Model(
+    model = Model(
         vlm=vlm,
         config=config,
         tokenizer=_tokenizer(source, spec.tokenizer, progress),
@@ -146,6 +144,8 @@ def _load(spec: ModelSpec, progress: hub.Progress | None, names_only: bool) -> M
         notices=(*notices, *fallback.notices(device.type)),
         stored=tuple(stored.values()),
     )
+    model.prepare()
+    return model
 
 
 def _limit_threads() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +44,8 @@ class Model:
     def __post_init__(self) -> None:
         self._transform = ImageTransform(self.config.image_size)
         self._sha256: str | None = None
+        self._prepared = self.device.type != "cuda"
+        self._preparing = threading.Lock()
         if not self.weights_bytes:
             self.weights_bytes = _bytes_held(self.vlm)
 
@@ -60,6 +63,23 @@ class Model:
             "notes": " ".join(self.notices),
         }
         return facts_html(self.checkpoint, {name: value for name, value in rows.items() if value})
+
+    def prepare(self) -> None:
+        """Decide, once, which kernels the model's answers take on a GPU; every use of the model begins with it.
+
+        Nothing happens where its weights only seem to be on a GPU, as in ZeroGPU's main process.
+        """
+        if self._prepared or not next(self.vlm.parameters()).is_cuda:
+            return
+        from vlcompare.runtime.loading.prove import prove_model
+
+        with self._preparing:
+            if not self._prepared:
+                self.notices += tuple(prove_model(self.vlm, self.dtype, self.device))
+                if self.quantization == "nf4":
+                    quantize.choose_kernels(self.vlm.language_model)
+                self.weights_bytes = _bytes_held(self.vlm)
+                self._prepared = True
 
     @property
     def _precision(self) -> str:

@@ -36,6 +36,7 @@ from vlcompare.types import QUANTIZATIONS
 METHODS = ("nf4", "int8")
 ON_CPU = "VLCOMPARE_BITSANDBYTES_ON_CPU"
 BLOCK = 64
+_LABELS = {"nf4": "NF4", "int8": "int8"}
 _ROWS_OF_KERNEL = 32  # bitsandbytes' packed CPU layout takes this many output rows at a time
 _CHUNK = 1 << 22  # values rounded at a time: quantizing then needs far less memory than one large tensor
 
@@ -129,6 +130,8 @@ def nf4_code(device: torch.device | str = "cpu") -> Tensor:
 
 def has_kernels(method: str, device: torch.device) -> bool:
     """Whether this device multiplies in the quantized format: CUDA, or a CPU with a fast path."""
+    if fallback.failed("bitsandbytes"):
+        return False
     if device.type == "cuda":
         return True
     if device.type != "cpu":
@@ -142,8 +145,14 @@ def has_kernels(method: str, device: torch.device) -> bool:
 
 def notice(method: str, dtype: torch.dtype) -> str:
     """The notice for a machine without quantized kernels."""
+    if fallback.failed("bitsandbytes"):
+        held, label = str(dtype).removeprefix("torch."), _LABELS[method]
+        return (
+            f"bitsandbytes' kernels are not used here: the weights are rounded to {label} and held in {held}, so the "
+            f"answers are {label}'s, but memory and speed are {held}'s."
+        )
     needs = "AVX512-BF16" if method == "nf4" else "AVX512"
-    label = "NF4" if method == "nf4" else "int8"
+    label = _LABELS[method]
     held = str(dtype).removeprefix("torch.")
     return (
         f"This machine has no fast path for {label} ({platform.machine()} without {needs}): the weights are rounded to "
@@ -180,14 +189,15 @@ class Int8Linear(nn.Module):
         self.out_features, self.in_features = weight.shape
 
     def forward(self, x: Tensor) -> Tensor:
-        y = fallback.attempt("bitsandbytes", self._product, x)
+        y = fallback.attempt("bitsandbytes", self.product, x)
         if y is not None:
             return y
         parts: dict[str, Any] = {"int8": self.weight, "absmax": self.absmax}
         weight = dequantize(parts, "int8", (self.out_features, self.in_features), x.dtype)
         return F.linear(x, weight, None if self.bias is None else self.bias.to(x.dtype))
 
-    def _product(self, x: Tensor) -> Tensor:
+    def product(self, x: Tensor) -> Tensor:
+        """`forward` by bitsandbytes' kernel. Raises what that raises."""
         rows = x.reshape(-1, self.in_features)
         # bitsandbytes' kernels take float16 activations only, on CUDA by their address, so the rows must be contiguous
         values, scales, _ = torch.ops.bitsandbytes.int8_vectorwise_quant.default(rows.half().contiguous(), 0.0)
@@ -229,8 +239,7 @@ def _nf4_class() -> Any:
 
     class Linear4bit(_bitsandbytes().nn.Linear4bit):  # type: ignore[misc, name-defined]
         def forward(self, x: Tensor) -> Tensor:
-            x = x.contiguous()  # the CPU kernel reads rows by their address, whatever the strides are
-            y = fallback.attempt("bitsandbytes", super().forward, x)
+            y = fallback.attempt("bitsandbytes", self.product, x)
             if y is not None:
                 return y
             state = self.quant_state
@@ -239,6 +248,10 @@ def _nf4_class() -> Any:
             parts = {"nf4": self.weight.data, "absmax": state.absmax}
             weight = dequantize(parts, "nf4", tuple(state.shape), x.dtype)
             return F.linear(x, weight, None if self.bias is None else self.bias.to(x.dtype))
+
+        def product(self, x: Tensor) -> Tensor:
+            """`forward` by bitsandbytes' kernel. Raises what that raises."""
+            return super().forward(x.contiguous())  # the CPU's reads rows by their address, whatever the strides are
 
     return Linear4bit
 

@@ -16,8 +16,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vlcompare.models.kernels import agreement
-
 SPLITS = 8  # programs that share one head's filled slots
 BLOCK = 32  # slots that a program reads at once
 
@@ -123,8 +121,3 @@ def rotate_and_attend(qkv: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, 
         )  # fmt: skip
         _merge[(both,)](parts, peaks, sums, out, K=size, KP=padded, SPLITS=SPLITS)
     return out
-
-
-def proven(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether `rotate_and_attend` gives the reference's numbers on this device."""
-    return agreement.proven(agreement.attention_agrees, rotate_and_attend, device, dtype)

@@ -17,7 +17,6 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
-from vlcompare.models.kernels import agreement
 from vlcompare.models.kernels.reference import NormModule
 
 SHARE = 1024  # logits that one program ranks
@@ -142,10 +141,3 @@ def greedy(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
             COUNT=count, SP=triton.next_power_of_2(shares), CP=triton.next_power_of_2(shares * count),
         )  # fmt: skip
     return chosen, packed
-
-
-def proven(function: str, device: torch.device) -> bool:
-    """Whether `add_norm` or `greedy` gives torch's numbers on this device."""
-    if function == "add_norm":
-        return agreement.proven(agreement.norms_agree, add_norm, device)
-    return agreement.proven(agreement.greedy_agrees, greedy, device)

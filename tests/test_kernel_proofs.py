@@ -1,0 +1,293 @@
+"""Kernels prove themselves or stand aside: what is asked of them, where verdicts are kept, and processes that end."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pretended_cuda
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import vlcompare
+from tests.test_pretended_cuda import build
+from vlcompare import paths
+from vlcompare.models import kernels
+from vlcompare.models.config import PRESETS, MambaConfig
+from vlcompare.models.kernels import agreement, fallback, reference, verdicts
+from vlcompare.models.kernels.verdicts import Case, Proof
+from vlcompare.runtime.loading import prove
+
+pytest.importorskip("triton")
+
+ROOT = Path(__file__).parents[1]
+PICTURE = ROOT / "examples/pictures/2026000004-vqa-0.png"
+CPU, GPU = torch.device("cpu"), pretended_cuda.DEVICE
+BF16 = torch.bfloat16
+
+# what must agree on a card before a release says that it runs there: the published models' sizes, in bfloat16
+SCAN = {"states": 16, "skip": 1, "gated": 1, "biased": 1, "smooth": 1}
+MUST_AGREE = {
+    shape: [
+        *[("add_norm", {"width": c.hidden_size, "terms": t, "norms": 1, "centred": 1, "biased": 1}) for t in (1, 2)],
+        *[("causal_conv", {"width": c.inner_size, "taps": 4, "biased": 1, "started": s, "dense": 1}) for s in (0, 1)],
+        *[("selective_scan", {"width": c.inner_size, "rank": c.inner_size, **SCAN, "started": s, "trained": 0,
+                              "dense": 1}) for s in (0, 1)],
+        ("conv_step", {"width": c.inner_size, "taps": 4, "biased": 1}),
+        ("projected_step", {"width": c.inner_size, "rank": c.rank, **SCAN}),
+        ("greedy", {"vocabulary": c.vocab_size, "count": 5}),
+    ]
+    if isinstance(c, MambaConfig)
+    else [
+        *[("add_norm", {"width": c.hidden_size, "terms": t, "norms": n, "centred": 1, "biased": 1})
+          for t, n in ((1, 2), (3, 2), (3, 1))],
+        ("rotate_and_attend", {"size": c.head_size, "rotated": c.rotary_size}),
+        ("greedy", {"vocabulary": c.vocab_size, "count": 5}),
+    ]
+    for shape, c in ((shape, preset.language) for shape, preset in PRESETS.items())
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def nothing_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.setenv("VLCOMPARE_DATA", str(tmp_path))
+    monkeypatch.setattr(fallback, "_failed", {"mamba_ssm"})
+    monkeypatch.setattr(fallback, "_sentences", {})
+    verdicts.forget()
+    yield
+    verdicts.forget()
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with pretended_cuda.pretended(monkeypatch):
+        pretended_cuda.stand_ins(monkeypatch)
+        yield
+
+
+def functions(found: Any) -> set[tuple[str, tuple[tuple[str, int], ...]]]:
+    return {(case.function, tuple(sorted(case.sizes))) for case in found}
+
+
+@pytest.mark.parametrize("shape", sorted(MUST_AGREE))
+def test_every_kernel_of_a_published_model_is_on_the_list(shape: str, gpu: None, monkeypatch: Any) -> None:
+    """A model of two layers in the true sizes asks for these and no others, under fake tensors."""
+    pretended_cuda.shapes_only(monkeypatch)
+    right = Proof("", "", "agrees", 0.0, 0.0)
+    with FakeTensorMode(allow_non_fake_inputs=True), pretended_cuda.Factories(), torch.no_grad():
+        lm, asked = build(replace(PRESETS[shape].language, layers=2)), []
+        while new := [case for case in prove.needed(lm, BF16, GPU) if case not in asked]:
+            asked += new
+            verdicts._found.update({(case, GPU): right for case in new})
+    final = {case for case in asked if dict(case.sizes).get("dense", 1)}  # the others are asked for before a verdict
+    expected = {(name, tuple(sorted(sizes.items()))) for name, sizes in MUST_AGREE[shape]}
+    assert expected <= functions(final)
+    assert {name for name, _ in functions(final) - expected} <= {"selective_step"}  # only where the projected one fails
+
+
+def small_case(function: str, **sizes: int) -> Case:
+    return Case("triton", function, torch.float32, tuple(sizes.items()))
+
+
+SCAN_SIZES = {"width": 12, "states": 4, "rank": 12, "skip": 1, "gated": 1, "biased": 1, "smooth": 1}
+CASES = [
+    *[small_case("selective_scan", **SCAN_SIZES, started=s, trained=t, dense=1) for s in (0, 1) for t in (0, 1)],
+    small_case("selective_step", **SCAN_SIZES),
+    small_case("projected_step", **{**SCAN_SIZES, "rank": 3}),
+    small_case("causal_conv", width=12, taps=4, biased=1, started=1, dense=0),
+    small_case("conv_step", width=12, taps=4, biased=0),
+    small_case("rotate_and_attend", size=20, rotated=6),
+    small_case("add_norm", width=20, terms=3, norms=2, centred=1, biased=1),
+    small_case("add_norm", width=20, terms=2, norms=1, centred=0, biased=0),
+    small_case("greedy", vocabulary=100, count=3),
+]
+
+
+def right(case: Case) -> Callable[..., Any]:
+    return agreement._greedy if case.function == "greedy" else getattr(reference, case.function)
+
+
+def changed(results: Any, at: int) -> Any:
+    """The results with the one at a place a little wrong."""
+    if isinstance(results, torch.Tensor):
+        return results * 1.1 + 0.1
+    flat = list(results)
+    flat[at] = flat[at] + 1 if not flat[at].is_floating_point() else flat[at] * 1.1 + 0.1
+    return flat
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_kernel_is_right_or_found_out(case: Case) -> None:
+    assert agreement.agrees(case, right(case), CPU)
+    with torch.no_grad():
+        count = 1 if "step" in case.function or case.function == "rotate_and_attend" else 2
+    for at in range(count if case.function != "add_norm" else 1):
+        verdicts.forget()
+        assert not agreement.agrees(case, lambda *given: changed(right(case)(*given), at), CPU)  # noqa: B023
+    verdicts.forget()
+    assert not agreement.agrees(case, lambda *given: None, CPU)
+    assert verdicts.proofs()[-1].verdict == "declines" and len(fallback.notices()) == 1
+
+
+def test_what_a_kernel_raises_is_kept_for_display_and_tried_again_by_the_next_process() -> None:
+    def fails(*given: Any) -> None:
+        raise RuntimeError("out of resource: shared memory\nmore lines")
+
+    assert not agreement.agrees(CASES[0], fails, CPU)
+    (proof,) = verdicts.proofs()
+    assert (proof.verdict, proof.exception) == ("failed", "RuntimeError: out of resource: shared memory")
+    assert proof.seconds >= 0 and not proof.lasting and "out of resource" in fallback.notices()[0]
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_a_lack_of_memory_is_no_verdict(error: Exception) -> None:
+    def starved(*given: Any) -> None:
+        raise error
+
+    assert not agreement.agrees(CASES[0], starved, CPU)
+    assert verdicts.proofs() == () and fallback.notices() == ()
+    assert agreement.agrees(CASES[0], right(CASES[0]), CPU)
+
+
+def test_a_lost_device_is_said_and_remembered(gpu: None) -> None:
+    def lost(*given: Any) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        agreement.agrees(CASES[0], lost, GPU)
+    verdicts.forget()
+    assert verdicts.known(CASES[0], GPU).verdict == "died"  # type: ignore[union-attr]
+
+
+def test_verdicts_are_kept_for_this_gpu_these_versions_and_these_sources(gpu: None, monkeypatch: Any) -> None:
+    calls = []
+    kernel = lambda *given: calls.append(1) or right(CASES[4])(*given)  # noqa: E731
+    for _ in range(2):
+        assert agreement.agrees(CASES[4], kernel, GPU)
+        verdicts.forget()
+    assert len(calls) == 1
+    other = CASES[4]._replace(dtype=BF16)
+    assert verdicts.known(other, GPU) is None
+    for module, name, value in ((torch.cuda, "get_device_name", lambda *_: "another"), (torch.version, "cuda", "99.9"),
+                                (verdicts, "_digest", lambda: "other sources")):  # fmt: skip
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, value)
+            verdicts.machine.cache_clear()
+            verdicts.forget()
+            assert verdicts.known(CASES[4], GPU) is None
+    verdicts.machine.cache_clear()
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"version": 99, "proofs": {}}', '{"version": 1, "proofs": 3}'])
+def test_a_damaged_file_is_a_miss(damage: str, gpu: None) -> None:
+    assert agreement.agrees(CASES[4], right(CASES[4]), GPU)
+    verdicts.forget()
+    (paths.data_folder() / verdicts.FILE).write_text(damage)
+    assert verdicts.known(CASES[4], GPU) is None
+    assert agreement.agrees(CASES[4], right(CASES[4]), GPU)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"verdict": "right"}, {"difference": "0"}, {"difference": 9.0}, {"difference": None}, {"seconds": []}, {"a": 1}],
+)
+def test_a_damaged_entry_is_a_miss(change: dict[str, Any], gpu: None) -> None:
+    assert agreement.agrees(CASES[4], right(CASES[4]), GPU)
+    file = paths.data_folder() / verdicts.FILE
+    record = json.loads(file.read_text())
+    next(iter(record["proofs"].values())).update(change)
+    file.write_text(json.dumps(record))
+    verdicts.forget()
+    assert verdicts.known(CASES[4], GPU) is None
+
+
+def test_a_wrong_kernel_stands_aside_from_the_first_token_on(gpu: None, monkeypatch: Any) -> None:
+    from vlcompare.models.kernels.cuda import step
+
+    stand_in = step.projected_step
+    monkeypatch.setattr(step, "projected_step", lambda *given: stand_in(*given) * 1.5)
+    model = vlcompare.load("tiny-mamba-vl", device="cuda:0", dtype="float32")
+    before = len(verdicts.proofs())
+    wrong = [proof for proof in verdicts.proofs() if not proof.agrees]
+    assert [proof.verdict for proof in wrong] == ["differs"] and "projected_step" in wrong[0].case
+    told = model.notices_for(vlcompare.Request("captioning"))
+    assert any("projected_step is not used" in sentence for sentence in told)
+    pretended_cuda.counts.clear()
+    answer = vlcompare.generate(model, PICTURE, task="captioning", max_new_tokens=3)
+    assert answer.text.startswith("A yellow") and not pretended_cuda.counts.launches["projected_step"]
+    assert pretended_cuda.counts.launches["selective_step"]
+    assert len(verdicts.proofs()) == before  # nothing was left to be tried in the answer
+
+
+def test_a_quantized_layer_that_is_wrong_is_held_unpacked(gpu: None, monkeypatch: Any) -> None:
+    from vlcompare.runtime.loading import quantize
+
+    product = quantize.Int8Linear.product
+    monkeypatch.setattr(quantize.Int8Linear, "product", lambda self, x: product(self, x) * (1 + (x.shape[-1] == 512)))
+    model = vlcompare.load("tiny-pythia-vl", device="cuda:0", dtype="bfloat16", quantization="int8")
+    kinds = {type(module).__name__ for name, module in model.vlm.named_modules() if name.endswith("dense_4h_to_h")}
+    others = {type(module).__name__ for name, module in model.vlm.named_modules() if name.endswith("dense_h_to_4h")}
+    assert (kinds, others) == ({"Linear"}, {"Int8Linear"})
+    assert any("4 layers in int8 are held unpacked" in sentence for sentence in model.notices)
+    answer = vlcompare.generate(model, PICTURE, task="captioning", max_new_tokens=3)
+    assert answer.text.startswith("A yellow")
+
+
+@pytest.mark.parametrize("name", ["tiny-mamba-vl", "tiny-pythia-vl"])
+def test_kernels_and_graphs_can_be_switched_off(name: str, gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLCOMPARE_KERNELS", "torch")
+    monkeypatch.setenv("VLCOMPARE_GRAPHS", "0")
+    model = vlcompare.load(name, device="cuda:0", dtype="bfloat16", quantization="nf4")
+    pretended_cuda.counts.clear()
+    answer = vlcompare.generate(model, PICTURE, task="captioning", max_new_tokens=3)
+    assert answer.text.startswith("A yellow") and not answer.timings.graphed and not pretended_cuda.counts.graphs
+    assert not pretended_cuda.counts.launches.keys() & set(pretended_cuda.LAUNCHES) and verdicts.proofs() == ()
+    assert kernels.available("cuda") == kernels.available("cpu") == ("reference",)
+
+
+# ---- other processes -------------------------------------------------------------------------------------------------
+
+CHILD = """
+import json, os, signal, sys
+for index, line in enumerate(sys.stdin):
+    case = json.loads(line)
+    print(json.dumps({"case": index, "begun": True, "proof": None}), flush=True)
+    print("a library says something")
+    if case["function"] == "conv_step":
+        print("an illegal memory access was encountered", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGABRT)
+    proof = {"case": "c", "device": "cuda:0", "verdict": "agrees", "seconds": 0.1, "difference": 0.0, "allowed": 0.1,
+             "exception": ""}
+    print(json.dumps({"case": index, "begun": False, "proof": proof}), flush=True)
+"""
+
+
+def test_a_kernel_that_ends_its_process_ends_no_other(gpu: None) -> None:
+    prove.in_processes(CASES, GPU, (sys.executable, "-c", CHILD))
+    assert len(verdicts.proofs()) >= 2
+    for case in CASES:
+        proof = verdicts.known(case, GPU)
+        assert proof is not None and proof.verdict == ("died" if case.function == "conv_step" else "agrees")
+        assert case.function != "conv_step" or "illegal memory access" in proof.exception
+    verdicts.forget()
+    assert not agreement.agrees(CASES[7], right(CASES[7]), GPU)  # not even once more
+
+
+def test_processes_that_cannot_begin_leave_the_cases_to_this_one(gpu: None) -> None:
+    prove.in_processes(CASES, GPU, (sys.executable, "-c", "raise SystemExit('no memory')"))
+    assert verdicts.proofs() == ()
+
+
+def test_the_other_process_tries_what_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "kernel_of", right)
+    said: list[str] = []
+    given = [json.dumps(prove._as_json(case)) for case in CASES]
+    assert prove._main(CPU, iter(given), said.append) == 0
+    records = [json.loads(line) for line in said]
+    assert [record["case"] for record in records] == [index for index in range(len(CASES)) for _ in range(2)]
+    assert all(record["proof"]["verdict"] == "agrees" for record in records if not record["begun"])
