@@ -138,8 +138,9 @@ class SampleStream:
     def report(self) -> str:
         """One sentence on what was read, left out and skipped."""
         first = f"; first: {self.issues[0]}" if self.issues else ""
-        left = "".join(f", {count} {what}{'s' if count > 1 else ''} left out" for what, count in self.left_out.items())
-        return f"{self.read} samples read{left}, {self.skipped} rows skipped{first}."
+        left = "".join(f", {count} left out ({what})" for what, count in self.left_out.items())
+        rows = f"{self.skipped} row{'s' * (self.skipped != 1)} skipped"
+        return f"{self.read} sample{'s' * (self.read != 1)} read{left}, {rows}{first}."
 
     def _hint(self) -> str:
         """Which format the file is of, where it is another than the one it was read as."""
