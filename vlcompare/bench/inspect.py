@@ -38,7 +38,7 @@ ACTIONS: tuple[tuple[str, str, str, str], ...] = (
     ("sort by difference", _PICK.format("[data-pick='sort:difference']"), "#vi-table thead", "l . r ?[▼▲]"),
     ("sort by question", _PICK.format("[data-pick='sort:text']"), "#vi-table thead", "question ?[▼▲]"),
     ("quadrant", _PICK.format("[data-quadrant='only_left']"), "#vi-chips", "^[\\d,]+ of [\\d,]+ samples"),
-    ("slice", _PICK.format("#vi-slices [data-pick^='slice:task']"), "#vi-chips", "task: "),
+    ("slice", _PICK.format("#vi-slices [data-pick^='slice:task']"), "#vi-chips", "Task: "),
     ("drop all filters", _PICK.format("#vi-chips [data-pick='drop:all']"), "#vi-chips", "^All "),
     ("search a text", _TYPE.format("'red cat'"), "#vi-chips", "red cat"),
     ("search another", _TYPE.format("'blue fish number 12'"), "#vi-chips", "blue fish"),
