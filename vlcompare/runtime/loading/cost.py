@@ -116,7 +116,7 @@ def answer_seconds(spec: ModelSpec, rate: Rate | None = None) -> float | None:
     else:
         width, matrices = shape.hidden_size, shape.layers * 3 * shape.hidden_size * shape.inner_size
     operations = 2 * PICTURE_POSITIONS * VISION_PARAMETERS + 2 * (PICTURE_POSITIONS + PROMPT_TOKENS) * matrices
-    element: float = resolve_dtype(spec.dtype, device).itemsize
+    element: float = resolve_dtype(spec.dtype, device, int(known.parameters or 0)).itemsize
     if spec.quantization != "none" and quantize.has_kernels(spec.quantization, device):
         element = {"int8": 1, "nf4": 0.5}[spec.quantization]
     read = element * (matrices + width * shape.vocab_size)

@@ -15,6 +15,7 @@ from vlcompare.errors import RequestError
 from vlcompare.models.kernels.linear import native_bfloat16
 from vlcompare.runtime.memory import available_bytes
 
+LARGE = 500_000_000  # parameters
 TORCH_DTYPES = {"float32": torch.float32, "fp32": torch.float32, "bfloat16": torch.bfloat16, "bf16": torch.bfloat16}
 
 
@@ -34,11 +35,15 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return resolved
 
 
-def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """The dtype of this name on a device. Raises RequestError for any but float32 and bfloat16."""
+def resolve_dtype(dtype: str | torch.dtype, device: torch.device, parameters: int = 0) -> torch.dtype:
+    """The dtype of this name on a device. Raises RequestError for any but float32 and bfloat16.
+
+    parameters: of the model; "auto" on a CPU is float32 for a small one and bfloat16 from LARGE on: half of the memory,
+    and a token reads half as much.
+    """
     name = str(dtype).removeprefix("torch.")
     if name == "auto":
-        return torch.float32 if device.type == "cpu" else torch.bfloat16
+        return torch.float32 if device.type == "cpu" and parameters < LARGE else torch.bfloat16
     if name not in TORCH_DTYPES:
         raise RequestError(f"{name!r} is not a precision of the models: use auto, float32 or bfloat16.")
     return TORCH_DTYPES[name]

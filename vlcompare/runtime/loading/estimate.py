@@ -13,7 +13,7 @@ from vlcompare.runtime.loading import hub, quantize, registry
 from vlcompare.runtime.loading.devices import resolve_device, resolve_dtype, vision_dtype
 from vlcompare.runtime.loading.keys import FLOAT32, model_key
 from vlcompare.runtime.loading.locate import SECTION, find_source, read_config, read_stored
-from vlcompare.runtime.loading.safetensors_files import Stored
+from vlcompare.runtime.loading.safetensors_files import Stored, parameters_in
 from vlcompare.types import ModelSpec
 
 # on CPU, for an answer of the 790M model: 0.42 GB of libraries' code and compiled kernels, 0.33 GB of the picture's and
@@ -39,14 +39,18 @@ def estimate(spec: ModelSpec, *, names_only: bool = False) -> Sizes:
     """
     quantize.check_quantization(spec.quantization)
     device = resolve_device(spec.device)
-    dtype = resolve_dtype(spec.dtype, device)
+    resolve_dtype(spec.dtype, device)  # refused before anything is looked for
     source = find_source(spec.checkpoint, revision=spec.revision, offline=True, names_only=names_only)
     if source is not None:
-        return sizes(read_stored(source), source.config.family, source.loaded_as(spec.quantization), dtype, device)
+        stored = read_stored(source)
+        dtype = resolve_dtype(spec.dtype, device, parameters_in(stored))
+        return sizes(stored, source.config.family, source.loaded_as(spec.quantization), dtype, device)
     known = registry.find(spec.checkpoint)
     if known is None or known.preset is None:
         return _with_room_beside(0, 0, device)
-    return counted(int(known.parameters or 0), PRESETS[known.preset], spec.quantization, dtype, device)
+    parameters = int(known.parameters or 0)
+    dtype = resolve_dtype(spec.dtype, device, parameters)
+    return counted(parameters, PRESETS[known.preset], spec.quantization, dtype, device)
 
 
 def listed(spec: ModelSpec, files: hub.Listed) -> Sizes:
@@ -56,7 +60,7 @@ def listed(spec: ModelSpec, files: hub.Listed) -> Sizes:
     parameters = files.stored // (4 if data.get("torch_dtype") == "float32" else 2)
     if SECTION in data:  # stored quantized: about as large in memory, where it is not unpacked
         return _with_room_beside(files.stored, 0, device)
-    return counted(parameters, config, spec.quantization, resolve_dtype(spec.dtype, device), device)
+    return counted(parameters, config, spec.quantization, resolve_dtype(spec.dtype, device, parameters), device)
 
 
 def sizes(stored: Mapping[str, Stored], family: str, method: str, dtype: torch.dtype, device: torch.device) -> Sizes:

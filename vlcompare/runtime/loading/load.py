@@ -26,7 +26,8 @@ from vlcompare.runtime.loading.fill import Target, fill
 from vlcompare.runtime.loading.keys import stored_norm
 from vlcompare.runtime.loading.locate import CheckpointSource, find_source, look_up, read_stored
 from vlcompare.runtime.loading.model import Model
-from vlcompare.runtime.loading.safetensors_files import Stored
+from vlcompare.runtime.loading.precision import chosen
+from vlcompare.runtime.loading.safetensors_files import Stored, parameters_in
 from vlcompare.runtime.memory import check_room
 from vlcompare.runtime.tokenizer import Tokenizer, tokenizer_file
 from vlcompare.types import NORMS, ModelSpec, Norm, Quantization
@@ -48,11 +49,13 @@ def load(
 ) -> Model:
     """Load a checkpoint: a name in `checkpoints/`, else a folder, else a Hub id (downloaded once, then offline).
 
-    device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1". dtype: "auto" is float32 on CPU and bfloat16 on
-    CUDA. quantization: the language model's large Linears in NF4 or int8; a checkpoint that is stored quantized loads
-    as stored. image_size: another than the trained one resamples the position embedding, with a notice. revision: of a
-    Hub repository. tokenizer: path of a tokenizer.json, else the folder's, else that of EleutherAI/gpt-neox-20b, read
-    at first use. norm: Mamba's norms; "auto" follows the tensors, "layernorm" without stored biases takes zeros, as the
+    device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1". dtype: "auto" is bfloat16, but float32 for a
+    model of less than 500 million parameters on a CPU. On a CPU without bfloat16 instructions the vision encoder of
+    either stays in float32. quantization: the language model's large Linears in NF4 or int8; a checkpoint that is
+    stored quantized loads as stored. image_size: another than the trained one resamples the position embedding, with a
+    notice. revision: of a Hub repository. tokenizer: path of a tokenizer.json, else the folder's, else that of
+    EleutherAI/gpt-neox-20b, read at first use. norm: Mamba's norms; "auto" follows the tensors, "layernorm" without
+    stored biases takes zeros, as the
     authors' own loader does. progress: called with (sentence, bytes done, bytes in all).
 
     Raises CheckpointError (HubError for downloads) with one sentence naming file and key, DeviceMemoryError where the
@@ -100,14 +103,16 @@ def fetch(spec: ModelSpec, progress: hub.Progress | None = None, *, names_only: 
 def _load(spec: ModelSpec, progress: hub.Progress | None, names_only: bool) -> Model:
     _limit_threads()
     device = resolve_device(spec.device)
-    dtype = resolve_dtype(spec.dtype, device)
+    resolve_dtype(spec.dtype, device)  # refused before a download
     _check_options(spec)
     source = fetch(spec, progress, names_only=names_only)
     method = source.loaded_as(spec.quantization)
     if spec.quantization not in ("none", method):
         raise RequestError(f"{source.name} is stored in {method}; it cannot be loaded as {spec.quantization}.")
     stored = read_stored(source)
+    dtype = resolve_dtype(spec.dtype, device, parameters_in(stored))
     config, notices = _config(source, stored, spec)
+    notices += chosen(spec, method, dtype, device)
     key = shared_encoders.encoder_key(stored, config, vision_dtype(dtype, device), device)
     encoder = shared_encoders.find(key)
     needed = sum(sizes(stored, config.family, method, dtype, device)) - shared_encoders.bytes_of(encoder)

@@ -7,9 +7,50 @@ memory of its own dtype, so advice never names them there.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from vlcompare.runtime.loading import registry
-from vlcompare.types import ModelSpec
+from vlcompare.types import ModelSpec, Quantization
+
+
+def preferred(device: str) -> tuple[Quantization, ...]:
+    """The quantizations in which a published model is offered on a device, best first: the first that fits is taken.
+
+    On a GPU bfloat16 is as fast and needs no rounding. A CPU's tokens take as long as reading the weights, so the
+    smallest form that it multiplies with comes first; forms that it unpacks spare nothing.
+    """
+    from vlcompare.runtime.loading.devices import resolve_device
+    from vlcompare.runtime.loading.quantize import has_kernels
+
+    found = resolve_device(device)
+    if found.type != "cpu":
+        return ("none", "int8", "nf4")
+    packed: tuple[Quantization, ...] = ("nf4", "int8")
+    return (*(method for method in packed if has_kernels(method, found)), "none")
+
+
+def chosen(spec: ModelSpec, method: str, dtype: Any, device: Any) -> list[str]:
+    """What "auto" and the processor have chosen, why, and what it costs: sentences for the user, if any."""
+    from vlcompare.runtime.loading.devices import vision_dtype
+
+    def name(dtype: Any) -> str:
+        return str(dtype).removeprefix("torch.")
+
+    if device.type != "cpu" or name(dtype) != "bfloat16":
+        return []
+    said = []
+    if spec.dtype == "auto":
+        what = "What is not quantized" if method != "none" else spec.checkpoint
+        said.append(
+            f"{what} runs in bfloat16, which takes half of float32's memory and rounds what is computed to three "
+            "digits: choose float32 for exact figures."
+        )
+    if vision_dtype(dtype, device) != dtype:
+        said.append(
+            "Its vision encoder runs in float32: this processor has no bfloat16 instructions, without which a picture "
+            "takes several times as long. That costs two bytes more for each of the encoder's weights."
+        )
+    return said
 
 
 def advice(specs: Sequence[ModelSpec]) -> str:
@@ -25,10 +66,15 @@ def advice(specs: Sequence[ModelSpec]) -> str:
         packs = has_kernels("nf4", device)
         if packs and spec.quantization != "nf4":
             helps.append("nf4")
-        elif not packs and resolve_dtype(spec.dtype, device).itemsize == 4:
+        elif not packs and resolve_dtype(spec.dtype, device, _parameters(spec)).itemsize == 4:
             helps.append("bfloat16")
     found = list(dict.fromkeys(helps))
     return f"choose {' or '.join(found)}" if found else "free memory by closing other programs"
+
+
+def _parameters(spec: ModelSpec) -> int:
+    known = registry.find(spec.checkpoint)
+    return int(known.parameters or 0) if known else 0
 
 
 def _is_smaller(spec: ModelSpec) -> bool:

@@ -128,6 +128,11 @@ def read_tensor(stored: Stored) -> Tensor:
     return tensor
 
 
+def parameters_in(stored: Mapping[str, Stored]) -> int:
+    """How many numbers a checkpoint's tensors hold; two 4-bit ones are in a byte of those that are stored so."""
+    return sum(math.prod(entry.shape) * (1 + (entry.dtype == torch.uint8)) for entry in stored.values())
+
+
 def check_finite(tensor: Tensor, stored: Stored, highest: float = LARGEST_VALUE) -> None:
     """Raises CheckpointError, naming file and key, where a value is NaN, infinite, or would be in another precision.
 

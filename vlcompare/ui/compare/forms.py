@@ -16,7 +16,7 @@ from typing import Any
 from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.tasks.boxes import format_box
 from vlcompare.tasks.prompts import default_max_new_tokens, read_box, spec_of, validate
-from vlcompare.types import MODES, PROMPT_ORDERS, QUANTIZATIONS, Box, Decoding, Request, Side
+from vlcompare.types import DTYPES, MODES, PROMPT_ORDERS, QUANTIZATIONS, Box, Decoding, Request, Side
 from vlcompare.ui.checkpoint_names import lookup
 from vlcompare.ui.settings import AppSettings, Limits
 
@@ -37,7 +37,7 @@ NUMBER_NAMES = {  # as the page calls them, and as programs do
     "top_k": "top-k (top_k)",
     "seed": "seed",
 }
-SIDE_FIELDS = ("checkpoint", "quantization", "prompt_order", "image_size", "device", *tuple(NUMBER_NAMES)[1:])
+SIDE_FIELDS = ("checkpoint", "quantization", "prompt_order", "image_size", "device", "dtype", *tuple(NUMBER_NAMES)[1:])
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(?:/[\w.-]{1,96})?\Z")
 
 
@@ -115,6 +115,7 @@ def read_side(form: Side, settings: AppSettings, side: str = "left") -> Side:
         ("quantization", form.quantization, QUANTIZATIONS),
         ("prompt_order", prompt_order, PROMPT_ORDERS),
         ("device", form.device, DEVICES),
+        ("dtype", form.dtype, DTYPES),
     ):
         with about(f"vl-{side}-{name}"):
             _one_of(value, known, name.replace("_", " "))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 from urllib.parse import urlencode
 
-from vlcompare.types import MODES, PROMPT_ORDERS, QUANTIZATIONS, SIDES, TASKS, Side
+from vlcompare.types import DTYPES, MODES, PROMPT_ORDERS, QUANTIZATIONS, SIDES, TASKS, Side
 from vlcompare.ui.compare.forms import DEVICES, NUMBER_NAMES, SIDE_FIELDS, AskForm, shown_side
 from vlcompare.ui.settings import AppSettings
 
@@ -22,6 +22,7 @@ ALLOWED = {
     "quantization": QUANTIZATIONS,
     "prompt_order": PROMPT_ORDERS,
     "device": DEVICES,
+    "dtype": DTYPES,
 }
 
 

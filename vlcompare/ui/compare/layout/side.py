@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from vlcompare.types import Side
+from vlcompare.types import DTYPES, Side
 from vlcompare.ui import checkpoint_names
 from vlcompare.ui.checkpoint_names import QUANTIZATION_NAMES
 from vlcompare.ui.compare.belonging import settings_line
@@ -53,6 +53,14 @@ def build_side(settings: AppSettings, side: str) -> SideParts:
             )
             fields["device"] = gr.Dropdown(
                 ["auto", "cpu", "cuda"], value="auto", label="Device", min_width=90, elem_id=f"vl-{side}-device"
+            )
+            fields["dtype"] = gr.Dropdown(
+                list(DTYPES),
+                value="auto",
+                label="Precision",
+                filterable=False,
+                min_width=90,
+                elem_id=f"vl-{side}-dtype",
             )
         fields["prompt_order"] = gr.Radio(
             [("image first", "image_first"), ("instruction first", "instruction_first")],

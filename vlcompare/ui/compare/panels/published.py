@@ -20,7 +20,6 @@ from vlcompare.ui.settings import AppSettings
 from vlcompare.units import format_bytes
 
 PAIR = ("finetuned_pythiavl_1b", "finetuned_mambavl_790m")
-METHODS: tuple[Quantization, ...] = ("none", "int8", "nf4")  # tried in this order until one fits
 
 
 def wire_published(parts: Parts, handlers: Handlers) -> None:
@@ -54,13 +53,14 @@ def _wire_offer(parts: Parts, handlers: Handlers) -> None:
 def offer_of(handlers: Handlers) -> tuple[Quantization | None, str]:
     """(the quantization in which the published pair fits here, what it costs), or (None, why it cannot be used)."""
     from vlcompare.runtime.loading.cost import answer_seconds, cost, obstacle
+    from vlcompare.runtime.loading.precision import preferred
 
     settings = handlers.settings
     if settings.offered and not set(PAIR) <= set(settings.offered):
         return None, "The published pair is not offered on this server."
     obstacles = []
     try:
-        for method in METHODS:
+        for method in preferred(settings.device):
             specs = [ModelSpec(name, method, settings.device) for name in PAIR]
             costs = [cost(spec) for spec in specs]
             why = obstacle(costs, settings.device, budget=settings.budget_bytes, evictable=_evictable(handlers))

@@ -1,0 +1,58 @@
+"""Which precision is chosen on a processor, said with its reason and its cost, and offered where it helps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from tiny import write_checkpoint
+
+import vlcompare
+from vlcompare.runtime.loading import devices, quantize
+from vlcompare.runtime.loading.estimate import estimate
+from vlcompare.runtime.loading.precision import chosen, preferred
+from vlcompare.types import ModelSpec
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("m") / "mamba", "mamba")
+
+
+@pytest.mark.parametrize("instructions", [True, False])
+def test_a_large_model_is_in_bfloat16_with_the_encoder_that_fits_the_processor(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, instructions: bool
+) -> None:
+    monkeypatch.setattr(devices, "native_bfloat16", lambda: instructions)
+    small = vlcompare.load(folder, device="cpu")
+    assert small.dtype == small.vision_dtype == torch.float32 and not small.notices
+    monkeypatch.setattr(devices, "LARGE", 1)
+    large = vlcompare.load(folder, device="cpu")
+    assert large.dtype == torch.bfloat16 == large.vlm.connector[0].weight.dtype
+    assert large.vision_dtype == (torch.bfloat16 if instructions else torch.float32)
+    assert large.weights_bytes == pytest.approx(estimate(ModelSpec(str(folder), device="cpu")).weights, rel=0.02)
+    said = " ".join(large.notices)
+    assert "half of float32's memory" in said and ("vision encoder runs in float32" in said) is not instructions
+    assert vlcompare.load(folder, device="cpu", dtype="float32").dtype == torch.float32
+    picture = Image.radial_gradient("L").convert("RGB")
+    asked = {"task": "vqa", "text": "the car", "max_new_tokens": 2, "stop_at_end": False}
+    one, other = (vlcompare.generate(model, picture, **asked) for model in (small, large))
+    assert one.tokens[0].logprob == pytest.approx(other.tokens[0].logprob, abs=0.1)
+
+
+def test_a_choice_of_one_s_own_is_not_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "native_bfloat16", lambda: True)
+    assert not chosen(ModelSpec("x", dtype="bfloat16"), "none", torch.bfloat16, CPU)
+    assert not chosen(ModelSpec("x"), "none", torch.bfloat16, torch.device("cuda"))
+    assert chosen(ModelSpec("x", "nf4"), "nf4", torch.bfloat16, CPU)[0].startswith("What is not quantized runs")
+
+
+def test_what_a_cpu_multiplies_with_is_offered_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantize, "has_kernels", lambda method, device: method == "nf4")
+    assert preferred("cpu") == ("nf4", "none")
+    monkeypatch.setattr(quantize, "has_kernels", lambda method, device: False)
+    assert preferred("cpu") == ("none",)
