@@ -24,6 +24,7 @@ from vlcompare.models.meta_init import structure_only
 from vlcompare.models.pythia import Pythia
 from vlcompare.runtime import engine, step_graphs
 from vlcompare.runtime.batch import generate_batch
+from vlcompare.runtime.picture_cache import PictureCache
 from vlcompare.runtime.sampling import greedy
 from vlcompare.types import Request, Side
 
@@ -112,13 +113,19 @@ def test_the_answer_is_the_cpus(family: str, precision: str, path: str, request:
 
 
 def script(model: Any) -> dict[str, Any]:
-    """A batch with rows of different lengths, a drawn answer, and questions that follow up on others."""
+    """A batch with rows of different lengths, with pictures kept too; a drawn answer; follow-ups."""
     requests = [(PICTURES[0], Request("captioning", max_new_tokens=4)),
                 (PICTURES[1], Request("vqa", "How many things are there?", max_new_tokens=4)),
                 (PICTURES[1], Request("grounding", "the red heart", max_new_tokens=6))]  # fmt: skip
     found: dict[str, Any] = {"batch": [ids(answer) for answer in generate_batch(model, requests)]}
     drawn = vlcompare.generate(model, PICTURES[0], temperature=0.8, top_p=0.9, top_k=40, seed=3, **ASK)
     found["drawn"] = ids(drawn)
+    pictures = PictureCache()
+    for asked in ("new", "kept"):
+        shared = generate_batch(model, requests, pictures=pictures)
+        *_, single = engine.stream_request(model, PICTURES[1], requests[2][1], pictures=pictures)
+        assert bool(single.timings.known_positions) and pictures.nbytes()
+        found[f"{asked} pictures"] = [ids(answer) for answer in (*shared, single)]
     session = engine.Session()
     for how in (None, "continue", "anew"):
         answer = vlcompare.generate(model, PICTURES[0], task="vqa", text=f"What is it{how}?", max_new_tokens=4,
