@@ -20,9 +20,11 @@ from vlcompare.runtime.image import open_image
 from vlcompare.types import SIDES, Answer, Box, Request, Side
 from vlcompare.ui import examples
 from vlcompare.ui.compare import views
+from vlcompare.ui.compare.belonging import settings_line
 from vlcompare.ui.compare.event_stream import follow
-from vlcompare.ui.compare.form_values import form_values
+from vlcompare.ui.compare.form_values import ASK_FIELDS, TEXT_FIELDS, form_values, read_form
 from vlcompare.ui.compare.forms import (
+    SIDE_FIELDS,
     AskForm,
     allowed_checkpoint,
     ask_form_of,
@@ -193,6 +195,16 @@ def test_only_what_the_operator_named_or_allowed_may_be_a_folder(tmp_path: Path)
     outside = (str(tmp_path), str(mine / ".." / ".." / "models"))
     for name in ("mine", "owner/name", "finetuned_mambavl_790m", ".", *outside):
         assert not may_be_folder(name, settings)
+
+
+@pytest.mark.parametrize("value", [True, 1e308, ["x"], {"a": 1}, None])
+def test_what_is_no_text_in_a_sides_fields_is_none(value: Any) -> None:
+    """Whatever a program sends in place of a text, the page says the same as of an empty field."""
+    own = [value if name in TEXT_FIELDS else None for name in SIDE_FIELDS]
+    _, sides = read_form([*("" for _ in ASK_FIELDS), *own, *own])
+    assert {side.checkpoint for side in sides.values()} == {""} and settings_line(sides["left"]).startswith("No model")
+    with pytest.raises(RequestError, match="The quantization is one of"):
+        read_side(sides["right"], AppSettings())
 
 
 def test_forms_and_requests_are_inverse() -> None:

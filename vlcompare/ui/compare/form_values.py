@@ -13,6 +13,7 @@ from vlcompare.ui.compare.files import picture_file
 from vlcompare.ui.compare.forms import SIDE_FIELDS, AskForm, ask_form_of, shown_side
 from vlcompare.ui.compare.session import Run
 
+TEXT_FIELDS = ("checkpoint", "quantization", "prompt_order", "device")  # of a side
 ASK_FIELDS = ("task", "text", "choices", "box", "ocr_text", "mode")
 
 
@@ -21,7 +22,13 @@ def read_form(values: Sequence[Any]) -> tuple[AskForm, dict[str, Side]]:
     count, width = len(ASK_FIELDS), len(SIDE_FIELDS)
     ask = AskForm(*("" if value is None else value for value in values[:count]))
     parts = (values[count + index * width : count + (index + 1) * width] for index in range(len(SIDES)))
-    return ask, {side: Side(**dict(zip(SIDE_FIELDS, own, strict=True))) for side, own in zip(SIDES, parts, strict=True)}
+    return ask, {side: _side(dict(zip(SIDE_FIELDS, own, strict=True))) for side, own in zip(SIDES, parts, strict=True)}
+
+
+def _side(values: dict[str, Any]) -> Side:
+    """A side as its fields hold it; what is no text in a field of texts, which only a program sends, is none."""
+    texts = {name: value if isinstance(value := values[name], str) else "" for name in TEXT_FIELDS}
+    return Side(**{**values, **texts})  # type: ignore[arg-type]
 
 
 def form_values(run: Run | None) -> list[Any]:
