@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from vlcompare.errors import SampleError
 from vlcompare.render.panels import stand_alone
 from vlcompare.study.figures import NAMES, all_figures
+from vlcompare.study.opened import planned_rows
 from vlcompare.study.rates import RULE
 from vlcompare.study.rows import read_rows
 from vlcompare.study.tables import TABLES, Row, as_csv, groups
@@ -44,21 +44,13 @@ def write_report(source: Path, out: Path) -> str:
         write_whole(out / figures[-1], stand_alone(figure.title, figure.panels, NAMES))
     for name in set(TABLES) - {Path(figure).stem for figure in figures}:
         (out / f"{name}.svg").unlink(missing_ok=True)
-    write_whole(out / "report.md", _text(rows, tables, figures, _planned(path.parent)))
+    write_whole(out / "report.md", _text(rows, tables, figures, planned_rows(path.parent)))
     return f"{len(rows)} rows in {len(settings)} settings: {out / 'report.md'}"
 
 
 def _flat(row: Row) -> Row:
     """A row without its lists: the curve and the places have tables of their own."""
     return {name: value for name, value in row.items() if not isinstance(value, (list, dict))}
-
-
-def _planned(folder: Path) -> int | None:
-    """How many rows the grid has, where the folder holds it."""
-    try:
-        return len(json.loads((folder / "grid.json").read_text(encoding="utf-8"))["rows"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _text(rows: Sequence[Row], tables: dict[str, list[Row]], figures: Sequence[str], planned: int | None) -> str:

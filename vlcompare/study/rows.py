@@ -11,6 +11,7 @@ import json
 import math
 import os
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from vlcompare.study.tasks import ItemSource
 
 VERSION = 1  # of how rows are made: those of another version are not set beside these
 MOST = {"width": 8192, "layers": 256, "state_size": 1024, "budget": 10**12, "vocabulary": 100_000}
+_MOST_EVALUATIONS = 100_000  # of a curve
 _RESULTS: dict[str, type | tuple[type, ...]] = {  # what a finished row holds beside its setting
     "parameters": int,
     "examples": int,
@@ -120,35 +122,79 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     Raises SampleError, with file and line, where a row is damaged or of another version.
     """
     try:
-        text = path.read_bytes()
+        data = path.read_bytes()
     except FileNotFoundError:
         return []
     except OSError as error:
         raise SampleError(f"{path} cannot be read: {error.strerror}.") from error
-    lines = text.split(b"\n")
-    return [_checked(line, path, number) for number, line in enumerate(lines[:-1], 1) if line.strip()]
+    rows, problems = parse_rows(data, str(path))
+    if problems:
+        raise SampleError(problems[0])
+    return rows
 
 
-def _checked(line: bytes, path: Path, number: int) -> dict[str, Any]:
+def parse_rows(data: bytes, name: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """The finished rows of a file's content, and a sentence for each line that is damaged or of another version."""
+    rows, problems = [], []
+    for number, line in enumerate(data.split(b"\n")[:-1], 1):
+        if line.strip():
+            try:
+                rows.append(_checked(line, name, number))
+            except SampleError as error:
+                problems.append(str(error))
+    return rows, problems
+
+
+def _checked(line: bytes, name: str, number: int) -> dict[str, Any]:
     try:
         row = json.loads(line)
         if not isinstance(row, dict):
             raise ValueError("it is not an object")
         if row.get("version") != VERSION:
             raise SampleError(
-                f"{path}, line {number}: a row of version {row.get('version')}, where this program makes version "
-                f"{VERSION}; give another folder."
+                f"{name}, line {number}: a row of version {str(row.get('version'))[:20]}, where this program makes "
+                f"version {VERSION}; give another folder."
             )
-        for name, kind in _RESULTS.items():
-            if name not in row or not isinstance(row[name], kind):
-                raise ValueError(f"its {name} is missing or of the wrong kind")
-        setting_of(row)
-    except (ValueError, TypeError) as error:
+        for key, kind in _RESULTS.items():
+            if key not in row or not isinstance(row[key], kind) or isinstance(row[key], bool):
+                raise ValueError(f"its {key} is missing or of the wrong kind")
+        _check_results(row, setting_of(row).source.places)
+    except (ValueError, TypeError, RecursionError) as error:
         raise SampleError(
-            f"{path}, line {number}, is not a whole row of a study ({str(error).rstrip('.')}); delete the line, and "
+            f"{name}, line {number}, is not a whole row of a study ({str(error).rstrip('.')}); delete the line, and "
             f"`study run` makes it again."
         ) from error
     return row
+
+
+def _check_results(row: dict[str, Any], places: int) -> None:
+    """Raise ValueError where a result is out of its range."""
+
+    def share(value: Any) -> bool:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+
+    def count(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MOST["budget"]
+
+    by_position, curve = row["by_position"], row["curve"]
+    checks = {
+        "accuracy": share(row["accuracy"]),
+        "examples": count(row["examples"]),
+        "parameters": row["parameters"] > 0,
+        "reached": row["reached"] is None or count(row["reached"]),
+        "by_position": by_position is None
+        or (len(by_position) == places and all(value is None or share(value) for value in by_position)),
+        "extrapolation": all(
+            length.isascii() and length.isdecimal() and 0 < len(length) < 6 and share(value)
+            for length, value in row["extrapolation"].items()
+        ),
+        "curve": len(curve) <= _MOST_EVALUATIONS
+        and all(isinstance(one, list) and len(one) == 2 and count(one[0]) and share(one[1]) for one in curve)
+        and all(a[0] < b[0] for a, b in pairwise(curve)),
+    }
+    for name, right in checks.items():
+        if not right:
+            raise ValueError(f"its {name} is out of range")
 
 
 class Folder:

@@ -49,6 +49,9 @@ from vlcompare.ui.server.queue_share import share_queue
 from vlcompare.ui.server.rate_limit import RateLimiter, free_space
 from vlcompare.ui.server.uploads import largest_upload
 from vlcompare.ui.settings import AppSettings
+from vlcompare.ui.study import layout as study_layout
+from vlcompare.ui.study import wiring as study_wiring
+from vlcompare.ui.study.session import Shelf
 from vlcompare.ui.theme import launch_look
 from vlcompare.ui.zerogpu import adapt
 
@@ -60,18 +63,28 @@ LINKS = {
 READERS = 4  # runs that are read, or exports that are written, at once
 
 
-def build_page(settings: AppSettings, handlers: Handlers | None = None, *, runs: Sequence[Path] = ()) -> gr.Blocks:
-    """The page for these settings. handlers: given by tests, to answer with a fake; runs: opened in the second tab."""
+def build_page(
+    settings: AppSettings, handlers: Handlers | None = None, *, runs: Sequence[Path] = (), study: Path | None = None
+) -> gr.Blocks:
+    """The page for these settings. handlers: given by tests, to answer with a fake.
+
+    runs: opened in the Inspect tab; study: rows that the Study tab shows in place of the shipped ones. The page opens
+    with the tab for which something is given.
+    """
     handlers = handlers or real_handlers(settings)
+    first = "inspect" if runs else "study" if study else "compare"
     with gr.Blocks(title="vlcompare", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as page:
         gr.HTML(heading())
-        with gr.Tabs(elem_classes="vl-tabs", selected="inspect" if runs else "compare") as tabs:
+        with gr.Tabs(elem_classes="vl-tabs", selected=first) as tabs:
             with gr.Tab("Compare", id="compare"):
                 parts = build(settings, *first_page(settings, handlers))
                 wire(parts, handlers, votes_of(settings), page)
             with gr.Tab("Inspect", id="inspect"):
                 library = Library(settings.allow_path, runs, pictures=settings.pictures)
                 inspect_wiring.wire(inspect_layout.build(library), settings, page, parts, tabs)
+            with gr.Tab("Study", id="study") as study_tab:
+                study_parts = study_layout.build(Shelf(study))
+            study_wiring.wire(study_parts, study_tab, page, first=first == "study")
         about.build()
         api.serve(handlers)
     use_paths(page)
@@ -171,12 +184,12 @@ def rules_of(page: gr.Blocks, settings: AppSettings, server_options: ServerOptio
     )
 
 
-def serve(settings: AppSettings, *, runs: Sequence[Path] = (), **more: Any) -> None:
+def serve(settings: AppSettings, *, runs: Sequence[Path] = (), study: Path | None = None, **more: Any) -> None:
     """Build and serve the page until interrupted; heavy libraries are imported once the page is up."""
     ready(settings)
     bound_output()
     handlers = real_handlers(settings)
-    page = build_page(settings, handlers, runs=runs)
+    page = build_page(settings, handlers, runs=runs, study=study)
     if on_zerogpu():
         warm_up(settings, handlers)  # models must be on the device before the first call is forked
     _, address, _ = launch(page, settings, prevent_thread_lock=True, **more)

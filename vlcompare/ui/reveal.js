@@ -10,6 +10,8 @@
     if (performance.now() - began > PATIENCE) return true;
     if (document.querySelector(".vl-tabs [role=tab][aria-selected=true]")?.textContent.trim() === "Inspect")
       return document.querySelector(".vl-title") && document.getElementById("vi-runs") && document.getElementById("vi-dimension");
+    if (document.querySelector(".vl-tabs [role=tab][aria-selected=true]")?.textContent.trim() === "Study")
+      return document.querySelector(".vl-title") && document.querySelector("#vs-lab .vs-lab");
     return document.querySelector("#vl-link textarea, #vl-link input")?.value.startsWith("http"); // written last
   }
 

@@ -120,6 +120,7 @@ SCRIPTS = (
     "compare/compare.js",
     "compare/region.js",
     "inspect/inspect.js",
+    "study/study.js",
 )
 SHEETS = (
     "style.css",
@@ -128,6 +129,7 @@ SHEETS = (
     "compare/region.css",
     "compare/panels/panels.css",
     "inspect/inspect.css",
+    "study/study.css",
 )
 
 

@@ -1,0 +1,59 @@
+"""What a study's rows say, in sentences made from them alone: no finding is called one before its seeds are there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vlcompare.study.figures import NAMES, ORDER_NAMES, seeds_text
+from vlcompare.study.opened import Study
+from vlcompare.study.tables import Group, spread
+
+ENOUGH_SEEDS = 3
+
+
+def state(study: Study) -> str:
+    """How much of the grid is there."""
+    lengths = sorted({row["length"] for row in study.rows if row["task"] == "position"})
+    of = f" of {study.planned}" if study.planned is not None else ""
+    trained = f"{len(study.rows)}{of} trainings are finished"
+    if lengths:
+        several = f"lengths {', '.join(map(str, lengths))}" if len(lengths) > 1 else f"length {lengths[0]}"
+        trained += f", position retrieval at {several}"
+    return f"{trained}: the grid is unfinished." if study.unfinished else f"{trained}."
+
+
+def seen(study: Study) -> list[str]:
+    """One sentence for each length and order at which both a Transformer and a Mamba were trained."""
+    usual = [g for g in study.groups if g.key["task"] == "position" and g.key["state_size"] in (None, 16)]
+    out = []
+    for length in sorted({group.key["length"] for group in usual}):
+        for order in ("query_last", "query_first"):
+            members = {g.key["family"]: g for g in usual if (g.key["length"], g.key["order"]) == (length, order)}
+            if {"pythia", "mamba"} <= set(members):
+                known = [members[family] for family in NAMES if family in members]
+                out.append(f"Length {length}, {ORDER_NAMES[order]}, examples until .95: {_needed(known)}. {_verdict(members)}")
+    return out
+
+
+def _needed(groups: Sequence[Group]) -> str:
+    parts = []
+    for group in groups:
+        middle = spread(row["reached"] for row in group.rows)[0]
+        done = sum(row["reached"] is not None for row in group.rows)
+        amount = f"{middle:,.0f}" if middle is not None else f"not in {group.key['budget']:,}"
+        seeds = seeds_text(len(group.rows))
+        of = f", {done} of which reached it" if 0 < done < len(group.rows) else ""
+        parts.append(f"{NAMES[group.key['family']]} {amount} ({seeds}{of})")
+    return ", ".join(parts)
+
+
+def _verdict(members: dict[str, Group]) -> str:
+    first, second = members["pythia"], members["mamba"]
+    if min(len(first.rows), len(second.rows)) < ENOUGH_SEEDS:
+        return f"With fewer than {ENOUGH_SEEDS} seeds each this is no finding yet."
+    ours, theirs = ([row["reached"] or 10**18 for row in group.rows] for group in (first, second))
+    if max(ours) < min(theirs):
+        return "Every Transformer needs fewer examples than every Mamba."
+    if max(theirs) < min(ours):
+        return "Every Mamba needs fewer examples than every Transformer."
+    return "The seeds of the two overlap: no difference is shown."
