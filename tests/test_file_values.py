@@ -271,7 +271,7 @@ def test_no_endpoint_opens_a_file_that_was_not_uploaded(
                 assert REFUSED in said, (dependency["api_name"], name, form, said[:400])
             replies.setdefault(said, []).append(name)
         assert len(replies) == 1, (dependency["api_name"], replies.values(), [said[:300] for said in replies])
-    assert with_files == 6  # ask, three, the check of the form, both imports, /compare
+    assert with_files == 7  # ask, three, the check of the form, three imports, /compare
     assert watched == [] and server.fake.asked == []
 
 

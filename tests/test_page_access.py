@@ -50,6 +50,14 @@ def inspect(page: Any) -> None:
     settled(page)
 
 
+def study(page: Any) -> None:
+    """Go to the third tab, and wait until the lab has answered."""
+    page.get_by_role("tab", name="Study").click()
+    page.wait_for_selector("#vs-figures .vs-figure")
+    page.wait_for_selector(".vs-answer[data-right]:not(.vs-old)")
+    settled(page)
+
+
 def unfolded(page: Any) -> None:
     """Everything on the compare tab that can be unfolded."""
     for _ in range(12):
@@ -87,6 +95,8 @@ def test_axe_finds_nothing_serious(visit: Any, scheme: str, width: int) -> None:
     assert findings(page) == []
     inspect(page)
     assert findings(page) == []
+    study(page)
+    assert findings(page) == []
 
 
 def moved(page: Any) -> float:
@@ -107,6 +117,9 @@ def test_nothing_moves_by_itself_and_at_most_one_timer_is_shown(app: SimpleNames
             assert moved(page) < 0.05, (width, page.evaluate("window.shifts"))
             inspect(page)
             assert page.evaluate("window.timers") <= 1, width
+            before = moved(page)
+            study(page)
+            assert moved(page) - before < 0.05, (width, page.evaluate("window.shifts.slice(-6)"))
 
 
 # controls of which a part is out of the window's width, or whose text is cut off without a sign of it
@@ -158,9 +171,9 @@ def test_nothing_is_cut_off_or_covered_at_any_width(visit: Any, width: int) -> N
     page.locator("#vl-text textarea").fill("something else")  # where the answers are from stands above them, too
     page.wait_for_selector("#vl-belongs .vl-from")
     unfolded(page)
-    for tab in ("Compare", "Inspect"):
-        if tab == "Inspect":
-            inspect(page)
+    for tab in ("Compare", "Inspect", "Study"):
+        if tab != "Compare":
+            {"Inspect": inspect, "Study": study}[tab](page)
         assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
         assert page.evaluate(CUT_OFF) == [], tab
         assert page.evaluate(OVER) == [], tab

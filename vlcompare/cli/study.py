@@ -1,4 +1,4 @@
-"""`study run` and `study report`: grids of small trainings on in-context retrieval, and their figures."""
+"""`study run`, `report` and `open`: grids of small trainings on in-context retrieval, and their figures."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from vlcompare.cli.options import add_address_options, address_of, server_options_of
 from vlcompare.paths import existing_path
 
 UNFINISHED = 3  # exit status: other processes are still training some rows
@@ -36,10 +37,19 @@ def add_parser(subparsers: Any) -> None:
     )
     report.add_argument("folder", type=existing_path, metavar="DIR", help="a folder with rows.jsonl, or that file")
     report.add_argument("--out", type=Path, required=True, metavar="DIR2", help="folder for the figures and tables")
+    opened = actions.add_parser(
+        "open",
+        help="look at the rows in the browser",
+        description="Open the page at its tab Study, with the figures of the rows in DIR. The retrieval lab there asks "
+        "the models that come with the program.",
+    )
+    opened.add_argument("folder", type=existing_path, metavar="DIR", help="a folder with rows.jsonl, or that file")
+    add_address_options(opened)
+    opened.add_argument("--open", action="store_true", help="open a browser window")
 
 
 def run(args: argparse.Namespace) -> int:
-    return _report(args) if args.action == "report" else _run(args)
+    return {"run": _run, "report": _report, "open": _open}[args.action](args)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -61,4 +71,20 @@ def _report(args: argparse.Namespace) -> int:
     from vlcompare.study.report import write_report
 
     print(write_report(args.folder, args.out))
+    return 0
+
+
+def _open(args: argparse.Namespace) -> int:
+    """Serve until interrupted."""
+    from vlcompare.study.opened import open_study
+
+    open_study(args.folder)  # raises, before anything is loaded, where no row can be shown
+    from vlcompare.ui.fast_import import import_gradio
+    from vlcompare.ui.settings import AppSettings
+
+    settings = AppSettings.from_environment(**address_of(args))
+    import_gradio()
+    from vlcompare.ui.page import serve
+
+    serve(settings, study=args.folder, server_options=server_options_of(args), inbrowser=args.open)
     return 0

@@ -31,7 +31,8 @@ def seen(study: Study) -> list[str]:
             members = {g.key["family"]: g for g in usual if (g.key["length"], g.key["order"]) == (length, order)}
             if {"pythia", "mamba"} <= set(members):
                 known = [members[family] for family in NAMES if family in members]
-                out.append(f"Length {length}, {ORDER_NAMES[order]}, examples until .95: {_needed(known)}. {_verdict(members)}")
+                what = f"Length {length}, {ORDER_NAMES[order]}, examples until .95"
+                out.append(f"{what}: {_needed(known)}. {_verdict(members)}")
     return out
 
 

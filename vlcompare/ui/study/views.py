@@ -18,19 +18,23 @@ PAPER = "https://arxiv.org/abs/2409.05395"
 MOST_PANELS = 12  # of a figure in the page; the report draws all
 MOST_LISTED = 60  # rows of a table in the page; the CSV has all
 MOST_PROBLEMS = 10
-GROUP_TITLES = {"retrieval": "Retrieval: find one thing", "reading": "Reading text", "summary": "Summary of the picture"}
+GROUP_TITLES = {
+    "retrieval": "Retrieval: find one thing",
+    "reading": "Reading text",
+    "summary": "Summary of the picture",
+}
 MEANS = (
     "To find a thing in a picture is this task with patches for tiles: attention can look at every tile again when it "
     "answers, a state-space model answers from what its state has kept of them."
 )
 UNKNOWN = (
-    "The paper's body could not be read for this page: its abstract, README and code were. Sizes, training and numbers of "
+    "What the paper's body says: its abstract, README and code were read. The sizes, the training and the numbers of "
     "its synthetic task are not known here; vocabulary, sizes, budget, optimiser and the stop at .95 are ours.",
-    "What these trainings show of larger models: they have some 105,000 parameters, and the paper's have billions.",
-    "Whether the rates tried hold the best one: state-space models learn recall in a narrow range of rates, so four were "
-    "tried for each family, and all rows are published.",
-    "The released code's “instruction first” announces the task before the picture; the thing to find still comes after. "
-    "Here “query first” puts the query itself before the sequence: another experiment.",
+    "What these trainings say of larger models: they have some 105,000 parameters, and the paper's have billions.",
+    "Whether a better rate lies between those tried. State-space models learn recall in a narrow range of rates: four "
+    "were tried for each family, and all rows are published.",
+    "What asking first does to grounding. The released code's “instruction first” announces the task before the "
+    "picture, and the thing to find still comes after; here “query first” puts the query itself before the sequence.",
     "How the published pairs would do at equal sizes: the smallest pair is unequal, and one of its cells is doubtful.",
 )
 
@@ -49,9 +53,9 @@ def opened(name: str) -> Safe:
 def intro(study: Study) -> Safe:
     """One paragraph: what the paper claims, and what is seen here."""
     claims = (
-        "Mamba is ahead in captions, question answering and reading, the Transformer in visual grounding, by a gap that "
-        "widens with scale. Encoding the picture with the task in mind gains little there; in retrieving things from the "
-        "context the Transformer is far ahead."
+        "Mamba is ahead in captions, question answering and reading, the Transformer in visual grounding, by a gap "
+        "that widens with scale. Encoding the picture with the task in mind gains little there; in retrieving things "
+        "from the context the Transformer is far ahead."
     )
     link = el("a", "The paper", href=PAPER, rel="noreferrer", target="_blank")
     return el(
@@ -59,8 +63,8 @@ def intro(study: Study) -> Safe:
         link,
         " claims: ",
         claims,
-        " Below is such retrieval in miniature: a sequence of symbols, one of them asked for, and small models that learnt "
-        "from nothing to say where it stands. ",
+        " Below is such retrieval in miniature: a sequence of symbols, one of them asked for, and small models that "
+        "learnt from nothing to say where it stands. ",
         el("b", "Seen here so far: "),
         state(study),
         class_="vs-lead",
@@ -209,7 +213,8 @@ def _cell(value: object) -> str:
 def published(gaps: Gaps) -> Safe:
     """The published gaps by group, the means with and without the doubtful cell, and what follows from either."""
     sizes = [f"{left.size} − {right.size}" for left, right in gaps.pairs]
-    head = el("tr", el("th", "Transformer − Mamba, points", scope="col"), *[el("th", size, scope="col") for size in sizes])
+    columns = ["Transformer − Mamba, points", *sizes]
+    head = el("tr", *[el("th", name, scope="col") for name in columns])
     lines, said = [], []
     for group in GROUPS:
         title = el("th", GROUP_TITLES[group], scope="rowgroup", colspan=str(1 + len(sizes)))
@@ -226,8 +231,8 @@ def published(gaps: Gaps) -> Safe:
         "p",
         "As published: ",
         el("a", gaps.source, href=gaps.url, rel="noreferrer", target="_blank"),
-        ". Means are over benchmarks that count right answers; COCO, NoCaps and TextCaps are scored by CIDEr-D, another "
-        "scale. The groups are this project's reading of the abstract.",
+        ". Means are over benchmarks that count right answers; COCO, NoCaps and TextCaps are scored by CIDEr-D, "
+        "another scale. The groups are this project's reading of the abstract.",
         *[el("span", " ", el("abbr", "?", class_="vl-doubt", title=why), f" {why}.") for why in doubts],
         class_="vl-note",
     )
