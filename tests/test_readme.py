@@ -29,7 +29,7 @@ BLOCKS, SHELL = blocks(README), shell(README)
 COMMAND_LINES = [line for line in SHELL if line.startswith("python -m vlcompare ")]
 FURTHER = [line for path in BESIDE for line in shell(path.read_text(encoding="utf-8")) if "-m vlcompare " in line]
 # what takes more than a moment, a network, or a window; these are parsed alone
-COSTLY = ("quantize", "evaluate", "inspect", "bench", "train", "study run", "study report", "score", "doctor")
+COSTLY = ("quantize", "evaluate", "inspect", "bench", "train", "study", "score", "doctor")
 
 
 @pytest.mark.parametrize("line", [*COMMAND_LINES, *FURTHER])

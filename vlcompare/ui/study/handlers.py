@@ -10,6 +10,7 @@ from vlcompare.evaluate.published_gaps import published_gaps
 from vlcompare.render.markup import Safe
 from vlcompare.study.opened import MOST_BYTES, study_of
 from vlcompare.study.tables import as_csv
+from vlcompare.ui.compare.cards import message
 from vlcompare.ui.compare.files import write_file
 from vlcompare.ui.server.uploads import read_file
 from vlcompare.ui.study import views
@@ -37,7 +38,7 @@ def fill(session: StudySession) -> StudyUpdate:
     try:
         update = _of_rows(session)
     except VLCompareError as error:
-        update = {"message": views.message(str(error), "error")}
+        update = {"message": message(str(error), "error")}
     return {**update, "published": views.published(published_gaps()), "pictures": views.pictures(picture_rows())}
 
 
@@ -49,13 +50,13 @@ def upload(session: StudySession, path: str | None) -> StudyUpdate:
         session.uploaded = study_of(read_file(path, MOST_BYTES, "file of rows"), Path(path).name[:60])
         return {**_of_rows(session), "message": views.opened(session.uploaded.name)}
     except VLCompareError as error:
-        return {"message": views.message(str(error), "error")}
+        return {"message": message(str(error), "error")}
 
 
 def back(session: StudySession) -> StudyUpdate:
     """Show the rows again that the server opens with."""
     session.uploaded = None
-    return {**_of_rows(session), "message": views.message("")}
+    return {**_of_rows(session), "message": message("")}
 
 
 def csv(session: StudySession, name: str) -> str:

@@ -14,6 +14,7 @@ from vlcompare.render.panels import Panel, Point, Series, drawn, key
 from vlcompare.study.figures import NAMES, ORDER_NAMES, SHARES, share_text
 from vlcompare.study.opened import SHIPPED
 from vlcompare.study.tasks import ORDERS
+from vlcompare.ui.server.redact import without_paths
 
 if TYPE_CHECKING:
     from vlcompare.study.lab import Lab, Tally
@@ -51,7 +52,7 @@ def ask(request: Any) -> dict[str, Any]:
         }
         return {"known": own.vocabulary, "named": own.named(order), "sides": sides}
     except VLCompareError as error:
-        return {"error": str(error)}
+        return {"error": without_paths(str(error))}
 
 
 def round_of(request: Any) -> Safe:
@@ -66,7 +67,7 @@ def round_of(request: Any) -> Safe:
             own = lab()
             tallies = own.round(length, order, seed)
     except VLCompareError as error:
-        return el("p", str(error), class_="vl-warn", role="alert")
+        return el("p", without_paths(str(error)), class_="vl-warn", role="alert")
     return _chart(tallies, length, order)
 
 

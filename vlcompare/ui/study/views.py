@@ -39,11 +39,6 @@ UNKNOWN = (
 )
 
 
-def message(text: str, kind: str = "note") -> Safe:
-    """One line for the user, announced."""
-    return el("p", text, class_=f"vl-message vl-message-{kind}", role="alert" if kind == "error" else "status")
-
-
 def opened(name: str) -> Safe:
     """Beside an uploaded file's figures: which file it is, and the way back."""
     button = el("button", "Back to the shipped rows", type="button", data_pick="back:", class_="vi-chip")
