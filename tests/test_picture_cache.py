@@ -198,6 +198,9 @@ def test_the_pool_counts_a_shared_encoder_once_and_pictures_leave_before_models(
         assert pool._held_bytes() == first.weights_bytes + second.weights_bytes - one + picture_cache.held_bytes()
         asked(first, QUESTIONS[0], pictures)
         assert pictures.nbytes()
+    tight = ModelPool(first.weights_bytes + second.weights_bytes - one // 2)
+    with tight.acquire(specs[0]) as first, tight.acquire(specs[1]) as second:
+        assert first.vlm.vision_encoder is second.vlm.vision_encoder, "they fit since they share"
     pool.budget_bytes = first.weights_bytes + second.weights_bytes - one + 40_000
     small = ModelPool(pool.budget_bytes, load=pool._load, estimate=lambda key: 40_001)
     small._entries = pool._entries

@@ -100,6 +100,18 @@ def fetch(spec: ModelSpec, progress: hub.Progress | None = None, *, names_only: 
     return source
 
 
+def spared_bytes(spec: ModelSpec, *, names_only: bool = False) -> int:
+    """Bytes of this model that are in memory already: an encoder that a loaded model shares with it."""
+    source = find_source(spec.checkpoint, revision=spec.revision, offline=True, names_only=names_only)
+    if source is None:
+        return 0
+    stored, device = read_stored(source), resolve_device(spec.device)
+    dtype = resolve_dtype(spec.dtype, device, parameters_in(stored))
+    config, _ = _config(source, stored, spec)
+    key = shared_encoders.encoder_key(stored, config, vision_dtype(dtype, device), device)
+    return shared_encoders.bytes_of(shared_encoders.find(key))
+
+
 def _load(spec: ModelSpec, progress: hub.Progress | None, names_only: bool) -> Model:
     _limit_threads()
     device = resolve_device(spec.device)

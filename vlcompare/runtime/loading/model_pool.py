@@ -59,6 +59,7 @@ class ModelPool:
     ) -> None:
         self.budget_bytes = budget_bytes
         self._fetch = fetch or (lambda key, say: None if load else _fetch(key, say, not folders(key.checkpoint)))
+        self._spared = (lambda key: 0) if load else (lambda key: _spared(key, not folders(key.checkpoint)))
         self._cost = cost or (lambda key: _cost(key, not folders(key.checkpoint)))
         self._load = load or (lambda key, say: _load(key, say, not folders(key.checkpoint)))
         self._estimate = estimate or (lambda key: _sizes(key, not folders(key.checkpoint)).weights)
@@ -172,6 +173,8 @@ class ModelPool:
         while needed > self._bytes_left(key):
             if picture_cache.evict_one():  # soon made again, a model is not
                 continue
+            if needed - self._spared(key) <= self._bytes_left(key):
+                return
             evicted = self._evict_one(key.device)
             if evicted is None:
                 left = format_bytes(max(0, self._bytes_left(key)))
@@ -241,6 +244,12 @@ def _fetch(key: ModelSpec, say: Notify, names_only: bool) -> None:
     from vlcompare.runtime.loading.load import fetch
 
     fetch(key, Told(say), names_only=names_only)
+
+
+def _spared(key: ModelSpec, names_only: bool) -> int:
+    from vlcompare.runtime.loading.load import spared_bytes
+
+    return spared_bytes(key, names_only=names_only)
 
 
 def _cost(key: ModelSpec, names_only: bool) -> Any:

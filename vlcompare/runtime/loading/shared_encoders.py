@@ -10,6 +10,7 @@ import hashlib
 import threading
 import weakref
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -39,13 +40,21 @@ def encoder_key(
     stored: Mapping[str, Stored], config: ModelConfig, dtype: torch.dtype, device: torch.device
 ) -> EncoderKey:
     """The key of the encoder in these files, once loaded in `dtype` on `device`. Reads its tensors."""
-    total = hashlib.sha256()
     named = {model_key(key, config.family) or "": entry for key, entry in stored.items()}
-    for name, entry in sorted(named.items()):
-        if name.startswith(PREFIX):
-            total.update(f"{name}|{NAMES[entry.dtype]}|{entry.shape}|".encode())
-            total.update(as_bytes(read_tensor(entry)))
-    return EncoderKey(total.hexdigest(), repr(config.vision), dtype, device)
+    parts = tuple((name, entry) for name, entry in sorted(named.items()) if name.startswith(PREFIX))
+    files = {entry.file: entry.file.stat() for _, entry in parts}
+    stamps = tuple((str(file), found.st_mtime_ns, found.st_ino) for file, found in files.items())
+    return EncoderKey(_sha256(parts, stamps), repr(config.vision), dtype, device)
+
+
+@lru_cache(maxsize=16)
+def _sha256(parts: tuple[tuple[str, Stored], ...], stamps: tuple[Any, ...]) -> str:
+    """Over named tensors. stamps: of their files, which are read again once these have changed."""
+    total = hashlib.sha256()
+    for name, entry in parts:
+        total.update(f"{name}|{NAMES[entry.dtype]}|{entry.shape}|".encode())
+        total.update(as_bytes(read_tensor(entry)))
+    return total.hexdigest()
 
 
 def find(key: EncoderKey) -> VisionEncoder | None:

@@ -19,7 +19,7 @@ _PATH = re.compile(rf"(?<![\w/.:~-])(?!/gradio_api/)(?:/{_NAME}){{2,}}/?|(?<!\w)
 def without_paths(sentence: str) -> str:
     """The sentence with every path of this machine reduced to its last name."""
     for root in _roots():
-        sentence = re.sub(rf"{re.escape(root)}(?:[/\\]{_NAME})+", _last, sentence)
+        sentence = re.sub(rf"(?<![\w.@+~-]){re.escape(root)}(?:[/\\]{_NAME})+", _last, sentence)
     return _PATH.sub(_last, sentence)
 
 
