@@ -278,21 +278,24 @@ def test_a_line_that_brings_nothing_more_is_given_up(fake: FakeHub, tmp_path: Pa
     assert not parts(tmp_path) and blobs_are_sound(tmp_path)
 
 
-@pytest.mark.parametrize(("cut", "says"), [(0, "cannot be reached"), (7, "arrives too slowly .* is kept")])
+@pytest.mark.parametrize(
+    ("cut", "tries", "says"), [(0, 4, "cannot be reached"), (7, 10_000, "arrives too slowly .* is kept")]
+)
 def test_a_line_that_falls_silent_ends_in_a_sentence_and_goes_on_later(
-    fake: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int, says: str
+    fake: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int, tries: int, says: str
 ) -> None:
     """Also one that brings a few bytes again and again, which no timeout of a read ends."""
     fetch_small = hub.fetch(REPOSITORY, files=["config.json", "tokenizer.json"], progress=quiet)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
     monkeypatch.setattr(errors, "retry_delay", lambda error, attempt: 0.0)
+    monkeypatch.setattr(errors, "TRIES", tries)  # a busy machine may be silent, too: there the other rule is to end it
     monkeypatch.setattr(transfer, "PATIENCE", 1.0)
     whole, fake.cut, fake.held = fake.files["model.safetensors"], cut, threading.Event()
     with pytest.raises(HubError, match=says):
         hub.fetch(REPOSITORY, progress=quiet)
     fake.held.set()
-    kept = parts(tmp_path)
-    assert sum(part.stat().st_size for part in kept) == cut * fake.downloads().count("model.safetensors")
+    kept = sum(part.stat().st_size for part in parts(tmp_path))
+    assert bool(kept) == bool(cut) and kept <= cut * fake.downloads().count("model.safetensors")
     fake.cut = fake.held = None
     snapshot = hub.fetch(REPOSITORY, progress=quiet)
     assert snapshot.commit == fetch_small.commit and (snapshot.folder / "model.safetensors").read_bytes() == whole
