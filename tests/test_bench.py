@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -172,6 +173,9 @@ def test_table_ratios_and_files(report: ModelReport, tmp_path: Path) -> None:
     text = table(report)
     assert "transformers" in text and "GB/s measured" in text
     assert len(ratios(report)) == sum(not row.who.startswith("vlcompare") and not row.note for row in report.rows)
+    assert all(len(line) <= 80 for line in text.splitlines()), text
+    for row in report.rows:  # however many tables it takes, each has every contestant
+        assert len(re.findall(rf"^{row.shape} +{row.precision} +{row.who}", text, re.M)) >= 1
     data = json.loads(json.dumps(report.to_json()))
     assert len(data["rows"]) == len(report.rows)
     assert {"threads", "kernels", "cache_policy", "versions", "gbytes_per_s"} <= set(data["machine"])

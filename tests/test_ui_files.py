@@ -22,11 +22,13 @@ from ui_fakes import write_examples
 from vlcompare.cli import build_parser
 from vlcompare.cli.serve import settings_of
 from vlcompare.errors import RequestError
-from vlcompare.types import Box, Request, Side
+from vlcompare.repeats import Repeats
+from vlcompare.types import SIDES, Box, Request, Side, Timings
 from vlcompare.ui import examples
 from vlcompare.ui.compare import files, permalink
 from vlcompare.ui.compare.example_questions import question
 from vlcompare.ui.compare.forms import AskForm, shown_side
+from vlcompare.ui.compare.panels.repeat import repeats_view
 from vlcompare.ui.compare.votes import COLUMNS, Votes
 from vlcompare.ui.page import serve
 from vlcompare.ui.server.options import QUOTA_VARIABLES, SERVER_VARIABLES
@@ -53,6 +55,21 @@ def test_a_run_comes_back_as_it_was(request_: Request) -> None:
     back = files.run_from_json(exported(run), Limits())
     assert files.run_to_json(back) == files.run_to_json(run)
     assert back.answer("left") == run.answer("left") and back.picture == run.picture
+
+
+def test_a_repeated_comparison_keeps_its_rounds() -> None:
+    run = run_of()
+    rounds = tuple(
+        {side: Timings(ttft_ms=10.0 + n + own, token_ms=(2.0, 3.0 + own), total_ms=40.0, threads=1, cpu_ms=20.0)
+         for own, side in enumerate(SIDES)}
+        for n in range(3)
+    )  # fmt: skip
+    run.repeats = Repeats(rounds, 5)
+    back = files.run_from_json(exported(run), Limits())
+    assert back.repeats == run.repeats and back.repeats.busy
+    assert "Stopped after 3 rounds of 5" in repeats_view(back)
+    run.repeats = None
+    assert files.run_from_json(exported(run), Limits()).repeats is None
 
 
 def edits(found: dict[str, Any]) -> list[tuple[str, bytes]]:

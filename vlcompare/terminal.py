@@ -35,6 +35,40 @@ def table(rows: Sequence[Sequence[str]], most: int | None = None) -> str:
     return "\n".join(lines).replace(NO_BREAK, " ")
 
 
+def stacked(rows: Sequence[Sequence[str]], names: int, most: int | None = None) -> str:
+    """Rows of figures as one table, or as several below each other where they are wider than `most` (default:
+    `width()`).
+
+    Each table begins with the first `names` columns; figures are set to the right, and the first row's words wrap.
+    """
+    most = width() if most is None else most
+    columns = list(zip(*rows, strict=True))
+    widths = [max(map(len, column)) for column in columns[:names]]
+    widths += [max(len(word) for cell in column for word in cell.split(" ")) for column in columns[names:]]
+    groups: list[list[int]] = []
+    room = 0
+    for place in range(names, len(columns)):
+        if not groups or room < len(GAP) + widths[place]:
+            groups.append([])
+            room = most - sum(widths[:names]) - len(GAP) * (names - 1)
+        groups[-1].append(place)
+        room -= len(GAP) + widths[place]
+    return "\n\n".join(_figures(rows, [*range(names), *group], names, widths) for group in groups)
+
+
+def _figures(rows: Sequence[Sequence[str]], places: Sequence[int], names: int, widths: Sequence[int]) -> str:
+    lines = []
+    for row in rows:
+        cells = [textwrap.wrap(row[place], max(1, widths[place])) or [""] for place in places]
+        tall = max(map(len, cells))
+        padded = [[""] * (tall - len(cell)) + cell for cell in cells]  # a head's words stand above their column
+        for parts in zip(*padded, strict=True):
+            pairs = zip(parts, places, strict=True)
+            texts = [text.ljust(widths[place]) if place < names else text.rjust(widths[place]) for text, place in pairs]
+            lines.append(GAP.join(texts).rstrip())
+    return "\n".join(lines)
+
+
 def wrapped(sentence: str, indent: str = "") -> str:
     """A sentence on lines of at most `width()` characters, the further ones indented."""
     return textwrap.fill(sentence, max(20, width()), subsequent_indent=indent, break_on_hyphens=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vlcompare import terminal
 from vlcompare.bench.models import ModelReport, ModelRow
 from vlcompare.errors import RequestError
 from vlcompare.render.plots import new_figure
@@ -28,14 +29,10 @@ def table(report: ModelReport) -> str:
         f"medians of {report.options.repeats}",
         "",
     ]  # fmt: skip
-    cells = [COLUMNS, *(_cells(row) for row in report.rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(COLUMNS))]
-    for line in cells:
-        columns = enumerate(zip(line, widths, strict=True))
-        parts = [text.ljust(width) if column < 3 else text.rjust(width) for column, (text, width) in columns]
-        lines.append("  ".join(parts).rstrip())
+    lines = [terminal.wrapped(line, "  ") for line in lines]
+    lines.append(terminal.stacked([COLUMNS, *(_cells(row) for row in report.rows)], 3))
     notes = [f"{row.shape}, {row.precision}, {row.who}: {row.note}" for row in report.rows if row.note]
-    return "\n".join([*lines, "", *ratios(report), *notes])
+    return "\n".join([*lines, "", *(terminal.wrapped(line, "  ") for line in (*ratios(report), *notes))])
 
 
 def _cells(row: ModelRow) -> tuple[str, ...]:

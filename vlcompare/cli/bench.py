@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from vlcompare import terminal
 from vlcompare.cli.options import check_outputs
 
 
@@ -53,7 +54,10 @@ def run(args: argparse.Namespace) -> int:
         return _models(args)
     bench, options = {"page": _page, "batch": _batch, "inspect": _inspect, "coverage": _coverage}[args.what](args)
     report = bench.run(options, progress=_print)
-    print(bench.table(report))
+    text = bench.table(report)
+    if args.what != "coverage":  # whose lines are the columns of a wide table, as it is kept
+        text = "\n".join(terminal.wrapped(line, "    ") for line in text.splitlines())
+    print(text)
     _write(args.json, report.to_json())
     return 0
 

@@ -153,8 +153,8 @@ _PROMPT = record(
     },
     ("turns", "ids", "order"),
 )
-_TIMES = ("image_ms", "vision_ms", "prefill_ms", "ttft_ms", "total_ms", "tokens_per_s", "shared_ms")
-_TIMINGS = record(
+_TIMES = ("image_ms", "vision_ms", "prefill_ms", "ttft_ms", "total_ms", "tokens_per_s", "shared_ms", "threads", "cpu_ms")
+TIMINGS = record(
     {
         **dict.fromkeys(_TIMES, _measured),
         "token_ms": listed(_measured, MOST_TOKENS),
@@ -179,7 +179,7 @@ ANSWER = record(
         "prompt": optional(_PROMPT),
         "stop_reason": text(40),
         "error": optional(text()),
-        "timings": optional(_TIMINGS),
+        "timings": optional(TIMINGS),
         "memory": optional(_MEMORY),
         "checkpoint": _short,
         "revision": optional(_short),

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from filelock import Timeout
 
+from vlcompare import terminal
 from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.study.estimate import work
 from vlcompare.study.grid import Grid, grid_of
@@ -31,6 +32,7 @@ _SELDOM = 5.0  # seconds between two lines of progress
 
 
 def _say(text: str) -> None:
+    terminal.status("")
     print(text, file=sys.stderr, flush=True)
 
 
@@ -140,6 +142,8 @@ class RowProgress:
 
     def __init__(self, grid: Grid, finished: dict[str, dict[str, Any]], say: Notify) -> None:
         self._grid, self._finished, self._say = grid, finished, say
+        # on a terminal a line on the row that is trained replaces the one before
+        self._passing = terminal.status if say is _say and sys.stderr.isatty() else say
         self._last = 0.0
         self._begun: tuple[int, float] | None = None
 
@@ -150,7 +154,7 @@ class RowProgress:
         self._last = time.monotonic()
         examples, seconds = training.examples - begun[0], training.seconds - begun[1]
         pace = f", {examples / seconds:,.0f} a second" if examples and seconds else ""
-        self._say(f"  {training.examples:,} examples, accuracy {training.curve[-1][1]:.3f}{pace}")
+        self._passing(f"  {training.examples:,} examples, accuracy {training.curve[-1][1]:.3f}{pace}")
 
     def done(self, setting: Setting, row: dict[str, Any]) -> None:
         """Report a finished row, and the time left if all others take their whole budgets at the pace so far."""

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 import zipfile
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 
 import torch
 
+from vlcompare import terminal
 from vlcompare.errors import CheckpointError
 from vlcompare.runtime.bounded_files import open_regular
 
@@ -25,23 +27,35 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class Log:
-    """Appends one JSON object a line to a file, and prints it."""
+    """Appends one JSON object a line to a file, and prints it in words."""
 
     def __init__(self, path: Path, *, quiet: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.quiet = path, quiet
 
-    def write(self, **values: Any) -> None:
+    def write(self, *, passing: bool = False, **values: Any) -> None:
+        """passing: on a terminal the next line takes this one's place."""
         plain = {key: round(value, 5) if isinstance(value, float) else value for key, value in values.items()}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(plain) + "\n")
         if not self.quiet:
-            print(" ".join(f"{key}={value}" for key, value in plain.items()), flush=True)
+            said = " · ".join(f"{key.replace('_', ' ')} {_figure(value)}" for key, value in plain.items())
+            if passing and sys.stderr.isatty():
+                terminal.status(said)
+            else:
+                terminal.status("")
+                print(terminal.wrapped(said, "  "), flush=True)
 
     def forget_after(self, step: int) -> None:
         """Drop the lines of later steps: the run goes on from an earlier state."""
         rows = [row for row in read_log(self.path) if row.get("step", 0) <= step]
         write_whole(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _figure(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

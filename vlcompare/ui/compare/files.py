@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.evaluate import schema
-from vlcompare.evaluate.fields import FieldError
+from vlcompare.evaluate.fields import FieldError, listed, optional, record, whole
 from vlcompare.evaluate.readers.json_lines import exactly
 from vlcompare.evaluate.results import llm_comparator
-from vlcompare.types import SIDES, Answer, Box, Request
+from vlcompare.repeats import MOST as MOST_ROUNDS
+from vlcompare.repeats import Repeats
+from vlcompare.types import SIDES, Answer, Box, Request, Timings
 from vlcompare.ui.compare.cards import side_name
 from vlcompare.ui.compare.forms import read_mode
 from vlcompare.ui.compare.session import Picture, Run, SideRun
@@ -38,6 +40,15 @@ KIND = "vlcompare-run"
 VERSION = 1
 DISK_SHARE = 8  # a download's sizes that must be free: it is copied once, and others are written at the same time
 KEPT_SECONDS = 300  # of a download before gradio has copied it
+_REPEATS = optional(  # of a comparison that was repeated: the times of both sides in each round
+    record(
+        {
+            "asked": whole(1, MOST_ROUNDS),
+            "rounds": listed(record(dict.fromkeys(SIDES, schema.TIMINGS), SIDES), MOST_ROUNDS),
+        },
+        ("asked", "rounds"),
+    )
+)
 VOTES = {"left": 1.0, "right": -1.0, "tie": 0.0, "both_bad": 0.0}
 
 
@@ -58,6 +69,7 @@ def run_to_json(run: Run) -> dict[str, Any]:
         "example": run.example,
         "follow_up": run.follow_up,
         "voted": run.voted,
+        "repeats": _repeats_to_json(run.repeats),
         "picture": {
             "width": run.picture.width,
             "height": run.picture.height,
@@ -84,7 +96,9 @@ def run_from_json(data: bytes, limits: Limits, open_image: Any = None) -> Run:
         version = ascii(found.get("version"))[:40]
         raise RequestError(f"This run has version {version}; this page reads version {VERSION}.")
     try:
-        return _read_run(schema.EXPORTED(found, ""), open_image)
+        run = _read_run(schema.EXPORTED(found, ""), open_image)
+        run.repeats = _read_repeats(_REPEATS(found.get("repeats"), "repeats"))
+        return run
     except (VLCompareError, FieldError) as error:
         raise RequestError(f"This run is damaged: {str(error).rstrip('.')}.") from error
 
@@ -125,6 +139,24 @@ def _read_run(found: dict[str, Any], open_image: Any) -> Run:
         created=float(found["created"]),
         imported=True,
     )
+
+
+def _repeats_to_json(repeats: Repeats | None) -> dict[str, Any] | None:
+    """The rounds, each with the times of both sides; None where the run was not repeated."""
+    if repeats is None or not repeats.rounds:
+        return None
+    rounds = [{side: asdict(timings) for side, timings in one.items()} for one in repeats.rounds]
+    return {"asked": repeats.asked, "rounds": rounds}
+
+
+def _read_repeats(found: dict[str, Any] | None) -> Repeats | None:
+    if not found or not found["rounds"]:
+        return None
+
+    def timings(values: dict[str, Any]) -> Timings:
+        return Timings(**{**values, "token_ms": tuple(values.get("token_ms", ()))})
+
+    return Repeats(tuple({side: timings(one[side]) for side in SIDES} for one in found["rounds"]), found["asked"])
 
 
 def _request(found: dict[str, Any]) -> Request:

@@ -85,7 +85,7 @@ def _panel(run: Run | None) -> tuple[Safe, bool]:
 
 def repeats_view(run: Run | None, answering: str | None = None) -> Safe:
     """The rounds of a run. answering: None where none is running, else the side that is answering, "" between two."""
-    if run is None or not run.done or not run.made_here or run.hidden:
+    if run is None or not run.done or run.hidden or not (run.made_here or run.repeats):
         return el("div")
     repeats = run.repeats
     if repeats is None or (answering is None and not repeats.rounds):
