@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from app_world import belongs, choose_task, differs, pick, said, visits
+from app_world import belongs, choose_task, differs, open_settings, pick, said, settled, visits
 from ui_fakes import FakeCompare
 
 from vlcompare.evaluate.results.run_folder import RunFolder
@@ -166,3 +166,32 @@ def test_arrow_keys_move_between_the_tabs(visit: Any) -> None:
             " return tab === document.activeElement && tab.getAttribute('aria-selected') === 'true'; }",
             arg=place,
         )
+
+
+@pytest.mark.browser
+def test_numbers_that_are_left_to_the_model_say_so(visit: Any) -> None:
+    page = visit()
+    open_settings(page, "left")
+    for name, words in (("image_size", "as trained"), ("max_new_tokens", "the task's")):
+        field = page.locator(f"#vl-left-{name} input")
+        page.wait_for_function("(input) => input.value === ''", arg=field.element_handle())
+        assert field.get_attribute("placeholder") == words
+    belongs(page)
+    page.locator("#vl-left-max_new_tokens input").fill("7")
+    page.locator("#vl-left-max_new_tokens input").blur()
+    said(page, "#vl-left-settings", "7 tokens at most")
+    page.locator("#vl-left-max_new_tokens input").fill("")
+    page.locator("#vl-left-max_new_tokens input").blur()
+    belongs(page)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [768, 1280, 1440])
+def test_the_overlap_of_a_box_is_not_cut_off_in_the_list(visit: Any, width: int) -> None:
+    page = visit(width=width)
+    page.locator(".vl-to-run").click()
+    said(page, "#vi-headline", " on 72 Locate samples")
+    page.wait_for_selector("#vi-table .vl-iou")
+    settled(page)
+    cut = "(cells) => cells.filter((cell) => cell.scrollWidth > cell.clientWidth + 1).length"
+    assert page.locator("#vi-table td.vi-said:has(.vl-iou)").evaluate_all(cut) == 0

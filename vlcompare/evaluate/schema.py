@@ -153,10 +153,10 @@ _PROMPT = record(
     },
     ("turns", "ids", "order"),
 )
-_TIMES = ("image_ms", "vision_ms", "prefill_ms", "ttft_ms", "total_ms", "tokens_per_s", "shared_ms", "threads", "cpu_ms")
+_TIMES = ("image_ms", "vision_ms", "prefill_ms", "ttft_ms", "total_ms", "tokens_per_s", "shared_ms", "cpu_ms")
 TIMINGS = record(
     {
-        **dict.fromkeys(_TIMES, _measured),
+        **dict.fromkeys((*_TIMES, "threads"), _measured),
         "token_ms": listed(_measured, MOST_TOKENS),
         "mode": text(40),
         "graphed": flag,

@@ -61,6 +61,12 @@
     if (votes) votes.inert = Boolean(one("#vl-belongs .vl-from"));
   }
 
+  // gradio's number field turns "nothing" into 0 as it is made; where 0 means nothing, the placeholder says what holds.
+  setInterval(() => {
+    for (const input of document.querySelectorAll(".vl-settings input[type=number][placeholder]"))
+      if (input.value === "0" && input.placeholder && input !== document.activeElement) input.value = "";
+  }, 300);
+
   function watch() {
     const message = one("#vl-message"), state = one("#vl-state"), belongs = one("#vl-belongs");
     if (!message || !state || !belongs) return setTimeout(watch, 200);
