@@ -191,7 +191,7 @@ def test_the_overlap_of_a_box_is_not_cut_off_in_the_list(visit: Any, width: int)
     page = visit(width=width)
     page.locator(".vl-to-run").click()
     said(page, "#vi-headline", " on 72 Locate samples")
-    page.wait_for_selector("#vi-table .vl-iou")
+    page.wait_for_selector("#vi-table .vl-iou", state="attached")
     settled(page)
     cut = "(cells) => cells.filter((cell) => cell.scrollWidth > cell.clientWidth + 1).length"
     assert page.locator("#vi-table td.vi-said:has(.vl-iou)").evaluate_all(cut) == 0
