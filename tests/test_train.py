@@ -184,10 +184,10 @@ def test_a_line_of_the_log_is_said_in_words_and_on_a_terminal_gives_way(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = Log(tmp_path / "log.jsonl")
-    log.write(passing=True, step=50, seconds=12.04, box_loss=0.123456)
+    log.write_passing(step=50, seconds=12.04, box_loss=0.123456)
     assert capsys.readouterr().out == "step 50 · seconds 12.04 · box loss 0.1235\n"
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    log.write(passing=True, step=100, seconds=24.0, box_loss=0.1)
+    log.write_passing(step=100, seconds=24.0, box_loss=0.1)
     said = capsys.readouterr()
     assert not said.out and "step 100" in said.err and said.err.endswith("\r")
     assert [row["step"] for row in read_log(log.path)] == [50, 100]

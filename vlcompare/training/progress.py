@@ -33,8 +33,15 @@ class Log:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.quiet = path, quiet
 
-    def write(self, *, passing: bool = False, **values: Any) -> None:
-        """passing: on a terminal the next line takes this one's place."""
+    def write(self, **values: Any) -> None:
+        """Keep a line, and print it."""
+        self._write(values, passing=False)
+
+    def write_passing(self, **values: Any) -> None:
+        """As `write`, but on a terminal the next line takes this one's place."""
+        self._write(values, passing=True)
+
+    def _write(self, values: dict[str, Any], *, passing: bool) -> None:
         plain = {key: round(value, 5) if isinstance(value, float) else value for key, value in values.items()}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(plain) + "\n")

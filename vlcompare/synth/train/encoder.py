@@ -120,7 +120,7 @@ def _run(
                 optimizer.zero_grad(set_to_none=True)
             training.step += 1
         if training.step % 50 == 0:
-            log.write(passing=True, step=training.step, seconds=budget.seconds, loss=loss.item(), **parts)
+            log.write_passing(step=training.step, seconds=budget.seconds, loss=loss.item(), **parts)
         if training.step % SCORE_EVERY == 0 or training.step == options.steps:
             log.write(step=training.step, seconds=budget.seconds, **held_out_scores(training, held_out, device))
         if training.step % SAVE_EVERY == 0:

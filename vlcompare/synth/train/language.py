@@ -142,7 +142,7 @@ def train_language(
                 losses = train_step(training, corpus, recipe, total, target)
             if training.step % 50 == 0:
                 plain = {name: loss.item() for name, loss in losses.items()}
-                log.write(passing=True, step=training.step, seconds=budget.seconds, **plain)
+                log.write_passing(step=training.step, seconds=budget.seconds, **plain)
             if training.step % score_every == 0 or training.step == total:
                 scores = probe(training.learner, corpus, target)
                 log.write(step=training.step, seconds=budget.seconds, **scores)
