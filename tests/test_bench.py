@@ -132,11 +132,11 @@ def test_what_cannot_run_here_is_a_row_with_its_reason(monkeypatch: pytest.Monke
 def test_what_is_known_is_kept_and_a_missing_library_costs_its_own_rows_only(monkeypatch: pytest.MonkeyPatch) -> None:
     from vlcompare.runtime.loading import quantize
 
-    def absent() -> None:
+    def absent(*given: object) -> None:
         raise CheckpointError("bitsandbytes cannot be used here.")
 
     monkeypatch.setattr(quantize, "has_kernels", lambda method, device: True)
-    monkeypatch.setattr(quantize, "_bitsandbytes", absent)
+    monkeypatch.setattr(quantize, "quantized_linear", absent)
     kept: list[ModelReport] = []
     options = ModelOptions(("pythia",), ("nf4", "int8", "fp32"), "cpu", 20, 1, 1, vision=False, peers=False)
     report = run(options, presets=TINY, kept=kept.append)

@@ -184,7 +184,7 @@ def test_int8_products_that_fail_are_computed_from_the_weights_they_stand_for(mo
     pytest.importorskip("bitsandbytes")
     weight, x = torch.randn(64, 64), torch.randn(2, 64)
     parts = quantize.quantize(weight, "int8")
-    layer = quantize.quantized_linear(parts, "int8", (64, 64), None, torch.float32)
+    layer = quantize.Int8Linear(parts["int8"], parts["absmax"], None)
     monkeypatch.setattr(layer, "product", broken)
     torch.testing.assert_close(layer(x), x @ quantize.dequantize(parts, "int8", (64, 64), torch.float32).T)
     assert "bitsandbytes" in fallback.notices("cpu")[0]

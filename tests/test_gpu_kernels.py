@@ -141,7 +141,7 @@ def test_own_nf4_product_is_taken_only_where_it_is_right(right: bool, monkeypatc
     layers = torch.nn.ModuleList()
     for outputs, inputs in ((7680, 2560), (2560, 2560), (2560, 10240)):
         parts = quantize.quantize(torch.randn(outputs, inputs, device="cuda"), "nf4")
-        layers.append(quantize.quantized_linear(parts, "nf4", (outputs, inputs), None, torch.bfloat16))
+        layers.append(quantize.quantized_linear(parts, "nf4", (outputs, inputs), None, torch.device("cuda")))
     x = torch.randn(1, 2560, device="cuda").bfloat16()
     before = layers[0](x)
     if not right:

@@ -35,8 +35,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """bitsandbytes' own CPU kernels, fast or not."""
-    monkeypatch.setenv(quantize.ON_CPU, "1")
+    """Weights that stay packed, whichever machine this is: where it has no kernels, by unpacked slices."""
+    monkeypatch.setattr(quantize, "has_kernels", lambda method, device: True)
 
 
 @pytest.fixture
@@ -114,22 +114,20 @@ def test_bitsandbytes_reads_the_same_values() -> None:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize(("method", "tolerance"), [("nf4", 1e-5), ("int8", 2e-2)])
-def test_modules_multiply_with_what_is_stored(kernels: None, method: str, tolerance: float, bias: bool) -> None:
-    """NF4 unpacks and multiplies; int8 also rounds its input, hence the wider tolerance."""
+@pytest.mark.parametrize("method", METHODS)
+def test_modules_multiply_with_what_is_stored(method: str, bias: bool) -> None:
     torch.manual_seed(0)
     linear = nn.Linear(128, 64, bias=bias).requires_grad_(False)
     parts = quantize.quantize(linear.weight, method)
-    module = quantize.quantized_linear(parts, method, (64, 128), linear.bias, torch.float32)
+    module = quantize.quantized_linear(parts, method, (64, 128), linear.bias, torch.device("cpu"))
     linear.weight.copy_(quantize.dequantize(parts, method, (64, 128), torch.float32))
     for shape in ((128,), (1, 128), (2, 5, 128)):
         x = torch.randn(shape)
-        found = module(x[None] if method == "nf4" and len(shape) == 1 else x).view(*shape[:-1], 64)
-        tolerance = max(tolerance, 2e-2) if quantize._bitsandbytes().functional.has_avx512bf16() else tolerance
-        assert found.dtype == x.dtype and apart(found, linear(x)) < tolerance
+        found = module(x)
+        assert found.dtype == x.dtype and found.shape == linear(x).shape and apart(found, linear(x)) < 2e-4
 
 
-def test_int8_hands_dense_rows_to_kernels_that_know_addresses_only(kernels: None) -> None:
+def test_int8_hands_dense_rows_to_kernels_that_know_addresses_only() -> None:
     """A scan may leave its positions side by side in memory; bitsandbytes' CUDA kernels do not look at strides."""
     seen = []
 
@@ -142,7 +140,7 @@ def test_int8_hands_dense_rows_to_kernels_that_know_addresses_only(kernels: None
     torch.manual_seed(0)
     linear = nn.Linear(128, 64).requires_grad_(False)
     parts = quantize.quantize(linear.weight, "int8")
-    module = quantize.quantized_linear(parts, "int8", (64, 128), linear.bias, torch.float32)
+    module = quantize.Int8Linear(parts["int8"], parts["absmax"], linear.bias)
     x = torch.randn(1, 128, 5).transpose(1, 2)
     with Watch():
         found = module(x)
@@ -172,7 +170,7 @@ def test_quantized_models_answer_and_take_less(
     assert estimate(ModelSpec(str(folders[family]), method)).weights == pytest.approx(small.weights_bytes, rel=0.02)
     distance = apart(answers(small), answers(full))
     assert 0 < distance < {"nf4": 0.6, "int8": 0.12}[method]
-    replaced = [m for m in small.vlm.modules() if type(m).__name__ in ("Linear4bit", "Int8Linear")]
+    replaced = [m for m in small.vlm.modules() if type(m).__name__ == "PackedLinear"]
     assert len(replaced) == len(quantize.targets(full.vlm, family))
 
 

@@ -61,7 +61,7 @@ def build(config: ModelConfig, precision: str, device: torch.device) -> VisionLa
                 made[id(empty)] = nn.Parameter(values, requires_grad=False)
             module._parameters[key] = made[id(empty)]
         if name in linears:
-            _quantize(vlm, name, method, dtype)
+            _quantize(vlm, name, method)
     vlm.vision_encoder.place_buffers(device)
     return vlm
 
@@ -79,14 +79,16 @@ def _values(key: str, empty: Tensor, noise: Tensor) -> Tensor:
     return flat.mul_(empty.shape[-1] ** -0.5).view(empty.shape)
 
 
-def _quantize(vlm: VisionLanguageModel, name: str, method: str, dtype: torch.dtype) -> None:
+def _quantize(vlm: VisionLanguageModel, name: str, method: str) -> None:
     linear = vlm.get_submodule(name)
     assert isinstance(linear, nn.Linear)
     parts = quantize.quantize(linear.weight.detach(), method)
     shape = (linear.out_features, linear.in_features)
     bias = None if linear.bias is None else linear.bias.detach()
     parent, _, last = name.rpartition(".")
-    setattr(vlm.get_submodule(parent), last, quantize.quantized_linear(parts, method, shape, bias, dtype))
+    setattr(
+        vlm.get_submodule(parent), last, quantize.quantized_linear(parts, method, shape, bias, linear.weight.device)
+    )
 
 
 def prompt_ids(config: ModelConfig, vlm: VisionLanguageModel, length: int, device: torch.device) -> tuple[Tensor, bool]:

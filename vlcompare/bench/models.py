@@ -144,8 +144,6 @@ class _Case:
         count = sum(value.numel() for value in meta_model(self.config).parameters())  # imports are not what is measured
         width = 4 if self.precision == "fp32" else 2
         check_room(f"{self.shape} in {self.precision}", count * width, self.device)
-        if self.precision in quantize.METHODS:
-            quantize.nf4_code(self.device)
         peak = PeakMemory(self.device)
         load_s, vlm = timed(lambda: build(self.config, self.precision, self.device), self.device)
         pixels = torch.zeros(1, 3, self.config.image_size, self.config.image_size).to(

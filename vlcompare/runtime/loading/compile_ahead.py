@@ -14,6 +14,7 @@ import torch
 
 from vlcompare.models import kernels
 from vlcompare.models.config import MambaConfig, PythiaConfig
+from vlcompare.models.kernels import packed
 from vlcompare.models.mamba import Mamba
 from vlcompare.models.meta_init import registering, structure_only
 from vlcompare.models.pythia import Pythia
@@ -26,18 +27,18 @@ _TINY: dict[str, PythiaConfig | MambaConfig] = {
 
 
 @functools.cache
-def compiling(family: str, dtype: torch.dtype) -> threading.Thread:
+def compiling(family: str, dtype: torch.dtype, quantization: str = "none") -> threading.Thread:
     """The thread that compiles what a family needs in a dtype on CPU; started at the first call, the same afterwards.
 
     Not a daemon: a process that ends in the middle of compiling would crash.
     """
-    thread = threading.Thread(target=_run, args=(family, dtype), name="vlcompare-compile")
+    thread = threading.Thread(target=_run, args=(family, dtype, quantization), name="vlcompare-compile")
     thread.start()
     return thread
 
 
 @torch.inference_mode()
-def _run(family: str, dtype: torch.dtype) -> None:
+def _run(family: str, dtype: torch.dtype, quantization: str) -> None:
     if kernels.active("cpu") != "numba":
         return
     config = _TINY[family]
@@ -49,3 +50,5 @@ def _run(family: str, dtype: torch.dtype) -> None:
     state = model.new_state(1, 8)
     hidden = model(torch.zeros(1, 4, config.hidden_size, dtype=dtype), state)
     model.logits(model.step(hidden[:, -1], state))
+    if quantization != "none":
+        packed.compile_for(quantization)

@@ -203,7 +203,7 @@ class _Filler:
             linear = self.linears[name]
             shape = (linear.out_features, linear.in_features)
             with registering:
-                module = quantize.quantized_linear(parts, self.target.method, shape, linear.bias, self.target.dtype)
+                module = quantize.quantized_linear(parts, self.target.method, shape, linear.bias, self.target.device)
             parent, _, last = name.rpartition(".")
             setattr(self.vlm.get_submodule(parent), last, module)
         for module in self.vlm.modules():

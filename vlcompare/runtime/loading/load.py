@@ -131,7 +131,7 @@ def _load(spec: ModelSpec, progress: hub.Progress | None, names_only: bool) -> M
     check_room(source.name, needed, device)
     vlm = meta_model(config)
     vlm.vision_encoder = encoder or vlm.vision_encoder
-    kernels = compiling(config.family, dtype) if device.type == "cpu" else None
+    kernels = compiling(config.family, dtype, method) if device.type == "cpu" else None
     if method != "none" and (sentence := quantize.left_out(vlm, config.family)):
         notices.append(sentence)
     target = Target(

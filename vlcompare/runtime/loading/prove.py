@@ -219,7 +219,7 @@ def layer_difference(case: Case, device: torch.device) -> float:
 
     parts = quantize.quantize(random(rows, columns) / columns**0.5, case.function)
     bias = random(rows) if sizes["biased"] else None
-    layer: Any = quantize.quantized_linear(parts, case.function, (rows, columns), bias, case.dtype)
+    layer: Any = quantize.bitsandbytes_linear(parts, case.function, (rows, columns), bias)
     weight = quantize.dequantize(parts, case.function, (rows, columns), torch.float32)
     largest = 0.0
     for x in (random(1, columns), random(1, columns, 70).transpose(1, 2)):

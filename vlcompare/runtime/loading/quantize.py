@@ -10,9 +10,9 @@ which would synchronise with the device in every layer). Both are computed here 
 that a CPU and a GPU give the same bits, and a file written on one equals the result of quantizing at load on the
 other.
 
-Where a CPU has no fast path, weights are rounded the same way and then held in the model's own dtype: the answers are
-those of the quantized model, memory and speed are not, and a notice says so. VLCOMPARE_BITSANDBYTES_ON_CPU=1 uses
-bitsandbytes' CPU kernels even so.
+On CPU the weights stay packed (`models.kernels.packed`); bitsandbytes is for CUDA. Where there are no kernels for the
+processor, weights are rounded the same way and then held in the model's own dtype: the answers are those of the
+quantized model, memory and speed are not, and a notice says so.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
-import os
 import platform
 from collections.abc import Mapping
 from typing import Any
@@ -30,12 +29,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlcompare.errors import CheckpointError, RequestError
-from vlcompare.models.kernels import fallback
+from vlcompare.models.kernels import fallback, packed
+from vlcompare.models.kernels.packed import PackedLinear
+from vlcompare.models.kernels.packed_format import BLOCK, nf4_code, unpacked
 from vlcompare.types import QUANTIZATIONS
 
 METHODS = ("nf4", "int8")
-ON_CPU = "VLCOMPARE_BITSANDBYTES_ON_CPU"
-BLOCK = 64
 _LABELS = {"nf4": "NF4", "int8": "int8"}
 _ROWS_OF_KERNEL = 32  # bitsandbytes' packed CPU layout takes this many output rows at a time
 _CHUNK = 1 << 22  # values rounded at a time: quantizing then needs far less memory than one large tensor
@@ -107,40 +106,14 @@ def quantize(weight: Tensor, method: str) -> dict[str, Tensor]:
 
 def dequantize(parts: Mapping[str, Tensor], method: str, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
     """The weight that the parts encode."""
-    if method == "int8":
-        weight = torch.empty(shape, dtype=dtype, device=parts["int8"].device)
-        for begin in range(0, shape[0], step := max(1, _CHUNK // shape[1])):
-            rows = slice(begin, begin + step)
-            weight[rows] = parts["int8"][rows].float() * (parts["absmax"][rows, None] / 127)
-        return weight
-    code = nf4_code(parts["nf4"].device)
-    weight = torch.empty(shape[0] * shape[1], dtype=dtype, device=code.device)
-    for begin in range(0, weight.numel(), _CHUNK):
-        packed = parts["nf4"].reshape(-1)[begin // 2 : (begin + _CHUNK) // 2]
-        values = code[torch.stack((packed >> 4, packed & 15), 1).reshape(-1).int()].view(-1, BLOCK)
-        scaled = values * parts["absmax"][begin // BLOCK : (begin + _CHUNK) // BLOCK, None]
-        weight[begin : begin + _CHUNK] = scaled.reshape(-1)
-    return weight.view(shape)
-
-
-def nf4_code(device: torch.device | str = "cpu") -> Tensor:
-    """NF4's 16 values, ascending (QLoRA, appendix E), float32."""
-    return _bitsandbytes().functional.get_4bit_type("nf4", device=device)
+    return unpacked(method, parts[method], parts["absmax"], shape, dtype)
 
 
 def has_kernels(method: str, device: torch.device) -> bool:
-    """Whether this device multiplies in the quantized format: CUDA, or a CPU with a fast path."""
-    if fallback.failed("bitsandbytes"):
-        return False
+    """Whether this device multiplies in the quantized format: CUDA, or a CPU whose instructions have kernels."""
     if device.type == "cuda":
-        return True
-    if device.type != "cpu":
-        return False
-    if os.environ.get(ON_CPU, "") not in ("", "0"):
-        return True
-    if method == "nf4":
-        return bool(_bitsandbytes().functional.has_avx512bf16())
-    return torch.backends.cpu.get_cpu_capability() == "AVX512"
+        return not fallback.failed("bitsandbytes")
+    return device.type == "cpu" and bool(packed.supported())
 
 
 def notice(method: str, dtype: torch.dtype) -> str:
@@ -151,12 +124,12 @@ def notice(method: str, dtype: torch.dtype) -> str:
             f"bitsandbytes' kernels are not used here: the weights are rounded to {label} and held in {held}, so the "
             f"answers are {label}'s, but memory and speed are {held}'s."
         )
-    needs = "AVX512-BF16" if method == "nf4" else "AVX512"
     label = _LABELS[method]
     held = str(dtype).removeprefix("torch.")
     return (
-        f"This machine has no fast path for {label} ({platform.machine()} without {needs}): the weights are rounded to "
-        f"{label} and held in {held}, so the answers are {label}'s, but memory and speed are {held}'s."
+        f"This machine has no fast path for {label} ({platform.machine()} without AVX2 or NEON, or without numba): the "
+        f"weights are rounded to {label} and held in {held}, so the answers are {label}'s, but memory and speed are "
+        f"{held}'s."
     )
 
 
@@ -167,16 +140,25 @@ def choose_kernels(model: nn.Module) -> bool:
 
 
 def quantized_linear(
-    parts: Mapping[str, Tensor], method: str, shape: tuple[int, int], bias: Tensor | None, dtype: torch.dtype
+    parts: Mapping[str, Tensor], method: str, shape: tuple[int, int], bias: Tensor | None, device: torch.device
 ) -> nn.Module:
-    """A module that multiplies with the parts, which are already on their device. dtype: the model's own."""
+    """A module that multiplies with the parts, which are on `device`."""
+    if device.type == "cuda":
+        return bitsandbytes_linear(parts, method, shape, bias)
+    return PackedLinear(method, parts[method], parts["absmax"], shape, bias)
+
+
+def bitsandbytes_linear(
+    parts: Mapping[str, Tensor], method: str, shape: tuple[int, int], bias: Tensor | None
+) -> nn.Module:
+    """`quantized_linear` with bitsandbytes' kernels, whatever the device."""
     if method == "int8":
         return Int8Linear(parts["int8"], parts["absmax"], bias)
-    return _nf4_linear(parts["nf4"], parts["absmax"], shape, bias, dtype)
+    return _nf4_linear(parts["nf4"], parts["absmax"], shape, bias)
 
 
 class Int8Linear(nn.Module):
-    """x W^T + b with W in int8 by rows and x rounded to int8 by rows at run time; products in int32."""
+    """x W^T + b with W in int8 by rows and x rounded to int8 by rows at run time; products in int32. For CUDA."""
 
     def __init__(self, weight: Tensor, absmax: Tensor, bias: Tensor | None) -> None:
         super().__init__()
@@ -207,14 +189,10 @@ class Int8Linear(nn.Module):
         return out.view(*x.shape[:-1], self.out_features)
 
 
-def _nf4_linear(
-    packed: Tensor, absmax: Tensor, shape: tuple[int, int], bias: Tensor | None, dtype: torch.dtype
-) -> nn.Module:
+def _nf4_linear(packed: Tensor, absmax: Tensor, shape: tuple[int, int], bias: Tensor | None) -> nn.Module:
     library = _bitsandbytes()
     rows, columns = shape
-    # bfloat16 where the kernels compute in it; on another CPU they only unpack, so the model's dtype is exact
-    fused = packed.is_cuda or library.functional.has_avx512bf16()
-    compute = torch.bfloat16 if fused else dtype
+    compute = torch.bfloat16  # what the kernels compute in
     layer = _nf4_class()(
         columns, rows, bias=bias is not None, compute_dtype=compute, compress_statistics=False, quant_type="nf4",
         device="meta",
@@ -243,8 +221,6 @@ def _nf4_class() -> Any:
             if y is not None:
                 return y
             state = self.quant_state
-            if getattr(state, "packing_format_for_cpu", False):
-                raise RuntimeError("bitsandbytes' kernels failed; the weights are in a layout of their own.")
             parts = {"nf4": self.weight.data, "absmax": state.absmax}
             weight = dequantize(parts, "nf4", tuple(state.shape), x.dtype)
             return F.linear(x, weight, None if self.bias is None else self.bias.to(x.dtype))

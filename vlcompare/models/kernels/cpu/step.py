@@ -14,25 +14,10 @@ from torch import Tensor
 from vlcompare.models.kernels import reference
 from vlcompare.models.kernels.autograd import Differentiable, Kernel, needs_gradient
 from vlcompare.models.kernels.cpu import step_loops as loops
-from vlcompare.models.kernels.cpu.arrays import LOOP_DTYPES, flat
+from vlcompare.models.kernels.cpu.arrays import LOOP_DTYPES, flat, floats, floats_or_zeros
 from vlcompare.models.kernels.cpu.openmp import threads
 from vlcompare.models.kernels.cpu.simd import WIDTH
 from vlcompare.models.kernels.reference import ScanInputs
-
-_zeros: dict[int, Any] = {}
-
-
-def _floats(tensor: Tensor) -> Any:
-    return flat(tensor.detach().float().contiguous())
-
-
-def _floats_or_zeros(tensor: Tensor | None, size: int) -> Any:
-    """Its numbers, or as many zeros where there is no tensor; not to be written to."""
-    if tensor is not None:
-        return _floats(tensor)
-    if size not in _zeros:
-        _zeros[size] = torch.zeros(size).numpy()
-    return _zeros[size]
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
@@ -42,8 +27,8 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
     if not fits or needs_gradient(x, weight):
         return None
     y = torch.empty(rows, outputs)
-    added = _floats_or_zeros(bias, outputs)
-    loops.product(_floats(x), flat(weight), added, flat(y), rows, inputs, outputs, threads())
+    added = floats_or_zeros(bias, outputs)
+    loops.product(floats(x), flat(weight), added, flat(y), rows, inputs, outputs, threads())
     return y.to(x.dtype)
 
 
@@ -56,10 +41,10 @@ def selective_step(state: Tensor, inputs: ScanInputs) -> Tensor | None:
     if not fits or not state.is_contiguous() or state.dtype != torch.float32:
         return None
     y = torch.empty(batch, width)
-    dense_x = _floats(x)
+    dense_x = floats(x)
     loops.step(
-        flat(state), dense_x, _floats(dt), _floats(A), _floats(B), _floats(C), _floats_or_zeros(D, width),
-        dense_x if z is None else _floats(z), _floats_or_zeros(bias, width), flat(y),
+        flat(state), dense_x, floats(dt), floats(A), floats(B), floats(C), floats_or_zeros(D, width),
+        dense_x if z is None else floats(z), floats_or_zeros(bias, width), flat(y),
         batch, width, n, z is not None, threads() if batch * width >= 2048 else 1,
     )  # fmt: skip
     return y.to(x.dtype)
@@ -72,8 +57,8 @@ def conv_step(window: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) ->
     if width % WIDTH or not window.is_contiguous() or window.dtype != torch.float32 or x.dtype not in LOOP_DTYPES:
         return None
     y = torch.empty(batch, width)
-    added = _floats_or_zeros(bias, width)
-    loops.conv_step(flat(window), _floats(x), _floats(weight), added, flat(y), batch, width, before + 1)
+    added = floats_or_zeros(bias, width)
+    loops.conv_step(flat(window), floats(x), floats(weight), added, flat(y), batch, width, before + 1)
     return y.to(x.dtype)
 
 

@@ -1,0 +1,191 @@
+"""Packed weights on CPU: every variant of the products beside the unpacked weight, the unpacking, and the choice."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vlcompare.models.kernels import fallback, packed, packed_proofs
+from vlcompare.models.kernels.packed import PLAIN, PackedLinear
+from vlcompare.runtime.loading import quantize
+
+METHODS = ("nf4", "int8")
+VARIANTS = packed.supported()
+# rows, inputs, outputs: a block alone, blocks in pairs and one behind, more outputs than a share, one output
+SIZES = ((1, 64, 1), (1, 192, 67), (3, 128, 130), (2, 576, 5), (12, 64, 32))
+
+needs_variants = pytest.mark.skipif(not VARIANTS, reason="no kernels for packed weights on this processor")
+
+
+def layer(method: str, outputs: int, inputs: int, bias: bool = True) -> tuple[PackedLinear, Tensor]:
+    """A random packed layer and its weight in float64."""
+    torch.manual_seed(outputs + inputs)
+    parts = quantize.quantize(torch.randn(outputs, inputs), method)
+    shape = (outputs, inputs)
+    made = PackedLinear(method, parts[method], parts["absmax"], shape, torch.randn(outputs) if bias else None)
+    return made, quantize.dequantize(parts, method, shape, torch.float64)
+
+
+def error(y: Tensor, truth: Tensor) -> float:
+    return float((y.double() - truth).norm() / truth.norm())
+
+
+@needs_variants
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("method", METHODS)
+def test_each_variant_gives_the_unpacked_product(variant: str, method: str) -> None:
+    assert packed_proofs.packed_product_agrees(variant, method)
+    for rows, inputs, outputs in SIZES:
+        for dtype, bound in ((torch.float32, 2e-4), (torch.bfloat16, 2**-8)):
+            made, weight = layer(method, outputs, inputs, bias=outputs != 5)
+            x = torch.randn(rows, inputs).to(dtype)
+            with packed.use(variant), torch.inference_mode():
+                y = made(x)
+            truth = F.linear(x.double(), weight, None if made.bias is None else made.bias.double())
+            assert y.dtype == dtype and error(y, truth) < bound, (rows, inputs, outputs, dtype)
+
+
+@needs_variants
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_numbers_that_need_no_rounding_give_exact_sums(variant: str) -> None:
+    """Whole int8 weights and activations whose largest of 64 is the largest int16 activation."""
+    inputs, outputs = 192, 70
+    torch.manual_seed(0)
+    x = torch.randint(-16383, 16384, (2, inputs)).float()
+    x[:, ::64] = 16383
+    weight = torch.randint(-127, 128, (outputs, inputs), dtype=torch.int8)
+    made = PackedLinear("int8", weight, torch.full((outputs,), 127.0), (outputs, inputs))
+    with packed.use(variant), torch.inference_mode():
+        y = made(x)
+    truth = x.double() @ weight.double().T
+    assert float((y.double() - truth).abs().max() / truth.abs().max()) < 3e-7  # float32 sums of exact block sums
+
+
+@needs_variants
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("method", METHODS)
+def test_zeros_small_numbers_and_numbers_that_are_none(variant: str, method: str) -> None:
+    made, weight = layer(method, 8, 128, bias=False)
+    with packed.use(variant), torch.inference_mode():
+        assert torch.equal(made(torch.zeros(1, 128)), torch.zeros(1, 8))
+        small = torch.randn(1, 128) * 1e-20
+        assert error(made(small), small.double() @ weight.T) < 2e-4
+        mixed = torch.randn(1, 128)
+        mixed[0, :64] *= 1e6  # the other block keeps its own precision
+        ours = made(mixed) - made(torch.cat([mixed[:, :64], torch.zeros(1, 64)], 1))
+        assert torch.isfinite(ours).all()
+        for bad in (float("nan"), float("inf")):
+            x = torch.randn(1, 128)
+            x[0, 3] = bad
+            assert not torch.isfinite(made(x)).any()
+
+
+@needs_variants
+@pytest.mark.parametrize("method", METHODS)
+def test_the_number_of_threads_changes_nothing(method: str) -> None:
+    made, _ = layer(method, 300, 256)
+    x = torch.randn(2, 256)
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            with torch.inference_mode():
+                results.append((made(x), made(x.repeat(20, 1))))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(few, results[0][0]) for few, _ in results)
+    assert all(torch.allclose(many, results[0][1], atol=1e-5) for _, many in results)
+
+
+@needs_variants
+def test_two_threads_at_once_give_what_one_gives() -> None:
+    layers = [layer(method, 400, 512)[0] for method in METHODS]
+    inputs = [torch.randn(1, 512) for _ in range(8)]
+    with torch.inference_mode():
+        expected = [[made(x) for x in inputs] for made in layers]
+    wrong: list[int] = []
+
+    def work(number: int) -> None:
+        with torch.inference_mode():
+            for _ in range(25):
+                got = [layers[number](x) for x in inputs]
+                if not all(map(torch.equal, got, expected[number])):
+                    wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("variant", [PLAIN, *VARIANTS[:1]])
+def test_slices_are_the_weight_to_the_bit(method: str, variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed, "_SLICE", 5 * 192)  # seven slices, the last one shorter
+    made, _ = layer(method, 33, 192)
+    parts = {method: made.packed, "absmax": made.absmax}
+    with packed.use(variant), torch.inference_mode():
+        for dtype in (torch.float32, torch.bfloat16):
+            whole = quantize.dequantize(parts, method, (33, 192), dtype)
+            assert torch.equal(made.slice(0, 33, dtype), whole)
+            assert torch.equal(made.slice(7, 20, dtype), whole[7:20])
+        x = torch.randn(2, 9, 192)
+        truth = F.linear(x, quantize.dequantize(parts, method, (33, 192), torch.float32), made.bias)
+        assert torch.allclose(made(x), truth, atol=1e-4) and made(x).shape == (2, 9, 33)
+
+
+def test_gradients_pass_through_to_the_activations() -> None:
+    made, weight = layer("nf4", 40, 64)
+    x = torch.randn(1, 64, requires_grad=True)
+    made(x).sum().backward()
+    assert x.grad is not None and torch.allclose(x.grad[0], weight.sum(0).float(), atol=1e-4)
+
+
+@needs_variants
+def test_a_variant_with_wrong_numbers_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fallback, "_sentences", {})
+    packed._chosen.cache_clear()
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(packed_proofs, "proven", lambda check, *given: given[0] != VARIANTS[0])
+            assert packed.variant("nf4") == (VARIANTS[1] if len(VARIANTS) > 1 else PLAIN)
+            assert VARIANTS[0] in fallback.notices("cpu")[0]
+    finally:
+        packed._chosen.cache_clear()
+
+
+@needs_variants
+def test_the_check_of_a_variant_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vlcompare.models.kernels.cpu import packed as module
+
+    right = module.product
+    for method in METHODS:
+        assert packed_proofs.packed_product_agrees(VARIANTS[0], method)
+    monkeypatch.setattr(module, "product", lambda *given: right(*given) * 1.01)
+    assert not packed_proofs.packed_product_agrees(VARIANTS[0], "nf4")
+
+
+@needs_variants
+def test_a_damaged_file_of_machine_code_is_a_miss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vlcompare.models.kernels.cpu.packed_loops import loops
+
+    assert packed_proofs.packed_product_agrees(VARIANTS[0], "int8")  # compiled
+    dispatcher = loops(VARIANTS[0]).int8
+    cache, (signature,), context = dispatcher._cache, dispatcher.overloads, dispatcher.targetctx
+    data = bytearray(cache._path(signature, context).read_bytes())
+    monkeypatch.setattr(fallback, "_sentences", {})
+    monkeypatch.setattr(cache, "cache_path", str(tmp_path))
+    file = cache._path(signature, context)
+    assert cache.load_overload(signature, context) is None and not fallback.notices("cpu")
+    file.write_bytes(data)
+    assert cache.load_overload(signature, context) is not None
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    assert cache.load_overload(signature, context) is None and "damaged" in fallback.notices("cpu")[0]

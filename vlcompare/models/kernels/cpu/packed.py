@@ -1,0 +1,62 @@
+"""Products with packed weights on CPU: tensors to and from the loops of `packed_loops`.
+
+Each function returns None for dtypes, sizes and layouts that its loops do not take.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vlcompare.models.kernels.autograd import needs_gradient
+from vlcompare.models.kernels.cpu import packed_loops
+from vlcompare.models.kernels.cpu.arrays import LOOP_DTYPES, flat, floats_or_zeros
+from vlcompare.models.kernels.cpu.openmp import threads
+from vlcompare.models.kernels.cpu.packed_simd import UNIT
+from vlcompare.models.kernels.cpu.variants import supported
+from vlcompare.models.kernels.packed_format import BLOCK, NF4
+
+__all__ = ["product", "supported", "unpack"]
+
+
+@functools.cache
+def _pairs() -> Any:
+    """The two NF4 values of each byte, the first in the upper half: (512,) float32."""
+    byte = np.arange(256)
+    return np.array(NF4, np.float32)[np.stack((byte >> 4, byte & 15), 1)].reshape(-1)
+
+
+def product(
+    variant: str, method: str, x: Tensor, packed: Tensor, absmax: Tensor, bias: Tensor | None, outputs: int
+) -> Tensor | None:
+    """x (R, K) times the packed weight (outputs, K), transposed, + bias -> (R, outputs) in x's dtype.
+
+    variant: of `supported()`. Activations are rounded to 15 bits by blocks of 64; K is a multiple of 64.
+    """
+    rows, inputs = x.shape
+    if inputs % BLOCK or x.dtype not in LOOP_DTYPES or needs_gradient(x):
+        return None
+    values = F.pad(x.detach().float(), (0, -inputs % UNIT)).contiguous()
+    y = torch.empty(rows, outputs)
+    loop = getattr(packed_loops.loops(variant), method)
+    given = flat(values), flat(packed), flat(absmax), floats_or_zeros(bias, outputs)
+    loop(*given, flat(y), rows, inputs, outputs, threads())
+    return y.to(x.dtype)
+
+
+def unpack(method: str, packed: Tensor, absmax: Tensor, first: int, out: Tensor) -> Tensor | None:
+    """Write rows of a packed weight, from `first` on, into `out` (rows, K), which is returned."""
+    rows, inputs = out.shape
+    if inputs % BLOCK or out.dtype not in LOOP_DTYPES or not out.is_contiguous():
+        return None
+    given = first, flat(out), rows, inputs, threads()
+    if method == "nf4":
+        packed_loops.unpack_nf4(flat(packed), flat(absmax), _pairs(), *given)
+    else:
+        packed_loops.unpack_int8(flat(packed), flat(absmax), *given)
+    return out

@@ -1,0 +1,175 @@
+"""The compiled loops of products with packed weights (NF4, int8), for each variant of the processor's instructions.
+
+`loops(variant)` compiles one set. Flat arrays in, flat arrays out; no torch in here.
+"""
+
+# numba reads these functions' bytecode and knows every type itself; annotations would only repeat it
+# mypy: disable-error-code="no-untyped-def,misc"
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vlcompare.models.kernels.cpu.packed_simd import (
+    BLOCK,
+    LARGEST,
+    UNIT,
+    int8_sums,
+    load_int8,
+    looked_up,
+    magnitude,
+    nf4_order,
+    nf4_sums,
+    pair_scales,
+    prefetch,
+    widen,
+    words_in_order,
+)
+from vlcompare.models.kernels.cpu.simd import WIDTH, compiled, fma, load, splat, spread, store, total
+from vlcompare.models.kernels.cpu.threads import share_out
+from vlcompare.models.kernels.cpu.variants import VARIANTS
+
+SHARE = 64  # output rows that are one task
+AHEAD = 6144  # bytes between the weights that are asked for and those that are multiplied
+TINY = 1e-30  # a block of activations this small is a block of zeros
+
+
+class Loops(NamedTuple):
+    """Compiled for one variant. x (rows, K) float32, K a multiple of UNIT with zeros behind the real columns."""
+
+    nf4: Any  # (x, packed, absmax, bias, y, rows, inputs, outputs, threads)
+    int8: Any  # (x, weight, absmax, bias, y, rows, inputs, outputs, threads)
+
+
+def _named(function: Callable[..., Any], variant: str) -> Callable[..., Any]:
+    """Under a name of its own: numba's symbols and the files of machine code go by it."""
+    function.__name__ = function.__qualname__ = f"{function.__name__}_{variant}"
+    return function
+
+
+@functools.cache
+def loops(variant: str) -> Loops:
+    """The loops with a variant's instructions; each is compiled when it is first called."""
+    return Loops(
+        _product(variant, _nf4_rows(variant), nf4_order(VARIANTS[variant])),
+        _product(variant, _int8_rows(variant), range(UNIT)),
+    )
+
+
+@compiled(inner=True)
+def _scaled(x, at, scaled, scales, scale_at, inputs):
+    """x[at : at + inputs] with the largest magnitude of each block at LARGEST; scales: what multiplies it back."""
+    near = np.empty(WIDTH, np.float32)
+    for block in range(inputs // BLOCK):
+        begin = at + block * BLOCK
+        most = splat(np.float32(0))
+        for k in range(0, BLOCK, WIDTH):
+            most = magnitude(most, load(x, begin + k))
+        store(near, 0, most)
+        largest = near[0]
+        for lane in range(1, WIDTH):
+            if near[lane] > largest or near[lane] != near[lane]:  # NaN stays
+                largest = near[lane]
+        scales[scale_at + block] = largest / np.float32(LARGEST)
+        factor = np.float32(LARGEST) / largest if largest > np.float32(TINY) else np.float32(0)
+        for k in range(0, BLOCK, WIDTH):
+            store(scaled, block * BLOCK + k, load(x, begin + k) * splat(factor))
+
+
+def _product(variant: str, rows_of: Any, order: Any) -> Any:
+    """y (rows, outputs) = x (rows, inputs) weight^T + bias, where `rows_of` does a share of one row's outputs."""
+    store_words, step = words_in_order(list(order)), len(list(order))
+
+    def share(words, scales, weight, absmax, bias, y, rows, inputs, outputs, task):
+        first = task * SHARE
+        last = min(first + SHARE, outputs)
+        padded = (inputs + UNIT - 1) // UNIT * UNIT
+        for row in range(rows):  # a share of the weights stays in the cache for the next row
+            rows_of(words, scales, weight, absmax, bias, y, row, padded, first, last, inputs, outputs)
+
+    share = compiled(inner=True)(_named(share, f"{rows_of.py_func.__name__}"))
+
+    def product(x, weight, absmax, bias, y, rows, inputs, outputs, threads):
+        padded = (inputs + UNIT - 1) // UNIT * UNIT
+        scaled = np.empty(padded, np.float32)
+        scales = np.empty(rows * padded // BLOCK, np.float32)
+        words = np.empty(rows * padded, np.int16)
+        for row in range(rows):
+            _scaled(x, row * padded, scaled, scales, row * padded // BLOCK, padded)
+            for at in range(0, padded, step):
+                store_words(scaled, at, words, row * padded + at)
+        shares = (outputs + SHARE - 1) // SHARE
+        share_out(share, (words, scales, weight, absmax, bias, y, rows, inputs, outputs), shares, threads)
+
+    return compiled()(_named(product, f"{rows_of.py_func.__name__}"))
+
+
+def _nf4_rows(variant: str) -> Any:
+    two, one = nf4_sums(variant, 2), nf4_sums(variant, 1)
+
+    def nf4(words, scales, packed, absmax, bias, y, row, padded, first, last, inputs, outputs):
+        """One row's outputs first..last - 1; a row of weights is read in the order in which it lies."""
+        at, scale_at = row * padded, row * padded // BLOCK
+        whole = inputs // UNIT * UNIT
+        for o in range(first, last):
+            byte, block = o * (inputs // 2), o * (inputs // BLOCK)
+            sums = splat(np.float32(0))
+            prefetch(absmax, block + AHEAD // (BLOCK // 2))
+            for k in range(0, whole, UNIT):
+                prefetch(packed, byte + k // 2 + AHEAD)
+                scale = pair_scales(absmax, block + k // BLOCK, scales, scale_at + k // BLOCK)
+                sums = fma(widen(two(packed, byte + k // 2, words, at + k)), scale, sums)
+            value = total(sums)
+            if whole < inputs:  # a last block alone
+                scale = absmax[block + whole // BLOCK] * scales[scale_at + whole // BLOCK]
+                value += total(widen(one(packed, byte + whole // 2, words, at + whole))) * scale
+            y[row * outputs + o] = value * np.float32(1 / LARGEST) + bias[o]
+
+    return compiled(inner=True)(_named(nf4, variant))
+
+
+def _int8_rows(variant: str) -> Any:
+    sum_64 = int8_sums(variant)
+
+    def int8(words, scales, weight, absmax, bias, y, row, padded, first, last, inputs, outputs):
+        """As for NF4; a row of weights has one scale."""
+        at, scale_at = row * padded, row * padded // BLOCK
+        for o in range(first, last):
+            byte = o * inputs
+            sums = splat(np.float32(0))
+            for k in range(0, inputs, BLOCK):
+                prefetch(weight, byte + k + AHEAD)
+                sums = fma(widen(sum_64(weight, byte + k, words, at + k)), spread(scales, scale_at + k // BLOCK), sums)
+            y[row * outputs + o] = total(sums) * (absmax[o] * np.float32(1 / 127)) + bias[o]
+
+    return compiled(inner=True)(_named(int8, variant))
+
+
+@compiled(inner=True)
+def _unpack_nf4_row(packed, absmax, table, first, out, inputs, row):
+    for k in range(0, inputs, WIDTH):
+        scale = spread(absmax, ((first + row) * inputs + k) // BLOCK)
+        store(out, row * inputs + k, looked_up(table, packed, ((first + row) * inputs + k) // 2) * scale)
+
+
+@compiled()
+def unpack_nf4(packed, absmax, table, first, out, rows, inputs, threads):
+    """out (rows, inputs) float32 or bfloat16: rows of the weight from `first` on; table: see `looked_up`."""
+    share_out(_unpack_nf4_row, (packed, absmax, table, first, out, inputs), rows, threads)
+
+
+@compiled(inner=True)
+def _unpack_int8_row(weight, absmax, first, out, inputs, row):
+    scale = splat(absmax[first + row] / np.float32(127))
+    for k in range(0, inputs, WIDTH):
+        store(out, row * inputs + k, load_int8(weight, (first + row) * inputs + k) * scale)
+
+
+@compiled()
+def unpack_int8(weight, absmax, first, out, rows, inputs, threads):
+    """The same for int8."""
+    share_out(_unpack_int8_row, (weight, absmax, first, out, inputs), rows, threads)

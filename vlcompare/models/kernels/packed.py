@@ -1,0 +1,138 @@
+"""Linears whose weights stay packed in memory, NF4 or int8: .56 and 1.00 bytes a weight with their scales. CPU only.
+
+The weights are `packed_format`'s values, whichever way a product takes:
+
+- Few rows: straight from the packed form, by the loops of `cpu.packed_loops` with the best of the processor's
+  instructions (a *variant*). Activations are rounded to 15 bits by blocks of 64, and NF4's values to 15 bits, which
+  changes a product by some 5e-5 of its size. A variant is used after one real call of it agreed with the unpacked
+  product (`packed_proofs`).
+- Many rows, gradients, and processors for which there is no variant: a slice of the weight is unpacked at a time and
+  multiplied by torch, in bfloat16 where activations are and the processor can, else in float32.
+
+The choice depends on the processor and the sizes alone, never on a measurement.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlcompare.models.kernels import fallback, packed_proofs
+from vlcompare.models.kernels.linear import native_bfloat16
+from vlcompare.models.kernels.packed_format import BLOCK, unpacked
+
+FEW_ROWS = 12  # above this unpacking once costs less than looking every weight up for each row
+PLAIN = "plain"  # the variant that is no variant: torch's products of unpacked slices
+_SLICE = 1 << 20  # weights unpacked at a time: 4 MB of float32, which stay in a core's cache
+_forced: ContextVar[str | None] = ContextVar("forced packed variant", default=None)
+
+
+@functools.cache
+def supported() -> tuple[str, ...]:
+    """Names of the variants whose instructions this processor has, best first; not yet proven."""
+    return fallback.call("numba", "cpu.packed", "supported") or ()
+
+
+@functools.cache
+def _chosen(method: str) -> str:
+    for name in supported():
+        if packed_proofs.proven(packed_proofs.packed_product_agrees, name, method):
+            return name
+        fallback.tell(
+            f"packed {name}", "cpu",
+            f"The {name} kernels for {method} weights give wrong numbers on this processor and are not used.",
+        )  # fmt: skip
+    return PLAIN
+
+
+def variant(method: str) -> str:
+    """The variant that products of few rows take; "plain" where there is none. The first call proves it."""
+    return _forced.get() or _chosen(method)
+
+
+@contextlib.contextmanager
+def use(name: str) -> Iterator[None]:
+    """Take the variant `name` in this thread inside the block (tests and measurements)."""
+    token = _forced.set(name)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+class PackedLinear(nn.Module):
+    """x W^T + b with W in NF4 or int8. Parts as `unpacked` takes them; not trainable."""
+
+    packed: Tensor
+    absmax: Tensor
+
+    def __init__(
+        self, method: str, packed: Tensor, absmax: Tensor, shape: tuple[int, int], bias: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self.method = method
+        self.out_features, self.in_features = shape
+        self.register_buffer("packed", packed)
+        self.register_buffer("absmax", absmax)
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out) in x's dtype."""
+        rows = x.reshape(-1, self.in_features)
+        y = self._few_rows(rows) if 0 < len(rows) <= FEW_ROWS else None
+        if y is None:
+            y = self._by_slices(rows)
+        return y.view(*x.shape[:-1], self.out_features)
+
+    def extra_repr(self) -> str:
+        return f"{self.method}, in_features={self.in_features}, out_features={self.out_features}"
+
+    def _few_rows(self, rows: Tensor) -> Tensor | None:
+        name = variant(self.method)
+        if name == PLAIN:
+            return None
+        given = rows, self.packed, self.absmax, self.bias, self.out_features
+        return fallback.call("numba", "cpu.packed", "product", name, self.method, *given)
+
+    def _by_slices(self, rows: Tensor) -> Tensor:
+        dtype = torch.bfloat16 if rows.dtype == torch.bfloat16 and native_bfloat16() else torch.float32
+        dtype = rows.dtype if rows.dtype == torch.float64 else dtype
+        values, step = rows.to(dtype), max(1, _SLICE // self.in_features)
+        bias = None if self.bias is None else self.bias.to(dtype)
+        parts = []
+        for first in range(0, self.out_features, step):
+            weight = self.slice(first, min(first + step, self.out_features), dtype)
+            parts.append(F.linear(values, weight, None if bias is None else bias[first : first + step]).to(rows.dtype))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+    def slice(self, first: int, last: int, dtype: torch.dtype) -> Tensor:
+        """Rows first .. last - 1 of the weight, (last - first, in)."""
+        out = torch.empty(last - first, self.in_features, dtype=dtype)
+        found = None
+        if _forced.get() != PLAIN and _unpacks(self.method):
+            found = fallback.call("numba", "cpu.packed", "unpack", self.method, self.packed, self.absmax, first, out)
+        if found is not None:
+            return out
+        per_row = self.in_features // BLOCK if self.method == "nf4" else 1
+        columns = self.in_features // 2 if self.method == "nf4" else self.in_features
+        packed = self.packed.view(-1, columns)[first:last]
+        absmax = self.absmax[first * per_row : last * per_row]
+        return unpacked(self.method, packed, absmax, (last - first, self.in_features), dtype)
+
+
+@functools.cache
+def _unpacks(method: str) -> bool:
+    """Whether the compiled unpacking gives the reference's bits here."""
+    return packed_proofs.proven(packed_proofs.unpacking_agrees, method)
+
+
+def compile_for(method: str) -> None:
+    """Compile what products with packed weights need, by proving it."""
+    variant(method)
+    _unpacks(method)

@@ -1,0 +1,66 @@
+"""Whether the CPU's kernels for packed weights give the reference's numbers: one real call of each, in each process."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlcompare.models.kernels.packed_format import unpacked
+
+ALLOWED = 1e-3  # largest difference of a product, relative to the largest value
+
+
+@functools.cache
+def proven(check: Callable[..., bool], *arguments: str) -> bool:
+    """check(*arguments), called once in a process. Any exception means no."""
+    try:
+        with torch.inference_mode():
+            return check(*arguments)
+    except Exception:  # whatever a compiler raises
+        return False
+
+
+def _packed(method: str, random: Callable[..., Tensor], outputs: int, inputs: int) -> tuple[Tensor, Tensor]:
+    """A random weight's parts, among them the largest numbers that there are."""
+    if method == "int8":
+        return (random(outputs, inputs) * 50).round().clamp(-127, 127).to(torch.int8), random(outputs).abs()
+    packed = torch.randint(0, 256, (outputs * inputs // 2,), dtype=torch.uint8)
+    packed[: inputs // 2] = 255
+    return packed, random(outputs * inputs // 64).abs()
+
+
+def packed_product_agrees(variant: str, method: str) -> bool:
+    """Whether a variant of the CPU's packed products gives the unpacked ones: one row, several, a block alone."""
+    product: Any = importlib.import_module("vlcompare.models.kernels.cpu.packed").product
+    random = functools.partial(torch.randn, generator=torch.Generator().manual_seed(0))
+    for rows, inputs, outputs in ((1, 320, 67), (2, 128, 5)):
+        packed, absmax = _packed(method, random, outputs, inputs)
+        x, bias = random(rows, inputs) * 3, random(outputs)
+        x[0] = x.abs().max()  # with the largest weights, the largest sums
+        weight = unpacked(method, packed, absmax, (outputs, inputs), torch.float64)
+        y = product(variant, method, x, packed, absmax, bias, outputs)
+        if y is None or not _close(y, x.double() @ weight.T + bias):
+            return False
+    return True
+
+
+def unpacking_agrees(method: str) -> bool:
+    """Whether the compiled unpacking gives the reference's bits, in float32 and bfloat16."""
+    unpack: Any = importlib.import_module("vlcompare.models.kernels.cpu.packed").unpack
+    random = functools.partial(torch.randn, generator=torch.Generator().manual_seed(0))
+    packed, absmax = _packed(method, random, 9, 192)
+    whole = unpacked(method, packed, absmax, (9, 192), torch.float32)
+    for dtype in (torch.float32, torch.bfloat16):
+        out = unpack(method, packed, absmax, 2, torch.empty(6, 192, dtype=dtype))
+        if out is None or not torch.equal(out, whole[2:8].to(dtype)):
+            return False
+    return True
+
+
+def _close(ours: Tensor, truth: Tensor) -> bool:
+    return bool(((ours.double() - truth).abs() <= ALLOWED * truth.abs().max()).all())
