@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -209,3 +210,12 @@ def test_names_are_not_guessed() -> None:
     assert name_of("tiny-mamba-vl").architecture.startswith("State-space")
     assert name_of("someone/their-mamba").architecture == ""
     assert name_of("/srv/models/mine").title == "mine"
+
+
+def test_a_time_that_both_sides_share_is_shown_as_shared() -> None:
+    own = Answer(timings=Timings(image_ms=1.0, vision_ms=8.0, prefill_ms=4.0, ttft_ms=14.0))
+    shared = replace(own, timings=replace(own.timings, shared_ms=9.0))
+    known = replace(own, timings=replace(own.timings, image_ms=0.0, vision_ms=0.0, known_positions=601))
+    assert "encoded once" in charts.first_token_bars({"left": own, "right": shared})
+    assert "encoded once" not in charts.first_token_bars({"left": own, "right": own})
+    assert "known from an earlier question" in charts.first_token_bars({"left": known, "right": known})

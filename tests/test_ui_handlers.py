@@ -6,6 +6,7 @@ import copy
 import os
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,7 +34,7 @@ from vlcompare.ui.compare.forms import (
     read_side,
     shown_side,
 )
-from vlcompare.ui.compare.handlers import Handlers
+from vlcompare.ui.compare.handlers import Handlers, picture_cache
 from vlcompare.ui.compare.page_update import REGIONS
 from vlcompare.ui.compare.session import CompareSession, Picture, Run, SideRun
 from vlcompare.ui.compare.wiring.tab import three_forms
@@ -432,6 +433,36 @@ def test_caches_of_a_closed_stream_are_counted_like_any_other(handlers: Handlers
     assert stopped.engines and stopped.kept is stopped.current
     last(own.ask(other, picture, FIND, PAIR))
     assert other.engines and not stopped.engines
+
+
+def test_what_is_kept_of_pictures_belongs_to_one_tab(handlers: Handlers, picture: str) -> None:
+    """Every question of a tab gets the tab's own; another tab's is another, and it is freed with the tab's caches."""
+    given: list[Any] = []
+
+    class Noting(FakeCompare):
+        def __call__(self, *args: Any, pictures: Any = None, **how: Any) -> Iterator[Any]:
+            given.append(pictures)
+            return super().__call__(*args, **how)
+
+    own = replace(
+        handlers,
+        compare=Noting(),
+        settings=AppSettings(limits=Limits(kept_caches=1)),
+        engine_sessions=lambda run: {side: FakeEngineSession() for side in run.sides},
+        picture_cache=picture_cache,
+    )
+    one, other = CompareSession(), CompareSession()
+    forms = [(FIND, "vl-text"), (AskForm("captioning"), "vl-text"), (AskForm("vqa", "Which?"), "vl-text")]
+    last(own.three(one, picture, forms, PAIR))
+    last(own.follow_up(one, "And now?", "anew"))
+    assert len(given) == 4 and {id(cache) for cache in given} == {id(one.pictures)}
+    cleared: list[str] = []
+    one.pictures.clear = lambda: cleared.append("one")
+    last(own.ask(other, picture, FIND, PAIR))
+    assert given[-1] is other.pictures is not one.pictures
+    assert cleared == ["one"], "the least recent tab's go first"
+    one.close()
+    assert cleared == ["one", "one"]
 
 
 class FakeEngineSession:

@@ -55,4 +55,10 @@ def first_token_bars(answers: Mapping[str, Answer | None]) -> Safe:
         parts = [(name, length, milliseconds(length)) for name, length in zip(names, lengths, strict=True)]
         total = el("span", milliseconds(t.ttft_ms), class_="vl-bar-total")
         rows.append(el("div", bar(parts, longest, side), total, class_="vl-bar-row"))
-    return el("div", *rows, legend(names), class_="vl-bars")
+    notes = []
+    if any(timing.shared_ms for timing in timings.values()):
+        notes.append("Both look with equal encoders: the picture was encoded once, and its time counts for both.")
+    if any(timing.known_positions for timing in timings.values()):
+        notes.append("The picture's positions were known from an earlier question.")
+    note = el("p", " ".join(notes), class_="vl-note") if notes else None
+    return el("div", *rows, legend(names), note, class_="vl-bars")

@@ -61,8 +61,8 @@ def explain_shown(handlers: Handlers, session: CompareSession, blank: str = "mea
         began = dict(run.sides)
         yield evidence_view(run, True)
         with suppress(_Ended):
-            for name, part in began.items():
-                for found in _measured(handlers, run, name, part, blank, cancel):
+            for part in began.values():
+                for found in _measured(handlers, session, run, part, blank, cancel):
                     run.evidence[run.place(part)] = found
                     yield evidence_view(run, True)
 
@@ -73,7 +73,9 @@ def _panel(run: Run | None) -> tuple[Safe, bool]:
     return evidence_view(run), can_explain(run)
 
 
-def _measured(handlers: Handlers, run: Run, name: str, part: Any, blank: Any, cancel: Any) -> Iterator[EvidenceMap]:
+def _measured(
+    handlers: Handlers, session: CompareSession, run: Run, part: Any, blank: Any, cancel: Any
+) -> Iterator[EvidenceMap]:
     """One side's maps, with the device held; they end where it was stopped or the time of an answer is over."""
     from vlcompare.runtime.blanking import explain_batches
 
@@ -84,7 +86,9 @@ def _measured(handlers: Handlers, run: Run, name: str, part: Any, blank: Any, ca
     check()
     with handlers.pool.acquire(part.settings.model, check, check) as model, hold_device(run, check):
         request, until = part.settings.request(run.request), time.monotonic() + handlers.settings.limits.seconds
-        for found in explain_batches(model, run.picture.data, request, part.answer, blank=blank, cancel=cancel):
+        for found in explain_batches(
+            model, run.picture.data, request, part.answer, blank=blank, cancel=cancel, pictures=session.pictures
+        ):
             yield found
             if time.monotonic() > until:
                 return
