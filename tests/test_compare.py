@@ -12,7 +12,8 @@ import torch
 
 from vlcompare import comparison as module
 from vlcompare.comparison import Event, compare
-from vlcompare.errors import CheckpointError, RequestError
+from vlcompare.errors import CheckpointError, DeviceMemoryError, RequestError
+from vlcompare.runtime import faults
 from vlcompare.types import Answer, Prompt, Request, Side, Step
 
 REQUEST = Request("captioning")
@@ -272,3 +273,35 @@ def test_a_request_that_nobody_could_be_asked_is_refused_at_once(engine: FakeEng
     with pytest.raises(RequestError, match="no side"):
         compare("x", REQUEST, {}, pool=FakePool())
     assert not engine.asked
+
+
+@pytest.mark.parametrize("idle", [True, False])
+def test_memory_that_does_not_suffice_for_an_answer_evicts_what_is_idle(engine: FakeEngine, idle: bool) -> None:
+    pool, evicted = FakePool("cuda"), []
+    pool.evict_idle = lambda device: evicted.append(device) or ["another"] * idle
+    short = [True]
+
+    def pause(name: str, index: int) -> None:
+        if short and engine.asked[-1][2] == "measure":
+            short.clear()
+            raise DeviceMemoryError("The device ran out of memory.")
+
+    engine.pause = pause
+    events = list(compare("x", REQUEST, {"left": Side("fast")}, mode="measure", pool=pool))
+    answer = answers(events)["left"]
+    assert len(evicted) == 1 and (answer.error is None) is idle
+    assert any("trying once more" in str(event.value) for event in events) is idle
+
+
+def test_a_lost_gpu_is_told_and_ends_a_server(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(faults, "_on_lost", [lambda: ended.append(1)])
+
+    def pause(name: str, index: int) -> None:
+        raise RuntimeError("CUDA error: device-side assert triggered\nCUDA kernel errors might be reported later")
+
+    engine.pause = pause
+    found = answers(list(compare("x", REQUEST, SIDES, pool=FakePool())))
+    assert all("cannot recover from (RuntimeError: CUDA error: device-side assert" in (answer.error or "")
+               for answer in found.values())  # fmt: skip
+    assert ended == [1]

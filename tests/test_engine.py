@@ -70,6 +70,17 @@ def test_no_token_asks_a_gpu_s_allocator_for_its_peak(monkeypatch: pytest.Monkey
     assert peak.measure() == before + 1
 
 
+def test_two_answers_at_once_do_not_reset_each_others_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    resets: list[object] = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", resets.append)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 7)
+    gpu = torch.device("cuda", 0)
+    left, right = PeakMemory(gpu), PeakMemory(gpu)
+    assert len(resets) == 1 and left.measure() == right.measure() == 7
+    PeakMemory(gpu)
+    assert len(resets) == 2
+
+
 @pytest.mark.parametrize("batched", [True, False])
 def test_out_of_memory_lets_go_of_buffers_that_nobody_uses(model, monkeypatch, batched: bool) -> None:
     lm = model.vlm.language_model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,14 +19,16 @@ import vlcompare
 from vlcompare.comparison import compare
 from vlcompare.models import kernels
 from vlcompare.models.config import PRESETS, MambaConfig
-from vlcompare.models.kernels import agreement, fallback
+from vlcompare.models.kernels import agreement, fallback, verdicts
 from vlcompare.models.mamba import Mamba
 from vlcompare.models.meta_init import structure_only
 from vlcompare.models.pythia import Pythia
 from vlcompare.runtime import engine, step_graphs
 from vlcompare.runtime.batch import generate_batch
+from vlcompare.runtime.loading import prove, quantize
 from vlcompare.runtime.picture_cache import PictureCache
 from vlcompare.runtime.sampling import greedy
+from vlcompare.runtime.warm_up import warm_up
 from vlcompare.types import Request, Side
 
 pytest.importorskip("triton")
@@ -274,3 +277,54 @@ def launches_of_a_token(config: Any) -> int:
         counts.clear()
         greedy(5)(lm.logits(lm.step(lm.embed_tokens(token), state)))
     return sum(counts.launches.values())
+
+
+@pytest.mark.parametrize("path", ["triton"])
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.usefixtures("gpu")
+def test_the_warm_up_compiles_and_captures_all_that_the_answer_needs(family: str, path: str) -> None:
+    """With a limit of tokens that crosses a grain of the buffers, and a prompt in two parts."""
+    model = on_cuda(family, "fp32")
+    request = Request("vqa", "How many things are there?", max_new_tokens=1100)
+    never = threading.Event()
+    warm_up(model, PICTURES[0], request, never, in_parts=True)
+    tried, buffers = verdicts.proofs(), list(step_graphs._kept[model.vlm.language_model])
+    counts.clear()
+    pictures = PictureCache()
+    pictures.begin_question()
+    items = engine.stream_request(model, PICTURES[0], request, pictures=pictures, session=engine.Session())
+    steps = [item for _, item in zip(range(4), items, strict=False)]
+    assert len(steps) == 4 and not counts.graphs and counts.launches
+    assert verdicts.proofs() == tried and step_graphs._kept[model.vlm.language_model] == buffers
+
+
+@pytest.mark.parametrize("path", ["triton", "torch"])
+@pytest.mark.usefixtures("gpu")
+def test_scores_that_are_no_numbers_end_the_answer_and_nothing_else(path: str) -> None:
+    model = on_cuda("mamba", "fp32")
+    whole = vlcompare.generate(model, PICTURES[0], **ASK)
+    norm = model.vlm.language_model.norm_f
+    for value in (float("nan"), float("inf")):
+        before = norm.weight.clone()
+        norm.weight.fill_(value)
+        answer = vlcompare.generate(model, PICTURES[0], **ASK)
+        assert answer.stop_reason == "error" and "not numbers" in str(answer.error) and not answer.tokens
+        norm.weight.copy_(before)
+    assert ids(vlcompare.generate(model, PICTURES[0], **ASK)) == ids(whole)
+
+
+def test_a_model_that_only_seems_to_be_on_a_gpu_is_prepared_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ZeroGPU: the main process has tensors of the CPU on a device that is called cuda; a forked worker has the GPU."""
+    tried: list[Any] = []
+    monkeypatch.setattr(prove, "prove_model", lambda *given: tried.append(given) or [])
+    model = vlcompare.load(FAMILIES["pythia"], device="cpu")
+    model.device, model.quantization = torch.device("cuda", 0), "nf4"
+    taken: list[Any] = []
+    monkeypatch.setattr(quantize, "choose_kernels", taken.append)
+    model.prepare()
+    assert not tried and not taken
+    with pretended_cuda.pretended(monkeypatch):
+        model.vlm.to("cuda")
+        for _ in range(2):
+            model.prepare()
+    assert len(tried) == len(taken) == 1

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vlcompare.errors import RequestError
 from vlcompare.models.config import MambaConfig, PythiaConfig
-from vlcompare.models.kernels import fallback
+from vlcompare.models.kernels import fallback, verdicts
 from vlcompare.models.kernels.cuda.graph_capture import recording
 from vlcompare.models.mamba import Mamba
 from vlcompare.models.pythia import Pythia
@@ -34,9 +34,9 @@ class FakeCapturer:
         self.warmed = self.captured = 0
         self.replay_error: Exception | None = None
 
-    def warm(self, function: Callable[[], Any]) -> None:
+    def warm(self, function: Callable[[], Any]) -> Any:
         self.warmed += 1
-        function()
+        return function()
 
     def capture(self, function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
         if self.captured == self.fail_from:
@@ -150,6 +150,66 @@ def test_a_failed_replay_is_made_good_eagerly(family: str, error: Exception, mon
 
 
 @pytest.mark.parametrize("family", ["pythia", "mamba"])
+def test_a_replay_with_other_scores_is_not_used(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found by the comparison behind the capture, before any token comes from it."""
+    monkeypatch.setattr(fallback, "_failed", set())
+    monkeypatch.setattr(fallback, "_sentences", {})
+    lm, capturer = language_model(family), FakeCapturer()
+    state, eager = prompted(lm, 7, 20), prompted(lm, 7, 20)
+    capturer.state = state
+    capture = capturer.capture
+
+    def wrong(function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
+        replay, out = capture(function)
+        return lambda: (replay(), tensors(out)[0].add_(torch.arange(50.0))), out  # type: ignore[return-value]
+
+    monkeypatch.setattr(capturer, "capture", wrong)
+    runner = step_runner(lm, state, capturer=lambda device: capturer)
+    ours, truth = walk(runner, 5), walk(step_runner(lm, eager, graphs=False), 5)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(ours, truth, strict=True))
+    assert not runner.graphed and "other scores" in runner.reason and fallback.failed("graphs")
+    found = {proof.case: proof.verdict for proof in verdicts.proofs()}
+    assert found[f"graph of {type(lm).__name__} for 1 rows, window {128 if family == 'pythia' else 0}"] == "differs"
+    assert torch.equal(state.positions, eager.positions) and state.length == 12
+
+
+def test_scores_that_are_no_numbers_are_the_same_in_a_replay() -> None:
+    lm, capturer = language_model("mamba"), FakeCapturer()
+    with torch.no_grad():
+        lm.norm_f.weight.fill_(float("nan"))
+    capturer.state = state = prompted(lm, 7, 20)
+    runner = step_runner(lm, state, tail=greedy(3), capturer=lambda device: capturer)
+    with torch.inference_mode():
+        chosen = runner(torch.tensor([1]))
+    assert runner.graphed and 0 <= int(chosen.ids) < 50 and chosen.packed[0, 1].isnan()
+
+
+def test_a_library_that_may_end_the_process_is_captured_only_alone() -> None:
+    lm, capturer = language_model("mamba"), FakeCapturer()
+    capturer.state = state = prompted(lm, 7, 20)
+    lm.layers[0].mixer.in_proj.may_end_process = True
+    runner = step_runner(lm, state, alone=False, capturer=lambda device: capturer)
+    walk(runner, 2)
+    assert not runner.graphed and not capturer.warmed and "at work" in runner.reason
+    del runner
+    runner = step_runner(lm, state, capturer=lambda device: capturer)
+    walk(runner, 2)
+    assert runner.graphed and capturer.captured == 1
+
+
+def test_a_capture_copies_no_cache() -> None:
+    state = prompted(language_model("pythia"), 7, 20)
+    assert state.before_step().keys_nbhsk is state.keys_nbhsk
+
+
+def test_graphs_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLCOMPARE_GRAPHS", "0")
+    lm = language_model("mamba")
+    runner = step_runner(lm, prompted(lm, 7, 20), capturer=lambda device: FakeCapturer())
+    assert not runner.graphed and runner.reason == "VLCOMPARE_GRAPHS=0"
+
+
+@pytest.mark.parametrize("family", ["pythia", "mamba"])
 def test_buffers_are_used_again_once_their_state_is_gone(family: str) -> None:
     lm = language_model(family)
     made: list[FakeCapturer] = []
@@ -237,6 +297,7 @@ def test_one_recording_at_a_time_and_none_leaves_its_stream_behind(monkeypatch: 
     """Two sides of a race: torch waits for the whole device where a recording begins, so no other may be under way."""
     under_way: list[str] = []
     together: list[int] = []
+    collects: list[bool] = []
     raised: list[Exception] = []
     abandoned: list[tuple[object, ...]] = []
     streams = {"current": "default"}
@@ -270,6 +331,7 @@ def test_one_recording_at_a_time_and_none_leaves_its_stream_behind(monkeypatch: 
     def record(stream: str) -> None:
         try:
             with recording(torch.device("cuda", 0), stream, None if stream == "side 0" else "a pool"):
+                collects.append(gc.isenabled())
                 raise ValueError("a copy from memory that is not pinned")
         except Exception as error:
             raised.append(error)
@@ -280,6 +342,7 @@ def test_one_recording_at_a_time_and_none_leaves_its_stream_behind(monkeypatch: 
     for thread in threads:
         thread.join()
     assert together == [1, 1, 1]
+    assert collects == [False] * 3 and gc.isenabled()  # a collection may destroy other graphs
     assert streams["current"] == "default"
     # what went wrong first is what is told, and the allocator, which still takes a recording to be under way, is freed
     assert [str(error) for error in raised] == ["a copy from memory that is not pinned"] * 3

@@ -661,6 +661,22 @@ def test_kernels_are_compiled_and_models_loaded_behind_the_scenes(
     assert "tiny-mamba-vl is loaded" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("error", [RuntimeError("CUDA error: no kernel image"), KeyError("x"), OSError("I/O error")])
+def test_a_model_that_cannot_be_preloaded_for_whatever_reason_does_not_end_the_server(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    from vlcompare.runtime.loading.model_pool import ModelPool
+    from vlcompare.ui.page import warm_up
+
+    def fails(key: Any, say: Any) -> Any:
+        raise error
+
+    pool = ModelPool(100, load=fails, estimate=lambda key: 1, free=lambda key: 10**9)
+    settings = AppSettings(data=tmp_path, device="cuda:99", preload=("tiny-mamba-vl",))
+    warm_up(settings, Handlers(settings, FakeCompare(), pool, open_image))
+    assert f"could not be preloaded ({type(error).__name__})" in capsys.readouterr().out
+
+
 def test_a_session_with_a_run_at_work_is_not_closed(handlers: Handlers, picture: str) -> None:
     """gradio closes the state of a tab that was out of reach an hour ago, even while its visitor is back and asks."""
     session = CompareSession()

@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
-from vlcompare.errors import RequestError, VLCompareError
+from vlcompare.errors import DeviceMemoryError, RequestError, VLCompareError
 from vlcompare.runtime.faults import report
 from vlcompare.types import Answer, FollowUp, Mode, Prompt, Request, Side, Step
 
@@ -225,8 +225,12 @@ class _Comparison:
         # a defect of this package, or a panic of a library in Rust, not an Exception, must neither fail the other
         # side nor leave the consumer waiting for an answer
         except BaseException as error:
+            from vlcompare.models.kernels.fallback import is_lost, reason_of
+
             report(error)
             sentence = f"This side failed unexpectedly ({type(error).__name__}); the other is not affected."
+            if is_lost(error):
+                sentence = f"The GPU reported an error that this process cannot recover from ({reason_of(error)})."
             answer = replace(failed, error=sentence)
         put(Event(name, "answer", answer))
 
@@ -259,41 +263,60 @@ class _Comparison:
         from vlcompare.runtime.warm_up import warm_up
 
         request = self._requests[name]
-        shape = (request.task, request.prompt_order) if model.device.type == "cuda" else ()
+        # all that decides which kernels are compiled and which graphs are captured
+        how = request.task, request.prompt_order, request.max_new_tokens, self.pictures.prefixes
+        shape = how if model.device.type == "cuda" else ()
         if self.follow_up is not None or shape in _warm.setdefault(model, set()):
             return
         put(Event(name, "status", "Warming up"))
-        warm_up(model, self.image, request, self.cancel)
+        warm_up(model, self.image, request, self.cancel, in_parts=self.pictures.prefixes)
         if not self.cancel.is_set():
             _warm[model].add(shape)
 
     def _answer(self, name: str, model: Any, put: Put, *, warm_up: bool) -> None:
-        """Ask one side, with the device held."""
-        from vlcompare.runtime.engine import stream_request
-
+        """Ask one side, with the device held; once more, where memory suffices only without what is idle."""
         put(Event(name, "status", "Waiting for the device"))
         with _device.held_by(self, self._raise_if_cancelled):
             if warm_up:
                 self._warm_up(name, model, put)
             self._raise_if_cancelled()
             put(Event(name, "status", "Answering"))
-            for item in stream_request(
-                model,
-                self.image,
-                self._requests[name],
-                cancel=self.cancel,
-                deadline=self.deadline,
-                session=self.sessions.get(name),
-                follow_up=self.follow_up,
-                mode=self.mode,
-                pictures=self.pictures,
-                progress=_told_at_intervals(name, put),
-            ):
-                if isinstance(item, Answer):
-                    self._put_notices(name, model, put)  # an accelerator may have failed meanwhile
-                    put(Event(name, "answer", item))
-                else:
-                    put(Event(name, "prompt" if isinstance(item, Prompt) else "step", item))
+            begun = False
+            try:
+                for item in self._items(name, model, put):
+                    begun |= isinstance(item, Step)
+                    self._tell(name, model, item, put)
+                return
+            except DeviceMemoryError:
+                evict: Callable[[str], Any] = getattr(self.pool, "evict_idle", lambda device: [])
+                if begun or not evict(str(model.device)):
+                    raise
+            put(Event(name, "status", "Out of memory: models that were not in use are evicted; trying once more"))
+            for item in self._items(name, model, put):
+                self._tell(name, model, item, put)
+
+    def _items(self, name: str, model: Any, put: Put) -> Iterator[Prompt | Step | Answer]:
+        from vlcompare.runtime.engine import stream_request
+
+        return stream_request(
+            model,
+            self.image,
+            self._requests[name],
+            cancel=self.cancel,
+            deadline=self.deadline,
+            session=self.sessions.get(name),
+            follow_up=self.follow_up,
+            mode=self.mode,
+            pictures=self.pictures,
+            progress=_told_at_intervals(name, put),
+        )
+
+    def _tell(self, name: str, model: Any, item: Prompt | Step | Answer, put: Put) -> None:
+        if isinstance(item, Answer):
+            self._put_notices(name, model, put)  # an accelerator may have failed meanwhile
+            put(Event(name, "answer", item))
+        else:
+            put(Event(name, "prompt" if isinstance(item, Prompt) else "step", item))
 
     def _wait_for(self, sides: Mapping[str, threading.Event]) -> None:
         for reached in sides.values():

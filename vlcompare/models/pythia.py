@@ -67,6 +67,14 @@ class PythiaState(DecodingState):
         positions, rows = self.positions[begin:end], self.rows_b[: end - begin]
         return self.replaced(keys_nbhsk=keys, values_nbhsk=values, positions=positions, rows_b=rows)
 
+    def before_step(self) -> PythiaState:
+        """The positions alone: what a step writes into the cache lies behind what is filled, where nothing is read."""
+        return self.replaced(positions=self.positions.clone())
+
+    def undo_step(self, before: PythiaState) -> None:
+        self.positions.copy_(before.positions)
+        self.length = before.length
+
     def copy_(self, source: PythiaState) -> PythiaState:
         """Copy what `source` (a snapshot) holds into the own buffers: their addresses stay."""
         if source.length > self.capacity:

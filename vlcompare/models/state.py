@@ -37,6 +37,14 @@ class DecodingState:
         """Copy the values of `source`, whose tensors may be smaller, into this state's tensors, in place."""
         raise TypeError(f"{type(self).__name__} has no tensors to copy into.")
 
+    def before_step(self) -> Self:
+        """A copy of what one step overwrites, for `undo_step`."""
+        return self.snapshot()  # type: ignore[attr-defined, no-any-return]
+
+    def undo_step(self, before: Self) -> None:
+        """Be again as when `before_step` was called."""
+        self.copy_(before)
+
     def note_step(self) -> None:
         """Count a step on the host: a replayed graph moves the state but runs no Python."""
         self.length += 1

@@ -34,7 +34,7 @@ TERMS = {
     "cache or state": "What a model keeps of all it has read: a Transformer's cache grows with each token, a "
     "state-space model's state stays the same size.",
     "weights": "The model's learnt numbers, as they lie in memory.",
-    "peak": "The most memory of the GPU that was in use while the answer was made.",
+    "peak": "The most memory of the GPU that was in use while the answer was made; in a race, by both sides.",
     "quantization": "Storing weights in fewer bits (int8: 8, NF4: 4, beside 16 of bfloat16): a model takes less "
     "memory and may answer a little worse.",
     "int8": "Weights as whole numbers of 8 bits with a scale a row: half of the memory of bfloat16.",

@@ -47,9 +47,12 @@ class AnswerBuilder:
 
         None where the scores are not numbers: a choice from them is not an answer.
         """
-        if math.isnan(choice.logprob):
+        if not math.isfinite(choice.logprob):
             self.stop_reason = "error"
-            self.error = _NOT_FINITE.format(name=self._model.checkpoint, dtype=str(self._model.dtype).split(".")[-1])
+            precision = str(self._model.dtype).split(".")[-1]
+            if self._model.quantization != "none":
+                precision = f"{self._model.quantization} with {precision}"
+            self.error = _NOT_FINITE.format(name=self._model.checkpoint, dtype=precision)
             return None
         tokenizer = self._model.tokenizer
         ended = choice.id == tokenizer.end_id and self.request.stop_at_end

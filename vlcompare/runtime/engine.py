@@ -203,7 +203,9 @@ class _Run:
                 yield row.answer(laps, Memory(self.model.weights_bytes, peak_bytes=peak.measure()))
                 return
             sampler = Sampler([Sampling.of(self.request)], self.model.device, self.alternatives)
-            runner = step_runner(self.model.vlm.language_model, state, graphs=self.graphs, tail=sampler.tail)
+            runner = step_runner(
+                self.model.vlm.language_model, state, graphs=self.graphs, tail=sampler.tail, alone=self.mode != "race"
+            )
             yield from self._decode(row, runner, sampler, logits, state, clock, peak)
             if self.session is not None and row.error is None:
                 if self.pictures is not None:  # there the picture is kept

@@ -1,13 +1,17 @@
 """Peak memory of an answer, and free memory of a device.
 
-Peak on CUDA: the allocator's own. On CPU: the largest resident size of the process among the samples, which includes
-the interpreter and every loaded model. Free memory on CPU is the least of what the machine, the process' control groups
-(containers) and its own limits allow: a process that takes more is killed without a message.
+Peak on CUDA: the allocator's own, which is one for the process: of answers that are made at the same time (both sides
+of a race) each has the peak of all since the first of them began. On CPU: the largest resident size of the process
+among the samples, which includes the interpreter and every loaded model. Free memory on CPU is the least of what the
+machine, the process' control groups (containers) and its own limits allow: a process that takes more is killed without
+a message.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
+import weakref
 from pathlib import Path
 
 import torch
@@ -15,6 +19,9 @@ import torch
 from vlcompare.errors import DeviceMemoryError
 from vlcompare.machine import cgroups
 from vlcompare.units import format_bytes
+
+_lock = threading.Lock()
+_measuring: weakref.WeakSet[PeakMemory] = weakref.WeakSet()  # on CUDA: not yet measured
 
 
 class PeakMemory:
@@ -24,7 +31,10 @@ class PeakMemory:
         self._device = device
         self._peak = 0
         if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
+            with _lock:
+                if not any(other._device == device for other in _measuring):
+                    torch.cuda.reset_peak_memory_stats(device)
+                _measuring.add(self)
         self.sample()
 
     def sample(self) -> None:
@@ -37,6 +47,8 @@ class PeakMemory:
     def measure(self) -> int:
         """The peak so far in bytes, what is in use now included."""
         self.sample()
+        with _lock:
+            _measuring.discard(self)
         return torch.cuda.max_memory_allocated(self._device) if self._device.type == "cuda" else self._peak
 
 

@@ -8,8 +8,11 @@ are kept with the language model so that the next answer finds its graphs captur
 state uses; they are unused again once that state is freed. A recurrence has one graph for all lengths, and so has
 attention whose kernel finds the filled slots itself. torch's own attention attends to the cache up to a window, and one
 graph is captured for each window that is reached (multiples of WINDOW), in the call that needs it. A capture that fails
-leaves the state as it was; the runner then continues eagerly and gives the reason. So does a replay that fails, after
-which the process uses no graphs at all.
+leaves the state as it was; the runner then continues eagerly and gives the reason. So does a replay that fails, or one
+whose scores are not those of the step itself, which is compared once a graph; the process then uses no graphs at all.
+
+bitsandbytes' library ends the process at any error, and another thread's work can spoil a capture: a model that uses it
+is captured only where the caller says that nobody else is at work on the device.
 
 The choice of a token is part of the step: `tail` (`sampling.greedy`) is captured after the logits, and the chosen ids
 are written to where the next replay reads them. A token is then one replay and one copy to the host.
@@ -18,6 +21,7 @@ are written to where the next replay reads them. A token is then one replay and 
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
@@ -25,12 +29,14 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from vlcompare.models.kernels import fallback
+from vlcompare.models.kernels import fallback, verdicts
 from vlcompare.models.kernels.cuda.graph_capture import recording
+from vlcompare.models.kernels.verdicts import Proof
 from vlcompare.runtime.sampling import Chosen
 
 WINDOW = 128  # slots by which the attended part of a cache grows from one graph to the next
 GRAIN = 1024  # slots to a multiple of which a capacity is rounded up, so that answers of many lengths share buffers
+ALLOWED = 2e-2  # by which a replay's scores may differ from the step's, relative to the largest
 AHEAD = 3 * WINDOW  # steps for which `prepare` captures at most
 MOST_UNUSED = 2  # buffers kept with a language model that no state uses
 
@@ -72,7 +78,7 @@ class EagerRunner:
 class Capturer(Protocol):
     """Records work on a device and replays it; tests have a fake one."""
 
-    def warm(self, function: Callable[[], Any]) -> None:
+    def warm(self, function: Callable[[], Any]) -> Any:
         """Run once, where the capture follows: libraries initialise themselves at their first call."""
 
     def capture(self, function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
@@ -94,12 +100,12 @@ class CudaCapturer:
         self.stream = spare.pop() if spare else torch.cuda.Stream(device)
         weakref.finalize(self, spare.append, self.stream)
 
-    def warm(self, function: Callable[[], Any]) -> None:
+    def warm(self, function: Callable[[], Any]) -> Any:
         current = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(current)
         try:
             with torch.cuda.device(self.device), torch.cuda.stream(self.stream):
-                function()
+                return function()
         finally:  # after an error, what was launched before it must not overwrite what is restored next
             current.wait_stream(self.stream)
 
@@ -149,11 +155,12 @@ _lock = threading.Lock()  # both sides of a race may run one model: buffers go t
 class GraphRunner:
     """Replays one captured step a call; falls back to eager steps where a capture fails."""
 
-    def __init__(self, language_model: Any, state: Any, buffers: GraphBuffers, tail: Tail | None) -> None:
+    def __init__(self, language_model: Any, state: Any, buffers: GraphBuffers, tail: Tail | None, alone: bool) -> None:
         self.language_model = language_model
         self.state = state
         self.buffers = buffers
         self.tail = tail
+        self.alone = alone
         self.graphed = True
         self.reason = ""
         buffers.give_to(state)
@@ -192,6 +199,9 @@ class GraphRunner:
         """The graph for a window, captured now if need be; None where that fails, for this runner for good."""
         key = (self.tail, window)
         if key not in self.buffers.graphs:
+            if not self.alone and any(getattr(one, "may_end_process", False) for one in self.language_model.modules()):
+                self.graphed, self.reason = False, "not captured while another model is at work"
+                return None
             try:
                 self.buffers.graphs[key] = self._capture(window)
             except Exception as error:  # whatever a driver or a library raises: eager steps still work
@@ -214,28 +224,63 @@ class GraphRunner:
         return min(-(-needed // WINDOW) * WINDOW, self.state.capacity)
 
     def _capture(self, window: int) -> tuple[Callable[[], None], Any]:
-        """Warm up and record one step, leaving the state as it was."""
+        """Warm up, record one step and compare one replay of it, leaving the state as it was."""
         lm, buffers, tail = self.language_model, self.buffers, self.tail
         # the buffers' own state has the same tensors as the runner's, which the recording must not keep alive
         state = buffers.state
         state.length = self.state.length
+        seen: list[Tensor] = []
 
         def step() -> Any:
             logits = lm.logits(lm.step(lm.embed_tokens(buffers.ids), state, window=window or None))
+            seen[:] = [logits]
             if tail is None:
                 return logits
             chosen = tail(logits)
             buffers.ids.copy_(chosen.ids)  # where the next replay reads
             return chosen._replace(ids=buffers.ids)
 
-        before, ids = state.snapshot(), buffers.ids.clone()
+        before, ids = state.before_step(), buffers.ids.clone()
+
+        def undo() -> None:
+            state.undo_step(before)
+            buffers.ids.copy_(ids)
+
         try:
             buffers.capturer.warm(step)
-            state.copy_(before)
-            return buffers.capturer.capture(step)
-        finally:  # the warm-up advanced the state and chose a token
-            state.copy_(before)
-            buffers.ids.copy_(ids)
+            truth = seen[0].clone()
+            undo()
+            replay, result = buffers.capturer.capture(step)
+            ours = seen[0]
+            undo()
+            began = time.perf_counter()
+            replay()
+            difference = _difference(truth, ours, None if tail is None else result.ids)
+        finally:
+            seen.clear()
+            undo()
+        verdict = "agrees" if difference <= ALLOWED else "differs"
+        case = f"graph of {type(lm).__name__} for {len(ids)} rows, window {window}"
+        seconds = time.perf_counter() - began
+        verdicts.note(Proof(case, str(ids.device), verdict, seconds, difference, ALLOWED))
+        if verdict == "differs":
+            error = RuntimeError(f"a replay gave other scores than the step itself (difference {difference:.2g})")
+            fallback.give_up("graphs", error)
+            raise error
+        return replay, result
+
+
+def _difference(truth: Tensor, ours: Tensor, ids: Tensor | None) -> float:
+    """Largest difference of scores (B, V), and how far below the largest score the chosen `ids` (B,) lie.
+
+    Relative to the largest score. What is not a number on both sides is equal.
+    """
+    truth, ours = truth.float(), ours.float()
+    same = (truth == ours) | (truth.isnan() & ours.isnan())
+    apart = torch.where(same, 0.0, (truth - ours).abs()).amax()
+    if ids is not None:
+        apart = torch.maximum(apart, (truth.amax(1) - truth.gather(1, ids[:, None])[:, 0]).nan_to_num(0.0).amax())
+    return float(apart / truth.nan_to_num(0.0, 0.0, 0.0).abs().amax().clamp(min=1.0))
 
 
 def _first_line(error: Exception) -> str:
@@ -248,11 +293,13 @@ def step_runner(
     *,
     graphs: bool = True,
     tail: Tail | None = None,
+    alone: bool = True,
     capturer: Callable[[torch.device], Capturer] | None = None,
 ) -> StepRunner:
     """The fastest runner for the state's device. On CUDA `state` adopts buffers that outlive it.
 
-    tail: chooses the next ids from logits, on the device; the runner then returns its Chosen. capturer: records in
+    tail: chooses the next ids from logits, on the device; the runner then returns its Chosen. alone: whether no other
+    thread is at work on the device. capturer: records in
     place of CUDA graphs, for tests.
     """
     device = state.positions.device
@@ -260,12 +307,14 @@ def step_runner(
         return EagerRunner(language_model, state, "", tail)
     if capturer is None and device.type != "cuda":
         return EagerRunner(language_model, state, "CUDA graphs need a CUDA device", tail)
+    if fallback.switched_off("graphs"):
+        return EagerRunner(language_model, state, f"{fallback.GRAPHS_SWITCH}=0", tail)
     if fallback.failed("graphs"):
         return EagerRunner(language_model, state, "a replay failed before", tail)
     try:
         with _lock:
             buffers = _buffers_for(language_model, state, capturer or CudaCapturer)
-            return GraphRunner(language_model, state, buffers, tail)
+            return GraphRunner(language_model, state, buffers, tail, alone)
     except torch.OutOfMemoryError:
         return EagerRunner(language_model, state, "too little memory for buffers that stay", tail)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.machine.zerogpu import on_zerogpu
 from vlcompare.paths import data_folder
 from vlcompare.render.markup import Safe, el, join
+from vlcompare.runtime.faults import LOST, report, when_device_is_lost
 from vlcompare.ui import about, api, examples
 from vlcompare.ui.compare.forms import may_be_folder
 from vlcompare.ui.compare.handlers import Handlers, engine_sessions, picture_cache
@@ -60,6 +62,7 @@ LINKS = {
     "Paper's code": "https://github.com/gpantaz/vl_mamba",
     "Model cards": "https://huggingface.co/gpantaz",
 }
+SECONDS_TO_END = 3.0  # what is on its way to browsers when the process must end
 READERS = 4  # runs that are read, or exports that are written, at once
 
 
@@ -188,6 +191,7 @@ def serve(settings: AppSettings, *, runs: Sequence[Path] = (), study: Path | Non
     """Build and serve the page until interrupted; heavy libraries are imported once the page is up."""
     ready(settings)
     bound_output()
+    when_device_is_lost(end_process)
     handlers = real_handlers(settings)
     page = build_page(settings, handlers, runs=runs, study=study)
     if on_zerogpu():
@@ -199,6 +203,17 @@ def serve(settings: AppSettings, *, runs: Sequence[Path] = (), study: Path | Non
     if not on_zerogpu():
         threading.Thread(target=warm_up, args=(settings, handlers), daemon=True, name="vlcompare-warm-up").start()
     page.block_thread()
+
+
+def end_process() -> None:
+    """End the server, soon and with a status that says so: what had an answer gets it, and a Space starts it again."""
+
+    def end() -> None:
+        time.sleep(SECONDS_TO_END)
+        os._exit(LOST)  # nothing of CUDA is taken down: that might hang
+
+    print("vlcompare: the GPU cannot be used by this process any more; the server ends.", file=sys.stderr, flush=True)
+    threading.Thread(target=end, daemon=True, name="vlcompare-end").start()
 
 
 def ready(settings: AppSettings) -> None:
@@ -243,3 +258,6 @@ def warm_up(settings: AppSettings, handlers: Handlers) -> None:
                 print(f"vlcompare: {name} is loaded.", flush=True)
         except VLCompareError as error:
             print(f"vlcompare: {name} could not be preloaded: {error}", flush=True)
+        except Exception as error:  # whatever a library raises: the page is served, and each answer says what is wrong
+            report(error)
+            print(f"vlcompare: {name} could not be preloaded ({type(error).__name__}).", flush=True)

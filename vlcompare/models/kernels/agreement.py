@@ -206,8 +206,25 @@ def difference(case: Case, kernel: Callable[..., Any], device: torch.device) -> 
     if any(not torch.equal(one, other) for one, other in zip(ours[:exact], truth[:exact], strict=True)):
         return float("inf")
     if case.function == "greedy":  # ids and log-probabilities lie in one tensor: absolute
+        if not _ids_stay_inside(kernel, given):
+            return float("inf")
         return max(float((one.double() - other.double()).abs().max()) for one, other in zip(ours, truth, strict=True))
     return max(apart(one, other) for one, other in zip(ours, truth, strict=True))
+
+
+@torch.inference_mode()
+def _ids_stay_inside(greedy: Callable[..., Any], given: tuple[Any, ...]) -> bool:
+    """Whether ids are in the vocabulary where logits are no numbers: others would end the process at the next step."""
+    logits, count = given
+    first = torch.zeros(1, dtype=torch.long, device=logits.device)
+    for value in (float("nan"), float("inf"), float("-inf")):
+        for damaged in (torch.full_like(logits, value), logits.index_fill(1, first, value)):
+            ids, packed = greedy(damaged, count)
+            if bool((ids < 0).any() | (ids >= logits.shape[1]).any()):
+                return False
+            if value > 0 and bool(packed[:, 1].isfinite().any()):  # what is not a number must be seen
+                return False
+    return True
 
 
 def apart(ours: Tensor, truth: Tensor) -> float:

@@ -148,6 +148,12 @@ def record(case: Case, device: torch.device, proof: Proof) -> None:
             paths.write_record(FILE, {"version": VERSION, "proofs": {key: asdict(one) for key, one in stored.items()}})
 
 
+def note(proof: Proof) -> None:
+    """List a trial that is made anew each time, such as a captured graph's first replay."""
+    with _lock:
+        _listed[proof.case, proof.device] = proof
+
+
 def _sentence(case: Case, proof: Proof) -> str:
     found = {
         "differs": f"its numbers are not plain PyTorch's (difference {proof.difference})",

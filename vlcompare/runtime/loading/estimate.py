@@ -19,6 +19,9 @@ from vlcompare.types import ModelSpec
 # on CPU, for an answer of the 790M model: 0.42 GB of libraries' code and compiled kernels, 0.33 GB of the picture's and
 # the prompt's intermediate values; small models need less, at most half of their weights
 _ANSWER = 640 << 20
+# on a GPU, for an answer of a 2.8B model: a cache of 2,048 positions and its double in graphs' buffers (2 x 0.67 GB for
+# the Transformer), the graphs' own pool, workspaces of libraries, and the prompt's intermediate values
+_ANSWER_ON_GPU = 2 << 30
 
 
 VISION_PARAMETERS = 304_000_000  # of EVA-02 large, which all published models look with
@@ -76,9 +79,10 @@ def sizes(stored: Mapping[str, Stored], family: str, method: str, dtype: torch.d
 def _with_room_beside(weights: int, largest: int, device: torch.device) -> Sizes:
     """largest: bytes of the largest stored tensor, which lies beside the others while it is loaded.
 
-    On CPU the memory of an answer counts, too: there a process that runs out of memory is killed without a message.
+    The memory of an answer counts, too: on a CPU a process that runs out of memory is killed without a message, and on
+    a GPU a model that has just been placed could not answer.
     """
-    return Sizes(weights, largest + (min(_ANSWER, weights // 2) if device.type == "cpu" else 0))
+    return Sizes(weights, largest + min(_ANSWER if device.type == "cpu" else _ANSWER_ON_GPU, weights // 2))
 
 
 def _bytes_of(name: str, entry: Stored, family: str, method: str, dtype: torch.dtype, device: torch.device) -> int:

@@ -147,6 +147,10 @@ def _load(spec: ModelSpec, progress: hub.Progress | None, names_only: bool) -> M
         if progress is not None:
             progress("Compiling kernels for this processor, once", 0, 0)
         kernels.join()
+    if device.type == "cuda" and dtype == torch.bfloat16 and torch.cuda.get_device_capability(device) < (8, 0):
+        notices.append(
+            "This GPU has no units for bfloat16 and computes in it slowly; float32 may be faster where it fits."
+        )
     if device.type == "cuda" and dtype == torch.float32:
         torch.backends.cudnn.allow_tf32 = False  # float32 means float32, in convolutions too
     model = Model(

@@ -15,6 +15,7 @@ from vlcompare.machine.threads import worthwhile
 from vlcompare.models.config import ModelConfig
 from vlcompare.models.kernels import fallback
 from vlcompare.models.kernels.cpu.openmp import at_most
+from vlcompare.models.kernels.cuda.graph_capture import raise_pending
 from vlcompare.models.vlm import VisionLanguageModel
 from vlcompare.render.notebook import facts_html
 from vlcompare.runtime.image import ImageTransform, open_image
@@ -44,7 +45,7 @@ class Model:
     def __post_init__(self) -> None:
         self._transform = ImageTransform(self.config.image_size)
         self._sha256: str | None = None
-        self._prepared = self.device.type != "cuda"
+        self._prepared = False
         self._preparing = threading.Lock()
         if not self.weights_bytes:
             self.weights_bytes = _bytes_held(self.vlm)
@@ -67,9 +68,14 @@ class Model:
     def prepare(self) -> None:
         """Decide, once, which kernels the model's answers take on a GPU; every use of the model begins with it.
 
-        Nothing happens where its weights only seem to be on a GPU, as in ZeroGPU's main process.
+        Raises an error that an earlier call has left on the device, before bitsandbytes' kernels end the process for
+        it. Nothing happens where its weights only seem to be on a GPU, as in ZeroGPU's main process.
         """
-        if self._prepared or not next(self.vlm.parameters()).is_cuda:
+        if self.device.type == "cpu" or not next(self.vlm.parameters()).is_cuda:
+            return
+        if self.quantization != "none":
+            raise_pending(self.device)
+        if self._prepared:
             return
         from vlcompare.runtime.loading.prove import prove_model
 

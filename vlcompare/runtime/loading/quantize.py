@@ -160,6 +160,8 @@ def bitsandbytes_linear(
 class Int8Linear(nn.Module):
     """x W^T + b with W in int8 by rows and x rounded to int8 by rows at run time; products in int32. For CUDA."""
 
+    may_end_process = True  # bitsandbytes' CUDA library calls exit() at an error, whosever it is
+
     def __init__(self, weight: Tensor, absmax: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         _bitsandbytes()
@@ -216,6 +218,8 @@ def _nf4_class() -> Any:
     """bitsandbytes' NF4 layer, which falls back to the dequantized weights where its kernels fail."""
 
     class Linear4bit(_bitsandbytes().nn.Linear4bit):  # type: ignore[misc, name-defined]
+        may_end_process = True
+
         def forward(self, x: Tensor) -> Tensor:
             y = fallback.attempt("bitsandbytes", self.product, x)
             if y is not None:

@@ -9,6 +9,7 @@ next one can succeed.
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +35,8 @@ def recording(device: torch.device, stream: Any, pool: Any = None) -> Iterator[A
             before = torch.cuda.current_stream(device)
             try:
                 # thread_local: other threads may be at work on the device meanwhile
-                with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+                recorded = torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local")
+                with _no_collection(), recorded:
                     try:
                         yield graph
                     except BaseException as error:
@@ -49,6 +51,27 @@ def recording(device: torch.device, stream: Any, pool: Any = None) -> Iterator[A
             raise cause  # out here, so that nothing that it refers to refers back to it
     finally:
         cause = None  # a traceback holds this frame, and through it would hold all that the recorded function held
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """A garbage collection in the middle of a recording might destroy other graphs, which spoils it."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+def raise_pending(device: torch.device) -> None:
+    """Raise the error that an earlier call left behind, if any.
+
+    To be called before a library that ends the process at the first error that it sees, whosever it is.
+    """
+    torch.zeros(1, device=device)  # torch looks for an error behind each kernel that it launches
+    torch.cuda.current_stream(device).synchronize()
 
 
 def _abandon(device: torch.device, pool: Any) -> None:

@@ -1,8 +1,9 @@
 """Sums with their norms, and the greedy choice with its log-probabilities, as Triton kernels for CUDA. See `fused`.
 
 Sums are rounded as torch rounds them, term by term in their dtype; norms and probabilities are float32. Of equal logits
-the one with the lowest id is the likeliest. All loads come before the first store: the compiler may not move a load in
-front of one.
+the one with the lowest id is the likeliest. An id is in the vocabulary whatever the logits are: of NaN and infinity the
+log-probabilities are NaN, which ends the answer. All loads come before the first store: the compiler may not move a
+load in front of one.
 """
 
 # the kernels' arguments are pointers and numbers that Triton types itself
@@ -64,7 +65,7 @@ def _rank_share(logits_ptr, values_ptr, ids_ptr, peaks_ptr, sums_ptr, width, COU
     tl.store(sums_ptr + part, tl.sum(tl.exp(x - peak), 0))
     for rank in tl.static_range(COUNT):
         largest = tl.max(x, 0)
-        id = tl.min(tl.where(x == largest, k, width + SHARE), 0)
+        id = tl.minimum(tl.min(tl.where(x == largest, k, width + SHARE), 0), width - 1)  # nothing equals NaN
         tl.store(values_ptr + part * COUNT + rank, largest)
         tl.store(ids_ptr + part * COUNT + rank, id)
         x = tl.where(k == id, float("-inf"), x)
@@ -72,7 +73,7 @@ def _rank_share(logits_ptr, values_ptr, ids_ptr, peaks_ptr, sums_ptr, width, COU
 
 @triton.jit
 def _merge(
-    values_ptr, ids_ptr, peaks_ptr, sums_ptr, chosen_ptr, packed_ptr, shares,
+    values_ptr, ids_ptr, peaks_ptr, sums_ptr, chosen_ptr, packed_ptr, shares, width,
     COUNT: tl.constexpr, SP: tl.constexpr, CP: tl.constexpr,
 ):  # fmt: skip
     """Merge one row's shares: log-probabilities of the COUNT largest, in the layout of `fused.greedy`."""
@@ -88,7 +89,7 @@ def _merge(
     packed_ptr += row * (2 + 2 * COUNT)
     for rank in tl.static_range(COUNT):
         largest = tl.max(values, 0)
-        id = tl.min(tl.where(values == largest, ids, 2147483647), 0)
+        id = tl.minimum(tl.min(tl.where(values == largest, ids, 2147483647), 0), width - 1)
         logprob = (largest - peak) - mass
         if rank == 0:
             tl.store(chosen_ptr + row, id.to(tl.int64))
@@ -137,7 +138,7 @@ def greedy(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     with torch.cuda.device_of(logits):
         _rank_share[batch, shares](logits, values, ids, peaks, sums, width, COUNT=count, SHARE=SHARE)
         _merge[(batch,)](
-            values, ids, peaks, sums, chosen, packed, shares,
+            values, ids, peaks, sums, chosen, packed, shares, width,
             COUNT=count, SP=triton.next_power_of_2(shares), CP=triton.next_power_of_2(shares * count),
         )  # fmt: skip
     return chosen, packed
