@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -292,3 +293,25 @@ def test_the_other_process_tries_what_it_is_given(monkeypatch: pytest.MonkeyPatc
     records = [json.loads(line) for line in said]
     assert [record["case"] for record in records] == [index for index in range(len(CASES)) for _ in range(2)]
     assert all(record["proof"]["verdict"] == "agrees" for record in records if not record["begun"])
+
+
+def test_the_other_process_is_one_that_runs() -> None:
+    """A kernel of Triton on a CPU, where it has no driver: told as failed, and the process goes on."""
+    lines = "".join(json.dumps(prove._as_json(case)) + "\n" for case in CASES[:2])
+    command = [sys.executable, "-m", "vlcompare.runtime.loading.prove", "cpu"]
+    done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=120, check=True, cwd=ROOT)
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [record["case"] for record in records] == [0, 0, 1, 1] and command[2] == prove._MODULE
+    assert all(record["proof"]["verdict"] == "failed" for record in records if not record["begun"])
+
+
+def test_doctor_lists_what_was_tried(gpu: None) -> None:
+    from vlcompare.runtime.doctor import operations
+    from vlcompare.runtime.doctor.facts import Device
+
+    assert agreement.agrees(CASES[4], right(CASES[4]), GPU)
+    assert not agreement.agrees(CASES[6], lambda *given: changed(right(CASES[6])(*given), 0), GPU)
+    device = Device(**{**dict.fromkeys(Device.__dataclass_fields__), "name": "cuda:0"})
+    trials, problems = operations.trials([device])
+    assert [trial.verdict for trial in trials] == ["agrees", "differs"]
+    assert len(problems) == 1 and "causal_conv" in problems[0] and "differ by" in problems[0]

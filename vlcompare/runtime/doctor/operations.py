@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from vlcompare.models import kernels
-from vlcompare.models.kernels import fallback
+from vlcompare.models.kernels import fallback, verdicts
 from vlcompare.models.kernels.linear import native_bfloat16
 from vlcompare.paths import EMBEDDED, EXAMPLES
 from vlcompare.runtime.doctor import software
@@ -46,8 +46,22 @@ def answers(devices: Sequence[Device]) -> tuple[tuple[Answered, ...], list[str]]
 
 
 def trials(devices: Sequence[Device]) -> tuple[tuple[Trial, ...], list[str]]:
-    """Kernels beside the reference; a CPU's are compared through the answers alone."""
-    return (), []
+    """Kernels beside the reference, as the answers needed them; a CPU's are compared through the answers alone."""
+    names = {device.name for device in devices}
+    found = tuple(
+        Trial(one.device, one.case, one.verdict, round(one.seconds, 3), one.difference, one.allowed,
+              software.private(one.exception))
+        for one in verdicts.proofs()
+        if one.device in names
+    )  # fmt: skip
+    wrong = [one for one in found if one.verdict in ("differs", "failed", "died")]
+    return found, [f"The kernel {one.case} is not used on {one.device}: {_found(one)}." for one in wrong]
+
+
+def _found(trial: Trial) -> str:
+    if trial.verdict == "differs":
+        return f"its numbers differ by {trial.difference:.2g}, where {trial.allowed:.2g} is allowed"
+    return trial.exception or trial.verdict
 
 
 def operations(devices: Sequence[Device]) -> tuple[tuple[Operation, ...], list[str]]:

@@ -27,6 +27,7 @@ from vlcompare.models import kernels
 from vlcompare.models.kernels import agreement, fallback, verdicts
 from vlcompare.models.kernels.linear import Linear
 from vlcompare.models.kernels.verdicts import Case, Proof
+from vlcompare.paths import PACKAGE
 from vlcompare.runtime.loading import quantize
 from vlcompare.runtime.sampling import greedy
 
@@ -108,8 +109,9 @@ def in_processes(
         given = "".join(json.dumps(_as_json(case)) + "\n" for case in rest)
         try:
             done = subprocess.run(
-                [*command, str(device)], input=given, capture_output=True, text=True, timeout=SECONDS, check=False
-            )
+                [*command, str(device)], input=given, capture_output=True, text=True, timeout=SECONDS, check=False,
+                env=_environment(),
+            )  # fmt: skip
             lines, reason = done.stdout, f"exit status {done.returncode}, {_last_line(done.stderr)}"
         except subprocess.TimeoutExpired as late:
             lines, reason = _text(late.stdout), f"it took more than {SECONDS:.0f} s"
@@ -160,6 +162,12 @@ def _as_json(case: Case) -> dict[str, Any]:
 def _from_json(value: dict[str, Any]) -> Case:
     sizes = tuple((name, int(size)) for name, size in value["sizes"].items())
     return Case(value["accelerator"], value["function"], getattr(torch, value["dtype"]), sizes)
+
+
+def _environment() -> dict[str, str]:
+    """This process's, in which this package is found wherever it was imported from."""
+    found = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), *([found] if found else [])])}
 
 
 def _last_line(text: str) -> str:
