@@ -15,15 +15,17 @@ from page_world import serving
 from vlcompare.evaluate.published_gaps import published_gaps, sentences
 from vlcompare.study.opened import SHIPPED, open_study, study_of
 from vlcompare.study.seen import seen, state
+from vlcompare.study.tables import for_lab
 from vlcompare.ui.study import lab, views
 
 ROWS = (SHIPPED / "cpu" / "rows.jsonl").read_text()
 PLAIN = {"sequence": [5, 7, 9], "query": 7, "order": "query_last"}
+NAMED = min(row["length"] for row in for_lab(open_study(SHIPPED / "cpu").groups) if row["order"] == "query_last")
 
 
 def test_a_request_is_answered_for_itself_alone() -> None:
     first, second = lab.ask(PLAIN), lab.ask({**PLAIN, "query": 9, "order": "query_first"})
-    assert first["named"] == 10 and first["known"] == 80 and set(first["sides"]) == {"pythia", "mamba", "hybrid"}
+    assert first["named"] == NAMED and first["known"] == 80 and set(first["sides"]) == {"pythia", "mamba", "hybrid"}
     assert all(len(side["shares"]) == 3 for side in second["sides"].values())
     assert lab.ask(PLAIN) == first
 
@@ -49,9 +51,9 @@ def test_requests_that_are_refused(request_: Any, message: str) -> None:
 def test_a_round_is_bounded() -> None:
     for request in (None, {"length": 10**9, "order": "query_last", "seed": 1}, {"length": 10, "order": "query_last"}):
         assert "vl-warn" in lab.round_of(request)
-    request = {"length": 20, "order": "query_first", "seed": 3}
+    request = {"length": 2 * NAMED, "order": "query_last", "seed": 3}
     drawn = lab.round_of(request)
-    assert "of 200" in drawn and "first 10 positions" in drawn and drawn == lab.round_of(request)
+    assert "of 200" in drawn and f"first {NAMED} positions" in drawn and drawn == lab.round_of(request)
 
 
 def test_rows_that_are_damaged_become_a_sentence_each() -> None:
@@ -147,13 +149,13 @@ def test_the_lab_answers_a_click_in_both_orders_and_at_length_50(visit: Any, wid
     assert page.locator(".vs-bars i").count() == 30
     page.locator("#vs-length").fill("50")
     answered(page)
-    assert page.locator(".vs-tile[data-place]").count() == 50 and page.locator(".vs-unnamed").count() == 40
-    said(page, ".vs-state", "trained: at length 10")
-    page.locator(".vs-tile[data-place='30']").click()
-    said(page, ".vs-state", "cannot name position 31")
+    assert page.locator(".vs-tile[data-place]").count() == 50 and page.locator(".vs-unnamed").count() == 50 - NAMED
+    said(page, ".vs-state", f"trained: at length {NAMED}")
+    page.locator(f".vs-tile[data-place='{NAMED + 5}']").click()
+    said(page, ".vs-state", f"cannot name position {NAMED + 6}")
     assert page.locator(".vs-answer[data-right=false]").count() == 3
     page.locator("[data-do=round]").click()
-    said(page, "#vs-round", "of 200[^]*first 10 positions")
+    said(page, "#vs-round", f"of 200[^]*first {NAMED} positions")
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
 
 

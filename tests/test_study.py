@@ -362,6 +362,7 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFi
         (["run", str(tiny), "--out", str(tmp_path / "a"), "--device", "tpu"], "device is cpu"),
         (["run", str(tiny), "--out", str(tmp_path / "a"), "--jobs", "0"], "jobs is a whole number"),
         (["report", str(tmp_path / "nothing"), "--out", str(tmp_path / "b")], "no finished rows"),
+        (["open", str(tmp_path / "nothing")], "holds no rows.jsonl"),
     ]
     for arguments, message in cases:
         assert main(["study", *arguments]) == 2
