@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,10 +25,14 @@ def spec(name: str, **how: str) -> ModelSpec:
     return ModelSpec(name, device="cpu", **how)  # type: ignore[arg-type]
 
 
-def test_the_small_published_pair_is_4_8_gb_to_fetch_and_twice_that_in_float32() -> None:
+def test_the_small_published_pair_is_4_8_gb_to_fetch_and_twice_that_in_float32(monkeypatch: Any) -> None:
     found = [cost(spec(name)) for name in PAIR]
     assert sum(one.download or 0 for one in found) / 1e9 == pytest.approx(4.8, abs=0.05)
-    assert sum(one.weights or 0 for one in found) / 1e9 == pytest.approx(9.7, abs=0.1)
+    whole = [cost(spec(name, dtype="float32")) for name in PAIR]
+    assert sum(one.weights or 0 for one in whole) / 1e9 == pytest.approx(9.7, abs=0.1)
+    for instructions, size in ((True, 4.85), (False, 4.85 + 2 * 2 * 0.304)):  # the encoders stay in float32 without
+        monkeypatch.setattr("vlcompare.runtime.loading.devices.native_bfloat16", lambda found=instructions: found)
+        assert sum(cost(spec(name)).weights or 0 for name in PAIR) / 1e9 == pytest.approx(size, abs=0.1)
     assert cost(spec("finetuned_mambavl_2.8b")).download == pytest.approx(6.16e9)  # as the Hub shows it
 
 

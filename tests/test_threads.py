@@ -173,13 +173,13 @@ def test_a_small_model_uses_one_thread_and_a_large_one_all(monkeypatch: pytest.M
     from vlcompare.models.vlm import VisionLanguageModel
 
     used = []
-    encode = VisionLanguageModel.encode_image
+    encode = VisionLanguageModel.vision_features
 
     def noted(self: Any, pixels: Any) -> Any:
         used.append((torch.get_num_threads(), _mkl()))
         return encode(self, pixels)
 
-    monkeypatch.setattr(VisionLanguageModel, "encode_image", noted)
+    monkeypatch.setattr(VisionLanguageModel, "vision_features", noted)
     model = vlcompare.load("tiny-mamba-vl", device="cpu")
     for bytes_held, expected in ((model.weights_bytes, 1), (1 << 30, 2), (model.weights_bytes, 1)):
         model.weights_bytes = bytes_held

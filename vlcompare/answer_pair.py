@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,6 +130,9 @@ class _Loaded:
 
     def __init__(self, models: Mapping[str, Any], others: ModelPool) -> None:
         self._models, self._others = models, others
+
+    def check_together(self, specs: Iterable[ModelSpec]) -> None:
+        self._others.check_together([spec for spec in specs if not (spec.revision or "").startswith(_GIVEN)])
 
     def acquire(self, spec: ModelSpec, *how: Any) -> AbstractContextManager[Any]:
         model = (
