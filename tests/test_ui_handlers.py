@@ -677,6 +677,25 @@ def test_a_model_that_cannot_be_preloaded_for_whatever_reason_does_not_end_the_s
     assert f"could not be preloaded ({type(error).__name__})" in capsys.readouterr().out
 
 
+def test_a_server_whose_gpu_is_lost_says_so_and_ends_with_a_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from vlcompare.runtime import faults
+    from vlcompare.ui import page
+
+    ended: Any = []
+    done = threading.Event()
+    monkeypatch.setattr(page.os, "_exit", lambda status: (ended.append(status), done.set()))
+    monkeypatch.setattr(page, "SECONDS_TO_END", 0.0)
+    monkeypatch.setattr(faults, "_on_lost", [])
+    faults.when_device_is_lost(page.end_process)
+    faults.report(RuntimeError("out of resource: shared memory"))
+    assert not ended
+    for _ in range(2):
+        faults.report(RuntimeError("CUDA error: an illegal memory access was encountered"))
+    assert done.wait(10) and ended == [faults.LOST] and "the server ends" in capsys.readouterr().err
+
+
 def test_a_session_with_a_run_at_work_is_not_closed(handlers: Handlers, picture: str) -> None:
     """gradio closes the state of a tab that was out of reach an hour ago, even while its visitor is back and asks."""
     session = CompareSession()

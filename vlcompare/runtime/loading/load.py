@@ -165,6 +165,8 @@ def _load(spec: ModelSpec, progress: hub.Progress | None, names_only: bool) -> M
         notices=(*notices, *fallback.notices(device.type)),
         stored=tuple(stored.values()),
     )
+    if progress is not None and device.type == "cuda":
+        progress("Trying the kernels for this GPU, once", 0, 0)
     model.prepare()
     return model
 
