@@ -83,8 +83,11 @@ def cost_sentence(costs: Sequence[Any], seconds: Sequence[float | None], method:
     known = [value for value in seconds if value is not None]
     if known:
         parts.append(f"about {_seconds(max(known))} an answer on this machine")
-    kind = f", in {checkpoint_names.QUANTIZATION_NAMES[method]}" if method != "none" else ""
-    return ", ".join(parts) + kind + "."
+    if method == "none":
+        return ", ".join(parts) + "."
+    bits = {"nf4": 4, "int8": 8}[method]
+    rounded = f"the large layers' weights are rounded to {bits} bits, so answers may differ a little"
+    return f"{', '.join(parts)}, in {checkpoint_names.QUANTIZATION_NAMES[method]}: {rounded}."
 
 
 def _seconds(value: float) -> str:
