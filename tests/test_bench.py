@@ -199,3 +199,45 @@ def test_ratio_is_ours_over_theirs(report: ModelReport) -> None:
 def test_command_refuses_in_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--shapes", "nothing"]) == 2
     assert capsys.readouterr().err.startswith("vlcompare: The shape 'nothing' is not known")
+
+
+PEER = """
+import json, sys
+print("loading", sys.argv[1:])
+print(json.dumps({"prefill_ms": 1.5, "token_ms": 0.25 if sys.argv[1] == "pythia" else "none"}))
+"""
+
+
+def test_another_program_takes_its_turns_and_one_that_fails_says_why(tmp_path: Path) -> None:
+    (tmp_path / "peer.py").write_text(PEER)
+    command = f"{sys.executable} {tmp_path / 'peer.py'} {{shape}} {{precision}} {{prompt}} {{tokens}} {{threads}}"
+    options = ModelOptions(
+        ("pythia", "mamba"), ("nf4",), "cpu", 20, 1, 2, vision=False, peers=False, peer_command=command
+    )
+    report = run(options, presets=TINY)
+    ours, theirs, _, failed = report.rows
+    assert ours.resident_bytes is not None and ours.bandwidth_share
+    assert theirs.who.startswith("python") and (theirs.prefill_ms, theirs.token_ms) == (1.5, 0.25)
+    assert "must print a last line of JSON" in failed.note
+    assert any("token" in line for line in table(report).splitlines() if "pythia, nf4" in line)
+
+
+@pytest.mark.parametrize("command", ["", "'unended", "program {size}", "program {0}"])
+def test_a_peer_command_that_is_none_is_refused(command: str) -> None:
+    from vlcompare.bench.peer_command import PeerCommand
+
+    with pytest.raises(RequestError, match="--peer-command"):
+        PeerCommand(command, shape="mamba")
+
+
+NEGATIVE = 'print(\'{"prefill_ms": -1, "token_ms": 1}\')'
+
+
+@pytest.mark.parametrize("code", ["raise SystemExit(3)", "print('[]')", NEGATIVE])
+def test_a_program_that_gives_no_times_is_named(code: str) -> None:
+    import shlex
+
+    from vlcompare.bench.peer_command import PeerCommand
+
+    with pytest.raises(RequestError, match="python"):
+        PeerCommand(f"{sys.executable} -c {shlex.quote(code.replace('{', '{{').replace('}', '}}'))}").measure()

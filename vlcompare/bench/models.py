@@ -17,6 +17,7 @@ import torch
 
 from vlcompare.bench.contestants import Contestant, MambaSsm, Ours, Transformers, build, prompt_ids, token_bytes
 from vlcompare.bench.machine import describe
+from vlcompare.bench.peer_command import PeerCommand
 from vlcompare.errors import CheckpointError, DeviceMemoryError, RequestError
 from vlcompare.models import kernels
 from vlcompare.models.config import PRESETS, MambaConfig, ModelConfig
@@ -44,6 +45,7 @@ class ModelOptions:
     repeats: int = 5
     vision: bool = True
     peers: bool = True
+    peer_command: str = ""  # another program beside them, see `peer_command`
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class ModelRow:
     token_bytes: int | None = None  # weights, and state or cache in the middle of the answer
     state_bytes: int | None = None
     peak_bytes: int | None = None
+    resident_bytes: int | None = None  # CPU: what the process holds more than before the model was made
     note: str = ""
 
 
@@ -145,11 +148,13 @@ class _Case:
         width = 4 if self.precision == "fp32" else 2
         check_room(f"{self.shape} in {self.precision}", count * width, self.device)
         peak = PeakMemory(self.device)
+        before = peak.measure()
         load_s, vlm = timed(lambda: build(self.config, self.precision, self.device), self.device)
         pixels = torch.zeros(1, 3, self.config.image_size, self.config.image_size).to(
             self.device, vlm.vision_encoder.dtype
         )
         ids, has_image = prompt_ids(self.config, vlm, self.options.prompt, self.device)
+        resident = PeakMemory(self.device).measure() - before if self.device.type == "cpu" else None
         features = vlm.encode_image(pixels) if has_image else None
         embeddings = vlm.embed(ids, features)
         ours = [Ours(vlm, embeddings, self.options.tokens, graphs=False)]
@@ -164,6 +169,7 @@ class _Case:
         times = self._rounds([*ours, *peers])
         vision = self._vision(vlm, pixels) if has_image and self.options.vision else (None, None)
         first = ModelRow(self.shape, self.precision, "", load_s=load_s, vision_ms=vision[0], peak_bytes=peak_bytes)
+        first = replace(first, resident_bytes=resident)
         if vision[0] is not None:
             first = replace(first, join_ms=self._join(vlm, pixels, ids))
         rows = [self._ours(replace(first, who=who.name, note=who.reason), who, vlm, times[who.name]) for who in ours]
@@ -186,15 +192,19 @@ class _Case:
             bandwidth_share=rate / self.machine["gbytes_per_s"], state_bytes=contestant.state.nbytes(),
         )  # fmt: skip
 
-    def _peers(self, vlm: VisionLanguageModel, embeddings: torch.Tensor) -> tuple[list[Contestant], dict[str, str]]:
+    def _peers(
+        self, vlm: VisionLanguageModel, embeddings: torch.Tensor
+    ) -> tuple[list[Contestant | PeerCommand], dict[str, str]]:
         """The contestants that run here, warmed up, and why the others do not."""
-        makers: dict[str, Callable[[], Contestant]] = {}
+        makers: dict[str, Callable[[], Contestant | PeerCommand]] = {}
         if self.options.peers and self.precision not in quantize.METHODS:
             makers["transformers"] = lambda: Transformers(vlm, embeddings)
             language = self.config.language
             if isinstance(language, MambaConfig) and kernels.active(self.device) == "mamba_ssm":
                 length, tokens = self.options.prompt, self.options.tokens
                 makers["mamba-ssm"] = lambda: MambaSsm(language, length, tokens, self.device, embeddings.dtype)
+        if self.options.peer_command:
+            makers["peer command"] = self._command
         peers, failed = [], {}
         for name, make in makers.items():
             try:
@@ -205,7 +215,13 @@ class _Case:
                 failed[name] = f"did not run: {(str(error).strip().splitlines() or [type(error).__name__])[0]}"
         return peers, failed
 
-    def _rounds(self, contestants: Sequence[Contestant]) -> dict[str, tuple[float, float]]:
+    def _command(self) -> PeerCommand:
+        return PeerCommand(
+            self.options.peer_command, shape=self.shape, precision=self.precision, prompt=self.options.prompt,
+            tokens=self.options.tokens, threads=torch.get_num_threads(),
+        )  # fmt: skip
+
+    def _rounds(self, contestants: Sequence[Contestant | PeerCommand]) -> dict[str, tuple[float, float]]:
         """Medians of (prefill, token) in milliseconds; the contestants alternate."""
         rounds: dict[str, list[tuple[float, float]]] = {contestant.name: [] for contestant in contestants}
         for number in range(self.options.repeats):
@@ -217,10 +233,10 @@ class _Case:
             for name, times in rounds.items()
         }
 
-    def _warm(self, contestant: Contestant) -> None:
+    def _warm(self, contestant: Contestant | PeerCommand) -> None:
         """Compile, capture and allocate, not measured. On a CPU a short prompt does for that."""
         whole = getattr(contestant, "embeddings", None)
-        if whole is None or self.device.type != "cpu":
+        if isinstance(contestant, PeerCommand) or whole is None or self.device.type != "cpu":
             self._round(contestant)
             return
         contestant.embeddings = whole[:, :_WARM]  # type: ignore[attr-defined]
@@ -229,8 +245,10 @@ class _Case:
         contestant.step()
         contestant.embeddings = whole  # type: ignore[attr-defined]
 
-    def _round(self, contestant: Contestant) -> tuple[float, float]:
+    def _round(self, contestant: Contestant | PeerCommand) -> tuple[float, float]:
         """One prompt and its answer: milliseconds of the prompt, and the median over the tokens."""
+        if isinstance(contestant, PeerCommand):
+            return contestant.measure()
         contestant.ready()
         prefill = self._milliseconds(contestant.prefill)
         return prefill, statistics.median(self._milliseconds(contestant.step) for _ in range(self.options.tokens))

@@ -11,7 +11,7 @@ from vlcompare.render.plots import new_figure
 
 COLUMNS = (
     "shape", "precision", "who", "load s", "vision ms", "prefill ms", "first token ms", "ms/token", "GB/s", "share",
-    "state MB", "peak GB",
+    "state MB", "held GB", "peak GB",
 )  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def _cells(row: ModelRow) -> tuple[str, ...]:
     return (
         row.shape, row.precision, row.who, text(row.load_s, 1), text(row.vision_ms, 1), text(row.prefill_ms, 1),
         text(row.ttft_ms, 1), text(row.token_ms, 2), text(row.gbytes_per_s, 1), text(row.bandwidth_share, 2),
-        text(row.state_bytes, 1, 1e-6), text(row.peak_bytes, 2, 1e-9),
+        text(row.state_bytes, 1, 1e-6), text(row.resident_bytes, 2, 1e-9), text(row.peak_bytes, 2, 1e-9),
     )  # fmt: skip
 
 

@@ -44,6 +44,13 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--figures", nargs="+", metavar="F", help="coverage: of fraction mean_iou f1 bleu4 cider_d")
     parser.add_argument("--no-vision", action="store_true", help="leave the vision encoder's times out")
     parser.add_argument("--no-peers", action="store_true", help="ours alone")
+    parser.add_argument(
+        "--peer-command",
+        default="",
+        metavar="CMD",
+        help="models: another program to run beside ours in every round; {shape} {precision} {prompt} {tokens} "
+        "{threads} are replaced, and its last line must be JSON with prefill_ms and token_ms (see bench/README.md)",
+    )
     parser.add_argument("--json", type=Path, metavar="F", help="also write everything as JSON")
     parser.add_argument("--plot", type=Path, metavar="F.png", help="also draw milliseconds a token")
 
@@ -86,6 +93,7 @@ def _models(args: argparse.Namespace) -> int:
         repeats=args.repeats,
         vision=not args.no_vision,
         peers=not args.no_peers,
+        peer_command=args.peer_command,
     )
     if args.plot:
         new_figure((1, 1))  # raises where matplotlib is not installed, before anything is measured

@@ -1,0 +1,56 @@
+"""Any other program as a contestant: it is run once in each round, and says itself how long it took."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import subprocess
+from pathlib import Path
+
+from vlcompare.errors import RequestError
+
+_SECONDS = 600  # that one run may take
+
+
+class PeerCommand:
+    """A program that times one prompt and its answer at a shape and precision.
+
+    template: a command line without a shell; {shape}, {precision}, {prompt}, {tokens} and {threads} are replaced. The
+    last line that it prints must be JSON with `prefill_ms` and `token_ms`. Raises RequestError for a template that is
+    no command line or has another placeholder.
+    """
+
+    def __init__(self, template: str, **values: str | int) -> None:
+        try:
+            self.command = [part.format(**values) for part in shlex.split(template)]
+        except (ValueError, KeyError, IndexError, AttributeError) as error:
+            raise RequestError(
+                f"--peer-command cannot be read ({error}): it is a command line in which {{shape}}, {{precision}}, "
+                "{prompt}, {tokens} and {threads} are replaced."
+            ) from error
+        if not self.command:
+            raise RequestError("--peer-command is empty: give the program to run.")
+        self.name = Path(self.command[0]).name
+
+    def measure(self) -> tuple[float, float]:
+        """(prefill, token) in milliseconds, of one run. Raises RequestError where it fails or prints something else."""
+        try:
+            done = subprocess.run(self.command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise RequestError(f"{self.name} cannot be run ({error}).") from error
+        lines = [line for line in done.stdout.splitlines() if line.strip()]
+        if done.returncode:
+            last = ([line for line in done.stderr.splitlines() if line.strip()] or [""])[-1][:160]
+            raise RequestError(f"{self.name} ended with exit status {done.returncode}: {last}")
+        try:
+            found = json.loads(lines[-1])
+            times = float(found["prefill_ms"]), float(found["token_ms"])
+        except (IndexError, ValueError, KeyError, TypeError) as error:
+            raise RequestError(
+                f"{self.name} must print a last line of JSON with prefill_ms and token_ms; it printed "
+                f"{(lines or ['nothing'])[-1][:80]!r}."
+            ) from error
+        if not all(math.isfinite(value) and value >= 0 for value in times):
+            raise RequestError(f"{self.name} printed times that are no milliseconds: {lines[-1][:80]!r}.")
+        return times
