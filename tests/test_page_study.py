@@ -17,6 +17,7 @@ from vlcompare.study.opened import SHIPPED, open_study, study_of
 from vlcompare.study.seen import seen, state
 from vlcompare.study.tables import for_lab
 from vlcompare.ui.study import lab, views
+from vlcompare.ui.study.session import Shelf
 
 ROWS = (SHIPPED / "cpu" / "rows.jsonl").read_text()
 PLAIN = {"sequence": [5, 7, 9], "query": 7, "order": "query_last"}
@@ -65,6 +66,15 @@ def test_rows_that_are_damaged_become_a_sentence_each() -> None:
     assert all(f"line {number}" in problem for number, problem in zip((4, 5, 6), study.problems, strict=True))
     shown = views.figures(study)
     assert "accuracy is out of range" in shown and "version 9" in shown
+
+
+def test_rows_that_are_added_while_a_grid_trains_are_seen(tmp_path: Path) -> None:
+    path, lines = tmp_path / "rows.jsonl", ROWS.splitlines(keepends=True)
+    path.write_text("".join(lines[:2]))
+    shelf = Shelf(tmp_path)
+    assert len(shelf.study().rows) == 2 and shelf.study() is shelf.study()
+    path.write_text("".join(lines[:3]))
+    assert len(shelf.study().rows) == 3
 
 
 def test_nothing_is_a_finding_before_its_seeds_are_there() -> None:
@@ -146,6 +156,8 @@ def test_the_lab_answers_a_click_in_both_orders_and_at_length_50(visit: Any, wid
             assert name in answer.inner_text() and "position" in pointed(page, family)
             at = pointed(page, family).split("position ")[1].split()[0]
             assert (answer.get_attribute("data-right") == "true") == (at == "7")
+    rights = page.locator(".vs-answer[data-right=true]").count()
+    said(page, ".vs-state", {0: "^None of them points", 3: "^All of them point"}.get(rights, "asked for, .* elsewhere"))
     assert page.locator(".vs-bars i").count() == 30
     page.locator("#vs-length").fill("50")
     answered(page)
@@ -153,6 +165,7 @@ def test_the_lab_answers_a_click_in_both_orders_and_at_length_50(visit: Any, wid
     said(page, ".vs-state", f"trained: at length {NAMED}")
     page.locator(f".vs-tile[data-place='{NAMED + 5}']").click()
     said(page, ".vs-state", f"cannot name position {NAMED + 6}")
+    said(page, ".vs-state", "^None of them points")
     assert page.locator(".vs-answer[data-right=false]").count() == 3
     page.locator("[data-do=round]").click()
     said(page, "#vs-round", f"of 200[^]*first {NAMED} positions")

@@ -17,19 +17,23 @@ _MOST_PICTURE_BYTES = 4 * 2**20
 class Shelf:
     """What one server opens with: a folder given by the operator, or the rows that come with the project.
 
-    They are read once, when a user first opens the tab. Raises SampleError where they cannot be read.
+    They are read when a user opens the tab, and again where the file has changed since, as it does while a grid trains.
     """
 
     def __init__(self, given: Path | None = None) -> None:
         self._path = given or SHIPPED / "cpu"
         self._lock = threading.Lock()
-        self._study: Study | None = None
+        self._read: tuple[object, Study] | None = None
 
     def study(self) -> Study:
+        """The rows as they are now. Raises SampleError where they cannot be read."""
+        file = self._path / "rows.jsonl" if self._path.is_dir() else self._path
         with self._lock:
-            if self._study is None:
-                self._study = open_study(self._path)
-            return self._study
+            status = file.stat() if file.exists() else None
+            version = status and (status.st_mtime_ns, status.st_size)
+            if self._read is None or self._read[0] != version:
+                self._read = version, open_study(self._path)
+            return self._read[1]
 
 
 class StudySession:

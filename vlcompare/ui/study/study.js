@@ -252,7 +252,15 @@
         node.classList.remove("vs-old");
         if (answer) this.speak(node, answer);
       }
-      this.say(this.limits());
+      this.say(`${this.seen(sides)} ${this.limits()}`);
+    }
+
+    seen(sides) {
+      const families = Object.keys(sides), all = (list) => list.map((family) => this.names[family]).join(" and ");
+      const right = families.filter((family) => sides[family].position === this.place);
+      if (right.length === families.length) return "All of them point to the tile asked for.";
+      if (!right.length) return "None of them points to the tile asked for.";
+      return `${all(right)} ${right.length > 1 ? "point" : "points"} to the tile asked for, ${all(families.filter((family) => !right.includes(family)))} elsewhere.`;
     }
 
     speak(node, { position, shares }) {

@@ -105,7 +105,7 @@ def lab() -> Safe:
         controls,
         editor,
         el("div", class_="vs-text-row", role="radiogroup", aria_label="The sequence: choose the tile to ask for"),
-        el("div", *[_answer(family, name) for family, name in NAMES.items()], class_="vs-answers", aria_live="polite"),
+        el("div", *[_answer(family, name) for family, name in NAMES.items()], class_="vs-answers"),
         el("p", "Loading the models …", class_="vl-note vs-state", role="status"),
         el("p", MEANS, class_="vs-meaning"),
         round_place(),
