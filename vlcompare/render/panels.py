@@ -24,7 +24,7 @@ STYLE = """text { font: 11px system-ui, sans-serif; fill: #5c6068; }
 [data-side="left"] { --side: #00629b; } [data-side="right"] { --side: #a65200; }
 [data-side="hybrid"] { --side: #2e7d5b; }
 .vl-grid { stroke: #dcdad4; } .vl-chance { stroke: #5c6068; stroke-dasharray: 4 4; }
-.vl-line, .vl-range { fill: none; stroke: var(--side); stroke-width: 1.8; stroke-linejoin: round; }
+.vl-line, .vl-spread { fill: none; stroke: var(--side); stroke-width: 1.8; stroke-linejoin: round; }
 .vl-dot { fill: var(--side); stroke: #ffffff; } .vl-hollow { fill: #ffffff; stroke: var(--side); stroke-width: 1.8; }
 .vl-cell { fill: var(--side); } .vl-cells { fill: none; stroke: #dcdad4; }"""
 
@@ -156,7 +156,7 @@ def _one(series: Series, axes: Axes, shift: float) -> Safe:
         if point.low is not None and point.high is not None and point.low < point.high:
             ends = axes.at(point.x, point.low)[1], axes.at(point.x, point.high)[1]
             at = f"{x + shift:.1f}"
-            parts.append(el("line", x1=at, x2=at, y1=f"{ends[0]:.1f}", y2=f"{ends[1]:.1f}", class_="vl-range"))
+            parts.append(el("line", x1=at, x2=at, y1=f"{ends[0]:.1f}", y2=f"{ends[1]:.1f}", class_="vl-spread"))
         parts.append(_mark(series.family, x + shift, y, "vl-hollow" if point.hollow else "vl-dot", point.words))
     return el("g", *parts, data_side=SIDES[series.family])
 
