@@ -75,7 +75,9 @@ def functions(found: Any) -> set[tuple[str, tuple[tuple[str, int], ...]]]:
     return {(case.function, tuple(sorted(case.sizes))) for case in found}
 
 
-@pytest.mark.parametrize("shape", sorted(MUST_AGREE))
+@pytest.mark.parametrize(
+    "shape", [s if s.endswith("2.8b") else pytest.param(s, marks=pytest.mark.slow) for s in sorted(MUST_AGREE)]
+)
 def test_every_kernel_of_a_published_model_is_on_the_list(shape: str, gpu: None, monkeypatch: Any) -> None:
     """A model of two layers in the true sizes asks for these and no others, under fake tensors."""
     pretended_cuda.shapes_only(monkeypatch)
@@ -240,7 +242,7 @@ def test_a_quantized_layer_that_is_wrong_is_held_unpacked(gpu: None, monkeypatch
     assert answer.text.startswith("A yellow")
 
 
-@pytest.mark.parametrize("name", ["tiny-mamba-vl", "tiny-pythia-vl"])
+@pytest.mark.parametrize("name", [pytest.param("tiny-mamba-vl", marks=pytest.mark.slow), "tiny-pythia-vl"])
 def test_kernels_and_graphs_can_be_switched_off(name: str, gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLCOMPARE_KERNELS", "torch")
     monkeypatch.setenv("VLCOMPARE_GRAPHS", "0")

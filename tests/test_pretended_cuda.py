@@ -39,7 +39,7 @@ FAMILIES = {"mamba": "tiny-mamba-vl", "pythia": "tiny-pythia-vl"}
 PRECISIONS = {"fp32": ("float32", "none"), "bf16": ("bfloat16", "none"), "int8": ("bfloat16", "int8"),
               "nf4": ("bfloat16", "nf4")}  # fmt: skip
 ASK: dict[str, Any] = {"task": "captioning", "max_new_tokens": 4}
-QUICK = [("mamba", "fp32", "torch"), ("mamba", "int8", "triton"),
+QUICK = [("mamba", "int8", "triton"),
          ("pythia", "nf4", "triton"), ("pythia", "bf16", "torch")]  # fmt: skip
 GRID = [
     pytest.param(family, precision, path, marks=() if (family, precision, path) in QUICK else pytest.mark.slow)
@@ -155,7 +155,7 @@ def test_batches_drawn_answers_and_follow_ups_are_the_cpus(
     assert fallback.notices() == ()
 
 
-@pytest.mark.parametrize("mode", ["race", "measure"])
+@pytest.mark.parametrize("mode", ["race", pytest.param("measure", marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("gpu")
 def test_both_sides_answer(mode: Any) -> None:
     sides = {family: Side(name, device="cuda:0", dtype="float32") for family, name in FAMILIES.items()}
@@ -298,7 +298,7 @@ def test_the_warm_up_compiles_and_captures_all_that_the_answer_needs(family: str
     assert verdicts.proofs() == tried and step_graphs._kept[model.vlm.language_model] == buffers
 
 
-@pytest.mark.parametrize("path", ["triton", "torch"])
+@pytest.mark.parametrize("path", ["triton", pytest.param("torch", marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("gpu")
 def test_scores_that_are_no_numbers_end_the_answer_and_nothing_else(path: str) -> None:
     model = on_cuda("mamba", "fp32")
