@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from vlcompare.models.kernels.cpu.packed_simd import prefetch
 from vlcompare.models.kernels.cpu.simd import (
     LOG2E,
     WIDTH,
@@ -38,6 +39,7 @@ def _outputs(x, weight, bias, y, row, first, last, inputs, outputs):
     """y[row, first..last - 1] = weight[first..last - 1] x[row] + bias."""
     nothing = splat(0.0)
     own = row * inputs
+    ahead = OUTPUTS * inputs  # the same place in the rows that follow these
     for o in range(first, last, OUTPUTS):
         # at the end of the matrix the last row is computed again in place of those that are not there
         b, c, d = min(o + 1, last - 1), min(o + 2, last - 1), min(o + 3, last - 1)
@@ -45,6 +47,10 @@ def _outputs(x, weight, bias, y, row, first, last, inputs, outputs):
         sum_a, sum_b, sum_c, sum_d = nothing, nothing, nothing, nothing
         for k in range(0, inputs, WIDTH):
             value = load(x, own + k)
+            prefetch(weight, at_a + k + ahead)
+            prefetch(weight, at_b + k + ahead)
+            prefetch(weight, at_c + k + ahead)
+            prefetch(weight, at_d + k + ahead)
             sum_a = fma(load(weight, at_a + k), value, sum_a)
             sum_b = fma(load(weight, at_b + k), value, sum_b)
             sum_c = fma(load(weight, at_c + k), value, sum_c)
