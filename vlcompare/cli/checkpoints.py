@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     from vlcompare.runtime.loading import registry
-    from vlcompare.runtime.loading.locate import state_of
+    from vlcompare.runtime.loading.availability import state_of
 
     rows = [{**asdict(checkpoint), "state": state_of(checkpoint)} for checkpoint in registry.registry().checkpoints]
     if args.json:
@@ -51,8 +51,9 @@ def _list(args: argparse.Namespace) -> int:
 
 def _info(args: argparse.Namespace) -> int:
     from vlcompare.runtime.loading import hub, registry
+    from vlcompare.runtime.loading.availability import state_of
     from vlcompare.runtime.loading.estimate import estimate
-    from vlcompare.runtime.loading.locate import find_source, state_of
+    from vlcompare.runtime.loading.locate import find_source
     from vlcompare.types import ModelSpec
 
     known = registry.find(args.name)

@@ -11,7 +11,7 @@ from vlcompare.paths import cache_folder, data_folder
 from vlcompare.runtime.doctor import software
 from vlcompare.runtime.doctor.facts import Hub, Storage
 from vlcompare.runtime.loading import hub, registry
-from vlcompare.runtime.loading.locate import state_of
+from vlcompare.runtime.loading.availability import state_of
 
 
 def hub_state() -> tuple[Hub, list[str]]:

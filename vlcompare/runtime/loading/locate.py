@@ -18,7 +18,6 @@ from vlcompare.runtime.bounded_files import LARGEST_CONFIG, is_there, read_json
 from vlcompare.runtime.loading import hub, quantize, registry
 from vlcompare.runtime.loading.safetensors_files import Stored, read_headers
 from vlcompare.runtime.loading.weight_files import weight_files
-from vlcompare.units import format_bytes
 
 SECTION = "vlcompare_quantization"  # in config.json of a checkpoint that `vlcompare quantize` wrote
 
@@ -155,17 +154,3 @@ def local_tokenizer(source: CheckpointSource) -> Path | None:
     known = registry.registry()
     shared = hub.cached(known.tokenizer_repository, files=[known.tokenizer_file])
     return shared.folder / known.tokenizer_file if shared else None
-
-
-def state_of(checkpoint: registry.Checkpoint) -> str:
-    """Whether a known checkpoint can be used as it is, in a few words."""
-    if checkpoint.embedded:
-        return "part of this project" if checkpoint.available else "missing"
-    repository = checkpoint.repository or ""
-    if snapshot := hub.cached(repository, revision=checkpoint.revision):
-        return f"here, commit {snapshot.commit[:12]}"
-    begun = hub.cached_bytes(repository)
-    if begun:
-        return f"begun, {format_bytes(begun)}"
-    size = checkpoint.download_gb
-    return f"to download, {format_bytes(1e9 * sum(size))}" if size else "to download"
