@@ -21,7 +21,7 @@ TITLE = "About this machine"
 def build() -> gr.Accordion:
     """The fold, inside the current Blocks; it is filled when it is opened."""
     with gr.Accordion(TITLE, open=False, elem_classes="vl-more", elem_id="vl-machine") as fold:
-        shown = gr.HTML(elem_id="vl-machine-view")
+        shown = gr.HTML(el("p", "Looking …", class_="vl-empty"), elem_id="vl-machine-view")
     fold.expand(view, None, [shown], **QUIET)
     return fold
 
@@ -40,7 +40,7 @@ def view() -> Safe:
     for device in devices:
         threads = f", {processor.threads} threads" if device.name == "cpu" else ""
         rows.append((device.name, f"{device.title}, {format_bytes(device.total_bytes)}{threads}"))
-    rows += [(f"Kernels on {one}", text) for one, text in _kernels(operations.operations(devices)[0])]
+    rows += [(f"{one} kernels", text) for one, text in _kernels(operations.operations(devices)[0])]
     rows += [("Notice", text) for text in operations.notices()[0]]
     lines = [el("tr", el("th", name, scope="row"), el("td", text)) for name, text in rows]
     return el("table", el("tbody", *lines), class_="vl-table vl-words", aria_label=TITLE)

@@ -20,19 +20,15 @@ _NATIVE_BFLOAT16 = (8, 0)  # compute capability from which a GPU has units for i
 
 def devices() -> tuple[tuple[Device, ...], list[str]]:
     """The CPU and every GPU that torch sees."""
-    import psutil
-
     cpu = torch.device("cpu")
-    found = [
-        Device(
-            "cpu",
-            software.processor_name(),
-            psutil.virtual_memory().total,
-            available_bytes(cpu),
-            torch.backends.cpu.get_cpu_capability(),
-            native_bfloat16(),
-        )  # fmt: skip
-    ]
+    capability = torch.backends.cpu.get_cpu_capability()
+    try:
+        import psutil
+
+        total, free = psutil.virtual_memory().total, available_bytes(cpu)
+    except ImportError:  # a machine that runs on a GPU alone can do without
+        total = free = 0
+    found = [Device("cpu", software.processor_name(), total, free, capability, native_bfloat16())]
     problems = []
     for index in range(torch.cuda.device_count()):
         name = f"cuda:{index}"

@@ -1,0 +1,99 @@
+"""The first GPU run's script: steps that crash, hang or leave processes behind end nothing but themselves."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import gpu_session
+import pytest
+from gpu_session import Step, run_steps
+
+WRITES = "import json, sys; json.dump({'headline': 'three of three'}, open(sys.argv[1], 'w'))"
+LEAVES_ONE_BEHIND = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print("left", child.pid, flush=True)
+if sys.argv[1] == "hang": child.wait()
+"""
+
+
+def own(name: str, code: str, *more: str, limit: float = 20.0) -> Step:
+    return Step(name, (sys.executable, "-c", code, *more), limit)
+
+
+def test_it_goes_on_after_a_crash_and_a_hang(tmp_path: Path) -> None:
+    said: list[str] = []
+    steps = [
+        own("fine", WRITES, "{out}"),
+        own("crash", "import os; print('before', flush=True); os.abort()"),
+        own("raises", "raise ValueError('the reason')"),
+        own("hangs", LEAVES_ONE_BEHIND, "hang", limit=1.5),
+        own("leaves", LEAVES_ONE_BEHIND, "go"),
+        own("last", "print('the end')"),
+    ]
+    assert run_steps(steps, tmp_path / "out", say=said.append) == 3
+    summary = {one["name"]: one for one in json.loads((tmp_path / "out/summary.json").read_text())}
+    verdicts = {name: one["verdict"] for name, one in summary.items()}
+    assert verdicts == {"fine": "ok", "crash": "failed", "raises": "failed", "hangs": "killed", "leaves": "ok",
+                        "last": "ok"}  # fmt: skip
+    assert summary["fine"]["headline"] == "three of three" and summary["last"]["headline"] == "the end"
+    assert summary["crash"]["status"] < 0 and "before" in summary["crash"]["headline"]
+    assert "the reason" in summary["raises"]["headline"] and summary["hangs"]["seconds"] < 15
+    assert len(said) == 6 and (tmp_path / "out/summary.txt").read_text().splitlines() == said
+    for name in ("hangs", "leaves"):  # what they started is gone as well
+        child = int((tmp_path / f"out/{name}.log").read_text().split()[1])
+        for _ in range(50):
+            if not alive(child):
+                break
+            time.sleep(0.1)
+        assert not alive(child)
+
+
+def alive(process: int) -> bool:
+    """A process that nobody has waited for yet counts as ended."""
+    try:
+        os.kill(process, 0)
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+def test_what_there_is_no_time_for_is_left_out(tmp_path: Path) -> None:
+    steps = [own("slow", "import time; time.sleep(60)"), own("next", "pass")]
+    assert run_steps(steps, tmp_path, seconds=2.0, say=lambda line: None) == 2
+    assert [one["verdict"] for one in json.loads((tmp_path / "summary.json").read_text())] == ["killed", "left out"]
+
+
+def test_too_many_wheels_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_session, "MOST_WHEELS", 10)
+    (tmp_path / "a-1-py3-none-any.whl").write_bytes(bytes(11))
+    with pytest.raises(SystemExit, match="of wheels are more than"):
+        gpu_session.main([str(tmp_path / "o.json"), "--child", "wheels", "--wheels", str(tmp_path)])
+
+
+def test_without_the_device_the_first_step_says_so(tmp_path: Path) -> None:
+    if __import__("torch").cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(SystemExit, match="no cuda"):
+        gpu_session.main([str(tmp_path / "o.json"), "--child", "versions"])
+
+
+@pytest.mark.slow
+def test_all_steps_on_a_cpu(tmp_path: Path) -> None:
+    """Every step but the GPU's own tests, with tiny models."""
+    out = tmp_path / "out"
+    done = subprocess.run(
+        [sys.executable, gpu_session.__file__, str(out), "--device", "cpu", "--small", "--seconds", "400"],
+        capture_output=True, text=True, timeout=450, check=False,
+    )  # fmt: skip
+    summary = {one["name"]: one for one in json.loads((out / "summary.json").read_text())}
+    wrong = {name: one["headline"] for name, one in summary.items() if one["verdict"] != "ok"}
+    assert not wrong, done.stdout
+    assert done.returncode == 0
+    assert "launches" in summary["profile"]["headline"] and summary["race-nf4"]["headline"] == "both answered"
+    assert "mambavl_2.8b vlcompare" in summary["bench-bf16"]["headline"]
