@@ -39,7 +39,7 @@ ALLOCATES = {
 # Triton's kernels by the function that launches them: how many it launches
 LAUNCHES = {
     "selective_scan": 1, "selective_step": 1, "projected_step": 1, "causal_conv": 1, "conv_step": 1,
-    "rotate_and_attend": 3, "add_norm": 1, "greedy": 2,
+    "rotate_and_attend": 2, "add_norm": 1, "greedy": 2, "norm_product": 1, "gelu_product": 1, "mix_step": 2,
 }  # fmt: skip
 
 
@@ -227,12 +227,17 @@ def kernel(name: str, function: Callable[..., Any], *args: Any) -> Any:
 def stand_ins(patch: pytest.MonkeyPatch) -> None:
     """Let the reference stand for every Triton kernel; whether they agree with it is still asked, and found."""
     from vlcompare.models.kernels import agreement, fused, reference
-    from vlcompare.models.kernels.cuda import attention, conv, nf4, norm_and_argmax, scan, step
+    from vlcompare.models.kernels.cuda import attention, conv, mix, nf4, norm_and_argmax, scan, step
+    from vlcompare.models.kernels.cuda import product as products
     from vlcompare.runtime.loading import quantize
 
     def projected_step(state: Any, inputs: Any, weight: Any) -> Any:
         few = inputs.u.shape[0] <= step.PROJECTED_ROWS
         return kernel("projected_step", reference.projected_step, state, inputs, weight) if few else None
+
+    def mix_step(window: Any, state: Any, xz: Any, weights: Any) -> Any:
+        few = state.shape[0] <= mix.MOST_ROWS
+        return kernel("mix_step", reference.mix_step, window, state, xz, weights) if few else None
 
     def greedy(logits: Any, count: int) -> Any:
         return kernel("greedy", lambda x: fused.chosen(x, count, lambda likeliest: likeliest), logits)
@@ -264,7 +269,8 @@ def stand_ins(patch: pytest.MonkeyPatch) -> None:
         (step, "projected_step", projected_step), (conv, "causal_conv", many("causal_conv")),
         (conv, "conv_step", plain("conv_step")), (attention, "rotate_and_attend", plain("rotate_and_attend")),
         (norm_and_argmax, "add_norm", plain("add_norm")), (norm_and_argmax, "greedy", greedy),
-        (nf4, "product", product),
+        (nf4, "product", product), (mix, "mix_step", mix_step),
+        (products, "norm_product", plain("norm_product")), (products, "gelu_product", plain("gelu_product")),
     ):  # fmt: skip
         patch.setattr(module, function, instead)
 

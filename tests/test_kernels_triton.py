@@ -16,12 +16,13 @@ from vlcompare.models.kernels.reference import ScanInputs
 
 pytest.importorskip("triton", reason="triton is not installed (it comes with torch on Linux)")
 HERE = Path(__file__).resolve().parent
-ARCHITECTURES = (80, 89, 90, 100, 120)
+ARCHITECTURES = (75, 80, 89, 90, 100, 120)
 KERNELS = (
-    *("forward", "backward", "step", "convolution", "its step", "rotate", "attend", "merge"),
-    *("norms", "rank", "report", "nf4"),
+    *("forward", "backward", "step", "convolution", "its step", "attend", "merge"),
+    *("norms", "rank", "report", "nf4", "normed product", "product of gelu", "mix: convolve", "mix: step"),
 )
-KINDS = ("forward", "continued", "gradient", "step", "convolution", "prompt's convolution", "attention", "fused", "nf4")
+KINDS = ("forward", "continued", "gradient", "step", "convolution", "prompt's convolution", "attention", "fused", "nf4",
+         "product", "mix")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +51,20 @@ def _compiled(architecture: int) -> dict[str, tuple[int, str]]:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from vlcompare.models.kernels.cuda import attention, conv, nf4, norm_and_argmax, scan, scan_backward, step
+    from vlcompare.models.kernels.cuda import (
+        attention,
+        conv,
+        mix,
+        nf4,
+        norm_and_argmax,
+        product,
+        scan,
+        scan_backward,
+        step,
+    )
 
     head = {"K": 80, "KP": 128}
+    row = {"TERMS": 3, "CENTRED": True, "SHIFTED": True, "BIASED": True}
     sizes = {"N": 16, "NP": 16, "SMOOTH": True, "SKIP": True, "GATED": True, "BIASED": True}
     chunked = {**sizes, "CHUNK": scan_backward.CHUNK, "BD": scan_backward.CHANNELS}
     kernels = {
@@ -61,15 +73,25 @@ def _compiled(architecture: int) -> dict[str, tuple[int, str]]:
         "step": (step._step, {**sizes, "BD": 32, "RANK": 160, "RP": 256}),
         "convolution": (conv._conv, {"TAPS": 4, "BL": 16, "BD": 128, "BIASED": True, "STARTED": True}),
         "its step": (conv._conv_step, {"TAPS": 4, "BD": 128, "BIASED": True}),
-        "rotate": (attention._rotate, {**head, "R": 20}),
-        "attend": (attention._attend, {**head, "BLOCK": 32, "SPLITS": 8}),
+        "attend": (attention._attend, {**head, "R": 20, "BLOCK": 32, "SPLITS": 8}),
         "merge": (attention._merge, {**head, "SPLITS": 8}),
         "norms": (norm_and_argmax._add_norm, {"BLOCK": 4096, "TERMS": 3, "NORMS": 2, "CENTRED": True, "BIASED": True}),
         "rank": (norm_and_argmax._rank_share, {"COUNT": 5, "SHARE": norm_and_argmax.SHARE}),
         "report": (norm_and_argmax._merge, {"COUNT": 5, "SP": 64, "CP": 256}),
+        "normed product": (product._product, {**row, "PAD": 4096, "BK": 512, "ROWS": 8, "NORMED": True, "GELU": False}),
+        "product of gelu": (product._product, {**row, "PAD": 1, "BK": 1024, "ROWS": 4, "NORMED": False, "GELU": True}),
+        "mix: convolve": (
+            mix._convolve_and_project,
+            {"TAPS": 4, "BD": 128, "BO": mix.PROJECTED, "SUMS": 192, "BIASED": True},
+        ),
+        "mix: step": (mix._add_and_step, {"N": 16, "NP": 16, "BD": 32, "BS": mix.ADDED, "RANK": 160, "RP": 256}),
         "nf4": (nf4._product, {"WORDS": 8, "ROWS": nf4.ROWS, "GROUPS": nf4.NUMBERS // 64, "BIASED": True}),
     }
-    half = {f"{letter}_ptr" for letter in ("u", "x", "z", "y", "B", "C", "a", "b", "c", "total", "y2", "weight")}
+    bfloat16 = {"step", "nf4", "norms", "normed product", "product of gelu", "mix: convolve", "mix: step"}
+    half = {
+        f"{letter}_ptr"
+        for letter in ("proj", "xz", "u", "x", "z", "y", "B", "C", "a", "b", "c", "total", "y2", "weight")
+    }
     cached = ("qkv_ptr", "cos_ptr", "sin_ptr", "keys_ptr", "values_ptr", "out_ptr")
     out = {}
     for name, (kernel, constants) in kernels.items():
@@ -90,7 +112,7 @@ def _compiled(architecture: int) -> dict[str, tuple[int, str]]:
             elif argument in ("scale", "eps", "eps2"):
                 signature[argument] = "fp32"
             elif argument.endswith("_ptr"):
-                signature[argument] = "*bf16" if argument in half and name in ("step", "nf4", "norms") else "*fp32"
+                signature[argument] = "*bf16" if argument in half and name in bfloat16 else "*fp32"
             else:
                 signature[argument] = "i32"
         # addresses and widths are multiples of 16 in earnest, and the compiler is told so
@@ -139,7 +161,7 @@ def test_what_the_compiler_made_of_a_layout(kernel: str, instruction: str, most:
     assert 0 < ptx.count(instruction) <= most
 
 
-@pytest.mark.parametrize("kernel", ["step", "its step", "rotate", "norms"])
+@pytest.mark.parametrize("kernel", ["step", "its step", "attend", "norms", "mix: step"])
 def test_steps_ask_for_everything_before_they_store(kernel: str) -> None:
     _needs_a_compiler()
     _, ptx = _compiled(90)[kernel]  # a load behind a store may not be moved before it: it would wait for memory anew
@@ -154,7 +176,6 @@ def test_lengths_and_capacities_are_no_reason_to_compile_again() -> None:
     for kernel, names in (
         (scan._scan_forward, {"length", "chunks"}),
         (conv._conv, {"length"}),
-        (attention._rotate, {"capacity"}),
         (attention._attend, {"capacity"}),
     ):
         assert names <= {parameter.name for parameter in kernel.params if parameter.do_not_specialize}

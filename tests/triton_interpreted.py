@@ -17,7 +17,7 @@ from vlcompare.models import pythia
 from vlcompare.models.config import MambaConfig, PythiaConfig
 from vlcompare.models.kernels import agreement, fused, reference
 from vlcompare.models.kernels.cuda import attention as triton_attention
-from vlcompare.models.kernels.cuda import conv, nf4, norm_and_argmax, scan_backward, step
+from vlcompare.models.kernels.cuda import conv, mix, nf4, norm_and_argmax, product, scan_backward, step
 from vlcompare.models.kernels.cuda import scan as triton_scan
 from vlcompare.models.kernels.reference import ScanInputs
 from vlcompare.models.kernels.verdicts import Case
@@ -183,6 +183,55 @@ def projected_steps() -> dict[str, float]:
     return out
 
 
+def products() -> dict[str, float]:
+    """Sum, norm and product in one; widths around a program's columns, outputs around its rows, several rows."""
+    out = {}
+    for width, outputs, rows, terms in ((80, 7, 1, 3), (1030, 9, 1, 2), (64, 4, 2, 1)):
+        torch.manual_seed(width)
+        given = [torch.randn(rows, width) + 1 for _ in range(terms)]
+        weight, bias = torch.randn(outputs, width) / width**0.5, torch.randn(outputs)
+        for norm in (
+            torch.nn.LayerNorm(width),
+            torch.nn.RMSNorm(width, eps=1e-5),
+            torch.nn.LayerNorm(width, bias=False),
+        ):
+            for parameter in norm.parameters():
+                parameter.data = torch.randn(width)
+            for shift in (bias, None):
+                ours = product.norm_product(given, norm, weight, shift)
+                with torch.no_grad():
+                    truth = reference.norm_product(given, norm, weight, shift)
+                label = f"product {type(norm).__name__} {len(list(norm.parameters()))} {width} {shift is None}"
+                out[label] = max(error(*pair) for pair in zip(ours, truth, strict=True))
+                out[f"{label}, the sum"] = float(not torch.equal(ours[0], truth[0]))
+        for shift in (bias, None):
+            x = given[0] * 2
+            ours, truth = product.gelu_product(x, weight, shift), reference.gelu_product(x, weight, shift)
+            out[f"product of GELU {width} {shift is None}"] = error(ours, truth)
+    return out
+
+
+def mixes() -> dict[str, float]:
+    """A Mamba block between its projections: channels around a program's, shares around a turn's, odd ranks."""
+    out = {}
+    for rows, width, states, rank, taps in ((1, 37, 5, 3, 4), (2, 140, 16, 6, 4), (1, 1100, 4, 2, 2)):
+        torch.manual_seed(width)
+        weights = reference.MixWeights(
+            torch.randn(width, taps), torch.randn(width) if taps > 2 else None,
+            torch.randn(rank + 2 * states, width) / width**0.5, torch.randn(width, rank) / rank**0.5,
+            -torch.rand(width, states), torch.randn(width), torch.randn(width),
+        )  # fmt: skip
+        moved = [(torch.zeros(rows, width, taps - 1), torch.zeros(rows, width, states)) for _ in range(2)]
+        for t in range(3):
+            xz = torch.randn(rows, 2 * width)
+            ours, truth = (part.mix_step(*own, xz, weights) for part, own in zip((mix, reference), moved, strict=True))
+            out[f"mix {width} {t}"] = error(ours, truth)
+        out[f"mix {width}, what moves"] = max(error(*pair) for pair in zip(*moved, strict=True))
+    many = (torch.zeros(mix.MOST_ROWS + 1, 8, 3), torch.zeros(mix.MOST_ROWS + 1, 8, 4))
+    out["mix, more rows"] = float(mix.mix_step(*many, torch.zeros(mix.MOST_ROWS + 1, 16), weights) is not None)
+    return out
+
+
 def convolutions() -> dict[str, float]:
     """Around the block of 16 positions, from zeros and from a window, with and without a bias."""
     out = {}
@@ -255,6 +304,6 @@ if __name__ == "__main__":
     triton_scan.CHUNK = scan_backward.CHUNK = CHUNK
     cases: dict[str, float] = {}
     scans, others = (forward, whole_chunk, continued, backward), (attention, attention_in_the_model, quantized)
-    for part in (*scans, steps, projected_steps, convolutions, fused_in_the_models, *others):
+    for part in (*scans, steps, projected_steps, products, mixes, convolutions, fused_in_the_models, *others):
         cases.update(part())
     json.dump(cases, sys.stdout)

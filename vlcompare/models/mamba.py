@@ -23,9 +23,9 @@ from vlcompare.errors import RequestError
 from vlcompare.models import kernels
 from vlcompare.models.config import MambaConfig
 from vlcompare.models.interruption import check
-from vlcompare.models.kernels.fused import add_norm
+from vlcompare.models.kernels.fused import add_norm, norm_linears
 from vlcompare.models.kernels.linear import Linear, linear
-from vlcompare.models.kernels.reference import NormModule, ScanInputs
+from vlcompare.models.kernels.reference import MixWeights, NormModule, ScanInputs
 from vlcompare.models.state import DecodingState
 
 
@@ -133,15 +133,12 @@ class Mixer(nn.Module):
         state_bdn.copy_(state.detach())
         return self.out_proj(y_bdl.transpose(1, 2))
 
-    def step(self, hidden_bD: Tensor, window_bdk: Tensor, state_bdn: Tensor) -> Tensor:
-        """One position of the above, with the same names; window and state are changed in place."""
-        x_bd, z_bd = self.in_proj(hidden_bD).chunk(2, dim=-1)
-        x_bd = kernels.conv_step(window_bdk, x_bd, self.conv1d.weight[:, 0], self.conv1d.bias)
-        dt_br, B_bn, C_bn = self.x_proj(x_bd).split(self.sizes, dim=-1)
-        A_dn, D_d, dt_bias_d = self.recurrence()
-        inputs = ScanInputs(x_bd, dt_br, A_dn, B_bn, C_bn, D_d, z_bd, dt_bias_d)
-        y_bd = kernels.projected_step(state_bdn, inputs, self.dt_proj.weight)
-        return self.out_proj(y_bd)
+    def step(self, xz_b2d: Tensor, window_bdk: Tensor, state_bdn: Tensor) -> Tensor:
+        """One position of the above, from `in_proj` on, with the same names; window and state change in place."""
+        weights = MixWeights(
+            self.conv1d.weight[:, 0], self.conv1d.bias, self.x_proj.weight, self.dt_proj.weight, *self.recurrence()
+        )
+        return self.out_proj(kernels.mix_step(window_bdk, state_bdn, xz_b2d, weights))
 
 
 def _norm(config: MambaConfig) -> NormModule:
@@ -223,7 +220,14 @@ class Mamba(nn.Module):
         `window` is ignored: it is the other family's number of cache slots.
         """
         state.require(1)
-        hidden_bD = self._all_layers(embeddings, state, Mixer.step)
+        terms: tuple[Tensor, ...] = (embeddings,)
+        for layer, window_bdk, state_bdn in zip(
+            cast("list[MambaLayer]", list(self.layers)), state.windows_nbdk, state.states_nbdn, strict=True
+        ):
+            # a block's residual is added where it is next read
+            x_bD, (xz_b2d,) = norm_linears(terms, (layer.norm,), (layer.mixer.in_proj,))
+            terms = x_bD, layer.mixer.step(xz_b2d, window_bdk, state_bdn)
+        _, (hidden_bD,) = add_norm(terms, (self.norm_f,))
         state.positions += 1
         state.length += 1
         return hidden_bD

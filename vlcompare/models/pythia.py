@@ -24,7 +24,7 @@ from vlcompare.errors import RequestError
 from vlcompare.models.config import PythiaConfig
 from vlcompare.models.interruption import check
 from vlcompare.models.kernels.attention import attend_one, finds_filled_slots, rotate_and_attend
-from vlcompare.models.kernels.fused import add_norm
+from vlcompare.models.kernels.fused import add_norm, gelu_linear, norm_linears
 from vlcompare.models.kernels.linear import Linear
 from vlcompare.models.state import DecodingState
 
@@ -139,14 +139,15 @@ class Attention(nn.Module):
         self.query_key_value = Linear(config.hidden_size, 3 * config.hidden_size, bias=config.attention_bias)
         self.dense = Linear(config.hidden_size, config.hidden_size, bias=config.attention_bias)
 
-    def forward(self, x_bld: Tensor, keys_bhsk: Tensor, values_bhsk: Tensor, span: Span | Single) -> Tensor:
+    def step(self, qkv: Tensor, keys_bhsk: Tensor, values_bhsk: Tensor, at: Single) -> Tensor:
+        """One new position a row, from `query_key_value` on: (B, 3 D) -> (B, D)."""
+        qkv_bhk = qkv.unflatten(-1, (self.heads, 3, self.head_size))
+        out_bhk = rotate_and_attend(qkv_bhk, at.cos_sr, at.sin_sr, at.positions_b, keys_bhsk, values_bhsk)
+        return self.dense(out_bhk.flatten(1))
+
+    def forward(self, x_bld: Tensor, keys_bhsk: Tensor, values_bhsk: Tensor, span: Span) -> Tensor:
         """softmax(q k^T / sqrt(K)) v, projected to (B, L, D); the new keys and values go into the cache."""
         qkv_blhk = self.query_key_value(x_bld).unflatten(-1, (self.heads, 3, self.head_size))
-        if isinstance(span, Single):
-            out_bhk = rotate_and_attend(
-                qkv_blhk[:, 0], span.cos_sr, span.sin_sr, span.positions_b, keys_bhsk, values_bhsk
-            )
-            return self.dense(out_bhk.flatten(1)[:, None])
         qk_blhk, v_blhk = qkv_blhk[..., :2, :], qkv_blhk[..., 2, :]
         q_blhk, k_blhk = rotate(qk_blhk, span.cos_blhr, span.sin_blhr).unbind(-2)
         q_bhlk, k_bhlk, v_bhlk = q_blhk.transpose(1, 2), k_blhk.transpose(1, 2), v_blhk.transpose(1, 2)
@@ -178,6 +179,12 @@ class MLP(nn.Module):
         self.dense_4h_to_h = Linear(config.intermediate_size, config.hidden_size)
         self.activation = ACTIVATION[config.activation]
 
+    def step(self, inner: Tensor) -> Tensor:
+        """From `dense_h_to_4h` on."""
+        if self.activation is F.gelu:
+            return gelu_linear(inner, self.dense_4h_to_h)
+        return self.dense_4h_to_h(self.activation(inner))
+
     def forward(self, x: Tensor) -> Tensor:
         check()
         inner = self.activation(self.dense_h_to_4h(x))
@@ -202,7 +209,7 @@ class PythiaLayer(nn.Module):
         return (self.input_layernorm, self.post_attention_layernorm) if self.parallel else (self.input_layernorm,)
 
     def forward(
-        self, x_bld: Tensor, normed: Sequence[Tensor], keys_bhsk: Tensor, values_bhsk: Tensor, span: Span | Single
+        self, x_bld: Tensor, normed: Sequence[Tensor], keys_bhsk: Tensor, values_bhsk: Tensor, span: Span
     ) -> tuple[Tensor, ...]:
         """The terms whose sum, from left to right, is the block's output; `normed` is x_bld through `entry`."""
         check()
@@ -211,6 +218,17 @@ class PythiaLayer(nn.Module):
             return self.mlp(normed[1]), attended_bld, x_bld
         x_bld, (normed_bld,) = add_norm((attended_bld, x_bld), (self.post_attention_layernorm,))
         return self.mlp(normed_bld), x_bld
+
+    def step(self, terms: Sequence[Tensor], keys_bhsk: Tensor, values_bhsk: Tensor, at: Single) -> tuple[Tensor, ...]:
+        """`forward` for one new position a row: the terms (B, D) of its input -> those of its output."""
+        reads, expands = self.attention.query_key_value, self.mlp.dense_h_to_4h
+        if self.parallel:
+            x_bd, (qkv, inner) = norm_linears(terms, self.entry, (reads, expands))
+            return self.mlp.step(inner), self.attention.step(qkv, keys_bhsk, values_bhsk, at), x_bd
+        x_bd, (qkv,) = norm_linears(terms, self.entry, (reads,))
+        attended_bd = self.attention.step(qkv, keys_bhsk, values_bhsk, at)
+        x_bd, (inner,) = norm_linears((attended_bd, x_bd), (self.post_attention_layernorm,), (expands,))
+        return self.mlp.step(inner), x_bd
 
 
 class Pythia(nn.Module):
@@ -288,13 +306,11 @@ class Pythia(nn.Module):
         return not finds_filled_slots(state.keys_nbhsk, state.cos_sr)
 
     def _advance(self, x_bld: Tensor, state: PythiaState, window: int | None = None) -> Tensor:
-        span: Span | Single
-        if x_bld.shape[1] == 1 and state.length and not self.windowed(state):
-            span = Single(state.positions, state.cos_sr, state.sin_sr)
-        else:
-            span = self._span(state, x_bld.shape[1], window, x_bld.dtype)
-        # a block's residual is added where the next norms are taken
         layers = cast("list[PythiaLayer]", list(self.layers))
+        if x_bld.shape[1] == 1 and state.length and not self.windowed(state):
+            return self._advance_one(x_bld[:, 0], state, layers)[:, None]
+        span = self._span(state, x_bld.shape[1], window, x_bld.dtype)
+        # a block's residual is added where the next norms are taken
         norms = [*(layer.entry for layer in layers), (self.final_layer_norm,)]
         x_bld, normed = add_norm((x_bld,), norms[0])
         for layer, keys_bhsk, values_bhsk, following in zip(
@@ -304,6 +320,17 @@ class Pythia(nn.Module):
         state.positions += x_bld.shape[1]
         state.length += x_bld.shape[1]
         return normed[0]
+
+    def _advance_one(self, x_bd: Tensor, state: PythiaState, layers: list[PythiaLayer]) -> Tensor:
+        """One new position a row, by kernels that find the filled slots themselves."""
+        at = Single(state.positions, state.cos_sr, state.sin_sr)
+        terms: Sequence[Tensor] = (x_bd,)
+        for layer, keys_bhsk, values_bhsk in zip(layers, state.keys_nbhsk, state.values_nbhsk, strict=True):
+            terms = layer.step(terms, keys_bhsk, values_bhsk, at)
+        _, (hidden_bd,) = add_norm(terms, (self.final_layer_norm,))
+        state.positions += 1
+        state.length += 1
+        return hidden_bd
 
     def _span(self, state: PythiaState, length: int, window: int | None, dtype: torch.dtype) -> Span:
         slots_bl = state.positions[:, None] + state.slots_s[:length]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vlcompare.models.kernels import agreement, attention, fallback, fused, linear, reference
-from vlcompare.models.kernels.reference import ScanInputs
+from vlcompare.models.kernels.reference import MixWeights, ScanInputs
 from vlcompare.models.kernels.verdicts import Case
 
 # device type -> implementations, best first
@@ -29,12 +29,19 @@ MODULES = {
     "triton": {
         "selective_scan": "cuda.scan",
         **dict.fromkeys(("selective_step", "projected_step"), "cuda.step"),
+        "mix_step": "cuda.mix",
         **dict.fromkeys(("causal_conv", "conv_step"), "cuda.conv"),
     },
 }
 
 # Triton's functions that `fused` and `attention` call
-ELSEWHERE = {"add_norm": fused.MODULE, "greedy": fused.MODULE, "rotate_and_attend": attention.MODULE}
+ELSEWHERE = {
+    "add_norm": fused.MODULE,
+    "greedy": fused.MODULE,
+    "norm_product": fused.PRODUCT,
+    "gelu_product": fused.PRODUCT,
+    "rotate_and_attend": attention.MODULE,
+}
 
 _forced: ContextVar[str | None] = ContextVar("forced", default=None)
 
@@ -125,3 +132,17 @@ def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, window: Tensor |
 def conv_step(window: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """One position of `causal_conv`: x (B, d) -> y (B, d) after SiLU; `window` (B, d, k - 1) moves on in place."""
     return _call("conv_step", x, window, x, weight, bias)
+
+
+def mix_step(window: Tensor, state: Tensor, xz: Tensor, weights: MixWeights) -> Tensor:
+    """See `reference.mix_step`: all of a Mamba block between its projections, for one position."""
+    if xz.is_cuda:
+        result = _accelerated("mix_step", xz, window, state, xz, weights)
+        if result is not None:
+            return result
+    x, z = xz.chunk(2, dim=-1)
+    x = conv_step(window, x, weights.conv, weights.conv_bias)
+    n = state.shape[-1]
+    dt, B, C = linear.linear(x, weights.x_proj).split((weights.dt_proj.shape[1], n, n), dim=-1)
+    inputs = ScanInputs(x, dt, weights.A, B, C, weights.D, z, weights.dt_bias)
+    return projected_step(state, inputs, weights.dt_proj)

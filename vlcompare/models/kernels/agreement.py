@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from vlcompare.models.kernels import reference
 from vlcompare.models.kernels.autograd import needs_gradient
-from vlcompare.models.kernels.reference import NormModule, ScanInputs
+from vlcompare.models.kernels.reference import MixWeights, NormModule, ScanInputs
 from vlcompare.models.kernels.verdicts import Case, known, may_be_tried, settle
 
 _POSITIONS = 75  # several chunks of a scan, and a part of one
@@ -72,6 +72,11 @@ def _norm_sizes(terms: Sequence[Tensor], norms: Sequence[NormModule]) -> Any:
             "biased": biased}, terms[0].dtype  # fmt: skip
 
 
+def _mix_sizes(window: Tensor, state: Tensor, xz: Tensor, weights: MixWeights) -> Any:
+    return {"width": state.shape[1], "states": state.shape[2], "rank": weights.dt_proj.shape[1],
+            "taps": weights.conv.shape[1], "biased": weights.conv_bias is not None}, xz.dtype  # fmt: skip
+
+
 _SIZES: dict[str, Callable[..., tuple[dict[str, int], torch.dtype]]] = {
     "selective_scan": _scan_sizes,
     "selective_step": lambda state, inputs: _scan_sizes(inputs),
@@ -82,6 +87,13 @@ _SIZES: dict[str, Callable[..., tuple[dict[str, int], torch.dtype]]] = {
     ),
     "rotate_and_attend": lambda keys, cos: ({"size": keys.shape[-1], "rotated": cos.shape[1]}, keys.dtype),
     "add_norm": _norm_sizes,
+    "norm_product": lambda terms, norm, weight, bias: (
+        {**_norm_sizes(terms, (norm,))[0], "outputs": weight.shape[0], "shifted": bias is not None}, weight.dtype
+    ),
+    "gelu_product": lambda x, weight, bias: (
+        {"width": x.shape[-1], "outputs": weight.shape[0], "shifted": bias is not None}, weight.dtype
+    ),
+    "mix_step": _mix_sizes,
     "greedy": lambda logits, count: ({"vocabulary": logits.shape[-1], "count": count}, logits.dtype),
 }  # fmt: skip
 
@@ -165,6 +177,25 @@ def _norm_arguments(random: _Random, sizes: dict[str, int]) -> tuple[Any, ...]:
     return [random(_BATCH, 3, width) + 1 for _ in range(sizes["terms"])], norms
 
 
+def _product_arguments(random: _Random, sizes: dict[str, int]) -> tuple[Any, ...]:
+    width, outputs = sizes["width"], sizes["outputs"]
+    return random(outputs, width) / width**0.5, random(outputs) if sizes["shifted"] else None
+
+
+def _norm_product_arguments(random: _Random, sizes: dict[str, int]) -> tuple[Any, ...]:
+    terms, (norm,) = _norm_arguments(random, sizes)
+    return terms, norm, *_product_arguments(random, sizes)
+
+
+def _mix_arguments(random: _Random, sizes: dict[str, int]) -> tuple[Any, ...]:
+    width, states, rank, taps = (sizes[name] for name in ("width", "states", "rank", "taps"))
+    weights = MixWeights(
+        random(width, taps), random(width) if sizes["biased"] else None, random(rank + 2 * states, width) / width**0.5,
+        random(width, rank) / rank**0.5, -random.wide(width, states).abs(), random.wide(width), random.wide(width),
+    )  # fmt: skip
+    return random.wide(_BATCH, width, taps - 1), random.wide(_BATCH, width, states), random(_BATCH, 2 * width), weights
+
+
 def _greedy_arguments(random: _Random, sizes: dict[str, int]) -> tuple[Any, ...]:
     return random(_BATCH, sizes["vocabulary"]) * 4, sizes["count"]
 
@@ -182,6 +213,9 @@ _ARGUMENTS: dict[str, Callable[[_Random, dict[str, int]], tuple[Any, ...]]] = {
     "conv_step": _conv_step_arguments,
     "rotate_and_attend": _attention_arguments,
     "add_norm": _norm_arguments,
+    "norm_product": _norm_product_arguments,
+    "gelu_product": lambda random, sizes: (random(_BATCH, sizes["width"]), *_product_arguments(random, sizes)),
+    "mix_step": _mix_arguments,
     "greedy": _greedy_arguments,
 }
 

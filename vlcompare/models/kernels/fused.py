@@ -1,4 +1,4 @@
-"""What decoding does between its products, in as few launches as the device allows: sums with norms, greedy choice.
+"""What decoding does around its products, in as few launches as the device allows: sums, norms, GELU, greedy choice.
 
 On a GPU a token of a 2.8B model is some hundreds of launches, each of which costs about a microsecond however little it
 does; torch takes three or four for a sum and its norm, and some twenty for log-probabilities, the likeliest tokens and
@@ -12,12 +12,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from vlcompare.models.kernels import agreement, fallback, reference
+from vlcompare.models.kernels.linear import Linear
 from vlcompare.models.kernels.reference import NormModule
 
 MODULE = "cuda.norm_and_argmax"
+PRODUCT = "cuda.product"
 
 
 def add_norm(terms: Sequence[Tensor], norms: Sequence[NormModule]) -> tuple[Tensor, list[Tensor]]:
@@ -25,6 +28,40 @@ def add_norm(terms: Sequence[Tensor], norms: Sequence[NormModule]) -> tuple[Tens
     usable = _usable("add_norm", terms[0], terms, norms)
     result = fallback.call("triton", MODULE, "add_norm", terms, norms) if usable else None
     return reference.add_norm(terms, norms) if result is None else result
+
+
+def norm_linears(
+    terms: Sequence[Tensor], norms: Sequence[NormModule], layers: Sequence[nn.Module]
+) -> tuple[Tensor, list[Tensor]]:
+    """The sum of the terms (..., D), and what each layer makes of one norm of it; layers[i] reads norms[i].
+
+    One row of plain layers takes one kernel a layer on CUDA, which does all three.
+    """
+    if all(type(layer) is Linear for layer in layers) and terms[0].numel() == terms[0].shape[-1]:
+        given, found = terms, []
+        for norm, layer in zip(norms, layers, strict=True):
+            arguments = given, norm, layer.weight, layer.bias
+            if not _usable("norm_product", terms[0], *arguments, module=PRODUCT):
+                break
+            result = fallback.call("triton", PRODUCT, "norm_product", *arguments)
+            if result is None:
+                break
+            given, found = (result[0],), [*found, result[1]]
+        else:
+            return given[0], found
+    total, normed = add_norm(terms, norms)
+    return total, [layer(x) for layer, x in zip(layers, normed, strict=True)]
+
+
+def gelu_linear(x: Tensor, layer: nn.Module) -> Tensor:
+    """layer(gelu(x)); one row of a plain layer takes one kernel on CUDA."""
+    if type(layer) is Linear and x.numel() == x.shape[-1]:
+        arguments = x, layer.weight, layer.bias
+        if _usable("gelu_product", x, *arguments, module=PRODUCT):
+            result = fallback.call("triton", PRODUCT, "gelu_product", *arguments)
+            if result is not None:
+                return result
+    return layer(F.gelu(x))
 
 
 def greedy(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -47,9 +84,9 @@ def chosen(logits: Tensor, count: int, drawn: Callable[[Tensor], Tensor]) -> tup
     return ids, torch.cat([part.double() for part in parts], dim=1)
 
 
-def _usable(function: str, tensor: Tensor, *arguments: Any) -> bool:
+def _usable(function: str, tensor: Tensor, *arguments: Any, module: str = MODULE) -> bool:
     """Whether the kernel is for this call: on CUDA, in inference, where it agrees with torch."""
     if not tensor.is_cuda or torch.is_grad_enabled() or fallback.failed("triton"):
         return False
     case = agreement.case_of("triton", function, *arguments)
-    return agreement.agrees(case, functools.partial(fallback.load_and_call, MODULE, function), tensor.device)
+    return agreement.agrees(case, functools.partial(fallback.load_and_call, module, function), tensor.device)

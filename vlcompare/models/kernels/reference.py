@@ -149,3 +149,42 @@ def add_norm(terms: Sequence[Tensor], norms: Sequence[NormModule]) -> tuple[Tens
     for term in terms[1:]:
         total = total + term
     return total, [norm(total) for norm in norms]
+
+
+def norm_product(
+    terms: Sequence[Tensor], norm: NormModule, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The sum of the terms (..., D) as in `add_norm`, and the product of its norm with weight (out, D)^T, + bias."""
+    total, (normed,) = add_norm(terms, (norm,))
+    return total, F.linear(normed, weight, bias)
+
+
+def gelu_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """gelu(x) (..., D), the exact one, times weight (out, D)^T + bias."""
+    return F.linear(F.gelu(x), weight, bias)
+
+
+class MixWeights(NamedTuple):
+    """What a Mamba block computes with between its projections. r: rank of the time step."""
+
+    conv: Tensor  # (d, k)
+    conv_bias: Tensor | None
+    x_proj: Tensor  # (r + 2 n, d): time step, B, C
+    dt_proj: Tensor  # (d, r)
+    A: Tensor
+    D: Tensor
+    dt_bias: Tensor
+
+
+@torch.no_grad()
+def mix_step(window: Tensor, state: Tensor, xz: Tensor, weights: MixWeights) -> Tensor:
+    """One position from the block's input projection xz (B, 2 d) to y (B, d): convolution, x_proj, projection, step.
+
+    window (B, d, k - 1) and state (B, d, n) are changed in place.
+    """
+    x, z = xz.chunk(2, dim=-1)
+    x = conv_step(window, x, weights.conv, weights.conv_bias)
+    n = state.shape[-1]
+    dt, B, C = F.linear(x, weights.x_proj).split((weights.dt_proj.shape[1], n, n), dim=-1)
+    inputs = ScanInputs(x, dt, weights.A, B, C, weights.D, z, weights.dt_bias)
+    return projected_step(state, inputs, weights.dt_proj)

@@ -20,57 +20,50 @@ SPLITS = 8  # programs that share one head's filled slots
 BLOCK = 32  # slots that a program reads at once
 
 
-@triton.jit(do_not_specialize=["capacity"])  # one compilation for caches of any size
-def _rotate(
-    qkv_ptr, cos_ptr, sin_ptr, position_ptr, keys_ptr, values_ptr, query_ptr, heads, capacity, scale,
-    K: tl.constexpr, KP: tl.constexpr, R: tl.constexpr,
-):  # fmt: skip
-    """Rotate query and key of one head; store key and value in the cache, and the scaled query in float32."""
-    row = tl.program_id(0).to(tl.int64)
-    which = row * heads + tl.program_id(1)
-    k = tl.arange(0, KP)
+@triton.jit
+def _rotated(at, cos_ptr, sin_ptr, position, k, K: tl.constexpr, R: tl.constexpr):
+    """One head's query or key (at `at`), rotated by its position, in float32; 0 behind the end."""
     here, rotated = k < K, k < R
     partner = tl.where(rotated, tl.where(k < R // 2, k + R // 2, k - R // 2), k)
-    position = tl.load(position_ptr + row)
     cos = tl.load(cos_ptr + position * R + k, mask=rotated, other=1.0).to(tl.float32)
     sin = tl.load(sin_ptr + position * R + k, mask=rotated, other=0.0).to(tl.float32)
-    at = qkv_ptr + which * 3 * K
-    query = tl.load(at + k, mask=here, other=0.0).to(tl.float32) * cos
-    query += tl.load(at + partner, mask=here, other=0.0).to(tl.float32) * sin
-    key = tl.load(at + K + k, mask=here, other=0.0).to(tl.float32) * cos
-    key += tl.load(at + K + partner, mask=here, other=0.0).to(tl.float32) * sin
-    value = tl.load(at + 2 * K + k, mask=here, other=0.0)  # before the first store: no load may overtake one
-    cell = (which * capacity + position) * K + k
-    tl.store(keys_ptr + cell, key, mask=here)
-    tl.store(values_ptr + cell, value, mask=here)
-    tl.store(query_ptr + which * K + k, query * scale, mask=here)
+    x = tl.load(at + k, mask=here, other=0.0).to(tl.float32) * cos
+    return x + tl.load(at + partner, mask=here, other=0.0).to(tl.float32) * sin
 
 
-@triton.jit(do_not_specialize=["capacity"])
+@triton.jit(do_not_specialize=["capacity"])  # one compilation for caches of any size
 def _attend(
-    query_ptr, keys_ptr, values_ptr, position_ptr, parts_ptr, peaks_ptr, sums_ptr, heads, capacity,
-    K: tl.constexpr, KP: tl.constexpr, BLOCK: tl.constexpr, SPLITS: tl.constexpr,
+    qkv_ptr, cos_ptr, sin_ptr, position_ptr, keys_ptr, values_ptr, parts_ptr, peaks_ptr, sums_ptr, heads, capacity,
+    scale, K: tl.constexpr, KP: tl.constexpr, R: tl.constexpr, BLOCK: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip
-    """One head, one share of the filled slots: sum of exp(score - peak) values, the sum of these weights, the peak."""
+    """One head, one share of the filled slots: sum of exp(score - peak) values, the sum of these weights, the peak.
+
+    The new position's key and value are not read from the cache: the program whose share it is in stores them there.
+    """
     which = tl.program_id(0).to(tl.int64)
     split = tl.program_id(1)
-    count = tl.load(position_ptr + which // heads) + 1
+    position = tl.load(position_ptr + which // heads)
+    count = position + 1
     share = tl.cdiv(tl.cdiv(count, SPLITS), BLOCK) * BLOCK
     first = split * share
     last = tl.minimum(first + share, count)
     k = tl.arange(0, KP)
     here = k < K
-    query = tl.load(query_ptr + which * K + k, mask=here, other=0.0)
+    at = qkv_ptr + which * 3 * K
+    query = _rotated(at, cos_ptr, sin_ptr, position, k, K, R) * scale
+    key = _rotated(at + K, cos_ptr, sin_ptr, position, k, K, R).to(keys_ptr.dtype.element_ty)
+    value = tl.load(at + 2 * K + k, mask=here, other=0.0).to(values_ptr.dtype.element_ty)
     peak = tl.full((), float("-inf"), tl.float32)
     total = tl.zeros((), tl.float32)
     out = tl.zeros((KP,), tl.float32)
     for begin in range(first, last, BLOCK):
         slot = begin + tl.arange(0, BLOCK)
-        there = (slot < last)[:, None] & here[None, :]
-        at = (which * capacity + slot)[:, None] * K + k[None, :]
-        keys = tl.load(keys_ptr + at, mask=there, other=0.0).to(tl.float32)
+        new = (slot == position)[:, None]
+        there = (slot < position)[:, None] & (slot < last)[:, None] & here[None, :]
+        cell = (which * capacity + slot)[:, None] * K + k[None, :]
+        keys = tl.where(new, key[None, :], tl.load(keys_ptr + cell, mask=there, other=0.0)).to(tl.float32)
         # loaded together with the keys: after the sums below it would wait for memory a second time
-        values = tl.load(values_ptr + at, mask=there, other=0.0)
+        values = tl.where(new, value[None, :], tl.load(values_ptr + cell, mask=there, other=0.0))
         score = tl.where(slot < last, tl.sum(keys * query[None, :], 1), float("-inf"))
         higher = tl.maximum(peak, tl.max(score, 0))
         weight = tl.exp(score - higher)
@@ -82,6 +75,10 @@ def _attend(
     tl.store(parts_ptr + part * K + k, out, mask=here)
     tl.store(peaks_ptr + part, peak)
     tl.store(sums_ptr + part, total)
+    own = (position >= first) & (position < last)
+    new_at = (which * capacity + position) * K + k
+    tl.store(keys_ptr + new_at, key, mask=here & own)
+    tl.store(values_ptr + new_at, value, mask=here & own)
 
 
 @triton.jit
@@ -106,18 +103,13 @@ def rotate_and_attend(qkv: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, 
     capacity = keys.shape[2]
     padded = triton.next_power_of_2(size)
     both = batch * heads
-    query = torch.empty(both, size, device=qkv.device)
     parts = torch.empty(both, SPLITS, size, device=qkv.device)
     peaks, sums = torch.empty(2, both, SPLITS, device=qkv.device)
     out = torch.empty(batch, heads, size, device=qkv.device, dtype=qkv.dtype)
     with torch.cuda.device_of(qkv):
-        _rotate[batch, heads](
-            qkv, cos, sin, positions, keys, values, query, heads, capacity, size**-0.5, K=size, KP=padded,
-            R=cos.shape[1],
-        )  # fmt: skip
         _attend[both, SPLITS](
-            query, keys, values, positions, parts, peaks, sums, heads, capacity, K=size, KP=padded, BLOCK=BLOCK,
-            SPLITS=SPLITS,
+            qkv, cos, sin, positions, keys, values, parts, peaks, sums, heads, capacity, size**-0.5,
+            K=size, KP=padded, R=cos.shape[1], BLOCK=BLOCK, SPLITS=SPLITS,
         )  # fmt: skip
         _merge[(both,)](parts, peaks, sums, out, K=size, KP=padded, SPLITS=SPLITS)
     return out

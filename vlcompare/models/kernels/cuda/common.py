@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from vlcompare.models.kernels.reference import NormModule
 
 
 @triton.jit
@@ -48,3 +51,8 @@ def dense(tensor: Tensor) -> Tensor:
 def wide(tensor: Tensor | None) -> Tensor | None:
     """Contiguous and in float32."""
     return None if tensor is None else tensor.detach().float().contiguous()
+
+
+def eps_of(norm: NormModule, x: Tensor) -> float:
+    """What a norm adds to the mean square; by default torch's RMSNorm takes the dtype's own."""
+    return torch.finfo(x.dtype).eps if norm.eps is None else norm.eps

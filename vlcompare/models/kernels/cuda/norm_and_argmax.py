@@ -18,6 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
+from vlcompare.models.kernels.cuda.common import eps_of
 from vlcompare.models.kernels.reference import NormModule
 
 SHARE = 1024  # logits that one program ranks
@@ -113,15 +114,11 @@ def add_norm(terms: Sequence[Tensor], norms: Sequence[NormModule]) -> tuple[Tens
             first, others[0] if others else first, others[-1] if others else first,
             norms[0].weight, norms[0].weight if biases[0] is None else biases[0],
             norms[-1].weight, norms[-1].weight if biases[-1] is None else biases[-1],
-            total, normed[0], normed[-1], width, _eps(norms[0], first), _eps(norms[-1], first),
+            total, normed[0], normed[-1], width, eps_of(norms[0], first), eps_of(norms[-1], first),
             BLOCK=triton.next_power_of_2(width), TERMS=len(terms), NORMS=len(norms),
             CENTRED=isinstance(norms[0], nn.LayerNorm), BIASED=biases[0] is not None, num_warps=8,
         )  # fmt: skip
     return total, normed
-
-
-def _eps(norm: NormModule, x: Tensor) -> float:
-    return torch.finfo(x.dtype).eps if norm.eps is None else norm.eps  # as torch's RMSNorm has it
 
 
 @torch.no_grad()
