@@ -36,22 +36,29 @@ SCAN = {"states": 16, "skip": 1, "gated": 1, "biased": 1, "smooth": 1}
 MUST_AGREE = {
     shape: [
         *[("add_norm", {"width": c.hidden_size, "terms": t, "norms": 1, "centred": 1, "biased": 1}) for t in (1, 2)],
+        *[("norm_product", {"width": c.hidden_size, "terms": t, "norms": 1, "centred": 1, "biased": 1,
+                            "outputs": 2 * c.inner_size, "shifted": 0}) for t in (1, 2)],
+        ("mix_step", {"width": c.inner_size, "states": 16, "rank": c.rank, "taps": 4, "biased": 1}),
         *[("causal_conv", {"width": c.inner_size, "taps": 4, "biased": 1, "started": s, "dense": 1}) for s in (0, 1)],
         *[("selective_scan", {"width": c.inner_size, "rank": c.inner_size, **SCAN, "started": s, "trained": 0,
                               "dense": 1}) for s in (0, 1)],
-        ("conv_step", {"width": c.inner_size, "taps": 4, "biased": 1}),
-        ("projected_step", {"width": c.inner_size, "rank": c.rank, **SCAN}),
         ("greedy", {"vocabulary": c.vocab_size, "count": 5}),
     ]
     if isinstance(c, MambaConfig)
     else [
         *[("add_norm", {"width": c.hidden_size, "terms": t, "norms": n, "centred": 1, "biased": 1})
           for t, n in ((1, 2), (3, 2), (3, 1))],
+        *[("norm_product", {"width": c.hidden_size, "terms": t, "norms": 1, "centred": 1, "biased": 1,
+                            "outputs": o * c.hidden_size, "shifted": 1}) for t, o in ((1, 3), (3, 3), (1, 4))],
+        ("gelu_product", {"width": c.intermediate_size, "outputs": c.hidden_size, "shifted": 1}),
         ("rotate_and_attend", {"size": c.head_size, "rotated": c.rotary_size}),
         ("greedy", {"vocabulary": c.vocab_size, "count": 5}),
     ]
     for shape, c in ((shape, preset.language) for shape, preset in PRESETS.items())
 }  # fmt: skip
+
+
+OTHERWISE = {"selective_step", "projected_step", "conv_step", "add_norm"}  # asked for where the larger kernels fail
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +97,7 @@ def test_every_kernel_of_a_published_model_is_on_the_list(shape: str, gpu: None,
     final = {case for case in asked if dict(case.sizes).get("dense", 1)}  # the others are asked for before a verdict
     expected = {(name, tuple(sorted(sizes.items()))) for name, sizes in MUST_AGREE[shape]}
     assert expected <= functions(final)
-    assert {name for name, _ in functions(final) - expected} <= {"selective_step"}  # only where the projected one fails
+    assert {name for name, _ in functions(final) - expected} <= OTHERWISE
 
 
 def small_case(function: str, **sizes: int) -> Case:
@@ -108,6 +115,9 @@ CASES = [
     small_case("add_norm", width=20, terms=3, norms=2, centred=1, biased=1),
     small_case("add_norm", width=20, terms=2, norms=1, centred=0, biased=0),
     small_case("greedy", vocabulary=100, count=3),
+    small_case("norm_product", width=20, terms=3, norms=1, centred=1, biased=1, outputs=7, shifted=1),
+    small_case("gelu_product", width=20, outputs=7, shifted=0),
+    small_case("mix_step", width=12, states=4, rank=3, taps=4, biased=1),
 ]
 
 

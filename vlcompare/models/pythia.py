@@ -26,6 +26,7 @@ from vlcompare.models.interruption import check
 from vlcompare.models.kernels.attention import attend_one, finds_filled_slots, rotate_and_attend
 from vlcompare.models.kernels.fused import add_norm, gelu_linear, norm_linears
 from vlcompare.models.kernels.linear import Linear
+from vlcompare.models.rotary import rotary_table, rotate
 from vlcompare.models.state import DecodingState
 
 ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {
@@ -84,27 +85,6 @@ class PythiaState(DecodingState):
         self.positions.copy_(source.positions)
         self.length, self.ragged = source.length, source.ragged
         return self
-
-
-def rotary_table(config: PythiaConfig, capacity: int, device: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """cos and -sin, +sin of position x theta, (S, R) each: the R/2 angles appear twice, for both halves of a pair."""
-    # in float32 on the CPU, whatever the model's dtype and device: the angles are then the same everywhere
-    pairs = torch.arange(0, config.rotary_size, 2, dtype=torch.float32, device="cpu")
-    theta = 1.0 / config.rotary_base ** (pairs / max(1, config.rotary_size))
-    angles_sr = torch.outer(torch.arange(capacity, dtype=torch.float32, device="cpu"), theta).repeat(1, 2)
-    sign_r = torch.ones(angles_sr.shape[1], device="cpu")
-    sign_r[: len(theta)] = -1
-    return angles_sr.cos().to(device, dtype), (angles_sr.sin() * sign_r).to(device, dtype)
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the first R of the last axis' channels by their angles; the others stay. cos, sin broadcast to (..., R).
-
-    (a, b) becomes (a cos - b sin, b cos + a sin); `sin` has its sign in front of the first half already.
-    """
-    front, rest = x.split((cos.shape[-1], x.shape[-1] - cos.shape[-1]), dim=-1)
-    swapped = front.roll(cos.shape[-1] // 2, -1)
-    return torch.cat((torch.addcmul(front * cos, swapped, sin), rest), dim=-1)
 
 
 @dataclass(frozen=True, slots=True)
