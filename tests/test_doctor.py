@@ -217,3 +217,43 @@ def test_a_report_of_a_gpu_reads_well(report: doctor.Report, monkeypatch: pytest
                  "agrees, difference 1.2e-03 of 2e-02 allowed, 1.2 s", "failed, 0.5 s: OutOfResources",
                  "PROBLEM tiny-pythia-vl on cuda:0"):  # fmt: skip
         assert part in text
+
+
+def test_a_gpus_kernels_are_tried_at_their_own_sizes_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pretended_cuda
+
+    from vlcompare.models.config import PRESETS
+    from vlcompare.models.kernels import verdicts
+    from vlcompare.models.kernels.cuda import norm_and_argmax
+
+    small = {
+        "mambavl_2.8b": {"hidden_size": 48},
+        "pythiavl_2.8b": {"hidden_size": 48, "heads": 3, "intermediate_size": 64},
+    }
+    shapes = {
+        name: replace(PRESETS[name], language=replace(PRESETS[name].language, vocab_size=64, **sizes))
+        for name, sizes in small.items()
+    }
+    monkeypatch.setattr(operations, "PRESETS", shapes)
+    monkeypatch.setattr(fallback, "_failed", {"mamba_ssm"})
+    monkeypatch.setattr(fallback, "_sentences", {})
+    monkeypatch.setenv("VLCOMPARE_PROOFS", "here")
+    verdicts.forget()
+    with pretended_cuda.pretended(monkeypatch):
+        pretended_cuda.stand_ins(monkeypatch)
+
+        def broken(*given: Any) -> Any:
+            raise RuntimeError("out of resources")
+
+        monkeypatch.setattr(norm_and_argmax, "greedy", broken)
+        gpu = Device("cuda:0", "NVIDIA", 1, 1, "9.0", True)
+        trials, problems = operations.trials([gpu])
+        found, _ = operations.operations([gpu])
+    verdicts.forget()
+    named = {one.case.split()[1]: one.verdict for one in trials}
+    assert named["mix_step"] == named["norm_product"] == named["rotate_and_attend"] == named["gelu_product"] == "agrees"
+    assert named["greedy"] == "failed" and problems and all(" greedy " in problem for problem in problems)
+    kernels = {one.operation: one for one in found}
+    assert kernels["token: attention"].kernel == kernels["token: convolution to scan"].kernel == "triton"
+    assert kernels["token: greedy choice"].kernel == operations.PYTORCH
+    assert "out of resources" in kernels["token: greedy choice"].reason

@@ -220,19 +220,23 @@ def test_a_damaged_entry_is_a_miss(change: dict[str, Any], gpu: None) -> None:
 
 
 def test_a_wrong_kernel_stands_aside_from_the_first_token_on(gpu: None, monkeypatch: Any) -> None:
-    from vlcompare.models.kernels.cuda import step
+    from vlcompare.models.kernels.cuda import mix, step
 
-    stand_in = step.projected_step
-    monkeypatch.setattr(step, "projected_step", lambda *given: stand_in(*given) * 1.5)
+    for module, function in ((step, "projected_step"), (mix, "mix_step")):
+        stand_in = getattr(module, function)
+        monkeypatch.setattr(module, function, lambda *given, stand_in=stand_in: stand_in(*given) * 1.5)
     model = vlcompare.load("tiny-mamba-vl", device="cuda:0", dtype="float32")
     before = [proof.case for proof in verdicts.proofs()]
     wrong = [proof for proof in verdicts.proofs() if not proof.agrees]
-    assert [proof.verdict for proof in wrong] == ["differs"] and "projected_step" in wrong[0].case
+    assert [(proof.verdict, proof.case.split()[1]) for proof in wrong] == [
+        ("differs", "mix_step"), ("differs", "projected_step"),
+    ]  # fmt: skip
     told = model.notices_for(vlcompare.Request("captioning"))
-    assert any("projected_step is not used" in sentence for sentence in told)
+    assert any("mix_step is not used" in sentence for sentence in told)
     pretended_cuda.counts.clear()
     answer = vlcompare.generate(model, PICTURE, task="captioning", max_new_tokens=3)
     assert answer.text.startswith("A yellow") and not pretended_cuda.counts.launches["projected_step"]
+    assert not pretended_cuda.counts.launches["mix_step"]
     assert pretended_cuda.counts.launches["selective_step"]
     tried = [proof.case for proof in verdicts.proofs() if not proof.case.startswith("graph of")]
     assert tried == before  # nothing was left to be tried in the answer

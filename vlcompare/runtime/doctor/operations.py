@@ -7,19 +7,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from vlcompare.models import kernels
+from vlcompare.models.config import PRESETS, MambaConfig
 from vlcompare.models.kernels import fallback, verdicts
 from vlcompare.models.kernels.linear import native_bfloat16
+from vlcompare.models.mamba import Mamba
+from vlcompare.models.meta_init import structure_only
+from vlcompare.models.pythia import Pythia
 from vlcompare.paths import EMBEDDED, EXAMPLES
 from vlcompare.runtime.doctor import software
 from vlcompare.runtime.doctor.facts import Answered, Device, Operation, Trial
 from vlcompare.runtime.engine import generate
-from vlcompare.runtime.loading import quantize
+from vlcompare.runtime.loading import prove, quantize
 from vlcompare.runtime.loading.load import load
 
 PYTORCH = "plain PyTorch"
@@ -31,7 +37,16 @@ DISPATCHED = {
     "token: scan": "selective_step",
     "token: convolution": "conv_step",
 }
-_ONLY_TRITON = ("token: attention", "token: sums with norms", "token: greedy choice")
+_ONLY_TRITON = {
+    "token: attention": "rotate_and_attend",
+    "token: sums with norms": "add_norm",
+    "token: sum, norm and product": "norm_product",
+    "token: GELU and product": "gelu_product",
+    "token: convolution to scan": "mix_step",
+    "token: greedy choice": "greedy",
+}
+_LARGEST = ("mambavl_2.8b", "pythiavl_2.8b")
+_OF_A_PROOF = ("case", "verdict", "seconds", "difference", "allowed", "exception")
 
 
 def answers(devices: Sequence[Device]) -> tuple[tuple[Answered, ...], list[str]]:
@@ -46,22 +61,27 @@ def answers(devices: Sequence[Device]) -> tuple[tuple[Answered, ...], list[str]]
 
 
 def trials(devices: Sequence[Device]) -> tuple[tuple[Trial, ...], list[str]]:
-    """Kernels beside the reference, as the answers needed them; a CPU's are compared through the answers alone."""
-    names = {device.name for device in devices}
-    found = tuple(
-        Trial(one.device, one.case, one.verdict, round(one.seconds, 3), one.difference, one.allowed,
-              software.private(one.exception))
-        for one in verdicts.proofs()
-        if one.device in names
-    )  # fmt: skip
+    """Every kernel that a GPU's published models of the largest size call, beside the reference.
+
+    A CPU's are compared through the answers alone.
+    """
+    for device in devices:
+        if device.name != "cpu":
+            for shape in _LARGEST:
+                lm = _two_layers(PRESETS[shape].language, torch.device(device.name))
+                prove.prove_model(SimpleNamespace(language_model=lm), torch.bfloat16, torch.device(device.name))
+    found = [Trial(proof.device, *(getattr(proof, name) for name in _OF_A_PROOF)) for proof in verdicts.proofs()]
+    found = [replace(one, exception=software.private(one.exception)) for one in found]
     wrong = [one for one in found if one.verdict in ("differs", "failed", "died")]
-    return found, [f"The kernel {one.case} is not used on {one.device}: {_found(one)}." for one in wrong]
+    return tuple(found), [f"A kernel is not used on {one.device}, where it {one.verdict}: {one.case}." for one in wrong]
 
 
-def _found(trial: Trial) -> str:
-    if trial.verdict == "differs":
-        return f"its numbers differ by {trial.difference:.2g}, where {trial.allowed:.2g} is allowed"
-    return trial.exception or trial.verdict
+def _two_layers(language: Any, device: torch.device) -> Any:
+    """A decoder of the true widths; of its numbers nothing is asked."""
+    config = replace(language, layers=2)
+    with structure_only():
+        lm: Any = Mamba(config) if isinstance(config, MambaConfig) else Pythia(config)
+    return lm.to(torch.bfloat16).to_empty(device=device).eval()
 
 
 def operations(devices: Sequence[Device]) -> tuple[tuple[Operation, ...], list[str]]:
@@ -120,14 +140,13 @@ def _on_cuda(device: str) -> list[Operation]:
     found = []
     for name, function in DISPATCHED.items():
         able = [one for one in kernels.ORDER["cuda"] if function in kernels.MODULES[one]]
-        chosen = next((one for one in able if one in present), PYTORCH)
+        reasons = {one: _refused(one, function, device) if one in present else _why(one, device) for one in able}
+        chosen = next((one for one in able if not reasons[one]), PYTORCH)
         faster = able[: able.index(chosen)] if chosen in able else able
-        found.append(Operation(device, name, chosen, "; ".join(_why(one, device) for one in faster)))
-    triton = "triton" in present
-    found += [
-        Operation(device, name, "triton" if triton else PYTORCH, "" if triton else _why("triton", device))
-        for name in _ONLY_TRITON
-    ]
+        found.append(Operation(device, name, chosen, "; ".join(reasons[one] for one in faster)))
+    for name, function in _ONLY_TRITON.items():
+        reason = _refused("triton", function, device) if "triton" in present else _why("triton", device)
+        found.append(Operation(device, name, PYTORCH if reason else "triton", reason))
     graphs = not fallback.failed("graphs")
     found.append(
         Operation(
@@ -146,11 +165,23 @@ def _quantized(device: str) -> list[Operation]:
     return found
 
 
+def _refused(accelerator: str, function: str, device: str) -> str:
+    """Why a kernel that was tried is not used; "" where it is, for any sizes, or was not tried."""
+    tried = [
+        one for one in verdicts.proofs() if one.device == device and one.case.split()[:2] == [accelerator, function]
+    ]
+    if not tried or any(one.agrees for one in tried):
+        return ""
+    return software.private(
+        f"{accelerator} {tried[-1].verdict}" + f" ({tried[-1].exception})" * bool(tried[-1].exception)
+    )
+
+
 def _why(accelerator: str, device: str) -> str:
     """Why an implementation is not used."""
     package: Any = {"mamba_ssm": "mamba-ssm"}.get(accelerator, accelerator)
     if not software.is_installed(package):
         return f"{package} is not installed"
     kind = torch.device(device).type
-    said = [one for one in fallback.notices(kind) if one.startswith(fallback._NAMES[accelerator][0])]
+    said = [one for one in fallback.notices(kind) if one.startswith(fallback.name_of(accelerator))]
     return software.private(said[0]) if said else f"{package} is not used on this device"
