@@ -38,7 +38,8 @@ def norm_linears(
     One row of plain layers takes one kernel a layer on CUDA, which does all three.
     """
     if all(type(layer) is Linear for layer in layers) and terms[0].numel() == terms[0].shape[-1]:
-        given, found = terms, []
+        given: Sequence[Tensor] = terms
+        found: list[Tensor] = []
         for norm, layer in zip(norms, layers, strict=True):
             arguments = given, norm, layer.weight, layer.bias
             if not _usable("norm_product", terms[0], *arguments, module=PRODUCT):
