@@ -21,14 +21,14 @@ _NATIVE_BFLOAT16 = (8, 0)  # compute capability from which a GPU has units for i
 def devices() -> tuple[tuple[Device, ...], list[str]]:
     """The CPU and every GPU that torch sees."""
     cpu = torch.device("cpu")
-    capability = torch.backends.cpu.get_cpu_capability()
+    instructions = torch.backends.cpu.get_cpu_capability()
     try:
         import psutil
 
         total, free = psutil.virtual_memory().total, available_bytes(cpu)
     except ImportError:  # a machine that runs on a GPU alone can do without
         total = free = 0
-    found = [Device("cpu", software.processor_name(), total, free, capability, native_bfloat16())]
+    found = [Device("cpu", software.processor_name(), total, free, instructions, native_bfloat16())]
     problems = []
     for index in range(torch.cuda.device_count()):
         name = f"cuda:{index}"
