@@ -266,7 +266,7 @@ def _race(args: argparse.Namespace) -> dict[str, Any]:
     request = Request("captioning", max_new_tokens=3 if args.small else 32)
     answers = {event.side: event.value for event in compare(_picture(), request, sides, mode="race")
                if event.kind == "answer"}  # fmt: skip
-    told = {side: {"text": one.text, "error": one.error, "notices": list(one.notices)} for side, one in answers.items()}
+    told = {side: {"text": one.text, "error": one.error} for side, one in answers.items()}
     print(json.dumps(told, indent=1))
     if sorted(answers) != sorted(sides) or any(one.error for one in answers.values()):
         raise SystemExit("A side did not answer.")
