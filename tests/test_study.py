@@ -22,14 +22,15 @@ from vlcompare.models.hybrid import Hybrid, HybridConfig
 from vlcompare.models.mamba import Mamba
 from vlcompare.models.pythia import Pythia
 from vlcompare.study import tables
-from vlcompare.study.estimate import seconds, work
+from vlcompare.study.estimate import work
 from vlcompare.study.grid import grid_of, open_grid
 from vlcompare.study.models import build, matched_layers, parameters
 from vlcompare.study.named import NAMED
+from vlcompare.study.progress import duration, estimated_seconds
 from vlcompare.study.rates import best_rate
 from vlcompare.study.recipe import FAMILIES, RECIPES, SETTLED
 from vlcompare.study.rows import Folder, read_rows, setting_of
-from vlcompare.study.run import duration, run_grid, work_off
+from vlcompare.study.run import run_grid, work_off
 from vlcompare.study.streams import Stream, stream_of
 from vlcompare.study.tasks import BEGIN, COPIED, KEY, QUERY, SYMBOLS, ItemSource
 from vlcompare.study.train import Training, longer_sources, train_row
@@ -343,7 +344,7 @@ def test_an_estimate_grows_with_the_work() -> None:
     settings = [entry.provisional for entry in grid.entries]
     longer = [replace(setting, budget=2 * setting.budget) for setting in settings]
     assert sum(work(s, s.budget) for s in longer) == 2 * sum(work(s, s.budget) for s in settings)
-    assert 0 < seconds(settings, CPU) < 3600
+    assert 0 < estimated_seconds(settings, CPU) < 3600
     assert [duration(s) for s in (5, 150, 36_000, 1e6)] == ["5 seconds", "2.5 minutes", "10 hours", "12 days"]
 
 

@@ -23,10 +23,12 @@ def add_parser(subparsers: Any) -> None:
         "run",
         help="train a grid's rows; after an interruption the same command continues",
         description="Train every row of a grid that DIR does not hold yet. Several processes may share DIR, also under "
-        "`accelerate launch`. A grid is a JSON file, or: cpu (hours on two cores), quick (minutes), paper (for a GPU). "
+        "`accelerate launch`. A grid is a JSON file, or: cpu (hours on two cores), quick (minutes), paper (for a GPU); "
+        "or pictures: the comparisons on pictures (about half an hour of one core a row), all or one of them: "
+        "pictures-order, pictures-scale, pictures-twice, pictures-distance. "
         "At the sizes of cpu a process takes about 1 GB of memory, and a finished row takes 0.5 MB in DIR.",
     )
-    run.add_argument("grid", metavar="GRID", help="cpu, quick, paper, or a JSON file")
+    run.add_argument("grid", metavar="GRID", help="cpu, quick, paper, pictures, or a JSON file")
     run.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of rows, weights and states")
     run.add_argument("--device", default="cpu", help="cpu (default), cuda, or cuda:N")
     run.add_argument("--jobs", type=int, default=1, metavar="N", help="processes, of one thread each (default 1)")
@@ -54,13 +56,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from vlcompare.study import run as runner
-    from vlcompare.study.estimate import seconds
     from vlcompare.study.grid import open_grid
+    from vlcompare.study.progress import duration, estimated_seconds
 
     grid = open_grid(args.grid)
     device = runner.device_of(args.device)
     settings = [entry.provisional for entry in grid.entries]
-    guess = runner.duration(seconds(settings, device))
+    guess = duration(estimated_seconds(settings, device))
     print(f"{grid.name}: {len(settings)} rows; roughly {guess} on one {device.type} if none stops early", flush=True)
     done = runner.run_grid(grid, args.out, device=args.device, jobs=args.jobs)
     print(f"{done} of {len(settings)} rows are in {args.out / 'rows.jsonl'}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterable
 
 import torch
 
@@ -34,8 +33,8 @@ def work(setting: Setting, examples: int) -> float:
     return _SLOWER[setting.family] * _PER_OPERATION * size * source.text * examples
 
 
-def seconds(settings: Iterable[Setting], device: torch.device) -> float:
-    """A rough guess at the seconds one process takes for whole budgets, from the pace of a product measured now."""
+def pace(device: torch.device) -> float:
+    """Roughly how many of the operations that `work` counts a process does in a second, from a product measured now."""
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     side = 4096 if device.type == "cuda" else 512
     matrix = torch.randn(side, side, device=device, dtype=dtype)
@@ -50,5 +49,4 @@ def seconds(settings: Iterable[Setting], device: torch.device) -> float:
             count += 1
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-        pace = 2 * side**3 * count / (clock() - begun)
-    return sum(work(setting, setting.budget) for setting in settings) / (pace * _SHARE)
+        return _SHARE * 2 * side**3 * count / (clock() - begun)

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from vlcompare.errors import RequestError
+from vlcompare.study.pictures.grids import KIND, PICTURE_GRIDS, PictureGrid, picture_grid_of
+from vlcompare.study.pictures.settings import PictureSetting
 from vlcompare.study.rates import best_rate
 from vlcompare.study.recipe import RECIPES, SETTLED
 from vlcompare.study.rows import MOST, SETTING_FIELDS, Setting, check_names, setting_of
@@ -60,8 +62,17 @@ class Grid:
         return {"name": self.name, "rows": [dict(entry.values) for entry in self.entries]}
 
 
-def grid_of(value: Any) -> Grid:
-    """A grid from its JSON value. Raises RequestError, with one sentence, for an invalid one."""
+AnyGrid = Grid | PictureGrid
+AnySetting = Setting | PictureSetting
+
+
+def grid_of(value: Any) -> AnyGrid:
+    """A grid of either kind from its JSON value. Raises RequestError, with one sentence, for an invalid one."""
+    return picture_grid_of(value) if isinstance(value, dict) and value.get("kind") == KIND else sequences_of(value)
+
+
+def sequences_of(value: Any) -> Grid:
+    """A grid of trainings on sequences. Raises RequestError, with one sentence, for an invalid one."""
     if not isinstance(value, dict) or not ("rows" in value) ^ ("axes" in value):
         raise RequestError('A grid is {"name", "rows": [..]} or {"name", "axes": {FIELD: [..]}, "fixed": {..}}.')
     unknown = set(value) - {"name", "rows", "axes", "fixed", "version"}
@@ -137,15 +148,19 @@ def _candidates(row: dict[str, Any], settings: list[Setting]) -> tuple[Setting, 
     return found
 
 
-def open_grid(wanted: str) -> Grid:
+def open_grid(wanted: str) -> AnyGrid:
     """A grid by name, or from a JSON file. Raises RequestError for an unknown name or an invalid file."""
     from vlcompare.study.named import NAMED
 
     if wanted in NAMED:
         return grid_of({"name": wanted, "rows": list(NAMED[wanted]())})
+    if wanted in PICTURE_GRIDS:
+        return PICTURE_GRIDS[wanted]
     path = Path(wanted)
     if not path.is_file():
-        raise RequestError(f"Unknown grid '{wanted}': neither a file, nor one of {', '.join(NAMED)}.")
+        raise RequestError(
+            f"Unknown grid '{wanted}': neither a file, nor one of {', '.join((*NAMED, *PICTURE_GRIDS))}."
+        )
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

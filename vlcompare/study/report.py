@@ -10,6 +10,8 @@ from vlcompare.errors import SampleError
 from vlcompare.render.panels import stand_alone
 from vlcompare.study.figures import NAMES, all_figures
 from vlcompare.study.opened import planned_rows
+from vlcompare.study.pictures.folder import holds_pictures
+from vlcompare.study.pictures.report import write_picture_report
 from vlcompare.study.rates import RULE
 from vlcompare.study.rows import read_rows
 from vlcompare.study.tables import TABLES, Row, as_csv, groups
@@ -27,6 +29,8 @@ _TITLES = {
 def write_report(source: Path, out: Path) -> str:
     """Write everything to `out` and return one line about it. Raises SampleError where there are no rows."""
     path = source / "rows.jsonl" if source.is_dir() else source
+    if holds_pictures(path):
+        return write_picture_report(path, out, planned_rows(path.parent))
     rows = read_rows(path)
     if not rows:
         raise SampleError(f"{path} holds no finished rows; `study run GRID --out {path.parent}` makes them.")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vlcompare.synth.scenes.phrases import NUMBER_WORDS, plural
 from vlcompare.synth.train import dense_targets, encoded_questions, word_tokenizer
-from vlcompare.synth.train.corpus import Corpus
+from vlcompare.synth.train.corpus import TrainingSet
 from vlcompare.synth.train.recipe import LanguageRecipe
 from vlcompare.types import TASKS, Box
 
@@ -42,7 +42,7 @@ class Batch(NamedTuple):
     blocks: list[QuestionBlock]
 
 
-def make_batch(corpus: Corpus, step: int, options: LanguageRecipe, seed: int) -> Batch:
+def make_batch(corpus: TrainingSet, step: int, options: LanguageRecipe, seed: int) -> Batch:
     """The batch of a step: a function of the step and the seed alone, so both families see the same."""
     dice = np.random.default_rng([seed, step])
     pictures = corpus.order(step, options.pictures)
@@ -55,13 +55,18 @@ def make_batch(corpus: Corpus, step: int, options: LanguageRecipe, seed: int) ->
         owner += [place] * len(samples)
     samples, places = np.array(chosen), np.array(owner)
     lengths = lessons.starts[samples + 1] - lessons.starts[samples]
-    groups = encoded_questions.blocks_of(lengths, LIMITS)
+    groups = encoded_questions.blocks_of(lengths, [limit + corpus.beside for limit in LIMITS])
     blocks = [_block(corpus, pictures, samples[group], places[group], step, options) for group in groups]
     return Batch(pictures, blocks)
 
 
 def _block(
-    corpus: Corpus, pictures: np.ndarray, samples: np.ndarray, places: np.ndarray, step: int, options: LanguageRecipe
+    corpus: TrainingSet,
+    pictures: np.ndarray,
+    samples: np.ndarray,
+    places: np.ndarray,
+    step: int,
+    options: LanguageRecipe,
 ) -> QuestionBlock:
     lessons, token_weights = corpus.lessons, options.token_weights.by_task()
     rows = [lessons.ids[lessons.starts[s] : lessons.starts[s + 1]] for s in samples]

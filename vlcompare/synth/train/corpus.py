@@ -6,7 +6,7 @@ read the same.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,32 +26,15 @@ PROBED = 240  # held-out pictures on which a training is scored
 
 
 @dataclass
-class Corpus:
+class TrainingSet:
     """Features (N, P, C) in float16 on disk, their truth in memory, and all samples."""
 
     lessons: Lessons
     stored: np.ndarray
     arrays: dict[str, np.ndarray]
-    held_lessons: Lessons
-    held_features: np.ndarray
     seed: int
-
-    @classmethod
-    def open(cls, out: Path, recipe: Recipe) -> Corpus:
-        """Raises CheckpointError where the features have not been prepared."""
-        folder = out / "features"
-        if not (folder / "truth.npz").exists():
-            raise CheckpointError(f"There are no features in {folder}; run the stages `encoder` and `features` first.")
-        with np.load(folder / "truth.npz") as data:
-            arrays = {name: data[name] for name in TRUTH}
-        return cls(
-            encoded_questions.read(folder / "lessons.npz"),
-            np.load(folder / "features.npy", mmap_mode="r"),
-            arrays,
-            encoded_questions.read(folder / "held-lessons.npz"),
-            np.load(folder / "held-features.npy"),
-            recipe.seed,
-        )
+    image_leads: bool = field(default=True, kw_only=True)  # every prompt begins with the image, which no lesson holds
+    beside: int = field(default=0, kw_only=True)  # positions of a lesson that are not its question: images, distractors
 
     @property
     def grid(self) -> int:
@@ -75,6 +58,37 @@ class Corpus:
 
     def truth(self, pictures: np.ndarray, device: torch.device) -> tuple[Tensor, ...]:
         return tuple(torch.from_numpy(self.arrays[name][pictures]).to(device) for name in TRUTH)
+
+
+@dataclass
+class Corpus(TrainingSet):
+    """What the embedded pair is trained on, and held-out questions beside it."""
+
+    held_lessons: Lessons
+    held_features: np.ndarray
+
+    @classmethod
+    def open(cls, out: Path, recipe: Recipe) -> Corpus:
+        """Raises CheckpointError where the features have not been prepared."""
+        folder = out / "features"
+        stored, arrays = stored_features(folder)
+        return cls(
+            encoded_questions.read(folder / "lessons.npz"),
+            stored,
+            arrays,
+            recipe.seed,
+            encoded_questions.read(folder / "held-lessons.npz"),
+            np.load(folder / "held-features.npy"),
+        )
+
+
+def stored_features(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The features that `prepare_features` wrote, and their truth. Raises CheckpointError where there are none."""
+    if not (folder / "truth.npz").exists():
+        raise CheckpointError(f"There are no features in {folder}; run the stages `encoder` and `features` first.")
+    with np.load(folder / "truth.npz") as data:
+        arrays = {name: data[name] for name in TRUTH}
+    return np.load(folder / "features.npy", mmap_mode="r"), arrays
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from vlcompare.synth.train import word_tokenizer
 from vlcompare.tasks.boxes import format_box
 from vlcompare.tasks.forms import format_text
 from vlcompare.tasks.prompts import build_turns
-from vlcompare.tasks.sequence import IMAGE_MARK
+from vlcompare.tasks.sequence import prompt_ids
 from vlcompare.types import TASKS, Box, Request, Sample
 
 CHAT: tuple[str, ...] = ("What is in the picture?", "What is this?")  # both are answered with the caption
@@ -107,27 +107,39 @@ def encoder() -> Callable[[str], tuple[int, ...]]:
     return encode
 
 
-def sample_ids(sample: Sample, encode: Callable[[str], tuple[int, ...]]) -> tuple[list[int], int]:
-    """Ids of everything behind the image (image first) with the answer and its end, and the prompt's length."""
-    ids: list[int] = []
-    for turn in build_turns(request_of(sample)):
-        if turn != IMAGE_MARK:
-            ids += encode(turn)
-    prompt = len(ids)
-    return [*ids, *encode(answer_of(sample)), 0], prompt
+@dataclass(frozen=True)
+class Prompting:
+    """How lessons are asked: by default as the embedded pair's, the ids behind a leading image, about all tasks."""
+
+    turns: Callable[[Request, int], Sequence[str]] = lambda request, seed: build_turns(request)  # seed: the picture's
+    image: Sequence[int] = ()  # what stands in a lesson for an image
+    tasks: Sequence[str] | None = None
+    longest: int = 96  # ids of a lesson; longer ones are left out
 
 
-def make_lessons(seeds: Sequence[int], grid: int, longest: int = 96) -> Lessons:
-    """Ask and encode everything about the training scenes of these seeds."""
+PLAIN = Prompting()
+
+
+def sample_ids(
+    sample: Sample, encode: Callable[[str], tuple[int, ...]], prompting: Prompting = PLAIN, seed: int = 0
+) -> tuple[list[int], int]:
+    """Ids of the prompt with the answer and its end, and the prompt's length."""
+    prompt = prompt_ids(prompting.turns(request_of(sample), seed), encode, prompting.image)
+    return [*prompt, *encode(answer_of(sample)), 0], len(prompt)
+
+
+def make_lessons(seeds: Sequence[int], grid: int, prompting: Prompting = PLAIN) -> Lessons:
+    """Ask and encode the questions about the training scenes of these seeds."""
     encode = encoder()
     ids: list[np.ndarray] = []
     starts, answers, tasks, targets, pictures = [0], [], [], [], [0]
     for seed in seeds:
         ground, objects, document = lay_out(int(seed), "training")
         scene = Scene(None, objects, document, ground, int(seed), "training")  # type: ignore[arg-type]
-        for sample in (*ask(scene), chat_sample(scene)):
-            row, prompt = sample_ids(sample, encode)
-            if len(row) > longest:
+        samples = ask(scene, prompting.tasks)
+        for sample in samples if prompting.tasks else (*samples, chat_sample(scene)):
+            row, prompt = sample_ids(sample, encode, prompting, int(seed))
+            if len(row) > prompting.longest:
                 continue
             ids.append(np.array(row, np.int16))
             starts.append(starts[-1] + len(row))

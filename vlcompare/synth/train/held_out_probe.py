@@ -15,7 +15,7 @@ from torch import Tensor
 from vlcompare.synth.train import word_tokenizer
 from vlcompare.synth.train.corpus import Corpus
 from vlcompare.synth.train.encoded_questions import Lessons
-from vlcompare.synth.train.learner import Learner, embed_prefix
+from vlcompare.synth.train.learner import Learner, embed_prefix, embed_with_images
 from vlcompare.tasks.boxes import parse_boxes
 from vlcompare.types import TASKS
 
@@ -37,17 +37,24 @@ def text_of(ids: list[int]) -> str:
 
 
 @torch.no_grad()
-def greedy(learner: Learner, features: Tensor, prompts: list[np.ndarray], limit: int = LONGEST) -> list[list[int]]:
-    """Greedy answers to prompts (ids behind the image), one picture's features (P, C) each."""
+def greedy(
+    learner: Learner, features: Tensor, prompts: list[np.ndarray], limit: int = LONGEST, *, image_leads: bool = True
+) -> list[list[int]]:
+    """Greedy answers to prompts, one picture's features (P, C) each.
+
+    `image_leads`: the prompts are the ids behind the image, which may hold further images; else they hold all of them.
+    """
     model: Any = learner.language_model  # of either family: its state goes back into it alone
     device = features.device
-    prefix, _ = embed_prefix(learner, features)
+    prefix, connected = embed_prefix(learner, features)
     longest = max(len(prompt) for prompt in prompts)
     ids = torch.zeros(len(prompts), longest, dtype=torch.long, device=device)
     pads = torch.tensor([longest - len(prompt) for prompt in prompts], device=device)
     for row, prompt in enumerate(prompts):
         ids[row, : len(prompt)] = torch.from_numpy(prompt.astype(np.int64))
-    whole = torch.cat([prefix, model.embed_tokens(ids)], dim=1)
+    whole = embed_with_images(learner, ids, connected)
+    if image_leads:
+        whole = torch.cat([prefix, whole], dim=1)
     length = whole.shape[1]
     # padding belongs on the left, before the picture
     positions = torch.arange(length, device=device) - pads[:, None]

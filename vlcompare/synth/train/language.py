@@ -15,7 +15,7 @@ import torch
 
 from vlcompare.errors import CheckpointError
 from vlcompare.synth.train.batches import make_batch
-from vlcompare.synth.train.corpus import Corpus
+from vlcompare.synth.train.corpus import Corpus, TrainingSet
 from vlcompare.synth.train.held_out_probe import probe
 from vlcompare.synth.train.learner import Learner, losses_of
 from vlcompare.synth.train.recipe import LanguageRecipe, Recipe
@@ -75,7 +75,9 @@ class LanguageTraining:
         self.planned = state.get("planned", 0)
 
 
-def train_step(training: LanguageTraining, corpus: Corpus, recipe: Recipe, total: int, device: torch.device) -> dict:
+def train_step(
+    training: LanguageTraining, corpus: TrainingSet, recipe: Recipe, total: int, device: torch.device
+) -> dict:
     """One optimiser step; returns the losses as tensors."""
     options, step = recipe.language, training.step
     factor = trapezoid(step, total, warmup=options.warmup, decay_from=options.decay_from)

@@ -5,6 +5,7 @@ Equal for both families but for the language model itself.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,10 +15,10 @@ from vlcompare.models.pythia import Pythia
 from vlcompare.models.vlm import build_connector
 from vlcompare.synth.train import word_tokenizer
 from vlcompare.synth.train.batches import Batch
-from vlcompare.synth.train.corpus import Corpus
+from vlcompare.synth.train.corpus import TrainingSet
 from vlcompare.synth.train.losses import Alignment, AnswerLoss, Pointer, smooth_embedding
 from vlcompare.synth.train.recipe import ModelShapes, Recipe
-from vlcompare.synth.train.shared_prefix import EmbeddedBlock, run
+from vlcompare.synth.train.shared_prefix import EmbeddedBlock, run, run_whole
 from vlcompare.tasks.sequence import IMAGE_SLOT, image_ids
 from vlcompare.training.begin import begin_blocks, embedding_of
 
@@ -80,29 +81,59 @@ def embed_prefix(learner: Learner, features: Tensor) -> tuple[Tensor, Tensor]:
     return prefix, connected
 
 
-def losses_of(learner: Learner, batch: Batch, corpus: Corpus, device: torch.device) -> dict[str, Tensor]:
+def embed_with_images(learner: Learner, ids: Tensor, connected: Tensor) -> Tensor:
+    """ids (n, L) with as many whole images in every row, connected (n, P, D) -> embeddings (n, L, D)."""
+    slots = ids == IMAGE_SLOT
+    embedded = learner.language_model.embed_tokens(ids.masked_fill(slots, 0))
+    images = int(slots[0].sum()) // connected.shape[1]
+    if images:
+        embedded = embedded.clone()
+        embedded[slots] = connected.repeat(1, images, 1).flatten(0, 1).to(embedded.dtype)
+    return embedded
+
+
+def losses_of(learner: Learner, batch: Batch, corpus: TrainingSet, device: torch.device) -> dict[str, Tensor]:
     """The three losses of a batch, unweighted."""
     features = corpus.features(batch.pictures).to(device)
     prefix, connected = embed_prefix(learner, features)
     model = learner.language_model
+    ids, pictures = ([getattr(block, name).to(device) for block in batch.blocks] for name in ("ids", "picture"))
+    inside = bool((ids[0] == IMAGE_SLOT).any())  # the rows hold images themselves
     blocks = [
-        EmbeddedBlock(model.embed_tokens(block.ids.to(device)), block.picture.to(device)) for block in batch.blocks
+        EmbeddedBlock(embed_with_images(learner, rows, connected[owner]) if inside else model.embed_tokens(rows), owner)
+        for rows, owner in zip(ids, pictures, strict=True)
     ]
-    passed = run(model, prefix, blocks)
-    final = zip(passed.final, batch.blocks, strict=True)
-    hidden = torch.cat([states[block.rows, block.columns] for states, block in final])
-    middle = zip(passed.middle, batch.blocks, strict=True)
-    asking = torch.cat([states[block.asking[:, 0], block.asking[:, 1]] for states, block in middle])
-    pictures = torch.cat([block.picture[block.asking[:, 0]] for block in batch.blocks]).to(device)
+    if corpus.image_leads:
+        passed = run(model, prefix, blocks)
+        final, middle = passed.final, passed.middle
+    else:
+        whole = [run_whole(model, block.embeddings) for block in blocks]
+        middle, final = [states for states, _ in whole], [states for _, states in whole]
+    hidden = torch.cat([x[block.rows, block.columns] for x, block in zip(final, batch.blocks, strict=True)])
+    asked = [(x, block.asking) for x, block in zip(middle, batch.blocks, strict=True)]
+    asking = torch.cat([states[places[:, 0], places[:, 1]] for states, places in asked])
+    if inside:
+        keys = torch.cat([_last_image(x, rows, connected.shape[1]) for x, rows in zip(middle, ids, strict=True)])
+        starts = np.cumsum([0, *(len(rows) for rows in ids)])
+        owner = torch.cat([block.asking[:, 0] + int(start) for block, start in zip(batch.blocks, starts, strict=False)])
+        owner = owner.to(device)
+    else:
+        slots = (prefix_ids(round(features.shape[1] ** 0.5)) == IMAGE_SLOT).to(device)
+        keys = passed.prefix_middle[:, slots]
+        owner = torch.cat([block.picture[block.asking[:, 0]] for block in batch.blocks]).to(device)
     wanted, weights, targets = (
         torch.cat([getattr(block, name) for block in batch.blocks]).to(device)
         for name in ("wanted", "weights", "target")
     )
-    slots = (prefix_ids(round(features.shape[1] ** 0.5)) == IMAGE_SLOT).to(device)
-    pointing = learner.pointer(asking, passed.prefix_middle[:, slots], pictures, targets)
-    centre, owner, attributes, boxes = corpus.truth(batch.pictures, device)
+    centre, own, attributes, boxes = corpus.truth(batch.pictures, device)
     return {
         "answer": learner.answers(model.logits(hidden), wanted, weights),
-        "pointer": pointing,
-        "alignment": learner.alignment(connected, learner.embedding, centre, owner, attributes, boxes),
+        "pointer": learner.pointer(asking, keys, owner, targets),
+        "alignment": learner.alignment(connected, learner.embedding, centre, own, attributes, boxes),
     }
+
+
+def _last_image(states: Tensor, ids: Tensor, patches: int) -> Tensor:
+    """States (n, L, D) at the patches of each row's last image: (n, P, D)."""
+    columns = (ids == IMAGE_SLOT).nonzero()[:, 1].view(len(ids), -1)[:, -patches:]
+    return states.gather(1, columns[:, :, None].expand(-1, -1, states.shape[2]))

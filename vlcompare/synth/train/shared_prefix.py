@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from vlcompare.models import kernels
 from vlcompare.models.mamba import Mamba, MambaLayer, Mixer
@@ -52,6 +52,28 @@ class _Flat:
 def run(model: Pythia | Mamba, prefix: Tensor, blocks: list[EmbeddedBlock]) -> Passed:
     """Hidden states of all questions; `prefix` is (B, P, D), already embedded."""
     flat = _Flat(prefix, blocks)
+    x, middle = _layers(model, flat, blocks)
+    answers = final_norm(model)(x[flat.sizes[0] :]).split(flat.sizes[1:])
+    final = [part.unflatten(0, shape) for part, shape in zip(answers, flat.shapes[1:], strict=True)]
+    return Passed(middle[0], middle[1:], final)
+
+
+def run_whole(model: Pythia | Mamba, sequences: Tensor) -> tuple[Tensor, Tensor]:
+    """Hidden states (n, L, D) half-way, and after the final norm, of whole prompts that share nothing.
+
+    `sequences` (n, L, D) are right-padded: no position sees what comes behind it.
+    """
+    flat = _Flat(sequences, [])
+    x, middle = _layers(model, flat, [])
+    return middle[0], flat.views(final_norm(model)(x))[0]
+
+
+def final_norm(model: Pythia | Mamba) -> nn.Module:
+    return model.final_layer_norm if isinstance(model, Pythia) else model.norm_f
+
+
+def _layers(model: Pythia | Mamba, flat: _Flat, blocks: list[EmbeddedBlock]) -> tuple[Tensor, list[Tensor]]:
+    """All positions before the final norm, and as views half-way."""
     x = flat.x
     tables = _rotary(model, flat, x) if isinstance(model, Pythia) else None
     middle: list[Tensor] = []
@@ -64,10 +86,7 @@ def run(model: Pythia | Mamba, prefix: Tensor, blocks: list[EmbeddedBlock]) -> P
             x = x + attended + layer.mlp(layer.post_attention_layernorm(x))
         elif isinstance(layer, MambaLayer):
             x = x + _mixer(layer.mixer, flat, layer.norm(x), blocks)
-    norm = model.final_layer_norm if isinstance(model, Pythia) else model.norm_f
-    answers = norm(x[flat.sizes[0] :]).split(flat.sizes[1:])
-    final = [part.unflatten(0, shape) for part, shape in zip(answers, flat.shapes[1:], strict=True)]
-    return Passed(middle[0], middle[1:], final)
+    return x, middle
 
 
 def _rotary(model: Pythia, flat: _Flat, x: Tensor) -> list[tuple[Tensor, Tensor]]:

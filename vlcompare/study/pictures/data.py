@@ -1,0 +1,142 @@
+"""What the trainings on pictures learn from and are asked: drawn and encoded once a folder, by whoever comes first.
+
+The encoder is the embedded pair's own, frozen. Training pictures come from the training stream of scenes, held-out ones
+from the evaluation stream: they share no scene.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+from vlcompare.models.scene_encoder import SceneEncoder, SceneEncoderConfig
+from vlcompare.paths import CHECKPOINTS, EMBEDDED
+from vlcompare.runtime.loading.keys import file_key
+from vlcompare.study.pictures.settings import PictureSetting, PicturesRecipe
+from vlcompare.study.rows import Folder
+from vlcompare.synth.scenes.dataset import evaluation_scenes
+from vlcompare.synth.scenes.dice import Dice
+from vlcompare.synth.scenes.phrases import VOCABULARY
+from vlcompare.synth.train import encoded_questions
+from vlcompare.synth.train.corpus import TrainingSet, prepare_features, stored_features
+from vlcompare.synth.train.encoded_questions import Prompting
+from vlcompare.synth.train.learner import prefix_ids
+from vlcompare.synth.train.pictures import PictureStore, normalised
+from vlcompare.tasks.layouts import IMAGE_LEADS, lay_out_turns
+from vlcompare.tasks.sequence import prompt_ids
+from vlcompare.types import Request, Sample
+
+_DRAWN = 224  # pixels at which held-out scenes are drawn, then reduced
+_DISTRACTING = 77  # purpose of the dice that choose distractors
+_LONGEST = 40  # ids of a question and its answer
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Held-out questions: samples, each one's prompt and the place of its picture, and the pictures' features."""
+
+    samples: list[Sample]
+    prompts: list[np.ndarray]
+    pictures: np.ndarray  # (n,)
+    features: np.ndarray  # (pictures, P, C)
+
+
+def frozen_encoder() -> SceneEncoder:
+    """The embedded pair's vision encoder."""
+    from safetensors.torch import load_file
+
+    folder = CHECKPOINTS / EMBEDDED[0]
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    encoder = SceneEncoder(SceneEncoderConfig.from_dict(config.get("scene_encoder")))
+    tensors = load_file(folder / "model.safetensors")
+    encoder.load_state_dict(
+        {name: tensors[file_key(f"vision_encoder.model.{name}", "pythia")].float() for name in encoder.state_dict()}
+    )
+    return encoder.eval().requires_grad_(False)
+
+
+def distracting(seed: int, stream: str, count: int) -> str:
+    """`count` words of the scenes' vocabulary, which say nothing about the picture; a token each."""
+    dice = Dice(seed, stream, _DISTRACTING)
+    return "".join(f" {dice.one(VOCABULARY)}" for _ in range(count))
+
+
+def prompting_of(setting: PictureSetting, stream: str) -> Prompting:
+    """How this setting's questions are asked: ids behind the leading image, or of the whole prompt."""
+    recipe = setting.how
+    image = prefix_ids(recipe.grid).tolist()
+    leads = setting.layout in IMAGE_LEADS
+
+    def turns(request: Request, seed: int) -> tuple[str, ...]:
+        between = distracting(seed, stream, setting.distractors * len(image))
+        whole = lay_out_turns(request, setting.layout, between)
+        return whole[1:] if leads else whole
+
+    return Prompting(turns, image, recipe.tasks, 2 * (_LONGEST + len(image)) + setting.distractors * len(image))
+
+
+def training_set(setting: PictureSetting, folder: Folder) -> TrainingSet:
+    """The pictures and questions of a setting, prepared where that has not been done."""
+    recipe, place = setting.how, folder.path / "data" / setting.recipe
+    training = recipe.training(setting.scale, setting.seed)
+    name = f"lessons-{setting.layout}-{setting.distractors}.npz"
+    with folder.lock("data"):
+        if not (place / "features" / "features.npy").exists():
+            prepare_features(frozen_encoder(), place, training, torch.device("cpu"))
+            shutil.rmtree(place / "pictures")
+        if not (place / name).exists():
+            store = PictureStore(place / "pictures", training.pictures)
+            seeds = [seed for index in range(store.count) for seed in store.seeds(index)]
+            prompting = prompting_of(setting, "training")
+            encoded_questions.save(encoded_questions.make_lessons(seeds, recipe.grid, prompting), place / name)
+    lessons = encoded_questions.read(place / name)
+    stored, arrays = stored_features(place / "features")
+    leads, image = setting.layout in IMAGE_LEADS, len(prefix_ids(recipe.grid))
+    inside = {"image_first": 0, "image_twice": 1}.get(setting.layout, 1) + setting.distractors
+    return TrainingSet(lessons, stored, arrays, setting.seed, image_leads=leads, beside=inside * image)
+
+
+def questions(setting: PictureSetting, folder: Folder) -> Questions:
+    """The held-out questions in a setting's layout; features are encoded where that has not been done."""
+    recipe = setting.how
+    path = folder.path / "data" / recipe.name / "held-out.npy"
+    with folder.lock("data"):
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".partial.npy")
+            np.save(partial, _encoded(recipe))
+            partial.rename(path)
+    prompting, encode = prompting_of(setting, "evaluation"), encoded_questions.encoder()
+    samples: list[Sample] = []
+    prompts, pictures = [], []
+    for place, (seed, asked) in enumerate(_asked(recipe)):
+        for sample in asked:
+            turns = prompting.turns(encoded_questions.request_of(sample), seed)
+            prompts.append(np.array(prompt_ids(turns, encode, prompting.image), np.int64))
+            pictures.append(place)
+            samples.append(sample)
+    return Questions(samples, prompts, np.array(pictures), np.load(path))
+
+
+def _asked(recipe: PicturesRecipe) -> Iterator[tuple[int, list[Sample]]]:
+    for seed in recipe.seeds:
+        for scene, samples in evaluation_scenes(recipe.scenes, seed, 64, recipe.tasks):
+            yield scene.seed, samples
+
+
+@torch.no_grad()
+def _encoded(recipe: PicturesRecipe) -> np.ndarray:
+    """Features (pictures, P, C) of all held-out scenes."""
+    encoder, size = frozen_encoder(), recipe.image_size
+    parts = []
+    for seed in recipe.seeds:
+        for scene, _ in evaluation_scenes(recipe.scenes, seed, _DRAWN, recipe.tasks):
+            pixels = np.asarray(scene.image.resize((size, size), Image.Resampling.BILINEAR), np.uint8)
+            parts.append(encoder(torch.from_numpy(normalised(pixels[None]))).half().numpy())
+    return np.concatenate(parts)

@@ -1,0 +1,104 @@
+"""Finished rows of trainings on pictures: how they are read and checked, and the folder in which they are gathered."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from vlcompare.errors import SampleError
+from vlcompare.study.pictures.grids import KIND
+from vlcompare.study.pictures.settings import VERSION, picture_setting_of
+from vlcompare.study.rows import Folder
+from vlcompare.tasks.prompts import SPECS
+
+_RESULTS: dict[str, type | tuple[type, ...]] = {  # what a finished row holds beside its setting
+    "parameters": int,
+    "steps": int,
+    "questions": int,
+    "tasks": dict,
+    "curve": list,
+    "seconds": (int, float),
+    "device": str,
+}
+_PER_TASK = ("group", "metric", "right", "per_picture", "types")
+_MOST_QUESTIONS = 100_000  # of a task
+
+
+def parse_picture_rows(data: bytes, name: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """The finished rows of a file's content, and a sentence for each line that is damaged or of another version.
+
+    A last line that was cut off in writing is left out.
+    """
+    rows, problems = [], []
+    for number, line in enumerate(data.split(b"\n")[:-1], 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            _check(row)
+            rows.append(row)
+        except (ValueError, TypeError, RecursionError) as error:
+            problems.append(
+                f"{name}, line {number}, is not a whole row of a training on pictures ({str(error).rstrip('.')}); "
+                "delete the line, and `study run` makes it again."
+            )
+    return rows, problems
+
+
+def _check(row: Any) -> None:
+    """Raise ValueError where a row is not whole."""
+    if not isinstance(row, dict) or row.get("kind") != KIND:
+        raise ValueError(f'it is not of the kind "{KIND}"')
+    if row.get("version") != VERSION:
+        raise ValueError(f"it is of version {str(row.get('version'))[:20]}, and this program makes version {VERSION}")
+    for name, kind in _RESULTS.items():
+        if not isinstance(row.get(name), kind) or isinstance(row[name], bool):
+            raise ValueError(f"its {name} is missing or of the wrong kind")
+    picture_setting_of(row)
+    for task, found in row["tasks"].items():
+        if task not in SPECS or not isinstance(found, dict):
+            raise ValueError(f"its task {str(task)[:40]} is unknown")
+        if not all(isinstance(found.get(name), str) for name in _PER_TASK) or not isinstance(found.get("names"), list):
+            raise ValueError(f"its {task} lacks one of {', '.join(_PER_TASK)}, names")
+        right = found["right"]
+        if not 0 < len(right) <= _MOST_QUESTIONS or set(right) - {"0", "1"}:
+            raise ValueError(f"its {task} does not say which questions are right")
+        if sum(int(digit, 36) for digit in found["per_picture"]) != len(right) or len(found["types"]) != len(right):
+            raise ValueError(f"its {task} has counts that do not add up")
+        if any(not 0 <= ord(letter) - ord("a") < len(found["names"]) for letter in found["types"]):
+            raise ValueError(f"its {task} has a type without a name")
+
+
+def read_picture_rows(path: Path) -> list[dict[str, Any]]:
+    """All finished rows of a file. Raises SampleError, with file and line, where a row is damaged."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise SampleError(f"{path} cannot be read: {error.strerror}.") from error
+    rows, problems = parse_picture_rows(data, str(path))
+    if problems:
+        raise SampleError(problems[0])
+    return rows
+
+
+def holds_pictures(path: Path) -> bool:
+    """Whether the first row of a file is one of a training on pictures."""
+    try:
+        with path.open("rb") as file:
+            row = json.loads(file.readline(1 << 22))
+    except (OSError, ValueError):
+        return False
+    return isinstance(row, dict) and row.get("kind") == KIND
+
+
+class PictureFolder(Folder):
+    """As `Folder`, with rows of trainings on pictures, and `data/`: what they are trained on (some 300 MB)."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        return read_picture_rows(self.rows_path)
+
+    def finished(self) -> dict[str, dict[str, Any]]:
+        return {picture_setting_of(row).id: row for row in self.rows()}
