@@ -20,7 +20,7 @@ from vlcompare.tasks.prompts import task_title
 from vlcompare.training.progress import write_whole
 from vlcompare.types import FAMILIES
 
-_PAIR = {family: NAMES[family] for family in FAMILIES}
+_PAIR: dict[str, str] = {family: NAMES[family] for family in FAMILIES}
 
 
 def write_picture_report(path: Path, out: Path, planned: int | None) -> str:
