@@ -156,7 +156,7 @@ def test_a_tiny_grid_is_resumed_to_the_same_rows(shared: PictureFolder, tmp_path
     said: list[str] = []
     work_off(grid, killed, CPU, said.append)
     assert but_seconds(killed.rows()) == but_seconds(whole.rows()) and len(whole.rows()) == 2
-    assert "[2/2] query around, smoke, mamba, seed 0: vqa" in said[-1]
+    assert "[2/2] query around, smoke, mamba, seed 0: region_description" in said[-1]
     for row in whole.rows():
         assert (
             row["steps"] == 4

@@ -58,7 +58,7 @@ def train_picture_row(
             while training.step < recipe.steps:
                 with unbroken():  # training cannot resume from the state of half a step
                     found = train_step(training, corpus, training_recipe, recipe.steps, device)
-                    losses.append(float(found["answer"]))
+                    losses.append(found["answer"].item())
                     training.seconds = clock() - begun
                 if training.step % recipe.save_every == 0 or training.step == recipe.steps:
                     curve.append([training.step, round(losses[-1], 4)])
