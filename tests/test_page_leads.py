@@ -113,6 +113,12 @@ def test_one_picture_leads_to_the_run_filtered_by_its_task(visit: Any, width: in
     page.locator(".vl-to-run").click()
     said(page, "#vi-headline", r"^Tiny Pythia-VL \.958 against Tiny Mamba-VL \.750 on 72 Locate samples: \+\.208")
     said(page, "#vi-chips", r"72 of 337 samples[\s\S]*Task: Locate")
+    # why: slices of another kind than the one task, and the way to the study
+    said(page, "#vi-slices", r"^Size[\s\S]*medium[\s\S]*large")
+    said(page, "#vi-differences", "Among all slices")
+    page.locator("#vi-headline [data-tab]").click()
+    page.wait_for_selector("[role=tab][aria-selected=true]:has-text('Study'):focus")
+    page.get_by_role("tab", name="Inspect").click()
     # a slice that is chosen far below brings the headline, with the way to drop it, into view
     page.locator("#vi-differences .vi-link", has_text="Multiple choice").click()
     said(page, "#vi-headline", " on 40 Multiple choice samples")

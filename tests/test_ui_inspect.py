@@ -702,6 +702,11 @@ def test_where_they_differ_most_filters_and_stays(inspection: Inspection) -> Non
     assert re.findall(r'data-pick="(slice:[^"]+)"', page["differences"]) == picks
     assert page["differences"].count('aria-pressed="true"') == 1
     assert actions.click(inspection, picks[-1])["differences"].count('aria-pressed="true"') == 0
+    everything = inspection.differences()
+    actions.fill(inspection, "square", False, False, 0, "", "")
+    assert inspection.differences() is not everything
+    actions.fill(inspection, "", False, False, 0, "", "")
+    assert inspection.differences() is everything, "the ranking of all rows is made once"
 
 
 def test_the_slices_to_choose_from_tell_groups_of_samples(inspection: Inspection) -> None:

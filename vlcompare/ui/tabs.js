@@ -27,6 +27,16 @@
     wanted.click();
   });
 
+  // a button that leads to another tab names it
+  document.addEventListener("click", (event) => {
+    const wanted = event.target.closest?.("[data-tab]")?.dataset.tab;
+    const tab = wanted && [...document.querySelectorAll(".vl-tabs [role=tab]")].find((one) => one.textContent.trim() === wanted);
+    if (!tab) return;
+    tab.click();
+    tab.focus({ preventScroll: true });
+    window.scrollTo(0, 0);
+  });
+
   function watch() {
     const list = document.querySelector(".vl-tabs [role=tablist]");
     if (!list) return setTimeout(watch, 200);

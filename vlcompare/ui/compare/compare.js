@@ -62,10 +62,15 @@
   }
 
   // gradio's number field turns "nothing" into 0 as it is made; where 0 means nothing, the placeholder says what holds.
-  setInterval(() => {
-    for (const input of document.querySelectorAll(".vl-settings input[type=number][placeholder]"))
-      if (input.value === "0" && input.placeholder && input !== document.activeElement) input.value = "";
-  }, 300);
+  function blankNumbers() {
+    requestAnimationFrame(() => requestAnimationFrame(() => { // after gradio has written the value
+      for (const input of document.querySelectorAll(".vl-settings input[type=number][placeholder]"))
+        if (input.value === "0" && input.placeholder && input !== document.activeElement) input.value = "";
+    }));
+  }
+  document.addEventListener("focusout", (event) => {
+    if (event.target.matches?.(".vl-settings input[type=number]")) blankNumbers();
+  });
 
   function watch() {
     const message = one("#vl-message"), state = one("#vl-state"), belongs = one("#vl-belongs");
@@ -74,7 +79,10 @@
     lockVotes();
     const changes = { childList: true, subtree: true, attributes: true, characterData: true };
     new MutationObserver((records) => { placeError(); if (one("#vl-message .vl-message-error")) pending(false); }).observe(message, { childList: true, subtree: true, characterData: true });
-    new MutationObserver(() => pending(false)).observe(state, changes);
+    new MutationObserver(() => { pending(false); blankNumbers(); }).observe(state, changes);
+    const made = { childList: true, subtree: true, attributes: true, attributeFilter: ["placeholder"] };
+    for (const settings of document.querySelectorAll(".vl-settings")) new MutationObserver(blankNumbers).observe(settings, made);
+    blankNumbers();
   }
   watch();
 })();

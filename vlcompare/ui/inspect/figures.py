@@ -90,6 +90,7 @@ def _interval(value: Any) -> Interval:
 def differences(ranked: Sequence[tuple[Difference, SliceRow]], count: int, names: Names, query: Query) -> Safe:
     """Slices by the size of their difference, each a button that filters. count: how many were tested."""
     title = el("h2", "Where they differ most", class_="vl-section")
+    over = el("p", "Among all slices, whichever is chosen above.", class_="vl-note") if query.slices else None
     if not names.both:
         return el("div", title, el("p", "Choose a second side to see where the two differ.", class_="vl-empty"))
     if not ranked:
@@ -112,7 +113,7 @@ def differences(ranked: Sequence[tuple[Difference, SliceRow]], count: int, names
 
     shown = [(name, [_named(row, rows is clear) for row in rows]) for name, rows in groups if rows]
     how = el("details", el("summary", "How this is tested"), el("p", METHOD, class_="vl-note"), class_="vi-fold")
-    return el("div", title, _table(shown, names, "Slice", first), how)
+    return el("div", title, over, _table(shown, names, "Slice", first), how)
 
 
 def _named(row: SliceRow, clear: bool) -> Figures:

@@ -261,6 +261,7 @@ def show_task(inspection: Inspection, folder: Path, task: str, *, swapped: bool)
     if swapped:
         inspection.set_sides(inspection.right, inspection.left)
     inspection.change(Query(slices=(("task", task),)))
+    inspection.slice_by_largest()
     return {**everything(inspection), "controls": True, "form": inspection.query}
 
 

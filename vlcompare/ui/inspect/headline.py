@@ -18,6 +18,8 @@ from vlcompare.evaluate.statistics import Paired, caution
 from vlcompare.render.markup import Safe, el
 from vlcompare.render.terms import term
 from vlcompare.tasks.prompts import task_title
+from vlcompare.types import FAMILIES
+from vlcompare.ui.checkpoint_names import name_of
 from vlcompare.ui.inspect.figures import pictures_of, told
 from vlcompare.ui.inspect.query import Query, chips
 from vlcompare.ui.inspect.selection import Names, Opened, Selection
@@ -52,10 +54,20 @@ def headline(opened: Opened, names: Names, selection: Selection, tested: Sequenc
         "div",
         _score(whole, leads, names, what_is_selected(opened, rows, [text for text, _ in kept])),
         said,
+        _to_study(opened, query),
         el("p", " · ".join(counted), class_="vl-note"),
         filters,
         class_="vi-headline",
     )
+
+
+def _to_study(opened: Opened, query: Query) -> Safe | None:
+    """Where a Transformer and a state-space model locate things: the way to the study of why they may differ."""
+    families = {name_of(opened.run.checkpoint(side)).family for side in opened.roles.values()}
+    if families != set(FAMILIES) or ("task", "grounding") not in query.slices:
+        return None
+    button = el("button", "Why may that be? See the study →", type="button", data_tab="Study", class_="vi-link")
+    return el("p", button, class_="vi-why")
 
 
 def _score(whole: SliceRow, leads: str | None, names: Names, where: str) -> Safe:

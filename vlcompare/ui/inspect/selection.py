@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from vlcompare.evaluate.replies import read_reply
 from vlcompare.evaluate.results.aspects import target_box
-from vlcompare.evaluate.results.differences import LEAST_ROWS
+from vlcompare.evaluate.results.differences import LEAST_ROWS, Difference, largest_differences
 from vlcompare.evaluate.results.notes import Note
 from vlcompare.evaluate.results.run_folder import RunFolder
+from vlcompare.evaluate.results.slices import SliceRow
 from vlcompare.evaluate.results.table import UNSCORED, Filter, Rows, RunTable, summary_of
 from vlcompare.evaluate.run_files import SUMMARY
 from vlcompare.render.charts import Measure
@@ -35,7 +36,9 @@ MEASURES = {
     "words": Measure("words", "words of the answer", None),
 }
 SORT_COLUMNS = {"left": "score_left", "right": "score_right", "difference": "difference", "gap": "confidence_gap"}
+MOST_RANKED = 24  # slices whose difference is shown
 MOST_BOXES = 8  # of a side, on a small picture
+Ranked = tuple[list[tuple[Difference, SliceRow]], list[Difference]]  # the largest differences, and all that were tested
 _numbers = itertools.count(1)
 _BOXES = re.compile(r"\|\||\s*\[[\d., ]+\]")  # what a grounded caption holds besides its words
 
@@ -90,6 +93,12 @@ class Selection:
     rows: Rows  # and by how the answers turned out
 
 
+def ranked(table: RunTable, rows: Rows) -> Ranked:
+    """Where the sides differ most among these rows."""
+    found = largest_differences(table, rows)
+    return [(one, one.figures(table)) for one in found[:MOST_RANKED]], found
+
+
 class Opened:
     """Two sides (or one) beside each other, as columns. Never changed once made, so that users can share it."""
 
@@ -134,6 +143,11 @@ class Opened:
     def summary(self) -> dict[str, Any]:
         """The figures of all rows."""
         return summary_of(self.run)
+
+    @cached_property
+    def ranked(self) -> Ranked:
+        """Where the sides differ most, among all rows: what every user sees who searches for nothing."""
+        return ranked(self.table, np.arange(self.table.count))
 
     # ---- filters -----------------------------------------------------------------------------------------------------
 

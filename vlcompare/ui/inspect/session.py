@@ -14,21 +14,18 @@ from typing import Any
 import numpy as np
 
 from vlcompare.errors import RequestError, VLCompareError
-from vlcompare.evaluate.results.differences import Difference, largest_differences
+from vlcompare.evaluate.results.differences import largest_differences
 from vlcompare.evaluate.results.notes import Note
 from vlcompare.evaluate.results.run_folder import RunFolder
-from vlcompare.evaluate.results.slices import SliceRow
 from vlcompare.evaluate.results.table import Rows
 from vlcompare.types import SIDES
 from vlcompare.ui.checkpoint_names import name_of
 from vlcompare.ui.compare.session import Run
 from vlcompare.ui.inspect.library import Library, RunSide
 from vlcompare.ui.inspect.query import Query
-from vlcompare.ui.inspect.selection import Names, Opened, Selection
+from vlcompare.ui.inspect.selection import Names, Opened, Ranked, Selection, ranked
 
 MOST_OPEN = 6
-MOST_RANKED = 24  # slices whose difference is shown
-Ranked = tuple[list[tuple[Difference, SliceRow]], list[Difference]]  # the largest differences, and all that were tested
 _NO_ROWS: Rows = np.zeros(0, np.int64)
 NOTHING = Selection(Query(), _NO_ROWS, _NO_ROWS, _NO_ROWS)
 
@@ -187,11 +184,19 @@ class Inspection:
         """Where the sides differ most, among the rows that neither slices nor the outcome narrow."""
         if self.data is None:
             return [], []
-        if self._ranked is None or self._ranked[0] is not self.selection.wide:
-            table, found = self.data.table, largest_differences(self.data.table, self.selection.wide)
-            shown = [(one, one.figures(table)) for one in found[:MOST_RANKED]]
-            self._ranked = self.selection.wide, (shown, found)
+        wide = self.selection.wide
+        if len(wide) == self.data.table.count:
+            return self.data.ranked
+        if self._ranked is None or self._ranked[0] is not wide:
+            self._ranked = wide, ranked(self.data.table, wide)
         return self._ranked[1]
+
+    def slice_by_largest(self) -> None:
+        """Slice by the aspect in which the sides differ most within the selection; as before without one."""
+        if self.data is None:
+            return
+        found = largest_differences(self.data.table, self.selection.base)
+        self.dimension = next((one.aspect for one in found if one.aspect in self.data.dimensions), self.dimension)
 
     def position(self) -> int | None:
         """The open sample's index in the selection."""

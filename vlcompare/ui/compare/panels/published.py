@@ -12,9 +12,11 @@ from vlcompare.errors import VLCompareError
 from vlcompare.render.markup import Safe, el
 from vlcompare.types import QUANTIZATIONS, SIDES, ModelSpec, Quantization
 from vlcompare.ui import checkpoint_names
+from vlcompare.ui.compare import views
 from vlcompare.ui.compare.forms import allowed_checkpoint, may_be_folder
 from vlcompare.ui.compare.handlers import Handlers
-from vlcompare.ui.compare.layout.tab import Parts
+from vlcompare.ui.compare.layout.tab import Parts, outputs_of
+from vlcompare.ui.compare.session import CompareSession
 from vlcompare.ui.events import QUIET
 from vlcompare.ui.settings import AppSettings
 from vlcompare.units import format_bytes
@@ -32,7 +34,9 @@ def _wire_offer(parts: Parts, handlers: Handlers) -> None:
     """Below the notice that the tiny models know no photographs: the button, and what it costs here."""
     with parts.asking.notice_place:
         button = gr.Button("Use the published 1B and 790M pair", size="sm", elem_id="vl-published", visible=False)
-        said = gr.HTML(el("div"), elem_id="vl-published-cost")
+        # the first look at the machine takes seconds: torch is imported, and a few products are timed
+        waiting = el("p", "Working out what it takes on this machine …", class_="vl-note")
+        said = gr.HTML(waiting, elem_id="vl-published-cost")
     chosen = gr.State("none")
 
     def offer(notice: str | None) -> list[Any]:
@@ -41,13 +45,14 @@ def _wire_offer(parts: Parts, handlers: Handlers) -> None:
         method, sentence = offer_of(handlers)
         return [gr.update(visible=method is not None), el("p", sentence, class_="vl-note"), method or "none"]
 
-    def take(method: Quantization) -> list[Any]:
-        return [*PAIR, method, method]
+    def take(session: CompareSession, method: Quantization) -> list[Any]:
+        session.changes += 1  # the fields may be in closed folds, which report no change: the state does
+        return [*outputs_of(session, {"state": views.state(session)}), *PAIR, method, method]
 
     fields = [parts.sides[side][name] for name in ("checkpoint", "quantization") for side in SIDES]
     notice = parts.asking.notice
     notice.change(offer, [notice], [button, said, chosen], trigger_mode="always_last", **QUIET)
-    button.click(take, [chosen], fields, **QUIET)
+    button.click(take, [parts.session, chosen], [*parts.outputs, *fields], **QUIET)
 
 
 def offer_of(handlers: Handlers) -> tuple[Quantization | None, str]:
