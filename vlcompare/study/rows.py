@@ -13,7 +13,7 @@ import os
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from filelock import FileLock
 
@@ -197,6 +197,13 @@ def _check_results(row: dict[str, Any], places: int) -> None:
             raise ValueError(f"its {name} is out of range")
 
 
+class Named(Protocol):
+    """A setting of any kind: its id names its files."""
+
+    @property
+    def id(self) -> str: ...
+
+
 class Folder:
     """Where several processes gather the rows of a grid. Raises SampleError for a folder of another version."""
 
@@ -248,7 +255,7 @@ class Folder:
             file.flush()
             os.fsync(file.fileno())
 
-    def state_path(self, setting: Setting) -> Path:
+    def state_path(self, setting: Named) -> Path:
         return self.path / "states" / f"{setting.id}.pt"
 
     def weights_path(self, setting: Setting) -> Path:
