@@ -166,6 +166,15 @@ def test_an_equal_encoder_is_not_read_again_and_leaves_with_its_last_model(folde
     assert second.vlm.vision_encoder.dtype == torch.float32
 
 
+def test_an_encoder_that_a_program_has_cast_is_not_given_to_a_later_model(folders: dict[str, Path]) -> None:
+    first = vlcompare.load(folders["pythia"], device="cpu")
+    first.vlm.vision_encoder.to(torch.float64)
+    second = vlcompare.load(folders["mamba"], device="cpu")
+    assert second.vlm.vision_encoder.dtype == torch.float32
+    third = vlcompare.load(folders["mamba"], device="cpu")
+    assert third.vlm.vision_encoder is second.vlm.vision_encoder
+
+
 def test_the_page_s_comparison_reads_the_picture_once(folders: dict[str, Path], passes: list[str]) -> None:
     sides = {name: Side(str(folders[name]), device="cpu") for name in ("pythia", "mamba")}
     pictures, pool = PictureCache(), ModelPool()

@@ -1,7 +1,8 @@
 """Equal vision encoders are held once: the published pairs look with one frozen encoder, stored in each checkpoint.
 
 Equal means equal: the SHA-256 over the encoder's stored tensors, the same structure at the same size, and the same
-precision and device. A loaded model's encoder is never changed, so that models can share it.
+precision and device. This package never changes a loaded model's encoder, so that models can share it; one that a
+program has moved or cast is not given to later models.
 """
 
 from __future__ import annotations
@@ -60,13 +61,22 @@ def _sha256(parts: tuple[tuple[str, Stored], ...], stamps: tuple[Any, ...]) -> s
 def find(key: EncoderKey) -> VisionEncoder | None:
     """The encoder of a model that is loaded."""
     with _lock:
-        return _held.get(key)
+        return _as_loaded(key)
 
 
 def hold(key: EncoderKey, encoder: VisionEncoder) -> VisionEncoder:
     """The one encoder for this key: `encoder`, or an equal one that another thread has loaded meanwhile."""
     with _lock:
-        return _held.setdefault(key, encoder)
+        _held[key] = encoder = _as_loaded(key) or encoder
+        return encoder
+
+
+def _as_loaded(key: EncoderKey) -> VisionEncoder | None:
+    encoder, asked = _held.get(key), (key.dtype, key.device.type, key.device.index or 0)
+    if encoder is None:
+        return None
+    found = {(value.dtype, value.device.type, value.device.index or 0) for value in encoder.parameters()}
+    return encoder if found == {asked} else None
 
 
 def bytes_of(encoder: VisionEncoder | None) -> int:
