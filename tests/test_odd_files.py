@@ -160,6 +160,7 @@ def test_a_quote_inside_a_field_is_a_character(folder):
         (safe_xml, "MOST_DEPTH", 3, "p.xlsx", sheet(HEAD), "has over 3 elements in one another"),
         (safe_xml, "MOST_SILENT", 1000, "p.xlsx", sheet(f"<row a='{'x' * 600_000}'/>"), "tag of over 1,000 bytes"),
     ],
+    ids=["json", "gz", "zip", "full disk", "sheet's part", "sheet's rows", "depth", "long tag"],
 )  # fmt: skip
 def test_a_file_over_a_limit_is_one_sentence(folder, capsys, monkeypatch, module, limit, most, name, content, sentence):
     monkeypatch.setattr(module, limit, most)
