@@ -65,9 +65,10 @@ def finding_view(run: Run) -> Safe:
     for side, share in found.shares.items():
         name = el("span", side_name(run, side)[0], class_="vl-finding-name")
         said += [" against " if said else None, name, " ", el("b", fraction(share), data_side=side)]
+    one = el("span", "This is one picture. ", class_="vl-finding-one")  # a phone has no room for it
     return el(
         "p",
-        el("span", f"This is one picture. On {found.figures.n:,} such questions: ", *said, " right."),
+        el("span", one, f"On {found.figures.n:,} such questions: ", *said, " right."),
         el("button", "See the run →", type="button", data_pick=TO_RUN, class_="vl-to-run"),
         class_="vl-finding",
     )
