@@ -329,5 +329,6 @@ def test_doctor_lists_what_was_tried(gpu: None) -> None:
     assert not agreement.agrees(CASES[6], lambda *given: changed(right(CASES[6])(*given), 0), GPU)
     device = Device(**{**dict.fromkeys(Device.__dataclass_fields__), "name": "cuda:0"})
     trials, problems = operations.trials([device])
-    assert [trial.verdict for trial in trials] == ["agrees", "differs"]
-    assert len(problems) == 1 and "causal_conv" in problems[0] and "differ by" in problems[0]
+    assert {"agrees", "differs"} <= {trial.verdict for trial in trials}
+    (problem,) = (text for text in problems if "causal_conv" in text)
+    assert "it differs" in problem

@@ -499,8 +499,12 @@ def test_what_would_not_fit_is_not_even_downloaded(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("vlcompare.runtime.loading.hub.fetch", fetch)
     monkeypatch.setattr("vlcompare.runtime.loading.hub.cached", lambda *args, **how: None)
     monkeypatch.setattr("vlcompare.runtime.memory.available_bytes", lambda device: 10**9)
-    with pytest.raises(DeviceMemoryError, match=r"finetuned_mambavl_2.8b needs about 1\d.\d GB .* 1.0 GB are free"):
-        load("finetuned_mambavl_2.8b", device="cpu")
+    with pytest.raises(DeviceMemoryError, match=r"mambavl_2.8b needs about 1\d.\d GB .* 1.0 GB are free") as caught:
+        load("finetuned_mambavl_2.8b", device="cpu", dtype="float32")
+    assert "choose a smaller checkpoint or nf4." in str(caught.value) or "or bfloat16." in str(caught.value)
+    with pytest.raises(DeviceMemoryError, match=r"needs about \d.\d GB") as caught:
+        load("finetuned_mambavl_2.8b", device="cpu", quantization="nf4")
+    assert str(caught.value).endswith("limit or choose a smaller checkpoint."), "nf4 and bfloat16 are what was chosen"
 
 
 # ------------------------------------------------------------------------------------------------ sizes

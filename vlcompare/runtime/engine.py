@@ -219,9 +219,10 @@ class _Run:
             yield row.answer(timings, Memory(self.model.weights_bytes, state.nbytes(), formula, peak.measure()))
         except torch.OutOfMemoryError as error:
             release_unused()  # so that the next attempt has their room
+            rounded = "" if self.model.quantization == "nf4" else ", nf4"
             raise DeviceMemoryError(
                 f"The device ran out of memory while answering with {self.model.checkpoint}: "
-                "choose a smaller checkpoint, nf4, or a lower resolution."
+                f"choose a smaller checkpoint{rounded} or a lower resolution."
             ) from error
 
     def _encode_image(self, image: Any, begin: Start, clock: Clock) -> Tensor | None:

@@ -63,18 +63,20 @@ def available_bytes(device: torch.device) -> int:
     return max(0, min(limit for limit in limits if limit is not None))
 
 
-def check_room(name: str, needed: int, device: torch.device) -> None:
+def check_room(name: str, needed: int, device: torch.device, or_else: str = "") -> None:
     """Raise DeviceMemoryError where fewer than `needed` bytes are free on the CPU.
 
     There the kernel kills a process that takes too much, without a message; on a GPU the allocation fails by itself.
+    or_else: what else would help, from a verb on.
     """
     if device.type != "cpu":
         return
     free = available_bytes(device)
     if needed > free:
+        helps = ["close other programs", "raise the container's limit", *([or_else] if or_else else [])]
         raise DeviceMemoryError(
-            f"{name} needs about {format_bytes(needed)} of memory and {format_bytes(free)} are free: close other "
-            "programs, raise the container's limit, choose bfloat16, or a smaller checkpoint."
+            f"{name} needs about {format_bytes(needed)} of memory and {format_bytes(free)} are free: "
+            f"{', '.join(helps[:-1])} or {helps[-1]}."
         )
 
 

@@ -27,9 +27,7 @@ TOKENS = 3
 POSITIONS = 8  # more than the few rows that single steps' kernels take
 
 
-def warm_up(
-    model: Model, image: Any, request: Request, cancel: engine.Cancel, *, in_parts: bool = False
-) -> None:
+def warm_up(model: Model, image: Any, request: Request, cancel: engine.Cancel, *, in_parts: bool = False) -> None:
     """Make the model ready to answer this request; ends early, without an error, once `cancel` is set.
 
     in_parts: the state after the picture will be kept, so that the prompt is read in two parts.

@@ -26,7 +26,7 @@ from vlcompare.runtime.loading.fill import Target, fill
 from vlcompare.runtime.loading.keys import stored_norm
 from vlcompare.runtime.loading.locate import CheckpointSource, find_source, look_up, read_stored
 from vlcompare.runtime.loading.model import Model
-from vlcompare.runtime.loading.precision import chosen
+from vlcompare.runtime.loading.precision import advice, chosen, other_choice
 from vlcompare.runtime.loading.safetensors_files import Stored, parameters_in
 from vlcompare.runtime.memory import check_room
 from vlcompare.runtime.tokenizer import Tokenizer, tokenizer_file
@@ -77,10 +77,7 @@ def load_spec(spec: ModelSpec, progress: hub.Progress | None = None, *, names_on
         known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
         if not known and "alloc" not in str(error).lower():  # a CPU's allocator raises a bare RuntimeError
             raise
-        failure = DeviceMemoryError(
-            f"The device has too little memory for {spec.checkpoint}: choose a smaller checkpoint, bfloat16, or nf4 "
-            "where the device has a fast path for it."
-        )
+        failure = DeviceMemoryError(f"The device has too little memory for {spec.checkpoint}: {advice([spec])}.")
     # outside of the handlers, whose tracebacks would keep what was half loaded
     failure.__cause__ = failure.__context__ = None
     gc.collect()
@@ -94,7 +91,8 @@ def fetch(spec: ModelSpec, progress: hub.Progress | None = None, *, names_only: 
     if source is None:
         device = resolve_device(spec.device)
         known = sum(estimate(spec, names_only=names_only))
-        check_room(spec.checkpoint, known or sum(listed(spec, look_up(spec.checkpoint, spec.revision))), device)
+        needed = known or sum(listed(spec, look_up(spec.checkpoint, spec.revision)))
+        check_room(spec.checkpoint, needed, device, other_choice([spec]))
         source = find_source(spec.checkpoint, revision=spec.revision, progress=progress, names_only=names_only)
     assert source is not None
     return source
@@ -128,7 +126,7 @@ def _load(spec: ModelSpec, progress: hub.Progress | None, names_only: bool) -> M
     key = shared_encoders.encoder_key(stored, config, vision_dtype(dtype, device), device)
     encoder = shared_encoders.find(key)
     needed = sum(sizes(stored, config.family, method, dtype, device)) - shared_encoders.bytes_of(encoder)
-    check_room(source.name, needed, device)
+    check_room(source.name, needed, device, other_choice([spec]))
     vlm = meta_model(config)
     vlm.vision_encoder = encoder or vlm.vision_encoder
     kernels = compiling(config.family, dtype, method) if device.type == "cpu" else None

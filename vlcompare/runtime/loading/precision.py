@@ -54,7 +54,12 @@ def chosen(spec: ModelSpec, method: str, dtype: Any, device: Any) -> list[str]:
 
 
 def advice(specs: Sequence[ModelSpec]) -> str:
-    """What would make these models fit, as a sentence that begins with a verb: only what can help."""
+    """What would make these models fit, from a verb on: only what can help."""
+    return other_choice(specs) or "free memory by closing other programs"
+
+
+def other_choice(specs: Sequence[ModelSpec]) -> str:
+    """ "choose .. or ..": what takes less memory than these models; empty where nothing does."""
     from vlcompare.runtime.loading.devices import resolve_device, resolve_dtype
     from vlcompare.runtime.loading.quantize import has_kernels
 
@@ -69,7 +74,7 @@ def advice(specs: Sequence[ModelSpec]) -> str:
         elif not packs and resolve_dtype(spec.dtype, device, _parameters(spec)).itemsize == 4:
             helps.append("bfloat16")
     found = list(dict.fromkeys(helps))
-    return f"choose {' or '.join(found)}" if found else "free memory by closing other programs"
+    return f"choose {' or '.join(found)}" if found else ""
 
 
 def _parameters(spec: ModelSpec) -> int:
