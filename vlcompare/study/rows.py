@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +22,7 @@ from vlcompare.errors import RequestError, SampleError
 from vlcompare.study.recipe import FAMILIES, RECIPES
 from vlcompare.study.tasks import ItemSource
 
+Parse = Callable[[bytes, str], tuple[list[dict[str, Any]], list[str]]]  # a file's content and name -> rows, problems
 VERSION = 1  # of how rows are made: those of another version are not set beside these
 MOST = {"width": 8192, "layers": 256, "state_size": 1024, "budget": 10**12, "vocabulary": 100_000}
 _MOST_EVALUATIONS = 100_000  # of a curve
@@ -116,10 +118,11 @@ def setting_of(values: dict[str, Any]) -> Setting:
     return Setting(**{name: values[name] for name in SETTING_FIELDS})
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path, parse: Parse | None = None) -> list[dict[str, Any]]:
     """All finished rows of a file. A last line that was cut off in writing is left out.
 
-    Raises SampleError, with file and line, where a row is damaged or of another version.
+    parse: of a file's content and name, `parse_rows` or another with its result. Raises SampleError, with file and
+    line, where a row is damaged or of another version.
     """
     try:
         data = path.read_bytes()
@@ -127,7 +130,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         return []
     except OSError as error:
         raise SampleError(f"{path} cannot be read: {error.strerror}.") from error
-    rows, problems = parse_rows(data, str(path))
+    rows, problems = (parse or parse_rows)(data, str(path))
     if problems:
         raise SampleError(problems[0])
     return rows

@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vlcompare.errors import SampleError
 from vlcompare.study.pictures.grids import KIND
 from vlcompare.study.pictures.settings import VERSION, picture_setting_of
-from vlcompare.study.rows import Folder
+from vlcompare.study.rows import Folder, read_rows
 from vlcompare.tasks.prompts import SPECS
 
 _RESULTS: dict[str, type | tuple[type, ...]] = {  # what a finished row holds beside its setting
@@ -72,16 +71,7 @@ def _check(row: Any) -> None:
 
 def read_picture_rows(path: Path) -> list[dict[str, Any]]:
     """All finished rows of a file. Raises SampleError, with file and line, where a row is damaged."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise SampleError(f"{path} cannot be read: {error.strerror}.") from error
-    rows, problems = parse_picture_rows(data, str(path))
-    if problems:
-        raise SampleError(problems[0])
-    return rows
+    return read_rows(path, parse_picture_rows)
 
 
 def holds_pictures(path: Path) -> bool:
