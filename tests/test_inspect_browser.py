@@ -207,9 +207,9 @@ def test_a_sample_goes_to_compare_with_its_answers_and_back(visit: Any) -> None:
     page.locator("#vl-run").click()
     said(page, "#vl-asked", f"{sample} of painted, asked again: left (agrees with|differs from) what is stored")
     page.locator("#vl-asked [data-pick='sample']").click()
+    page.wait_for_selector("#vi-sample", state="visible")
     said(page, "#vi-picture", "3 of 16")
     page.wait_for_function("document.querySelector('#vi-table .vi-current')?.getBoundingClientRect().top >= 0")
-    assert page.locator("#vi-sample").is_visible()
 
 
 def test_text_of_models_runs_nothing_and_phone_and_dark_fit(visit: Any) -> None:

@@ -61,15 +61,23 @@
     if (votes) votes.inert = Boolean(one("#vl-belongs .vl-from"));
   }
 
-  // gradio's number field turns "nothing" into 0 as it is made; where 0 means nothing, the placeholder says what holds.
+  // gradio's number field turns "nothing" into 0, at a time of its own; where 0 means nothing, the placeholder says what
+  // holds. What gradio writes into these fields passes through a property of their own, so that no moment is missed.
+  const written = Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value");
   function blankNumbers() {
-    requestAnimationFrame(() => requestAnimationFrame(() => { // after gradio has written the value
-      for (const input of document.querySelectorAll(".vl-settings input[type=number][placeholder]"))
-        if (input.value === "0" && input.placeholder && input !== document.activeElement) input.value = "";
-    }));
+    for (const input of document.querySelectorAll(".vl-settings input[type=number][placeholder]")) {
+      const empty = (value) => String(value) === "0" && input.placeholder && input !== document.activeElement;
+      if (!Object.hasOwn(input, "value"))
+        Object.defineProperty(input, "value", {
+          configurable: true,
+          get: () => written.get.call(input),
+          set: (value) => written.set.call(input, empty(value) ? "" : value),
+        });
+      if (empty(input.value)) input.value = "";
+    }
   }
   document.addEventListener("focusout", (event) => {
-    if (event.target.matches?.(".vl-settings input[type=number]")) blankNumbers();
+    if (event.target.matches?.(".vl-settings input[type=number]")) setTimeout(blankNumbers); // the focus has left by then
   });
 
   function watch() {
