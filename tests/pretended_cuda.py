@@ -2,7 +2,8 @@
 
 An operation on tensors of two devices raises. What makes the host wait is counted, and raises while a graph is
 captured. Every other operation is one launch, views and allocations none. `torch.cuda.graph` records what is launched
-without running it, and a replay runs the record on the same memory. Triton's kernels are stood for by the reference.
+without running it, and a replay runs the record on the same memory. A copy to pinned memory that does not wait holds
+NaN until somebody has waited for it. Triton's kernels are stood for by the reference.
 """
 
 from __future__ import annotations
@@ -50,24 +51,39 @@ class Counts:
         self.waits: Counter[str] = Counter()
         self.launches: Counter[str] = Counter()
         self.graphs: list[int] = []  # launches in each recorded graph
+        self.order: list[str] = []  # replays, waits and copies that do not wait, one after the other
 
     def clear(self) -> None:
         self.waits.clear()
         self.launches.clear()
         self.graphs.clear()
+        self.order.clear()
 
 
 counts = Counts()
 _local = threading.local()  # .graph: the graph that this thread records; .forbidden: waiting raises
 
 
-def wait(what: str) -> None:
-    """The host waits for the device."""
+_pinned: set[int] = set()  # addresses of pinned memory
+_copies: list[tuple[Tensor, Tensor]] = []  # copies to pinned memory in the order of their launches: target, numbers
+_arrived = [0]  # how many of them somebody has waited for
+
+
+def _arrive(count: int) -> None:
+    for target, values in _copies[_arrived[0] : count]:
+        target.copy_(values)
+    _arrived[0] = max(_arrived[0], count)
+
+
+def wait(what: str, copies: int | None = None) -> None:
+    """The host waits for the device, or for its first `copies` copies to pinned memory and what was before them."""
     if getattr(_local, "graph", None) is not None:
         raise RuntimeError(f"CUDA error: operation not permitted when stream is capturing: {what}")
     if getattr(_local, "forbidden", False):
         raise RuntimeError(f"the host waits for the device: {what}")
     counts.waits[what] += 1
+    counts.order.append("wait")
+    _arrive(len(_copies) if copies is None else copies)
 
 
 @contextlib.contextmanager
@@ -149,6 +165,8 @@ def _launch(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     on_cuda = target == "cuda" or (not target and any(isinstance(x, OnCuda) for x in leaves))
     if func is aten.copy_.default:
         on_cuda = isinstance(args[0], OnCuda)
+        if not on_cuda and args[0].data_ptr() in _pinned and (kwargs.get("non_blocking") or args[2:] == (True,)):
+            return _sent(args[0], args[1].numbers)
         if on_cuda != isinstance(args[1], OnCuda) and args[1].numel():
             wait("copy_ to the other device")
     elif func is aten._to_copy.default and target and (target == "cuda") != isinstance(args[0], OnCuda):
@@ -168,6 +186,15 @@ def _launch(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         given = [x for x in leaves if isinstance(x, OnCuda)]
         return tree_map(lambda x: next((one for one in given if one.numbers is x), _on_cuda(x)), result)
     return tree_map(_on_cuda, result)
+
+
+def _sent(target: Tensor, values: Tensor) -> Tensor:
+    """A copy to pinned memory is launched; until it is waited for, nobody knows what is there."""
+    assert getattr(_local, "graph", None) is None
+    counts.order.append("send")
+    counts.launches["a copy to pinned memory"] += 1
+    _copies.append((target, values.clone()))
+    return target.fill_(float("nan"))
 
 
 def _recorded(graph: Graph, func: Any, args: Any, kwargs: Any, writes: list[int], views: bool) -> Any:
@@ -198,6 +225,10 @@ class Factories(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if kwargs.get("pin_memory"):
+            made = func(*args, **{**kwargs, "pin_memory": False})
+            _pinned.add(made.data_ptr())
+            return made
         if _device_of(kwargs) == "cuda" or any(isinstance(x, OnCuda) for x in tree_leaves((args, kwargs))):
             return _launch(func, args, kwargs)
         return func(*args, **kwargs)
@@ -315,6 +346,7 @@ class Graph:
         return (0, 1)
 
     def replay(self) -> None:
+        counts.order.append("replay")
         with torch.no_grad():
             for step in self.steps:
                 step()
@@ -337,12 +369,14 @@ class Event:
 
     def __init__(self, enable_timing: bool = False, **_: Any) -> None:
         self.at = 0.0
+        self.copies = 0
 
     def record(self, stream: Any = None) -> None:
         self.at = time.perf_counter()
+        self.copies = len(_copies)
 
     def synchronize(self) -> None:
-        wait("an event")
+        wait("an event", self.copies)
 
     def query(self) -> bool:
         return True
@@ -427,6 +461,9 @@ def pretended(patch: pytest.MonkeyPatch) -> Iterator[Counts]:
     patch.setattr(threading.Thread, "run", in_mode)  # a mode belongs to a thread
     patch.setenv("VLCOMPARE_PROOFS", "here")  # another process would have no GPU
     counts.clear()
+    _pinned.clear()
+    _copies.clear()
+    _arrived[0] = 0
     try:
         with Factories():
             yield counts

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pretended_cuda
@@ -25,6 +26,7 @@ from vlcompare.models.meta_init import structure_only
 from vlcompare.models.pythia import Pythia
 from vlcompare.runtime import engine, step_graphs
 from vlcompare.runtime.batch import generate_batch
+from vlcompare.runtime.clock import Clock
 from vlcompare.runtime.loading import prove, quantize
 from vlcompare.runtime.picture_cache import PictureCache
 from vlcompare.runtime.sampling import greedy
@@ -88,15 +90,16 @@ def gpu(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iter
 def steps_without_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The host may wait for nothing in the middle of a step, captured or not."""
     for runner in (step_graphs.EagerRunner, step_graphs.GraphRunner):
-        step = runner.__call__
+        for name in ("__call__", "ahead"):
+            step = getattr(runner, name)
 
-        def quiet(self: Any, ids: Any, step: Callable[..., Any] = step) -> Any:
-            if getattr(self, "graphed", False):
-                self.prepare(1)  # a recording waits for the device when it begins
-            with nobody_waits():
-                return step(self, ids)
+            def quiet(self: Any, ids: Any, step: Callable[..., Any] = step, first: bool = name == "__call__") -> Any:
+                if first and getattr(self, "graphed", False):
+                    self.prepare(1)  # a recording waits for the device when it begins
+                with nobody_waits():
+                    return step(self, ids)
 
-        monkeypatch.setattr(runner, "__call__", quiet)
+            monkeypatch.setattr(runner, name, quiet)
 
 
 @pytest.mark.parametrize(("family", "precision", "path"), GRID)
@@ -166,11 +169,11 @@ def test_both_sides_answer(mode: Any) -> None:
     assert sorted(answers) == sorted(FAMILIES) and fallback.notices() == ()
 
 
-# what the host waits for in an answer whose graphs are captured: a lap each, a read each token, checks of the ids, and
-# what crosses: pixels and ids, and Pythia's rotary tables
+# what the host waits for in an answer whose graphs are captured: a lap each, among them one a token; checks of the ids,
+# and what crosses: pixels and ids, and Pythia's rotary tables
 WAITS = {
-    "mamba": {"an event": 8, "tolist": 4, "aten._local_scalar_dense.default": 3, "a copy to cuda": 2},
-    "pythia": {"an event": 8, "tolist": 4, "aten._local_scalar_dense.default": 3, "a copy to cuda": 4},
+    "mamba": {"an event": 8, "aten._local_scalar_dense.default": 3, "a copy to cuda": 2},
+    "pythia": {"an event": 8, "aten._local_scalar_dense.default": 3, "a copy to cuda": 4},
 }
 
 
@@ -183,6 +186,48 @@ def test_waits_of_a_whole_answer(family: str, path: str) -> None:
     counts.clear()
     vlcompare.generate(model, PICTURES[0], **ASK)
     assert counts.waits == Counter(WAITS[family]) and not counts.graphs
+
+
+# a token is sent to the host behind its replay; from the second one on, the next replay is launched before it is waited
+# for, and the last of these is dropped
+ORDER = ["send", "wait", "replay", "send", *3 * ["replay", "send", "wait"]]
+
+
+@pytest.mark.parametrize("path", ["triton"])
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.usefixtures("gpu")
+def test_the_next_token_is_on_its_way_before_one_is_waited_for(family: str, path: str) -> None:
+    """What a graph does not hold is launched for a token as well: a copy to the host; for a session of Mamba's, copies
+    of what the dropped step overwrites."""
+    model = on_cuda(family, "fp32")
+    vlcompare.generate(model, PICTURES[0], **ASK)
+    found = {}
+    for kept in (False, True):
+        session = engine.Session() if kept else None
+        counts.clear()
+        items = iter(vlcompare.stream(model, PICTURES[0], session=session, **ASK))
+        next(items)
+        before = len(counts.order)
+        assert isinstance(next(items), vlcompare.Step)
+        launches = counts.launches.copy()
+        assert isinstance(next(items), vlcompare.Step)
+        found[kept] = counts.launches - launches
+        *_, answer = items
+        assert ids(answer) == truth(family, "fp32")[0]
+        assert counts.order[before - 2 :][: len(ORDER)] == ORDER
+    sent = {"a copy to pinned memory": 1}
+    clones = {"aten.clone.default": 3 if family == "mamba" else 1}
+    assert {name: n for name, n in found[False].items() if name in sent or name in clones} == sent
+    assert {name: n for name, n in found[True].items() if name in sent or name in clones} == sent | clones
+
+
+@pytest.mark.parametrize("path", ["triton"])
+@pytest.mark.usefixtures("gpu")
+def test_a_token_that_is_read_too_early_is_caught(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    model = on_cuda("mamba", "fp32")
+    monkeypatch.setattr(Clock, "lap", lambda self, *marks: 0.0)
+    with pytest.raises(ValueError, match="NaN"):
+        vlcompare.generate(model, PICTURES[0], **ASK)
 
 
 @pytest.mark.usefixtures("gpu")
@@ -328,3 +373,31 @@ def test_a_model_that_only_seems_to_be_on_a_gpu_is_prepared_where_it_is(monkeypa
         for _ in range(2):
             model.prepare()
     assert len(tried) == len(taken) == 1
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_token_lasts_as_long_as_the_device_or_the_host_was_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever is longer; what the consumer does meanwhile does not count, though the device works on."""
+    now = [0.0]
+    times = SimpleNamespace(perf_counter=lambda: now[0], thread_time=lambda: 0.0)
+    monkeypatch.setattr("vlcompare.runtime.clock.time", times)
+    monkeypatch.setattr(pretended_cuda, "time", times)
+    clock = Clock(pretended_cuda.DEVICE)
+
+    def lap(device: float, before: float, consumer: float, after: float) -> float:
+        begin, end = clock.mark(), clock.mark()
+        end.at = begin.at + device
+        now[0] += before
+        with clock.paused():
+            now[0] += consumer
+        now[0] += after
+        return clock.lap(begin, end)
+
+    assert lap(device=3.0, before=0.5, consumer=0.0, after=2.5) == 3.0
+    assert lap(device=3.0, before=0.5, consumer=9.0, after=0.25) == 3.0
+    assert lap(device=3.0, before=2.0, consumer=9.0, after=2.0) == 4.0
+    assert clock.total == 10.0
+    now[0] += 0.5
+    last = clock.mark()
+    now[0] += 7.0  # more was launched since the mark, which is not waited for
+    assert clock.lap(None, last) == 0.5

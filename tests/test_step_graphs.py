@@ -17,12 +17,15 @@ from torch import Tensor
 from vlcompare.errors import RequestError
 from vlcompare.models.config import MambaConfig, PythiaConfig
 from vlcompare.models.kernels import fallback, verdicts
-from vlcompare.models.kernels.cuda.graph_capture import recording
+from vlcompare.models.kernels.cuda.graph_capture import CudaCapturer, recording
 from vlcompare.models.mamba import Mamba
 from vlcompare.models.pythia import Pythia
+from vlcompare.runtime.clock import Clock
 from vlcompare.runtime.decode_loop import decode
 from vlcompare.runtime.sampling import Choice, Chosen, Sampler, Sampling, greedy
-from vlcompare.runtime.step_graphs import CudaCapturer, step_runner
+from vlcompare.runtime.step_graphs import step_runner
+
+CLOCK = Clock(torch.device("cpu"))
 
 
 class FakeCapturer:
@@ -33,6 +36,7 @@ class FakeCapturer:
         self.state: Any = None
         self.warmed = self.captured = 0
         self.replay_error: Exception | None = None
+        self.replays = 0
 
     def warm(self, function: Callable[[], Any]) -> Any:
         self.warmed += 1
@@ -49,6 +53,7 @@ class FakeCapturer:
         def replay() -> None:
             if self.replay_error is not None:
                 raise self.replay_error
+            self.replays += 1
             for buffer, value in zip(tensors(out), tensors(function()), strict=True):
                 buffer.copy_(value)
 
@@ -63,14 +68,21 @@ class CountingSampler(Sampler):
     """Counts what crosses to the host, and what was chosen outside of a captured step."""
 
     reads = chosen_outside = 0
+    capturer: FakeCapturer | None = None
 
     def choose(self, logits: Tensor) -> Chosen:
         self.chosen_outside += 1
         return super().choose(logits)
 
-    def read(self, chosen: Chosen) -> list[Choice]:
+    def received(self, packed: Tensor) -> list[Choice]:
         self.reads += 1
-        return super().read(chosen)
+        if self.capturer is not None:
+            self.seen.append(self.capturer.replays)
+        return super().received(packed)
+
+    def watch(self, capturer: FakeCapturer) -> None:
+        """Note at each read how many replays were launched until then."""
+        self.capturer, self.seen = capturer, []  # type: ignore[var-annotated]
 
 
 def language_model(family: str) -> Any:
@@ -264,7 +276,7 @@ def test_the_choice_is_part_of_the_captured_step(family: str) -> None:
         captured = capturer.captured
         with torch.inference_mode():
             logits = lm.logits(lm.embed_tokens(torch.tensor([7])))
-            steps = decode(runner, logits, sampler, state_full=lambda: state.length >= 139)  # noqa: B023
+            steps = decode(runner, logits, sampler, state_full=lambda: state.length >= 139, clock=CLOCK)  # noqa: B023
             found.append([choice for (choice,) in steps])
         assert runner.graphed is replayed
         assert capturer.captured == captured == (0 if not replayed else 2 if family == "pythia" else 1)
@@ -273,6 +285,90 @@ def test_the_choice_is_part_of_the_captured_step(family: str) -> None:
     for graphed, eager in zip(*found, strict=True):
         assert (graphed.id, graphed.top_ids) == (eager.id, eager.top_ids)
         assert graphed.top_logprobs == pytest.approx(eager.top_logprobs, abs=1e-5)
+
+
+def filled(lm: Any, state: Any) -> list[Tensor]:
+    """What the state says of the positions that it holds."""
+    if isinstance(lm, Mamba):
+        return [state.windows_nbdk, state.states_nbdn, state.positions]
+    keys, values = (x[:, :, :, : state.length] for x in (state.keys_nbhsk, state.values_nbhsk))
+    return [keys, values, state.positions]
+
+
+@pytest.mark.parametrize("family", ["pythia", "mamba"])
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_the_next_replay_is_launched_before_a_token_is_read_and_dropped_behind_the_last(
+    family: str, temperature: float
+) -> None:
+    """The same tokens as without, and the state of an answer that ends after any number of them."""
+    lm = language_model(family)
+    for count in (1, 2, 6):
+        found, states = [], []
+        for replayed in (True, False):
+            state, capturer = prompted(lm, 120, 160), FakeCapturer()
+            sampler = CountingSampler([Sampling(temperature, seed=5)], torch.device("cpu"))
+            runner = step_runner(lm, state, graphs=replayed, tail=sampler.tail, capturer=lambda device, c=capturer: c)
+            capturer.state = state
+            runner.prepare(20)
+            sampler.watch(capturer)
+            before = capturer.replays
+            with torch.inference_mode():
+                logits = lm.logits(lm.embed_tokens(torch.tensor([7])))
+                full = lambda: state.length >= 160  # noqa: B023, E731
+                with contextlib.closing(decode(runner, logits, sampler, state_full=full, clock=CLOCK)) as tokens:
+                    found.append([next(tokens)[0].id for _ in range(count)])
+            assert state.length == 120 + count - 1
+            # the first token is read before anything is launched; then each while the next one is on its way
+            expected = [0, *range(2, count + 1)] if replayed else [0] * count
+            assert [seen - before for seen in sampler.seen] == expected
+            states.append(state)
+        assert found[0] == found[1]
+        for ours, truth in zip(*(filled(lm, state) for state in states), strict=True):
+            assert torch.allclose(ours, truth, atol=1e-6)
+
+
+def test_a_state_that_nobody_uses_again_is_not_copied_for_every_token() -> None:
+    lm, capturer = language_model("mamba"), FakeCapturer()
+    capturer.state = state = prompted(lm, 7, 40)
+    runner = step_runner(lm, state, outlives=False, capturer=lambda device: capturer)
+    walk(runner, 1)
+    assert runner.ahead(torch.tensor([1])) is not None and runner._before is None
+    runner.drop()
+    assert state.length == 8
+
+
+def test_a_full_state_runs_nothing_ahead() -> None:
+    lm, capturer = language_model("pythia"), FakeCapturer()
+    capturer.state = state = prompted(lm, 510, 512)
+    runner = step_runner(lm, state, tail=greedy(3), capturer=lambda device: capturer)
+    sampler = Sampler([Sampling()], torch.device("cpu"), 3)
+    with torch.inference_mode():
+        logits = lm.logits(lm.embed_tokens(torch.tensor([7])))
+        tokens = list(decode(runner, logits, sampler, state_full=lambda: state.length >= 512, clock=CLOCK))
+    assert len(tokens) == 3 and state.length == 512
+
+
+@pytest.mark.parametrize("family", ["pythia", "mamba"])
+def test_a_replay_that_fails_ahead_is_made_good_in_its_turn(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fallback, "_failed", set())
+    monkeypatch.setattr(fallback, "_sentences", {})
+    lm, found = language_model(family), []
+    for fails in (True, False):
+        state, capturer = prompted(lm, 7, 40), FakeCapturer()
+        sampler = Sampler([Sampling()], torch.device("cpu"), 3)
+        runner = step_runner(lm, state, tail=sampler.tail, graphs=fails, capturer=lambda device, c=capturer: c)
+        capturer.state = state
+        with torch.inference_mode():
+            logits = lm.logits(lm.embed_tokens(torch.tensor([7])))
+            full = lambda: state.length >= 30  # noqa: B023, E731
+            ids = []
+            for choices in decode(runner, logits, sampler, state_full=full, clock=CLOCK):
+                ids.append(choices[0].id)
+                if len(ids) == 5:
+                    capturer.replay_error = RuntimeError("CUDA error: unknown")
+        found.append(ids)
+        assert state.length == 30 and not runner.graphed
+    assert found[0] == found[1] and len(found[0]) == 24
 
 
 @pytest.mark.parametrize("fail_from", [None, 1])
@@ -458,7 +554,7 @@ def test_drawn_tokens_are_chosen_behind_the_replay() -> None:
         capturer.state = state
         with torch.inference_mode():
             logits = lm.logits(lm.embed_tokens(torch.tensor([7])))
-            steps = decode(runner, logits, sampler, state_full=lambda: state.length >= 30)  # noqa: B023
+            steps = decode(runner, logits, sampler, state_full=lambda: state.length >= 30, clock=CLOCK)  # noqa: B023
             found.append([choice.id for (choice,) in steps])
     assert found[0] == found[1] and len(found[0]) == 27
 

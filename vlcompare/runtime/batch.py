@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -164,16 +165,17 @@ class _Batch:
         logits = lm.logits(hidden)
         prefill_ms = 1e3 * clock.lap()
         sampler = Sampler([Sampling.of(row.request) for row in builders], model.device, self.alternatives)
-        runner = step_runner(lm, state, graphs=self.graphs, tail=sampler.tail)
+        runner = step_runner(lm, state, graphs=self.graphs, tail=sampler.tail, outlives=False)
         before = 0.0
-        for choices in decode(runner, logits, sampler, state_full=lambda: state.length >= state.capacity):
-            clock.lap()
-            seconds, before = clock.total - before, clock.total
-            for row, choice in zip(builders, choices, strict=True):
-                if not row.stop_reason:
-                    row.take(choice, seconds, state.nbytes() // len(rows))
-            if all(row.stop_reason for row in builders):
-                break
+        full = lambda: state.length >= state.capacity  # noqa: E731
+        with closing(decode(runner, logits, sampler, state_full=full, clock=clock)) as tokens:
+            for choices in tokens:
+                seconds, before = clock.total - before, clock.total
+                for row, choice in zip(builders, choices, strict=True):
+                    if not row.stop_reason:
+                        row.take(choice, seconds, state.nbytes() // len(rows))
+                if all(row.stop_reason for row in builders):
+                    break
         total_ms = 1e3 * clock.total
         timings = Timings(image_ms, vision_ms, prefill_ms, total_ms=total_ms, mode="batch", graphed=runner.graphed)
         answers = []

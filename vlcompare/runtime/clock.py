@@ -32,16 +32,35 @@ class Clock:
             self._event = torch.cuda.Event(enable_timing=True)
             self._event.record(torch.cuda.current_stream(self._cuda))
 
-    def lap(self) -> float:
-        """Seconds of work since the last lap. Waits until the device has finished it."""
+    def mark(self) -> Any:
+        """A point in the device's work behind all that was launched so far; None on a CPU."""
+        if self._cuda is None:
+            return None
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self._cuda))
+        return event
+
+    def lap(self, begin: Any = None, end: Any = None) -> float:
+        """Seconds of work since the last lap. Waits until the device has finished it.
+
+        end: the mark behind the lap's work, where more was launched since; it alone is waited for. begin: the mark in
+        front of work that was launched before the lap began; the lap then lasts as long as the device was at it or, if
+        that was longer, as the host was at work since the last lap and waited.
+        """
         before, began, worked = self._event, self._host, self._thread
+        if end is not None:
+            end.synchronize()
         self._begin()
         if self._cuda is None:
             seconds = self._host - began
             self.cpu += self._cpu_before_pause + max(0.0, self._thread - worked)
+        elif begin is not None:
+            seconds = max(self._host - began, begin.elapsed_time(end) / 1e3 - self._before_pause)
         else:
-            self._event.synchronize()
-            seconds = before.elapsed_time(self._event) / 1e3
+            if end is None:
+                end = self._event
+                end.synchronize()
+            seconds = before.elapsed_time(end) / 1e3
             self._host = time.perf_counter()
         seconds += self._before_pause
         self._before_pause = self._cpu_before_pause = 0.0

@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
@@ -204,8 +205,9 @@ class _Run:
                 return
             sampler = Sampler([Sampling.of(self.request)], self.model.device, self.alternatives)
             runner = step_runner(
-                self.model.vlm.language_model, state, graphs=self.graphs, tail=sampler.tail, alone=self.mode != "race"
-            )
+                self.model.vlm.language_model, state, graphs=self.graphs, tail=sampler.tail, alone=self.mode != "race",
+                outlives=self.session is not None,
+            )  # fmt: skip
             yield from self._decode(row, runner, sampler, logits, state, clock, peak)
             if self.session is not None and row.error is None:
                 if self.pictures is not None:  # there the picture is kept
@@ -307,21 +309,22 @@ class _Run:
     ) -> Iterator[Step]:
         """The answer's tokens; ends as soon as the row has a reason to stop."""
         before = 0.0
-        for (choice,) in decode(runner, logits, sampler, state_full=lambda: state.length >= state.capacity):
-            clock.lap()
-            step = row.take(choice, clock.total - before, state.nbytes())
-            before = clock.total
-            if step is None:
-                return
-            peak.sample()
-            with clock.paused():
-                yield step
-            row.stop_reason = row.stop_reason or self._interrupted(clock)
-            if row.stop_reason:
-                return
-            if step.index == 0:
-                with clock.paused():  # graphs are captured once for all answers of a shape: no token's own time
-                    runner.prepare(row.limit - 1)
+        full = lambda: state.length >= state.capacity  # noqa: E731
+        with closing(decode(runner, logits, sampler, state_full=full, clock=clock)) as tokens:
+            for (choice,) in tokens:
+                step = row.take(choice, clock.total - before, state.nbytes())
+                before = clock.total
+                if step is None:
+                    return
+                peak.sample()
+                with clock.paused():
+                    yield step
+                row.stop_reason = row.stop_reason or self._interrupted(clock)
+                if row.stop_reason:
+                    return
+                if step.index == 0:
+                    with clock.paused():  # graphs are captured once for all answers of a shape: no token's own time
+                        runner.prepare(row.limit - 1)
 
     def _asked(self, what: str, layers: int, clock: Clock) -> Callable[[], str]:
         """What the layers of a pass ask before they run: the reason to stop. It also tells how far the pass is."""

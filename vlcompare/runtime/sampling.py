@@ -1,11 +1,11 @@
 """From logits to the next token: greedy, or temperature with top-k and top-p, with log-probabilities.
 
-Knows tensors and numbers only: no text, no model. Tokens are chosen on the logits' device; what the
-host needs of a token (its id, its log-probability, the likeliest alternatives) is then copied at once, which is the
-only synchronisation. The greedy choice is a plain function of the logits, so that a CUDA graph can capture it. Each row
-of a batch draws from its own generator, so that its tokens do not depend on the batch. The distribution is cut by top-k
-(Fan et al. 2018, arXiv 1805.04833), then by top-p (Holtzman et al. 2020, arXiv 1904.09751), and sampled by the
-Gumbel-max trick, which needs no normalisation on the host.
+Knows tensors and numbers only: no text, no model. Tokens are chosen on the logits' device; what the host needs of a
+token (its id, its log-probability, the likeliest alternatives) is then copied at once, which is the only
+synchronisation, and on a GPU need not be waited for where it begins. The greedy choice is a plain function of the
+logits, so that a CUDA graph can capture it. Each row of a batch draws from its own generator, so that its tokens do not
+depend on the batch. The distribution is cut by top-k (Fan et al. 2018, arXiv 1805.04833), then by top-p (Holtzman et
+al. 2020, arXiv 1904.09751), and sampled by the Gumbel-max trick, which needs no normalisation on the host.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ class Sampler:
         self._generators = [rule.generator(device) for rule in self.rules]
         self._greedy = all(generator is None for generator in self._generators)
         self.tail = greedy(alternatives) if self._greedy else None
+        self._sent: list[Tensor] = []  # two buffers on the host, used in turn
 
     def __call__(self, logits: Tensor) -> tuple[Tensor, list[Choice]]:
         """logits (B, V) float32 -> the chosen ids (B,) on the device, and a Choice for each row."""
@@ -103,7 +104,24 @@ class Sampler:
 
     def read(self, chosen: Chosen) -> list[Choice]:
         """The chosen tokens, on the host: the only copy and the only synchronisation."""
-        return [self._choice(row) for row in chosen.packed.tolist()]
+        return self.received(chosen.packed)
+
+    def send(self, chosen: Chosen) -> Tensor:
+        """Begin the copy to the host, without waiting for it: for `received`, once the device has come this far.
+
+        Later steps may overwrite `chosen`. The copy is valid until the next but one is begun.
+        """
+        if not chosen.packed.is_cuda:
+            return chosen.packed.clone()
+        if not self._sent:
+            shape, dtype = chosen.packed.shape, chosen.packed.dtype
+            self._sent = [torch.empty(shape, dtype=dtype, pin_memory=True) for _ in range(2)]
+        self._sent.reverse()
+        return self._sent[0].copy_(chosen.packed, non_blocking=True)
+
+    def received(self, packed: Tensor) -> list[Choice]:
+        """A Choice for each row of what `send` returned."""
+        return [self._choice(row) for row in packed.tolist()]
 
     def _choice(self, row: list[float]) -> Choice:
         stored = (len(row) - 2) // 2

@@ -15,7 +15,8 @@ bitsandbytes' library ends the process at any error, and another thread's work c
 is captured only where the caller says that nobody else is at work on the device.
 
 The choice of a token is part of the step: `tail` (`sampling.greedy`) is captured after the logits, and the chosen ids
-are written to where the next replay reads them. A token is then one replay and one copy to the host.
+are written to where the next replay reads them. A token is then one replay and one copy to the host, and the next
+replay can be launched before that copy is read: it runs while the host looks at the token (`ahead`).
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from vlcompare.models.kernels import fallback, verdicts
-from vlcompare.models.kernels.cuda.graph_capture import recording
+from vlcompare.models.kernels.cuda.graph_capture import Capturer, CudaCapturer, difference_of_scores
 from vlcompare.models.kernels.verdicts import Proof
 from vlcompare.runtime.sampling import Chosen
 
@@ -54,6 +55,16 @@ class StepRunner(Protocol):
 
     def __call__(self, ids: Tensor) -> Any: ...
 
+    def ahead(self, ids: Tensor) -> Any:
+        """Launch the next step although it may turn out not to be wanted; None where that would take the host time.
+
+        The state counts it from `keep` on; `drop` takes it back. One of them follows before anything else is called.
+        """
+
+    def keep(self) -> None: ...
+
+    def drop(self) -> None: ...
+
 
 class EagerRunner:
     """Embed, step, head: one kernel launch after the other."""
@@ -69,51 +80,19 @@ class EagerRunner:
     def prepare(self, count: int) -> None:
         """Nothing to capture."""
 
+    def ahead(self, ids: Tensor) -> Any:
+        """None: launching a whole step takes the host as long as the device."""
+        return None
+
+    def keep(self) -> None:
+        """Nothing runs ahead."""
+
+    drop = keep
+
     def __call__(self, ids: Tensor) -> Any:
         lm = self.language_model
         logits = lm.logits(lm.step(lm.embed_tokens(ids), self.state))
         return logits if self.tail is None else self.tail(logits)
-
-
-class Capturer(Protocol):
-    """Records work on a device and replays it; tests have a fake one."""
-
-    def warm(self, function: Callable[[], Any]) -> Any:
-        """Run once, where the capture follows: libraries initialise themselves at their first call."""
-
-    def capture(self, function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
-        """Record without running. Returns a function that replays it, and the result, which each replay fills."""
-
-
-class CudaCapturer:
-    """torch's CUDA graphs, with one memory pool for all graphs on the same buffers: they never run at the same time.
-
-    cuBLAS keeps a workspace for each stream (32 MB on Hopper), so the streams of freed buffers are used again.
-    """
-
-    _spare: ClassVar[dict[torch.device, list[Any]]] = {}
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.pool: Any = None
-        spare = self._spare.setdefault(device, [])
-        self.stream = spare.pop() if spare else torch.cuda.Stream(device)
-        weakref.finalize(self, spare.append, self.stream)
-
-    def warm(self, function: Callable[[], Any]) -> Any:
-        current = torch.cuda.current_stream(self.device)
-        self.stream.wait_stream(current)
-        try:
-            with torch.cuda.device(self.device), torch.cuda.stream(self.stream):
-                return function()
-        finally:  # after an error, what was launched before it must not overwrite what is restored next
-            current.wait_stream(self.stream)
-
-    def capture(self, function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
-        with recording(self.device, self.stream, self.pool) as graph:
-            result = function()
-        self.pool = graph.pool()
-        return graph.replay, result
 
 
 class GraphBuffers:
@@ -155,14 +134,18 @@ _lock = threading.Lock()  # both sides of a race may run one model: buffers go t
 class GraphRunner:
     """Replays one captured step a call; falls back to eager steps where a capture fails."""
 
-    def __init__(self, language_model: Any, state: Any, buffers: GraphBuffers, tail: Tail | None, alone: bool) -> None:
+    def __init__(
+        self, language_model: Any, state: Any, buffers: GraphBuffers, tail: Tail | None, alone: bool, outlives: bool
+    ) -> None:
         self.language_model = language_model
         self.state = state
         self.buffers = buffers
         self.tail = tail
         self.alone = alone
+        self.outlives = outlives
         self.graphed = True
         self.reason = ""
+        self._before: Any = None  # what the step that runs ahead overwrites
         buffers.give_to(state)
 
     @torch.inference_mode()
@@ -179,8 +162,35 @@ class GraphRunner:
         if self.graphed:
             self.state.require(1)
         captured = self._captured(self._window(self.state.length + 1)) if self.graphed else None
-        if captured is None:
+        result = None if captured is None else self._replay(captured, ids)
+        if result is None:
             return self._eager_step(ids)
+        self.state.note_step()
+        return result
+
+    @torch.inference_mode()
+    def ahead(self, ids: Tensor) -> Any:
+        """One replay, where its graph is there already and the state has room."""
+        if not self.graphed or self.state.length >= self.state.capacity:
+            return None
+        captured = self.buffers.graphs.get((self.tail, self._window(self.state.length + 1)))
+        if captured is None:
+            return None
+        self._before = None  # first, so that no two copies are held
+        self._before = self.state.before_step() if self.outlives else None
+        return self._replay(captured, ids)
+
+    def keep(self) -> None:
+        self.state.note_step()
+
+    @torch.inference_mode()
+    def drop(self) -> None:
+        if self._before is not None:
+            self.state.undo_step(self._before)
+            self._before = None
+
+    def _replay(self, captured: tuple[Callable[[], None], Any], ids: Tensor) -> Any:
+        """The result of a captured step; None where the device refuses it."""
         if ids is not self.buffers.ids:
             self.buffers.ids.copy_(ids)
         replay, result = captured
@@ -191,8 +201,7 @@ class GraphRunner:
             self._go_on_eagerly("a replay", error)
             if not isinstance(error, (MemoryError, torch.OutOfMemoryError)):
                 fallback.give_up("graphs", error)
-            return self._eager_step(ids)
-        self.state.note_step()
+            return None
         return result
 
     def _captured(self, window: int) -> tuple[Callable[[], None], Any] | None:
@@ -255,7 +264,7 @@ class GraphRunner:
             undo()
             began = time.perf_counter()
             replay()
-            difference = _difference(truth, ours, None if tail is None else result.ids)
+            difference = difference_of_scores(truth, ours, None if tail is None else result.ids)
         finally:
             seen.clear()
             undo()
@@ -270,19 +279,6 @@ class GraphRunner:
         return replay, result
 
 
-def _difference(truth: Tensor, ours: Tensor, ids: Tensor | None) -> float:
-    """Largest difference of scores (B, V), and how far below the largest score the chosen `ids` (B,) lie.
-
-    Relative to the largest score. What is not a number on both sides is equal.
-    """
-    truth, ours = truth.float(), ours.float()
-    same = (truth == ours) | (truth.isnan() & ours.isnan())
-    apart = torch.where(same, 0.0, (truth - ours).abs()).amax()
-    if ids is not None:
-        apart = torch.maximum(apart, (truth.amax(1) - truth.gather(1, ids[:, None])[:, 0]).nan_to_num(0.0).amax())
-    return float(apart / truth.nan_to_num(0.0, 0.0, 0.0).abs().amax().clamp(min=1.0))
-
-
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
@@ -294,13 +290,15 @@ def step_runner(
     graphs: bool = True,
     tail: Tail | None = None,
     alone: bool = True,
+    outlives: bool = True,
     capturer: Callable[[torch.device], Capturer] | None = None,
 ) -> StepRunner:
     """The fastest runner for the state's device. On CUDA `state` adopts buffers that outlive it.
 
     tail: chooses the next ids from logits, on the device; the runner then returns its Chosen. alone: whether no other
-    thread is at work on the device. capturer: records in
-    place of CUDA graphs, for tests.
+    thread is at work on the device. outlives: whether the state is used after the last step; where it is not, a step
+    that was dropped may leave numbers in it, which spares a copy a token. capturer: records in place of CUDA graphs,
+    for tests.
     """
     device = state.positions.device
     if not graphs:
@@ -314,7 +312,7 @@ def step_runner(
     try:
         with _lock:
             buffers = _buffers_for(language_model, state, capturer or CudaCapturer)
-            return GraphRunner(language_model, state, buffers, tail, alone)
+            return GraphRunner(language_model, state, buffers, tail, alone, outlives)
     except torch.OutOfMemoryError:
         return EagerRunner(language_model, state, "too little memory for buffers that stay", tail)
 

@@ -11,11 +11,13 @@ from __future__ import annotations
 import contextlib
 import gc
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import torch
+from torch import Tensor
 
 _one_at_a_time = threading.Lock()
 
@@ -63,6 +65,60 @@ def _no_collection() -> Iterator[None]:
     finally:
         if collects:
             gc.enable()
+
+
+class Capturer(Protocol):
+    """Records work on a device and replays it; tests have a fake one."""
+
+    def warm(self, function: Callable[[], Any]) -> Any:
+        """Run once, where the capture follows: libraries initialise themselves at their first call."""
+
+    def capture(self, function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
+        """Record without running. Returns a function that replays it, and the result, which each replay fills."""
+
+
+class CudaCapturer:
+    """torch's CUDA graphs, with one memory pool for all graphs on the same buffers: they never run at the same time.
+
+    cuBLAS keeps a workspace for each stream (32 MB on Hopper), so the streams of freed buffers are used again.
+    """
+
+    _spare: ClassVar[dict[torch.device, list[Any]]] = {}
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.pool: Any = None
+        spare = self._spare.setdefault(device, [])
+        self.stream = spare.pop() if spare else torch.cuda.Stream(device)
+        weakref.finalize(self, spare.append, self.stream)
+
+    def warm(self, function: Callable[[], Any]) -> Any:
+        current = torch.cuda.current_stream(self.device)
+        self.stream.wait_stream(current)
+        try:
+            with torch.cuda.device(self.device), torch.cuda.stream(self.stream):
+                return function()
+        finally:  # after an error, what was launched before it must not overwrite what is restored next
+            current.wait_stream(self.stream)
+
+    def capture(self, function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
+        with recording(self.device, self.stream, self.pool) as graph:
+            result = function()
+        self.pool = graph.pool()
+        return graph.replay, result
+
+
+def difference_of_scores(truth: Tensor, ours: Tensor, ids: Tensor | None) -> float:
+    """Largest difference of scores (B, V), and how far below the largest score the chosen `ids` (B,) lie.
+
+    Relative to the largest score. What is not a number on both sides is equal.
+    """
+    truth, ours = truth.float(), ours.float()
+    same = (truth == ours) | (truth.isnan() & ours.isnan())
+    apart = torch.where(same, 0.0, (truth - ours).abs()).amax()
+    if ids is not None:
+        apart = torch.maximum(apart, (truth.amax(1) - truth.gather(1, ids[:, None])[:, 0]).nan_to_num(0.0).amax())
+    return float(apart / truth.nan_to_num(0.0, 0.0, 0.0).abs().amax().clamp(min=1.0))
 
 
 def raise_pending(device: torch.device) -> None:
