@@ -19,6 +19,7 @@ from vlcompare.errors import RequestError, SampleError
 from vlcompare.evaluate.evidence import chosen, counts_in_words
 from vlcompare.evaluate.evidence_field import evidence_map
 from vlcompare.evaluate.fields import FieldError
+from vlcompare.evaluate.results.aspects import target_box
 from vlcompare.evaluate.results.differences import largest_differences
 from vlcompare.evaluate.results.run_folder import RunFolder
 from vlcompare.evaluate.results.table import Filter, RunTable
@@ -317,6 +318,26 @@ def test_a_run_explains_the_first_answers_with_a_true_box(run: Path, capsys: pyt
             found = evidence_map(row["evidence_map"])
             assert found["logprob"] == pytest.approx(sum(token["logprob"] for token in row["tokens"]), abs=1e-3)
             assert found["true_place"]["chance"] > 0
+
+
+def test_a_stored_map_has_the_figures_that_were_stored_with_it(run: Path) -> None:
+    folder = RunFolder.open(run / "run")
+    read = 0
+    for side in ("left", "right"):
+        rows = {row["id"]: row for row in rows_of(run / "run") if row["side"] == side}
+        for index, sample in enumerate(folder.samples):
+            found = folder.evidence(side, index)
+            row = rows[sample.id]
+            if "evidence_map" not in row:
+                assert found is None
+                continue
+            assert isinstance(found, EvidenceMap) and found.answer == row["text"]
+            again, stored = found.to_json((target_box(sample),)), row["evidence_map"]
+            for place in ("true_place", "answered_place"):
+                assert again.pop(place) == pytest.approx(stored.pop(place), abs=1e-4)
+            assert again == stored
+            read += 1
+    assert read == 10
 
 
 def test_slices_say_who_looked_at_the_target(run: Path, tmp_path: Path) -> None:

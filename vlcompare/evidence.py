@@ -7,7 +7,7 @@ them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -106,6 +106,26 @@ class EvidenceMap:
     boxes: tuple[Box, ...] = ()  # that the answer names
     tokens: int = 0
     checkpoint: str = ""
+
+    @classmethod
+    def from_json(
+        cls, value: Mapping[str, Any], *, answer: str = "", boxes: Sequence[Box] = (), checkpoint: str = ""
+    ) -> EvidenceMap:
+        """The map that `to_json` wrote; answer, boxes, checkpoint: of the answer that it is about.
+
+        value: as `evaluate.evidence_field` checks it. Raises RequestError for a block size that the grid does not have.
+        """
+        rows, columns = value["grid"]
+        return cls(
+            falls=tuple(value["falls"]),
+            layout=Layout.of(rows, columns, value["block"]),
+            blank=value["blank"],
+            logprob=value["logprob"],
+            answer=answer,
+            boxes=tuple(boxes),
+            tokens=value.get("tokens", 0),
+            checkpoint=checkpoint,
+        )
 
     @property
     def complete(self) -> bool:

@@ -26,10 +26,12 @@ from vlcompare.evaluate.replies import read_reply
 from vlcompare.evaluate.results import origin
 from vlcompare.evaluate.results.notes import Notes
 from vlcompare.evaluate.results.side_rows import SideRows, read_sides
+from vlcompare.evidence import EvidenceMap
 from vlcompare.paths import data_folder
 from vlcompare.types import Answer, Sample
 
 MAX_SAMPLES = 2_000_000
+MOST_MAP_BOXES = 26  # of an answer, whose figures on its map are computed when it is shown
 NOTES = "notes.sqlite"
 NOT_OWN = (
     "Pictures outside of the run's folder are not shown, since this user's own `evaluate` on this machine did not make "
@@ -157,6 +159,18 @@ class RunFolder:
             pass
         reply = read_reply(self.samples[i], row)
         return Answer(str(row.get("text") or ""), reply.boxes, reply.phrases, error=row.get("error") or None), problem
+
+    def evidence(self, side: str, i: int) -> EvidenceMap | str | None:
+        """What this answer rests on: its map, or the sentence that says why there is none; None where none was asked
+        for."""
+        row = self.row(side, i)
+        stored = (row or {}).get("evidence_map")
+        if row is None or stored is None:
+            return None
+        if "error" in stored:
+            return str(stored["error"])
+        boxes = read_reply(self.samples[i], row).boxes[:MOST_MAP_BOXES]
+        return EvidenceMap.from_json(stored, answer=str(row.get("text") or ""), boxes=boxes)
 
     def picture(self, i: int) -> Path | bytes:
         """A sample's picture, for `open_image`. Raises ImageError where it lies outside of what may be shown."""

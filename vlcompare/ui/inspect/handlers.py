@@ -154,9 +154,10 @@ def _sample(inspection: Inspection, data: Opened) -> InspectUpdate:
     position, count = inspection.position(), len(inspection.rows)
     where = "Not in this selection" if position is None else f"{position + 1:,} of {count:,} in this selection"
     opened, values = data.run.samples[row], data.row(row, inspection.notes())
+    inspection.run.evidence, refused = sample.evidence_of(data, row)
     return {
         "picture": sample.picture_view(inspection.run, where, missing),
-        "sample": sample.view(inspection.run, opened, values, inspection.names),
+        "sample": sample.view(inspection.run, opened, values, inspection.names, refused),
         "note": data.run.notes.get(opened.id),
     }
 

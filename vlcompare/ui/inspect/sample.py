@@ -7,12 +7,15 @@ too, and the question can be asked again.
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from vlcompare.errors import VLCompareError
 from vlcompare.evaluate.replies import request_of
 from vlcompare.evaluate.results.aspects import target_box
 from vlcompare.evaluate.results.run_folder import RunFolder
+from vlcompare.evidence import EvidenceMap
 from vlcompare.render.markup import Safe, el
 from vlcompare.render.terms import term
 from vlcompare.tasks.boxes import rounding_ceiling
@@ -20,6 +23,7 @@ from vlcompare.tasks.prompts import task_title
 from vlcompare.types import PROMPT_ORDERS, QUANTIZATIONS, Answer, Sample, Side
 from vlcompare.ui.compare import cards
 from vlcompare.ui.compare import display_limits as shown
+from vlcompare.ui.compare.evidence_maps import evidence_maps
 from vlcompare.ui.compare.figures import figures_table
 from vlcompare.ui.compare.picture import overlay, size_line
 from vlcompare.ui.compare.session import Picture, Run, SideRun
@@ -27,6 +31,8 @@ from vlcompare.ui.compare.tokens import prompt_view, tokens_view
 from vlcompare.ui.inspect.selection import Cell, Names, Opened, SampleRow
 from vlcompare.ui.inspect.session import recorded_of
 from vlcompare.units import decimal
+
+MOST_BLOCKS_SHOWN = 1024  # of one map
 
 
 def as_run(opened: Opened, row: int, picture: Picture) -> Run:
@@ -87,19 +93,52 @@ def picture_view(run: Run, position: str, missing: str | None) -> Safe:
     )
 
 
-def view(run: Run, sample: Sample, row: SampleRow, names: Names) -> Safe:
-    """The question, both answers, and their details."""
+def view(
+    run: Run, sample: Sample, row: SampleRow, names: Names, refused: Mapping[str, str] = MappingProxyType({})
+) -> Safe:
+    """The question, both answers, what they rest on, and their details. refused: role -> why its map is not drawn."""
     sides = [_answer(run, side, row.cells.get(side) or Cell(state="missing"), names) for side in names.sides]
     return el(
         "article",
         _question(sample),
         el("div", *sides, class_="vi-answers"),
         el("p", _caption(run, sample), class_="vl-note"),
+        evidence_view(run, sample, refused, names),
         _tags(sample),
         _fold("prompts", "The exact prompts", prompt_view(run)),
         _fold("times", "Times and memory", _times(run)),
         class_="vi-sample",
         data_row=str(row.row),
+    )
+
+
+def evidence_of(opened: Opened, row: int) -> tuple[dict[str, EvidenceMap], dict[str, str]]:
+    """(the stored maps of what the answers rest on, why others are not drawn), both by role."""
+    maps: dict[str, EvidenceMap] = {}
+    refused: dict[str, str] = {}
+    for role, side in opened.roles.items():
+        found = opened.run.evidence(side, row)
+        if isinstance(found, str):
+            refused[role] = found
+        elif found is not None and len(found.falls) > MOST_BLOCKS_SHOWN:
+            refused[role] = f"This map has {len(found.falls):,} blocks; at most {MOST_BLOCKS_SHOWN:,} are drawn."
+        elif found is not None:
+            maps[role] = found
+    return maps, refused
+
+
+def evidence_view(run: Run, sample: Sample, refused: Mapping[str, str], names: Names) -> Safe | None:
+    """The run's maps beside each other; None where `evaluate` was asked for none of this sample."""
+    if not run.evidence and not refused:
+        return None
+    box = target_box(sample)
+    maps = evidence_maps(run.picture, run.evidence, names.sides, (box,) if box else ()) if run.evidence else None
+    return el(
+        "section",
+        el("h4", "What the answers rest on", class_="vi-subhead"),
+        maps,
+        *[el("p", f"{names.sides[role]}: {shown.cut(why)}", class_="vl-warn") for role, why in refused.items()],
+        class_="vi-evidence",
     )
 
 

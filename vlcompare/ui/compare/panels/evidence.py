@@ -12,17 +12,15 @@ import gradio as gr
 
 from vlcompare.comparison import hold_device
 from vlcompare.evidence import EvidenceMap
-from vlcompare.render.evidence_picture import FALL, RISE, evidence_scale, figures_in_words
 from vlcompare.render.markup import Safe, el
 from vlcompare.ui.compare import cards
+from vlcompare.ui.compare.evidence_maps import evidence_maps
 from vlcompare.ui.compare.handlers import Handlers
 from vlcompare.ui.compare.layout.tab import Parts
 from vlcompare.ui.compare.panels.measuring import Changes, measuring, wire_measuring
 from vlcompare.ui.compare.panels.repeat import can_repeat
-from vlcompare.ui.compare.picture import box_mark, stage
 from vlcompare.ui.compare.session import CompareSession, Run
 
-_SOLID = 0.85  # opacity at the end of the scale
 _BLANKS = {"its features": "mean", "its pixels, blurred": "blur"}
 
 
@@ -95,59 +93,11 @@ def _measured(
 
 
 def evidence_view(run: Run | None, measuring: bool = False) -> Safe:
-    """The maps of a run, beside each other."""
-    if run is None or not can_explain(run):
+    """The maps of a run, beside each other; an evaluation's stored ones, too."""
+    if run is None or run.hidden or not (run.evidence or can_explain(run)):
         return el("div")
     if not run.evidence and not measuring:
         note = "One block of the picture is blanked at a time: how far does the answer's log-probability fall?"
         return el("p", note, class_="vl-note")
-    scale = evidence_scale(run.evidence)  # type: ignore[arg-type]
-    done = sum(fall is not None for found in run.evidence.values() for fall in found.falls)
-    of = sum(len(found.falls) for found in run.evidence.values())
-    head = f"{done} blocks measured" if measuring else f"{done} of {of} blocks, one scale for both"
-    figures = [_figure(run, side, run.evidence[side], scale) for side in run.sides if side in run.evidence]
-    legend = el(
-        "p",
-        el("i", class_="vl-evidence-scale", style=f"background:linear-gradient(90deg,{RISE},transparent,{FALL})"),
-        f"−{scale:.2f} to {scale:.2f} nats: how far the log-probability of the answer falls without the block",
-        class_="vl-note",
-    )
-    return el(
-        "div",
-        el("p", head, class_="vl-repeats-head" + (" vl-busy" if measuring else ""), role="status"),
-        el("div", *figures, class_="vl-evidence-pair"),
-        legend if run.evidence else None,
-        class_="vl-evidence",
-    )
-
-
-def _figure(run: Run, side: str, found: EvidenceMap, scale: float) -> Safe:
-    name = cards.side_name(run, side)[0]
-    marks = [
-        _block(found, index, scale, block == found.largest)
-        for index, block in enumerate(found.layout)
-        if found.falls[index] is not None
-    ]
-    marks += [box_mark(box, "", "vl-answer-box", title="the answer's box") for box in found.boxes]
-    marks += [box_mark(box, "truth", "vl-truth", title="ground truth") for box in run.truth]
-    said = " ".join(line if line.endswith(".") else f"{line}." for line in figures_in_words(found, run.truth))
-    picture = stage(run.picture, *marks, label=f"What the answer of {name} rests on. {said}")
-    return el(
-        "figure",
-        el("figcaption", el("i", class_="vl-key"), name),
-        picture,
-        *(el("p", line, class_="vl-note") for line in figures_in_words(found, run.truth)),
-        class_="vl-figure",
-        data_side=side,
-    )
-
-
-def _block(found: EvidenceMap, index: int, scale: float, largest: bool) -> Safe:
-    fall = found.falls[index] or 0.0
-    box = found.layout.box(list(found.layout)[index])
-    place = f"left:{100 * box.x0:.2f}%;top:{100 * box.y0:.2f}%"
-    size = f"width:{100 * (box.x1 - box.x0):.2f}%;height:{100 * (box.y1 - box.y0):.2f}%"
-    shade = f"background:{FALL if fall > 0 else RISE};opacity:{_SOLID * min(1.0, abs(fall) / scale):.3f}"
-    frame = el("i", class_="vl-evidence-largest", style=f"{place};{size}") if largest else None
-    shown = el("i", class_="vl-evidence-block", style=f"{place};{size};{shade}", title=f"{fall:.2f} nats")
-    return el("span", shown, frame)
+    names = {side: cards.side_name(run, side)[0] for side in run.sides}
+    return evidence_maps(run.picture, run.evidence, names, run.truth, measuring=measuring)
