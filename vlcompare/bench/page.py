@@ -154,7 +154,7 @@ class PacedEngine:
         pace = Pace(cancel, self.options.token_ms / 1e3, self.work)
         for event in compare(image, longer, sides, cancel=pace, **how):
             if event is not None:
-                pace.on = event.kind in ("prompt", "step")  # not while something is loaded or warmed
+                pace.on = event.kind == "step"  # the prompt looks at `cancel` between layers, which are no tokens
                 if event.kind == "step":
                     self.times[event.side].append(time.perf_counter())
             yield event
