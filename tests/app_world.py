@@ -9,6 +9,24 @@ from typing import Any
 
 WAIT = int(os.environ.get("VLCOMPARE_TEST_WAIT_MS", 120_000))  # a busy machine is slow to paint
 
+# before the page's own scripts: how many of its calls to the server have no reply yet, those of gradio's queue left out
+COUNT_CALLS = """(() => {
+  window.vlCalls = 0;
+  const real = window.fetch;
+  window.fetch = async (...given) => {
+    const counted = /gradio_api\\/(run|upload)/.test(given[0]?.url ?? given[0]);
+    if (!counted) return real(...given);
+    window.vlCalls++;
+    try {
+      const reply = await real(...given);
+      await reply.clone().arrayBuffer();
+      return reply;
+    } finally {
+      window.vlCalls--;
+    }
+  };
+})()"""
+
 
 @contextmanager
 def launched(chromium: str) -> Iterator[Any]:
@@ -31,16 +49,21 @@ def visits(browser: Any, address: str, ready: Callable[[Any, str], None] | None 
     """
     errors: list[str] = []
     contexts = []
+    slower = float(os.environ.get("VLCOMPARE_TEST_SLOWER", 1))
 
     def open_page(query: str = "?", width: int = 1440, height: int = 900, scheme: str = "light", **more: Any) -> Any:
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, **more)
         context.set_default_timeout(WAIT)
         contexts.append(context)
+        context.add_init_script(COUNT_CALLS)
         page = context.new_page()
+        if slower > 1:
+            context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": slower})
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("dialog", lambda dialog: errors.append(f"a script ran: {dialog.message}"))
         page.goto(address + query, wait_until="domcontentloaded")
         (ready or comparing)(page, query)
+        replied(page)
         return page
 
     yield open_page
@@ -49,8 +72,26 @@ def visits(browser: Any, address: str, ready: Callable[[Any, str], None] | None 
     assert not errors, errors
 
 
+# true once no call was without its reply for some frames: what follows from a reply may be another call
+REPLIED = """() => {
+  const quiet = window.vlQuiet ??= {frames: 0};
+  quiet.frames = window.vlCalls ? 0 : quiet.frames + 1;
+  return quiet.frames >= 5;
+}"""
+
+
+def replied(page: Any) -> None:
+    """Wait until the server has replied to all that the page has asked, but for what goes through gradio's queue.
+
+    For what has no other sign in the page: a reply that is still under way would overwrite what is done next.
+    """
+    page.evaluate("delete window.vlQuiet")
+    page.wait_for_function(REPLIED)
+
+
 def comparing(page: Any, query: str) -> None:
-    """Wait until the Compare tab has its example, with its picture, and its link."""
+    """Wait until the Compare tab shows what its own session holds: its example, with its picture, and its link."""
+    page.wait_for_selector("#vl-state i:not([data-built])", state="attached")
     if "text=" in query:
         page.wait_for_selector(".vl-example")
     else:
@@ -60,7 +101,7 @@ def comparing(page: Any, query: str) -> None:
 
 
 def said(page: Any, selector: str, pattern: str) -> None:
-    """Wait until the element's text matches."""
+    """Wait until the element's text matches, be the element visible or not."""
     page.wait_for_function(
         "([selector, pattern]) => new RegExp(pattern).test(document.querySelector(selector)?.innerText ?? '')",
         arg=[selector, pattern],
@@ -123,6 +164,7 @@ def settled(page: Any) -> None:
 def pick(page: Any, example: str) -> None:
     """Choose a shipped example by its id."""
     page.locator(f".vl-example[data-pick='{example}']").click()
+    replied(page)
     page.wait_for_selector(f".vl-example[data-pick='{example}'][aria-pressed='true']")
 
 
@@ -138,10 +180,11 @@ def differs(page: Any, pattern: str = "") -> None:
 
 
 def open_settings(page: Any, side: str) -> None:
-    """Open a side's settings."""
+    """Open a side's settings, and wait until their lists are filled."""
     if not page.locator(f"#vl-{side}-checkpoint").is_visible():
         page.locator(f"#vl-{side}-settings > button").click()
         page.locator(f"#vl-{side}-checkpoint").wait_for(state="visible")
+        replied(page)
 
 
 def text(page: Any, selector: str) -> str:
@@ -153,6 +196,7 @@ def choose(page: Any, field: str, name: str) -> None:
     page.locator(f"{field} input").click()
     page.locator(field).get_by_role("option", name=name, exact=True).click()
     page.locator(field).get_by_role("listbox").wait_for(state="detached")
+    replied(page)
 
 
 def choose_task(page: Any, title: str) -> None:
@@ -166,7 +210,9 @@ def upload(page: Any, data: bytes, name: str = "mine.png") -> None:
         clear.first.click()
         page.wait_for_selector("#vl-picture img", state="detached")
         page.wait_for_selector(".vl-example[aria-pressed='true']", state="detached")
+        replied(page)
     page.locator("#vl-picture input[type=file]").first.set_input_files(
         {"name": name, "mimeType": "image/png", "buffer": data}
     )
     page.wait_for_selector("#vl-picture img")
+    replied(page)

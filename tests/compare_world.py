@@ -123,7 +123,7 @@ def broken_rules(page: Any) -> list[str]:
     return broken
 
 
-def holds(page: Any, seconds: float = 20.0) -> None:
+def holds(page: Any, seconds: float = 120.0) -> None:
     """Wait until all rules hold, three looks in a row; fails with those that are broken at the end."""
     end, good, broken = time.monotonic() + seconds, 0, [""]
     while good < 3:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from ui_fakes import FakeCompare, png
+from ui_fakes import FakeCompare, png, until
 
 from vlcompare.types import Answer
 
@@ -210,18 +210,17 @@ def test_a_full_queue_is_said(tmp_path: Path) -> None:
     from vlcompare.ui.settings import AppSettings, Limits
 
     settings = AppSettings(data=tmp_path, limits=Limits(queue=1), concurrency=1)
-    slow = FakeCompare(gap=0.2, words={"chat": ["word "] * 20})
-    page = build_page(settings, Handlers(settings, slow, None, open_image))
+    fake = FakeCompare()
+    page = build_page(settings, Handlers(settings, fake, None, open_image))
     _, address, _ = launch(page, settings, prevent_thread_lock=True)
     try:
-        with httpx.Client(base_url=address, timeout=60) as http:
+        with fake.word_by_word(), httpx.Client(base_url=address, timeout=60) as http:
             files = {"files": ("a.png", png())}
             (path,) = http.post("gradio_api/upload", files=files).raise_for_status().json()
             body = {"data": whole({"path": path, "meta": {"_type": "gradio.FileData"}})}
-            replies = []
-            for _ in range(6):
-                replies.append(http.post("gradio_api/call/compare", json=body))
-                time.sleep(0.3)  # until the first of them is at work
+            replies = [http.post("gradio_api/call/compare", json=body)]
+            assert until(lambda: fake.running == 1)  # the first of them is at work, and stays so
+            replies += [http.post("gradio_api/call/compare", json=body) for _ in range(3)]
     finally:
         page.close()
     codes = [reply.status_code for reply in replies]
@@ -293,7 +292,7 @@ def test_mcp_tool_takes_an_uploaded_picture(server: SimpleNamespace) -> None:
 def test_a_visitor_who_left_is_let_go_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """History, caches and unpacked archives go with the tab: what was opened is closed without another visitor."""
     import httpx
-    from ui_fakes import until, write_examples
+    from ui_fakes import write_examples
 
     from vlcompare.ui import examples
     from vlcompare.ui.compare import session as runs
@@ -322,6 +321,6 @@ def test_a_visitor_who_left_is_let_go_of(tmp_path: Path, monkeypatch: pytest.Mon
                 assert all('"success":true' in next(done) for _ in loads)
             time.sleep(1.5)
             assert closed == []  # an open tab is not
-        assert until(lambda: {"CompareSession", "Inspection"} <= set(closed), 20)
+        assert until(lambda: {"CompareSession", "Inspection"} <= set(closed))
     finally:
         page.close()

@@ -124,7 +124,7 @@ def test_upload_and_mark_a_region_with_two_clicks(app: SimpleNamespace, visit: A
     assert [round(float(v), 1) for v in value.split(",")] == pytest.approx([0.3, 0.3, 0.7, 0.7], abs=0.11)
     compare(page)
     assert app.fake.asked[-1][0] == png((10, 120, 60), (320, 200))
-    assert "drawn scenes" in text(page, "#vl-notice")  # embedded models, not a picture of theirs
+    said(page, "#vl-notice", "drawn scenes")  # embedded models, not a picture of theirs
 
 
 def test_stop_in_the_middle_and_the_next_run_works(app: SimpleNamespace, visit: Any) -> None:

@@ -97,7 +97,7 @@ def test_an_uploaded_scene_measured_and_raced(visit: Any) -> None:
     choose_task(page, "Caption")
     compare(page)
     answered(page)
-    assert "drawn scenes" in text(page, "#vl-notice")  # not one of the shipped examples
+    said(page, "#vl-notice", "drawn scenes")  # not one of the shipped examples
     page.get_by_role("button", name="Exact figures").click()
     said(page, "#vl-figures", "112×112, squeezed")
     assert "KB cache (formula" in text(page, "#vl-figures") and "KB state (formula" in text(page, "#vl-figures")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from ui_fakes import until
 
 from vlcompare import comparison as module
 from vlcompare.comparison import Event, compare
@@ -221,11 +222,7 @@ def test_ticks_come_while_nothing_happens_and_closing_then_does_not_wait(engine:
     events.close()
     assert engine.at_work  # its side takes no notice yet
     free.set()
-    for _ in range(1000):
-        if not engine.at_work:
-            break
-        time.sleep(0.01)
-    assert not engine.at_work
+    assert until(lambda: not engine.at_work)
 
 
 def test_own_settings_of_a_side_win(engine: FakeEngine) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +14,21 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from app_world import belongs, choose, compare, differs, done, idle, open_settings, pick, said, text, upload, visits
+from app_world import (
+    belongs,
+    choose,
+    compare,
+    differs,
+    done,
+    idle,
+    open_settings,
+    pick,
+    replied,
+    said,
+    text,
+    upload,
+    visits,
+)
 from compare_world import Telling, broken_rules, holds
 from ui_fakes import png, write_examples
 
@@ -93,7 +109,7 @@ def test_swap_question_picture_and_models_move_answers_along_or_grey_them(visit:
 
 def test_compare_during_a_run_begins_anew_and_the_button_is_stop_meanwhile(app: SimpleNamespace, visit: Any) -> None:
     page = visit("?example=word")
-    app.fake.gap = 0.4
+    app.fake.gap = 600  # it goes on until the next one begins
     page.locator("#vl-run").click()
     page.wait_for_selector("#vl-state i[data-running]", state="attached")
     assert page.locator("#vl-stop").is_visible() and not page.locator("#vl-run").is_visible()
@@ -129,6 +145,32 @@ def test_blind_names_nothing_until_any_vote_and_history_marks_its_example(visit:
     holds(page)
     assert page.locator(".vl-example[aria-pressed='true']").count() == 1
     page.wait_for_function("scrollY === 0")
+
+
+def test_a_reply_that_comes_late_does_not_stand_over_a_newer_one(app: SimpleNamespace, visit: Any) -> None:
+    page = visit("?example=word")
+    compare(page)
+    with urllib.request.urlopen(f"{app.address}config", timeout=60) as reply:
+        (check,) = [one["id"] for one in json.load(reply)["dependencies"] if one["api_name"] == "check"]
+    held: list[Any] = []
+
+    def hold_the_first(route: Any) -> None:
+        first = not held and route.request.post_data_json.get("fn_index") == check
+        held.append(route) if first else route.continue_()
+
+    page.route("**/gradio_api/run/**", hold_the_first)
+    page.locator("#vl-left-settings > button").click()  # its fields are there at once, and each of them is a change
+    page.locator("#vl-left-checkpoint").wait_for(state="visible")
+    page.wait_for_function("window.vlCalls === 1")
+    page.locator("#vl-left-checkpoint input").click()
+    page.locator("#vl-left-checkpoint").get_by_role("option", name="Embedded · Tiny Mamba-VL · State-space").click()
+    said(page, "#vl-left-size", "^$")
+    page.wait_for_function("window.vlCalls === 1")
+    held[0].continue_()
+    replied(page)
+    differs(page, "Tiny Pythia-VL and Tiny Mamba-VL")
+    said(page, "#vl-left-settings", "Tiny Mamba-VL")
+    holds(page)
 
 
 def test_an_error_stands_at_its_field_which_has_the_focus(visit: Any) -> None:

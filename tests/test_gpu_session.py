@@ -6,24 +6,26 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import gpu_session
 import pytest
 from gpu_session import Step, run_steps
+from ui_fakes import until
 
 WRITES = "import json, sys; json.dump({'headline': 'three of three'}, open(sys.argv[1], 'w'))"
 LEAVES_ONE_BEHIND = """
-import subprocess, sys
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-print("left", child.pid, flush=True)
-if sys.argv[1] == "hang": child.wait()
+import os, sys, time
+child = os.fork()
+if not child: time.sleep(600)
+print("left", child, flush=True)
+if sys.argv[1] == "hang": os.wait()
 """
 
 
-def own(name: str, code: str, *more: str, limit: float = 20.0) -> Step:
-    return Step(name, (sys.executable, "-c", code, *more), limit)
+def own(name: str, code: str, *more: str, limit: float = 120.0) -> Step:
+    """A step that starts within milliseconds: nothing but built-in modules."""
+    return Step(name, (sys.executable, "-I", "-S", "-c", code, *more), limit)
 
 
 def test_it_goes_on_after_a_crash_and_a_hang(tmp_path: Path) -> None:
@@ -32,7 +34,7 @@ def test_it_goes_on_after_a_crash_and_a_hang(tmp_path: Path) -> None:
         own("fine", WRITES, "{out}"),
         own("crash", "import os; print('before', flush=True); os.abort()"),
         own("raises", "raise ValueError('the reason')"),
-        own("hangs", LEAVES_ONE_BEHIND, "hang", limit=1.5),
+        own("hangs", LEAVES_ONE_BEHIND, "hang", limit=3.0),
         own("leaves", LEAVES_ONE_BEHIND, "go"),
         own("last", "print('the end')"),
     ]
@@ -43,15 +45,11 @@ def test_it_goes_on_after_a_crash_and_a_hang(tmp_path: Path) -> None:
                         "last": "ok"}  # fmt: skip
     assert summary["fine"]["headline"] == "three of three" and summary["last"]["headline"] == "the end"
     assert summary["crash"]["status"] < 0 and "before" in summary["crash"]["headline"]
-    assert "the reason" in summary["raises"]["headline"] and summary["hangs"]["seconds"] < 15
+    assert "the reason" in summary["raises"]["headline"] and summary["hangs"]["seconds"] < 300
     assert len(said) == 6 and (tmp_path / "out/summary.txt").read_text().splitlines() == said
     for name in ("hangs", "leaves"):  # what they started is gone as well
         child = int((tmp_path / f"out/{name}.log").read_text().split()[1])
-        for _ in range(50):
-            if not alive(child):
-                break
-            time.sleep(0.1)
-        assert not alive(child)
+        assert until(lambda: not alive(child))  # noqa: B023
 
 
 def alive(process: int) -> bool:

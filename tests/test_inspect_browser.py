@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from app_world import choose, said, settled, visits
+from app_world import belongs, choose, replied, said, settled, visits
 from inspect_world import write_run, write_samples
 from ui_fakes import FakeCompare
 
@@ -54,6 +54,14 @@ def counted(page: Any, selector: str, count: int) -> None:
     page.wait_for_function("([s, n]) => document.querySelectorAll(s).length === n", arg=[selector, count])
 
 
+def in_view(page: Any) -> None:
+    """Wait until the open sample's row is in sight."""
+    page.wait_for_function("""() => {
+      const row = document.querySelector('#vi-table .vi-current')?.getBoundingClientRect();
+      return row?.height && row.top >= 0 && row.top < innerHeight;
+    }""")
+
+
 def unfold(page: Any, accordion: str) -> None:
     page.locator(f"{accordion} > button").click()
 
@@ -85,8 +93,8 @@ def test_quadrant_table_sample_note_export_and_open_again(app: SimpleNamespace, 
     page.locator("#vi-own-tags").locator("input, textarea").fill("night shift")
     page.keyboard.press("Enter")
     said(page, "#vi-table .vi-current", "night shift")
-    with page.expect_response(lambda reply: "/run/" in reply.url):  # leaving the field keeps the note once more
-        page.locator("#vi-own-tags").locator("input, textarea").blur()
+    page.locator("#vi-own-tags").locator("input, textarea").blur()  # leaving the field keeps the note once more
+    replied(page)
     page.locator("#vi-note-text textarea").fill("the <b>square</b> is redder")
     page.locator("#vi-note-text textarea").blur()
     said(page, "#vi-table .vi-current", r"note")
@@ -136,7 +144,7 @@ def test_keys_walk_mark_and_search(visit: Any) -> None:
     said(page, "#vi-table", "No sample fits")
     said(page, "#vi-chips", "blue 5j")  # the last letter has been taken, not only the ones before
     page.keyboard.press("Escape")
-    assert page.evaluate("document.activeElement.tagName") == "BODY"
+    page.wait_for_function("document.activeElement === document.body")
     page.locator("#vi-chips .vi-chip").first.click()  # the chip empties the field it stands for
     page.wait_for_function("document.querySelector('#vi-text textarea, #vi-text input').value === ''")
     said(page, "#vi-chips", "All 64")
@@ -187,7 +195,6 @@ def test_two_runs_side_by_side_and_ask_again(visit: Any) -> None:
     page.wait_for_function("(t) => document.querySelector('#vl-text textarea')?.value === t", arg=asked)
     page.wait_for_selector("#vl-picture img")
     page.wait_for_function("document.querySelector('#vl-right-settings')?.innerText.includes('two')")
-    assert page.locator("#vl-text textarea").input_value() == asked
 
 
 def test_a_sample_goes_to_compare_with_its_answers_and_back(visit: Any) -> None:
@@ -200,16 +207,19 @@ def test_a_sample_goes_to_compare_with_its_answers_and_back(visit: Any) -> None:
     sample = page.locator(".vi-facts").inner_text().split(" · ")[0]
     page.locator("#vi-ask").click()
     said(page, "#vl-asked", f"Stored answers to {sample} of painted")
+    page.wait_for_selector("#vl-left-card", state="visible")
     said(page, "#vl-left-card", stored)
-    assert page.locator(".vl-from").count() == 0  # they belong to what is set
-    assert page.evaluate("window.scrollY") < 50
+    replied(page)
+    belongs(page)  # to what is set
+    page.wait_for_function("scrollY < 50")
+    settled(page)
     assert page.locator("#vl-left-card").bounding_box()["y"] < 720
     page.locator("#vl-run").click()
     said(page, "#vl-asked", f"{sample} of painted, asked again: left (agrees with|differs from) what is stored")
     page.locator("#vl-asked [data-pick='sample']").click()
     page.wait_for_selector("#vi-sample", state="visible")
     said(page, "#vi-picture", "3 of 16")
-    page.wait_for_function("document.querySelector('#vi-table .vi-current')?.getBoundingClientRect().top >= 0")
+    in_view(page)
 
 
 def test_text_of_models_runs_nothing_and_phone_and_dark_fit(visit: Any) -> None:
@@ -218,6 +228,7 @@ def test_text_of_models_runs_nothing_and_phone_and_dark_fit(visit: Any) -> None:
     page.wait_for_selector("#vi-sample .vi-sample")
     assert "<b>square</b>" in page.locator("#vi-sample .vi-text").inner_text()
     page.locator("#vi-back").click()
+    page.locator(".vi-detail").wait_for(state="hidden")
     page.locator("#vi-text textarea, #vi-text input").first.fill("onerror")
     said(page, "#vi-chips", r"^\d+ of 64")
     said(page, "#vi-table", "<img src=x")
@@ -283,10 +294,10 @@ def test_small_pictures_come_with_their_boxes_as_they_are_scrolled_to(visit: Any
         box.left >= picture.left - 3 && box.right <= picture.right + 3 &&
         box.top >= picture.top - 3 && box.bottom <= picture.bottom + 3);
     }"""
-    assert page.evaluate(inside)
+    page.wait_for_function(inside)
     page.locator(".vi-card").nth(1).click()
     said(page, "#vi-picture", "2 of 64")
-    assert page.locator(".vi-card.vi-current").count() == 1
+    counted(page, ".vi-card.vi-current", 1)
 
 
 def test_the_picture_stays_in_its_place_beside_the_list(visit: Any) -> None:
@@ -306,8 +317,7 @@ def test_the_picture_stays_in_its_place_beside_the_list(visit: Any) -> None:
         said(page, "#vi-picture", f"(^|\\n){number} of 64")
         settled(page)
         assert page.evaluate(place) == before
-        current = page.locator("#vi-table .vi-current").bounding_box()
-        assert 0 <= current["y"] < 720
+        in_view(page)
 
 
 def test_on_a_phone_the_sample_is_a_sheet_with_a_way_back(visit: Any) -> None:
@@ -325,8 +335,8 @@ def test_on_a_phone_the_sample_is_a_sheet_with_a_way_back(visit: Any) -> None:
     said(page, "#vi-picture", "9 of 64")
     page.locator("#vi-back").click()
     page.locator(".vi-detail").wait_for(state="hidden")
-    current = page.locator("#vi-table .vi-current").bounding_box()
-    assert 0 <= current["y"] < 844 and not page.evaluate("document.querySelector('.vi-list').inert")
+    in_view(page)
+    assert not page.evaluate("document.querySelector('.vi-list').inert")
     page.locator("#vi-table .vi-open").nth(3).click()
     page.locator(".vi-detail.vi-sheet").wait_for()
     page.go_back()  # the browser's own way back

@@ -68,7 +68,7 @@ def test_stop_keeps_what_was_measured(
         for number, found in enumerate(real(*given, cancel=cancel, batch_size=7, **how)):
             yield found
             if number == 2:
-                cancel.wait(60)
+                cancel.wait(600)
 
     monkeypatch.setattr(blanking, "explain_batches", until_stopped)
     with visits(browser, app.address) as visit:

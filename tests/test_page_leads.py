@@ -177,7 +177,10 @@ def test_arrow_keys_move_between_the_tabs(visit: Any) -> None:
 @pytest.mark.browser
 def test_numbers_that_are_left_to_the_model_say_so(visit: Any) -> None:
     page = visit()
+    link = page.locator("#vl-link input, #vl-link textarea")
+    before = link.input_value()
     open_settings(page, "left")
+    assert link.input_value() == before, "nothing was chosen"
     for name, words in (("image_size", "as trained"), ("max_new_tokens", "the task's")):
         field = page.locator(f"#vl-left-{name} input")
         page.wait_for_function("(input) => input.value === ''", arg=field.element_handle())

@@ -49,7 +49,7 @@ def test_processes_end_with_their_parent_and_keep_their_states(name: str, number
     os.kill(parent.pid, number)
     try:
         assert parent.wait(150) == 130
-        _, left = psutil.wait_procs(started, 10)
+        _, left = psutil.wait_procs(started, 60)
     finally:
         parent.kill()
         for process in started:

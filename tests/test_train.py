@@ -451,7 +451,7 @@ def test_both_processes_get_their_threads_and_are_stopped_with_their_states_save
                 while not all((tmp_path / family).exists() for family in ("pythia", "mamba")):
                     time.sleep(0.02)
                 raise KeyboardInterrupt
-            return super().wait(min(timeout, 5) if timeout == stages.SAVING else 0.1)
+            return super().wait(min(timeout, 60) if timeout == stages.SAVING else 0.1)
 
     monkeypatch.setattr(subprocess, "Popen", Interrupted)
     monkeypatch.setattr(stages.threads, "budget", lambda: 7)  # shared by two processes

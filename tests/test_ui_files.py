@@ -10,6 +10,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -266,6 +267,17 @@ def test_links_bring_the_settings_back() -> None:
     query = dict(parse_qsl(permalink.write(link, settings)[1:]))
     assert permalink.read(query, settings) == link
     assert permalink.write(permalink.read({}, settings), settings) == "?"
+
+
+def test_numbers_that_are_left_to_the_model_are_not_in_the_link() -> None:
+    """gradio's number fields turn "nothing" into 0 when they are shown."""
+    settings = AppSettings()
+    for nothing in (None, 0, ""):
+        side = replace(permalink.default_sides(settings)["left"], image_size=nothing, max_new_tokens=nothing)
+        assert permalink.write(permalink.Link(sides={"left": side}), settings) == "?"
+    old = permalink.read({"left.image_size": "0", "left.max_new_tokens": "0", "left.top_p": "0"}, settings)
+    assert (old.sides["left"].image_size, old.sides["left"].max_new_tokens, old.sides["left"].top_p) == (None, None, 0)
+    assert permalink.write(old, settings) == "?left.top_p=0"
 
 
 def test_a_link_asks_its_own_question_about_its_example(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def proxied(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         thread.start()
         yield f"http://127.0.0.1:{listening.getsockname()[1]}/vl/"
         proxy.should_exit = proxy.force_exit = True
-        thread.join(10)
+        thread.join(60)
     page.close()
 
 

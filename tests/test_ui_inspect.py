@@ -516,7 +516,7 @@ def test_an_archive_goes_out_and_comes_back_with_its_notes(inspection: Inspectio
     closing = threading.Thread(target=other.close, daemon=True)
     with other.lock:  # while the visitor is at work nothing waits, and nothing is closed
         closing.start()
-        closing.join(timeout=5)
+        closing.join(timeout=60)
         assert not closing.is_alive()
     assert unpacked.is_dir() and other.data is not None
     other.close()

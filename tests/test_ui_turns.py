@@ -130,7 +130,7 @@ def test_a_generator_holds_its_turn_until_it_is_over(how: str) -> None:
             if how == "failed":
                 raise RequestError("no")
             if how in ("cancelled", "left"):
-                assert stop.wait(20)
+                assert stop.wait(120)
             yield 2
         finally:
             closed.set()

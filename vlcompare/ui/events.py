@@ -1,8 +1,9 @@
-"""What all tabs share when they connect events: options of a listener, the data of an event, and downloads."""
+"""What all tabs share when they connect events: options of a listener, the data of an event, changes of several fields,
+and downloads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
@@ -34,6 +35,23 @@ def chosen(event: gr.EventData, name: str = "pick") -> Any:
     """The value `name` in the event's data; None where a request sent no such data."""
     data = event._data
     return data.get(name) if isinstance(data, dict) else None
+
+
+def on_changes(
+    name: str, changed: Sequence[Any], function: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any]
+) -> None:
+    """Call the function after any of the components has changed, until it was called with what they hold in the end.
+
+    Changes at the same time are one call, and the next call waits for the reply to the last one (see `changes.js`).
+    gradio's own trigger_mode "always_last" begins one call for each of several fields that change together; an older
+    call's reply may then come last, and stays.
+    """
+    follow = f"window.vlChanges.follow('{name}', () => trigger('input'))"
+    request = gr.HTML("", js_on_load=follow, elem_classes="vl-unseen")
+    gr.on([component.change for component in changed], None, js=f"() => window.vlChanges.changed('{name}')")
+    called = request.input(function, inputs, outputs, **QUIET)  # type: ignore[attr-defined]
+    for ended in (called.success, called.failure):
+        ended(None, js=f"() => window.vlChanges.replied('{name}')", show_progress="hidden")
 
 
 def download(

@@ -12,6 +12,7 @@
       return document.querySelector(".vl-title") && document.getElementById("vi-runs") && document.getElementById("vi-dimension");
     if (document.querySelector(".vl-tabs [role=tab][aria-selected=true]")?.textContent.trim() === "Study")
       return document.querySelector(".vl-title") && document.querySelector("#vs-lab .vs-lab");
+    if (document.querySelector("#vl-state [data-built]")) return false; // what is pressed now would be overwritten
     return document.querySelector("#vl-link textarea, #vl-link input")?.value.startsWith("http"); // written last
   }
 

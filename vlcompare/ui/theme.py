@@ -113,6 +113,7 @@ def theme() -> gr.themes.Base:
 
 SCRIPTS = (
     "reveal.js",
+    "changes.js",
     "page.js",
     "dropdowns.js",
     "tabs.js",

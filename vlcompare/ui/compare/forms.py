@@ -213,11 +213,19 @@ def number_range(name: str, limits: Limits) -> tuple[float, float]:
     return (1, limits.new_tokens) if name == "max_new_tokens" else RANGES[name]
 
 
+def says_nothing(name: str, value: Any) -> bool:
+    """Whether this field of a side is empty: without a value, or with 0 where the default is the model's own."""
+    return value in (None, "") or (name in NUMBER_NAMES and _default(name) is None and value in (0, "0"))
+
+
+def _default(name: str) -> Any:
+    return getattr(Decoding(), name, None)
+
+
 def _number(value: Any, name: str, limits: Limits) -> Any:
-    """A number within its range; the default for an empty field, and for 0 where the default is the model's own."""
-    empty = getattr(Decoding(), name, None)
-    if value is None or value == "" or (empty is None and value in (0, "0")):
-        return empty
+    """A number within its range; the default for a field that says nothing."""
+    if says_nothing(name, value):
+        return _default(name)
     low, high = number_range(name, limits)
     kind = float if name in ("temperature", "top_p") else int
     whole = "whole " if kind is int else ""

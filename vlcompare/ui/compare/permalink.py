@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from vlcompare.types import DTYPES, MODES, PROMPT_ORDERS, QUANTIZATIONS, SIDES, TASKS, Side
-from vlcompare.ui.compare.forms import DEVICES, NUMBER_NAMES, SIDE_FIELDS, AskForm, shown_side
+from vlcompare.ui.compare.forms import DEVICES, NUMBER_NAMES, SIDE_FIELDS, AskForm, says_nothing, shown_side
 from vlcompare.ui.settings import AppSettings
 
 MOST_CHARACTERS = 4000
@@ -54,7 +54,7 @@ def write(link: Link, settings: AppSettings) -> str:
         form = link.sides.get(side, default)
         for name in SIDE_FIELDS:
             value = getattr(form, name)
-            if value != getattr(default, name) and value not in (None, ""):
+            if value != getattr(default, name) and not says_nothing(name, value):
                 found[_key(side, name)] = f"{value:g}" if isinstance(value, float) else str(value)
     if link.example:
         found["example"] = link.example
@@ -76,7 +76,7 @@ def read(query: Mapping[str, Any], settings: AppSettings) -> Link:
     for side in SIDES:
         for name in SIDE_FIELDS:
             value = _text(query.get(_key(side, name)))
-            if value is None or value not in ALLOWED.get(name, (value,)):
+            if says_nothing(name, value) or value not in ALLOWED.get(name, (value,)):
                 continue
             changed: dict[str, Any] = {name: value}
             if name in NUMBER_NAMES:

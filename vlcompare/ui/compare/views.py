@@ -14,8 +14,11 @@ from vlcompare.ui.compare.picture import side_picture
 from vlcompare.ui.compare.session import CompareSession, Run
 
 
-def state(session: CompareSession) -> Safe:
-    """Which run is shown and whether one is running, for the style sheet, the script, and the check of belonging."""
+def state(session: CompareSession, *, built: bool = False) -> Safe:
+    """Which run is shown and whether one is running, for the style sheet, the script, and the check of belonging.
+
+    built: the page as it was built for everybody, before it has heard from the server what its own session shows.
+    """
     run = session.shown
     running = None
     if session.cancel is not None:
@@ -27,6 +30,7 @@ def state(session: CompareSession) -> Safe:
         data_running=running,
         data_hidden=bool(run and run.hidden),
         data_boxes=bool(run and together.has_boxes(run)),
+        data_built=built,
     )
 
 

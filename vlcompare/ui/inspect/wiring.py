@@ -19,7 +19,7 @@ from vlcompare.ui.compare.forms import SIDE_FIELDS
 from vlcompare.ui.compare.layout.tab import outputs_of
 from vlcompare.ui.compare.page_update import CompareUpdate
 from vlcompare.ui.compare.session import CompareSession
-from vlcompare.ui.events import QUIET, TO_TOP, chosen, download
+from vlcompare.ui.events import QUIET, TO_TOP, chosen, download, on_changes
 from vlcompare.ui.inspect import files, handlers
 from vlcompare.ui.inspect.handlers import InspectUpdate
 from vlcompare.ui.inspect.layout import EXPORTS, FORM, InspectParts
@@ -157,8 +157,7 @@ def _wire_selection(parts: InspectParts) -> None:
     form = [fields[name] for name in FORM]
     # "change", not "input": after the server has written into a text field, its first input event is not sent. What
     # the server wrote comes back this way too, and changes nothing
-    changed = [field.change for field in form]
-    gr.on(changed, fill, [session, *form], list(parts.regions.values()), trigger_mode="always_last", **QUIET)
+    on_changes("filters", form, fill, [session, *form], list(parts.regions.values()))
     for name, act in (("dimension", handlers.slice_by), ("measure", handlers.draw)):
         fields[name].input(_listener(parts, act), [session, fields[name]], outputs, **QUIET)
 

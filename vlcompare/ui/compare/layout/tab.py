@@ -110,7 +110,8 @@ def build(settings: AppSettings, example: Example | None = None, page: CompareUp
             _vote(panels, regions)
             _pictures(regions, places)
             _below(settings, regions, panels, places)
-    for name, view in {**views.empty(session.value), **(page or {})}.items():
+    empty: CompareUpdate = {**views.empty(session.value), "state": views.state(session.value, built=True)}
+    for name, view in {**empty, **(page or {})}.items():
         regions[name].value = view
     buttons |= {"run": asking.run, "stop": asking.stop}
     return Parts(session, chosen, asking, side_parts, regions, buttons, panels, places)

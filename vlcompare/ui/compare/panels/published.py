@@ -17,7 +17,7 @@ from vlcompare.ui.compare.forms import allowed_checkpoint, may_be_folder
 from vlcompare.ui.compare.handlers import Handlers
 from vlcompare.ui.compare.layout.tab import Parts, outputs_of
 from vlcompare.ui.compare.session import CompareSession
-from vlcompare.ui.events import QUIET
+from vlcompare.ui.events import QUIET, on_changes
 from vlcompare.ui.settings import AppSettings
 from vlcompare.units import format_bytes
 
@@ -121,7 +121,7 @@ def _wire_sizes(parts: Parts, handlers: Handlers) -> None:
 
         fields = [checkpoint, quantization]
         own.line.expand(listed, fields, [checkpoint, said], **QUIET)
-        gr.on([field.change for field in fields], size, fields, said, trigger_mode="always_last", **QUIET)  # type: ignore[attr-defined]
+        on_changes(f"{side}-size", fields, size, fields, [said])
 
 
 def choices_of(settings: AppSettings) -> list[tuple[str, str]]:

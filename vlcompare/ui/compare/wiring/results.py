@@ -148,8 +148,9 @@ def first_page(settings: AppSettings, handlers: Handlers) -> tuple[Example | Non
     example = opening_example(settings, {})
     if example is None or example.task != "grounding":
         return None, {}
-    page = handlers.recorded(CompareSession(), example, permalink.default_sides(settings))
-    return (example, page) if page else (None, {})
+    session = CompareSession()
+    page = handlers.recorded(session, example, permalink.default_sides(settings))
+    return (example, {**page, "state": views.state(session, built=True)}) if page else (None, {})
 
 
 def _wire_opening(parts: Parts, handlers: Handlers, page: gr.Blocks) -> None:

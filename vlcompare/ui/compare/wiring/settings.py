@@ -23,7 +23,7 @@ from vlcompare.ui.compare.handlers import Handlers
 from vlcompare.ui.compare.layout.ask import NOTICE
 from vlcompare.ui.compare.layout.tab import Parts, outputs_of
 from vlcompare.ui.compare.session import CompareSession
-from vlcompare.ui.events import QUIET, TO_TOP
+from vlcompare.ui.events import QUIET, TO_TOP, on_changes
 from vlcompare.ui.examples import load_examples
 
 
@@ -56,14 +56,8 @@ def _wire_check(parts: Parts, handlers: Handlers) -> None:
     watched = [*parts.form, parts.picture, parts.example, parts.regions["state"]]
     regions = [parts.regions["belongs"], parts.asking.notice, parts.regions["scores"]]
     lines = [parts.side_parts[side].line for side in SIDES]
-    gr.on(
-        [component.change for component in watched],  # type: ignore[attr-defined]
-        check,
-        [parts.session, parts.picture, parts.example, *parts.form],
-        [parts.session, *regions, *lines, parts.panels["link"]],
-        trigger_mode="always_last",
-        **QUIET,
-    )
+    inputs = [parts.session, parts.picture, parts.example, *parts.form]
+    on_changes("check", watched, check, inputs, [parts.session, *regions, *lines, parts.panels["link"]])
 
 
 def notice(picture: str | None, sides: Mapping[str, Side]) -> Safe:
