@@ -76,7 +76,7 @@ def read(query: Mapping[str, Any], settings: AppSettings) -> Link:
     for side in SIDES:
         for name in SIDE_FIELDS:
             value = _text(query.get(_key(side, name)))
-            if says_nothing(name, value) or value not in ALLOWED.get(name, (value,)):
+            if value is None or says_nothing(name, value) or value not in ALLOWED.get(name, (value,)):
                 continue
             changed: dict[str, Any] = {name: value}
             if name in NUMBER_NAMES:
