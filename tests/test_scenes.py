@@ -7,6 +7,7 @@ import itertools
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,19 @@ from vlcompare.errors import RequestError, SampleError
 from vlcompare.synth.scenes import documents, shapes
 from vlcompare.synth.scenes.backgrounds import GROUNDS
 from vlcompare.synth.scenes.dataset import SPAN, evaluation_scenes, write_scenes
-from vlcompare.synth.scenes.dice import Dice
+from vlcompare.synth.scenes.dice import Dice, LongTailDice
 from vlcompare.synth.scenes.phrases import ALL_KEYS
-from vlcompare.synth.scenes.scene import SIGN_WORDS, SceneObject, draw_scene, lay_out, render
+from vlcompare.synth.scenes.scene import (
+    SAMPLINGS,
+    SIGN_WORDS,
+    USUAL_COLORS,
+    USUALLY,
+    SceneObject,
+    draw_scene,
+    lay_out,
+    render,
+)
+from vlcompare.synth.scenes.shapes import KINDS
 from vlcompare.types import Box
 
 MODEL_SIZE = 112  # the smallest picture that the embedded models may see
@@ -261,3 +272,33 @@ def test_the_command_reaches_no_other_stream(tmp_path: Path, capsys: pytest.Capt
     args.tasks = ["chat"]
     with pytest.raises(RequestError, match="no questions"):
         command.run(args)
+
+
+# --- how scenes are sampled -------------------------------------------------------------------------------------------
+
+
+def test_natural_scenes_have_a_long_tail_and_usual_colors() -> None:
+    """Of the same seeds: as many documents, the first kinds most often, most things in the colour of their kind."""
+    natural, balanced = ([lay_out(seed, "training", sampling) for seed in range(400)] for sampling in SAMPLINGS[::-1])
+    assert [scene[2] is None for scene in natural] == [scene[2] is None for scene in balanced]
+    things, plain = ([thing for scene in scenes for thing in scene[1]] for scenes in (natural, balanced))
+    usual, by_chance = (
+        sum(thing.color == USUAL_COLORS[thing.kind] for thing in each) / len(each) for each in (things, plain)
+    )
+    assert usual > USUALLY and by_chance < 0.2
+    kinds, even = (Counter(thing.kind for thing in each if not thing.text) for each in (things, plain))
+    assert kinds[KINDS[0]] > 3 * kinds[KINDS[-1]] and even[KINDS[0]] < 2 * even[KINDS[-1]]
+    with pytest.raises(RequestError, match="sampled balanced or natural, not 'wild'"):
+        lay_out(0, "training", "wild")
+
+
+def test_long_tailed_choices_follow_zipf_and_use_one_number_each() -> None:
+    dice, plain = LongTailDice(3, "training", 5), Dice(3, "training", 5)
+    counts = Counter(dice.one("abcd") for _ in range(4000))
+    total = sum(1 / rank for rank in range(1, 5))
+    for rank, letter in enumerate("abcd", 1):
+        assert abs(counts[letter] / 4000 - 1 / rank / total) < 0.03
+    for _ in range(4000):
+        plain.one("abcd")
+    assert dice.share() == plain.share()
+    assert sorted(LongTailDice(1, "training", 5).some("abcd", 4)) == list("abcd")

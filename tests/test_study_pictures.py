@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,23 +13,26 @@ import pytest
 import torch
 
 from vlcompare.cli import main
-from vlcompare.errors import RequestError, SampleError
+from vlcompare.errors import CheckpointError, RequestError, SampleError
 from vlcompare.study.grid import grid_of, open_grid
-from vlcompare.study.pictures.data import distracting, prompting_of, training_set
+from vlcompare.study.pictures.data import distracting, embedded_encoder, prompting_of, training_set
 from vlcompare.study.pictures.figures import picture_figures
+from vlcompare.study.pictures.floors import with_floors
 from vlcompare.study.pictures.folder import PictureFolder, parse_picture_rows, read_picture_rows
-from vlcompare.study.pictures.gaps import comparison_records
+from vlcompare.study.pictures.gaps import comparison_records, progress
 from vlcompare.study.pictures.grids import COMPARISONS, PICTURE_GRIDS, PictureGrid
-from vlcompare.study.pictures.settings import RECIPES, SCALES, SMOKE, V1, PictureSetting, picture_setting_of
+from vlcompare.study.pictures.pilot import RULE, reported
+from vlcompare.study.pictures.settings import ALL_TASKS, RECIPES, SCALES, SMOKE, V1, PictureSetting, picture_setting_of
 from vlcompare.study.pictures.training import train_picture_row
 from vlcompare.study.pictures.work import picture_work
 from vlcompare.study.run import run_grid, work_off
 from vlcompare.synth.train import word_tokenizer
 from vlcompare.synth.train.batches import Batch, make_batch
 from vlcompare.synth.train.encoded_questions import encoder
+from vlcompare.synth.train.encoder import EncoderTraining
 from vlcompare.synth.train.learner import Learner, losses_of
 from vlcompare.tasks.layouts import LAYOUTS, lay_out_turns
-from vlcompare.tasks.prompts import build_turns
+from vlcompare.tasks.prompts import build_turns, task_title
 from vlcompare.tasks.sequence import IMAGE_MARK, IMAGE_SLOT, prompt_ids
 from vlcompare.types import FAMILIES, Request
 
@@ -138,34 +142,83 @@ def but_seconds(rows: list[dict]) -> list[dict]:
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
-def test_a_tiny_grid_is_resumed_to_the_same_rows(shared: PictureFolder, tmp_path: Path) -> None:
-    grid = PictureGrid("tiny", PICTURE_GRIDS["pictures-smoke"].entries[2:])  # the query around the image
-    whole, killed = PictureFolder(tmp_path / "whole"), PictureFolder(tmp_path / "killed")
-    training_set(grid.entries[0].provisional, shared)
-    for folder in (whole, killed):
-        shutil.copytree(shared.path / "data", folder.path / "data")
-    for entry in grid.entries:
-        setting = entry.provisional
+def tiny_grid() -> PictureGrid:
+    """One row of each sort: an encoder of another size, and one that asks the first row's model, among them."""
+    asked = [("image_first", "pythia"), ("query_around", "mamba"), ("at 160", "mamba"), ("tested at 160", "pythia")]
+    entries = {(entry.provisional, str(entry.provisional)): entry for entry in PICTURE_GRIDS["pictures-smoke"].entries}
+    return PictureGrid(
+        "tiny",
+        tuple(
+            next(entry for (setting, text), entry in entries.items()
+                 if setting.family == family and (setting.layout == sort or f", {sort}," in text))
+            for sort, family in asked
+        ),
+    )  # fmt: skip
 
-        def keep(steps: int, seconds: float, loss: float, setting: PictureSetting = setting) -> None:
-            if steps == 2:  # the folder as a kill at this moment leaves it
-                shutil.copy(whole.state_path(setting), killed.state_path(setting))
 
-        train_picture_row(setting, whole, CPU, keep)
+@pytest.fixture(scope="module")
+def whole(shared: PictureFolder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PictureFolder]:
+    """The tiny grid, trained without interruption, with copies of its states as a kill after two steps leaves them."""
+    folder = PictureFolder(tmp_path_factory.mktemp("whole"))
+    training_set(tiny_grid().entries[0].provisional, shared)
+    shutil.copytree(shared.path / "data", folder.path / "data")
+    for entry in tiny_grid().entries:
+        state = folder.state_path(entry.provisional)
+
+        def keep(steps: int, seconds: float, loss: float, state: Path = state) -> None:
+            if steps == 2:
+                shutil.copy(state, state.with_suffix(".kept"))
+
+        train_picture_row(entry.provisional, folder, CPU, keep)
+    yield folder
+
+
+def test_a_tiny_grid_is_resumed_to_the_same_rows(whole: PictureFolder, tmp_path: Path) -> None:
+    grid, killed = tiny_grid(), PictureFolder(tmp_path / "killed")
+    shutil.copytree(whole.path / "data", killed.path / "data")
+    kept = list((whole.path / "states").iterdir())
+    assert len(kept) == 3  # one row trains nothing
+    for state in kept:
+        shutil.copy(state, killed.path / "states" / f"{state.stem}.pt")
     killed.rows_path.write_text('{"kind": "pict')  # a line whose writing was cut off
     said: list[str] = []
     work_off(grid, killed, CPU, said.append)
-    assert but_seconds(killed.rows()) == but_seconds(whole.rows()) and len(whole.rows()) == 2
-    assert "[2/2] query around, smoke, mamba, seed 0: region_description" in said[-1]
+    assert but_seconds(killed.rows()) == but_seconds(whole.rows()) and len(whole.rows()) == 4
+    assert "[4/4] image first, tested at 160, tested on natural scenes, smoke, pythia, seed 0: region" in said[-1]
     for row in whole.rows():
-        assert (
-            row["steps"] == 4
-            and row["questions"] == 24
-            and list(row["tasks"]) == list(SMOKE.tasks[i] for i in (3, 1, 2, 0))
-        )
+        assert (row["steps"], row["questions"]) == (4, 24)
+        assert list(row["tasks"]) == [SMOKE.tasks[i] for i in (3, 1, 2, 0)]
         assert [step for step, _ in row["curve"]] == [1, 2, 3, 4] and len(json.dumps(row)) < 20_000
     assert not list((killed.path / "states").iterdir())
-    assert run_grid(grid, killed.path, say=said.append) == 2 and "[2/2]" in said[-1]  # nothing is done twice
+    assert run_grid(grid, killed.path, say=said.append) == 4 and "[4/4]" in said[-1]  # nothing is done twice
+
+
+def test_a_row_asks_the_model_of_another_or_trains_the_same(whole: PictureFolder) -> None:
+    first, *_, tested = tiny_grid().entries
+    assert tested.model == first.provisional and tested.setting({}) is None
+    assert tested.setting(whole.finished()) == tested.provisional
+    whole.weights_path(first.provisional).unlink()
+    row = train_picture_row(tested.provisional, whole, CPU)
+    assert but_seconds([row]) == but_seconds(whole.rows()[3:4])
+    whole.weights_path(first.provisional).write_bytes(b"no model")
+    with pytest.raises(CheckpointError, match="is not the model of this row; delete it"):
+        train_picture_row(tested.provisional, whole, CPU)
+
+
+def test_rows_of_earlier_programs_get_their_floors(whole: PictureFolder) -> None:
+    rows = whole.rows()
+    bare = [{**row, "tasks": {task: {name: value for name, value in found.items() if name != "floor"}
+                              for task, found in row["tasks"].items()}} for row in rows]  # fmt: skip
+    assert with_floors(bare) == rows != bare
+    assert rows[0]["tasks"]["vqa"]["floor"] != rows[3]["tasks"]["vqa"]["floor"]  # other scenes, other guesses
+
+
+def test_an_encoder_is_finetuned_from_another_size() -> None:
+    begin = embedded_encoder()
+    fresh = EncoderTraining.fresh(SMOKE.training("smoke", 0, 160), CPU, begin).encoder
+    pixels = torch.randn(1, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert fresh.config.grid == 10 and torch.allclose(fresh(pixels), begin(pixels), atol=1e-5)
 
 
 def row(family: str, seed: int = 0, right: str = "1010", layout: str = "image_first", **fields: object) -> dict:
@@ -173,6 +226,7 @@ def row(family: str, seed: int = 0, right: str = "1010", layout: str = "image_fi
         "group": "summary",
         "metric": "accuracy",
         "right": right,
+        "floor": "1000",
         "per_picture": "22",
         "types": "abab",
         "names": ["color", "kind"],
@@ -199,6 +253,8 @@ def test_damaged_rows_are_named(tmp_path: Path) -> None:
         {**good, "tasks": {"vqa": {**good["tasks"]["vqa"], "per_picture": "23"}}},
         {**good, "tasks": {"vqa": {**good["tasks"]["vqa"], "types": "abaz"}}},
         {**good, "tasks": {"vqa": {**good["tasks"]["vqa"], "right": "1x10"}}},
+        {**good, "tasks": {"vqa": {**good["tasks"]["vqa"], "floor": "10"}}},
+        {**good, "tested_size": 224},
         {**good, "tasks": {"flying": {}}},
         [],
     ]
@@ -224,6 +280,7 @@ def test_gaps_are_paired_over_the_seeds_that_both_families_have() -> None:
         0.75,
         1,
     )
+    assert [found[name]["floor"] for name in found] == [0.25, 0.5, 0.0]
     assert found["color"]["gap"] == 0.5 and found["kind"]["gap"] == 1.0 and not found["all"]["complete"]
     rows += [row("mamba", 1, "0000"), row("pythia", 0, "0000", recipe="pictures-smoke")]
     both = comparison_records(rows, COMPARISONS[0])[0]
@@ -237,17 +294,74 @@ def test_a_comparison_needs_two_values_and_says_where_it_is_unfinished(tmp_path:
     rows += [row(family, 0, layout="query_first") for family in FAMILIES]
     (figure,) = picture_figures(rows)
     assert figure.name == "pictures-order" and "Unfinished" in figure.reads and len(figure.panels) == 1
-    assert list(figure.panels[0].x_ticks.values()) == ["image first", "query first"]
+    assert list(figure.panels[0].x_ticks.values()) == ["", "image first", "query first", ""]
     rows += [row(family, 1, layout=layout) for family in FAMILIES for layout in ("image_first", "query_first")]
     assert "Unfinished" not in picture_figures(rows)[0].reads
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
-    (tmp_path / "grid.json").write_text(json.dumps({"rows": [{}] * 12}))
+    (tmp_path / "grid.json").write_text(json.dumps(PICTURE_GRIDS["pictures-scale"].as_json()))
     assert main(["study", "report", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
     text = (tmp_path / "out" / "report.md").read_text()
-    assert "unfinished: 8 of 12 rows" in text and '"steps": 1500' in text and "| query first | summary |" in text
+    assert "This grid is unfinished: 4 of 12 rows" in text  # those of the baseline
+    assert "Unfinished: pictures-order, 8 of 12 rows" in text and "pictures-scale, " not in text
+    assert '"steps": 1500' in text and "| query first | summary | Question | all | 4 | 0.250 | 0.500 (" in text
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "report.md", "rows.csv", "pictures-order.csv", "pictures-order.svg"
     }  # fmt: skip
+    floors = [point for panel in picture_figures(rows)[0].panels for point in panel.floors]
+    assert [(point.x, point.y) for point in floors] == [(0.0, 0.25), (1.0, 0.25)]
+    assert (tmp_path / "out" / "pictures-order.svg").read_text().count("The floor, ") == 2
+
+
+def test_a_test_on_other_pictures_is_compared_with_its_own_training() -> None:
+    trained = {"layout": "image_first"}
+    rows = [row(family, right=right, **trained, **fields) for family in FAMILIES for right, fields in (
+        ("1111", {}), ("1100", {"tested_size": 160}), ("1110", {"image_size": 160}),
+        ("0000", {"sampling": "natural"}), ("0001", {"tested_sampling": "natural"}),
+    )]  # fmt: skip
+    found = {figure.name: figure.records for figure in picture_figures(rows)}
+    shares = {name: {r["value"]: r["pythia"] for r in records if r["type"] == "all"} for name, records in found.items()}
+    assert shares == {
+        "pictures-resolution": {"112": 1.0, "160, finetuned": 0.75, "160, extrapolated": 0.5},
+        "pictures-sampling": {
+            "balanced, tested balanced": 1.0, "balanced, tested natural": 0.25, "natural, tested natural": 0.0
+        },
+    }  # fmt: skip
+    assert all("Ours" in figure.reads for figure in picture_figures(rows))
+    assert {(one.comparison, one.finished, one.asked) for one in progress(rows)} == {
+        ("pictures-resolution", 6, 12), ("pictures-sampling", 6, 16)
+    }  # fmt: skip
+
+
+def test_a_pilot_decides_which_tasks_are_reported(tmp_path: Path) -> None:
+    """Captions leave the floor in both seeds of one family, matching in one seed only, pointing in none."""
+
+    def piloted(family: str, seed: int, layout: str = "image_first") -> dict:
+        made = row(family, seed, layout=layout, recipe=ALL_TASKS.name)
+        about = made["tasks"]["vqa"] | {
+            "floor": "10" * 40, "per_picture": "2" * 40, "types": "a" * 80, "names": ["x"], "group": "retrieval"
+        }  # fmt: skip
+        learnt, not_learnt = {"right": "11" * 40}, {"right": "10" * 40}
+        caption, match = family == "mamba", family == "pythia" and seed == 0
+        made["tasks"] = {
+            "vqa": about | learnt,
+            "captioning": about | (learnt if caption else not_learnt),
+            "image_text_match": about | (learnt if match else not_learnt),
+            "pointing": about | not_learnt,
+        }
+        return made
+
+    rows = [piloted(family, seed) for family in FAMILIES for seed in (0, 1)]
+    assert reported(rows, ALL_TASKS.name) == (*V1.tasks, "captioning")
+    assert reported(rows[1:], ALL_TASKS.name) == (*V1.tasks, "captioning")  # one family is enough
+    assert reported(rows[:-1], ALL_TASKS.name) == V1.tasks  # a seed is missing
+    rows += [piloted(family, 0, "query_first") for family in FAMILIES]
+    assert {record["task"] for record in comparison_records(rows, COMPARISONS[0])} == {"vqa", "captioning"}
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
+    assert main(["study", "report", str(tmp_path), "--out", str(tmp_path)]) == 0
+    text = (tmp_path / "report.md").read_text()
+    assert f"The rule: {RULE}." in text and "- Caption: reported." in text
+    assert f"- {task_title('image_text_match')}: not reported: neither family leaves the floor." in text
+    assert f"- {task_title('multiple_choice')}: not known yet, seeds are missing." in text
 
 
 # ---------------------------------------------------------------------------------------------- grids
@@ -261,6 +375,8 @@ def test_named_grids_are_read_back_from_their_json(name: str) -> None:
         if name in ("pictures", one.name):
             asked = {entry.provisional for entry in grid.entries}
             assert set(one.settings()) <= asked and len(set(one.settings())) == 2 * 2 * len(one.values)
+    waiting = [entry for entry in grid.entries if entry.provisional != entry.provisional.trained]
+    assert all(entry.model == entry.provisional.trained for entry in waiting)
     assert all(picture_work(entry.provisional) > 0 for entry in grid.entries)
 
 
@@ -273,6 +389,9 @@ def test_named_grids_are_read_back_from_their_json(name: str) -> None:
         ({"family": "mamba", "distractors": 2}, "distractors is 0, 1, 3; not 2"),
         ({"family": "mamba", "distractors": 1, "layout": "query_first"}, "has to be image_first"),
         ({"family": "mamba", "seed": -1}, "seed is a whole number"),
+        ({"family": "mamba", "image_size": 224}, "image_size is 112, 160; not 224"),
+        ({"family": "mamba", "image_size": 112.0}, "image_size is 112, 160; not 112.0"),
+        ({"family": "mamba", "tested_sampling": "wild"}, 'tested_sampling is null, balanced, natural; not "wild"'),
     ],
 )
 def test_settings_that_cannot_be_trained(values: dict, message: str) -> None:
@@ -284,6 +403,16 @@ def test_values_that_are_no_grid() -> None:
     for value, message in (({"rows": []}, "A grid of pictures is"), ({"rows": [{"famly": 1}]}, "has no field famly")):
         with pytest.raises(RequestError, match=message):
             grid_of({"kind": "pictures", **value})
+
+
+def test_what_is_tested_as_trained_is_one_setting_whose_files_keep_their_names() -> None:
+    plain = PictureSetting("pythia")
+    assert plain.id == "pythia-image_first-0-medium-pictures-v1-0"
+    assert PictureSetting("pythia", tested_size=112, tested_sampling="balanced") == plain == replace(plain).trained
+    larger = replace(plain, image_size=160, tested_size=112)
+    assert (larger.asked_size, larger.trained.asked_size) == (112, 160)
+    ids = [entry.provisional.id for entry in PICTURE_GRIDS["pictures"].entries]
+    assert len(set(ids)) == len(ids)
 
 
 def test_recipes_are_named_after_themselves() -> None:

@@ -330,7 +330,8 @@ def test_the_smoke_run_left_its_curves(trained: Path) -> None:
 def test_the_prior_answers_every_sample_and_a_card_shows_what_the_report_says(tmp_path: Path) -> None:
     from vlcompare.synth.scenes.dataset import evaluation_scenes
     from vlcompare.synth.train.model_card import write_card
-    from vlcompare.synth.train.scores import figures, prior_answers
+    from vlcompare.synth.train.priors import prior_answers
+    from vlcompare.synth.train.scores import figures
 
     samples = [sample for _, rows in evaluation_scenes(8, 3, 64) for sample in rows]
     prior = prior_answers(samples, scenes=60)

@@ -16,6 +16,7 @@ from vlcompare.render.markup import Safe, el, join
 WIDTH, HEIGHT = 340, 226  # of a panel's view box, about the size at which it is shown
 _MARGINS = (52, 30, 14, 40)
 _APART = 7  # between marks of several series at one place
+_FLOOR = 0.3  # half the width of a floor's line, in units of the axis: places are 1 apart
 _STRIP, _LABEL = 14, 17  # heights of a strip of cells, and of the words above it
 _GAP, _HEAD = 18, 58  # of a file: between panels, and above the first
 SIDES = {"pythia": "left", "mamba": "right", "hybrid": "hybrid"}  # family -> whose colour
@@ -70,6 +71,7 @@ class Panel:
     series: tuple[Series, ...] = ()
     strips: tuple[Strip, ...] = ()
     chance: float | None = None
+    floors: tuple[Point, ...] = ()  # what is reached by guessing, where that differs from place to place
 
     @property
     def height(self) -> int:
@@ -141,6 +143,9 @@ def _series(panel: Panel) -> list[Safe]:
     parts = [*axes.grid(panel.x_ticks, panel.y_ticks), name]
     if panel.chance is not None:
         parts.append(axes.line(axes.x[0], panel.chance, axes.x[1], panel.chance, "vl-chance"))
+    for floor in panel.floors:
+        line = axes.line(floor.x - _FLOOR, floor.y, floor.x + _FLOOR, floor.y, "vl-chance")
+        parts.append(el("g", el("title", floor.words), line))
     for index, series in enumerate(panel.series):
         shift = _APART * (index - (len(panel.series) - 1) / 2) if series.marked else 0.0
         parts.append(_one(series, axes, shift))

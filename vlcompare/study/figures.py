@@ -97,12 +97,12 @@ def _by_length(
         if members:
             series = _series(members, lambda group: point(group, places[group.key["length"]]))
             ticks = {place: str(length) for length, place in places.items()}
-            panels.append(Panel(ORDER_NAMES[order].capitalize(), "length", _room(ticks), y_ticks(groups), series))
+            panels.append(Panel(ORDER_NAMES[order].capitalize(), "length", room(ticks), y_ticks(groups), series))
     return panels
 
 
-def _room(ticks: dict[float, str]) -> dict[float, str]:
-    """The ticks, with half a step of room at either end."""
+def room(ticks: dict[float, str]) -> dict[float, str]:
+    """The ticks of an axis, with half a step of room at either end."""
     return {min(ticks) - 0.5: "", **ticks, max(ticks) + 0.5: ""}
 
 
@@ -192,7 +192,7 @@ def _orders(groups: Sequence[Group]) -> list[Panel]:
         members = [group for group in groups if group.key["length"] == length]
         if {group.key["order"] for group in members} == set(places):
             series = _series(members, lambda group: _until_enough(group, places[group.key["order"]]))
-            ticks = _room({place: ORDER_NAMES[order] for order, place in places.items()})
+            ticks = room({place: ORDER_NAMES[order] for order, place in places.items()})
             panels.append(Panel(f"Length {length}", "", ticks, _counts(members), series))
     return panels
 
@@ -210,7 +210,7 @@ def _states(groups: Sequence[Group]) -> list[Panel]:
                 words = f"{group.key['state_size']} states a channel, {share_text(value)} after {at:,.0f} examples"
                 points.append(Point(math.log2(group.key["state_size"]), value, _words(group, words)))
     ticks = {math.log2(size): str(size) for size in sizes}
-    return [Panel("Mamba", "states a channel", _room(ticks), SHARES, (Series("mamba", tuple(points)),))]
+    return [Panel("Mamba", "states a channel", room(ticks), SHARES, (Series("mamba", tuple(points)),))]
 
 
 def _longer(groups: Sequence[Group]) -> list[Panel]:
@@ -230,7 +230,7 @@ def _longer(groups: Sequence[Group]) -> list[Panel]:
                     points.append(Point(math.log2(tested), middle, _words(group, words), record["least"],
                                         record["most"]))  # fmt: skip
             series.append(Series(group.key["family"], tuple(points)))
-        ticks = _room({math.log2(tested): str(tested) for tested in sorted(lengths)})
+        ticks = room({math.log2(tested): str(tested) for tested in sorted(lengths)})
         title = f"Trained at length {length}, {ORDER_NAMES[order]}"
         panels.append(Panel(title, "tested length", ticks, SHARES, tuple(series), chance=1 / length))
     return panels

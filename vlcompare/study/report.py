@@ -30,7 +30,7 @@ def write_report(source: Path, out: Path) -> str:
     """Write everything to `out` and return one line about it. Raises SampleError where there are no rows."""
     path = source / "rows.jsonl" if source.is_dir() else source
     if holds_pictures(path):
-        return write_picture_report(path, out, planned_rows(path.parent))
+        return write_picture_report(path, out)
     rows = read_rows(path)
     if not rows:
         raise SampleError(f"{path} holds no finished rows; `study run GRID --out {path.parent}` makes them.")

@@ -261,7 +261,7 @@ class Folder:
     def state_path(self, setting: Named) -> Path:
         return self.path / "states" / f"{setting.id}.pt"
 
-    def weights_path(self, setting: Setting) -> Path:
+    def weights_path(self, setting: Named) -> Path:
         return self.path / "weights" / f"{setting.id}.safetensors"
 
 

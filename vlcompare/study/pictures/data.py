@@ -1,7 +1,10 @@
 """What the trainings on pictures learn from and are asked: drawn and encoded once a folder, by whoever comes first.
 
-The encoder is the embedded pair's own, frozen. Training pictures come from the training stream of scenes, held-out ones
-from the evaluation stream: they share no scene.
+The encoder is the embedded pair's own, or begins as it and is finetuned at a larger size; it is frozen then. Training
+pictures come from the training stream of scenes, held-out ones from the evaluation stream: they share no scene.
+
+`data/RECIPE/` holds what follows from the recipe alone, `data/RECIPE-160/`, `data/RECIPE-natural/` and so on what
+pictures of that size or sampling need.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,18 +22,21 @@ from PIL import Image
 from vlcompare.models.scene_encoder import SceneEncoder, SceneEncoderConfig
 from vlcompare.paths import CHECKPOINTS, EMBEDDED
 from vlcompare.runtime.loading.keys import file_key
-from vlcompare.study.pictures.settings import PictureSetting, PicturesRecipe
+from vlcompare.study.pictures.settings import OWN_SIZE, PATCH, PictureSetting
 from vlcompare.study.rows import Folder
 from vlcompare.synth.scenes.dataset import evaluation_scenes
 from vlcompare.synth.scenes.dice import Dice
 from vlcompare.synth.scenes.phrases import VOCABULARY
+from vlcompare.synth.scenes.scene import Scene
 from vlcompare.synth.train import encoded_questions
 from vlcompare.synth.train.corpus import TrainingSet, prepare_features, stored_features
 from vlcompare.synth.train.encoded_questions import Prompting
+from vlcompare.synth.train.encoder import EncoderTraining, train_encoder
 from vlcompare.synth.train.learner import prefix_ids
 from vlcompare.synth.train.pictures import PictureStore, normalised
 from vlcompare.tasks.layouts import IMAGE_LEADS, lay_out_turns
 from vlcompare.tasks.sequence import prompt_ids
+from vlcompare.training.progress import load_state
 from vlcompare.types import Request, Sample
 
 _DRAWN = 224  # pixels at which held-out scenes are drawn, then reduced
@@ -47,7 +54,31 @@ class Questions:
     features: np.ndarray  # (pictures, P, C)
 
 
-def frozen_encoder() -> SceneEncoder:
+CPU = torch.device("cpu")
+
+
+def _place(setting: PictureSetting, folder: Folder, size: int, sampling: str) -> Path:
+    """Where pictures of a size and a sampling are prepared for a setting's recipe."""
+    parts = {setting.recipe: True, str(size): size != OWN_SIZE, sampling: sampling != "balanced"}
+    return folder.path / "data" / "-".join(part for part, named in parts.items() if named)
+
+
+def encoder_of(setting: PictureSetting, folder: Folder, size: int) -> SceneEncoder:
+    """The frozen encoder for pictures of `size` pixels; it is finetuned at that size where that has not been done."""
+    own = embedded_encoder()
+    if size == OWN_SIZE:
+        return own
+    place, recipe = _place(setting, folder, size, "balanced"), setting.how.training(setting.scale, 0, size)
+    with folder.lock(f"{place.name}-encoder"):
+        state = place / "encoder.pt"
+        if not (state.exists() and load_state(state)["step"] >= recipe.encoder.steps):
+            train_encoder(recipe, place, resume=True, begin=own)
+    training = EncoderTraining.fresh(recipe, CPU)
+    training.encoder.load_state_dict(load_state(state)["encoder"])
+    return training.encoder.eval().requires_grad_(False)
+
+
+def embedded_encoder() -> SceneEncoder:
     """The embedded pair's vision encoder."""
     from safetensors.torch import load_file
 
@@ -67,10 +98,13 @@ def distracting(seed: int, stream: str, count: int) -> str:
     return "".join(f" {dice.one(VOCABULARY)}" for _ in range(count))
 
 
-def prompting_of(setting: PictureSetting, stream: str) -> Prompting:
-    """How this setting's questions are asked: ids behind the leading image, or of the whole prompt."""
+def prompting_of(setting: PictureSetting, stream: str, size: int | None = None) -> Prompting:
+    """How this setting's questions are asked: ids behind the leading image, or of the whole prompt.
+
+    size: pixels of the pictures; those that are trained on by default.
+    """
     recipe = setting.how
-    image = prefix_ids(recipe.grid).tolist()
+    image = prefix_ids((size or setting.image_size) // PATCH).tolist()
     leads = setting.layout in IMAGE_LEADS
 
     def turns(request: Request, seed: int) -> tuple[str, ...]:
@@ -83,60 +117,60 @@ def prompting_of(setting: PictureSetting, stream: str) -> Prompting:
 
 def training_set(setting: PictureSetting, folder: Folder) -> TrainingSet:
     """The pictures and questions of a setting, prepared where that has not been done."""
-    recipe, place = setting.how, folder.path / "data" / setting.recipe
-    training = recipe.training(setting.scale, setting.seed)
+    training, grid = setting.training, setting.image_size // PATCH
+    place = _place(setting, folder, setting.image_size, setting.sampling)
     name = f"lessons-{setting.layout}-{setting.distractors}.npz"
-    with folder.lock("data"):
+    with folder.lock(place.name):
         if not (place / "features" / "features.npy").exists():
-            prepare_features(frozen_encoder(), place, training, torch.device("cpu"))
+            prepare_features(encoder_of(setting, folder, setting.image_size), place, training, CPU)
             shutil.rmtree(place / "pictures")
         if not (place / name).exists():
             store = PictureStore(place / "pictures", training.pictures)
             seeds = [seed for index in range(store.count) for seed in store.seeds(index)]
             prompting = prompting_of(setting, "training")
-            encoded_questions.save(encoded_questions.make_lessons(seeds, recipe.grid, prompting), place / name)
+            lessons = encoded_questions.make_lessons(seeds, grid, prompting, setting.sampling)
+            encoded_questions.save(lessons, place / name)
     lessons = encoded_questions.read(place / name)
     stored, arrays = stored_features(place / "features")
-    leads, image = setting.layout in IMAGE_LEADS, len(prefix_ids(recipe.grid))
+    leads, image = setting.layout in IMAGE_LEADS, len(prefix_ids(grid))
     inside = {"image_first": 0, "image_twice": 1}.get(setting.layout, 1) + setting.distractors
     return TrainingSet(lessons, stored, arrays, setting.seed, image_leads=leads, beside=inside * image)
 
 
 def questions(setting: PictureSetting, folder: Folder) -> Questions:
     """The held-out questions in a setting's layout; features are encoded where that has not been done."""
-    recipe = setting.how
-    path = folder.path / "data" / recipe.name / "held-out.npy"
-    with folder.lock("data"):
+    size = setting.asked_size
+    path = _place(setting, folder, size, setting.asked_sampling) / "held-out.npy"
+    with folder.lock(path.parent.name):
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(".partial.npy")
-            np.save(partial, _encoded(recipe))
+            np.save(partial, _encoded(encoder_of(setting, folder, size), setting))
             partial.rename(path)
-    prompting, encode = prompting_of(setting, "evaluation"), encoded_questions.encoder()
+    prompting, encode = prompting_of(setting, "evaluation", size), encoded_questions.encoder()
     samples: list[Sample] = []
     prompts, pictures = [], []
-    for place, (seed, asked) in enumerate(_asked(recipe)):
+    for place, (scene, asked) in enumerate(held_out(setting, 64)):
         for sample in asked:
-            turns = prompting.turns(encoded_questions.request_of(sample), seed)
+            turns = prompting.turns(encoded_questions.request_of(sample), scene.seed)
             prompts.append(np.array(prompt_ids(turns, encode, prompting.image), np.int64))
             pictures.append(place)
             samples.append(sample)
     return Questions(samples, prompts, np.array(pictures), np.load(path))
 
 
-def _asked(recipe: PicturesRecipe) -> Iterator[tuple[int, list[Sample]]]:
+def held_out(setting: PictureSetting, pixels: int) -> Iterator[tuple[Scene, list[Sample]]]:
+    """The held-out scenes, drawn at `pixels`, with the questions about each."""
+    recipe = setting.how
     for seed in recipe.seeds:
-        for scene, samples in evaluation_scenes(recipe.scenes, seed, 64, recipe.tasks):
-            yield scene.seed, samples
+        yield from evaluation_scenes(recipe.scenes, seed, pixels, recipe.tasks, setting.asked_sampling)
 
 
 @torch.no_grad()
-def _encoded(recipe: PicturesRecipe) -> np.ndarray:
+def _encoded(encoder: SceneEncoder, setting: PictureSetting) -> np.ndarray:
     """Features (pictures, P, C) of all held-out scenes."""
-    encoder, size = frozen_encoder(), recipe.image_size
-    parts = []
-    for seed in recipe.seeds:
-        for scene, _ in evaluation_scenes(recipe.scenes, seed, _DRAWN, recipe.tasks):
-            pixels = np.asarray(scene.image.resize((size, size), Image.Resampling.BILINEAR), np.uint8)
-            parts.append(encoder(torch.from_numpy(normalised(pixels[None]))).half().numpy())
+    size, parts = setting.asked_size, []
+    for scene, _ in held_out(setting, _DRAWN):
+        pixels = np.asarray(scene.image.resize((size, size), Image.Resampling.BILINEAR), np.uint8)
+        parts.append(encoder(torch.from_numpy(normalised(pixels[None]))).half().numpy())
     return np.concatenate(parts)

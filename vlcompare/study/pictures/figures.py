@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from vlcompare.render.panels import Panel, Point, Series
-from vlcompare.study.figures import NAMES, SHARES, Figure, seeds_text, share_text
+from vlcompare.study.figures import NAMES, SHARES, Figure, room, seeds_text, share_text
 from vlcompare.study.pictures.gaps import Record, all_records
 from vlcompare.study.pictures.grids import COMPARISONS, SEEDS
 from vlcompare.tasks.prompts import task_title
@@ -19,6 +19,12 @@ LABELS = {
     "image_twice": "image twice",
     "query_around": "query around",
 }
+SHORT = {  # where there is little room
+    "balanced, tested balanced": "bal. → bal.",
+    "balanced, tested natural": "bal. → nat.",
+    "natural, tested natural": "nat. → nat.",
+    "natural, tested balanced": "nat. → bal.",
+}
 
 
 def picture_figures(rows: Sequence[Mapping[str, Any]]) -> list[Figure]:
@@ -27,8 +33,9 @@ def picture_figures(rows: Sequence[Mapping[str, Any]]) -> list[Figure]:
     made = []
     for comparison in COMPARISONS:
         if found := records.get(comparison.name):
-            panels = tuple(_panels(found, comparison.values))
-            made.append(Figure(comparison.name, comparison.title, reads(found), panels, tuple(found), ()))
+            panels = tuple(_panels(found, tuple(comparison.values), comparison.axis))
+            words = " ".join(part for part in (reads(found), comparison.note) if part)
+            made.append(Figure(comparison.name, comparison.title, words, panels, tuple(found), ()))
     return made
 
 
@@ -37,7 +44,8 @@ def reads(records: Sequence[Record]) -> str:
     asked = " and ".join(f"{count:,}" for count in sorted({record["questions_trained"] for record in records}))
     text = (
         f"Share of held-out questions answered right after {asked} questions of training, the same for all; bars are "
-        "95 % intervals over pictures."
+        "95 % intervals over pictures. Dashed: the floor, what the most frequent answer in training to questions alike "
+        "gets right without looking."
     )
     if all(record["complete"] for record in records):
         return text
@@ -48,7 +56,7 @@ def label(value: Any) -> str:
     return LABELS.get(value, str(value))
 
 
-def _panels(records: Sequence[Record], values: Sequence[Any]) -> Iterator[Panel]:
+def _panels(records: Sequence[Record], values: Sequence[Any], axis: str) -> Iterator[Panel]:
     whole = [record for record in records if record["type"] == "all"]
     for task in dict.fromkeys(record["task"] for record in whole):
         mine = [record for record in whole if record["task"] == task]
@@ -57,16 +65,23 @@ def _panels(records: Sequence[Record], values: Sequence[Any]) -> Iterator[Panel]
             Series(family, tuple(_point(family, record, there.index(record["value"])) for record in mine))
             for family in FAMILIES
         )
-        ticks = {float(place): label(value) for place, value in enumerate(there)}
+        ticks = room({float(place): SHORT.get(value, label(value)) for place, value in enumerate(there)})
         title = f"{task_title(task)} ({mine[0]['group']})"
-        yield Panel(title, x_ticks=ticks, y_ticks=SHARES, series=series)
+        floors = {record["value"]: record["floor"] for record in mine if record["floor"] is not None}
+        marks = tuple(
+            Point(float(there.index(value)), floor, f"The floor, {label(value)}: {share_text(floor)}")
+            for value, floor in floors.items()
+        )
+        yield Panel(title, axis, ticks, SHARES, series, floors=marks)
 
 
 def _point(family: str, record: Record, place: int) -> Point:
-    low, high = record[f"{family}_low"], record[f"{family}_high"]
+    low, high = (share_text(record[f"{family}_{end}"]) for end in ("low", "high"))
+    gap, least, most = (f"{record[name]:+.2f}" for name in ("gap", "gap_low", "gap_high"))
     words = (
-        f"{NAMES[family]}, {label(record['value'])}: {share_text(record[family])} ({share_text(low)} to "
-        f"{share_text(high)}); Transformer minus Mamba {record['gap']:+.2f} ({record['gap_low']:+.2f} to "
-        f"{record['gap_high']:+.2f}), {record['n']:,} questions, {seeds_text(record['seeds'])}"
+        f"{NAMES[family]}, {label(record['value'])}: {share_text(record[family])} ({low} to {high}), "
+        f"floor {share_text(record['floor'])}; Transformer minus Mamba {gap} ({least} to {most}), "
+        f"{record['n']:,} questions, {seeds_text(record['seeds'])}"
     )
-    return Point(float(place), record[family], words, low, high, hollow=not record["complete"])
+    ends = record[f"{family}_low"], record[f"{family}_high"]
+    return Point(float(place), record[family], words, *ends, hollow=not record["complete"])

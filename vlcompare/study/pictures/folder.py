@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vlcompare.study.pictures.grids import KIND
-from vlcompare.study.pictures.settings import VERSION, picture_setting_of
+from vlcompare.study.pictures.grids import KIND, picture_grid_of
+from vlcompare.study.pictures.settings import VERSION, PictureSetting, picture_setting_of
 from vlcompare.study.rows import Folder, read_rows
 from vlcompare.tasks.prompts import SPECS
 
@@ -65,6 +65,9 @@ def _check(row: Any) -> None:
             raise ValueError(f"its {task} does not say which questions are right")
         if sum(int(digit, 36) for digit in found["per_picture"]) != len(right) or len(found["types"]) != len(right):
             raise ValueError(f"its {task} has counts that do not add up")
+        floor = found.get("floor", right)
+        if not isinstance(floor, str) or len(floor) != len(right) or set(floor) - {"0", "1"}:
+            raise ValueError(f"its {task} has a floor that does not add up")
         if any(not 0 <= ord(letter) - ord("a") < len(found["names"]) for letter in found["types"]):
             raise ValueError(f"its {task} has a type without a name")
 
@@ -82,6 +85,15 @@ def holds_pictures(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(row, dict) and row.get("kind") == KIND
+
+
+def planned_settings(path: Path) -> list[PictureSetting]:
+    """What was last asked of a folder, as far as it says."""
+    try:
+        grid = picture_grid_of(json.loads((path / "grid.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, AttributeError):
+        return []
+    return [entry.provisional for entry in grid.entries]
 
 
 class PictureFolder(Folder):

@@ -7,42 +7,36 @@ seeds' gaps. Only rows of one recipe, and so of one budget, are set beside each 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from vlcompare.evaluate.statistics import mean_interval, paired_difference
 from vlcompare.study.pictures.grids import COMPARISONS, SEEDS, Comparison
-from vlcompare.study.pictures.settings import PictureSetting, picture_setting_of
+from vlcompare.study.pictures.measured import Record, Row, baseline, by_setting, clusters, right, short, slices
+from vlcompare.study.pictures.pilot import reported
 from vlcompare.types import FAMILIES
-
-Row = Mapping[str, Any]
-Record = dict[str, Any]
 
 
 def comparison_records(rows: Sequence[Row], comparison: Comparison) -> list[Record]:
-    """A line for each recipe, value, task and type of question that both families have rows for."""
+    """A line for each recipe, value, reported task and type of question that both families have rows for."""
     recipes = dict.fromkeys(row["recipe"] for row in rows)
     return [record for recipe in recipes for record in _of_recipe(rows, comparison, recipe)]
 
 
 def _of_recipe(rows: Sequence[Row], comparison: Comparison, recipe: str) -> Iterator[Record]:
-    known = {picture_setting_of(dict(row)): row for row in rows}
-    # the baseline as the rows have it: a recipe may come at another size than the usual one
-    scale = {setting.scale for setting in known if setting.recipe == recipe}
-    base = PictureSetting(FAMILIES[0], recipe=recipe, scale=scale.pop() if len(scale) == 1 else "medium")
-    for value in comparison.values:
+    known, tasks = by_setting(rows, recipe), reported(rows, recipe)
+    base = baseline(known, recipe)
+    for value, fields in comparison.values.items():
         sides: dict[str, dict[int, Row]] = {family: {} for family in FAMILIES}
         for setting, row in known.items():
-            wanted = replace(base, family=setting.family, seed=setting.seed, **{comparison.field: value})
-            if setting == wanted:
+            if setting == replace(base, family=setting.family, seed=setting.seed, **fields):
                 sides[setting.family][setting.seed] = row
         seeds = sorted(set.intersection(*(set(side) for side in sides.values())))
         if seeds:
             pairs = [tuple(sides[family][seed] for family in FAMILIES) for seed in seeds]
-            for record in _compared(pairs):
+            for record in _compared(pairs, tasks):
                 yield {
                     "comparison": comparison.name,
                     "value": value,
@@ -54,37 +48,48 @@ def _of_recipe(rows: Sequence[Row], comparison: Comparison, recipe: str) -> Iter
                 }
 
 
-def _compared(pairs: Sequence[tuple[Row, ...]]) -> Iterator[Record]:
-    """Both families' shares and their gap, for each task and for each type of question in it."""
-    first = pairs[0][0]["tasks"]
-    for task, about in first.items():
-        rights = [np.stack([_right(pair[side]["tasks"][task]) for pair in pairs]) for side in range(len(FAMILIES))]
-        counts = [int(digit, 36) for digit in about["per_picture"]]
-        clusters = np.repeat(np.arange(len(counts)), counts)
-        types = np.array([ord(letter) - ord("a") for letter in about["types"]])
-        slices = {"all": np.ones(len(types), dtype=bool)}
-        if len(about["names"]) > 1:
-            slices |= {name: types == index for index, name in enumerate(about["names"])}
-        for name, chosen in slices.items():
+def _compared(pairs: Sequence[tuple[Row, ...]], tasks: Sequence[str]) -> Iterator[Record]:
+    """Both families' shares, the floor and the gap, for each task and for each type of question in it."""
+    for task, about in pairs[0][0]["tasks"].items():
+        if task not in tasks:
+            continue
+        rights = [np.stack([right(pair[side]["tasks"][task]) for pair in pairs]) for side in range(len(FAMILIES))]
+        pictures, floor = clusters(about), right(about, "floor")
+        for name, chosen in slices(about).items():
             ours, theirs = (side[:, chosen] for side in rights)
             record: Record = {"group": about["group"], "task": task, "type": name, "n": int(chosen.sum())}
+            record["floor"] = short(floor[chosen].mean())
             for family, side in zip(FAMILIES, (ours, theirs), strict=True):
-                low, high = mean_interval(side.mean(axis=0), clusters[chosen])
-                record |= {family: _short(side.mean()), f"{family}_low": _short(low), f"{family}_high": _short(high)}
-            gap, (low, high) = paired_difference(ours.mean(axis=0), theirs.mean(axis=0), clusters[chosen])
+                low, high = mean_interval(side.mean(axis=0), pictures[chosen])
+                record |= {family: short(side.mean()), f"{family}_low": short(low), f"{family}_high": short(high)}
+            gap, (low, high) = paired_difference(ours.mean(axis=0), theirs.mean(axis=0), pictures[chosen])
             each = " ".join(f"{value:+.3f}" for value in (ours - theirs).mean(axis=1))
-            yield record | {"gap": _short(gap), "gap_low": _short(low), "gap_high": _short(high), "gap_by_seed": each}
-
-
-def _right(found: Mapping[str, Any]) -> np.ndarray:
-    return np.array([digit == "1" for digit in found["right"]], dtype=np.float64)
-
-
-def _short(value: Any) -> float:
-    return round(float(value), 4)
+            yield record | {"gap": short(gap), "gap_low": short(low), "gap_high": short(high), "gap_by_seed": each}
 
 
 def all_records(rows: Sequence[Row]) -> dict[str, list[Record]]:
     """The records of every comparison that has at least two values to compare."""
     found = {one.name: comparison_records(rows, one) for one in COMPARISONS}
     return {name: records for name, records in found.items() if len({record["value"] for record in records}) > 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How many rows of a comparison there are."""
+
+    comparison: str
+    recipe: str
+    finished: int
+    asked: int
+
+
+def progress(rows: Sequence[Row]) -> Iterator[Progress]:
+    """The state of every comparison that has a row of its own, beside the baseline's, which serve all of them."""
+    for recipe in dict.fromkeys(row["recipe"] for row in rows):
+        known = by_setting(rows, recipe)
+        base = baseline(known, recipe)
+        for comparison in COMPARISONS:
+            asked = set(comparison.settings(base))
+            own = {setting for setting in asked if setting != replace(base, family=setting.family, seed=setting.seed)}
+            if own & set(known):
+                yield Progress(comparison.name, recipe, len(asked & set(known)), len(asked))

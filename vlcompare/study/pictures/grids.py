@@ -1,15 +1,23 @@
-"""The grids of trainings on pictures: one for each comparison, and all of them. Order of training is the order here."""
+"""The grids of trainings on pictures: one for each comparison, and all of them. Order of training is the order here.
+
+A row that is tested on other pictures than it was trained on needs no training of its own: it waits for the row that is
+tested as trained, where the grid has it, and asks that row's model.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
 
 from vlcompare.errors import RequestError
+from vlcompare.study.pictures.pilot import SEEDS
 from vlcompare.study.pictures.settings import (
+    ALL_TASKS,
     DISTRACTORS,
+    IMAGE_SIZES,
+    PATCH,
     SETTING_FIELDS,
     SMOKE,
     PictureSetting,
@@ -18,40 +26,83 @@ from vlcompare.study.pictures.settings import (
 from vlcompare.types import FAMILIES
 
 KIND = "pictures"
-SEEDS = (0, 1)
+BASELINE = PictureSetting(FAMILIES[0])
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One field whose values are compared, at the baseline's values of all others."""
+    """What is varied, all else being as in the baseline: the fields of each value."""
 
     name: str  # of its grid
     title: str
-    field: str
-    values: tuple[Any, ...]
+    values: Mapping[Any, Mapping[str, Any]]
+    axis: str = ""  # what its values are, where they do not say so themselves
+    note: str = ""  # what has to be known to read it
 
-    def settings(self) -> Iterator[PictureSetting]:
+    def settings(self, base: PictureSetting = BASELINE) -> Iterator[PictureSetting]:
         """Both families beside each other, value by value, then the same with the next seed."""
-        for seed, value, family in product(SEEDS, self.values, FAMILIES):
-            yield picture_setting_of({"family": family, "seed": seed, self.field: value})
+        for seed, fields, family in product(SEEDS, self.values.values(), FAMILIES):
+            yield replace(base, family=family, seed=seed, **fields)
 
 
+def _one_field(name: str, values: tuple[Any, ...]) -> dict[Any, dict[str, Any]]:
+    return {value: {name: value} for value in values}
+
+
+_OWN, _LARGER = IMAGE_SIZES
 COMPARISONS = (
-    Comparison("pictures-order", "Order", "layout", ("image_first", "template_first", "query_first")),
-    Comparison("pictures-scale", "Scale", "scale", ("small", "medium", "large")),
-    Comparison("pictures-twice", "Encoding again", "layout", ("image_first", "image_twice", "query_around")),
-    Comparison("pictures-distance", "Distance from image to question", "distractors", DISTRACTORS),
+    Comparison("pictures-order", "Order", _one_field("layout", ("image_first", "template_first", "query_first"))),
+    Comparison("pictures-scale", "Scale", _one_field("scale", ("small", "medium", "large"))),
+    Comparison(
+        "pictures-twice", "Encoding again", _one_field("layout", ("image_first", "image_twice", "query_around"))
+    ),
+    Comparison(
+        "pictures-resolution",
+        "Resolution",
+        {
+            f"{_OWN}": {},
+            f"{_LARGER}, finetuned": {"image_size": _LARGER},
+            f"{_LARGER}, extrapolated": {"tested_size": _LARGER},
+        },
+        "pixels",
+        f"Ours: {_OWN} and {_LARGER} pixels ({_OWN // PATCH} x {_OWN // PATCH} and {_LARGER // PATCH} x "
+        f"{_LARGER // PATCH} patches), and an encoder for each: that of {_LARGER} begins as that of {_OWN} and is "
+        f"finetuned. Finetuned: the language models are trained at {_LARGER}, too. Extrapolated: those trained at "
+        f"{_OWN} are asked at {_LARGER}, with that size's encoder and without further training.",
+    ),
+    Comparison(
+        "pictures-sampling",
+        "Curated against naturally sampled",
+        {
+            "balanced, tested balanced": {},
+            "balanced, tested natural": {"tested_sampling": "natural"},
+            "natural, tested natural": {"sampling": "natural"},
+            "natural, tested balanced": {"sampling": "natural", "tested_sampling": "balanced"},
+        },
+        "trained on → tested on",
+        "Ours, all of it. Balanced: every attribute equally often and independent of the others. Natural: each with a "
+        "long tail, and three quarters of the things in the usual colour of their kind, so that language alone guesses "
+        "more. The questions about a scene are chosen alike in both; the encoder was trained on balanced scenes.",
+    ),
+    Comparison(
+        "pictures-distance",
+        "Distance from image to question",
+        _one_field("distractors", DISTRACTORS),
+        "distractor tokens, in images",
+    ),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class PictureEntry:
-    """One row to be."""
+    """One row to be; `model`: the row whose model it asks, where that is another one."""
 
     provisional: PictureSetting
+    model: PictureSetting | None = None
 
-    def setting(self, finished: Mapping[str, Mapping[str, Any]]) -> PictureSetting:
-        return self.provisional
+    def setting(self, finished: Mapping[str, Mapping[str, Any]]) -> PictureSetting | None:
+        """None while the row whose model is asked is not finished. `finished`: rows by id."""
+        return None if self.model is not None and self.model.id not in finished else self.provisional
 
 
 @dataclass(frozen=True)
@@ -74,23 +125,43 @@ def picture_grid_of(value: Mapping[str, Any]) -> PictureGrid:
     for row in rows:
         if unknown := sorted(set(row) - set(SETTING_FIELDS)):
             raise RequestError(f"A row has no field {', '.join(unknown)}; it has {', '.join(SETTING_FIELDS)}.")
-    settings = dict.fromkeys(picture_setting_of(row) for row in rows)
-    return PictureGrid(str(value.get("name", "unnamed")), tuple(PictureEntry(setting) for setting in settings))
+    return _grid(str(value.get("name", "unnamed")), map(picture_setting_of, rows))
 
 
-def _grid(name: str, *comparisons: Comparison) -> PictureGrid:
-    settings = dict.fromkeys(setting for one in comparisons for setting in one.settings())
-    return PictureGrid(name, tuple(PictureEntry(setting) for setting in settings))
+def _grid(name: str, settings: Iterable[PictureSetting]) -> PictureGrid:
+    """A grid of the settings in their order, each once."""
+    known = dict.fromkeys(settings)
+    models = {setting: setting.trained for setting in known}
+    return PictureGrid(
+        name,
+        tuple(
+            PictureEntry(setting, model if model != setting and model in known else None)
+            for setting, model in models.items()
+        ),
+    )
+
+
+def _pilot() -> Iterator[PictureSetting]:
+    """The baseline, trained in all tasks: which of them are learnt."""
+    for seed, family in product(SEEDS, FAMILIES):
+        yield PictureSetting(family, recipe=ALL_TASKS.name, seed=seed)
+
+
+def _smoke() -> Iterator[PictureSetting]:
+    """Seconds: something of everything that a row can be."""
+    varied: tuple[dict[str, Any], ...] = (
+        {},
+        {"layout": "query_around"},
+        {"image_size": _LARGER},
+        {"tested_size": _LARGER, "tested_sampling": "natural"},
+    )
+    for fields, family in product(varied, FAMILIES):
+        yield picture_setting_of({"family": family, "scale": "smoke", "recipe": SMOKE.name, **fields})
 
 
 PICTURE_GRIDS: dict[str, PictureGrid] = {
-    KIND: _grid(KIND, *COMPARISONS),
-    **{comparison.name: _grid(comparison.name, comparison) for comparison in COMPARISONS},
-    "pictures-smoke": PictureGrid(
-        "pictures-smoke",
-        tuple(
-            PictureEntry(PictureSetting(family, layout, scale="smoke", recipe=SMOKE.name))
-            for layout, family in product(("image_first", "query_around"), FAMILIES)
-        ),
-    ),
+    KIND: _grid(KIND, (setting for one in COMPARISONS for setting in one.settings())),
+    **{comparison.name: _grid(comparison.name, comparison.settings()) for comparison in COMPARISONS},
+    "pictures-pilot": _grid("pictures-pilot", _pilot()),
+    "pictures-smoke": _grid("pictures-smoke", _smoke()),
 }

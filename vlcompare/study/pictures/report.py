@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +11,28 @@ from vlcompare.errors import SampleError
 from vlcompare.render.panels import stand_alone
 from vlcompare.study.figures import NAMES
 from vlcompare.study.pictures.figures import label, picture_figures
-from vlcompare.study.pictures.folder import read_picture_rows
-from vlcompare.study.pictures.gaps import Record
+from vlcompare.study.pictures.folder import planned_settings, read_picture_rows
+from vlcompare.study.pictures.gaps import progress
 from vlcompare.study.pictures.grids import COMPARISONS
-from vlcompare.study.pictures.settings import RECIPES
+from vlcompare.study.pictures.measured import Record, Row
+from vlcompare.study.pictures.pilot import PILOTED, RULE, passed, pilot_records
+from vlcompare.study.pictures.settings import RECIPES, PictureSetting, picture_setting_of
 from vlcompare.study.tables import as_csv
 from vlcompare.tasks.prompts import task_title
 from vlcompare.training.progress import write_whole
 from vlcompare.types import FAMILIES
 
+_VERDICTS = {
+    True: "reported",
+    False: "not reported: neither family leaves the floor",
+    None: "not known yet, seeds are missing",
+}
 _PAIR: dict[str, str] = {family: NAMES[family] for family in FAMILIES}
 
 
-def write_picture_report(path: Path, out: Path, planned: int | None) -> str:
+def write_picture_report(path: Path, out: Path) -> str:
     """Write everything to `out` and return one line about it. Raises SampleError where there are no rows."""
-    rows = read_picture_rows(path)
+    rows = rows_with_floors(path)
     if not rows:
         raise SampleError(f"{path} holds no finished rows; `study run pictures --out {path.parent}` makes them.")
     out.mkdir(parents=True, exist_ok=True)
@@ -37,7 +44,7 @@ def write_picture_report(path: Path, out: Path, planned: int | None) -> str:
         for suffix in ("svg", "csv"):
             (out / f"{name}.{suffix}").unlink(missing_ok=True)
     write_whole(out / "rows.csv", as_csv([_flat(row) for row in rows]))
-    lines = [*_head(rows, planned)]
+    lines = [*_head(rows), *_state(rows, planned_settings(path.parent)), *_pilot(rows)]
     for figure in figures:
         lines += [f"## {figure.title}", "", figure.reads, "", f"![{figure.title}]({figure.name}.svg)", ""]
         lines += [*_table(figure.records), ""]
@@ -45,14 +52,26 @@ def write_picture_report(path: Path, out: Path, planned: int | None) -> str:
     return f"{len(rows)} rows, {len(figures)} comparisons: {out / 'report.md'}"
 
 
-def _head(rows: Sequence[Mapping[str, Any]], planned: int | None) -> list[str]:
-    lines = ["# The comparisons on pictures, in miniature", ""]
-    if planned is not None and planned > len(rows):
-        lines += [f"**This grid is unfinished: {len(rows)} of {planned} rows.**", ""]
-    lines += [
+def rows_with_floors(path: Path) -> list[dict[str, Any]]:
+    """All finished rows of a file, each task with its floor; those of earlier programs hold none."""
+    rows = read_picture_rows(path)
+    if all("floor" in found for row in rows for found in row["tasks"].values()):
+        return rows
+    from vlcompare.study.pictures.floors import with_floors  # torch, which is not needed otherwise
+
+    return with_floors(rows)
+
+
+def _head(rows: Sequence[Row]) -> list[str]:
+    lines = [
+        "# The comparisons on pictures, in miniature",
+        "",
         "Both families of a pair have matched parameters (within 3 %), see the same pictures and questions in the same "
         "order, and take the same number of steps; every layout is trained, not only asked. The vision encoder is the "
-        "embedded pair's, frozen. Gap: Transformer minus Mamba over the same questions.",
+        "embedded pair's, frozen. Gap: Transformer minus Mamba over the same questions. Floor: the share of them that "
+        "the most frequent answer in training to questions alike (of one type, naming the same kinds of things) gets "
+        "right. Intervals are over held-out pictures of all their seeds; what other trainings would give, the single "
+        "seeds' gaps say.",
         "",
     ]
     for name in dict.fromkeys(row["recipe"] for row in rows):
@@ -60,18 +79,57 @@ def _head(rows: Sequence[Mapping[str, Any]], planned: int | None) -> list[str]:
     return lines
 
 
+def _state(rows: Sequence[Row], planned: Sequence[PictureSetting]) -> list[str]:
+    """What is finished of what was last asked for, and of every comparison that is begun."""
+    known = {picture_setting_of(dict(row)) for row in rows}
+    lines = []
+    if missing := sum(setting not in known for setting in planned):
+        lines += [f"**This grid is unfinished: {len(planned) - missing} of {len(planned)} rows.**", ""]
+    for found in progress(rows):
+        if found.finished < found.asked:
+            lines.append(f"- **Unfinished: {found.comparison}, {found.finished} of {found.asked} rows.**")
+        else:
+            lines.append(f"- Finished: {found.comparison}, {found.asked} rows.")
+    return [*lines, ""]
+
+
+def _pilot(rows: Sequence[Row]) -> list[str]:
+    """What the pilot says about the tasks that are reported only where they are learnt."""
+    lines = []
+    for recipe in dict.fromkeys(row["recipe"] for row in rows):
+        records = list(pilot_records(rows, recipe))
+        if not records:
+            continue
+        lines += [f"## The pilot of `{recipe}`", "", f"The rule: {RULE}.", ""]
+        names = ["task", "", "seed", "n", "right", "floor", "above the floor"]
+        lines += ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+        for one in records:
+            above = f"{one['above']:+.3f} ({one['above_low']:+.3f} to {one['above_high']:+.3f})"
+            shares = [f"{one['right']:.3f}", f"{one['floor']:.3f}"]
+            cells = [task_title(one["task"]), NAMES[one["family"]], one["seed"], one["n"], *shares, above]
+            lines.append("| " + " | ".join(map(str, cells)) + " |")
+        lines.append("")
+        for task in PILOTED:
+            if task in RECIPES[recipe].tasks:
+                lines.append(f"- {task_title(task)}: {_VERDICTS[passed(records, task)]}.")
+        lines.append("")
+    return lines
+
+
 def _table(records: Sequence[Record]) -> list[str]:
-    names = ["", "group", "task", "type", "n", *(NAMES[family] for family in FAMILIES), "gap", "by seed"]
+    names = ["", "group", "task", "type", "n", "floor", *(NAMES[family] for family in FAMILIES), "gap", "by seed"]
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     for record in records:
         sides = [f"{record[f]:.3f} ({record[f'{f}_low']:.3f} to {record[f'{f}_high']:.3f})" for f in FAMILIES]
         gap = f"{record['gap']:+.3f} ({record['gap_low']:+.3f} to {record['gap_high']:+.3f})"
+        floor = "-" if record["floor"] is None else f"{record['floor']:.3f}"
         first = [label(record["value"]), record["group"], task_title(record["task"]), record["type"], str(record["n"])]
+        first.append(floor)
         lines.append("| " + " | ".join([*first, *sides, gap, record["gap_by_seed"]]) + " |")
     return lines
 
 
-def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+def _flat(row: Row) -> dict[str, Any]:
     """A row as one line: the share right of each task, without the single questions."""
     shares = {task: round(found["right"].count("1") / len(found["right"]), 4) for task, found in row["tasks"].items()}
     return {name: value for name, value in row.items() if not isinstance(value, (list, dict))} | shares

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from vlcompare.study.pictures.settings import PictureSetting
+from vlcompare.study.pictures.settings import PATCH, PictureSetting
 from vlcompare.synth.train.learner import Learner, prefix_ids
 from vlcompare.tasks.layouts import IMAGE_LEADS
 
@@ -22,7 +22,7 @@ def _parameters(family: str, scale: str, recipe: str) -> int:
 
 def positions(setting: PictureSetting) -> int:
     """Positions that a step computes: a leading image once a picture, all else once a question."""
-    recipe, image = setting.how, len(prefix_ids(setting.how.grid))
+    recipe, image = setting.how, len(prefix_ids(setting.image_size // PATCH))
     images = {"image_twice": 1}.get(setting.layout, 0 if setting.layout in IMAGE_LEADS else 1)
     again = _QUESTION if setting.layout == "query_around" else 0
     each = _QUESTION + again + (images + setting.distractors) * image

@@ -13,7 +13,7 @@ from pathlib import Path
 from vlcompare.errors import RequestError, SampleError
 from vlcompare.evaluate.readers.jsonl import to_row
 from vlcompare.synth.scenes.questions import ask
-from vlcompare.synth.scenes.scene import Scene, draw_scene
+from vlcompare.synth.scenes.scene import Sampling, Scene, draw_scene
 from vlcompare.types import Sample
 
 SPAN = 1_000_000  # scenes that belong to one seed
@@ -21,7 +21,7 @@ SAMPLES, PICTURES = "samples.jsonl", "pictures"
 
 
 def evaluation_scenes(
-    count: int, seed: int, size: int = 224, tasks: Sequence[str] | None = None
+    count: int, seed: int, size: int = 224, tasks: Sequence[str] | None = None, sampling: Sampling = "balanced"
 ) -> Iterator[tuple[Scene, list[Sample]]]:
     """`count` scenes of the evaluation stream with their rows.
 
@@ -32,7 +32,7 @@ def evaluation_scenes(
     if seed < 0:
         raise RequestError(f"A seed is a whole number from 0 on, not {seed}.")
     for index in range(count):
-        scene = draw_scene(seed * SPAN + index, stream="evaluation", size=size)
+        scene = draw_scene(seed * SPAN + index, stream="evaluation", size=size, sampling=sampling)
         yield scene, ask(scene, tasks)
 
 

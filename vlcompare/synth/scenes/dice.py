@@ -42,8 +42,12 @@ class Dice:
     def below(self, count: int) -> int:
         return int(self.share() * count)
 
+    def place(self, count: int) -> int:
+        """The place of a chosen item among `count`: each is as likely."""
+        return self.below(count)
+
     def one(self, items: Sequence[_T]) -> _T:
-        return items[self.below(len(items))]
+        return items[self.place(len(items))]
 
     def between(self, low: float, high: float) -> float:
         return low + (high - low) * self.share()
@@ -51,4 +55,20 @@ class Dice:
     def some(self, items: Sequence[_T], count: int) -> list[_T]:
         """`count` different items, in random order."""
         rest = list(items)
-        return [rest.pop(self.below(len(rest))) for _ in range(min(count, len(rest)))]
+        return [rest.pop(self.place(len(rest))) for _ in range(min(count, len(rest)))]
+
+
+class LongTailDice(Dice):
+    """Dice that take the n-th of several items 1/n times as often as the first: Zipf's law.
+
+    A choice uses as many random numbers as with plain dice.
+    """
+
+    def place(self, count: int) -> int:
+        weights = [1 / rank for rank in range(1, count + 1)]
+        left = self.share() * sum(weights)
+        for place, weight in enumerate(weights[:-1]):
+            left -= weight
+            if left < 0:
+                return place
+        return count - 1

@@ -2,18 +2,23 @@
 
 A scene is first laid out in shares of the picture, so that its facts do not depend on the resolution, and then painted.
 No seed of the evaluation stream gives a scene of the training stream (see `dice`).
+
+Scenes are sampled in one of two ways. "balanced": every kind, colour, size, word and so on equally often, independent
+of each other. "natural": each with a long tail, and a thing mostly in the usual colour of its kind, so that much can be
+guessed without looking. Documents, numbers of things and places are as often in either.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 from PIL import Image, ImageDraw
 
 from vlcompare.errors import RequestError
 from vlcompare.synth.scenes import shapes
 from vlcompare.synth.scenes.backgrounds import GROUNDS, TONES, Ground, paint, styles
-from vlcompare.synth.scenes.dice import Dice, StreamName
+from vlcompare.synth.scenes.dice import Dice, LongTailDice, StreamName
 from vlcompare.synth.scenes.documents import Document, draw_document, paint_document
 from vlcompare.types import Box
 
@@ -25,6 +30,13 @@ SIGN_WORDS = (
     "HELP", "MENU", "INFO", "PUSH", "PULL", "POOL", "FARM", "ZOO", "GYM", "BUS", "NEW", "TEA",
 )  # fmt: skip
 SIGN_NUMBERS = tuple(str(number) for number in range(1, 100))
+Sampling = Literal["balanced", "natural"]
+SAMPLINGS: tuple[str, ...] = get_args(Sampling)
+USUALLY = 0.75  # share of the things in natural scenes that have the usual colour of their kind
+USUAL_COLORS = {
+    "house": "red", "tree": "green", "car": "red", "boat": "blue", "cup": "orange", "fish": "blue", "star": "yellow",
+    "flower": "pink", "heart": "red", "umbrella": "purple", "butterfly": "orange", "rocket": "black", "sign": "yellow",
+}  # fmt: skip
 _SIGN_RANGE = (0.36, 0.42)  # signs are always large: their text must be read
 
 
@@ -52,7 +64,13 @@ class Scene:
     stream: str
 
 
-def _choose(dice: Dice) -> list[SceneObject]:
+def _color(dice: Dice, kind: str, colors: list[str], sampling: Sampling) -> str:
+    if sampling == "natural" and dice.share() < USUALLY:
+        return USUAL_COLORS[kind]
+    return dice.one(colors)
+
+
+def _choose(dice: Dice, sampling: Sampling) -> list[SceneObject]:
     """The things of a scene, not yet placed: two to seven of few kinds and colours, so that many are alike."""
     count = 2 + dice.below(6)
     kinds = dice.some(shapes.KINDS, 1 + dice.below(3) + (count > 4))
@@ -61,7 +79,10 @@ def _choose(dice: Dice) -> list[SceneObject]:
     texts = [dice.one(SIGN_WORDS if dice.share() < 0.75 else SIGN_NUMBERS) for _ in range(signs)]
     if len(texts) == 2 and texts[0] == texts[1]:
         texts.pop()
-    things = [SceneObject(shapes.SIGN, dice.one(colors), "large", Box(0, 0, 0, 0), text) for text in texts]
+    things = [
+        SceneObject(shapes.SIGN, _color(dice, shapes.SIGN, colors, sampling), "large", Box(0, 0, 0, 0), text)
+        for text in texts
+    ]
     room = 3 - len(texts) if count < 6 else 1 - len(texts)  # how many more large things fit
     while len(things) < count:
         kind, size = dice.one(kinds), dice.one(tuple(shapes.SIZES))
@@ -69,7 +90,8 @@ def _choose(dice: Dice) -> list[SceneObject]:
             size = size if room > 0 else dice.one(("small", "medium"))
             room -= 1
         mirrored = kind in shapes.MIRRORED and dice.share() < 0.5
-        things.append(SceneObject(kind, dice.one(colors), size, Box(0, 0, 0, 0), None, mirrored))
+        color = _color(dice, kind, colors, sampling)
+        things.append(SceneObject(kind, color, size, Box(0, 0, 0, 0), None, mirrored))
     return sorted(things, key=lambda thing: -shapes.SIZES[thing.size][0])
 
 
@@ -94,15 +116,22 @@ def _place(things: list[SceneObject], dice: Dice) -> list[SceneObject]:
     return placed
 
 
-def lay_out(seed: int, stream: StreamName = "evaluation") -> tuple[Ground, tuple[SceneObject, ...], Document | None]:
-    """All facts of a scene, without its picture; things are in the raster order of their centres."""
-    dice = Dice(seed, stream, 0)
+def lay_out(
+    seed: int, stream: StreamName = "evaluation", sampling: Sampling = "balanced"
+) -> tuple[Ground, tuple[SceneObject, ...], Document | None]:
+    """All facts of a scene, without its picture; things are in the raster order of their centres.
+
+    Whether a seed's scene is a document does not depend on the sampling. Raises RequestError for an unknown one.
+    """
+    if sampling not in SAMPLINGS:
+        raise RequestError(f"Scenes are sampled {' or '.join(SAMPLINGS)}, not {sampling!r}.")
+    dice = (LongTailDice if sampling == "natural" else Dice)(seed, stream, 0)
     kind = dice.one(GROUNDS)
     ground = Ground(kind, dice.below(len(TONES)), dice.below(styles(kind)))
     if dice.share() < DOCUMENT_SHARE:
         return ground, (), draw_document(dice)
     while True:
-        placed = _place(_choose(dice), dice)
+        placed = _place(_choose(dice, sampling), dice)
         if len(placed) >= 2:
             return ground, tuple(sorted(placed, key=lambda thing: raster(thing.box))), None
 
@@ -143,12 +172,14 @@ def _write(image: Image.Image, sign: SceneObject, x: int, y: int, width: int, he
     ImageDraw.Draw(image).text((left + dx, top + dy), sign.text or "", font=face, fill=color)
 
 
-def draw_scene(seed: int, *, stream: StreamName = "evaluation", size: int = 224) -> Scene:
+def draw_scene(
+    seed: int, *, stream: StreamName = "evaluation", size: int = 224, sampling: Sampling = "balanced"
+) -> Scene:
     """The scene of a seed: the same seed and size give the same pixels, and the same facts at every size.
 
-    Raises RequestError for a negative seed, an unknown stream, or a size that is not in PIXELS.
+    Raises RequestError for a negative seed, an unknown stream or sampling, or a size that is not in PIXELS.
     """
     if size not in PIXELS:
         raise RequestError(f"A scene is drawn at {PIXELS.start} to {PIXELS.stop - 1} pixels, not at {size}.")
-    ground, objects, document = lay_out(seed, stream)
+    ground, objects, document = lay_out(seed, stream, sampling)
     return Scene(render(ground, objects, document, size), objects, document, ground, seed, stream)

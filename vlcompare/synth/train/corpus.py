@@ -6,6 +6,7 @@ read the same.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from vlcompare.models.scene_encoder import SceneEncoder
 from vlcompare.synth.train import encoded_questions
 from vlcompare.synth.train.encoded_questions import Lessons
 from vlcompare.synth.train.pictures import HELD_OUT, PictureStore, Shard, normalised, workers
-from vlcompare.synth.train.recipe import Recipe
+from vlcompare.synth.train.recipe import PictureRecipe, Recipe
 
 TRUTH = ("centre", "owner", "attributes", "boxes")
 PROBED = 240  # held-out pictures on which a training is scored
@@ -102,20 +103,20 @@ def encode(encoder: SceneEncoder, shard: Shard, device: torch.device, batch: int
     return np.concatenate(parts)
 
 
-def _lessons_of(seeds: list[int], grid: int) -> Lessons:
-    return encoded_questions.make_lessons(seeds, grid)
+def _lessons_of(seeds: Sequence[int], recipe: PictureRecipe) -> Lessons:
+    return encoded_questions.make_lessons(seeds, recipe.image_size // 16, sampling=recipe.sampling)
 
 
 def prepare_lessons(out: Path, recipe: Recipe, count: int) -> None:
     """Ask and encode the questions of the first `count` pictures, in the recipe's number of processes at most."""
     folder = out / "features"
     folder.mkdir(parents=True, exist_ok=True)
-    store, grid = PictureStore(out / "pictures", recipe.pictures), recipe.pictures.image_size // 16
+    store = PictureStore(out / "pictures", recipe.pictures)
     shards = [store.seeds(index) for index in range(-(-count // recipe.pictures.shard))]
     with workers(recipe.pictures.workers) as pool:
-        parts = list(pool.map(_lessons_of, shards, [grid] * len(shards)))
+        parts = list(pool.map(_lessons_of, shards, [recipe.pictures] * len(shards)))
     encoded_questions.save(encoded_questions.joined(parts), folder / "lessons.npz")
-    held = encoded_questions.make_lessons(range(HELD_OUT, HELD_OUT + min(PROBED, recipe.pictures.shard)), grid)
+    held = _lessons_of(range(HELD_OUT, HELD_OUT + min(PROBED, recipe.pictures.shard)), recipe.pictures)
     encoded_questions.save(held, folder / "held-lessons.npz")
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from vlcompare.synth.scenes.dice import Dice
 from vlcompare.synth.scenes.phrases import caption, document_caption
 from vlcompare.synth.scenes.questions import ask, place_tags
-from vlcompare.synth.scenes.scene import Scene, lay_out
+from vlcompare.synth.scenes.scene import Sampling, Scene, lay_out
 from vlcompare.synth.train import word_tokenizer
 from vlcompare.tasks.boxes import format_box
 from vlcompare.tasks.forms import format_text
@@ -128,13 +128,15 @@ def sample_ids(
     return [*prompt, *encode(answer_of(sample)), 0], len(prompt)
 
 
-def make_lessons(seeds: Sequence[int], grid: int, prompting: Prompting = PLAIN) -> Lessons:
+def make_lessons(
+    seeds: Sequence[int], grid: int, prompting: Prompting = PLAIN, sampling: Sampling = "balanced"
+) -> Lessons:
     """Ask and encode the questions about the training scenes of these seeds."""
     encode = encoder()
     ids: list[np.ndarray] = []
     starts, answers, tasks, targets, pictures = [0], [], [], [], [0]
     for seed in seeds:
-        ground, objects, document = lay_out(int(seed), "training")
+        ground, objects, document = lay_out(int(seed), "training", sampling)
         scene = Scene(None, objects, document, ground, int(seed), "training")  # type: ignore[arg-type]
         samples = ask(scene, prompting.tasks)
         for sample in samples if prompting.tasks else (*samples, chat_sample(scene)):

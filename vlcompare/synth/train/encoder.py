@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vlcompare.models.scene_encoder import SceneEncoder, SceneEncoderConfig
+from vlcompare.synth.scenes.scene import Sampling
 from vlcompare.synth.train.dense_targets import BatchTruth, DenseHeads, dense_loss, dense_scores
 from vlcompare.synth.train.pictures import PictureStore, Shard, glyphs_of, normalised
 from vlcompare.synth.train.recipe import Recipe
@@ -31,10 +32,16 @@ class EncoderTraining:
     seconds: float = 0.0
 
     @classmethod
-    def fresh(cls, recipe: Recipe, device: torch.device) -> EncoderTraining:
+    def fresh(cls, recipe: Recipe, device: torch.device, begin: SceneEncoder | None = None) -> EncoderTraining:
+        """Nothing trained yet, or the values of `begin`, an encoder of any resolution, and heads of their own."""
         torch.manual_seed(recipe.seed)
         grid = recipe.pictures.image_size // SceneEncoderConfig().patch_size
-        encoder = SceneEncoder(SceneEncoderConfig(grid=grid)).to(device).to(memory_format=torch.channels_last)
+        encoder = SceneEncoder(SceneEncoderConfig(grid=grid))
+        if begin is not None:
+            with torch.no_grad():
+                positions = begin.positions_for(grid, grid)
+            encoder.load_state_dict({**begin.state_dict(), "positions": positions})
+        encoder = encoder.to(device).to(memory_format=torch.channels_last)
         heads = DenseHeads(encoder.width).to(device)
         matrices = [(name, p) for name, p in encoder.blocks.named_parameters() if p.ndim == 2]
         chosen = {id(p) for _, p in matrices}
@@ -64,18 +71,27 @@ class EncoderTraining:
         self.step, self.seconds = state["step"], state["seconds"]
 
 
-def _tensors(shard: Shard, device: torch.device) -> tuple[Tensor, BatchTruth]:
+def _tensors(shard: Shard, sampling: Sampling, device: torch.device) -> tuple[Tensor, BatchTruth]:
     pixels = torch.from_numpy(normalised(shard.pixels)).to(device)
     grid = round(shard.owner.shape[1] ** 0.5)
-    truth = (shard.owner, shard.centre, shard.attributes, shard.boxes, glyphs_of(shard.seeds, grid))
+    truth = (shard.owner, shard.centre, shard.attributes, shard.boxes, glyphs_of(shard.seeds, grid, sampling))
     return pixels, BatchTruth(*(torch.from_numpy(array).to(device) for array in truth))
 
 
 def train_encoder(
-    recipe: Recipe, out: Path, *, device: str = "cpu", resume: bool = False, budget_seconds: float | None = None
+    recipe: Recipe,
+    out: Path,
+    *,
+    device: str = "cpu",
+    resume: bool = False,
+    budget_seconds: float | None = None,
+    begin: SceneEncoder | None = None,
 ) -> bool:
-    """Run (or go on with) the encoder's schedule. Returns whether it is finished; the state is in `out` either way."""
-    training = EncoderTraining.fresh(recipe, torch.device(device))
+    """Run (or go on with) the encoder's schedule. Returns whether it is finished; the state is in `out` either way.
+
+    begin: an encoder that is finetuned, instead of one that has learnt nothing.
+    """
+    training = EncoderTraining.fresh(recipe, torch.device(device), begin)
     state_path, log = out / "encoder.pt", Log(out / "encoder.jsonl")
     begin_or_resume(training, state_path, log, resume)
     store = PictureStore(out / "pictures", recipe.pictures)
@@ -108,7 +124,7 @@ def _run(
             break
         factor = trapezoid(training.step, options.steps, warmup=options.warmup, decay_from=options.decay_from)
         set_rates(training.optimizers, factor)
-        pixels, truth = _tensors(shard, device)
+        pixels, truth = _tensors(shard, recipe.pictures.sampling, device)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             patches = training.encoder(pixels)
         loss, parts = dense_loss(training.heads, patches.float(), truth)
@@ -122,15 +138,15 @@ def _run(
         if training.step % 50 == 0:
             log.write_passing(step=training.step, seconds=budget.seconds, loss=loss.item(), **parts)
         if training.step % SCORE_EVERY == 0 or training.step == options.steps:
-            log.write(step=training.step, seconds=budget.seconds, **held_out_scores(training, held_out, device))
+            log.write(step=training.step, seconds=budget.seconds, **held_out_scores(training, held_out, recipe, device))
         if training.step % SAVE_EVERY == 0:
             training.seconds = budget.seconds
             save_state(state_path, training.state())
 
 
 @torch.no_grad()
-def held_out_scores(training: EncoderTraining, shard: Shard, device: torch.device) -> dict[str, float]:
+def held_out_scores(training: EncoderTraining, shard: Shard, recipe: Recipe, device: torch.device) -> dict[str, float]:
     """Scores on held-out pictures, as `held_<name>`."""
-    pixels, truth = _tensors(shard, device)
+    pixels, truth = _tensors(shard, recipe.pictures.sampling, device)
     patches = torch.cat([training.encoder(part) for part in pixels.split(64)])
     return {f"held_{name}": score for name, score in dense_scores(training.heads, patches, truth).items()}

@@ -22,7 +22,7 @@ from PIL import Image
 from vlcompare.errors import CheckpointError
 from vlcompare.machine import threads
 from vlcompare.runtime.image import CLIP_MEAN, CLIP_STD
-from vlcompare.synth.scenes.scene import lay_out, render
+from vlcompare.synth.scenes.scene import Sampling, lay_out, render
 from vlcompare.synth.train.dense_targets import glyph_truth, patch_truth
 from vlcompare.synth.train.recipe import PictureRecipe
 
@@ -49,7 +49,7 @@ def kept_seeds(first: int, count: int, scene_share: float) -> list[int]:
     """Seeds of `count` pictures: all documents among the seeds looked at, and a share of the other scenes.
 
     Picture number p looks at the seeds from 4 p on, so shards can be drawn in any order. Whether a scene without a
-    document is kept is decided by its seed alone.
+    document is kept is decided by its seed alone, so the seeds are the same for every sampling.
     """
     kept = []
     for number in range(first, first + count):
@@ -67,7 +67,7 @@ def draw_shard(path: Path, recipe: PictureRecipe, seeds: list[int], patch: int =
     size = recipe.image_size
     pixels, truths = [], []
     for seed in seeds:
-        ground, objects, document = lay_out(seed, "training")
+        ground, objects, document = lay_out(seed, "training", recipe.sampling)
         image = render(ground, objects, document, recipe.sizes[seed % len(recipe.sizes)])
         pixels.append(np.asarray(image.resize((size, size), Image.Resampling.BILINEAR), np.uint8))
         truths.append(patch_truth(objects, document, size // patch))
@@ -87,9 +87,9 @@ def read_shard(path: Path) -> Shard:
         return Shard(**{name: data[name] for name in Shard.__dataclass_fields__})
 
 
-def glyphs_of(seeds: np.ndarray, grid: int) -> np.ndarray:
+def glyphs_of(seeds: np.ndarray, grid: int, sampling: Sampling) -> np.ndarray:
     """Glyph targets (n, P, SLOTS) of stored pictures; they follow from the seeds."""
-    return np.stack([glyph_truth(lay_out(int(seed), "training")[2], grid) for seed in seeds])
+    return np.stack([glyph_truth(lay_out(int(seed), "training", sampling)[2], grid) for seed in seeds])
 
 
 def normalised(pixels: np.ndarray) -> np.ndarray:
@@ -132,7 +132,9 @@ class PictureStore:
         return kept_seeds(index * self.recipe.shard, self.recipe.shard, self.recipe.scene_share)
 
     def start(self) -> None:
-        """Begin to draw all missing shards, in order."""
+        """Begin to draw all missing shards, in order; each when it is read where the recipe has no workers."""
+        if not self.recipe.workers:
+            return
         self._pool = self._workers.enter_context(workers(self.recipe.workers))
         for index in range(self.count):
             if not shard_path(self.folder, index).exists():

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from vlcompare.errors import CheckpointError
-from vlcompare.synth.scenes.scene import PIXELS
+from vlcompare.synth.scenes.scene import PIXELS, SAMPLINGS, Sampling
 from vlcompare.types import TASKS
 
 
@@ -25,11 +25,12 @@ class PictureRecipe:
     """Which training scenes are drawn, and how many pictures are kept for the language models."""
 
     image_size: int = 112
+    sampling: Sampling = "balanced"  # how scenes are sampled: see `synth.scenes.scene`
     count: int = 100_000
     scene_share: float = 0.6  # of the scenes without a document that are kept: more documents than the world has
     sizes: tuple[int, ...] = (224, 224, 224, 224, 224, 224, 160, 320)  # drawn at, then reduced; in turn
     shard: int = 480  # pictures per file
-    workers: int = 1
+    workers: int = 1  # processes that draw beside the encoder's training; 0: it draws each file when it reads it
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,6 @@ def impossible(recipe: Recipe) -> str | None:
     pictures, encoder, language = recipe.pictures, recipe.encoder, recipe.language
     counts = {
         "pictures.shard": pictures.shard,
-        "pictures.workers": pictures.workers,
         "encoder.steps": encoder.steps,
         "encoder.batch": encoder.batch,
         "language.steps": language.steps,
@@ -191,6 +191,8 @@ def impossible(recipe: Recipe) -> str | None:
         (language.pictures <= language.kept_pictures, "language.pictures is no more than language.kept_pictures"),
         (language.auxiliary_until > 0, "language.auxiliary_until is above 0; auxiliary = 0 turns it off"),
         (all(size in PIXELS for size in pictures.sizes), f"pictures.sizes are {PIXELS.start} to {PIXELS.stop - 1}"),
+        (pictures.workers >= 0, f"pictures.workers is 0 or more, not {pictures.workers}"),
+        (pictures.sampling in SAMPLINGS, f"pictures.sampling is {' or '.join(SAMPLINGS)}"),
         (pictures.image_size in range(64, 4097, 16), "pictures.image_size is a multiple of 16 from 64 on"),
     )
     return next((sentence for holds, sentence in rules if not holds), None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,10 @@ from vlcompare.evaluate.run import run
 from vlcompare.evaluate.settings import RunSettings
 from vlcompare.evaluate.summary import evaluate, summarise
 from vlcompare.synth.scenes.dataset import SAMPLES, write_scenes
-from vlcompare.synth.scenes.questions import ask
-from vlcompare.synth.scenes.scene import Scene, lay_out
-from vlcompare.synth.train.encoded_questions import answer_of
 from vlcompare.synth.train.export import FOLDERS
 from vlcompare.synth.train.model_card import write_card
-from vlcompare.tasks.boxes import format_box
-from vlcompare.types import Box, Sample, Side
+from vlcompare.synth.train.priors import prior_answers
+from vlcompare.types import Sample, Side
 
 SEED, COUNT = 2026, 300
 BLANKS = 120  # pictures; a floor needs no narrow interval
@@ -118,33 +115,6 @@ def figures(samples: Sequence[Sample], rows: Mapping[str, Mapping[str, Mapping[s
         "main": summary["main"],
         "slices": slices,
     }
-
-
-def prior_answers(samples: Sequence[Sample], scenes: int = 1500) -> dict[str, dict[str, Any]]:
-    """For every sample the most frequent answer to its type of question in training scenes; boxes: the median box."""
-    answers: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    boxes: dict[str, list[Box]] = defaultdict(list)
-    for seed in range(scenes):
-        ground, objects, document = lay_out(seed, "training")
-        for sample in ask(Scene(None, objects, document, ground, seed, "training")):  # type: ignore[arg-type]
-            key = (sample.task, str(sample.tags.get("type")))
-            if sample.task == "grounding":
-                boxes[key[1]].append(Box(*sample.boxes[0]))
-            else:
-                answers[key][answer_of(sample).strip()] += 1
-    constant = {kind: format_box(_median(found)) + "." for kind, found in boxes.items()}
-    rows = {}
-    for sample in samples:
-        kind = str(sample.tags.get("type"))
-        common = answers.get((sample.task, kind), Counter()).most_common(1)
-        text = constant.get(kind, "") if sample.task == "grounding" else common[0][0] if common else ""
-        rows[sample.id] = {"id": sample.id, "text": text.removesuffix(".") if sample.task != "grounding" else text}
-    return rows
-
-
-def _median(boxes: Sequence[Box]) -> Box:
-    columns = [sorted(values) for values in zip(*boxes, strict=True)]
-    return Box(*(values[len(values) // 2] for values in columns))
 
 
 def _blank_copy(scenes: Path, blank: Path, count: int) -> None:
