@@ -176,7 +176,14 @@ def test_nothing_is_cut_off_or_covered_at_any_width(visit: Any, width: int) -> N
             {"Inspect": inspect, "Study": study}[tab](page)
         assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
         assert page.evaluate(CUT_OFF) == [], tab
+        assert page.evaluate(NARROW) == [], tab
         assert page.evaluate(OVER) == [], tab
+
+
+# paragraphs in a column too narrow for them
+NARROW = """() => [...document.querySelectorAll('p, li')].filter((node) =>
+    node.checkVisibility() && node.innerText.length > 80 && node.getBoundingClientRect().width < 140)
+  .map((node) => `${node.className} ${node.innerText.slice(0, 60)}`)"""
 
 
 # what the Tab key is to reach: visible controls that are in its order, radio buttons but one of a group left out
@@ -198,11 +205,14 @@ LEFT = """() => [...window.toReach].filter((node) => node.isConnected)
   .map((node) => `${node.tagName} ${node.id} ${node.className} ${node.innerText ?? ''}`)"""
 
 
-@pytest.mark.parametrize("tab", ["Compare", pytest.param("Inspect", marks=SLOW)])
+@pytest.mark.parametrize("tab", ["Compare", pytest.param("Inspect", marks=SLOW), "Study"])
 def test_the_keyboard_alone_reaches_everything_and_is_not_trapped(visit: Any, tab: str) -> None:
     page = visit()
-    compare(page)
-    unfolded(page)
+    if tab == "Study":
+        study(page)
+    else:
+        compare(page)
+        unfolded(page)
     if tab == "Inspect":
         inspect(page)
     page.evaluate("document.activeElement.blur()")

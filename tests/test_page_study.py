@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from app_world import said, visits
+from app_world import said, settled, visits
 from page_world import serving
+from ui_fakes import words
 
 from vlcompare.evaluate.published_gaps import published_gaps, sentences
-from vlcompare.study.opened import SHIPPED, open_study, study_of
+from vlcompare.study.opened import SHIPPED, PictureStudy, open_any, open_study, picture_study_of, study_of
+from vlcompare.study.pictures.grids import COMPARISONS
+from vlcompare.study.rows import setting_of, weights_path
 from vlcompare.study.seen import seen, state
 from vlcompare.study.tables import for_lab
-from vlcompare.ui.study import lab, views
-from vlcompare.ui.study.session import Shelf
+from vlcompare.tasks.prompts import task_title
+from vlcompare.ui.study import figures, handlers, pictures
+from vlcompare.ui.study.lab import MODELS, LabRequests
+from vlcompare.ui.study.session import Shelf, StudySession
 
 ROWS = (SHIPPED / "cpu" / "rows.jsonl").read_text()
 PLAIN = {"sequence": [5, 7, 9], "query": 7, "order": "query_last"}
 NAMED = min(row["length"] for row in for_lab(open_study(SHIPPED / "cpu").groups) if row["order"] == "query_last")
 
 
-def test_a_request_is_answered_for_itself_alone() -> None:
+@pytest.fixture(scope="module")
+def lab() -> LabRequests:
+    return LabRequests()
+
+
+def test_a_request_is_answered_for_itself_alone(lab: LabRequests) -> None:
     first, second = lab.ask(PLAIN), lab.ask({**PLAIN, "query": 9, "order": "query_first"})
     assert first["named"] == NAMED and first["known"] == 80 and set(first["sides"]) == {"pythia", "mamba", "hybrid"}
     assert all(len(side["shares"]) == 3 for side in second["sides"].values())
@@ -45,11 +56,11 @@ def test_a_request_is_answered_for_itself_alone() -> None:
         ({**PLAIN, "order": ["query_last"]}, "query_first or query_last"),
     ],
 )
-def test_requests_that_are_refused(request_: Any, message: str) -> None:
+def test_requests_that_are_refused(lab: LabRequests, request_: Any, message: str) -> None:
     assert message in lab.ask(request_)["error"]
 
 
-def test_a_round_is_bounded() -> None:
+def test_a_round_is_bounded(lab: LabRequests) -> None:
     for request in (None, {"length": 10**9, "order": "query_last", "seed": 1}, {"length": 10, "order": "query_last"}):
         assert "vl-warn" in lab.round_of(request)
     request = {"length": 2 * NAMED, "order": "query_last", "seed": 3}
@@ -64,8 +75,143 @@ def test_rows_that_are_damaged_become_a_sentence_each() -> None:
     study = study_of("\n".join([*broken, ""]).encode(), "mine.jsonl")
     assert len(study.rows) == 3 and len(study.problems) == 3
     assert all(f"line {number}" in problem for number, problem in zip((4, 5, 6), study.problems, strict=True))
-    shown = views.figures(study)
+    shown = figures.figures(study)
     assert "accuracy is out of range" in shown and "version 9" in shown
+
+
+def own_folder(path: Path) -> Path:
+    """A folder as `study run` leaves it: some shipped rows, and the lab's shipped models as their weights."""
+    rows = for_lab(open_study(SHIPPED / "cpu").groups)
+    (path / "weights").mkdir(parents=True)
+    (path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for row in rows:
+        model = MODELS / f"{row['order']}-{row['family']}.safetensors"
+        weights_path(path, setting_of(row)).write_bytes(model.read_bytes())
+    return path
+
+
+def test_the_lab_asks_the_models_of_a_folder_that_the_operator_opens(lab: LabRequests, tmp_path: Path) -> None:
+    folder = own_folder(tmp_path / "mine")
+    rows = (folder / "rows.jsonl").read_text().splitlines(keepends=True)
+    (folder / "rows.jsonl").write_text("".join(row for row in rows if '"query_last"' in row))
+    own = LabRequests(folder)
+    found = own.ask(PLAIN)
+    assert found["whose"] == "These are the models of mine." and found["sides"] == lab.ask(PLAIN)["sides"]
+    refused = own.ask({**PLAIN, "order": "query_first"})
+    assert "None of these models was trained with the query first" in refused["error"]
+    assert refused["known"] == found["known"], "the page learns of the symbols from any reply"
+    assert LabRequests(folder / "rows.jsonl").ask(PLAIN)["whose"] == "These are the models of mine."
+
+
+@pytest.mark.parametrize(
+    ("break_it", "why"),
+    [
+        (lambda file, other: file.unlink(), "are not there"),
+        (lambda file, other: file.write_bytes(file.read_bytes()[:900]), "holds no model of the study"),
+        (lambda file, other: file.write_bytes(other.read_bytes()), "are of another training"),
+        (lambda file, other: (file.unlink(), file.symlink_to(MODELS / "query_last-mamba.safetensors")), "are a link"),
+        (lambda file, other: file.open("ab").truncate(65 * 2**20), "is larger than the 64 MiB"),
+    ],
+)
+def test_models_that_do_not_fit_leave_the_shipped_ones(
+    lab: LabRequests, tmp_path: Path, break_it: Any, why: str
+) -> None:
+    folder = own_folder(tmp_path / "mine")
+    mamba = next((folder / "weights").glob("position-query_last*mamba*"))
+    break_it(mamba, next((folder / "weights").glob("position-query_last*pythia*")))
+    found = LabRequests(folder).ask(PLAIN)
+    assert found["whose"].startswith("These models come with the program; those of mine are not asked: ")
+    assert why in found["whose"] and str(tmp_path) not in found["whose"]
+    assert found["sides"] == lab.ask(PLAIN)["sides"]
+
+
+def test_the_models_are_loaded_once_and_before_they_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vlcompare.study.lab import Lab
+
+    opened, real = list[Path](), Lab.open
+
+    def counting(path: Path) -> Lab:
+        opened.append(path)
+        return real(path)
+
+    monkeypatch.setattr(Lab, "open", counting)
+    requests, started = LabRequests(), list[threading.Thread]()
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: started.append(thread))
+    requests.warm_up()
+    requests.warm_up()
+    assert len(started) == 1 and started[0].daemon and not opened
+    started[0].run()
+    assert opened == [MODELS]
+    requests.ask(PLAIN)
+    assert opened == [MODELS]
+
+
+# ---- rows on pictures
+
+def picture_row(family: str, **fields: Any) -> dict[str, Any]:
+    """A row as a training on pictures leaves it, of eight questions about four pictures."""
+    right = "11110110" if family == "pythia" else "10100110"
+    asked = {"per_picture": "2222", "types": "aabbaabb", "names": ["color", "shape"], "floor": "10000001"}
+    tasks = {"vqa": {"group": "summary", "metric": "accuracy", "right": right, **asked}}
+    results = {"parameters": 300_000, "steps": 1500, "questions": 120_000, "curve": [[50, 1.5]], "seconds": 900.5}
+    return {"kind": "pictures", "family": family, **fields, **results, "tasks": tasks, "device": "cpu", "version": 1}
+
+
+def picture_lines(*layouts: str) -> bytes:
+    rows = [picture_row(family, layout=layout) for layout in layouts for family in ("pythia", "mamba")]
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def test_each_comparison_on_pictures_is_a_figure_or_a_command() -> None:
+    study = picture_study_of(picture_lines("image_first", "query_first"), "mine.jsonl")
+    shown = words(pictures.section(study))
+    assert "Order 4 of 12" in shown and "study run pictures-order --out DIR" in shown
+    assert task_title("vqa") in shown
+    for comparison in COMPARISONS:
+        assert comparison.title in shown and f"study run {comparison.name} --out DIR" in shown
+    empty = words(pictures.section(PictureStudy()))
+    assert empty.count("not trained yet") == len(COMPARISONS) and "CSV" not in empty
+    assert len(study.behind(COMPARISONS[0])) == 4 and "120,000" in shown
+
+
+def test_rows_about_other_questions_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    row = picture_row("mamba", layout="query_first")
+    row["tasks"] = {"vqa": {**row["tasks"]["vqa"], "right": "10", "per_picture": "2", "types": "ab", "floor": "00"}}
+    data = picture_lines("image_first") + picture_lines("query_first").partition(b"\n")[0] + b"\n"
+    path = tmp_path / "odd.jsonl"
+    path.write_bytes(data + json.dumps(row).encode() + b"\n")
+    session = StudySession(Shelf())
+    shown = handlers.upload(session, str(path))
+    assert set(shown) == {"message"} and "were not asked the same questions" in shown["message"]
+    assert session.uploaded_pictures is None
+    path.write_bytes(data.partition(b"\n")[0] + b"\n{\n")
+    shown = handlers.upload(session, str(path))
+    assert "line 2" in shown["pictures"] and session.uploaded_pictures is not None
+
+
+def test_a_folder_may_hold_rows_of_either_kind(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(picture_lines("image_first", "query_first"))
+    shelf = Shelf(tmp_path)
+    assert shelf.study().name == "cpu" and len(shelf.pictures().rows) == 4
+    assert isinstance(open_any(tmp_path), PictureStudy)
+    both = tmp_path / "both"
+    (both / "order").mkdir(parents=True)
+    (both / "rows.jsonl").write_text(ROWS)
+    (both / "order" / "rows.jsonl").write_bytes(picture_lines("image_first"))
+    shelf = Shelf(both)
+    assert shelf.study().name == "both" and len(shelf.pictures().rows) == 2
+    (both / "order" / "rows.jsonl").write_bytes(picture_lines("image_first", "template_first"))
+    assert len(shelf.pictures().rows) == 4, "they are read again once they have changed"
+    assert "the models of" not in LabRequests(tmp_path).ask(PLAIN)["whose"]
+
+
+def test_the_tables_of_rows_on_pictures_are_saved_like_the_others() -> None:
+    session = StudySession(Shelf())
+    session.uploaded_pictures = picture_study_of(picture_lines("image_first", "query_first"), "mine.jsonl")
+    saved = Path(handlers.csv(session, "pictures-order")).read_text().splitlines()
+    assert saved[0].startswith("comparison,value") and len(saved) == 1 + 2 * 3
+    assert "pictures" in handlers.back(session) and session.uploaded_pictures is None
 
 
 def test_rows_that_are_added_while_a_grid_trains_are_seen(tmp_path: Path) -> None:
@@ -215,3 +361,44 @@ def test_own_rows_are_shown_to_one_visitor_alone(visit: Any, tmp_path: Path) -> 
     page.locator("[data-pick='back:']").click()
     said(page, "#vs-figures", f"{len(ROWS.splitlines())} of")
     assert "mine" not in other.locator("#vs-figures").inner_text() + other.locator("#vs-message").inner_text()
+
+
+@pytest.mark.browser
+def test_own_rows_on_pictures_are_shown_beside_those_on_text(visit: Any) -> None:
+    page = study(visit(width=390))
+    page.wait_for_selector("#vs-figures .vs-figure")
+    said(page, "#vs-pictures", "not trained yet|trainings finished")
+    data = picture_lines("image_first", "template_first", "query_first")
+    file = {"name": "grid.jsonl", "mimeType": "application/json", "buffer": data}
+    page.locator("input[type=file][accept*='jsonl']").set_input_files(file)
+    said(page, "#vs-message", "grid.jsonl is shown below under On pictures")
+    said(page, "#vs-pictures", "grid.jsonl: trainings finished: Order 6 of 12")
+    with page.expect_download() as download:
+        page.locator("[data-pick='csv:pictures-order']").click()
+    assert Path(download.value.path()).read_text().startswith("comparison,value")
+    page.locator("[data-pick='back:']").click()
+    page.wait_for_function("!document.querySelector('#vs-pictures').innerText.includes('grid.jsonl')")
+
+
+@pytest.mark.browser
+def test_on_the_phone_figures_are_folded_and_each_can_be_opened(visit: Any) -> None:
+    page = study(visit(width=390))
+    page.wait_for_selector("#vs-figures .vs-figure")
+    settled(page)
+    assert page.evaluate("document.documentElement.scrollHeight") < 4500
+    shut = page.locator("#vs-figures .vs-figure[data-folded='true']")
+    count = shut.count()
+    assert count and not shut.first.locator(".vs-body").is_visible()
+    for _ in range(count):
+        button = page.locator("#vs-figures .vs-unfold[aria-expanded='false']").first
+        button.focus()
+        page.keyboard.press("Enter")
+    page.wait_for_function("!document.querySelector('#vs-figures .vs-figure[data-folded=true]')")
+    assert all(body.is_visible() for body in page.locator("#vs-figures .vs-body").all())
+    page.locator(".vs-gaps-place .vs-unfold").click()
+    page.locator(".vs-gaps").wait_for(state="visible")
+    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+    wide = study(visit(width=1280))
+    wide.wait_for_selector("#vs-figures .vs-figure")
+    assert all(body.is_visible() for body in wide.locator("#vs-figures .vs-body").all())
+    assert not wide.locator(".vs-unfold").first.is_visible() and wide.locator(".vs-gaps").is_visible()

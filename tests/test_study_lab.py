@@ -153,7 +153,7 @@ def test_every_number_of_the_figures_stands_in_the_shipped_rows() -> None:
 
 
 def test_rows_and_figures_are_read_without_torch() -> None:
-    code = "import sys, vlcompare.ui.study.views as v, vlcompare.ui.study.lab, vlcompare.ui.study.session as s\n"
+    code = "import sys, vlcompare.ui.study.figures as v, vlcompare.ui.study.lab, vlcompare.ui.study.session as s\n"
     code += "v.figures(s.Shelf().study()); print([n for n in ('torch', 'matplotlib', 'gradio') if n in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 

@@ -43,8 +43,9 @@ def add_parser(subparsers: Any) -> None:
     opened = actions.add_parser(
         "open",
         help="look at the rows in the browser",
-        description="Open the page at its tab Study, with the figures of the rows in DIR. The retrieval lab there asks "
-        "the models that come with the program.",
+        description="Open the page at its tab Study, with the figures of the rows in DIR, of trainings on text or on "
+        "pictures. The retrieval lab there asks the models in DIR/weights that these rows are about, and where there "
+        "are none, those that come with the program.",
     )
     opened.add_argument("folder", type=existing_path, metavar="DIR", help="a folder with rows.jsonl, or that file")
     add_address_options(opened)
@@ -79,9 +80,9 @@ def _report(args: argparse.Namespace) -> int:
 
 def _open(args: argparse.Namespace) -> int:
     """Serve until interrupted."""
-    from vlcompare.study.opened import open_study
+    from vlcompare.study.opened import open_any
 
-    open_study(args.folder)  # raises, before anything is loaded, where no row can be shown
+    open_any(args.folder)  # raises, before anything is loaded, where no row can be shown
     from vlcompare.ui.fast_import import import_gradio
     from vlcompare.ui.settings import AppSettings
 

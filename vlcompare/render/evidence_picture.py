@@ -16,6 +16,7 @@ from vlcompare.render.draw import STYLES, Mark, Role, annotate
 from vlcompare.render.fonts import wrap
 from vlcompare.tasks.prompts import task_title
 from vlcompare.types import Box, Request
+from vlcompare.units import decimal
 
 PANEL = 720  # pixels of a panel's width
 MARGIN, GAP, BAR = 36, 32, 8
@@ -80,7 +81,7 @@ def evidence_overlay(picture: Image.Image, map: EvidenceMap, scale: float) -> Im
 
 def figures_in_words(map: EvidenceMap, truth: Sequence[Box]) -> list[str]:
     """The figures of a map as short lines: the answer's log-probability, then each place that is known."""
-    lines = [f"log-probability of the answer {map.logprob:.2f}, given the whole picture"]
+    lines = [f"log-probability of the answer {decimal(map.logprob)}, given the whole picture"]
     if not map.complete:
         return [*lines, "Stopped before all blocks were measured."]
     for name, boxes in (("true box", truth), ("answer's own box", map.boxes)):
@@ -88,7 +89,7 @@ def figures_in_words(map: EvidenceMap, truth: Sequence[Box]) -> list[str]:
         if figures is not None:
             hit = "the largest fall is in it" if figures.largest_inside else "the largest fall is elsewhere"
             lines.append(
-                f"{name}: a block's mean fall {figures.inside:.2f} inside, {figures.outside:.2f} outside; {hit}"
+                f"{name}: a block's mean fall {decimal(figures.inside)} inside, {decimal(figures.outside)} outside; {hit}"
             )
     if map.largest is None:
         lines.append("No block lowers the log-probability: this answer does not rest on one place.")

@@ -17,11 +17,15 @@ from vlcompare.errors import CheckpointError, RequestError
 from vlcompare.models.kernels.cpu.openmp import at_most
 from vlcompare.study.models import scores
 from vlcompare.study.recipe import FAMILIES
+from vlcompare.study.rows import Setting, setting_of, weights_path
 from vlcompare.study.streams import Integers, Stream
+from vlcompare.study.tables import Row, for_lab, groups
 from vlcompare.study.tasks import ORDERS, SYMBOLS, ItemDraft, Items, ItemSource
 from vlcompare.study.weights import Trained, load_weights
 
 SHORTEST = 2
+LONGEST = 400  # symbols of a sequence
+MOST_MODEL_BYTES = 64 * 2**20  # of a file: a click is to be answered at once
 ROUND = 200  # sequences of `Lab.round`
 MOST_SEEDS = 2**31
 _CPU = torch.device("cpu")
@@ -64,6 +68,23 @@ class Lab:
     def open(cls, folder: Path) -> Lab:
         """The models of a folder. Raises CheckpointError for a damaged file, and where there is none."""
         return cls(load_weights(path) for path in sorted(folder.glob("*.safetensors")))
+
+    @classmethod
+    def of_rows(cls, folder: Path, rows: Sequence[Row]) -> Lab:
+        """The models that a folder of `study run` holds of these rows, as `tables.for_lab` chooses them.
+
+        Raises CheckpointError where there is none, and for a file that is too large, lies elsewhere, is damaged, or
+        holds another model than its row says.
+        """
+        chosen = for_lab(groups(rows))
+        if not chosen:
+            raise CheckpointError("no row of position retrieval is there for every family and rate")
+        return cls(_weights_of(folder, setting_of(row)) for row in chosen)
+
+    @property
+    def longest(self) -> int:
+        """The longest sequence that can be asked about."""
+        return min(self.vocabulary, LONGEST)
 
     def families(self, order: str) -> tuple[str, ...]:
         """The families that were trained for this order."""
@@ -123,13 +144,12 @@ class Lab:
         return self._models[order, family]
 
     def _check(self, length: int, order: str) -> None:
-        if order not in ORDERS or not self.families(order):
+        if order not in ORDERS:
             raise RequestError(f"The order is {' or '.join(ORDERS)}.")
-        if not SHORTEST <= length <= self.vocabulary:
-            raise RequestError(
-                f"A sequence has {SHORTEST} to {self.vocabulary} symbols, as many as there are different ones; "
-                f"this one has {length}."
-            )
+        if not self.families(order):
+            raise RequestError(f"None of these models was trained with the {order.replace('_', ' ')}: try the other.")
+        if not SHORTEST <= length <= self.longest:
+            raise RequestError(f"A sequence has {SHORTEST} to {self.longest} different symbols; this one has {length}.")
 
     @staticmethod
     def _answers(trained: Trained, items: Items) -> tuple[np.ndarray, Integers]:
@@ -137,3 +157,18 @@ class Lab:
         with torch.inference_mode(), at_most(1):
             logits, _ = scores(trained.model, items, _CPU)
             return logits[:, 0].softmax(-1).numpy(), logits[:, 0].argmax(-1).numpy()
+
+
+def _weights_of(folder: Path, setting: Setting) -> Trained:
+    """The finished model of one row of a folder. Raises CheckpointError as `Lab.of_rows` says."""
+    path = weights_path(folder, setting)
+    if not path.is_file():
+        raise CheckpointError(f"the weights of {setting} are not there")
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise CheckpointError(f"the weights of {setting} are a link to another folder")
+    if path.stat().st_size > MOST_MODEL_BYTES:
+        raise CheckpointError(f"a model is larger than the {MOST_MODEL_BYTES // 2**20} MiB that a lab loads")
+    model = load_weights(path)
+    if (model.family, model.source) != (setting.family, setting.source):
+        raise CheckpointError(f"the weights of {setting} are of another training")
+    return model

@@ -1,8 +1,12 @@
-"""A study's rows as they are shown: those that come with the project, a user's own folder, or an uploaded file."""
+"""A study's rows as they are shown: those that come with the project, a user's own folder, or an uploaded file.
+
+A file holds rows of one kind: of trainings on text, or of trainings on pictures. Its first row says which.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +15,11 @@ from typing import Any
 from vlcompare.errors import SampleError
 from vlcompare.paths import EXAMPLES
 from vlcompare.study.figures import Figure, all_figures
-from vlcompare.study.rows import parse_rows
+from vlcompare.study.pictures.figures import picture_figures
+from vlcompare.study.pictures.folder import holds_pictures, is_picture_row, parse_picture_rows
+from vlcompare.study.pictures.grids import COMPARISONS, Comparison
+from vlcompare.study.pictures.settings import SETTING_FIELDS, PictureSetting, picture_setting_of
+from vlcompare.study.rows import Parse, parse_rows
 from vlcompare.study.tables import Group, groups
 
 SHIPPED = EXAMPLES / "study"
@@ -41,30 +49,107 @@ class Study:
         return self.planned is not None and len(self.rows) < self.planned
 
 
+@dataclass(frozen=True)
+class PictureStudy:
+    """Finished rows of trainings on pictures, and the sentences about damaged ones; there may be no row."""
+
+    name: str = ""
+    rows: tuple[dict[str, Any], ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @cached_property
+    def figures(self) -> list[Figure]:
+        """Raises SampleError where the rows are not about the same questions."""
+        try:
+            return picture_figures(self.rows)
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            raise SampleError(
+                f"The rows of {self.name} cannot be set beside each other: they were not asked the same questions."
+            ) from error
+
+    def behind(self, comparison: Comparison) -> list[dict[str, Any]]:
+        """The rows that a comparison is made of: those of its grid, at the size and by the recipe that these have."""
+        wanted = set(map(self._compared, comparison.settings()))
+        return [row for row in self.rows if self._compared(picture_setting_of(row)) in wanted]
+
+    def begun(self) -> list[tuple[Comparison, int, int]]:
+        """Each comparison, how many of its trainings are finished, and how many there are."""
+        counts = []
+        for comparison in COMPARISONS:
+            done = {picture_setting_of(row).id for row in self.behind(comparison)}
+            counts.append((comparison, len(done), len(list(comparison.settings()))))
+        return counts
+
+    @cached_property
+    def _ignored(self) -> frozenset[str]:
+        sizes = {row.get("scale") for row in self.rows}
+        return frozenset({"recipe", *(("scale",) if len(sizes) == 1 else ())})
+
+    def _compared(self, setting: PictureSetting) -> tuple[Any, ...]:
+        return tuple(getattr(setting, name) for name in SETTING_FIELDS if name not in self._ignored)
+
+
 def study_of(data: bytes, name: str, planned: int | None = None) -> Study:
     """The rows of a file's content; damaged ones become sentences. Raises SampleError where no row is whole."""
+    return Study(name, *_read(data, name, parse_rows), planned)
+
+
+def picture_study_of(data: bytes, name: str) -> PictureStudy:
+    """The same for rows of trainings on pictures."""
+    return PictureStudy(name, *_read(data, name, parse_picture_rows))
+
+
+def any_study_of(data: bytes, name: str) -> Study | PictureStudy:
+    """The rows of a file's content, of the kind that its first row has."""
+    return picture_study_of(data, name) if is_picture_row(data.partition(b"\n")[0]) else study_of(data, name)
+
+
+def _read(data: bytes, name: str, parse: Parse) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
     if len(data) > MOST_BYTES:
         raise SampleError(f"{name} is larger than the {MOST_BYTES // 2**20} MiB of rows that are read.")
-    rows, problems = parse_rows(data, name)
+    rows, problems = parse(data, name)
     if not rows:
         what = problems[0] if problems else f"{name} holds no finished rows; `study run GRID --out DIR` makes them."
         raise SampleError(what)
     if len(rows) > MOST_ROWS:
         raise SampleError(f"{name} holds {len(rows):,} rows; at most {MOST_ROWS:,} are shown.")
-    return Study(name, tuple(rows), tuple(problems), planned)
+    return tuple(rows), tuple(problems)
+
+
+def rows_file(path: Path) -> Path:
+    """The file of rows: of a folder that `study run` filled, or the one that is given itself."""
+    return path / "rows.jsonl" if path.is_dir() else path
 
 
 def open_study(path: Path) -> Study:
     """The rows of a folder that `study run` filled, or of a file of rows. Raises SampleError where there are none."""
-    file = path / "rows.jsonl" if path.is_dir() else path
+    name = path.name if path.is_dir() else rows_file(path).name
+    return study_of(_content(path), name, planned_rows(rows_file(path).parent))
+
+
+def open_pictures(paths: Sequence[Path], name: str) -> PictureStudy:
+    """The rows of trainings on pictures in several folders or files. Raises SampleError where one cannot be read."""
+    parts = [picture_study_of(_content(path), name) for path in paths]
+    rows = {picture_setting_of(row).id: row for part in parts for row in part.rows}
+    return PictureStudy(name, tuple(rows.values()), tuple(problem for part in parts for problem in part.problems))
+
+
+def open_any(path: Path) -> Study | PictureStudy:
+    """The rows of a folder or file, of the kind that its first row has. Raises SampleError where there are none."""
+    if holds_pictures(rows_file(path)):
+        return open_pictures([path], path.name)
+    return open_study(path)
+
+
+def _content(path: Path) -> bytes:
+    file = rows_file(path)
     try:
         with file.open("rb") as opened:
-            data = opened.read(MOST_BYTES + 1)
+            return opened.read(MOST_BYTES + 1)
     except FileNotFoundError as error:
         raise SampleError(f"{path} holds no rows.jsonl; `study run GRID --out {path}` makes one.") from error
     except OSError as error:
         raise SampleError(f"{file} cannot be read: {error.strerror}.") from error
-    return study_of(data, file.parent.name if path.is_dir() else file.name, planned_rows(file.parent))
 
 
 def planned_rows(folder: Path) -> int | None:

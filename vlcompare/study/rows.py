@@ -207,6 +207,11 @@ class Named(Protocol):
     def id(self) -> str: ...
 
 
+def weights_path(folder: Path, setting: Named) -> Path:
+    """Where a folder keeps the finished model of a setting."""
+    return folder / "weights" / f"{setting.id}.safetensors"
+
+
 class Folder:
     """Where several processes gather the rows of a grid. Raises SampleError for a folder of another version."""
 
@@ -262,7 +267,7 @@ class Folder:
         return self.path / "states" / f"{setting.id}.pt"
 
     def weights_path(self, setting: Named) -> Path:
-        return self.path / "weights" / f"{setting.id}.safetensors"
+        return weights_path(self.path, setting)
 
 
 def row_of(setting: Setting, results: dict[str, Any]) -> dict[str, Any]:

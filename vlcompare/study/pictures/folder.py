@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ _RESULTS: dict[str, type | tuple[type, ...]] = {  # what a finished row holds be
 }
 _PER_TASK = ("group", "metric", "right", "per_picture", "types")
 _MOST_QUESTIONS = 100_000  # of a task
+_LONGEST_ROW = 1 << 22  # bytes
 
 
 def parse_picture_rows(data: bytes, name: str) -> tuple[list[dict[str, Any]], list[str]]:
@@ -36,7 +38,7 @@ def parse_picture_rows(data: bytes, name: str) -> tuple[list[dict[str, Any]], li
         try:
             row = json.loads(line)
             _check(row)
-            rows.append(row)
+            rows.append(asdict(picture_setting_of(row)) | row)  # a field that a row lacks has its default
         except (ValueError, TypeError, RecursionError) as error:
             problems.append(
                 f"{name}, line {number}, is not a whole row of a training on pictures ({str(error).rstrip('.')}); "
@@ -81,8 +83,16 @@ def holds_pictures(path: Path) -> bool:
     """Whether the first row of a file is one of a training on pictures."""
     try:
         with path.open("rb") as file:
-            row = json.loads(file.readline(1 << 22))
-    except (OSError, ValueError):
+            return is_picture_row(file.readline(_LONGEST_ROW))
+    except OSError:
+        return False
+
+
+def is_picture_row(line: bytes) -> bool:
+    """Whether a line of a file of rows is one of a training on pictures."""
+    try:
+        row = json.loads(line[:_LONGEST_ROW])
+    except (ValueError, RecursionError):
         return False
     return isinstance(row, dict) and row.get("kind") == KIND
 

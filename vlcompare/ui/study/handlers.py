@@ -8,13 +8,13 @@ from typing import TypedDict
 from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.evaluate.published_gaps import published_gaps
 from vlcompare.render.markup import Safe
-from vlcompare.study.opened import MOST_BYTES, study_of
+from vlcompare.study.opened import MOST_BYTES, PictureStudy, any_study_of
 from vlcompare.study.tables import as_csv
 from vlcompare.ui.compare.cards import message
 from vlcompare.ui.compare.files import write_file
 from vlcompare.ui.server.uploads import read_file
-from vlcompare.ui.study import views
-from vlcompare.ui.study.session import StudySession, picture_rows
+from vlcompare.ui.study import figures, pictures, views
+from vlcompare.ui.study.session import StudySession
 
 
 class StudyUpdate(TypedDict, total=False):
@@ -35,11 +35,12 @@ def fill(session: StudySession) -> StudyUpdate:
     if session.filled:
         return {}
     session.filled = True
+    update: StudyUpdate = {"published": views.published(published_gaps())}
     try:
-        update = _of_rows(session)
+        update = {**update, **_of_text(session)}
+        return {**update, "pictures": pictures.section(session.pictures)}
     except VLCompareError as error:
-        update = {"message": message(str(error), "error")}
-    return {**update, "published": views.published(published_gaps()), "pictures": views.pictures(picture_rows())}
+        return {**update, "message": message(str(error), "error")}
 
 
 def upload(session: StudySession, path: str | None) -> StudyUpdate:
@@ -47,26 +48,32 @@ def upload(session: StudySession, path: str | None) -> StudyUpdate:
     if not path:
         return {}
     try:
-        session.uploaded = study_of(read_file(path, MOST_BYTES, "file of rows"), Path(path).name[:60])
-        return {**_of_rows(session), "message": views.opened(session.uploaded.name)}
+        found = any_study_of(read_file(path, MOST_BYTES, "file of rows"), Path(path).name[:60])
+        said: StudyUpdate = {"message": views.opened(found.name, on_pictures=isinstance(found, PictureStudy))}
+        if isinstance(found, PictureStudy):
+            shown = pictures.section(found)  # may raise: nothing is changed before it
+            session.uploaded_pictures = found
+            return {**said, "pictures": shown}
+        session.uploaded = found
+        return {**said, **_of_text(session)}
     except VLCompareError as error:
         return {"message": message(str(error), "error")}
 
 
 def back(session: StudySession) -> StudyUpdate:
     """Show the rows again that the server opens with."""
-    session.uploaded = None
-    return {**_of_rows(session), "message": message("")}
+    session.uploaded = session.uploaded_pictures = None
+    return {**_of_text(session), "pictures": pictures.section(session.pictures), "message": message("")}
 
 
 def csv(session: StudySession, name: str) -> str:
     """A figure's table as a file. Raises RequestError for an unknown figure."""
-    figure = next((one for one in session.study.figures if one.name == name), None)
+    shown = (*session.study.figures, *session.pictures.figures)
+    figure = next((one for one in shown if one.name == name), None)
     if figure is None:
         raise RequestError("These rows have no such figure.")
     return write_file(f"{name}.csv", as_csv(figure.records).encode())
 
 
-def _of_rows(session: StudySession) -> StudyUpdate:
-    study = session.study
-    return {"intro": views.intro(session.shelf.study()), "figures": views.figures(study)}
+def _of_text(session: StudySession) -> StudyUpdate:
+    return {"intro": views.intro(session.shelf.study()), "figures": figures.figures(session.study)}

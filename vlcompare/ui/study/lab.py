@@ -6,13 +6,17 @@ torch and the models are loaded with the first of them.
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
+from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlcompare.errors import RequestError, VLCompareError
+from vlcompare.errors import CheckpointError, RequestError, VLCompareError
 from vlcompare.render.markup import Safe, el
 from vlcompare.render.panels import Panel, Point, Series, drawn, key
 from vlcompare.study.figures import NAMES, ORDER_NAMES, SHARES, share_text
-from vlcompare.study.opened import SHIPPED
+from vlcompare.study.opened import SHIPPED, open_study, rows_file
+from vlcompare.study.pictures.folder import holds_pictures
 from vlcompare.study.tasks import ORDERS
 from vlcompare.ui.server.redact import without_paths
 
@@ -20,55 +24,97 @@ if TYPE_CHECKING:
     from vlcompare.study.lab import Lab, Tally
 
 MODELS = SHIPPED / "models"
-_lock = threading.Lock()  # one computation at a time, each of some milliseconds
-_lab: list[Lab] = []
+WARM_LENGTHS = (10, 50)
 
 
-def lab() -> Lab:
-    """The shipped models. Raises CheckpointError where they cannot be read."""
-    if not _lab:
-        from vlcompare.study.lab import Lab
+class LabRequests:
+    """What one server's lab is asked: of the models in an operator's folder where they fit its rows, else of those that
+    come with the project."""
 
-        _lab.append(Lab.open(MODELS))
-    return _lab[0]
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()  # one computation at a time, each of some milliseconds
+        self._loaded: tuple[Lab, str] | None = None
+        self._warming = threading.Event()
+
+    def ask(self, request: Any) -> dict[str, Any]:
+        """All models' answers: {"known", "named", "whose", "sides": {family: {"position", "shares"}}}, or {"error"}: a
+        sentence, with what is "known" by then.
+
+        request: {"sequence", "query", "order"}, as the page sends it. known: symbols; whose: a sentence about the
+        models, "" for those that come with the project where nothing else is open.
+        """
+        known: dict[str, Any] = {}
+        try:
+            sequence = request.get("sequence") if isinstance(request, dict) else None
+            if not isinstance(sequence, list) or not all(type(symbol) is int for symbol in sequence):
+                raise RequestError("A sequence is a list of symbols' numbers.")
+            order, query = _order(request), _whole(request, "query")
+            with self._lock:
+                lab, whose = self._lab()
+                known = {"known": lab.vocabulary, "whose": whose}
+                answers = lab.ask(sequence, query, order)
+            sides = {
+                family: {"position": answer.position, "shares": [round(share, 4) for share in answer.shares]}
+                for family, answer in answers.items()
+            }
+            return {**known, "named": lab.named(order), "sides": sides}
+        except VLCompareError as error:
+            return {**known, "error": without_paths(str(error))}
+
+    def round_of(self, request: Any) -> Safe:
+        """Accuracy by position over a round of random sequences, as a chart with its figures, or a sentence.
+
+        request: {"length", "order", "seed"}.
+        """
+        try:
+            length, seed = _whole(request, "length"), _whole(request, "seed")
+            order = _order(request)
+            with self._lock:
+                tallies = self._lab()[0].round(length, order, seed)
+        except VLCompareError as error:
+            return el("p", without_paths(str(error)), class_="vl-warn", role="alert")
+        return _chart(tallies, length, order)
+
+    def warm_up(self) -> None:
+        """Load the models and ask each once, on a thread of its own, so that a click is answered at once.
+
+        Later calls do nothing.
+        """
+        if not self._warming.is_set():
+            self._warming.set()
+            threading.Thread(target=self._warm_up, daemon=True, name="vlcompare-lab").start()
+
+    def _warm_up(self) -> None:
+        with suppress(VLCompareError):  # whoever asks is told
+            with self._lock:
+                lab, _ = self._lab()
+            for order, length in product(ORDERS, WARM_LENGTHS):
+                if lab.families(order) and length <= lab.longest:
+                    with self._lock:  # anew each time: a click comes between two of them
+                        lab.ask(range(length), 0, order)
+
+    def _lab(self) -> tuple[Lab, str]:
+        """The models, and whose they are. Raises CheckpointError where none can be read."""
+        if self._loaded is None:
+            self._loaded = _opened(self._folder)
+        return self._loaded
 
 
-def ask(request: Any) -> dict[str, Any]:
-    """All models' answers: {"known", "named", "sides": {family: {"position", "shares"}}}, or {"error"}: a sentence.
+def _opened(folder: Path | None) -> tuple[Lab, str]:
+    from vlcompare.study.lab import Lab
 
-    request: {"sequence", "query", "order"}, as the page sends it.
-    """
+    if folder is None:
+        return Lab.open(MODELS), ""
+    place = rows_file(folder).resolve().parent
     try:
-        sequence = request.get("sequence") if isinstance(request, dict) else None
-        if not isinstance(sequence, list) or not all(type(symbol) is int for symbol in sequence):
-            raise RequestError("A sequence is a list of symbols' numbers.")
-        order, query = _order(request), _whole(request, "query")
-        with _lock:
-            own = lab()
-            answers = own.ask(sequence, query, order)
-        sides = {
-            family: {"position": answer.position, "shares": [round(share, 4) for share in answer.shares]}
-            for family, answer in answers.items()
-        }
-        return {"known": own.vocabulary, "named": own.named(order), "sides": sides}
+        if holds_pictures(rows_file(folder)):
+            raise CheckpointError("its rows are of trainings on pictures")
+        lab = Lab.of_rows(place, open_study(folder).rows)
     except VLCompareError as error:
-        return {"error": without_paths(str(error))}
-
-
-def round_of(request: Any) -> Safe:
-    """Accuracy by position over a round of random sequences, as a chart with its figures, or a sentence.
-
-    request: {"length", "order", "seed"}.
-    """
-    try:
-        length, seed = _whole(request, "length"), _whole(request, "seed")
-        order = _order(request)
-        with _lock:
-            own = lab()
-            tallies = own.round(length, order, seed)
-    except VLCompareError as error:
-        return el("p", without_paths(str(error)), class_="vl-warn", role="alert")
-    return _chart(tallies, length, order)
+        why = without_paths(str(error)).rstrip(".")
+        return Lab.open(MODELS), f"These models come with the program; those of {place.name} are not asked: {why}."
+    return lab, f"These are the models of {place.name}."
 
 
 def _chart(tallies: dict[str, Tally], length: int, order: str) -> Safe:

@@ -10,6 +10,7 @@ import gradio as gr
 from vlcompare.render.markup import el
 from vlcompare.ui.events import PICK
 from vlcompare.ui.study import views
+from vlcompare.ui.study.lab import LabRequests
 from vlcompare.ui.study.session import Shelf, StudySession
 
 LAB = "window.vlStudy.lab(element, (request) => trigger('submit', request));"
@@ -20,6 +21,7 @@ class StudyParts:
     """The tab's components by name."""
 
     session: gr.State
+    lab: LabRequests
     regions: dict[str, gr.HTML] = field(default_factory=dict)  # named as in `handlers.StudyUpdate`, and the lab's
     upload: Any = None
     endpoint: Any = None  # request, answer and button of the lab's endpoint, which are never shown
@@ -28,7 +30,7 @@ class StudyParts:
 
 def build(shelf: Shelf) -> StudyParts:
     """Lay the tab out inside the current Blocks; its regions are filled when it is opened."""
-    parts = StudyParts(gr.State(StudySession(shelf)))
+    parts = StudyParts(gr.State(StudySession(shelf)), LabRequests(shelf.given))
     regions = parts.regions
     with gr.Column(elem_classes="vs-page"):
         regions["intro"] = gr.HTML(el("p", "Reading the rows …", class_="vs-lead"), elem_id="vs-intro")
@@ -47,7 +49,9 @@ def build(shelf: Shelf) -> StudyParts:
         with gr.Column(elem_classes="vl-panel"):
             _heading("The published gap, by what a task needs")
             regions["published"] = gr.HTML("", elem_id="vs-published")
-        regions["pictures"] = gr.HTML("", elem_id="vs-pictures")
+        with gr.Column(elem_classes="vl-panel"):
+            _heading("On pictures")
+            regions["pictures"] = gr.HTML("", js_on_load=PICK, elem_id="vs-pictures")
         with gr.Column(elem_classes="vl-panel"):
             _heading("What is not known")
             gr.HTML(views.unknown())

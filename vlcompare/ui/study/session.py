@@ -2,38 +2,67 @@
 
 from __future__ import annotations
 
-import json
 import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from vlcompare.errors import VLCompareError
-from vlcompare.study.opened import SHIPPED, Study, open_study
-from vlcompare.study.tables import Row
+from vlcompare.study.opened import SHIPPED, PictureStudy, Study, open_pictures, open_study, rows_file
+from vlcompare.study.pictures.folder import holds_pictures
 
-_MOST_PICTURE_BYTES = 4 * 2**20
+Rows = TypeVar("Rows", Study, PictureStudy)
 
 
 class Shelf:
-    """What one server opens with: a folder given by the operator, or the rows that come with the project.
+    """What one server opens with: a folder given by the operator, and for the kind of rows that it does not hold the
+    rows that come with the project.
 
-    They are read when a user opens the tab, and again where the file has changed since, as it does while a grid trains.
+    They are read when a user opens the tab, and again where a file has changed since, as it does while a grid trains.
     """
 
-    def __init__(self, given: Path | None = None) -> None:
-        self._path = given or SHIPPED / "cpu"
+    def __init__(self, given: Path | None = None, shipped: Path = SHIPPED) -> None:
+        self.given = given
+        self._shipped = shipped
         self._lock = threading.Lock()
-        self._read: tuple[object, Study] | None = None
+        self._read: dict[str, tuple[object, Any]] = {}
 
     def study(self) -> Study:
-        """The rows as they are now. Raises SampleError where they cannot be read."""
-        file = self._path / "rows.jsonl" if self._path.is_dir() else self._path
+        """The rows on text as they are now. Raises SampleError where they cannot be read."""
+        path = self.given if self.given and not holds_pictures(rows_file(self.given)) else self._shipped / "cpu"
+        return self._now("text", [path], lambda: open_study(path))
+
+    def pictures(self) -> PictureStudy:
+        """The rows on pictures as they are now; none where there are none yet. Raises SampleError as above."""
+        name, paths = "The shipped rows", picture_files(self._shipped / "pictures")
+        if self.given is not None and (own := picture_files(self.given)):
+            name, paths = self.given.name, own
+        return self._now("pictures", paths, lambda: open_pictures(paths, name) if paths else PictureStudy(name))
+
+    def _now(self, kind: str, paths: Sequence[Path], read: Callable[[], Rows]) -> Rows:
         with self._lock:
-            status = file.stat() if file.exists() else None
-            version = status and (status.st_mtime_ns, status.st_size)
-            if self._read is None or self._read[0] != version:
-                self._read = version, open_study(self._path)
-            return self._read[1]
+            version = [(path, _version(rows_file(path))) for path in paths]
+            if kind not in self._read or self._read[kind][0] != version:
+                self._read[kind] = version, read()
+            found: Rows = self._read[kind][1]
+            return found
+
+
+def picture_files(path: Path) -> list[Path]:
+    """The files of rows of trainings on pictures: `path` itself, or in this folder and in those in it."""
+    if not path.is_dir():
+        return [path] if holds_pictures(path) else []
+    with suppress(OSError):
+        return [file for file in sorted((*path.glob("*.jsonl"), *path.glob("*/rows.jsonl"))) if holds_pictures(file)]
+    return []
+
+
+def _version(file: Path) -> object:
+    """What is another value once the file has changed; None where it is not there."""
+    with suppress(OSError):
+        status = file.stat()
+        return status.st_mtime_ns, status.st_size
+    return None
 
 
 class StudySession:
@@ -42,6 +71,7 @@ class StudySession:
     def __init__(self, shelf: Shelf) -> None:
         self.shelf = shelf
         self.uploaded: Study | None = None
+        self.uploaded_pictures: PictureStudy | None = None
         self.filled = False  # whether the tab's regions were put out
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StudySession:
@@ -51,14 +81,6 @@ class StudySession:
     def study(self) -> Study:
         return self.uploaded or self.shelf.study()
 
-
-def picture_rows(folder: Path = SHIPPED / "pictures") -> list[Row]:
-    """The rows of the grids on pictures; none where the folder is not there, or holds no whole file of them."""
-    file = folder / "rows.jsonl"
-    try:
-        with file.open("rb") as opened:
-            lines = opened.read(_MOST_PICTURE_BYTES).split(b"\n")[:-1]
-        rows = [json.loads(line) for line in lines if line.strip()]
-    except (OSError, ValueError, VLCompareError):
-        return []
-    return [row for row in rows if isinstance(row, dict) and row]
+    @property
+    def pictures(self) -> PictureStudy:
+        return self.uploaded_pictures or self.shelf.pictures()

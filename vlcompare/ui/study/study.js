@@ -4,7 +4,7 @@
   if (window.vlStudy) return;
   const CONSONANTS = "bdfghjklmnprstvz", VOWELS = "aeiou";
   const ORDINARY = 80; // as many names of two letters
-  const SHORTEST = 2;
+  const SHORTEST = 2, LONGEST = 400;
   const MANY = 14; // more tiles have their number below their name
   const SHAPES = { pythia: "●", mamba: "■", hybrid: "▲" };
 
@@ -129,9 +129,9 @@
       const known = new Map([...Array(this.known).keys()].map((symbol) => [nameOf(symbol), symbol]));
       const odd = words.find((word) => !known.has(word));
       const twice = words.find((word, index) => words.indexOf(word) !== index);
-      const wrong = odd !== undefined ? `There is no tile “${odd.slice(0, 20)}”: a name is a consonant and a vowel, from ba to zu.`
+      const wrong = odd !== undefined ? `There is no tile “${odd.slice(0, 20)}”: they are called ${nameOf(0)} to ${nameOf(this.known - 1)}.`
         : twice !== undefined ? `The tile “${twice}” stands twice: the models only learnt sequences in which every tile is another.`
-        : words.length < SHORTEST || words.length > this.known ? `A sequence has ${SHORTEST} to ${this.known} tiles; this one has ${words.length}.` : "";
+        : words.length < SHORTEST || words.length > Math.min(this.known, LONGEST) ? `A sequence has ${SHORTEST} to ${Math.min(this.known, LONGEST)} tiles; this one has ${words.length}.` : "";
       this.find("#vs-wrong").textContent = wrong;
       if (wrong) return;
       this.sequence = words.map((word) => known.get(word));
@@ -165,15 +165,31 @@
         reply = { error: "The server does not answer: choose a tile to ask again." };
       }
       this.waiting = false;
+      if (reply.known && reply.known !== this.known) this.know(reply.known);
+      if (reply.whose !== undefined) this.tell(reply.whose);
       if (this.stale) this.send();
       else if (reply.error) this.say(reply.error);
       else this.told(reply);
     }
 
-    told({ known, named, sides }) {
+    // other models may know fewer symbols than there were before the first answer, or more
+    know(count) {
+      this.known = count;
+      this.find("#vs-length").max = Math.min(count, LONGEST);
+      if (this.sequence.every((symbol) => symbol < count)) return;
+      this.sequence = shuffled(count).slice(0, this.sequence.length);
+      this.place = Math.min(this.place, this.sequence.length - 1);
+      this.draw();
+    }
+
+    tell(whose) {
+      const line = this.find(".vs-whose");
+      line.textContent = whose;
+      line.hidden = !whose;
+    }
+
+    told({ named, sides }) {
       this.named = named;
-      this.known = known;
-      this.find("#vs-length").max = known;
       this.show(sides);
     }
 
@@ -297,6 +313,15 @@
     const { data, error } = await reply.json();
     return data?.[0] ?? { error: error ?? "The server has no answer: try again in a while." };
   }
+
+  // on the phone, what is folded
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest?.(".vs-unfold"), part = button?.closest("[data-folded]");
+    if (!part) return;
+    const folded = part.dataset.folded !== "true";
+    part.dataset.folded = String(folded);
+    button.setAttribute("aria-expanded", String(!folded));
+  });
 
   let lab = null, opened = false; // the tab's event may come before or after its component; models are loaded by the first request
 

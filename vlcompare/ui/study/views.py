@@ -1,4 +1,5 @@
-"""The study tab's regions as markup: what is claimed and seen, the lab's controls, figures, tables."""
+"""The study tab's regions as markup: what is claimed and seen, the lab's controls, the published table, what is not
+known."""
 
 from __future__ import annotations
 
@@ -7,17 +8,13 @@ from collections.abc import Sequence
 
 from vlcompare.evaluate.published_gaps import GROUPS, BenchmarkGap, Gaps, sentences
 from vlcompare.render.markup import Safe, el
-from vlcompare.render.panels import drawn, key
-from vlcompare.study.figures import NAMES, Figure
+from vlcompare.render.panels import key
+from vlcompare.study.figures import NAMES
 from vlcompare.study.opened import Study
-from vlcompare.study.rates import RULE
-from vlcompare.study.seen import seen, state
-from vlcompare.study.tables import Row
+from vlcompare.study.seen import summary
+from vlcompare.ui.study.figures import unfold
 
 PAPER = "https://arxiv.org/abs/2409.05395"
-MOST_PANELS = 12  # of a figure in the page; the report draws all
-MOST_LISTED = 40  # rows of a table in the page; the CSV has all
-MOST_PROBLEMS = 10
 GROUP_TITLES = {
     "retrieval": "Retrieval: find one thing",
     "reading": "Reading text",
@@ -28,21 +25,22 @@ MEANS = (
     "answers, a state-space model answers from what its state has kept of them."
 )
 UNKNOWN = (
-    "What the paper's body says: its abstract, README and code were read. The sizes, the training and the numbers of "
-    "its synthetic task are not known here; vocabulary, sizes, budget, optimiser and the stop at .95 are ours.",
-    "What these trainings say of larger models: they have some 105,000 parameters, and the paper's have billions.",
-    "Whether a better rate lies between those tried. State-space models learn recall in a narrow range of rates: four "
-    "were tried for each family, and all rows are published.",
-    "What asking first does to grounding. The released code's “instruction first” announces the task before the "
-    "picture, and the thing to find still comes after; here “query first” puts the query itself before the sequence.",
+    "What the paper's body says: its abstract, README and code were read. Vocabulary, sizes, budget, optimiser and the "
+    "stop at .95 are ours.",
+    "Whether larger models do the same: these have some 105,000 parameters, the paper's have billions.",
+    "Whether another rate than the four tried does better: state-space models learn recall in a narrow range of rates.",
+    "What asking first does to grounding: the released “instruction first” announces the task, and the thing to find "
+    "still comes after the picture. Here “query first” puts the query itself first.",
     "How the published pairs would do at equal sizes: the smallest pair is unequal, and one of its cells is doubtful.",
 )
 
 
-def opened(name: str) -> Safe:
+def opened(name: str, *, on_pictures: bool = False) -> Safe:
     """Beside an uploaded file's figures: which file it is, and the way back."""
-    button = el("button", "Back to the shipped rows", type="button", data_pick="back:", class_="vi-chip")
-    return el("p", f"{name} is shown, to you alone. ", button, class_="vl-message vl-message-info", role="status")
+    button = el("button", "Close it", type="button", data_pick="back:", class_="vi-chip")
+    where = el("a", "On pictures", href="#vs-pictures") if on_pictures else None
+    shown = [" is shown below under ", where, ", to you alone. "] if where else [" is shown, to you alone. "]
+    return el("p", name, *shown, button, class_="vl-message vl-message-info", role="status")
 
 
 def intro(study: Study) -> Safe:
@@ -61,7 +59,7 @@ def intro(study: Study) -> Safe:
         " Below is such retrieval in miniature: a sequence of symbols, one of them asked for, and small models that "
         "learnt from nothing to say where it stands. ",
         el("b", "Seen here so far: "),
-        state(study),
+        summary(study),
         class_="vs-lead",
     )
 
@@ -107,6 +105,7 @@ def lab() -> Safe:
         el("div", class_="vs-text-row", role="radiogroup", aria_label="The sequence: choose the tile to ask for"),
         el("div", *[_answer(family, name) for family, name in NAMES.items()], class_="vs-answers"),
         el("p", "Loading the models …", class_="vl-note vs-state", role="status"),
+        el("p", class_="vl-note vs-whose", hidden=True),
         el("p", MEANS, class_="vs-meaning"),
         round_place(),
         class_="vs-lab",
@@ -124,82 +123,6 @@ def round_place() -> Safe:
         el("button", "Run 200 of these", type="button", data_do="round", class_="vi-chip vs-run"),
         el("span", " random sequences of this length, each asked for one position", class_="vl-muted"),
     )
-
-
-# ---- figures ---------------------------------------------------------------------------------------------------------
-
-
-def figures(study: Study) -> Safe:
-    """Every figure, with its numbers, the rows behind it, and the command that makes it again."""
-    legend = el("div", *[key(family, name) for family, name in NAMES.items()], class_="vs-legend")
-    verdicts = el("ul", *[el("li", sentence) for sentence in seen(study)], class_="vs-seen")
-    notes = [
-        el("p", f"{study.name}: {state(study)}", class_="vl-warn") if study.unfinished else el("p", state(study)),
-        *[el("p", problem, class_="vl-warn") for problem in study.problems[:MOST_PROBLEMS]],
-    ]
-    if len(study.problems) > MOST_PROBLEMS:
-        notes.append(el("p", f"{len(study.problems) - MOST_PROBLEMS:,} more lines are damaged.", class_="vl-warn"))
-    drawn_ones = el("div", *[_figure(figure, study) for figure in study.figures], class_="vs-figures")
-    return el("div", *notes, verdicts, legend, drawn_ones)
-
-
-def _figure(figure: Figure, study: Study) -> Safe:
-    shown = figure.panels[:MOST_PANELS]
-    more = len(figure.panels) - len(shown)
-    rest = f" {more} more panels are in the report." if more else ""
-    csv = el("button", "CSV", type="button", data_pick=f"csv:{figure.name}", class_="vi-chip",
-             aria_label=f"{figure.title}: data as CSV")  # fmt: skip
-    return el(
-        "figure",
-        el("figcaption", el("h3", figure.title), el("p", figure.reads, rest, class_="vl-note")),
-        el("div", *[drawn(panel) for panel in shown], class_="vs-panels"),
-        el("div", _numbers(figure), _behind(figure, study), csv, class_="vs-under"),
-        class_="vs-figure",
-    )
-
-
-def _numbers(figure: Figure) -> Safe:
-    """The figure's table, without what all its lines share."""
-    records = figure.records
-    varying = [name for name in records[0] if len({str(record[name]) for record in records}) > 1] or list(records[0])
-    listed = table(varying, [[_cell(record[name]) for name in varying] for record in records[:MOST_LISTED]])
-    more = len(records) - MOST_LISTED
-    rest = el("p", f"{more:,} more lines are in the CSV file.", class_="vl-note") if more > 0 else None
-    return el("details", el("summary", "Numbers"), listed, rest, class_="vs-fold")
-
-
-def _behind(figure: Figure, study: Study) -> Safe:
-    """The trainings that a figure was made of, and the commands that make them and it again."""
-    names = ("task", "order", "length", "family", "learning_rate", "seed", "parameters", "examples", "accuracy",
-             "seconds", "device")  # fmt: skip
-    rows = [row for group in figure.groups for row in group.rows]
-    listed = table(names, [[_cell(row[name]) for name in names] for row in rows[:MOST_LISTED]])
-    commands = "python -m vlcompare study run cpu --out DIR\npython -m vlcompare study report DIR --out figures"
-    if study.planned is None:
-        commands = commands.replace("run cpu", "run GRID")
-    return el(
-        "details",
-        el("summary", "The runs behind this"),
-        el("p", f"{len(rows)} trainings: {RULE}; with all of its seeds.", class_="vl-note"),
-        listed,
-        el("pre", el("code", commands)),
-        class_="vs-fold",
-    )
-
-
-def table(names: Sequence[str], cells: Sequence[Sequence[str]]) -> Safe:
-    head = el("tr", *[el("th", name.replace("_", " "), scope="col") for name in names])
-    body = [el("tr", *[el("td", cell) for cell in line]) for line in cells]
-    whole = el("table", el("thead", head), el("tbody", *body), class_="vl-table")
-    return el("div", whole, class_="vl-scroll", tabindex="0", role="group", aria_label="Table")
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, float) and not value.is_integer():
-        return f"{value:g}"
-    return f"{int(value):,}" if isinstance(value, (int, float)) else str(value).replace("_", " ")
 
 
 # ---- the published table ---------------------------------------------------------------------------------------------
@@ -232,8 +155,14 @@ def published(gaps: Gaps) -> Safe:
         class_="vl-note",
     )
     whole_table = el("table", el("thead", head), el("tbody", *lines), class_="vl-table vs-gaps")
-    about = el("div", *said, source, class_="vs-said-of")
-    return el("div", el("div", whole_table, class_="vl-scroll"), about, class_="vs-published")
+    all_lines = el(
+        "div",
+        unfold("Every benchmark", True),
+        el("div", whole_table, class_="vl-scroll", tabindex="0", role="group", aria_label="Published gaps"),
+        class_="vs-gaps-place",
+        data_folded="true",
+    )
+    return el("div", all_lines, el("div", *said, source, class_="vs-said-of"), class_="vs-published")
 
 
 def _benchmark(one: BenchmarkGap) -> Safe:
@@ -258,16 +187,6 @@ def _gap(value: float) -> str:
 # ---- the rest --------------------------------------------------------------------------------------------------------
 
 
-def pictures(records: Sequence[Row]) -> Safe:
-    """The rows of the grids on pictures, where they are there."""
-    if not records:
-        return Safe("")
-    names = [name for name, value in records[0].items() if not isinstance(value, (list, dict))]
-    listed = [[_cell(record.get(name)) for name in names] for record in records[:MOST_LISTED]]
-    more = len(records) - MOST_LISTED
-    rest = el("p", f"{more:,} more are in the file.", class_="vl-note") if more > 0 else None
-    return el("section", el("h2", "On pictures", class_="vl-section"), table(names, listed), rest, class_="vs-pictures")
-
-
 def unknown() -> Safe:
-    return el("ul", *[el("li", each) for each in UNKNOWN], class_="vs-unknown")
+    listed = el("ul", *[el("li", each) for each in UNKNOWN], class_="vs-unknown")
+    return el("div", unfold(f"{len(UNKNOWN)} things", True), listed, data_folded="true")

@@ -8,7 +8,7 @@ import gradio as gr
 
 from vlcompare.errors import VLCompareError
 from vlcompare.ui.events import QUIET, SAVE, chosen
-from vlcompare.ui.study import handlers, lab
+from vlcompare.ui.study import handlers
 from vlcompare.ui.study.handlers import REGIONS, StudyUpdate
 from vlcompare.ui.study.layout import StudyParts
 from vlcompare.ui.study.session import StudySession
@@ -23,7 +23,9 @@ def wire(parts: StudyParts, tab: gr.Tab, page: gr.Blocks, *, first: bool = False
     session, outputs = parts.session, [*(parts.regions[name] for name in REGIONS), parts.session]
 
     def fill(own: StudySession) -> list[Any]:
-        return _outputs(own, handlers.fill(own))
+        filled = _outputs(own, handlers.fill(own))
+        parts.lab.warm_up()  # begins behind the answer: importing torch would slow it down
+        return filled
 
     for opened in (tab.select, page.load) if first else (tab.select,):
         opened(fill, [session], outputs, **QUIET).then(None, js=SHOWN)
@@ -42,7 +44,7 @@ def wire(parts: StudyParts, tab: gr.Tab, page: gr.Blocks, *, first: bool = False
         except VLCompareError as error:
             raise gr.Error(str(error), print_exception=False) from None
 
-    for name in ("message", "figures"):
+    for name in ("message", "figures", "pictures"):
         picked = parts.regions[name].click(pick, [session], [*outputs, parts.file], **QUIET)
         picked.success(None, [parts.file], None, js=SAVE, show_progress="hidden")
     _wire_lab(parts)
@@ -52,10 +54,10 @@ def _wire_lab(parts: StudyParts) -> None:
     """The lab's requests carry all that they are about; the server keeps nothing of them."""
 
     def run_round(event: gr.EventData) -> str:
-        return lab.round_of(event._data)
+        return parts.lab.round_of(event._data)
 
     request, answer, button = parts.endpoint  # called by the tab's script itself
-    button.click(lab.ask, [request], [answer], api_name="study_ask", **QUIET)
+    button.click(parts.lab.ask, [request], [answer], api_name="study_ask", **QUIET)
     run = parts.regions["lab"].submit(run_round, None, [parts.regions["round"]], trigger_mode="once", **READING)
     run.then(None, js=ROUND)
 

@@ -74,7 +74,7 @@ def build_side(settings: AppSettings, side: str) -> SideParts:
             _number(fields, side, "seed", 0, "Seed", precision=0, minimum=0)
         with gr.Row():
             _number(fields, side, "temperature", 0, "Temperature", info="0: greedy", minimum=0, maximum=5, step=0.1)
-            _number(fields, side, "top_p", 1, "Top-p", minimum=0, maximum=1, step=0.05)
+            _number(fields, side, "top_p", 1, "Top-p", info="1: all", minimum=0, maximum=1, step=0.05)
             _number(fields, side, "top_k", 0, "Top-k", info="0: all", precision=0, minimum=0)
         copy = gr.Button(f"Copy all but the checkpoint to the {_other(side)}", size="sm", elem_id=f"vl-{side}-copy")
     for name in NUMBER_NAMES:

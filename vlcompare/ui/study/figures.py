@@ -1,0 +1,127 @@
+"""Figures of trainings as markup: their panels, the numbers behind them as a table and as CSV, the trainings, the
+commands. On the phone a figure's panels are swiped, and all figures but the first ones are folded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from vlcompare.render.markup import Safe, el
+from vlcompare.render.panels import drawn, key
+from vlcompare.study.figures import NAMES, Figure
+from vlcompare.study.opened import Study
+from vlcompare.study.rates import RULE
+from vlcompare.study.seen import seen, state
+
+MOST_PANELS = 12  # of a figure in the page; the report draws all
+MOST_LISTED = 40  # rows of a table in the page; the CSV has all
+MOST_PROBLEMS = 10
+_TRAINING = ("task", "order", "length", "family", "learning_rate", "seed", "parameters", "examples", "accuracy",
+             "seconds", "device")  # fmt: skip
+
+
+def figures(study: Study) -> Safe:
+    """Every figure of trainings on text, what they say in words first."""
+    shown = [el("p", state(study)), *problems(study.problems)]
+    if study.unfinished:
+        shown[0] = el("p", f"{study.name}: {state(study)}", class_="vl-warn")
+    verdicts = el("ul", *[el("li", sentence) for sentence in seen(study)], class_="vs-seen")
+    command = "study run cpu" if study.planned is not None else "study run GRID"
+    drawn_ones = [
+        figure(one, behind(one, [row for group in one.groups for row in group.rows], command), folded=index > 0)
+        for index, one in enumerate(study.figures)
+    ]
+    return el("div", *shown, verdicts, legend(NAMES), el("div", *drawn_ones, class_="vs-figures"))
+
+
+def legend(families: Iterable[str]) -> Safe:
+    return el("div", *[key(family, NAMES[family]) for family in families], class_="vs-legend")
+
+
+def problems(sentences: Sequence[str]) -> list[Safe]:
+    """What is wrong with a file's lines, the first sentences of it."""
+    shown = [el("p", sentence, class_="vl-warn") for sentence in sentences[:MOST_PROBLEMS]]
+    if len(sentences) > MOST_PROBLEMS:
+        shown.append(el("p", f"{len(sentences) - MOST_PROBLEMS:,} more lines are damaged.", class_="vl-warn"))
+    return shown
+
+
+def figure(one: Figure, runs: Safe, *, folded: bool) -> Safe:
+    """One figure with its numbers; runs: what `behind` made of the trainings; folded: on the phone, until asked for."""
+    shown = one.panels[:MOST_PANELS]
+    more = len(one.panels) - len(shown)
+    rest = f" {more} more panels are in the report." if more else ""
+    panels = el(
+        "div",
+        *[drawn(panel) for panel in shown],
+        class_="vs-panels",
+        tabindex="0" if len(shown) > 1 else None,
+        role="group",
+        aria_label=f"{one.title}, {len(shown)} panels",
+    )
+    csv = el("button", "CSV", type="button", data_pick=f"csv:{one.name}", class_="vi-chip",
+             aria_label=f"{one.title}: data as CSV")  # fmt: skip
+    swiped = el("span", f" Swipe: {len(shown)} panels.", class_="vs-swipe") if len(shown) > 1 else None
+    body = [
+        el("p", one.reads, rest, swiped, class_="vl-note"),
+        panels,
+        el("div", _numbers(one), runs, csv, class_="vs-under"),
+    ]
+    return el(
+        "figure",
+        el("figcaption", el("h3", el("span", one.title), unfold(one.title, folded))),
+        el("div", *body, class_="vs-body"),
+        class_="vs-figure",
+        data_folded="true" if folded else "false",
+    )
+
+
+def unfold(title: str, folded: bool) -> Safe:
+    """The heading of what is folded on the phone, as a button; `study.js` opens and closes what it stands in."""
+    return el("button", title, type="button", class_="vs-unfold", aria_expanded="false" if folded else "true")
+
+
+def _numbers(one: Figure) -> Safe:
+    """The figure's table, without what all its lines share."""
+    records = one.records
+    varying = [name for name in records[0] if len({str(record[name]) for record in records}) > 1] or list(records[0])
+    listed = table(varying, [[cell(record[name]) for name in varying] for record in records[:MOST_LISTED]])
+    more = len(records) - MOST_LISTED
+    rest = el("p", f"{more:,} more lines are in the CSV file.", class_="vl-note") if more > 0 else None
+    return el("details", el("summary", "Numbers"), listed, rest, class_="vs-fold")
+
+
+def behind(
+    one: Figure, rows: Sequence[Mapping[str, Any]], command: str, names: Sequence[str] = _TRAINING, rule: str = RULE
+) -> Safe:
+    """The trainings that a figure was made of, and the commands that make them and it again.
+
+    names: of the rows' fields; rule: how these rows were chosen among all, "" where they are all.
+    """
+    listed = table(names, [[cell(row.get(name)) for name in names] for row in rows[:MOST_LISTED]])
+    chosen = f": {rule}; with all of its seeds" if rule else ""
+    more = f", of which {MOST_LISTED} are listed" if len(rows) > MOST_LISTED else ""
+    commands = f"python -m vlcompare {command} --out DIR\npython -m vlcompare study report DIR --out figures"
+    return el(
+        "details",
+        el("summary", "The runs behind this"),
+        el("p", f"{len(rows)} trainings{more}{chosen}.", class_="vl-note"),
+        listed,
+        el("pre", el("code", commands)),
+        class_="vs-fold",
+    )
+
+
+def table(names: Sequence[str], cells: Sequence[Sequence[str]]) -> Safe:
+    head = el("tr", *[el("th", name.replace("_", " "), scope="col") for name in names])
+    body = [el("tr", *[el("td", value) for value in line]) for line in cells]
+    whole = el("table", el("thead", head), el("tbody", *body), class_="vl-table")
+    return el("div", whole, class_="vl-scroll", tabindex="0", role="group", aria_label="Table")
+
+
+def cell(value: object) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float) and not value.is_integer():
+        return f"{value:g}"
+    return f"{int(value):,}" if isinstance(value, (int, float)) else str(value).replace("_", " ")

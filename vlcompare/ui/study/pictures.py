@@ -1,0 +1,61 @@
+"""The study tab's section on pictures: the paper's comparisons as trained grids, and which of them are not trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from vlcompare.render.markup import Safe, el
+from vlcompare.study.figures import Figure
+from vlcompare.study.opened import PictureStudy
+from vlcompare.study.pictures.grids import Comparison
+from vlcompare.study.pictures.settings import SETTING_FIELDS
+from vlcompare.types import FAMILIES
+from vlcompare.ui.study.figures import behind, figure, legend, problems
+
+ABOUT = (
+    "Small pairs of both families, of matched size, trained from nothing on the same drawn pictures and questions, in "
+    "the same order, for the same number of steps. Each setting is trained, not only asked. Gaps are Transformer minus "
+    "Mamba."
+)
+_RESULTS = ("parameters", "steps", "questions", "seconds", "device")
+
+
+def section(study: PictureStudy) -> Safe:
+    """The comparisons that have rows, as figures, and a line for each other one."""
+    made = {one.name: one for one in study.figures}
+    begun = list(study.begun())
+    shown = [_figure(study, made[one.name], one) for one, _, _ in begun if one.name in made]
+    rest = [_untrained(one, done, asked) for one, done, asked in begun if one.name not in made]
+    name = el("p", f"{study.name}: {_state(begun)}", class_="vl-note") if study.rows else None
+    return el(
+        "div",
+        el("p", ABOUT, class_="vl-note vs-about"),
+        name,
+        *problems(study.problems),
+        legend(FAMILIES) if shown else None,
+        el("div", *shown, class_="vs-figures") if shown else None,
+        el("ul", *rest, class_="vs-untrained") if rest else None,
+        class_="vs-pictures",
+    )
+
+
+def _state(begun: Iterable[tuple[Comparison, int, int]]) -> str:
+    parts = [f"{one.title} {done} of {asked}" for one, done, asked in begun if done]
+    return f"trainings finished: {', '.join(parts)}."
+
+
+def _figure(study: PictureStudy, one: Figure, comparison: Comparison) -> Safe:
+    rows = study.behind(comparison)
+    varied = [name for name in SETTING_FIELDS if len({str(row.get(name)) for row in rows}) > 1 or name == "recipe"]
+    runs = behind(one, rows, f"study run {one.name}", (*varied, *_RESULTS), "")
+    return figure(one, runs, folded=False)
+
+
+def _untrained(comparison: Comparison, done: int, asked: int) -> Safe:
+    """What is missing of a comparison, and the command that trains it."""
+    values = ", ".join(str(value).replace("_", " ") for value in comparison.values)
+    state = f"{done} of {asked} trainings are finished, too few to compare" if done else f"not trained yet ({values})"
+    command = f"python -m vlcompare study run {comparison.name} --out DIR"
+    return el("li", el("b", comparison.title), f": {state}. ", el("code", command))
+
+
