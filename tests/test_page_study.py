@@ -12,15 +12,18 @@ from typing import Any
 import pytest
 from app_world import said, settled, visits
 from page_world import serving
-from ui_fakes import words
+from ui_fakes import FakeCompare, words
 
 from vlcompare.evaluate.published_gaps import published_gaps, sentences
+from vlcompare.study.figures import share_text
 from vlcompare.study.opened import SHIPPED, PictureStudy, open_any, open_study, picture_study_of, study_of
-from vlcompare.study.pictures.grids import COMPARISONS
+from vlcompare.study.pictures.grids import COMPARISONS, PictureEntry, PictureGrid
+from vlcompare.study.pictures.settings import SMOKE, PictureSetting
 from vlcompare.study.rows import setting_of, weights_path
 from vlcompare.study.seen import seen, state
 from vlcompare.study.tables import for_lab
 from vlcompare.tasks.prompts import task_title
+from vlcompare.types import FAMILIES
 from vlcompare.ui.study import figures, handlers, pictures
 from vlcompare.ui.study.lab import MODELS, LabRequests
 from vlcompare.ui.study.session import Shelf, StudySession
@@ -172,6 +175,27 @@ def test_each_comparison_on_pictures_is_a_figure_or_a_command() -> None:
     empty = words(pictures.section(PictureStudy()))
     assert empty.count("not trained yet") == len(COMPARISONS) and "CSV" not in empty
     assert len(study.behind(COMPARISONS[0])) == 4 and "120,000" in shown
+
+
+def test_the_rows_of_a_tiny_grid_are_drawn(tmp_path: Path) -> None:
+    from vlcompare.study.run import run_grid
+
+    settings = [
+        PictureSetting(family, layout, scale="smoke", recipe=SMOKE.name)
+        for layout in ("image_first", "query_around")
+        for family in FAMILIES
+    ]
+    grid = PictureGrid("tiny", tuple(map(PictureEntry, settings)))
+    assert run_grid(grid, tmp_path, say=lambda line: None) == 4
+    study = open_any(tmp_path)
+    assert isinstance(study, PictureStudy) and [figure.name for figure in study.figures] == ["pictures-twice"]
+    shown = pictures.section(study)
+    assert "Encoding again 4 of 12" in words(shown) and "4 trainings." in words(shown)
+    assert "study run pictures-twice --out DIR" in shown and "csv:pictures-twice" in shown
+    for row in study.rows:
+        for task, found in row["tasks"].items():
+            share = found["right"].count("1") / len(found["right"])
+            assert f"{task_title(task)} (" in shown and f": {share_text(share)} (" in shown
 
 
 def test_rows_about_other_questions_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -402,3 +426,55 @@ def test_on_the_phone_figures_are_folded_and_each_can_be_opened(visit: Any) -> N
     wide.wait_for_selector("#vs-figures .vs-figure")
     assert all(body.is_visible() for body in wide.locator("#vs-figures .vs-body").all())
     assert not wide.locator(".vs-unfold").first.is_visible() and wide.locator(".vs-gaps").is_visible()
+
+
+def few_symbols(path: Path) -> Path:
+    """A folder whose models know 30 symbols, were made for length 4, and have learnt nothing."""
+    import torch
+
+    from vlcompare.study.models import begin, build
+    from vlcompare.study.recipe import RECIPES
+    from vlcompare.study.weights import save_weights
+
+    (path / "weights").mkdir(parents=True)
+    rows = []
+    for row in map(json.loads, ROWS.splitlines()):
+        if row["family"] not in {known["family"] for known in rows} and row["order"] == "query_last":
+            rows.append({**row, "vocabulary": 30, "length": 4, "by_position": [0.5] * 4, "extrapolation": {}})
+    for row in rows:
+        setting, recipe = setting_of(row), RECIPES[row["recipe"]]
+        torch.manual_seed(1)
+        shape = setting.width, setting.layers, setting.state_size or 1
+        model = build(setting.family, setting.source.tokens, *shape, recipe)
+        begin(model, 1, recipe)
+        save_weights(model, weights_path(path, setting), row)
+    (path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.browser
+def test_a_page_over_an_own_folder_asks_its_models(browser: Any, tmp_path: Path) -> None:
+    from vlcompare.ui.compare.handlers import Handlers
+    from vlcompare.ui.page import build_page, launch
+    from vlcompare.ui.settings import AppSettings
+
+    settings = AppSettings(data=tmp_path / "data-folder")
+    handlers = Handlers(settings, FakeCompare(), None)
+    served = build_page(settings, handlers, study=few_symbols(tmp_path / "mine"))
+    _, address, _ = launch(served, settings, prevent_thread_lock=True)
+    try:
+        with visits(browser, address, lambda page, _: answered(page)) as visit:
+            page = visit()
+            said(page, ".vs-whose", "These are the models of mine")
+            assert page.locator("#vs-length").get_attribute("max") == "30"
+            page.locator("[data-do=shuffle]").click()
+            answered(page)
+            assert page.locator(".vs-unnamed").count() == 6
+            page.locator("[data-do=edit]").click()
+            page.locator("#vs-text").fill("ba zu")
+            page.locator("#vs-text").press("Enter")
+            said(page, "#vs-wrong", "they are called ba to ju")
+            page.locator("[data-order=query_first]").click()
+            said(page, ".vs-state", "None of these models was trained with the query first")
+    finally:
+        served.close()

@@ -88,9 +88,8 @@ def figures_in_words(map: EvidenceMap, truth: Sequence[Box]) -> list[str]:
         figures = map.against(boxes) if boxes else None
         if figures is not None:
             hit = "the largest fall is in it" if figures.largest_inside else "the largest fall is elsewhere"
-            lines.append(
-                f"{name}: a block's mean fall {decimal(figures.inside)} inside, {decimal(figures.outside)} outside; {hit}"
-            )
+            inside, outside = decimal(figures.inside), decimal(figures.outside)
+            lines.append(f"{name}: a block's mean fall {inside} inside, {outside} outside; {hit}")
     if map.largest is None:
         lines.append("No block lowers the log-probability: this answer does not rest on one place.")
     return lines

@@ -42,20 +42,22 @@ def all_figures(groups: Sequence[Group]) -> list[Figure]:
     several = of_several_state_sizes(groups)
     made = [
         _figure("examples_to_95", "Examples needed until .95", position, _by_length(position, _until_enough, _counts),
-                "Fewer is better. Hollow: the median training used up its budget before."),
+                "Examples that a training saw before .95 of held-out items were right: fewer is better. Hollow: the "
+                "median training used up its budget before."),
         _figure("accuracy_at_equal_examples", "Accuracy after a quarter of the budget", position,
                 _by_length(position, _early, lambda _: SHARES),
                 "A training that stopped at .95 before keeps its last accuracy."),
         _figure("accuracy_by_position", "Accuracy by position", position, _heat(position),
                 "The fuller the colour, the more often the answer is right there; positions count from 1."),
         _figure("query_first_against_last", "Query first against query last", position, _orders(position),
-                "Examples needed until .95 when the query stands before or after the sequence."),
+                "Examples needed until .95 with the query behind the sequence, and before it."),
         _figure("state_size", "Mamba by the size of its state", several, _states(several),
                 "Accuracy after half of the budget; every mark is one training."),
         _figure("extrapolation", "Longer than trained", position, _longer(position),
-                "Only positions are asked for that the models have a token for: those of the trained length."),
+                "Accuracy at lengths that were never trained. Asked for are the positions that the models have a token "
+                "for, those of the trained length. Dashed: guessing one of them."),
         _figure("curves", "While training", usual, _curves(usual),
-                "Every training at its setting's best rate; dashed: guessing a position."),
+                "Accuracy of every training at its setting's best rate. Dashed: guessing."),
     ]  # fmt: skip
     return [figure for figure in made if figure.panels]
 

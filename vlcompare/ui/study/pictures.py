@@ -13,8 +13,8 @@ from vlcompare.types import FAMILIES
 from vlcompare.ui.study.figures import behind, figure, legend, problems
 
 ABOUT = (
-    "Small pairs of both families, of matched size, trained from nothing on the same drawn pictures and questions, in "
-    "the same order, for the same number of steps. Each setting is trained, not only asked. Gaps are Transformer minus "
+    "Small language models of both families, matched in size, trained from nothing behind a frozen encoder: on the "
+    "same drawn pictures and questions, in the same order, for the same number of steps. Gaps are Transformer minus "
     "Mamba."
 )
 _RESULTS = ("parameters", "steps", "questions", "seconds", "device")

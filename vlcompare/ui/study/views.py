@@ -189,4 +189,4 @@ def _gap(value: float) -> str:
 
 def unknown() -> Safe:
     listed = el("ul", *[el("li", each) for each in UNKNOWN], class_="vs-unknown")
-    return el("div", unfold(f"{len(UNKNOWN)} things", True), listed, data_folded="true")
+    return el("div", unfold("What these figures leave open", True), listed, data_folded="true")
