@@ -391,12 +391,12 @@ def test_own_rows_are_shown_to_one_visitor_alone(visit: Any, tmp_path: Path) -> 
 def test_own_rows_on_pictures_are_shown_beside_those_on_text(visit: Any) -> None:
     page = study(visit(width=390))
     page.wait_for_selector("#vs-figures .vs-figure")
-    said(page, "#vs-pictures", "not trained yet|trainings finished")
+    said(page, "#vs-pictures", "not trained yet|trainings are finished")
     data = picture_lines("image_first", "template_first", "query_first")
     file = {"name": "grid.jsonl", "mimeType": "application/json", "buffer": data}
     page.locator("input[type=file][accept*='jsonl']").set_input_files(file)
     said(page, "#vs-message", "grid.jsonl is shown below under On pictures")
-    said(page, "#vs-pictures", "grid.jsonl: trainings finished: Order 6 of 12")
+    said(page, "#vs-pictures", "grid.jsonl: 6 trainings are finished. Order 6 of 12")
     with page.expect_download() as download:
         page.locator("[data-pick='csv:pictures-order']").click()
     assert Path(download.value.path()).read_text().startswith("comparison,value")

@@ -17,8 +17,10 @@ from vlcompare.paths import EXAMPLES
 from vlcompare.study.figures import Figure, all_figures
 from vlcompare.study.pictures.figures import picture_figures
 from vlcompare.study.pictures.folder import holds_pictures, is_picture_row, parse_picture_rows
-from vlcompare.study.pictures.grids import COMPARISONS, Comparison
-from vlcompare.study.pictures.settings import SETTING_FIELDS, PictureSetting, picture_setting_of
+from vlcompare.study.pictures.gaps import progress
+from vlcompare.study.pictures.grids import Comparison
+from vlcompare.study.pictures.measured import Row, baseline, by_setting
+from vlcompare.study.pictures.settings import picture_setting_of
 from vlcompare.study.rows import Parse, parse_rows
 from vlcompare.study.tables import Group, groups
 
@@ -67,26 +69,19 @@ class PictureStudy:
                 f"The rows of {self.name} cannot be set beside each other: they were not asked the same questions."
             ) from error
 
-    def behind(self, comparison: Comparison) -> list[dict[str, Any]]:
-        """The rows that a comparison is made of: those of its grid, at the size and by the recipe that these have."""
-        wanted = set(map(self._compared, comparison.settings()))
-        return [row for row in self.rows if self._compared(picture_setting_of(row)) in wanted]
+    def behind(self, comparison: Comparison) -> list[Row]:
+        """The rows that a comparison is made of, at the size and by the recipes that these have."""
+        found: list[Row] = []
+        for recipe in dict.fromkeys(row["recipe"] for row in self.rows):
+            known = by_setting(self.rows, recipe)
+            wanted = dict.fromkeys(comparison.settings(baseline(known, recipe)))
+            found += [known[setting] for setting in wanted if setting in known]
+        return found
 
-    def begun(self) -> list[tuple[Comparison, int, int]]:
-        """Each comparison, how many of its trainings are finished, and how many there are."""
-        counts = []
-        for comparison in COMPARISONS:
-            done = {picture_setting_of(row).id for row in self.behind(comparison)}
-            counts.append((comparison, len(done), len(list(comparison.settings()))))
-        return counts
-
-    @cached_property
-    def _ignored(self) -> frozenset[str]:
-        sizes = {row.get("scale") for row in self.rows}
-        return frozenset({"recipe", *(("scale",) if len(sizes) == 1 else ())})
-
-    def _compared(self, setting: PictureSetting) -> tuple[Any, ...]:
-        return tuple(getattr(setting, name) for name in SETTING_FIELDS if name not in self._ignored)
+    def progress(self, comparison: Comparison) -> tuple[int, int]:
+        """How many trainings of a comparison are finished, and how many there are; 0 where it is not begun."""
+        counts = [(one.finished, one.asked) for one in progress(self.rows) if one.comparison == comparison.name]
+        return max(counts, default=(0, len(list(comparison.settings()))))
 
 
 def study_of(data: bytes, name: str, planned: int | None = None) -> Study:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from vlcompare.render.markup import Safe, el
 from vlcompare.study.figures import Figure
 from vlcompare.study.opened import PictureStudy
-from vlcompare.study.pictures.grids import Comparison
+from vlcompare.study.pictures.grids import COMPARISONS, Comparison
 from vlcompare.study.pictures.settings import SETTING_FIELDS
 from vlcompare.types import FAMILIES
 from vlcompare.ui.study.figures import behind, figure, legend, problems
@@ -23,25 +21,21 @@ _RESULTS = ("parameters", "steps", "questions", "seconds", "device")
 def section(study: PictureStudy) -> Safe:
     """The comparisons that have rows, as figures, and a line for each other one."""
     made = {one.name: one for one in study.figures}
-    begun = list(study.begun())
-    shown = [_figure(study, made[one.name], one) for one, _, _ in begun if one.name in made]
-    rest = [_untrained(one, done, asked) for one, done, asked in begun if one.name not in made]
-    name = el("p", f"{study.name}: {_state(begun)}", class_="vl-note") if study.rows else None
+    counts = {one.name: study.progress(one) for one in COMPARISONS}
+    shown = [_figure(study, made[one.name], one) for one in COMPARISONS if one.name in made]
+    rest = [_untrained(one, *counts[one.name]) for one in COMPARISONS if one.name not in made]
+    done = [f"{one.title} {counts[one.name][0]} of {counts[one.name][1]}" for one in COMPARISONS if counts[one.name][0]]
+    state = f"{study.name}: {len(study.rows)} trainings are finished. {', '.join(done)}." if study.rows else None
     return el(
         "div",
         el("p", ABOUT, class_="vl-note vs-about"),
-        name,
+        el("p", state, class_="vl-note") if state else None,
         *problems(study.problems),
         legend(FAMILIES) if shown else None,
         el("div", *shown, class_="vs-figures") if shown else None,
         el("ul", *rest, class_="vs-untrained") if rest else None,
         class_="vs-pictures",
     )
-
-
-def _state(begun: Iterable[tuple[Comparison, int, int]]) -> str:
-    parts = [f"{one.title} {done} of {asked}" for one, done, asked in begun if done]
-    return f"trainings finished: {', '.join(parts)}."
 
 
 def _figure(study: PictureStudy, one: Figure, comparison: Comparison) -> Safe:
