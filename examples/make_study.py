@@ -1,9 +1,10 @@
 """Puts a study folder's rows, figures and the lab's models into examples/study: what the page's Study tab opens.
 
-    python examples/make_study.py DIR [--name cpu]
+    python examples/make_study.py DIR [--name NAME]
 
 DIR is the folder that `study run GRID --out DIR` fills. Rows that are not finished yet are left out, and the report
-says that the grid is unfinished: run this again when there are more.
+says what is unfinished: run this again when there are more. Of trainings on pictures the rows are shipped, not the
+models.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import json
 import shutil
 from pathlib import Path
 
+from vlcompare.errors import SampleError, VLCompareError
 from vlcompare.study.figures import NAMES, ORDER_NAMES, share_text
+from vlcompare.study.pictures.folder import holds_pictures
+from vlcompare.study.pictures.report import rows_with_floors
 from vlcompare.study.report import write_report
 from vlcompare.study.rows import Folder, read_rows, setting_of
 from vlcompare.study.tables import Row, for_lab, groups
@@ -38,16 +42,29 @@ model (`vlcompare.study.weights.load_weights`).
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--name", default="cpu", help="the grid's folder in examples/study")
+    parser.add_argument("--name", help="the grid's folder in examples/study: cpu, or pictures, by default")
     args = parser.parse_args()
-    out = HERE / args.name
+    try:
+        ship(args.folder, args.name)
+    except (VLCompareError, OSError, ValueError) as error:
+        parser.exit(2, f"make_study: {error}\n")
+
+
+def ship(folder: Path, name: str | None) -> None:
+    """Copy a folder's rows and its grid, and write the report. Raises SampleError where it holds no whole rows."""
+    path = folder / "rows.jsonl"
+    pictures = holds_pictures(path)
+    rows = rows_with_floors(path) if pictures else read_rows(path)
+    if not rows:
+        raise SampleError(f"{path} holds no finished rows.")
+    grid = json.loads((folder / "grid.json").read_text(encoding="utf-8"))
+    out = HERE / (name or ("pictures" if pictures else "cpu"))
     out.mkdir(parents=True, exist_ok=True)
-    rows = read_rows(args.folder / "rows.jsonl")
     write_whole(out / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    grid = json.loads((args.folder / "grid.json").read_text(encoding="utf-8"))
     write_whole(out / "grid.json", json.dumps(grid) + "\n")
     print(write_report(out, out / "figures"))
-    ship_models(args.folder, rows, args.name)
+    if not pictures:
+        ship_models(folder, rows, out.name)
 
 
 def ship_models(folder: Path, rows: list[Row], name: str) -> None:
@@ -57,6 +74,9 @@ def ship_models(folder: Path, rows: list[Row], name: str) -> None:
     source, out = Folder(folder), HERE / "models"
     settings = groups(rows)
     chosen = for_lab(settings)
+    if not chosen:
+        print("No order has rows of all families: the models are left as they are.")
+        return
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
     head = "| file | family | query | length | parameters | rate | examples seen | accuracy | {} |"

@@ -272,7 +272,7 @@ def test_damaged_rows_are_named(tmp_path: Path) -> None:
 
 def test_gaps_are_paired_over_the_seeds_that_both_families_have() -> None:
     rows = [row("pythia", 0, "1111"), row("pythia", 1, "1110"), row("mamba", 0, "1000"), row("pythia", 7, "0000")]
-    found = {record["type"]: record for record in comparison_records(rows, COMPARISONS[0])}
+    found = {record["type"]: record for record in comparison_records(rows, COMPARISONS[0], V1.name)}
     assert list(found) == ["all", "color", "kind"]
     assert (found["all"]["pythia"], found["all"]["mamba"], found["all"]["gap"], found["all"]["seeds"]) == (
         1,
@@ -283,7 +283,7 @@ def test_gaps_are_paired_over_the_seeds_that_both_families_have() -> None:
     assert [found[name]["floor"] for name in found] == [0.25, 0.5, 0.0]
     assert found["color"]["gap"] == 0.5 and found["kind"]["gap"] == 1.0 and not found["all"]["complete"]
     rows += [row("mamba", 1, "0000"), row("pythia", 0, "0000", recipe="pictures-smoke")]
-    both = comparison_records(rows, COMPARISONS[0])[0]
+    both = next(comparison_records(rows, COMPARISONS[0], V1.name))
     assert (both["pythia"], both["mamba"], both["gap"], both["gap_by_seed"]) == (0.875, 0.125, 0.75, "+0.750 +0.750")
     assert both["complete"] and both["gap_low"] < 0.75 < both["gap_high"] and both["n"] == 4
 
@@ -296,7 +296,14 @@ def test_a_comparison_needs_two_values_and_says_where_it_is_unfinished(tmp_path:
     assert figure.name == "pictures-order" and "Unfinished" in figure.reads and len(figure.panels) == 1
     assert list(figure.panels[0].x_ticks.values()) == ["", "image first", "query first", ""]
     rows += [row(family, 1, layout=layout) for family in FAMILIES for layout in ("image_first", "query_first")]
-    assert "Unfinished" not in picture_figures(rows)[0].reads
+    assert "Unfinished: no rows of both families yet at template first." in picture_figures(rows)[0].reads
+    whole = rows + [row(family, seed, layout="template_first") for family in FAMILIES for seed in (0, 1)]
+    assert "Unfinished" not in picture_figures(whole)[0].reads
+    other = [{**one, "recipe": ALL_TASKS.name} for one in whole]  # another budget of each task: a figure of its own
+    assert picture_figures(whole + other[:1])[0].records == picture_figures(whole)[0].records
+    assert [one.name for one in picture_figures(whole + other)] == [
+        "pictures-order", "pictures-order-pictures-all-tasks-v1"
+    ]  # fmt: skip
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
     (tmp_path / "grid.json").write_text(json.dumps(PICTURE_GRIDS["pictures-scale"].as_json()))
     assert main(["study", "report", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
@@ -312,7 +319,7 @@ def test_a_comparison_needs_two_values_and_says_where_it_is_unfinished(tmp_path:
     assert (tmp_path / "out" / "pictures-order.svg").read_text().count("The floor, ") == 2
 
 
-def test_a_test_on_other_pictures_is_compared_with_its_own_training() -> None:
+def test_a_test_on_other_pictures_is_compared_with_its_own_training(tmp_path: Path) -> None:
     trained = {"layout": "image_first"}
     rows = [row(family, right=right, **trained, **fields) for family in FAMILIES for right, fields in (
         ("1111", {}), ("1100", {"tested_size": 160}), ("1110", {"image_size": 160}),
@@ -327,6 +334,10 @@ def test_a_test_on_other_pictures_is_compared_with_its_own_training() -> None:
         },
     }  # fmt: skip
     assert all("Ours" in figure.reads for figure in picture_figures(rows))
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
+    assert main(["study", "report", str(tmp_path), "--out", str(tmp_path)]) == 0  # rows that lack fields, and others
+    lines = (tmp_path / "rows.csv").read_text().splitlines()
+    assert ",tested_size," in lines[0] and len(lines) == 11 and len({line.count(",") for line in lines}) == 1
     assert {(one.comparison, one.finished, one.asked) for one in progress(rows)} == {
         ("pictures-resolution", 6, 12), ("pictures-sampling", 6, 16)
     }  # fmt: skip
@@ -355,7 +366,8 @@ def test_a_pilot_decides_which_tasks_are_reported(tmp_path: Path) -> None:
     assert reported(rows[1:], ALL_TASKS.name) == (*V1.tasks, "captioning")  # one family is enough
     assert reported(rows[:-1], ALL_TASKS.name) == V1.tasks  # a seed is missing
     rows += [piloted(family, 0, "query_first") for family in FAMILIES]
-    assert {record["task"] for record in comparison_records(rows, COMPARISONS[0])} == {"vqa", "captioning"}
+    found = comparison_records(rows, COMPARISONS[0], ALL_TASKS.name)
+    assert {record["task"] for record in found} == {"vqa", "captioning"}
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
     assert main(["study", "report", str(tmp_path), "--out", str(tmp_path)]) == 0
     text = (tmp_path / "report.md").read_text()

@@ -63,12 +63,14 @@ def _run(args: argparse.Namespace) -> int:
 
     grid = open_grid(args.grid)
     device = runner.device_of(args.device)
-    settings = [entry.provisional for entry in grid.entries]
-    guess = duration(estimated_seconds(settings, device))
-    print(f"{grid.name}: {len(settings)} rows; roughly {guess} on one {device.type} if none stops early", flush=True)
+    count, left = len(grid.entries), runner.unfinished(grid, args.out)
+    if left:
+        guess = duration(estimated_seconds(left, device))
+        known = f", {count - len(left)} of them finished; the rest takes" if len(left) < count else ";"
+        print(f"{grid.name}: {count} rows{known} roughly {guess} on one {device.type} if none stops early", flush=True)
     done = runner.run_grid(grid, args.out, device=args.device, jobs=args.jobs)
-    print(f"{done} of {len(settings)} rows are in {args.out / 'rows.jsonl'}")
-    return 0 if done == len(settings) else UNFINISHED
+    print(f"{done} of {count} rows are in {args.out / 'rows.jsonl'}")
+    return 0 if done == count else UNFINISHED
 
 
 def _report(args: argparse.Namespace) -> int:

@@ -44,11 +44,12 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One family's points, joined by a line; marked: each has a mark (else the last one alone)."""
+    """One family's points; marked: each has a mark (else the last one alone); joined: by a line."""
 
     family: str
     points: tuple[Point, ...]
     marked: bool = True
+    joined: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +156,8 @@ def _series(panel: Panel) -> list[Safe]:
 def _one(series: Series, axes: Axes, shift: float) -> Safe:
     """A series; `shift` sets its marks beside those of others at the same place, in units of the view box."""
     places = [(axes.at(point.x, point.y), point) for point in series.points]
-    joined = " ".join(f"{x + shift:.1f},{y:.1f}" for (x, y), point in places if not point.hollow)
-    parts: list[Safe | None] = [el("polyline", points=joined, class_="vl-line") if " " in joined else None]
+    line = " ".join(f"{x + shift:.1f},{y:.1f}" for (x, y), point in places if series.joined and not point.hollow)
+    parts: list[Safe | None] = [el("polyline", points=line, class_="vl-line") if " " in line else None]
     for (x, y), point in places if series.marked else places[-1:]:
         if point.low is not None and point.high is not None and point.low < point.high:
             ends = axes.at(point.x, point.low)[1], axes.at(point.x, point.high)[1]

@@ -66,6 +66,16 @@ AnyGrid = Grid | PictureGrid
 AnySetting = Setting | PictureSetting
 
 
+def missing(grid: AnyGrid, finished: Mapping[str, Mapping[str, Any]]) -> list[AnySetting]:
+    """A grid's rows that are not finished; those whose rate is not known yet with any of their rates."""
+    out: list[AnySetting] = []
+    for entry in grid.entries:
+        setting = entry.setting(finished)
+        if setting is None or setting.id not in finished:
+            out.append(setting or entry.provisional)
+    return out
+
+
 def grid_of(value: Any) -> AnyGrid:
     """A grid of either kind from its JSON value. Raises RequestError, with one sentence, for an invalid one."""
     return picture_grid_of(value) if isinstance(value, dict) and value.get("kind") == KIND else sequences_of(value)

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from vlcompare.study import estimate
-from vlcompare.study.grid import AnyGrid, AnySetting
-from vlcompare.study.pictures.settings import picture_setting_of
-from vlcompare.study.pictures.work import picture_work
+from vlcompare.study.grid import AnyGrid, AnySetting, missing
+from vlcompare.study.pictures.settings import PictureSetting, picture_setting_of
+from vlcompare.study.pictures.work import picture_work, preparation_work
 from vlcompare.study.rows import Setting, setting_of
 from vlcompare.study.train import Training
 from vlcompare.types import Notify
@@ -26,7 +26,9 @@ def whole_work(setting: AnySetting) -> float:
 
 def estimated_seconds(settings: Iterable[AnySetting], device: torch.device) -> float:
     """A rough guess at the seconds one process takes for whole budgets, from the pace of a product measured now."""
-    return sum(map(whole_work, settings)) / estimate.pace(device)
+    settings = list(settings)
+    shared = preparation_work([setting for setting in settings if isinstance(setting, PictureSetting)])
+    return (sum(map(whole_work, settings)) + shared) / estimate.pace(device)
 
 
 class RowProgress:
@@ -61,8 +63,7 @@ class RowProgress:
         self._finished[setting.id] = row
         known = [(_work_done(done), done["seconds"]) for done in self._finished.values()]
         pace = sum(seconds for _, seconds in known) / sum(amount for amount, _ in known)
-        left = [s for s in (entry.setting(self._finished) or entry.provisional for entry in self._grid.entries)
-                 if s.id not in self._finished]  # fmt: skip
+        left = missing(self._grid, self._finished)
         rest = pace * sum(map(whole_work, left))
         count = len(self._grid.entries)
         self._say(

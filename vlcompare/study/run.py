@@ -19,7 +19,7 @@ from filelock import Timeout
 
 from vlcompare import terminal
 from vlcompare.errors import RequestError, VLCompareError
-from vlcompare.study.grid import AnyGrid, AnySetting, grid_of
+from vlcompare.study.grid import AnyGrid, AnySetting, grid_of, missing
 from vlcompare.study.pictures.folder import PictureFolder
 from vlcompare.study.pictures.grids import PictureGrid
 from vlcompare.study.pictures.training import train_picture_row
@@ -53,9 +53,12 @@ def run_grid(grid: AnyGrid, out: Path, *, device: str = "cpu", jobs: int = 1, sa
         work_off(grid, folder, target, say)
     else:
         _share(grid, out, device, jobs)
-    finished = folder.finished()
-    settings = [entry.setting(finished) for entry in grid.entries]
-    return sum(setting is not None and setting.id in finished for setting in settings)
+    return len(grid.entries) - len(unfinished(grid, out))
+
+
+def unfinished(grid: AnyGrid, out: Path) -> list[AnySetting]:
+    """The rows of a grid that a folder does not hold. Raises SampleError where it holds damaged rows."""
+    return missing(grid, folder_of(grid, out).finished() if (out / "rows.jsonl").is_file() else {})
 
 
 def folder_of(grid: AnyGrid, out: Path) -> Folder:

@@ -7,8 +7,8 @@ from typing import Any
 
 from vlcompare.render.panels import Panel, Point, Series
 from vlcompare.study.figures import NAMES, SHARES, Figure, room, seeds_text, share_text
-from vlcompare.study.pictures.gaps import Record, all_records
-from vlcompare.study.pictures.grids import COMPARISONS, SEEDS
+from vlcompare.study.pictures.gaps import Record, compared
+from vlcompare.study.pictures.grids import SEEDS, Comparison
 from vlcompare.tasks.prompts import task_title
 from vlcompare.types import FAMILIES
 
@@ -20,6 +20,8 @@ LABELS = {
     "query_around": "query around",
 }
 SHORT = {  # where there is little room
+    "160, finetuned": "160 finetuned",
+    "160, extrapolated": "160 extrapol.",
     "balanced, tested balanced": "bal. → bal.",
     "balanced, tested natural": "bal. → nat.",
     "natural, tested natural": "nat. → nat.",
@@ -29,40 +31,44 @@ SHORT = {  # where there is little room
 
 def picture_figures(rows: Sequence[Mapping[str, Any]]) -> list[Figure]:
     """A figure for each comparison of which at least two values have rows of both families."""
-    records = all_records(rows)
     made = []
-    for comparison in COMPARISONS:
-        if found := records.get(comparison.name):
-            panels = tuple(_panels(found, tuple(comparison.values), comparison.axis))
-            words = " ".join(part for part in (reads(found), comparison.note) if part)
-            made.append(Figure(comparison.name, comparison.title, words, panels, tuple(found), ()))
+    for name, comparison, records in compared(rows):
+        title = comparison.title if name == comparison.name else f"{comparison.title}, {records[0]['recipe']}"
+        words = reads(records, comparison)
+        made.append(Figure(name, title, words, tuple(_panels(records, comparison)), tuple(records), ()))
     return made
 
 
-def reads(records: Sequence[Record]) -> str:
-    """How a figure is read, and whether it is finished."""
-    asked = " and ".join(f"{count:,}" for count in sorted({record["questions_trained"] for record in records}))
-    text = (
-        f"Share of held-out questions answered right after {asked} questions of training, the same for all; bars are "
-        "95 % intervals over pictures. Dashed: the floor, what the most frequent answer in training to questions alike "
-        "gets right without looking."
-    )
-    if all(record["complete"] for record in records):
-        return text
-    return f"{text} Unfinished: fewer than {len(SEEDS)} seeds at some values, so this is no finding yet."
+def reads(records: Sequence[Record], comparison: Comparison) -> str:
+    """How a figure is read, what has to be known, and whether it is finished."""
+    words = [
+        f"Share of held-out questions answered right after {records[0]['questions_trained']:,} questions of training, "
+        "the same for all; bars are 95 % intervals over pictures. Dashed: the floor, what the most frequent answer in "
+        "training to questions alike gets right without looking.",
+        comparison.note,
+    ]
+    if missing := [label(value) for value in comparison.values if value not in {one["value"] for one in records}]:
+        words.append(f"Unfinished: no rows of both families yet at {' and '.join(missing)}.")
+    if not all(record["complete"] for record in records):
+        words.append(f"Unfinished: fewer than {len(SEEDS)} seeds at some values, so this is no finding yet.")
+    return " ".join(filter(None, words))
 
 
 def label(value: Any) -> str:
     return LABELS.get(value, str(value))
 
 
-def _panels(records: Sequence[Record], values: Sequence[Any], axis: str) -> Iterator[Panel]:
+def _panels(records: Sequence[Record], comparison: Comparison) -> Iterator[Panel]:
     whole = [record for record in records if record["type"] == "all"]
     for task in dict.fromkeys(record["task"] for record in whole):
         mine = [record for record in whole if record["task"] == task]
-        there = [value for value in values if value in {record["value"] for record in mine}]
+        there = [value for value in comparison.values if value in {record["value"] for record in mine}]
         series = tuple(
-            Series(family, tuple(_point(family, record, there.index(record["value"])) for record in mine))
+            Series(
+                family,
+                tuple(_point(family, record, there.index(record["value"])) for record in mine),
+                joined=comparison.ordered,
+            )
             for family in FAMILIES
         )
         ticks = room({float(place): SHORT.get(value, label(value)) for place, value in enumerate(there)})
@@ -72,7 +78,7 @@ def _panels(records: Sequence[Record], values: Sequence[Any], axis: str) -> Iter
             Point(float(there.index(value)), floor, f"The floor, {label(value)}: {share_text(floor)}")
             for value, floor in floors.items()
         )
-        yield Panel(title, axis, ticks, SHARES, series, floors=marks)
+        yield Panel(title, comparison.axis, ticks, SHARES, series, floors=marks)
 
 
 def _point(family: str, record: Record, place: int) -> Point:

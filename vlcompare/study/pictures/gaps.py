@@ -19,13 +19,8 @@ from vlcompare.study.pictures.pilot import reported
 from vlcompare.types import FAMILIES
 
 
-def comparison_records(rows: Sequence[Row], comparison: Comparison) -> list[Record]:
-    """A line for each recipe, value, reported task and type of question that both families have rows for."""
-    recipes = dict.fromkeys(row["recipe"] for row in rows)
-    return [record for recipe in recipes for record in _of_recipe(rows, comparison, recipe)]
-
-
-def _of_recipe(rows: Sequence[Row], comparison: Comparison, recipe: str) -> Iterator[Record]:
+def comparison_records(rows: Sequence[Row], comparison: Comparison, recipe: str) -> Iterator[Record]:
+    """A line for each value, reported task and type of question that both families have rows of a recipe for."""
     known, tasks = by_setting(rows, recipe), reported(rows, recipe)
     base = baseline(known, recipe)
     for value, fields in comparison.values.items():
@@ -67,10 +62,19 @@ def _compared(pairs: Sequence[tuple[Row, ...]], tasks: Sequence[str]) -> Iterato
             yield record | {"gap": short(gap), "gap_low": short(low), "gap_high": short(high), "gap_by_seed": each}
 
 
-def all_records(rows: Sequence[Row]) -> dict[str, list[Record]]:
-    """The records of every comparison that has at least two values to compare."""
-    found = {one.name: comparison_records(rows, one) for one in COMPARISONS}
-    return {name: records for name, records in found.items() if len({record["value"] for record in records}) > 1}
+def compared(rows: Sequence[Row]) -> Iterator[tuple[str, Comparison, list[Record]]]:
+    """(name, comparison, records) of every comparison that has two values, or more, of one recipe.
+
+    What is trained by several recipes, and so on other budgets, is several comparisons, named after the recipe but for
+    the first.
+    """
+    for comparison in COMPARISONS:
+        several = 0
+        for recipe in dict.fromkeys(row["recipe"] for row in rows):
+            records = list(comparison_records(rows, comparison, recipe))
+            if len({record["value"] for record in records}) > 1:
+                yield f"{comparison.name}-{recipe}" if several else comparison.name, comparison, records
+                several += 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ class Comparison:
     title: str
     values: Mapping[Any, Mapping[str, Any]]
     axis: str = ""  # what its values are, where they do not say so themselves
+    ordered: bool = False  # whether the values are amounts of one thing, from less to more
     note: str = ""  # what has to be known to read it
 
     def settings(self, base: PictureSetting = BASELINE) -> Iterator[PictureSetting]:
@@ -52,7 +53,7 @@ def _one_field(name: str, values: tuple[Any, ...]) -> dict[Any, dict[str, Any]]:
 _OWN, _LARGER = IMAGE_SIZES
 COMPARISONS = (
     Comparison("pictures-order", "Order", _one_field("layout", ("image_first", "template_first", "query_first"))),
-    Comparison("pictures-scale", "Scale", _one_field("scale", ("small", "medium", "large"))),
+    Comparison("pictures-scale", "Scale", _one_field("scale", ("small", "medium", "large")), ordered=True),
     Comparison(
         "pictures-twice", "Encoding again", _one_field("layout", ("image_first", "image_twice", "query_around"))
     ),
@@ -65,7 +66,7 @@ COMPARISONS = (
             f"{_LARGER}, extrapolated": {"tested_size": _LARGER},
         },
         "pixels",
-        f"Ours: {_OWN} and {_LARGER} pixels ({_OWN // PATCH} x {_OWN // PATCH} and {_LARGER // PATCH} x "
+        note=f"Ours: {_OWN} and {_LARGER} pixels ({_OWN // PATCH} x {_OWN // PATCH} and {_LARGER // PATCH} x "
         f"{_LARGER // PATCH} patches), and an encoder for each: that of {_LARGER} begins as that of {_OWN} and is "
         f"finetuned. Finetuned: the language models are trained at {_LARGER}, too. Extrapolated: those trained at "
         f"{_OWN} are asked at {_LARGER}, with that size's encoder and without further training.",
@@ -80,15 +81,16 @@ COMPARISONS = (
             "natural, tested balanced": {"sampling": "natural", "tested_sampling": "balanced"},
         },
         "trained on → tested on",
-        "Ours, all of it. Balanced: every attribute equally often and independent of the others. Natural: each with a "
-        "long tail, and three quarters of the things in the usual colour of their kind, so that language alone guesses "
-        "more. The questions about a scene are chosen alike in both; the encoder was trained on balanced scenes.",
+        note="Ours, all of it. Balanced: every attribute equally often and independent of the others. Natural: each "
+        "with a long tail, and three quarters of the things in the usual colour of their kind, so that language alone "
+        "guesses more. The questions about a scene are chosen alike in both; the encoder was trained on balanced ones.",
     ),
     Comparison(
         "pictures-distance",
         "Distance from image to question",
         _one_field("distractors", DISTRACTORS),
         "distractor tokens, in images",
+        ordered=True,
     ),
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from vlcompare.study.pictures.figures import label, picture_figures
 from vlcompare.study.pictures.folder import planned_settings, read_picture_rows
 from vlcompare.study.pictures.gaps import progress
 from vlcompare.study.pictures.grids import COMPARISONS
-from vlcompare.study.pictures.measured import Record, Row
+from vlcompare.study.pictures.measured import Record, Row, right
 from vlcompare.study.pictures.pilot import PILOTED, RULE, passed, pilot_records
 from vlcompare.study.pictures.settings import RECIPES, PictureSetting, picture_setting_of
 from vlcompare.study.tables import as_csv
@@ -40,10 +41,11 @@ def write_picture_report(path: Path, out: Path) -> str:
     for figure in figures:
         write_whole(out / f"{figure.name}.svg", stand_alone(figure.title, figure.panels, _PAIR, columns=2))
         write_whole(out / f"{figure.name}.csv", as_csv(list(figure.records)))
-    for name in {one.name for one in COMPARISONS} - {figure.name for figure in figures}:
+    possible = {f"{one.name}{recipe}" for one in COMPARISONS for recipe in ("", *(f"-{name}" for name in RECIPES))}
+    for name in possible - {figure.name for figure in figures}:
         for suffix in ("svg", "csv"):
             (out / f"{name}.{suffix}").unlink(missing_ok=True)
-    write_whole(out / "rows.csv", as_csv([_flat(row) for row in rows]))
+    write_whole(out / "rows.csv", as_csv(_flat(rows)))
     lines = [*_head(rows), *_state(rows, planned_settings(path.parent)), *_pilot(rows)]
     for figure in figures:
         lines += [f"## {figure.title}", "", figure.reads, "", f"![{figure.title}]({figure.name}.svg)", ""]
@@ -67,11 +69,11 @@ def _head(rows: Sequence[Row]) -> list[str]:
         "# The comparisons on pictures, in miniature",
         "",
         "Both families of a pair have matched parameters (within 3 %), see the same pictures and questions in the same "
-        "order, and take the same number of steps; every layout is trained, not only asked. The vision encoder is the "
-        "embedded pair's, frozen. Gap: Transformer minus Mamba over the same questions. Floor: the share of them that "
-        "the most frequent answer in training to questions alike (of one type, naming the same kinds of things) gets "
-        "right. Intervals are over held-out pictures of all their seeds; what other trainings would give, the single "
-        "seeds' gaps say.",
+        "order, and take the same number of steps; every layout is trained, not only asked. The vision encoder is "
+        "frozen: the embedded pair's, or at a larger size one that is finetuned from it. Gap: Transformer minus Mamba "
+        "over the same questions. Floor: the share of them that the most frequent answer in training to questions "
+        "alike (of one type, naming the same kinds of things) gets right. Intervals are over held-out pictures of all "
+        "their seeds; what other trainings would give, the single seeds' gaps say.",
         "",
     ]
     for name in dict.fromkeys(row["recipe"] for row in rows):
@@ -129,7 +131,13 @@ def _table(records: Sequence[Record]) -> list[str]:
     return lines
 
 
-def _flat(row: Row) -> dict[str, Any]:
-    """A row as one line: the share right of each task, without the single questions."""
-    shares = {task: round(found["right"].count("1") / len(found["right"]), 4) for task, found in row["tasks"].items()}
-    return {name: value for name, value in row.items() if not isinstance(value, (list, dict))} | shares
+def _flat(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """A line for each row, all with the same columns: the share right of each task, without the single questions."""
+    tasks = dict.fromkeys(task for row in rows for task in row["tasks"])
+    out = []
+    for row in rows:
+        shares = {task: round(float(right(found).mean()), 4) for task, found in row["tasks"].items()}
+        plain = {name: value for name, value in row.items() if not isinstance(value, (list, dict))}
+        # a field that an earlier program did not write has its default
+        out.append({**asdict(picture_setting_of(dict(row))), **plain, **dict.fromkeys(tasks), **shares})
+    return out
