@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -260,7 +260,7 @@ def test_damaged_rows_are_named(tmp_path: Path) -> None:
     ]
     data = "".join(json.dumps(each) + "\n" for each in (good, *bad)).encode() + b'{"cut'
     rows, problems = parse_picture_rows(data, "rows.jsonl")
-    assert rows == [good] and len(problems) == len(bad)
+    assert rows == [asdict(picture_setting_of(good)) | good] and len(problems) == len(bad)
     assert all(f"line {number}" in problem for number, problem in enumerate(problems, 2))
     (tmp_path / "rows.jsonl").write_bytes(data)
     with pytest.raises(SampleError, match="line 2, is not a whole row"):

@@ -38,7 +38,8 @@ def parse_picture_rows(data: bytes, name: str) -> tuple[list[dict[str, Any]], li
         try:
             row = json.loads(line)
             _check(row)
-            rows.append(asdict(picture_setting_of(row)) | row)  # a field that a row lacks has its default
+            defaults = asdict(picture_setting_of(row))  # of the fields that a row lacks
+            rows.append(row | {name: value for name, value in defaults.items() if name not in row})
         except (ValueError, TypeError, RecursionError) as error:
             problems.append(
                 f"{name}, line {number}, is not a whole row of a training on pictures ({str(error).rstrip('.')}); "
