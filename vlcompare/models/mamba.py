@@ -26,6 +26,7 @@ from vlcompare.models.interruption import check
 from vlcompare.models.kernels.fused import add_norm, norm_linears
 from vlcompare.models.kernels.linear import Linear, linear
 from vlcompare.models.kernels.reference import MixWeights, NormModule, ScanInputs
+from vlcompare.models.kernels.stack_parts import LayerParts, StackParts, linear_parts, norm_parts
 from vlcompare.models.state import DecodingState
 
 
@@ -154,6 +155,16 @@ class MambaLayer(nn.Module):
         self.norm = _norm(config)
         self.mixer = Mixer(config)
 
+    def parts(self) -> LayerParts | None:
+        """What a step computes with; None where a Linear is of another kind."""
+        mixer, conv = self.mixer, self.mixer.conv1d
+        modules = mixer.in_proj, mixer.x_proj, mixer.dt_proj, mixer.out_proj
+        linears = [found for module in modules if (found := linear_parts(module)) is not None]
+        bias = torch.zeros(conv.weight.shape[0]) if conv.bias is None else conv.bias
+        A_dn, D_d, _ = mixer.recurrence()
+        tensors = conv.weight[:, 0], bias, A_dn, D_d
+        return LayerParts((norm_parts(self.norm),), tuple(linears), tensors) if len(linears) == len(modules) else None
+
 
 class Mamba(nn.Module):
     """The decoder. Its embedding is also its output head: one parameter."""
@@ -214,12 +225,27 @@ class Mamba(nn.Module):
         """Always False: a recurrence reads nothing but its state."""
         return False
 
+    def stack_parts(self) -> StackParts | None:
+        """See `kernels.stack.Decoder`."""
+        layers = [layer.parts() for layer in cast("list[MambaLayer]", list(self.layers))]
+        found = tuple(parts for parts in layers if parts is not None)
+        return StackParts("mamba", found, norm_parts(self.norm_f)) if len(found) == len(layers) else None
+
     def step(self, embeddings: Tensor, state: MambaState, *, window: int | None = None) -> Tensor:
         """One position: (B, D) -> (B, D) after the final norm; `state` moves on by one.
 
         `window` is ignored: it is the other family's number of cache slots.
         """
         state.require(1)
+        hidden_bD = kernels.stack_step(self, embeddings, (state.windows_nbdk, state.states_nbdn))
+        if hidden_bD is None:
+            hidden_bD = self._step(embeddings, state)
+        state.positions += 1
+        state.length += 1
+        return hidden_bD
+
+    def _step(self, embeddings: Tensor, state: MambaState) -> Tensor:
+        """`step` layer by layer, without the count of positions."""
         terms: tuple[Tensor, ...] = (embeddings,)
         for layer, window_bdk, state_bdn in zip(
             cast("list[MambaLayer]", list(self.layers)), state.windows_nbdk, state.states_nbdn, strict=True
@@ -228,8 +254,6 @@ class Mamba(nn.Module):
             x_bD, (xz_b2d,) = norm_linears(terms, (layer.norm,), (layer.mixer.in_proj,))
             terms = x_bD, layer.mixer.step(xz_b2d, window_bdk, state_bdn)
         _, (hidden_bD,) = add_norm(terms, (self.norm_f,))
-        state.positions += 1
-        state.length += 1
         return hidden_bD
 
     def _all_layers(

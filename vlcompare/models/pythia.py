@@ -21,11 +21,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlcompare.errors import RequestError
+from vlcompare.models import kernels
 from vlcompare.models.config import PythiaConfig
 from vlcompare.models.interruption import check
 from vlcompare.models.kernels.attention import attend_one, finds_filled_slots, rotate_and_attend
 from vlcompare.models.kernels.fused import add_norm, gelu_linear, norm_linears
 from vlcompare.models.kernels.linear import Linear
+from vlcompare.models.kernels.stack_parts import LayerParts, StackParts, linear_parts, norm_parts
 from vlcompare.models.rotary import rotary_table, rotate
 from vlcompare.models.state import DecodingState
 
@@ -188,6 +190,14 @@ class PythiaLayer(nn.Module):
         """The norms through which the block reads its input."""
         return (self.input_layernorm, self.post_attention_layernorm) if self.parallel else (self.input_layernorm,)
 
+    def parts(self) -> LayerParts | None:
+        """What a step computes with; None where a Linear is of another kind."""
+        reads, back = self.attention.query_key_value, self.attention.dense
+        modules = reads, back, self.mlp.dense_h_to_4h, self.mlp.dense_4h_to_h
+        linears = [found for module in modules if (found := linear_parts(module)) is not None]
+        norms = norm_parts(self.input_layernorm), norm_parts(self.post_attention_layernorm)
+        return LayerParts(norms, tuple(linears)) if len(linears) == len(modules) else None
+
     def forward(
         self, x_bld: Tensor, normed: Sequence[Tensor], keys_bhsk: Tensor, values_bhsk: Tensor, span: Span
     ) -> tuple[Tensor, ...]:
@@ -279,7 +289,23 @@ class Pythia(nn.Module):
         that there are no windows.
         """
         state.require(1)
+        if window is None:
+            tensors = state.keys_nbhsk, state.values_nbhsk, state.positions, state.cos_sr, state.sin_sr
+            hidden_bd = kernels.stack_step(self, embeddings, tensors)
+            if hidden_bd is not None:
+                state.positions += 1
+                state.length += 1
+                return hidden_bd
         return self._advance(embeddings[:, None], state, window)[:, 0]
+
+    def stack_parts(self) -> StackParts | None:
+        """See `kernels.stack.Decoder`."""
+        if self.config.activation != "gelu":
+            return None
+        layers = [layer.parts() for layer in cast("list[PythiaLayer]", list(self.layers))]
+        found = tuple(parts for parts in layers if parts is not None)
+        last = norm_parts(self.final_layer_norm)
+        return StackParts("pythia", found, last, self.config.parallel_residual) if len(found) == len(layers) else None
 
     def windowed(self, state: PythiaState) -> bool:
         """Whether a step attends to a window that the host chooses; else its kernel finds the filled slots itself."""

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vlcompare.models.kernels import agreement, attention, fallback, fused, linear, reference
+from vlcompare.models.kernels import agreement, attention, fallback, fused, linear, reference, stack
 from vlcompare.models.kernels.reference import MixWeights, ScanInputs
 from vlcompare.models.kernels.verdicts import Case
 
@@ -146,3 +146,8 @@ def mix_step(window: Tensor, state: Tensor, xz: Tensor, weights: MixWeights) -> 
     dt, B, C = linear.linear(x, weights.x_proj).split((weights.dt_proj.shape[1], n, n), dim=-1)
     inputs = ScanInputs(x, dt, weights.A, B, C, weights.D, z, weights.dt_bias)
     return projected_step(state, inputs, weights.dt_proj)
+
+
+def stack_step(model: stack.Decoder, x: Tensor, state: Sequence[Tensor]) -> Tensor | None:
+    """See `stack.step`: one position through all layers of a model in one call."""
+    return stack.step(model, x, state) if x.device.type == "cpu" and active(x.device) == "numba" else None

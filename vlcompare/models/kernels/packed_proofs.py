@@ -25,7 +25,7 @@ def proven(check: Callable[..., bool], *arguments: str) -> bool:
         return False
 
 
-def _packed(method: str, random: Callable[..., Tensor], outputs: int, inputs: int) -> tuple[Tensor, Tensor]:
+def random_parts(method: str, random: Callable[..., Tensor], outputs: int, inputs: int) -> tuple[Tensor, Tensor]:
     """A random weight's parts, among them the largest numbers that there are."""
     if method == "int8":
         return (random(outputs, inputs) * 50).round().clamp(-127, 127).to(torch.int8), random(outputs).abs()
@@ -39,7 +39,7 @@ def packed_product_agrees(variant: str, method: str) -> bool:
     product: Any = importlib.import_module("vlcompare.models.kernels.cpu.packed").product
     random = functools.partial(torch.randn, generator=torch.Generator().manual_seed(0))
     for rows, inputs, outputs in ((1, 320, 67), (2, 128, 5)):
-        packed, absmax = _packed(method, random, outputs, inputs)
+        packed, absmax = random_parts(method, random, outputs, inputs)
         x, bias = random(rows, inputs) * 3, random(outputs)
         x[0] = x.abs().max()  # with the largest weights, the largest sums
         weight = unpacked(method, packed, absmax, (outputs, inputs), torch.float64)
@@ -53,7 +53,7 @@ def unpacking_agrees(method: str) -> bool:
     """Whether the compiled unpacking gives the reference's bits, in float32 and bfloat16."""
     unpack: Any = importlib.import_module("vlcompare.models.kernels.cpu.packed").unpack
     random = functools.partial(torch.randn, generator=torch.Generator().manual_seed(0))
-    packed, absmax = _packed(method, random, 9, 192)
+    packed, absmax = random_parts(method, random, 9, 192)
     whole = unpacked(method, packed, absmax, (9, 192), torch.float32)
     for dtype in (torch.float32, torch.bfloat16):
         out = unpack(method, packed, absmax, 2, torch.empty(6, 192, dtype=dtype))

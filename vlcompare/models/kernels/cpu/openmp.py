@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 
-NAMES = ("GOMP_parallel", "omp_get_num_threads", "omp_get_thread_num")
+NAMES = ("GOMP_parallel", "omp_get_num_threads", "omp_get_thread_num", "GOMP_barrier")
 T = TypeVar("T")
 
 

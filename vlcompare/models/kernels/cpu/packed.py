@@ -10,14 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vlcompare.models.kernels.autograd import needs_gradient
 from vlcompare.models.kernels.cpu import packed_loops
-from vlcompare.models.kernels.cpu.arrays import LOOP_DTYPES, flat, floats_or_zeros
+from vlcompare.models.kernels.cpu.arrays import LOOP_DTYPES, flat, floats, floats_or_zeros
 from vlcompare.models.kernels.cpu.openmp import threads
-from vlcompare.models.kernels.cpu.packed_simd import UNIT
 from vlcompare.models.kernels.cpu.variants import supported
 from vlcompare.models.kernels.packed_format import BLOCK, NF4
 
@@ -41,10 +39,9 @@ def product(
     rows, inputs = x.shape
     if inputs % BLOCK or x.dtype not in LOOP_DTYPES or needs_gradient(x):
         return None
-    values = F.pad(x.detach().float(), (0, -inputs % UNIT)).contiguous()
     y = torch.empty(rows, outputs)
     loop = getattr(packed_loops.loops(variant), method)
-    given = flat(values), flat(packed), flat(absmax), floats_or_zeros(bias, outputs)
+    given = floats(x), flat(packed), flat(absmax), floats_or_zeros(bias, outputs)
     loop(*given, flat(y), rows, inputs, outputs, threads())
     return y.to(x.dtype)
 

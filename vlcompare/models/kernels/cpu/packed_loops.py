@@ -19,6 +19,7 @@ from vlcompare.models.kernels.cpu.packed_simd import (
     LARGEST,
     UNIT,
     int8_sums,
+    largest,
     load_int8,
     looked_up,
     magnitude,
@@ -39,13 +40,20 @@ TINY = 1e-30  # a block of activations this small is a block of zeros
 
 
 class Loops(NamedTuple):
-    """Compiled for one variant. x (rows, K) float32, K a multiple of UNIT with zeros behind the real columns."""
+    """Compiled for one variant. x (rows, K) float32, K a multiple of BLOCK."""
 
     nf4: Any  # (x, packed, absmax, bias, y, rows, inputs, outputs, threads)
     int8: Any  # (x, weight, absmax, bias, y, rows, inputs, outputs, threads)
 
 
-def _named(function: Callable[..., Any], variant: str) -> Callable[..., Any]:
+class Parts(NamedTuple):
+    """What a product with packed weights consists of, for other compiled functions."""
+
+    prepare: Any  # (x, rows, inputs, scaled, scales, words): activations as int16; `scaled` is scratch
+    some: Any  # (words, scales, weight, absmax, bias, y, rows, inputs, outputs, first, last): outputs first .. last - 1
+
+
+def named(function: Callable[..., Any], variant: str) -> Callable[..., Any]:
     """Under a name of its own: numba's symbols and the files of machine code go by it."""
     function.__name__ = function.__qualname__ = f"{function.__name__}_{variant}"
     return function
@@ -54,58 +62,82 @@ def _named(function: Callable[..., Any], variant: str) -> Callable[..., Any]:
 @functools.cache
 def loops(variant: str) -> Loops:
     """The loops with a variant's instructions; each is compiled when it is first called."""
-    return Loops(
-        _product(variant, _nf4_rows(variant), nf4_order(VARIANTS[variant])),
-        _product(variant, _int8_rows(variant), range(UNIT)),
-    )
+    return Loops(*(_product(f"{method}_{variant}", parts(variant, method)) for method in ("nf4", "int8")))
+
+
+@functools.cache
+def parts(variant: str, method: str) -> Parts:
+    """The two halves of a product, which `loops` joins."""
+    if method == "nf4":
+        return _parts(f"nf4_{variant}", _nf4_rows(variant), nf4_order(VARIANTS[variant]))
+    return _parts(f"int8_{variant}", _int8_rows(variant), list(range(UNIT)))
+
+
+@compiled(inner=True)
+def padded_to_units(inputs):
+    return (inputs + UNIT - 1) // UNIT * UNIT
 
 
 @compiled(inner=True)
 def _scaled(x, at, scaled, scales, scale_at, inputs):
     """x[at : at + inputs] with the largest magnitude of each block at LARGEST; scales: what multiplies it back."""
-    near = np.empty(WIDTH, np.float32)
     for block in range(inputs // BLOCK):
         begin = at + block * BLOCK
         most = splat(np.float32(0))
         for k in range(0, BLOCK, WIDTH):
             most = magnitude(most, load(x, begin + k))
-        store(near, 0, most)
-        largest = near[0]
-        for lane in range(1, WIDTH):
-            if near[lane] > largest or near[lane] != near[lane]:  # NaN stays
-                largest = near[lane]
-        scales[scale_at + block] = largest / np.float32(LARGEST)
-        factor = np.float32(LARGEST) / largest if largest > np.float32(TINY) else np.float32(0)
+        most_of_all = largest(most)  # NaN stays
+        scales[scale_at + block] = most_of_all / np.float32(LARGEST)
+        factor = np.float32(LARGEST) / most_of_all if most_of_all > np.float32(TINY) else np.float32(0)
         for k in range(0, BLOCK, WIDTH):
             store(scaled, block * BLOCK + k, load(x, begin + k) * splat(factor))
 
 
-def _product(variant: str, rows_of: Any, order: Any) -> Any:
-    """y (rows, outputs) = x (rows, inputs) weight^T + bias, where `rows_of` does a share of one row's outputs."""
-    store_words, step = words_in_order(list(order)), len(list(order))
+def _parts(name: str, rows_of: Any, order: list[int]) -> Parts:
+    """`rows_of` does a share of one row's outputs; it takes activations in `order`."""
+    store_words, step = words_in_order(order), len(order)
+
+    def prepare(x, rows, inputs, scaled, scales, words):
+        padded = padded_to_units(inputs)
+        for k in range(inputs, padded, WIDTH):
+            store(scaled, k, splat(np.float32(0)))
+        for row in range(rows):
+            _scaled(x, row * inputs, scaled, scales, row * padded // BLOCK, inputs)
+            if padded > inputs:
+                scales[row * padded // BLOCK + inputs // BLOCK] = np.float32(0)
+            for at in range(0, padded, step):
+                store_words(scaled, at, words, row * padded + at)
+
+    def some(words, scales, weight, absmax, bias, y, rows, inputs, outputs, first, last):
+        padded = padded_to_units(inputs)
+        for begin in range(first, last, SHARE):
+            for row in range(rows):  # a share of the weights stays in the cache for the next row
+                end = min(begin + SHARE, last)
+                rows_of(words, scales, weight, absmax, bias, y, row, padded, begin, end, inputs, outputs)
+
+    return Parts(*(compiled(inner=True)(named(half, name)) for half in (prepare, some)))
+
+
+def _product(name: str, halves: Parts) -> Any:
+    """y (rows, outputs) = x (rows, inputs) weight^T + bias."""
+    prepare, some = halves
 
     def share(words, scales, weight, absmax, bias, y, rows, inputs, outputs, task):
         first = task * SHARE
-        last = min(first + SHARE, outputs)
-        padded = (inputs + UNIT - 1) // UNIT * UNIT
-        for row in range(rows):  # a share of the weights stays in the cache for the next row
-            rows_of(words, scales, weight, absmax, bias, y, row, padded, first, last, inputs, outputs)
+        some(words, scales, weight, absmax, bias, y, rows, inputs, outputs, first, min(first + SHARE, outputs))
 
-    share = compiled(inner=True)(_named(share, f"{rows_of.py_func.__name__}"))
+    share = compiled(inner=True)(named(share, name))
 
     def product(x, weight, absmax, bias, y, rows, inputs, outputs, threads):
-        padded = (inputs + UNIT - 1) // UNIT * UNIT
+        padded = padded_to_units(inputs)
         scaled = np.empty(padded, np.float32)
         scales = np.empty(rows * padded // BLOCK, np.float32)
         words = np.empty(rows * padded, np.int16)
-        for row in range(rows):
-            _scaled(x, row * padded, scaled, scales, row * padded // BLOCK, padded)
-            for at in range(0, padded, step):
-                store_words(scaled, at, words, row * padded + at)
+        prepare(x, rows, inputs, scaled, scales, words)
         shares = (outputs + SHARE - 1) // SHARE
         share_out(share, (words, scales, weight, absmax, bias, y, rows, inputs, outputs), shares, threads)
 
-    return compiled()(_named(product, f"{rows_of.py_func.__name__}"))
+    return compiled()(named(product, name))
 
 
 def _nf4_rows(variant: str) -> Any:
@@ -129,7 +161,7 @@ def _nf4_rows(variant: str) -> Any:
                 value += total(widen(one(packed, byte + whole // 2, words, at + whole))) * scale
             y[row * outputs + o] = value * np.float32(1 / LARGEST) + bias[o]
 
-    return compiled(inner=True)(_named(nf4, variant))
+    return compiled(inner=True)(named(nf4, variant))
 
 
 def _int8_rows(variant: str) -> Any:
@@ -146,7 +178,7 @@ def _int8_rows(variant: str) -> Any:
                 sums = fma(widen(sum_64(weight, byte + k, words, at + k)), spread(scales, scale_at + k // BLOCK), sums)
             y[row * outputs + o] = total(sums) * (absmax[o] * np.float32(1 / 127)) + bias[o]
 
-    return compiled(inner=True)(_named(int8, variant))
+    return compiled(inner=True)(named(int8, variant))
 
 
 @compiled(inner=True)

@@ -239,6 +239,26 @@ def magnitude(typing: Any, a: Any, b: Any) -> Any:
     return lanes(lanes, lanes), generate
 
 
+@intrinsic
+def largest(typing: Any, value: Any) -> Any:
+    """The largest of the lanes, none of which is negative; NaN wins."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        value, width = args[0], WIDTH
+        while width > 1:
+            width //= 2
+            low, high = (
+                shuffle(builder, value, undefined(value.type), range(begin, begin + width)) for begin in (0, width)
+            )
+            # of two numbers the first where it is NaN or not smaller: a comparison with NaN is false
+            smaller = builder.fcmp_unordered("<", low, high)
+            nan = builder.fcmp_unordered("uno", low, low)
+            value = builder.select(builder.and_(smaller, builder.not_(nan)), high, low)
+        return builder.extract_element(value, ir.Constant(INT, 0))
+
+    return types.float32(lanes), generate
+
+
 def words_in_order(order: Sequence[int]) -> Any:
     """store(x, at, words, word_at): the float32 numbers x[at : at + len(order)], rounded to int16, in that order.
 

@@ -62,10 +62,17 @@ def _outputs(x, weight, bias, y, row, first, last, inputs, outputs):
 
 
 @compiled(inner=True)
+def some_outputs(x, weight, bias, y, rows, inputs, outputs, first, last):
+    """Outputs first .. last - 1 of all rows."""
+    for begin in range(first, last, SHARE):
+        for row in range(rows):  # a share of the weights stays in the cache for the next row
+            _outputs(x, weight, bias, y, row, begin, min(begin + SHARE, last), inputs, outputs)
+
+
+@compiled(inner=True)
 def _product_share(x, weight, bias, y, rows, inputs, outputs, task):
     first = task * SHARE
-    for row in range(rows):  # a share of the weights stays in the cache for the next row
-        _outputs(x, weight, bias, y, row, first, min(first + SHARE, outputs), inputs, outputs)
+    some_outputs(x, weight, bias, y, rows, inputs, outputs, first, min(first + SHARE, outputs))
 
 
 @compiled()
@@ -76,14 +83,12 @@ def product(x, weight, bias, y, rows, inputs, outputs, threads):
 
 
 @compiled(inner=True)
-def _step_channels(state, x, dt, A, B, C, D, z, bias, y, width, n, gated, task):
-    """Sixteen channels: the state (d, n) has its n side by side, so a channel's states are the vectors."""
-    vectors = width // WIDTH
-    row, first = task // vectors, (task % vectors) * WIDTH
-    near = np.empty(2 * WIDTH, np.float32)
-    at = row * width + first
-    step = softplus(load(dt, at) + load(bias, first))
-    value = load(x, at)
+def channels_step(state, step, value, A, B, B_at, C, C_at, D, near, at, first, n):
+    """C h + D x of sixteen channels, from `first` on; their states h, from state[at * n] on, move on by one position.
+
+    step: the time steps, after softplus. value: x. The state (d, n) has its n side by side, so a channel's states are
+    the vectors. near: 32 numbers of scratch.
+    """
     store(near, 0, step * splat(LOG2E))
     store(near, WIDTH, step * value)
     for channel in range(WIDTH):
@@ -92,11 +97,22 @@ def _step_channels(state, x, dt, A, B, C, D, z, bias, y, width, n, gated, task):
         for s in range(0, n, WIDTH):
             cell = (at + channel) * n + s
             decay = exp2(step2 * load(A, (first + channel) * n + s))
-            h = fma(decay, load(state, cell), drive * load(B, row * n + s))
+            h = fma(decay, load(state, cell), drive * load(B, B_at + s))
             store(state, cell, h)
-            out = fma(h, load(C, row * n + s), out)
+            out = fma(h, load(C, C_at + s), out)
         near[channel] = total(out)
-    result = fma(load(D, first), value, load(near, 0))
+    return fma(load(D, first), value, load(near, 0))
+
+
+@compiled(inner=True)
+def _step_channels(state, x, dt, A, B, C, D, z, bias, y, width, n, gated, task):
+    """Sixteen channels."""
+    vectors = width // WIDTH
+    row, first = task // vectors, (task % vectors) * WIDTH
+    near = np.empty(2 * WIDTH, np.float32)
+    at = row * width + first
+    step = softplus(load(dt, at) + load(bias, first))
+    result = channels_step(state, step, load(x, at), A, B, row * n, C, row * n, D, near, at, first, n)
     if gated:
         gate = load(z, at)
         result = result * (gate * sigmoid(gate))
@@ -110,25 +126,33 @@ def step(state, x, dt, A, B, C, D, z, bias, y, batch, width, n, gated, threads):
     share_out(_step_channels, given, batch * (width // WIDTH), threads)
 
 
+@compiled(inner=True)
+def conv_channels(window, window_at, x, x_at, weight, bias, y, y_at, first, last, taps):
+    """One position of the convolution and SiLU for channels first .. last - 1, whole vectors of them; indices count
+    from the row's places in window (d, taps - 1), x (d,) and y (d,). The window moves on by one. weight (d, taps).
+    """
+    for channel in range(first, last):
+        at = window_at + channel * (taps - 1)
+        value = x[x_at + channel]
+        result = bias[channel] + weight[channel * taps + taps - 1] * value
+        for tap in range(taps - 1):
+            result += weight[channel * taps + tap] * window[at + tap]
+        for tap in range(taps - 2):
+            window[at + tap] = window[at + tap + 1]
+        if taps > 1:
+            window[at + taps - 2] = value
+        y[y_at + channel] = result
+    for channel in range(first, last, WIDTH):
+        result = load(y, y_at + channel)
+        store(y, y_at + channel, result * sigmoid(result))
+
+
 @compiled()
 def conv_step(window, x, weight, bias, y, batch, width, taps):
     """One position of the convolution and SiLU: window (B, d, taps - 1) moves on by one; weight (d, taps)."""
-    sums = np.empty(width, np.float32)
     for row in range(batch):
-        for channel in range(width):
-            at = (row * width + channel) * (taps - 1)
-            value = x[row * width + channel]
-            result = bias[channel] + weight[channel * taps + taps - 1] * value
-            for tap in range(taps - 1):
-                result += weight[channel * taps + tap] * window[at + tap]
-            for tap in range(taps - 2):
-                window[at + tap] = window[at + tap + 1]
-            if taps > 1:
-                window[at + taps - 2] = value
-            sums[channel] = result
-        for channel in range(0, width, WIDTH):
-            result = load(sums, channel)
-            store(y, row * width + channel, result * sigmoid(result))
+        at = row * width
+        conv_channels(window, at * (taps - 1), x, at, weight, bias, y, at, 0, width, taps)
 
 
 @compiled(inner=True)

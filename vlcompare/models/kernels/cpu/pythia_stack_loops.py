@@ -1,0 +1,157 @@
+"""One position through all layers of a Pythia, as one compiled call. Names as in `models.pythia`; no torch in here.
+
+In parallel blocks the queries, keys and values and the MLP's first product read the same sum, so that a layer has three
+barriers: before attention, after it, and after the products back.
+"""
+
+# numba reads these functions' bytecode and knows every type itself; annotations would only repeat it
+# mypy: disable-error-code="no-untyped-def,misc"
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+
+from vlcompare.models.kernels.cpu.attention_loops import one_head
+from vlcompare.models.kernels.cpu.packed_loops import named
+from vlcompare.models.kernels.cpu.pointers import floats_at, halves_at, integers_at, words_at
+from vlcompare.models.kernels.cpu.simd import WIDTH, compiled, gelu, load, store
+from vlcompare.models.kernels.cpu.stack_loops import LINEAR, add_to, copy, linears, norm, share
+from vlcompare.models.kernels.cpu.threads import barrier, in_each_thread
+
+# a layer's integers in the table: two norms and four Linears
+_QKV, _DENSE, _UP, _DOWN = 4, 4 + LINEAR, 4 + 2 * LINEAR, 4 + 3 * LINEAR
+FIELDS = 4 + 4 * LINEAR
+
+
+@compiled(inner=True)
+def _rotated(source, at, cos, sin, table_at, rotated, target, scale):
+    """The first `rotated` channels of a head at source[at] turned by their angles, times `scale`."""
+    half = rotated // 2
+    for k in range(half):
+        a, b = source[at + k], source[at + half + k]
+        target[k] = (a * cos[table_at + k] + b * sin[table_at + k]) * scale
+        target[half + k] = (b * cos[table_at + half + k] + a * sin[table_at + half + k]) * scale
+
+
+@compiled(inner=True)
+def _attend(qkv, at, table_at, cos, sin, rotated, keys, values, begin, position, size, query, weights, out, out_at):
+    """One head of one row: its key and value into the cache at `position`, then attention to all slots so far."""
+    scale = np.float32(1 / math.sqrt(size))
+    for k in range(size):
+        query[k] = qkv[at + size + k]
+    _rotated(qkv, at + size, cos, sin, table_at, rotated, query, np.float32(1))
+    cell = begin + position * size
+    for k in range(0, size, WIDTH):
+        store(keys, cell + k, load(query, k))
+        store(values, cell + k, load(qkv, at + 2 * size + k))
+    for k in range(size):
+        query[k] = qkv[at + k] * scale
+    _rotated(qkv, at, cos, sin, table_at, rotated, query, scale)
+    one_head(query, 0, keys, values, begin, position + 1, size, weights, out, out_at)
+
+
+@compiled(inner=True)
+def _heads(places, sizes, layer, qkv, query, weights, attended, first, last):
+    """Heads first .. last - 1 of those of all rows."""
+    rows, _, width, heads, rotated, capacity, _, _, half = sizes
+    size = width // heads
+    positions, cos, sin = integers_at(places[13]), floats_at(places[14]), floats_at(places[15])
+    for head in range(first, last):
+        row = head // heads
+        at, begin = head * 3 * size, (layer * rows * heads + head) * capacity * size
+        if half:
+            keys, values = halves_at(places[16]), halves_at(places[17])
+            _attend(
+                qkv, at, row * rotated, cos, sin, rotated, keys, values, begin, positions[row], size, query, weights,
+                attended, head * size,
+            )  # fmt: skip
+        else:
+            keys32, values32 = floats_at(places[16]), floats_at(places[17])
+            _attend(
+                qkv, at, row * rotated, cos, sin, rotated, keys32, values32, begin, positions[row], size, query,
+                weights, attended, head * size,
+            )  # fmt: skip
+
+
+@functools.cache
+def stack(variant: str) -> Any:
+    """run(table, places, sizes, eps, threads), for one variant of packed products or none ("").
+
+    places: addresses, see below. sizes: rows, layers, hidden size, heads, rotated channels, capacity, intermediate
+    size, parallel, cache in bfloat16.
+    """
+    prepare, product = linears(variant)
+
+    def expand(table, at, x, scaled, scales, words, inner, rows, width, between, thread, count):
+        """This thread's share of gelu(up(x))."""
+        first, last = share(between, thread, count), share(between, thread + 1, count)
+        prepare(table[at], x, rows, width, scaled, scales, words)
+        product(table, at, x, scales, words, inner, rows, width, between, first, last)
+        for row in range(rows):
+            for k in range(row * between + first, row * between + last, WIDTH):
+                store(inner, k, gelu(load(inner, k)))
+
+    expand = compiled(inner=True)(named(expand, variant))
+
+    def pythia(table, places, sizes, eps, thread, count):
+        rows, layers, width, heads, _, _, between, parallel, _ = sizes
+        own = thread * places[0]  # bytes from one thread's scratch to the next one's
+        x, normed, scaled = floats_at(places[1] + own), floats_at(places[2] + own), floats_at(places[3] + own)
+        scales, words = floats_at(places[4] + own), words_at(places[5] + own)
+        query, weights = floats_at(places[6] + own), floats_at(places[7] + own)
+        out, back = floats_at(places[8]), floats_at(places[9])  # of the MLP, of the attention
+        qkv, inner, attended = floats_at(places[10]), floats_at(places[11]), floats_at(places[12])
+        first, last = share(width, thread, count), share(width, thread + 1, count)
+        total = rows * width
+        copy(out, x, total)  # where the embeddings are
+        barrier()
+        for layer in range(layers):
+            at = layer * FIELDS
+            if layer > 0:
+                if parallel:
+                    add_to(x, back, total)
+                add_to(x, out, total)
+            norm(x, floats_at(table[at]), floats_at(table[at + 1]), normed, rows, width, eps, True)
+            prepare(table[at + _QKV], normed, rows, width, scaled, scales, words)
+            begin, end = share(3 * width, thread, count), share(3 * width, thread + 1, count)
+            product(table, at + _QKV, normed, scales, words, qkv, rows, width, 3 * width, begin, end)
+            if parallel:
+                norm(x, floats_at(table[at + 2]), floats_at(table[at + 3]), normed, rows, width, eps, True)
+                expand(table, at + _UP, normed, scaled, scales, words, inner, rows, width, between, thread, count)
+            barrier()
+            tasks = rows * heads
+            _heads(
+                places, sizes, layer, qkv, query, weights, attended, tasks * thread // count,
+                tasks * (thread + 1) // count,
+            )  # fmt: skip
+            barrier()
+            prepare(table[at + _DENSE], attended, rows, width, scaled, scales, words)
+            product(table, at + _DENSE, attended, scales, words, back, rows, width, width, first, last)
+            if not parallel:
+                barrier()
+                add_to(x, back, total)
+                norm(x, floats_at(table[at + 2]), floats_at(table[at + 3]), normed, rows, width, eps, True)
+                expand(table, at + _UP, normed, scaled, scales, words, inner, rows, width, between, thread, count)
+                barrier()
+            prepare(table[at + _DOWN], inner, rows, between, scaled, scales, words)
+            product(table, at + _DOWN, inner, scales, words, out, rows, between, width, first, last)
+            barrier()
+        if parallel:
+            add_to(x, back, total)
+        add_to(x, out, total)
+        at = layers * FIELDS
+        norm(x, floats_at(table[at]), floats_at(table[at + 1]), normed, rows, width, eps, True)
+        barrier()  # everyone has read `out`
+        if thread == 0:
+            copy(normed, out, total)
+
+    body = compiled(inner=True)(named(pythia, variant))
+
+    def pythia_stack(table, places, sizes, eps, threads):
+        in_each_thread(body, (table, places, sizes, np.float32(eps)), threads)
+
+    return compiled()(named(pythia_stack, variant))
