@@ -103,7 +103,9 @@ def test_every_variant_gives_what_plain_torch_gives(family: str, variant: str) -
             taken = fallback.load_and_call(stack.MODULE, "prepare", parts, variant)
             results.append([fallback.load_and_call(stack.MODULE, "step", taken, x, own), *own])
         truth = [reference_step(parts, x, state), *state]
-        assert all(apart(one, other) < (2e-4 if variant else 2e-6) for one, other in zip(results[0], truth, strict=True))
+        assert all(
+            apart(one, other) < (2e-4 if variant else 2e-6) for one, other in zip(results[0], truth, strict=True)
+        )
         for other in results[1:]:  # how many threads there are changes no bit
             assert all(torch.equal(one, two) for one, two in zip(results[0], other, strict=True))
 
@@ -167,7 +169,7 @@ def test_rows_of_different_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_changes_in_a_model_is_seen_by_the_next_step(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = built(config)
     layer = model.layers[1]
-    norm, linear = ((layer.norm, layer.mixer) if config is MAMBA else (layer.input_layernorm, layer.attention))
+    norm, linear = (layer.norm, layer.mixer) if config is MAMBA else (layer.input_layernorm, layer.attention)
     name = "out_proj" if config is MAMBA else "dense"
 
     def in_place() -> None:

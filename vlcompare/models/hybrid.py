@@ -16,6 +16,7 @@ from vlcompare.models import mamba, pythia
 from vlcompare.models.config import MambaConfig, PythiaConfig
 from vlcompare.models.kernels.fused import add_norm
 from vlcompare.models.kernels.linear import linear
+from vlcompare.models.pythia_state import PythiaState
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class Hybrid(nn.Module):
         if length > limit:
             raise RequestError(f"{length} positions were asked for, but this model knows only {limit}.")
         device, dtype = embeddings.device, embeddings.dtype
-        cache = pythia.PythiaState(self.config.attention, batch, length, device, dtype)
+        cache = PythiaState(self.config.attention, batch, length, device, dtype)
         state = mamba.MambaState(self.config.mamba, batch, length, device)
         slots_bl = cache.slots_s[None].expand(batch, -1)
         rotary = cache.cos_sr[None, :, None, None], cache.sin_sr[None, :, None, None]

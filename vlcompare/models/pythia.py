@@ -1,8 +1,7 @@
 """The GPT-NeoX decoder (Pythia): many positions at once, or one step on a static key-value cache.
 
 Embeddings in, hidden states out. The step reads its position from the device and allocates nothing that grows, so that
-a CUDA graph can capture it. The rotary table belongs to the state: the model has no buffers, so that one built on the
-meta device is whole once its parameters are filled.
+a CUDA graph can capture it.
 
 Glossary, after "GPT-NeoX-20B" (arXiv 2204.06745, section 2.1) and "RoFormer" (arXiv 2104.09864, section 3.4.2):
     B batch     L positions of this call     S positions held by the cache (capacity)     D hidden size
@@ -28,8 +27,8 @@ from vlcompare.models.kernels.attention import attend_one, finds_filled_slots, r
 from vlcompare.models.kernels.fused import add_norm, gelu_linear, norm_linears
 from vlcompare.models.kernels.linear import Linear
 from vlcompare.models.kernels.stack_parts import LayerParts, StackParts, linear_parts, norm_parts
-from vlcompare.models.rotary import rotary_table, rotate
-from vlcompare.models.state import DecodingState
+from vlcompare.models.pythia_state import PythiaState
+from vlcompare.models.rotary import rotate
 
 ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -38,55 +37,6 @@ ACTIVATION: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "silu": F.silu,
 }
-
-
-class PythiaState(DecodingState):
-    """A key-value cache of fixed capacity. Row b's tokens fill slots 0 .. positions[b] - 1, without gaps."""
-
-    def __init__(self, config: PythiaConfig, batch: int, capacity: int, device: Any, dtype: torch.dtype) -> None:
-        super().__init__(batch, capacity, device)
-        shape = (config.layers, batch, config.heads, capacity, config.head_size)
-        self.keys_nbhsk = torch.zeros(shape, device=device, dtype=dtype)
-        self.values_nbhsk = torch.zeros(shape, device=device, dtype=dtype)
-        self.slots_s = torch.arange(capacity, device=device)
-        self.rows_b = torch.arange(batch, device=device)
-        self.cos_sr, self.sin_sr = rotary_table(config, capacity, device, dtype)
-
-    def nbytes(self) -> int:
-        """Bytes of the keys and values in use."""
-        return self.allocated_nbytes() * self.length // max(1, self.capacity)
-
-    def allocated_nbytes(self) -> int:
-        return self.keys_nbhsk.nbytes + self.values_nbhsk.nbytes
-
-    def snapshot(self) -> PythiaState:
-        """An independent copy of the filled slots."""
-        keys, values = (cache[:, :, :, : self.length].clone() for cache in (self.keys_nbhsk, self.values_nbhsk))
-        positions = self.positions.clone()
-        return self.replaced(keys_nbhsk=keys, values_nbhsk=values, positions=positions, capacity=self.length)
-
-    def rows(self, begin: int, end: int) -> PythiaState:
-        keys, values = self.keys_nbhsk[:, begin:end], self.values_nbhsk[:, begin:end]
-        positions, rows = self.positions[begin:end], self.rows_b[: end - begin]
-        return self.replaced(keys_nbhsk=keys, values_nbhsk=values, positions=positions, rows_b=rows)
-
-    def before_step(self) -> PythiaState:
-        """The positions alone: what a step writes into the cache lies behind what is filled, where nothing is read."""
-        return self.replaced(positions=self.positions.clone())
-
-    def undo_step(self, before: PythiaState) -> None:
-        self.positions.copy_(before.positions)
-        self.length = before.length
-
-    def copy_(self, source: PythiaState) -> PythiaState:
-        """Copy what `source` (a snapshot) holds into the own buffers: their addresses stay."""
-        if source.length > self.capacity:
-            raise RequestError(f"A state of {source.length} positions does not fit into one for {self.capacity}.")
-        self.keys_nbhsk[:, :, :, : source.length].copy_(source.keys_nbhsk[:, :, :, : source.length])
-        self.values_nbhsk[:, :, :, : source.length].copy_(source.values_nbhsk[:, :, :, : source.length])
-        self.positions.copy_(source.positions)
-        self.length, self.ragged = source.length, source.ragged
-        return self
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ def random_parts(method: str, random: Callable[..., Tensor], outputs: int, input
     """A random weight's parts, among them the largest numbers that there are."""
     if method == "int8":
         return (random(outputs, inputs) * 50).round().clamp(-127, 127).to(torch.int8), random(outputs).abs()
-    packed = torch.randint(0, 256, (outputs * inputs // 2,), dtype=torch.uint8)
+    packed = (random(outputs * inputs // 2) * 1000).long().remainder(256).to(torch.uint8)
     packed[: inputs // 2] = 255
     return packed, random(outputs * inputs // 64).abs()
 

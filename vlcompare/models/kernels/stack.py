@@ -88,6 +88,13 @@ class _Held:
         return self._stacks[variant]
 
 
+def compile_for(family: str, method: str) -> None:
+    """Compile what steps and prompts with weights packed by `method` need, by proving it."""
+    packed.compile_for(method)
+    if (variant := packed.variant(method)) != packed.PLAIN:
+        packed_proofs.proven(agrees, family, variant)
+
+
 _held: weakref.WeakKeyDictionary[Any, _Held] = weakref.WeakKeyDictionary()
 
 

@@ -14,7 +14,7 @@ import torch
 
 from vlcompare.models import kernels
 from vlcompare.models.config import MambaConfig, PythiaConfig
-from vlcompare.models.kernels import packed
+from vlcompare.models.kernels import stack
 from vlcompare.models.mamba import Mamba
 from vlcompare.models.meta_init import registering, structure_only
 from vlcompare.models.pythia import Pythia
@@ -49,6 +49,8 @@ def _run(family: str, dtype: torch.dtype, quantization: str) -> None:
         parameter.zero_()
     state = model.new_state(1, 8)
     hidden = model(torch.zeros(1, 4, config.hidden_size, dtype=dtype), state)
-    model.logits(model.step(hidden[:, -1], state))
-    if quantization != "none":
-        packed.compile_for(quantization)
+    if quantization == "none":
+        hidden = model.step(hidden[:, -1], state)[:, None]
+    else:
+        stack.compile_for(family, quantization)
+    model.logits(hidden[:, -1])

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from vlcompare.models import kernels
 from vlcompare.models.mamba import Mamba, MambaLayer, Mixer
-from vlcompare.models.pythia import Attention, Pythia, PythiaLayer, rotary_table, rotate
+from vlcompare.models.pythia import Attention, Pythia, PythiaLayer
+from vlcompare.models.rotary import rotary_table, rotate
 
 
 @dataclass(frozen=True)

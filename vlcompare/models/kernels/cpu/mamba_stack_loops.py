@@ -46,24 +46,74 @@ def _channels(table, at, state, state_at, xz, u, dt, chosen, y, near, rows, inne
 
 
 @functools.cache
+def _enter(variant: str) -> Any:
+    """From the residual to the convolution of this thread's channels."""
+    prepare, product = linears(variant)
+
+    def enter(table, at, own, shared, sizes, eps, layer, first, last):
+        rows, _, width, inner, _, _, taps, centred = sizes
+        x, normed, scaled, scales, words, _, _ = own
+        _, xz, u, _, _, _, windows, _ = shared
+        norm(x, floats_at(table[at]), floats_at(table[at + 1]), normed, rows, width, eps, centred != 0)
+        prepare(table[at + _IN], normed, rows, width, scaled, scales, words)
+        for begin in range(0, 2 * inner, inner):  # x, then z
+            product(
+                table, at + _IN, normed, scales, words, xz, rows, width, 2 * inner, begin + first, begin + last
+            )  # fmt: skip
+        conv, bias = floats_at(table[at + _CONV]), floats_at(table[at + _CONV + 1])
+        for row in range(rows):
+            cell = row * inner
+            window_at = (layer * rows * inner + cell) * (taps - 1)
+            conv_channels(windows, window_at, xz, 2 * cell, conv, bias, u, cell, first, last, taps)
+
+    return compiled(inner=True)(named(enter, variant))
+
+
+@functools.cache
+def _mix(variant: str) -> Any:
+    """From the convolution of all channels to the gated result of this thread's."""
+    prepare, product = linears(variant)
+
+    def mix(table, at, own, shared, sizes, layer, first, last, thread, count):
+        rows, _, _, inner, rank, n, _, _ = sizes
+        _, _, scaled, scales, words, raw, near = own
+        _, xz, u, chosen, dt, y, _, states = shared
+        many = rank + 2 * n
+        begin, end = share(many, thread, count), share(many, thread + 1, count)
+        prepare(table[at + _X], u, rows, inner, scaled, scales, words)
+        product(table, at + _X, u, scales, words, chosen, rows, inner, many, begin, end)
+        barrier()
+        for row in range(rows):
+            for k in range(0, rank, WIDTH):
+                store(raw, row * rank + k, load(chosen, row * many + k))
+        prepare(table[at + _DT], raw, rows, rank, scaled, scales, words)
+        product(table, at + _DT, raw, scales, words, dt, rows, rank, inner, first, last)
+        state_at = layer * rows * inner
+        _channels(
+            table, at + _CONV, states, state_at, xz, u, dt, chosen, y, near, rows, inner, rank, n, first, last
+        )  # fmt: skip
+
+    return compiled(inner=True)(named(mix, variant))
+
+
+@functools.cache
 def stack(variant: str) -> Any:
     """run(table, places, sizes, eps, threads), for one variant of packed products or none ("").
 
     places: addresses, see below. sizes: rows, layers, hidden size, inner channels, rank, states, taps, LayerNorm.
     """
-    prepare, product = linears(variant)
+    (prepare, product), enter, mix = linears(variant), _enter(variant), _mix(variant)
 
     def mamba(table, places, sizes, eps, thread, count):
-        rows, layers, width, inner, rank, n, taps, centred = sizes
-        own = thread * places[0]  # bytes from one thread's scratch to the next one's
-        x, normed, scaled = floats_at(places[1] + own), floats_at(places[2] + own), floats_at(places[3] + own)
-        scales, words = floats_at(places[4] + own), words_at(places[5] + own)
-        raw, near = floats_at(places[6] + own), floats_at(places[7] + own)
+        rows, layers, width, inner, _, _, _, centred = sizes
+        skip = thread * places[0]  # bytes from one thread's scratch to the next one's
+        x, normed, scaled = floats_at(places[1] + skip), floats_at(places[2] + skip), floats_at(places[3] + skip)
+        scales, words = floats_at(places[4] + skip), words_at(places[5] + skip)
+        raw, near = floats_at(places[6] + skip), floats_at(places[7] + skip)
         out, xz, u, chosen = floats_at(places[8]), floats_at(places[9]), floats_at(places[10]), floats_at(places[11])
-        dt, y, windows, states = (
-            floats_at(places[12]), floats_at(places[13]), floats_at(places[14]), floats_at(places[15])
-        )  # fmt: skip
-        many = rank + 2 * n
+        dt, y = floats_at(places[12]), floats_at(places[13])
+        windows, states = floats_at(places[14]), floats_at(places[15])
+        own, shared = (x, normed, scaled, scales, words, raw, near), (out, xz, u, chosen, dt, y, windows, states)
         first, last = share(inner, thread, count), share(inner, thread + 1, count)
         copy(out, x, rows * width)  # where the embeddings are
         barrier()
@@ -71,32 +121,9 @@ def stack(variant: str) -> Any:
             at = layer * FIELDS
             if layer > 0:
                 add_to(x, out, rows * width)
-            norm(x, floats_at(table[at]), floats_at(table[at + 1]), normed, rows, width, eps, centred != 0)
-            prepare(table[at + _IN], normed, rows, width, scaled, scales, words)
-            for half in range(2):
-                product(
-                    table, at + _IN, normed, scales, words, xz, rows, width, 2 * inner,
-                    half * inner + first, half * inner + last,
-                )  # fmt: skip
-            conv, bias = floats_at(table[at + _CONV]), floats_at(table[at + _CONV + 1])
-            for row in range(rows):
-                cell = row * inner
-                window_at = (layer * rows * inner + cell) * (taps - 1)
-                conv_channels(windows, window_at, xz, 2 * cell, conv, bias, u, cell, first, last, taps)
+            enter(table, at, own, shared, sizes, eps, layer, first, last)
             barrier()
-            begin, end = share(many, thread, count), share(many, thread + 1, count)
-            prepare(table[at + _X], u, rows, inner, scaled, scales, words)
-            product(table, at + _X, u, scales, words, chosen, rows, inner, many, begin, end)
-            barrier()
-            for row in range(rows):
-                for k in range(0, rank, WIDTH):
-                    store(raw, row * rank + k, load(chosen, row * many + k))
-            prepare(table[at + _DT], raw, rows, rank, scaled, scales, words)
-            product(table, at + _DT, raw, scales, words, dt, rows, rank, inner, first, last)
-            state_at = layer * rows * inner
-            _channels(
-                table, at + _CONV, states, state_at, xz, u, dt, chosen, y, near, rows, inner, rank, n, first, last
-            )
+            mix(table, at, own, shared, sizes, layer, first, last, thread, count)
             barrier()
             prepare(table[at + _OUT], y, rows, inner, scaled, scales, words)
             begin, end = share(width, thread, count), share(width, thread + 1, count)

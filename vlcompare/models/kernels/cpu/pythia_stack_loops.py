@@ -78,76 +78,91 @@ def _heads(places, sizes, layer, qkv, query, weights, attended, first, last):
 
 
 @functools.cache
+def _expand(variant: str) -> Any:
+    """This thread's share of gelu(up(norm(x)))."""
+    prepare, product = linears(variant)
+
+    def expand(table, at, own, inner, sizes, eps, thread, count):
+        rows, _, width, _, _, _, between, _, _ = sizes
+        x, normed, scaled, scales, words, _, _ = own
+        norm(x, floats_at(table[at + 2]), floats_at(table[at + 3]), normed, rows, width, eps, True)
+        first, last = share(between, thread, count), share(between, thread + 1, count)
+        prepare(table[at + _UP], normed, rows, width, scaled, scales, words)
+        product(table, at + _UP, normed, scales, words, inner, rows, width, between, first, last)
+        for row in range(rows):
+            for k in range(row * between + first, row * between + last, WIDTH):
+                store(inner, k, gelu(load(inner, k)))
+
+    return compiled(inner=True)(named(expand, variant))
+
+
+@functools.cache
+def _layer(variant: str) -> Any:
+    """A block, from the residual to what is added to it: `back` of the attention, `out` of the MLP.
+
+    Where they are one after the other, `back` has been added already.
+    """
+    (prepare, product), expand = linears(variant), _expand(variant)
+
+    def layer(table, at, number, own, shared, places, sizes, eps, thread, count):
+        rows, _, width, heads, _, _, between, parallel, _ = sizes
+        x, normed, scaled, scales, words, query, weights = own
+        out, back, qkv, inner, attended = shared
+        norm(x, floats_at(table[at]), floats_at(table[at + 1]), normed, rows, width, eps, True)
+        prepare(table[at + _QKV], normed, rows, width, scaled, scales, words)
+        first, last = share(3 * width, thread, count), share(3 * width, thread + 1, count)
+        product(table, at + _QKV, normed, scales, words, qkv, rows, width, 3 * width, first, last)
+        if parallel:
+            expand(table, at, own, inner, sizes, eps, thread, count)
+        barrier()
+        first, last = rows * heads * thread // count, rows * heads * (thread + 1) // count
+        _heads(places, sizes, number, qkv, query, weights, attended, first, last)
+        barrier()
+        prepare(table[at + _DENSE], attended, rows, width, scaled, scales, words)
+        first, last = share(width, thread, count), share(width, thread + 1, count)
+        product(table, at + _DENSE, attended, scales, words, back, rows, width, width, first, last)
+        if not parallel:
+            barrier()
+            add_to(x, back, rows * width)
+            expand(table, at, own, inner, sizes, eps, thread, count)
+            barrier()
+        prepare(table[at + _DOWN], inner, rows, between, scaled, scales, words)
+        product(table, at + _DOWN, inner, scales, words, out, rows, between, width, first, last)
+        barrier()
+
+    return compiled(inner=True)(named(layer, variant))
+
+
+@functools.cache
 def stack(variant: str) -> Any:
     """run(table, places, sizes, eps, threads), for one variant of packed products or none ("").
 
     places: addresses, see below. sizes: rows, layers, hidden size, heads, rotated channels, capacity, intermediate
     size, parallel, cache in bfloat16.
     """
-    prepare, product = linears(variant)
-
-    def expand(table, at, x, scaled, scales, words, inner, rows, width, between, thread, count):
-        """This thread's share of gelu(up(x))."""
-        first, last = share(between, thread, count), share(between, thread + 1, count)
-        prepare(table[at], x, rows, width, scaled, scales, words)
-        product(table, at, x, scales, words, inner, rows, width, between, first, last)
-        for row in range(rows):
-            for k in range(row * between + first, row * between + last, WIDTH):
-                store(inner, k, gelu(load(inner, k)))
-
-    expand = compiled(inner=True)(named(expand, variant))
+    layer = _layer(variant)
 
     def pythia(table, places, sizes, eps, thread, count):
-        rows, layers, width, heads, _, _, between, parallel, _ = sizes
-        own = thread * places[0]  # bytes from one thread's scratch to the next one's
-        x, normed, scaled = floats_at(places[1] + own), floats_at(places[2] + own), floats_at(places[3] + own)
-        scales, words = floats_at(places[4] + own), words_at(places[5] + own)
-        query, weights = floats_at(places[6] + own), floats_at(places[7] + own)
-        out, back = floats_at(places[8]), floats_at(places[9])  # of the MLP, of the attention
+        rows, layers, width, _, _, _, _, parallel, _ = sizes
+        skip = thread * places[0]  # bytes from one thread's scratch to the next one's
+        x, normed, scaled = floats_at(places[1] + skip), floats_at(places[2] + skip), floats_at(places[3] + skip)
+        scales, words = floats_at(places[4] + skip), words_at(places[5] + skip)
+        query, weights = floats_at(places[6] + skip), floats_at(places[7] + skip)
+        out, back = floats_at(places[8]), floats_at(places[9])
         qkv, inner, attended = floats_at(places[10]), floats_at(places[11]), floats_at(places[12])
-        first, last = share(width, thread, count), share(width, thread + 1, count)
-        total = rows * width
-        copy(out, x, total)  # where the embeddings are
+        own, shared = (x, normed, scaled, scales, words, query, weights), (out, back, qkv, inner, attended)
+        copy(out, x, rows * width)  # where the embeddings are
         barrier()
-        for layer in range(layers):
-            at = layer * FIELDS
-            if layer > 0:
-                if parallel:
-                    add_to(x, back, total)
-                add_to(x, out, total)
-            norm(x, floats_at(table[at]), floats_at(table[at + 1]), normed, rows, width, eps, True)
-            prepare(table[at + _QKV], normed, rows, width, scaled, scales, words)
-            begin, end = share(3 * width, thread, count), share(3 * width, thread + 1, count)
-            product(table, at + _QKV, normed, scales, words, qkv, rows, width, 3 * width, begin, end)
+        for number in range(layers):
+            layer(table, number * FIELDS, number, own, shared, places, sizes, eps, thread, count)
             if parallel:
-                norm(x, floats_at(table[at + 2]), floats_at(table[at + 3]), normed, rows, width, eps, True)
-                expand(table, at + _UP, normed, scaled, scales, words, inner, rows, width, between, thread, count)
-            barrier()
-            tasks = rows * heads
-            _heads(
-                places, sizes, layer, qkv, query, weights, attended, tasks * thread // count,
-                tasks * (thread + 1) // count,
-            )  # fmt: skip
-            barrier()
-            prepare(table[at + _DENSE], attended, rows, width, scaled, scales, words)
-            product(table, at + _DENSE, attended, scales, words, back, rows, width, width, first, last)
-            if not parallel:
-                barrier()
-                add_to(x, back, total)
-                norm(x, floats_at(table[at + 2]), floats_at(table[at + 3]), normed, rows, width, eps, True)
-                expand(table, at + _UP, normed, scaled, scales, words, inner, rows, width, between, thread, count)
-                barrier()
-            prepare(table[at + _DOWN], inner, rows, between, scaled, scales, words)
-            product(table, at + _DOWN, inner, scales, words, out, rows, between, width, first, last)
-            barrier()
-        if parallel:
-            add_to(x, back, total)
-        add_to(x, out, total)
+                add_to(x, back, rows * width)
+            add_to(x, out, rows * width)
         at = layers * FIELDS
         norm(x, floats_at(table[at]), floats_at(table[at + 1]), normed, rows, width, eps, True)
         barrier()  # everyone has read `out`
         if thread == 0:
-            copy(normed, out, total)
+            copy(normed, out, rows * width)
 
     body = compiled(inner=True)(named(pythia, variant))
 

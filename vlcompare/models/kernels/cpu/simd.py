@@ -286,8 +286,8 @@ def sigmoid(x):
     return select_positive(x, one, e) / (one + e)
 
 
-# erfc(x) e^(x^2) for x >= 0 as a polynomial in 1 / (1 + 0.3275911 x): "Handbook of Mathematical Functions" by Abramowitz
-# and Stegun, 7.1.26, whose error is at most 1.5e-7; highest power first
+# erfc(x) e^(x^2) for x >= 0 as a polynomial in 1 / (1 + 0.3275911 x), highest power first: "Handbook of Mathematical
+# Functions" by Abramowitz and Stegun, 7.1.26; its error is at most 1.5e-7
 _ERFC = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
 
 

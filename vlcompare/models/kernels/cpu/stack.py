@@ -143,7 +143,7 @@ def _offsets(sizes: list[int]) -> tuple[list[int], int]:
 
 
 def _fits(parts: StackParts) -> bool:
-    """Whether the loops take every layer: whole vectors of channels everywhere, contiguous weights, one set of sizes."""
+    """Whether the loops take every layer: whole vectors of channels, contiguous weights, one set of sizes."""
     first = parts.layers[0]
     shapes = [linear.shape for linear in first.linears]
     for layer in parts.layers:
