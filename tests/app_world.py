@@ -137,7 +137,7 @@ def stop(page: Any) -> None:
     idle(page)
 
 
-# true once nothing has moved for ten frames: pictures and fonts are there, and no transition is under way
+# true once nothing has moved in four looks: pictures and fonts are there, and no transition is under way
 STILL = """() => {
   const nodes = [...document.querySelectorAll('body *')].filter((node) => node.checkVisibility());
   const place = nodes.map((node) => {
@@ -148,17 +148,17 @@ STILL = """() => {
     one.playState === 'running' && one.effect.getComputedTiming().endTime !== Infinity);
   const loaded = document.fonts.status === 'loaded' &&
     nodes.every((node) => node.tagName !== 'IMG' || node.loading === 'lazy' || node.complete);
-  const still = window.vlStill ??= {place: '', frames: 0};
-  still.frames = place === still.place && loaded && !moving ? still.frames + 1 : 0;
+  const still = window.vlStill ??= {place: '', looks: 0};
+  still.looks = place === still.place && loaded && !moving ? still.looks + 1 : 0;
   still.place = place;
-  return still.frames >= 10;
+  return still.looks >= 3;
 }"""
 
 
 def settled(page: Any) -> None:
     """Wait until everything has found its place: to be called before places, widths or colours are measured."""
     page.evaluate("delete window.vlStill")
-    page.wait_for_function(STILL)
+    page.wait_for_function(STILL, polling=50)  # ms; each look reads the place of everything
 
 
 def pick(page: Any, example: str) -> None:

@@ -27,7 +27,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     folder = tmp_path_factory.mktemp("app")
     before, examples.FOLDER = examples.FOLDER, write_examples(folder / "examples")
     settings = AppSettings(data=folder / "data")
-    fake = FakeCompare(gap=0.05)
+    fake = FakeCompare()
     page = build_page(settings, Handlers(settings, fake, None, open_image))
     _, address, _ = launch(page, settings, prevent_thread_lock=True)
     yield SimpleNamespace(address=address, fake=fake, settings=settings, folder=folder)
