@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from app_world import compare, settled, visits
+from app_world import compare, done, settled, visits
 from axe_playwright_python.sync_playwright import Axe
 from inspect_world import write_run, write_samples
 from page_world import serving
@@ -99,6 +99,11 @@ def test_axe_finds_nothing_serious(visit: Any, scheme: str, width: int) -> None:
     assert findings(page) == []
 
 
+FRAMES = """async () => {
+  for (let frame = 0; frame < 5; frame++) await new Promise((painted) => requestAnimationFrame(painted));
+}"""
+
+
 def moved(page: Any) -> float:
     """The page's layout shift so far, as browsers sum it up."""
     return sum(value for value, _ in page.evaluate("window.shifts"))
@@ -112,9 +117,14 @@ def test_nothing_moves_by_itself_and_at_most_one_timer_is_shown(app: SimpleNames
             page = open_page()
             settled(page)
             assert moved(page) < 0.05, (width, page.evaluate("window.shifts"))
-            compare(page)
+            with app.fake.word_by_word():
+                page.locator("#vl-run").click()
+                page.wait_for_selector("#vl-state i[data-running]", state="attached")
+                page.evaluate(FRAMES)
+                before = moved(page)  # a browser leaves out what follows a press, but for half a second only
+            done(page)
             settled(page)
-            assert moved(page) < 0.05, (width, page.evaluate("window.shifts"))
+            assert moved(page) - before < 0.05, (width, page.evaluate("window.shifts"))
             inspect(page)
             assert page.evaluate("window.timers") <= 1, width
             before = moved(page)
