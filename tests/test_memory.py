@@ -182,3 +182,23 @@ def test_a_real_group_s_limit_counts() -> None:
         assert left // 2 < available <= limit and left < limit
     finally:
         group.rmdir()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the resident size is read from proc")
+def test_freed_memory_does_not_hide_what_is_held() -> None:
+    """In a process of its own: pieces too small to be mapped one by one are freed, then as many are taken again."""
+    work = """
+import psutil, torch
+from vlcompare.runtime.memory import return_freed_memory
+resident = lambda: psutil.Process().memory_info().rss >> 20
+take = lambda: [torch.ones(1 << 12) for _ in range(1 << 13)]
+freed, last = take(), torch.ones(1 << 12)
+del freed
+return_freed_memory()
+before = resident()
+held = take()
+return_freed_memory()
+print(resident() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", work], capture_output=True, text=True, timeout=120, check=True)
+    assert 120 <= int(done.stdout) <= 140, done.stdout

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vlcompare.models.kernels import fallback, packed, packed_proofs
+from vlcompare.models.kernels import fallback, packed, packed_format, packed_proofs
 from vlcompare.models.kernels.packed import PLAIN, PackedLinear
 from vlcompare.runtime.loading import quantize
 
@@ -189,3 +189,31 @@ def test_a_damaged_file_of_machine_code_is_a_miss(tmp_path: Path, monkeypatch: p
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
     assert cache.load_overload(signature, context) is None and "damaged" in fallback.notices("cpu")[0]
+
+
+@pytest.mark.skipif(fallback.failed("numba"), reason="numba does not run here")
+@pytest.mark.parametrize("method", METHODS)
+def test_compiled_rounding_gives_the_same_bits(method: str) -> None:
+    assert packed_proofs.quantizing_agrees(method)
+    before = torch.get_num_threads()
+    torch.manual_seed(4)
+    try:
+        for rows, columns in ((1, 64), (7, 192), (130, 128)):
+            for dtype in (torch.float32, torch.bfloat16, torch.float16):
+                weight = torch.randn(rows, columns).to(dtype)
+                weight[0, :3] = torch.tensor([0.0, -0.0, 6e-8])
+                for given in (weight, weight.t().contiguous().t()):
+                    for threads in (1, 2, 4):
+                        torch.set_num_threads(threads)
+                        found = fallback.load_and_call("cpu.packed", "quantized", given, method)
+                        assert all(map(torch.equal, found, packed_format.quantized(given, method)))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_rounding_that_is_not_proven_is_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = torch.randn(4, 128)
+    expected = packed.quantized(weight, "nf4")
+    monkeypatch.setattr(fallback, "load_and_call", lambda *arguments: pytest.fail("called without a proof"))
+    monkeypatch.setattr(packed_proofs, "proven", lambda check, *arguments: False)
+    assert all(map(torch.equal, packed.quantized(weight, "nf4"), expected))

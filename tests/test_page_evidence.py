@@ -60,9 +60,7 @@ def test_a_map_is_drawn_for_both_sides_of_an_example(app: SimpleNamespace, brows
 
 
 @pytest.mark.browser
-def test_stop_keeps_what_was_measured(
-    app: SimpleNamespace, browser: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stop_keeps_what_was_measured(app: SimpleNamespace, browser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     real = blanking.explain_batches
 
     def until_stopped(*given: Any, cancel: Any, **how: Any) -> Iterator[EvidenceMap]:
@@ -168,9 +166,7 @@ def opened(page: Any, sample: str) -> None:
 
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [1440, 390])
-def test_inspect_draws_the_stored_maps_beside_each_other(
-    inspected: SimpleNamespace, browser: Any, width: int
-) -> None:
+def test_inspect_draws_the_stored_maps_beside_each_other(inspected: SimpleNamespace, browser: Any, width: int) -> None:
     with visits(browser, inspected.address, lambda page, _: page.wait_for_selector("#vi-table .vi-rows")) as visit:
         page = visit(width=width)
         opened(page, "g0")

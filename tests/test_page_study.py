@@ -151,6 +151,7 @@ def test_the_models_are_loaded_once_and_before_they_are_asked(monkeypatch: pytes
 
 # ---- rows on pictures
 
+
 def picture_row(family: str, **fields: Any) -> dict[str, Any]:
     """A row as a training on pictures leaves it, of eight questions about four pictures."""
     right = "11110110" if family == "pythia" else "10100110"

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.tiny import write_checkpoint
 from vlcompare.cli import main
 from vlcompare.errors import CheckpointError, RequestError
+from vlcompare.models.kernels import fallback, packed_format
 from vlcompare.runtime.loading import export, quantize
 from vlcompare.runtime.loading.estimate import estimate
 from vlcompare.runtime.loading.load import load
@@ -92,7 +93,11 @@ def test_rounding_again_changes_nothing_and_chunks_do_not_matter(method: str, mo
     assert apart(once, weight.float()) < {"nf4": 0.12, "int8": 0.01}[method]
     again = quantize.quantize(once, method)
     assert all(torch.equal(parts[key], again[key]) for key in parts)
-    monkeypatch.setattr(quantize, "_CHUNK", 1024)
+    monkeypatch.setattr(packed_format, "_CHUNK", 1024)
+    with monkeypatch.context() as patch:
+        patch.setenv(fallback.SWITCH, "torch")
+        plain = quantize.quantize(weight, method)
+    assert all(torch.equal(parts[key], plain[key]) for key in parts)
     small = quantize.quantize(weight, method)
     assert all(torch.equal(parts[key], small[key]) for key in parts)
     assert torch.equal(quantize.dequantize(parts, method, (64, 192), torch.float32), once)

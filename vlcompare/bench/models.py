@@ -7,7 +7,6 @@ reached, set against the bandwidth measured here by plain copying and reading.
 
 from __future__ import annotations
 
-import gc
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -26,7 +25,7 @@ from vlcompare.models.vlm import VisionLanguageModel, meta_model
 from vlcompare.runtime.bandwidth import timed
 from vlcompare.runtime.loading import quantize
 from vlcompare.runtime.loading.devices import resolve_device
-from vlcompare.runtime.memory import PeakMemory, check_room
+from vlcompare.runtime.memory import PeakMemory, check_room, return_freed_memory
 
 PRECISIONS = ("fp32", "bf16", "int8", "nf4")
 SMALL = ("mambavl_790m", "pythiavl_1b")  # what is measured by default
@@ -142,7 +141,7 @@ class _Case:
 
     def measure(self) -> list[ModelRow]:
         self.progress(f"{self.shape}, {self.precision}: filling with random weights.")
-        gc.collect()  # quantized layers refer to themselves: without this the model before would count as in use
+        return_freed_memory()  # else the model before would count as in use, and its memory as this one's
         release_cached_memory()
         count = sum(value.numel() for value in meta_model(self.config).parameters())  # imports are not what is measured
         width = 4 if self.precision == "fp32" else 2
@@ -154,6 +153,7 @@ class _Case:
             self.device, vlm.vision_encoder.dtype
         )
         ids, has_image = prompt_ids(self.config, vlm, self.options.prompt, self.device)
+        return_freed_memory()
         resident = PeakMemory(self.device).measure() - before if self.device.type == "cpu" else None
         features = vlm.encode_image(pixels) if has_image else None
         embeddings = vlm.embed(ids, features)

@@ -9,6 +9,9 @@ a message.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import sys
 import threading
 import weakref
@@ -50,6 +53,17 @@ class PeakMemory:
         with _lock:
             _measuring.discard(self)
         return torch.cuda.max_memory_allocated(self._device) if self._device.type == "cuda" else self._peak
+
+
+def return_freed_memory() -> None:
+    """Give the system back what this process has freed on the CPU, so that its resident size is what it holds.
+
+    The C library keeps freed memory for later, where a new model would take it without the process growing. Does
+    nothing where the C library is not GNU's (malloc_trim(3)).
+    """
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # no such function; no such library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def available_bytes(device: torch.device) -> int:

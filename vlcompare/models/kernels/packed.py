@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlcompare.models.kernels import fallback, packed_proofs
+from vlcompare.models.kernels import fallback, packed_format, packed_proofs
 from vlcompare.models.kernels.linear import native_bfloat16
 from vlcompare.models.kernels.packed_format import BLOCK, unpacked
 
@@ -130,6 +130,15 @@ class PackedLinear(nn.Module):
 def _unpacks(method: str) -> bool:
     """Whether the compiled unpacking gives the reference's bits here."""
     return packed_proofs.proven(packed_proofs.unpacking_agrees, method)
+
+
+def quantized(weight: Tensor, method: str) -> tuple[Tensor, Tensor]:
+    """`packed_format.quantized`, on CPU by compiled loops on all threads: the same bits in a tenth of the time."""
+    if weight.device.type == "cpu" and weight.numel() and packed_proofs.proven(packed_proofs.quantizing_agrees, method):
+        parts = fallback.call("numba", "cpu.packed", "quantized", weight, method)
+        if parts is not None:
+            return parts[0], parts[1]
+    return packed_format.quantized(weight, method)
 
 
 def compile_for(method: str) -> None:

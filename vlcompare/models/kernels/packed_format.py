@@ -1,4 +1,4 @@
-"""How NF4 and int8 weights lie in memory and in files, and the weights that they stand for, in plain torch.
+"""How NF4 and int8 weights lie in memory and in files, rounding to them, and what they stand for, in plain torch.
 
 NF4 ("QLoRA", arXiv 2305.14314, section 3): 64 weights of a row share a scale, their largest magnitude; each is the
 index of one of sixteen values, two indices in a byte, the first in the upper half. int8: a row shares a scale, its
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 64  # weights that share a scale in NF4
-_CHUNK = 1 << 22  # weights unpacked at a time
+_CHUNK = 1 << 22  # weights rounded or unpacked at a time: that takes far less memory than one large tensor
 # NF4's sixteen values, ascending (QLoRA, appendix E)
 NF4 = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
@@ -23,6 +23,36 @@ NF4 = (
 def nf4_code(device: torch.device | str = "cpu") -> Tensor:
     """NF4's 16 values, ascending, float32."""
     return torch.tensor(NF4, dtype=torch.float32, device=device)
+
+
+def quantized(weight: Tensor, method: str) -> tuple[Tensor, Tensor]:
+    """A weight (rows, columns) as its parts, packed and absmax, on the weight's device: the reference.
+
+    NF4: the nearest code of each value over its block's largest magnitude.
+    """
+    packed, scales = [], []
+    smallest = torch.finfo(torch.float32).tiny
+    if method == "int8":
+        for part in weight.split(max(1, _CHUNK // weight.shape[1])):
+            absmax = part.abs().amax(1).float()
+            packed.append(torch.round(part.float() * 127 / absmax.clamp(min=smallest)[:, None]).to(torch.int8))
+            scales.append(absmax)
+        return torch.cat(packed), torch.cat(scales)
+    edges = nf4_edges(weight.device)
+    for part in weight.reshape(-1, BLOCK).split(_CHUNK // BLOCK):
+        values = part.float()
+        absmax = values.abs().amax(1)
+        values = values / absmax.clamp(min=smallest)[:, None]
+        index = torch.bucketize(values, edges, out_int32=True).to(torch.uint8).view(-1)
+        packed.append((index[::2] << 4) | index[1::2])
+        scales.append(absmax)
+    return torch.cat(packed), torch.cat(scales)
+
+
+def nf4_edges(device: torch.device | str = "cpu") -> Tensor:
+    """The 15 numbers between NF4's values at which the nearest one changes, ascending, float32."""
+    code = nf4_code(device)
+    return (code[1:] + code[:-1]) / 2
 
 
 def unpacked(method: str, packed: Tensor, absmax: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlcompare.models.kernels.packed_format import unpacked
+from vlcompare.models.kernels.packed_format import nf4_edges, quantized, unpacked
 
 ALLOWED = 1e-3  # largest difference of a product, relative to the largest value
 
@@ -58,6 +58,21 @@ def unpacking_agrees(method: str) -> bool:
     for dtype in (torch.float32, torch.bfloat16):
         out = unpack(method, packed, absmax, 2, torch.empty(6, 192, dtype=dtype))
         if out is None or not torch.equal(out, whole[2:8].to(dtype)):
+            return False
+    return True
+
+
+def quantizing_agrees(method: str) -> bool:
+    """Whether the compiled rounding gives the reference's bits: among others for zeros and for what lies between two
+    values of NF4.
+    """
+    rounded: Any = importlib.import_module("vlcompare.models.kernels.cpu.packed").quantized
+    weight = torch.randn(9, 192, generator=torch.Generator().manual_seed(0))
+    weight[1], weight[2, :64], weight[3, :15], weight[3, 15] = 0, 1e-42, nf4_edges(), 1
+    weight[4, :15], weight[4, 15] = (torch.arange(15) - 7.5) / 127, 1
+    for given in (weight, weight.bfloat16(), weight.half()):
+        found = rounded(given, method)
+        if found is None or not all(map(torch.equal, found, quantized(given, method))):
             return False
     return True
 

@@ -37,7 +37,6 @@ from vlcompare.types import QUANTIZATIONS
 METHODS = ("nf4", "int8")
 _LABELS = {"nf4": "NF4", "int8": "int8"}
 _ROWS_OF_KERNEL = 32  # bitsandbytes' packed CPU layout takes this many output rows at a time
-_CHUNK = 1 << 22  # values rounded at a time: quantizing then needs far less memory than one large tensor
 
 # the Linears that hold most of a language model, by the last part of their names
 TARGETS: dict[str, frozenset[str]] = {
@@ -93,15 +92,7 @@ def part_bytes(method: str, rows: int, columns: int) -> int:
 
 def quantize(weight: Tensor, method: str) -> dict[str, Tensor]:
     """A weight (rows, columns) as its parts, on the weight's device."""
-    if method == "nf4":
-        return _quantize_nf4(weight)
-    values, scales = [], []
-    for part in weight.split(max(1, _CHUNK // weight.shape[1])):
-        absmax = part.abs().amax(1).float()
-        step = absmax.clamp(min=torch.finfo(torch.float32).tiny)[:, None]
-        values.append(torch.round(part.float() * 127 / step).to(torch.int8))
-        scales.append(absmax)
-    return {"int8": torch.cat(values), "absmax": torch.cat(scales)}
+    return dict(zip((method, "absmax"), packed.quantized(weight, method), strict=True))
 
 
 def dequantize(parts: Mapping[str, Tensor], method: str, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
@@ -240,21 +231,6 @@ def extra_bytes(module: nn.Module) -> int:
     """Bytes of a quantized module that are neither parameters nor buffers."""
     state = getattr(module, "quant_state", None)
     return 0 if state is None else state.absmax.nbytes
-
-
-def _quantize_nf4(weight: Tensor) -> dict[str, Tensor]:
-    """Nearest code of each value over its block's largest magnitude, two in a byte, the first in the high half."""
-    code = nf4_code(weight.device)
-    edges = (code[1:] + code[:-1]) / 2
-    packed, scales = [], []
-    for part in weight.reshape(-1, BLOCK).split(_CHUNK // BLOCK):
-        values = part.float()
-        absmax = values.abs().amax(1)
-        values = values / absmax.clamp(min=torch.finfo(torch.float32).tiny)[:, None]
-        index = torch.bucketize(values, edges, out_int32=True).to(torch.uint8).view(-1)
-        packed.append((index[::2] << 4) | index[1::2])
-        scales.append(absmax)
-    return {"nf4": torch.cat(packed), "absmax": torch.cat(scales)}
 
 
 def _large(model: nn.Module, family: str) -> dict[str, nn.Linear]:

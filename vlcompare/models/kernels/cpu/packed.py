@@ -13,13 +13,15 @@ import torch
 from torch import Tensor
 
 from vlcompare.models.kernels.autograd import needs_gradient
-from vlcompare.models.kernels.cpu import packed_loops
+from vlcompare.models.kernels.cpu import packed_loops, quantize_loops
 from vlcompare.models.kernels.cpu.arrays import LOOP_DTYPES, flat, floats, floats_or_zeros
 from vlcompare.models.kernels.cpu.openmp import threads
+from vlcompare.models.kernels.cpu.simd import WIDTH
 from vlcompare.models.kernels.cpu.variants import supported
 from vlcompare.models.kernels.packed_format import BLOCK, NF4
 
-__all__ = ["product", "supported", "unpack"]
+__all__ = ["product", "quantized", "supported", "unpack"]
+_CHUNK = 1 << 22  # weights of other dtypes widened at a time
 
 
 @functools.cache
@@ -57,3 +59,24 @@ def unpack(method: str, packed: Tensor, absmax: Tensor, first: int, out: Tensor)
     else:
         packed_loops.unpack_int8(flat(packed), flat(absmax), *given)
     return out
+
+
+def quantized(weight: Tensor, method: str) -> tuple[Tensor, Tensor] | None:
+    """See `packed_format.quantized`; columns a multiple of 64 for NF4, of 16 for int8."""
+    rows, columns = weight.shape
+    if columns % (BLOCK if method == "nf4" else WIDTH) or not weight.dtype.is_floating_point:
+        return None
+    if weight.dtype == torch.float64:
+        return None
+    if method == "nf4":
+        packed, absmax = torch.empty(rows, columns // 2, dtype=torch.uint8), torch.empty(rows, columns // BLOCK)
+    else:
+        packed, absmax = torch.empty(rows, columns, dtype=torch.int8), torch.empty(rows)
+    loop = quantize_loops.nf4 if method == "nf4" else quantize_loops.int8
+    step = rows if weight.dtype in LOOP_DTYPES else max(1, _CHUNK // columns)
+    for first in range(0, rows, step):
+        some = slice(first, first + step)
+        part = weight.detach()[some].contiguous()
+        part = part if part.dtype in LOOP_DTYPES else part.float()
+        loop(flat(part), flat(packed[some]), flat(absmax[some]), len(part), columns, threads())
+    return packed.view(-1) if method == "nf4" else packed, absmax.view(-1)
