@@ -12,8 +12,11 @@ their own, whose operations generate LLVM's code directly.
   first.
 - `*_loops`: loops over flat arrays in terms of these values. `threads.share_out` spreads their tasks over torch's
   OpenMP threads (`openmp`); a result never depends on how many there are.
-- The modules without a suffix (`scan`, `step`, `attention`, `packed`) take tensors and return None for what their
-  loops do not take; `kernels`, `linear` and `packed` one folder up choose between them and plain torch.
+- `*_stack_loops`: a token's way through all layers as one call, in which the threads wait for each other some times a
+  layer (`threads.in_each_thread`) instead of being woken for each product; tensors come as a table of addresses
+  (`pointers`).
+- The modules without a suffix (`scan`, `step`, `attention`, `packed`, `stack`) take tensors and return None for what
+  their loops do not take; `kernels`, `linear`, `packed` and `stack` one folder up choose between them and plain torch.
 
 A product of one row reads each weight once, so memory bounds it, and the loops are written for that:
 
