@@ -288,6 +288,15 @@ def test_gaps_are_paired_over_the_seeds_that_both_families_have() -> None:
     assert both["complete"] and both["gap_low"] < 0.75 < both["gap_high"] and both["n"] == 4
 
 
+def test_rows_of_other_questions_are_not_paired() -> None:
+    other = row("mamba")
+    other["tasks"] = {
+        "vqa": other["tasks"]["vqa"] | {"right": "101", "floor": "101", "per_picture": "21", "types": "aba"}
+    }
+    with pytest.raises(SampleError, match="image first, medium, mamba, seed 0 were not asked the same questions"):
+        list(comparison_records([row("pythia"), other], COMPARISONS[0], V1.name))
+
+
 def test_a_comparison_needs_two_values_and_says_where_it_is_unfinished(tmp_path: Path) -> None:
     rows = [row(family, 0) for family in FAMILIES]
     assert picture_figures(rows) == []

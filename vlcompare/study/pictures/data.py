@@ -41,7 +41,8 @@ from vlcompare.types import Request, Sample
 
 _DRAWN = 224  # pixels at which held-out scenes are drawn, then reduced
 _DISTRACTING = 77  # purpose of the dice that choose distractors
-_LONGEST = 40  # ids of a question and its answer
+_LONGEST = 96  # ids of a question and its answer
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,6 @@ class Questions:
     prompts: list[np.ndarray]
     pictures: np.ndarray  # (n,)
     features: np.ndarray  # (pictures, P, C)
-
-
-CPU = torch.device("cpu")
 
 
 def _place(setting: PictureSetting, folder: Folder, size: int, sampling: str) -> Path:
@@ -73,6 +71,7 @@ def encoder_of(setting: PictureSetting, folder: Folder, size: int) -> SceneEncod
         state = place / "encoder.pt"
         if not (state.exists() and load_state(state)["step"] >= recipe.encoder.steps):
             train_encoder(recipe, place, resume=True, begin=own)
+            shutil.rmtree(place / "pictures")  # a GB; they are drawn again in seconds where they are trained on
     training = EncoderTraining.fresh(recipe, CPU)
     training.encoder.load_state_dict(load_state(state)["encoder"])
     return training.encoder.eval().requires_grad_(False)

@@ -108,7 +108,7 @@ def planned_settings(path: Path) -> list[PictureSetting]:
 
 
 class PictureFolder(Folder):
-    """As `Folder`, with rows of trainings on pictures, and `data/`: what they are trained on (some 300 MB)."""
+    """As `Folder`, with rows of trainings on pictures, and `data/`: what they are trained on (from 0.2 to 1 GB)."""
 
     def rows(self) -> list[dict[str, Any]]:
         return read_picture_rows(self.rows_path)

@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from vlcompare.errors import SampleError
 from vlcompare.evaluate.statistics import mean_interval, paired_difference
 from vlcompare.study.pictures.grids import COMPARISONS, SEEDS, Comparison
 from vlcompare.study.pictures.measured import Record, Row, baseline, by_setting, clusters, right, short, slices
 from vlcompare.study.pictures.pilot import reported
+from vlcompare.study.pictures.settings import picture_setting_of
 from vlcompare.types import FAMILIES
 
 
@@ -48,6 +50,7 @@ def _compared(pairs: Sequence[tuple[Row, ...]], tasks: Sequence[str]) -> Iterato
     for task, about in pairs[0][0]["tasks"].items():
         if task not in tasks:
             continue
+        _check_alike(pairs, task)
         rights = [np.stack([right(pair[side]["tasks"][task]) for pair in pairs]) for side in range(len(FAMILIES))]
         pictures, floor = clusters(about), right(about, "floor")
         for name, chosen in slices(about).items():
@@ -60,6 +63,16 @@ def _compared(pairs: Sequence[tuple[Row, ...]], tasks: Sequence[str]) -> Iterato
             gap, (low, high) = paired_difference(ours.mean(axis=0), theirs.mean(axis=0), pictures[chosen])
             each = " ".join(f"{value:+.3f}" for value in (ours - theirs).mean(axis=1))
             yield record | {"gap": short(gap), "gap_low": short(low), "gap_high": short(high), "gap_by_seed": each}
+
+
+def _check_alike(pairs: Sequence[tuple[Row, ...]], task: str) -> None:
+    """Raise SampleError where rows that are to be paired were not asked the same questions."""
+    asked = [row["tasks"].get(task, {}) for pair in pairs for row in pair]
+    if any(found.get(name) != asked[0].get(name) for found in asked for name in ("per_picture", "types", "names")):
+        about = " and ".join(str(picture_setting_of(dict(row))) for row in pairs[0])
+        raise SampleError(
+            f"The rows of {about} were not asked the same questions ({task}); keep rows of one recipe and version."
+        )
 
 
 def compared(rows: Sequence[Row]) -> Iterator[tuple[str, Comparison, list[Record]]]:

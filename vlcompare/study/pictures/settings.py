@@ -29,8 +29,6 @@ SCALES: dict[str, ModelShapes] = {
     "large": ModelShapes(width=256, pythia_layers=4, pythia_heads=8, mamba_layers=7),
     "smoke": ModelShapes(width=32, pythia_layers=2, pythia_heads=1, mamba_layers=2, mamba_state=4),
 }
-
-
 # a third to a half of the embedded encoder's own rates; its own schedule has 5,200 steps
 FINETUNED = EncoderRecipe(steps=600, muon=0.008, adamw=1e-3, decay_from=0.4)
 
@@ -47,7 +45,7 @@ class PicturesRecipe:
     kept: int = 9_600  # pictures that are drawn; visited again once all were seen
     shard: int = 480
     warmup: int = 50
-    encoder: EncoderRecipe = FINETUNED  # of the encoder, for a size that is not its own
+    encoder: EncoderRecipe = FINETUNED  # how the encoder is finetuned for a size that is not its own
     save_every: int = 50  # steps
     seeds: tuple[int, ...] = (101, 102, 103)  # of the held-out scenes
     scenes: int = 100  # of each of these seeds
@@ -125,7 +123,6 @@ class PictureSetting:
         for tested, as_trained in TESTED.items():  # one training, one test, one setting
             if getattr(self, tested) == getattr(self, as_trained):
                 object.__setattr__(self, tested, None)
-
         known: dict[str, tuple[Any, ...]] = {
             "family": FAMILIES,
             "layout": LAYOUTS,
