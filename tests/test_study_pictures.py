@@ -14,6 +14,7 @@ import torch
 
 from vlcompare.cli import main
 from vlcompare.errors import CheckpointError, RequestError, SampleError
+from vlcompare.paths import EXAMPLES
 from vlcompare.study.grid import grid_of, open_grid
 from vlcompare.study.pictures.data import distracting, embedded_encoder, prompting_of, training_set
 from vlcompare.study.pictures.figures import picture_figures
@@ -247,8 +248,8 @@ def row(family: str, seed: int = 0, right: str = "1010", layout: str = "image_fi
 def test_damaged_rows_are_named(tmp_path: Path) -> None:
     good = row("pythia")
     bad = [
-        {**good, "version": 9},
         {**good, "steps": "many"},
+        {**good, "version": 9},
         {**good, "layout": "upside_down"},
         {**good, "tasks": {"vqa": {**good["tasks"]["vqa"], "per_picture": "23"}}},
         {**good, "tasks": {"vqa": {**good["tasks"]["vqa"], "types": "abaz"}}},
@@ -421,9 +422,28 @@ def test_settings_that_cannot_be_trained(values: dict, message: str) -> None:
 
 
 def test_values_that_are_no_grid() -> None:
-    for value, message in (({"rows": []}, "A grid of pictures is"), ({"rows": [{"famly": 1}]}, "has no field famly")):
+    for value, message in (
+        ({"rows": []}, "A grid of pictures is"),
+        ({"rows": [{"famly": 1}]}, "has no field famly"),
+        ({"rows": [{"family": "mamba"}], "axis": {}}, "A grid of pictures has no axis"),
+        ({"kind": "picture"}, '"kind" is "pictures", or left out'),
+    ):
         with pytest.raises(RequestError, match=message):
             grid_of({"kind": "pictures", **value})
+
+
+def test_rows_of_another_kind_or_version_are_not_to_be_deleted(tmp_path: Path) -> None:
+    shipped = (EXAMPLES / "study" / "cpu" / "rows.jsonl").read_bytes().split(b"\n")[0] + b"\n"
+    assert parse_picture_rows(shipped, "rows.jsonl")[1] == [
+        "rows.jsonl, line 1: a row of a training on sequences, where those on pictures are wanted; give another folder."
+    ]
+    later = json.dumps(row("mamba", version=9)).encode() + b"\n"
+    assert parse_picture_rows(later, "rows.jsonl")[1] == [
+        "rows.jsonl, line 1: a row of version 9, where this program makes version 1; give another folder."
+    ]
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row("mamba")) + "\n")
+    with pytest.raises(SampleError, match="a row of a training on pictures, where those on sequences are wanted"):
+        run_grid(open_grid("quick"), tmp_path)
 
 
 def test_what_is_tested_as_trained_is_one_setting_whose_files_keep_their_names() -> None:

@@ -78,7 +78,13 @@ def missing(grid: AnyGrid, finished: Mapping[str, Mapping[str, Any]]) -> list[An
 
 def grid_of(value: Any) -> AnyGrid:
     """A grid of either kind from its JSON value. Raises RequestError, with one sentence, for an invalid one."""
-    return picture_grid_of(value) if isinstance(value, dict) and value.get("kind") == KIND else sequences_of(value)
+    if not isinstance(value, dict) or "kind" not in value:
+        return sequences_of(value)
+    if value["kind"] != KIND:
+        raise RequestError(
+            f'"kind" is "{KIND}", or left out for trainings on sequences; not {json.dumps(value["kind"])}.'
+        )
+    return picture_grid_of(value)
 
 
 def sequences_of(value: Any) -> Grid:

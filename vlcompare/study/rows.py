@@ -153,6 +153,11 @@ def _checked(line: bytes, name: str, number: int) -> dict[str, Any]:
         row = json.loads(line)
         if not isinstance(row, dict):
             raise ValueError("it is not an object")
+        if "kind" in row:
+            raise SampleError(
+                f"{name}, line {number}: a row of a training on {str(row['kind'])[:20]}, where those on sequences are "
+                "wanted; give another folder."
+            )
         if row.get("version") != VERSION:
             raise SampleError(
                 f"{name}, line {number}: a row of version {str(row.get('version'))[:20]}, where this program makes "

@@ -37,6 +37,9 @@ def parse_picture_rows(data: bytes, name: str) -> tuple[list[dict[str, Any]], li
             continue
         try:
             row = json.loads(line)
+            if foreign := _foreign(row):
+                problems.append(f"{name}, line {number}: {foreign}; give another folder.")
+                continue
             _check(row)
             defaults = asdict(picture_setting_of(row))  # of the fields that a row lacks
             rows.append(row | {name: value for name, value in defaults.items() if name not in row})
@@ -48,12 +51,21 @@ def parse_picture_rows(data: bytes, name: str) -> tuple[list[dict[str, Any]], li
     return rows, problems
 
 
+def _foreign(row: Any) -> str:
+    """What a whole row is instead of one of this version of trainings on pictures; "" where it may be one."""
+    if isinstance(row, dict) and "kind" not in row and "task" in row:
+        return "a row of a training on sequences, where those on pictures are wanted"
+    if isinstance(row, dict) and row.get("kind") == KIND and row.get("version") != VERSION:
+        return f"a row of version {str(row.get('version'))[:20]}, where this program makes version {VERSION}"
+    return ""
+
+
 def _check(row: Any) -> None:
     """Raise ValueError where a row is not whole."""
-    if not isinstance(row, dict) or row.get("kind") != KIND:
+    if not isinstance(row, dict):
+        raise ValueError("it is not an object")
+    if row.get("kind") != KIND:
         raise ValueError(f'it is not of the kind "{KIND}"')
-    if row.get("version") != VERSION:
-        raise ValueError(f"it is of version {str(row.get('version'))[:20]}, and this program makes version {VERSION}")
     for name, kind in _RESULTS.items():
         if not isinstance(row.get(name), kind) or isinstance(row[name], bool):
             raise ValueError(f"its {name} is missing or of the wrong kind")

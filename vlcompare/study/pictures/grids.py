@@ -121,9 +121,11 @@ def picture_grid_of(value: Mapping[str, Any]) -> PictureGrid:
 
     Raises RequestError, with one sentence, for an invalid one.
     """
+    if unknown := sorted(set(value) - {"name", "kind", "rows", "version"}):
+        raise RequestError(f"A grid of pictures has no {', '.join(unknown)}.")
     rows = value.get("rows")
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
-        raise RequestError('A grid of pictures is {"name", "kind": "pictures", "rows": [{..}, ..]}.')
+        raise RequestError('A grid of pictures is {"name", "kind": "pictures", "rows": [{FIELD: value}, ..]}.')
     for row in rows:
         if unknown := sorted(set(row) - set(SETTING_FIELDS)):
             raise RequestError(f"A row has no field {', '.join(unknown)}; it has {', '.join(SETTING_FIELDS)}.")
