@@ -7,6 +7,7 @@ import time
 
 import torch
 
+from vlcompare.models.meta_init import structure_only
 from vlcompare.study.models import build, parameters
 from vlcompare.study.recipe import RECIPES
 from vlcompare.study.rows import Setting
@@ -20,7 +21,7 @@ _PER_OPERATION = 6  # of a parameter and token: forward two, backward four
 
 @functools.cache
 def _parameters(family: str, tokens: int, width: int, layers: int, states: int, recipe: str) -> int:
-    with torch.device("meta"):
+    with structure_only():
         return parameters(build(family, tokens, width, layers, states, RECIPES[recipe]))
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vlcompare.models.config import MambaConfig, PythiaConfig
 from vlcompare.models.hybrid import Hybrid, HybridConfig
 from vlcompare.models.mamba import Mamba
+from vlcompare.models.meta_init import structure_only
 from vlcompare.models.pythia import Pythia
 from vlcompare.study.recipe import StudyRecipe
 from vlcompare.study.tasks import MAX_POSITIONS, Items
@@ -52,7 +53,7 @@ def matched_layers(family: str, width: int, transformer_layers: int, recipe: Stu
     """
 
     def size(name: str, layers: int) -> int:
-        with torch.device("meta"):
+        with structure_only():
             return parameters(build(name, 64, width, layers, 16, recipe).layers)
 
     wanted = size("pythia", transformer_layers)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from vlcompare.errors import CheckpointError, RequestError
+from vlcompare.models.meta_init import structure_only
 from vlcompare.study.models import StudyModel, build
 from vlcompare.study.recipe import RECIPES
 from vlcompare.study.rows import Setting
@@ -47,7 +47,7 @@ def load_weights(path: Path) -> Trained:
         with safe_open(path, framework="pt") as file:
             setting = _setting(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
-        with torch.device("meta"):
+        with structure_only():
             model = build(
                 setting.family,
                 setting.source.tokens,
