@@ -22,7 +22,8 @@ def section(study: PictureStudy) -> Safe:
     """The comparisons that have rows, as figures, and a line for each other one."""
     made = {one.name: one for one in study.figures}
     counts = {one.name: study.progress(one) for one in COMPARISONS}
-    shown = [_figure(study, made[one.name], one) for one in COMPARISONS if one.name in made]
+    there = [one for one in COMPARISONS if one.name in made]
+    shown = [_figure(study, made[one.name], one, folded=one is not there[0]) for one in there]
     rest = [_untrained(one, *counts[one.name]) for one in COMPARISONS if one.name not in made]
     done = [f"{one.title} {counts[one.name][0]} of {counts[one.name][1]}" for one in COMPARISONS if counts[one.name][0]]
     state = f"{study.name}: {len(study.rows)} trainings are finished. {', '.join(done)}." if study.rows else None
@@ -38,11 +39,11 @@ def section(study: PictureStudy) -> Safe:
     )
 
 
-def _figure(study: PictureStudy, one: Figure, comparison: Comparison) -> Safe:
+def _figure(study: PictureStudy, one: Figure, comparison: Comparison, *, folded: bool) -> Safe:
     rows = study.behind(comparison)
     varied = [name for name in SETTING_FIELDS if len({str(row.get(name)) for row in rows}) > 1 or name == "recipe"]
     runs = behind(one, rows, f"study run {one.name}", (*varied, *_RESULTS), "")
-    return figure(one, runs, folded=False)
+    return figure(one, runs, folded=folded)
 
 
 def _untrained(comparison: Comparison, done: int, asked: int) -> Safe:
