@@ -115,6 +115,7 @@ def test_every_variant_gives_what_plain_torch_gives(family: str, variant: str) -
 CONFIGS = {
     "mamba": MAMBA,
     "mamba, plain norms, no biases": replace(MAMBA, norm="rmsnorm", conv_bias=False, conv_size=2, state_size=32),
+    "mamba, a rank that is no whole vector": replace(MAMBA, time_step_rank=5),
     "mamba, biases": replace(MAMBA, projection_bias=True, conv_size=1, expand=1.5),
     "pythia": PYTHIA,
     "pythia, one after the other": replace(PYTHIA, parallel_residual=False, attention_bias=False, rotary_share=0.25),
@@ -207,7 +208,7 @@ def test_steps_that_are_not_taken_whole(monkeypatch: pytest.MonkeyPatch) -> None
         with torch.inference_mode(False), torch.enable_grad():
             steps(model, count=1)
         assert not any(seen)
-    odd = replace(MAMBA, time_step_rank=5), replace(PYTHIA, activation="relu"), replace(PYTHIA, heads=8)
+    odd = replace(MAMBA, state_size=8), replace(PYTHIA, activation="relu"), replace(PYTHIA, heads=8)
     for config in odd:
         steps(built(config))
         assert not any(seen), config

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vlcompare.models.kernels.cpu import mamba_stack_loops, pythia_stack_loops
@@ -19,7 +20,7 @@ from vlcompare.models.kernels.cpu.packed_simd import UNIT
 from vlcompare.models.kernels.cpu.simd import WIDTH
 from vlcompare.models.kernels.cpu.stack_loops import FLOAT, HALF, INT8, NF4
 from vlcompare.models.kernels.packed_format import BLOCK
-from vlcompare.models.kernels.stack_parts import LinearParts, NormParts, StackParts
+from vlcompare.models.kernels.stack_parts import LayerParts, LinearParts, NormParts, StackParts
 
 _KINDS = {"nf4": NF4, "int8": INT8}
 _LINE = 128  # bytes between buffers of different threads: two cache lines, since processors fetch pairs
@@ -40,6 +41,7 @@ def prepare(parts: StackParts, variant: str) -> Stack | None:
 
     variant: of packed products, "" where there are none.
     """
+    parts = parts._replace(layers=tuple(_padded(layer) for layer in parts.layers)) if parts.family == "mamba" else parts
     if not _fits(parts):
         return None
     kept: list[Tensor] = []
@@ -140,6 +142,20 @@ def _offsets(sizes: list[int]) -> tuple[list[int], int]:
 
 
 # ---- a model's weights -----------------------------------------------------------------------------------------------
+
+
+def _padded(layer: LayerParts) -> LayerParts:
+    """A Mamba layer whose rank is whole vectors: zeros where there is nothing, in copies of x_proj and dt_proj."""
+    into, x_proj, dt_proj, back = layer.linears
+    rank, extra = dt_proj.inputs, -dt_proj.inputs % WIDTH
+    if not extra or x_proj.method or dt_proj.method or x_proj.bias is not None:
+        return layer
+    zeros = x_proj.weight.new_zeros(extra, x_proj.inputs)
+    chosen = torch.cat((x_proj.weight.detach()[:rank], zeros, x_proj.weight.detach()[rank:]))
+    steps = F.pad(dt_proj.weight.detach(), (0, extra))
+    x_proj = x_proj._replace(weight=chosen, shape=(x_proj.outputs + extra, x_proj.inputs))
+    dt_proj = dt_proj._replace(weight=steps, shape=(dt_proj.outputs, rank + extra))
+    return layer._replace(linears=(into, x_proj, dt_proj, back))
 
 
 def _fits(parts: StackParts) -> bool:
