@@ -22,10 +22,11 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--what",
-        choices=("models", "page", "batch", "inspect", "coverage"),
+        choices=("models", "page", "batch", "memory", "inspect", "coverage"),
         default="models",
         help="models: the table described above (default); page: how soon the page opens and answers, and what "
         "streaming through it adds to the engine alone; batch: an evaluation's questions one by one and in batches; "
+        "memory: what models take of a process's resident memory, loaded from files and kept together; "
         "inspect: the inspect page over 50,000 samples, in a browser; coverage: how often the 95 %% intervals of an "
         "evaluation hold the true value, by simulation",
     )
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     check_outputs(args)  # before anything is measured
     if args.what == "models":
         return _models(args)
-    bench, options = {"page": _page, "batch": _batch, "inspect": _inspect, "coverage": _coverage}[args.what](args)
+    bench, options = _OTHERS[args.what](args)
     report = bench.run(options, progress=_print)
     text = bench.table(report)
     if args.what != "coverage":  # whose lines are the columns of a wide table, as it is kept
@@ -119,6 +120,12 @@ def _batch(args: argparse.Namespace) -> tuple[Any, Any]:
     return batching, batching.BatchOptions(device=args.device)
 
 
+def _memory(args: argparse.Namespace) -> tuple[Any, Any]:
+    from vlcompare.bench import memory
+
+    return memory, memory.MemoryOptions(tuple(args.shapes or memory.SMALL), tuple(args.precisions))
+
+
 def _inspect(args: argparse.Namespace) -> tuple[Any, Any]:
     from vlcompare.bench import inspect
 
@@ -130,6 +137,9 @@ def _coverage(args: argparse.Namespace) -> tuple[Any, Any]:
 
     figures = tuple(args.figures or coverage.FIGURES)
     return coverage, coverage.CoverageOptions(figures, replicates=args.replicates, seed=args.seed)
+
+
+_OTHERS = {"page": _page, "batch": _batch, "memory": _memory, "inspect": _inspect, "coverage": _coverage}
 
 
 def _print(sentence: str) -> None:

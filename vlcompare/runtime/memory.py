@@ -55,13 +55,14 @@ class PeakMemory:
         return torch.cuda.max_memory_allocated(self._device) if self._device.type == "cuda" else self._peak
 
 
-def return_freed_memory() -> None:
+def return_freed_memory(*, collect: bool = True) -> None:
     """Give the system back what this process has freed on the CPU, so that its resident size is what it holds.
 
     The C library keeps freed memory for later, where a new model would take it without the process growing. Does
-    nothing where the C library is not GNU's (malloc_trim(3)).
+    nothing where the C library is not GNU's (malloc_trim(3)). collect: look for cycles of unused objects first.
     """
-    gc.collect()
+    if collect:
+        gc.collect()
     with contextlib.suppress(AttributeError, OSError, TypeError):  # no such function; no such library
         ctypes.CDLL(None).malloc_trim(0)
 

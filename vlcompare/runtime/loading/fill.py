@@ -19,8 +19,10 @@ from vlcompare.models.vlm import VisionLanguageModel
 from vlcompare.runtime.loading import quantize
 from vlcompare.runtime.loading.keys import FLOAT32, Plan, highest_value, plan
 from vlcompare.runtime.loading.safetensors_files import Stored, as_bytes, check_finite, read_tensor
+from vlcompare.runtime.memory import return_freed_memory
 
 ByteProgress = Callable[[int, int], None]  # bytes done, bytes in all
+_FREED = 64 << 20  # bytes read, of which copies are freed, after which the allocator gives back what it keeps of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ class _Filler:
         digests = {entry.key: b"" for pair in tied for entry in pair}
         filled = self.target.filled
         names = {e.key: name for name, e in todo.fill.items() if not filled or not name.startswith(filled)}
-        total, done = sum(todo.fill[name].bytes for name in names.values()), 0
+        total, done, since = sum(todo.fill[name].bytes for name in names.values()), 0, 0
         for entry in sorted(stored.values(), key=lambda entry: (entry.file, entry.begin)):
             if entry.key not in names and entry.key not in digests:
                 continue
@@ -120,6 +122,11 @@ class _Filler:
                     self.put(name, tensor)
                 done += entry.bytes
                 report(done, total)
+            del tensor
+            since += entry.bytes
+            if since > _FREED:
+                return_freed_memory(collect=False)
+                since = 0
         if self.keep:
             for name in todo.zero:
                 self.set(name, torch.zeros(self.slots[name].shape, dtype=self.target.dtype, device=self.target.device))

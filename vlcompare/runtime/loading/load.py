@@ -28,7 +28,7 @@ from vlcompare.runtime.loading.locate import CheckpointSource, find_source, look
 from vlcompare.runtime.loading.model import Model
 from vlcompare.runtime.loading.precision import advice, chosen, other_choice
 from vlcompare.runtime.loading.safetensors_files import Stored, parameters_in
-from vlcompare.runtime.memory import check_room
+from vlcompare.runtime.memory import check_room, return_freed_memory
 from vlcompare.runtime.tokenizer import Tokenizer, tokenizer_file
 from vlcompare.types import NORMS, ModelSpec, Norm, Quantization
 
@@ -166,6 +166,7 @@ def _load(spec: ModelSpec, progress: hub.Progress | None, names_only: bool) -> M
     if progress is not None and device.type == "cuda":
         progress("Trying the kernels for this GPU, once", 0, 0)
     model.prepare()
+    return_freed_memory(collect=False)
     return model
 
 

@@ -1,0 +1,92 @@
+"""A process that loads models when it is told to, one after the other, and says what they take of its resident memory.
+
+Reads one JSON object a line, {"folder", "quantization", "dtype"}, and answers each with one. Resident memory is counted
+above what the process holds with its libraries imported and the CPU's kernels compiled, before the first model.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import Any
+
+import psutil
+import torch
+
+from vlcompare.errors import VLCompareError
+
+_INTERVAL = 0.003  # seconds between two looks at the process while it loads: reading a large tensor takes longer
+
+
+class _Peak:
+    """The largest resident size inside the block, in bytes."""
+
+    def __enter__(self) -> _Peak:
+        self.bytes = _resident()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(_INTERVAL):
+            self.bytes = max(self.bytes, _resident())
+
+
+def _resident() -> int:
+    return int(psutil.Process().memory_info().rss)
+
+
+def _prepare(dtype: str, quantization: str) -> int:
+    """Import and compile all that loading and answering need; returns the resident size after it."""
+    import timm  # noqa: F401
+
+    from vlcompare.runtime import engine  # noqa: F401
+    from vlcompare.runtime.loading import load  # noqa: F401
+    from vlcompare.runtime.loading.compile_ahead import compiling
+    from vlcompare.runtime.loading.devices import resolve_dtype
+    from vlcompare.runtime.memory import return_freed_memory
+
+    for family in ("pythia", "mamba"):
+        compiling(family, resolve_dtype(dtype, torch.device("cpu"), 1 << 30), quantization).join()
+    return_freed_memory(collect=False)
+    return _resident()
+
+
+def main() -> None:
+    """Answer the lines of the standard input until it ends."""
+    models: list[Any] = []  # all stay in memory
+    start = None
+    for line in sys.stdin:
+        job = json.loads(line)
+        start = start or _prepare(job["dtype"], job["quantization"])
+        from vlcompare.runtime.loading.load import load
+        from vlcompare.runtime.loading.shared_encoders import unique_bytes
+
+        began = time.perf_counter()
+        try:
+            with _Peak() as peak:
+                model = load(job["folder"], device="cpu", dtype=job["dtype"], quantization=job["quantization"])
+        except VLCompareError as error:
+            print(json.dumps({"error": str(error)}), flush=True)
+            continue
+        seconds, after = time.perf_counter() - began, _resident()
+        models.append(model)
+        found = {
+            "weights_bytes": model.weights_bytes, "together_bytes": unique_bytes(models),
+            "resident_bytes": after - start, "over_final_bytes": max(0, peak.bytes - after),
+            "largest_tensor_bytes": max(entry.bytes for entry in model.stored), "load_s": seconds,
+            "encoder": str(model.vision_dtype).removeprefix("torch."),
+        }  # fmt: skip
+        print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main()
