@@ -14,7 +14,8 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from vlcompare.bench.inspect import pieces
-from vlcompare.evaluate.run import Engine, run
+from vlcompare.evaluate.engine import Engine
+from vlcompare.evaluate.run import run
 from vlcompare.evaluate.settings import RunSettings
 from vlcompare.tasks.reading import read_answer
 from vlcompare.types import Alternative, Answer, Box, Memory, Prompt, Request, Side, Timings, Token

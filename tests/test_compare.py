@@ -302,3 +302,14 @@ def test_a_lost_gpu_is_told_and_ends_a_server(engine: FakeEngine, monkeypatch: p
     assert all("cannot recover from (RuntimeError: CUDA error: device-side assert" in (answer.error or "")
                for answer in found.values())  # fmt: skip
     assert ended == [1]
+
+
+def test_progress_through_the_layers_says_what_is_left() -> None:
+    from vlcompare.comparison import _told_at_intervals
+
+    said: list[Event] = []
+    times = iter([0.0, 0.1, 0.6, 0.7, 2.1, 4.1])
+    progress = _told_at_intervals("left", said.append, clock=lambda: next(times))
+    for what, done in (("Picture", 0), ("Picture", 2), ("Picture", 3), ("Prompt", 0), ("Prompt", 5)):
+        progress(what, done, 10)
+    assert [event.value for event in said] == ["Picture 20 %", "Prompt 0 %", "Prompt 50 %, 2.0 s left"]

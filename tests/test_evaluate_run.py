@@ -16,10 +16,11 @@ import pytest
 
 from vlcompare.errors import DeviceMemoryError, RequestError, SampleError
 from vlcompare.evaluate import run_files
+from vlcompare.evaluate.engine import Engine
 from vlcompare.evaluate.prediction_log import RowWriter, scan
 from vlcompare.evaluate.processes import Processes
 from vlcompare.evaluate.results.run_folder import RunFolder
-from vlcompare.evaluate.run import Engine, batches, finished, run
+from vlcompare.evaluate.run import batches, finished, run
 from vlcompare.evaluate.settings import RunSettings
 from vlcompare.paths import EXAMPLES
 from vlcompare.types import Alternative, Answer, Box, Prompt, Sample, Side, Token

@@ -699,3 +699,36 @@ def test_a_download_is_pinned_when_it_begins(fake: FakeHub) -> None:
     assert hub.fetch(REPOSITORY, progress=quiet).commit == FIRST
     later = [path for _, path, _ in fake.requests[len(moved) :] if "/revision/" in path]
     assert later and all(path.split("/revision/")[1].startswith(FIRST) for path in later)
+
+
+def test_one_visitor_s_download_stops_nobody_and_both_sizes_come_first(fake: FakeHub, checkpoint: Path) -> None:
+    from PIL import Image
+
+    from vlcompare.comparison import compare
+    from vlcompare.runtime.loading.model_pool import ModelPool
+    from vlcompare.types import Request, Side
+
+    picture, request = Image.new("RGB", (90, 60), "red"), Request("vqa", "the car", max_new_tokens=2, stop_at_end=False)
+    sides = {"left": Side(REPOSITORY, device="cpu"), "right": Side(REPOSITORY, "int8", device="cpu")}
+    refused = [event.value for event in compare(picture, request, sides, pool=ModelPool(budget_bytes=1000))]
+    assert sum("Nothing was fetched of" in str(getattr(one, "error", "")) for one in refused) == 2
+    assert "model.safetensors" not in fake.downloads()
+    fake.cut, fake.held, begun, pool = 20_000, threading.Event(), threading.Event(), ModelPool()
+    said: list[Any] = []
+
+    def visit() -> None:
+        for event in compare(picture, request, {"left": sides["left"]}, pool=pool):
+            said.append(event.value)
+            if "model.safetensors" in str(event.value):
+                begun.set()
+
+    visitor = threading.Thread(target=visit)
+    visitor.start()
+    assert begun.wait(60)
+    *_, other = compare(picture, request, {"left": Side(str(checkpoint), device="cpu")}, pool=pool)
+    assert other.value.error is None and len(other.value.tokens) == 2  # type: ignore[union-attr]
+    assert visitor.is_alive() and not hasattr(said[-1], "error"), "the download is still under way"
+    fake.cut = None
+    fake.held.set()
+    visitor.join(60)
+    assert said[-1].error is None and said[-1].revision == FIRST

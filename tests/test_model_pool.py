@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -17,18 +18,18 @@ from vlcompare.types import ModelSpec
 
 
 class Loader:
-    """A device of 100 bytes on which every checkpoint takes 40; fails as often as it is told to."""
+    """A device of 100 bytes on which every checkpoint takes 40, or `size`; fails as often as it is told to."""
 
-    def __init__(self, fail: int = 0) -> None:
+    def __init__(self, fail: int = 0, size: int = 40) -> None:
         self.loaded: list[str] = []
-        self.fail = fail
+        self.fail, self.size = fail, size
 
     def __call__(self, key: ModelSpec, say) -> SimpleNamespace:
         if self.fail:
             self.fail -= 1
             raise DeviceMemoryError("The device is full.")
         self.loaded.append(key.checkpoint)
-        return SimpleNamespace(weights_bytes=40, name=key.checkpoint)
+        return SimpleNamespace(weights_bytes=self.size, name=key.checkpoint)
 
 
 def pool(loader: Loader, budget: int | None = 100) -> ModelPool:
@@ -237,6 +238,31 @@ def test_all_sides_are_measured_before_the_first_byte() -> None:
         models.check_together([ModelSpec("x"), ModelSpec("y")])  # 40 are held, 60 are to come
     with models.acquire(ModelSpec("z")), pytest.raises(DeviceMemoryError):
         models.check_together([ModelSpec("x", "nf4"), ModelSpec("y")])  # one in use does not leave for them
+
+
+def test_the_published_models_one_encoder_counts_once() -> None:
+    from vlcompare.runtime.loading.cost import VISION_PARAMETERS, Cost, published_encoder
+
+    names = "finetuned_pythiavl_1b", "finetuned_mambavl_790m"
+    pair = [ModelSpec(name, device="cpu", dtype="float32") for name in names]
+    one, size = published_encoder(pair[0]), 4 * VISION_PARAMETERS
+    assert one is not None and one == published_encoder(pair[1]) and one.bytes == size
+    smaller = published_encoder(replace(pair[1], image_size=224))
+    assert smaller is not None and smaller.key != one.key and published_encoder(ModelSpec("somebody/else")) is None
+    weights = 2 * size
+    limit = 2 * weights - size  # of both, with one encoder
+
+    def pool(budget: int) -> ModelPool:
+        cost = lambda key: Cost(20, weights, 0, published_encoder(key))  # noqa: E731
+        return ModelPool(budget, load=Loader(size=weights), estimate=lambda key: 0, free=lambda key: 10**12, cost=cost)
+
+    pool(limit).check_together(pair)
+    for budget, specs in ((limit - 1, pair), (limit, [pair[0], replace(pair[1], image_size=224)])):
+        with pytest.raises(DeviceMemoryError):
+            pool(budget).check_together(specs)
+    one_loaded = pool(limit)
+    with one_loaded.acquire(pair[0]):
+        one_loaded.check_together(pair)  # the second one's encoder is in memory
 
 
 def test_advice_names_only_what_can_help(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,16 @@ from tiny import write_checkpoint
 
 import vlcompare
 from vlcompare.comparison import compare
+from vlcompare.errors import DeviceMemoryError
+from vlcompare.evaluate import run as evaluation
+from vlcompare.evaluate.engine import Engine
+from vlcompare.evaluate.settings import RunSettings
 from vlcompare.models.interruption import check
 from vlcompare.runtime import memory, picture_cache
 from vlcompare.runtime.batch import generate_batch
 from vlcompare.runtime.engine import Session, generate, stream_request
 from vlcompare.runtime.loading.model_pool import ModelPool
-from vlcompare.runtime.picture_cache import PictureCache, picture_key
+from vlcompare.runtime.picture_cache import PictureCache, SharedFeatures, picture_key
 from vlcompare.runtime.session import start
 from vlcompare.runtime.warm_up import warm_up
 from vlcompare.types import Answer, ModelSpec, Request, Side
@@ -187,6 +192,67 @@ def test_the_page_s_comparison_reads_the_picture_once(folders: dict[str, Path], 
         assert [answer.timings.known_positions > 0 for answer in answers.values()] == [round > 0] * 2
 
 
+@pytest.mark.parametrize(("second", "made"), [("mamba", 2), ("else", 4)])
+def test_an_evaluation_s_second_side_takes_the_features_of_an_equal_encoder(
+    folders: dict[str, Path], passes: list[str], tmp_path: Path, second: str, made: int
+) -> None:
+    rows = []
+    for name, image in (("a", PICTURE), ("b", OTHER)):
+        image.save(tmp_path / f"{name}.png")
+        rows += [
+            {"id": f"{name}{i}", "image": f"{name}.png", "task": "vqa", "text": q.text} for i, q in enumerate(QUESTIONS)
+        ]
+    data = tmp_path / "samples.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sides = {"left": Side(str(folders["pythia"])), "right": Side(str(folders[second]))}
+
+    def answers(several: bool) -> list[Any]:
+        passes.clear()
+        out = tmp_path / str(several)
+        settings = RunSettings(str(data), out, sides, device="cpu", batch_size=3, progress=False)
+        evaluation.run(settings, Engine.real(several=several))
+        lines = map(json.loads, (out / "predictions.jsonl").read_text().splitlines())
+        return [(row["side"], row["id"], row["text"], row["tokens"]) for row in lines]
+
+    apart = answers(False)
+    assert passes.count("vision") == 4
+    assert answers(True) == apart, "to the last digit"
+    assert passes.count("vision") == made
+
+
+def test_shared_features_are_bounded_and_end_with_another_encoder(model: Any) -> None:
+    features = torch.ones(4, 8)
+    shared = SharedFeatures(most_bytes=2 * features.nbytes)
+    for picture in ("a", "b", "c"):
+        shared.keep(picture, model.vlm.vision_encoder, features)
+    assert shared.nbytes == 2 * features.nbytes
+    held = [shared.get(picture, model.vlm.vision_encoder) is not None for picture in ("a", "b", "c")]
+    assert held == [True, True, False], "the first ones stay: they are the first to be asked for again"
+    assert shared.get("a", object()) is None and not shared.clear() and shared.nbytes == 0
+
+
+def test_features_kept_for_the_next_side_leave_where_it_needs_their_room(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vlcompare.runtime.loading import load
+
+    tried: list[int] = []
+
+    def full_once(*given: Any, **options: Any) -> Any:
+        tried.append(1)
+        if len(tried) == 1:
+            raise DeviceMemoryError("full")
+        return model
+
+    monkeypatch.setattr(load, "load", full_once)
+    engine = Engine.real(several=True)
+    generate_batch(model, [(PICTURE, QUESTIONS[0])], **engine.keep(False))
+    assert engine.load("x") is model and len(tried) == 2
+    tried.clear()
+    with pytest.raises(DeviceMemoryError):
+        engine.load("x")
+
+
 def test_follow_ups_begin_at_the_kept_picture(model: Any, passes: list[str]) -> None:
     pictures, session = PictureCache(), Session()
     asked(model, QUESTIONS[0], pictures, session=session)
@@ -204,7 +270,7 @@ def test_the_pool_counts_a_shared_encoder_once_and_pictures_leave_before_models(
     pool, pictures = ModelPool(10**6), PictureCache()
     with pool.acquire(specs[0]) as first, pool.acquire(specs[1]) as second:
         one = sum(value.nbytes for value in first.vlm.vision_encoder.parameters())
-        assert pool._held_bytes() == first.weights_bytes + second.weights_bytes - one + picture_cache.held_bytes()
+        assert pool.held_bytes() == first.weights_bytes + second.weights_bytes - one + picture_cache.held_bytes()
         asked(first, QUESTIONS[0], pictures)
         assert pictures.nbytes()
     tight = ModelPool(first.weights_bytes + second.weights_bytes - one // 2)
@@ -294,6 +360,6 @@ def test_progress_is_told_between_the_layers(model: Any) -> None:
     told: list[tuple[str, int, int]] = []
     asked(model, QUESTIONS[0], None, progress=lambda *each: told.append(each))
     words = [what for what, _, _ in told]
-    assert list(dict.fromkeys(words)) == ["Looking at the picture", "Reading the prompt"]
+    assert list(dict.fromkeys(words)) == ["Picture", "Prompt"]
     assert all(0 <= done <= layers for _, done, layers in told)
     assert [done for what, done, _ in told if what == words[0]] == list(range(words.count(words[0])))

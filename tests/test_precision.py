@@ -56,3 +56,36 @@ def test_what_a_cpu_multiplies_with_is_offered_first(monkeypatch: pytest.MonkeyP
     assert preferred("cpu") == ("nf4", "none")
     monkeypatch.setattr(quantize, "has_kernels", lambda method, device: False)
     assert preferred("cpu") == ("none",)
+
+
+def test_a_checkpoint_that_is_chosen_brings_the_quantization_that_suits_its_size(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from types import SimpleNamespace
+
+    from vlcompare.runtime.loading import cost
+    from vlcompare.ui.compare.panels.published import PAIR, first_choice, size_sentence
+    from vlcompare.ui.settings import AppSettings
+
+    free = [int(1e11)]
+    monkeypatch.setattr(quantize, "has_kernels", lambda method, device: True)
+    monkeypatch.setattr(cost, "available_bytes", lambda device: free[0])
+    monkeypatch.setattr(cost, "free_disk", lambda: int(1e12))
+
+    def page(**given: object) -> SimpleNamespace:
+        return SimpleNamespace(settings=AppSettings.from_environment({}, device="cpu", **given), pool=None)
+
+    own = page(allow_path=folder.parent)
+    assert first_choice(page(), PAIR[1]) == "nf4" and first_choice(page(), "tiny-mamba-vl") == "none"
+    assert first_choice(own, str(folder)) == "none"
+    monkeypatch.setattr(devices, "LARGE", 1000)
+    assert first_choice(own, str(folder)) == "nf4" and first_choice(page(), "../no/such") is None
+    assert first_choice(page(quantization="none"), PAIR[1]) is None, "the operator's own choice stays"
+    free[0] = 1
+    assert first_choice(page(), PAIR[1]) == "nf4", "nothing fits: the smallest"
+    said = size_sentence(page(), PAIR[1], "nf4")
+    assert "does not fit here. On a CPU 4 bits a weight are offered first" in said and "may change an answer" in said
+    assert "offered first" not in size_sentence(page(), PAIR[1], "none")
+    opened = page(left=PAIR[0], right=PAIR[1]).settings
+    assert opened.quantization == "nf4" and page().settings.quantization == "none"
+    assert page(left=PAIR[0], right=PAIR[1], quantization="int8").settings.quantization == "int8"

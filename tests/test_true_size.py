@@ -1,4 +1,5 @@
-"""The largest published shape, with random weights: two shards without an index, loaded within memory, and answering.
+"""Published shapes with random weights: the largest in two shards without an index, loaded within memory and answering;
+the smallest pair's logits from packed weights.
 
 Takes some minutes, 7 GB of memory and 7 GB of disk; left out of the quick suite (`pytest -m slow`).
 """
@@ -10,12 +11,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+import torch
 
+from vlcompare.bench.contestants import build
 from vlcompare.bench.random_checkpoint import write
 from vlcompare.models.config import PRESETS
+from vlcompare.models.kernels import packed
 
 FIRST_SHARD = 5_000_000_000  # bytes; how the published files are cut
 
@@ -65,3 +70,28 @@ def test_the_largest_shape_loads_within_memory_and_answers(tmp_path: Path, refer
     slack = 150 << 20  # allocator and the model's own objects
     assert found["after"] - found["before"] <= found["weights"] + slack
     assert found["peak"] - found["before"] <= found["weights"] + largest + slack
+
+
+def stepped_logits(lm: Any, variant: str) -> torch.Tensor:
+    """Logits (5, V), float32, after twelve positions that are read at once and each of four that follow singly."""
+    ids = torch.arange(16, dtype=torch.long) * 2971 % 50000
+    state = lm.new_state(1, 16)
+    with torch.inference_mode(), packed.use(variant):
+        found = [lm.logits(lm.forward(lm.embed_tokens(ids[None, :12]), state)[:, -1])]
+        found += [lm.logits(lm.step(lm.embed_tokens(one[None]), state)) for one in ids[12:]]
+    return torch.cat(found).float()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["nf4", "int8"])
+@pytest.mark.parametrize("shape", ["pythiavl_1b", "mambavl_790m"])
+def test_logits_from_packed_weights_are_the_unpacked_ones_at_full_depth(shape: str, method: str) -> None:
+    if psutil.virtual_memory().available < 6e9 or not packed.supported():
+        pytest.skip("needs 6 GB of free memory and kernels for packed weights")
+    lm: Any = build(PRESETS[shape], method, torch.device("cpu")).language_model
+    rounded = stepped_logits(lm, packed.variant(method))  # bfloat16 activations
+    lm.float()  # all but the packed weights
+    exact, kernels = stepped_logits(lm, packed.PLAIN), stepped_logits(lm, packed.variant(method))
+    error, with_bfloat16 = (((one - exact).norm() / exact.norm()).item() for one in (kernels, rounded))
+    print(f"{shape}, {method}, {packed.variant(method)}: {error:.1e}; with bfloat16 activations {with_bfloat16:.1e}")
+    assert error <= 1e-2

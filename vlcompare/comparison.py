@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary
 from vlcompare.errors import DeviceMemoryError, RequestError, VLCompareError
 from vlcompare.runtime.faults import report
 from vlcompare.types import Answer, FollowUp, Mode, Prompt, Request, Side, Step
+from vlcompare.units import milliseconds
 
 if TYPE_CHECKING:
     from vlcompare.runtime.loading.model_pool import ModelPool
@@ -328,13 +329,22 @@ class _Comparison:
             raise _Cancelled
 
 
-def _told_at_intervals(name: str, put: Put) -> Callable[[str, int, int], None]:
-    """Makes of a side's progress through the layers a sentence now and then."""
-    last = [time.monotonic()]
+def _told_at_intervals(
+    name: str, put: Put, clock: Callable[[], float] = time.monotonic
+) -> Callable[[str, int, int], None]:
+    """Makes of a side's progress through the layers a sentence now and then, with the time that is left."""
+    last, began = clock(), dict[str, float]()
 
     def progress(what: str, done: int, layers: int) -> None:
-        if time.monotonic() - last[0] > _NEWS:
-            last[0] = time.monotonic()
-            put(Event(name, "status", f"{what} ({100 * done // max(1, layers)} %)"))
+        nonlocal last
+        now = clock()
+        seconds = now - began.setdefault(what, now)
+        if now - last <= _NEWS:
+            return
+        last = now
+        left = ""
+        if done and seconds > 1:
+            left = f", {milliseconds(max(1e3, 1e3 * seconds * (layers - done) / done))} left"
+        put(Event(name, "status", f"{what} {100 * done // max(1, layers)} %{left}"))
 
     return progress

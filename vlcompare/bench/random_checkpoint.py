@@ -16,7 +16,7 @@ from vlcompare.models.vlm import meta_model
 from vlcompare.runtime.loading.keys import file_key
 from vlcompare.runtime.loading.safetensors_files import write_file
 
-_NOISE = 1 << 24  # random numbers that all weights are cut from
+_NOISE = 1 << 22  # random numbers that all weights are cut from
 
 
 def write(folder: Path, config: ModelConfig, *, shard_bytes: int | None = None) -> int:

@@ -10,7 +10,8 @@ import json
 import sys
 import threading
 import time
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psutil
@@ -21,23 +22,22 @@ from vlcompare.errors import VLCompareError
 _INTERVAL = 0.003  # seconds between two looks at the process while it loads: reading a large tensor takes longer
 
 
-class _Peak:
-    """The largest resident size inside the block, in bytes."""
+@contextmanager
+def _watched() -> Iterator[list[int]]:
+    """The largest resident size inside the block, in bytes, as the only item of a list."""
+    peak, ended = [_resident()], threading.Event()
 
-    def __enter__(self) -> _Peak:
-        self.bytes = _resident()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
+    def watch() -> None:
+        while not ended.wait(_INTERVAL):
+            peak[0] = max(peak[0], _resident())
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._ended.wait(_INTERVAL):
-            self.bytes = max(self.bytes, _resident())
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _resident() -> int:
@@ -72,7 +72,7 @@ def main() -> None:
 
         began = time.perf_counter()
         try:
-            with _Peak() as peak:
+            with _watched() as peak:
                 model = load(job["folder"], device="cpu", dtype=job["dtype"], quantization=job["quantization"])
         except VLCompareError as error:
             print(json.dumps({"error": str(error)}), flush=True)
@@ -81,7 +81,7 @@ def main() -> None:
         models.append(model)
         found = {
             "weights_bytes": model.weights_bytes, "together_bytes": unique_bytes(models),
-            "resident_bytes": after - start, "over_final_bytes": max(0, peak.bytes - after),
+            "resident_bytes": after - start, "over_final_bytes": max(0, peak[0] - after),
             "largest_tensor_bytes": max(entry.bytes for entry in model.stored), "load_s": seconds,
             "encoder": str(model.vision_dtype).removeprefix("torch."),
         }  # fmt: skip

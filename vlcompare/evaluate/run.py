@@ -1,17 +1,16 @@
 """The runner: samples in, a run folder out. Can be killed at any point and resumed; can be spread over processes.
 
-One side after the other, so that one model is in memory at a time. Rows are appended batch by batch and put into the
-samples' order at the end.
+One side after the other, so that one model is in memory at a time; features that an encoder has made of the pictures
+serve the next side, where that has an equal one. Rows are appended batch by batch and put into the samples' order at
+the end.
 """
 
 from __future__ import annotations
 
 import functools
-import gc
 import itertools
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,7 +18,8 @@ from typing import Any
 
 from vlcompare.errors import DeviceMemoryError, SampleError, VLCompareError
 from vlcompare.evaluate import run_files
-from vlcompare.evaluate.evidence import Explain, chosen, evidence_of
+from vlcompare.evaluate.engine import Engine, Generate, release
+from vlcompare.evaluate.evidence import chosen, evidence_of
 from vlcompare.evaluate.prediction_log import RowWriter, held, merge, write_json
 from vlcompare.evaluate.predictions import Key
 from vlcompare.evaluate.processes import Processes, current
@@ -34,35 +34,6 @@ from vlcompare.types import Answer, Request, Sample, Side
 
 NEEDED = ("identity", "samples", "sides", "sessions")  # of run.json, to go on with a run
 WINDOW = 16  # batches' worth of samples that are sorted by task, so that a batch stops together
-
-Load = Callable[..., Any]
-Generate = Callable[..., list[Answer]]
-
-
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """What the runner asks of the rest: how to load a model, to answer many questions with it, and to explain one.
-
-    `keep(prefixes)` makes what one model's batches share, as keywords of `generate_batch` and `explain`; prefixes:
-    whether pictures have several questions.
-    """
-
-    load: Load
-    generate_batch: Generate
-    keep: Callable[[bool], dict[str, Any]] = lambda prefixes: {}
-    explain: Explain | None = None
-
-    @classmethod
-    def real(cls) -> Engine:
-        from vlcompare.runtime.batch import generate_batch
-        from vlcompare.runtime.blanking import explain_request
-        from vlcompare.runtime.loading.load import load
-        from vlcompare.runtime.picture_cache import PictureCache
-
-        def keep(prefixes: bool) -> dict[str, Any]:
-            return {"pictures": PictureCache(prefixes=prefixes)}
-
-        return cls(load, generate_batch, keep, explain_request)
 
 
 def run(settings: RunSettings, engine: Engine | None = None, processes: Processes | None = None) -> dict[str, Any]:
@@ -96,12 +67,13 @@ def _run(settings: RunSettings, engine: Engine | None, processes: Processes) -> 
     processes.wait()  # no process writes before all have read what is there
     count = record["samples"]["count"]
     _explained(settings)  # refused before a model is loaded
+    engine = engine or Engine.real(several=len(settings.sides) > 1)
     session = {"started": _now(), "processes": processes.count, "batch_size": settings.batch_size, **_machine(settings)}
     for turn, (side, options) in enumerate(settings.sides.items()):
         pending = sum((side, sample.id) not in done for sample in run_files.read_samples(folder))
         if pending:
             share = Share(settings, side, done, (processes.rank + turn) % processes.count, processes.count)
-            _answer_side(settings, side, options, share, engine or Engine.real(), processes)
+            _answer_side(settings, side, options, share, engine, processes)
     processes.wait()
     return _finish(settings, session, count) if processes.main else {}
 
@@ -272,15 +244,6 @@ def _generate(generate: Generate, model: Any, asked: Sequence[tuple[Any, Request
 
 def _is_memory(error: BaseException) -> bool:
     return isinstance(error, (DeviceMemoryError, MemoryError)) or "out of memory" in str(error).lower()
-
-
-def release() -> None:
-    """Return unused cached memory to the device."""
-    gc.collect()
-    if "torch" in sys.modules:  # a run with another engine needs none
-        from vlcompare.models.kernels.cuda.graph_capture import release_cached_memory
-
-        release_cached_memory()
 
 
 def _row(sample: Sample, side: str, answer: Answer, alternatives: int) -> dict[str, Any]:

@@ -192,9 +192,9 @@ class _Run:
                 yield begin.prompt
             try:
                 vlm = self.model.vlm
-                with interruptible(self._asked("Looking at the picture", vlm.vision_encoder.checks, clock)):
+                with interruptible(self._asked("Picture", vlm.vision_encoder.checks, clock)):
                     features = self._encode_image(image, begin, clock)
-                with interruptible(self._asked("Reading the prompt", vlm.language_model.checks, clock)):
+                with interruptible(self._asked("Prompt", vlm.language_model.checks, clock)):
                     state, logits, snapshot = self._prefill(begin, features, row.limit)
                     self._laps = replace(self._laps, prefill_ms=1e3 * clock.lap())
             except Interrupted:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 512 << 20  # a prefix at 336 pixels has 80-200 MB in a Transformer, 11-25 MB in a state-space model
 LEAST_FREE = 256 << 20  # bytes of the device's memory that are left free
+_SHARED_PART, _MOST_SHARED = 4, 4 << 30  # of free memory, for SharedFeatures: one part of so many; and bytes at most
 
 Key = tuple[str, Any, "weakref.ref[Any]"]
 
@@ -53,11 +54,15 @@ _uses = itertools.count()
 class PictureCache:
     """One user's pictures. prefixes: keep those too; features alone are enough where a picture has one question.
 
-    Thread-safe; entries of models and encoders that are no longer loaded are dropped.
+    shared: features of models before this one, and for those after it. Thread-safe; entries of models and encoders that
+    are no longer loaded are dropped.
     """
 
-    def __init__(self, most_bytes: int = MOST_BYTES, *, prefixes: bool = True) -> None:
+    def __init__(
+        self, most_bytes: int = MOST_BYTES, *, prefixes: bool = True, shared: SharedFeatures | None = None
+    ) -> None:
         self.prefixes = prefixes
+        self._shared = shared
         self.question = 0
         self._most = most_bytes
         self._kept: OrderedDict[Key, _Kept] = OrderedDict()
@@ -70,7 +75,12 @@ class PictureCache:
 
     def encoded(self, picture: Any, model: Model) -> Encoded | None:
         """What the model's encoder made of the picture; `picture` as `picture_key` returns it."""
-        return self._get(("features", picture, weakref.ref(model.vlm.vision_encoder)))  # type: ignore[no-any-return]
+        encoder = model.vlm.vision_encoder
+        found: Encoded | None = self._get(("features", picture, weakref.ref(encoder)))
+        if found is None and self._shared is not None and picture is not None:
+            features = self._shared.get(picture, encoder)
+            found = None if features is None else Encoded(features.to(model.device), 0.0, 0.0, 0.0, -1)
+        return found
 
     def keep_encoded(
         self, picture: Any, model: Model, features: Tensor, seconds: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -79,6 +89,8 @@ class PictureCache:
         encoded = Encoded(features, *seconds, self.question)
         key = ("features", picture, weakref.ref(model.vlm.vision_encoder))
         self._put(key, encoded, features.nbytes, features.device)
+        if self._shared is not None and picture is not None:
+            self._shared.keep(picture, model.vlm.vision_encoder, features)
         return encoded
 
     def prefix(self, picture: Any, model: Model) -> Any:
@@ -134,6 +146,45 @@ class PictureCache:
     def _drop_unloaded(self) -> None:
         for key in [key for key in self._kept if key[2]() is None]:
             del self._kept[key]
+
+
+class SharedFeatures:
+    """Features of pictures for models that follow one another, as long as their encoders are equal; on the CPU.
+
+    The encoder is held as well, so that the next model with an equal one takes it (`loading.shared_encoders`). The
+    first pictures are kept, up to a part of the memory that is free at the first: every model is asked about the
+    pictures in one order, in which the least recently used one is always the next.
+    """
+
+    def __init__(self, most_bytes: int | None = None) -> None:
+        self._most = most_bytes
+        self._encoder: Any = None
+        self._kept: dict[Any, Tensor] = {}
+        self.nbytes = 0
+
+    def get(self, picture: Any, encoder: Any) -> Tensor | None:
+        """A picture's features (P, C). Another encoder than before ends what was kept."""
+        if self._encoder is not None and encoder is not self._encoder:
+            self.clear()
+        return self._kept.get(picture)
+
+    def keep(self, picture: Any, encoder: Any, features: Tensor) -> None:
+        """Keep features that `encoder` has made, while there is room."""
+        import torch
+
+        from vlcompare.runtime.memory import available_bytes
+
+        self._encoder, free = encoder, available_bytes(torch.device("cpu"))
+        if self._most is None:
+            self._most = min(_MOST_SHARED, free // _SHARED_PART)
+        if self.nbytes + features.nbytes <= self._most and features.nbytes + LEAST_FREE <= free:
+            self._kept[picture] = features.cpu()
+            self.nbytes += features.nbytes
+
+    def clear(self) -> bool:
+        """Free everything; False where nothing was kept."""
+        kept, self._encoder, self._kept, self.nbytes = bool(self._kept), None, {}, 0
+        return kept
 
 
 def held_bytes() -> int:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from vlcompare.errors import RequestError
+from vlcompare.errors import RequestError, VLCompareError
+from vlcompare.machine.zerogpu import on_zerogpu
 from vlcompare.paths import EMBEDDED, data_folder
-from vlcompare.types import QUANTIZATIONS, SIDES, Quantization
+from vlcompare.types import QUANTIZATIONS, SIDES, ModelSpec, Quantization
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class AppSettings:
     offered: tuple[str, ...] = ()  # empty: everything the registry knows, and any Hub id
     preload: tuple[str, ...] = ()
     quantization: Quantization = "none"
+    quantization_given: bool = False  # else a checkpoint that is chosen brings the one that suits its size
     device: str = "auto"
     allow_path: Path | None = None
     pictures: tuple[Path, ...] = ()  # folders outside of run folders whose pictures the inspect tab may show
@@ -68,7 +70,28 @@ class AppSettings:
             for side in SIDES:
                 if values[side] not in offered:
                     raise RequestError(f"The {side} checkpoint {values[side]} is not among those that are offered.")
-        return replace(cls(), limits=replace(Limits(), **read_variables(env, LIMIT_VARIABLES)), **values)
+        settings = replace(cls(), limits=replace(Limits(), **read_variables(env, LIMIT_VARIABLES)), **values)
+        if "quantization" in values:
+            return replace(settings, quantization_given=True)
+        return replace(settings, quantization=_first_choice(settings))
+
+
+def _first_choice(settings: AppSettings) -> Quantization:
+    """The quantization with which a page opens whose operator has chosen none: for a pair of published sizes the first
+    that is offered on the device; "none" for others, for which no library is imported.
+    """
+    from vlcompare.runtime.loading import registry
+
+    pair = [settings.left, settings.right]
+    if on_zerogpu() or any(known is None or known.embedded for known in map(registry.find, pair)):
+        return "none"
+    from vlcompare.runtime.loading.precision import first_choices
+
+    try:
+        first = [first_choices(ModelSpec(name, device=settings.device))[0] for name in pair]
+    except VLCompareError:  # an unknown device is reported with the first answer
+        return "none"
+    return first[0] if first[0] == first[1] else "none"
 
 
 def parse_bytes(value: str) -> int:

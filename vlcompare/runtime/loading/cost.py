@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ import torch
 from vlcompare.models.config import PRESETS, PythiaConfig
 from vlcompare.models.kernels.linear import linear
 from vlcompare.runtime.loading import hub, quantize, registry
-from vlcompare.runtime.loading.devices import resolve_device, resolve_dtype
+from vlcompare.runtime.loading.devices import resolve_device, resolve_dtype, vision_dtype
 from vlcompare.runtime.loading.estimate import VISION_PARAMETERS, estimate, listed
 from vlcompare.runtime.loading.locate import find_source, look_up
 from vlcompare.runtime.memory import available_bytes
@@ -30,15 +30,24 @@ PROMPT_TOKENS = 40  # beside the picture's
 PICTURE_POSITIONS = 577  # of EVA-02 large at 336 pixels
 
 
+class Encoder(NamedTuple):
+    """A vision encoder that several models hold as one, and its bytes in memory."""
+
+    key: Hashable
+    bytes: int
+
+
 class Cost(NamedTuple):
     """Bytes: to download (0 where all is here), of weights in memory, and beside them while an answer is made.
 
-    None where it is not known: a repository that is neither listed nor here.
+    None where it is not known: a repository that is neither listed nor here. encoder: of a published model, part of its
+    weights.
     """
 
     download: int | None
     weights: int | None
     beside: int
+    encoder: Encoder | None = None
 
     @property
     def memory(self) -> int | None:
@@ -60,26 +69,63 @@ def cost(spec: ModelSpec, *, names_only: bool = False, ask_hub: bool = False) ->
     sizes = estimate(spec, names_only=names_only)
     known = registry.find(spec.checkpoint)
     here = find_source(spec.checkpoint, revision=spec.revision, offline=True, names_only=names_only) is not None
-    weights = sizes.weights or None
+    weights, encoder = sizes.weights or None, published_encoder(spec)
     if here:
-        return Cost(0, weights, sizes.beside)
+        return Cost(0, weights, sizes.beside, encoder)
     if ask_hub:
         files = look_up(spec.checkpoint, spec.revision)
         sizes = listed(spec, files)
-        return Cost(files.missing, sizes.weights or None, sizes.beside)
+        return Cost(files.missing, sizes.weights or None, sizes.beside, encoder)
     if known is None or not known.parameters:
         return Cost(None, weights, sizes.beside)
     stored = 1e9 * sum(known.download_gb) if known.download_gb else known.parameters * STORED_BYTES
     begun = hub.cached_bytes(known.repository) if known.repository else 0
-    return Cost(max(0, int(stored) - begun), weights, sizes.beside)
+    return Cost(max(0, int(stored) - begun), weights, sizes.beside, encoder)
 
 
-def obstacle(costs: Sequence[Cost], device: str = "auto", *, budget: int | None = None, evictable: int = 0) -> str:
+def published_encoder(spec: ModelSpec) -> Encoder | None:
+    """The vision encoder of a published model; None for others, whose files alone tell which encoders are equal.
+
+    All published models look with one encoder, which stayed frozen in training (the paper, section 3). Whether that is
+    so is seen again by its weights when a model is loaded.
+    """
+    known = registry.find(spec.checkpoint)
+    if known is None or known.preset is None:
+        return None
+    vision, device = PRESETS[known.preset].vision, resolve_device(spec.device)
+    dtype = vision_dtype(resolve_dtype(spec.dtype, device, int(known.parameters or 0)), device)
+    key = vision.name, spec.image_size or vision.image_size, dtype, device
+    return Encoder(key, VISION_PARAMETERS * dtype.itemsize)
+
+
+def weights_together(costs: Iterable[Cost], held: Iterable[Encoder] = ()) -> int:
+    """Bytes of weights of these models in memory at once, an encoder of several counted once.
+
+    held: encoders of models that are in memory already, which are not counted at all.
+    """
+    total, seen = 0, {encoder.key for encoder in held}
+    for one in costs:
+        total += one.weights or 0
+        if one.weights and one.encoder is not None:
+            total -= one.encoder.bytes if one.encoder.key in seen else 0
+            seen.add(one.encoder.key)
+    return total
+
+
+def obstacle(
+    costs: Sequence[Cost],
+    device: str = "auto",
+    *,
+    budget: int | None = None,
+    evictable: int = 0,
+    held: Iterable[Encoder] = (),
+) -> str:
     """Why these models cannot be fetched and held in memory together, as a sentence; "" where they can.
 
-    budget: the operator's limit of weights in bytes. evictable: bytes of loaded models that would make room.
+    budget: the operator's limit of weights in bytes. evictable: bytes of loaded models that would make room. held:
+    encoders of loaded models that would stay.
     """
-    weights = sum(one.weights or 0 for one in costs)
+    weights = weights_together(costs, held)
     needed = weights + max((one.beside for one in costs), default=0)
     free = available_bytes(resolve_device(device)) + evictable
     if needed > free:

@@ -98,15 +98,17 @@ class ModelPool:
     def check_together(self, keys: Iterable[ModelSpec]) -> None:
         """Raise DeviceMemoryError for models that must be fetched first and cannot be held in memory together.
 
-        Sizes are the Hub's; not a byte of weights is fetched for it. A model whose size cannot be had is left out: what
-        is wrong with it is told when it is loaded.
+        Sizes are the Hub's; not a byte of weights is fetched for it. The published models' one encoder counts once. A
+        model whose size cannot be had is left out: what is wrong with it is told when it is loaded.
         """
-        from vlcompare.runtime.loading.cost import obstacle
+        from vlcompare.runtime.loading.cost import obstacle, published_encoder
+        from vlcompare.runtime.loading.shared_encoders import unique_bytes
 
         with self._guard:
             keys = list(dict.fromkeys(map(self._with_device, keys)))
-            held = {key: entry.bytes for key, entry in self._entries.items() if entry.model is not None}
-            idle = sum(held[key] for key in held if key not in keys and not self._entries[key].users)
+            held = {key: entry.model for key, entry in self._entries.items() if entry.model is not None}
+            stay = {key: model for key, model in held.items() if key in keys or self._entries[key].users}
+        kept = unique_bytes(stay.values())
         costs = {}
         for key in keys:
             if key not in held:
@@ -114,9 +116,10 @@ class ModelPool:
                     costs[key] = self._cost(key)
         if not any(one.download for one in costs.values()):
             return
-        budget = None if self.budget_bytes is None else self.budget_bytes - sum(held.values()) + idle
-        evictable = idle + picture_cache.held_bytes()
-        why = obstacle(list(costs.values()), keys[0].device, budget=budget, evictable=evictable)
+        budget = None if self.budget_bytes is None else self.budget_bytes - kept
+        evictable = unique_bytes(held.values()) - kept + picture_cache.held_bytes()
+        encoders = [encoder for key in stay if (encoder := published_encoder(key)) is not None]
+        why = obstacle(list(costs.values()), keys[0].device, budget=budget, evictable=evictable, held=encoders)
         if why:
             names = " and ".join(key.checkpoint for key in costs)
             raise DeviceMemoryError(f"Nothing was fetched of {names}: {why}; {advice(list(costs))}.")
@@ -187,10 +190,10 @@ class ModelPool:
     def _bytes_left(self, key: ModelSpec) -> int:
         free = self._free(key)
         if self.budget_bytes is not None:
-            free = min(free, self.budget_bytes - self._held_bytes())
+            free = min(free, self.budget_bytes - self.held_bytes())
         return free
 
-    def _held_bytes(self) -> int:
+    def held_bytes(self) -> int:
         """Bytes of all weights, an encoder that several models share counted once, and of what is kept of pictures."""
         from vlcompare.runtime.loading.shared_encoders import unique_bytes
 

@@ -29,6 +29,35 @@ def preferred(device: str) -> tuple[Quantization, ...]:
     return (*(method for method in packed if has_kernels(method, found)), "none")
 
 
+def first_choices(spec: ModelSpec, *, names_only: bool = False) -> tuple[Quantization, ...]:
+    """`preferred` for a checkpoint of a published size; "none" alone for a small one, and for one that is stored
+    quantized. names_only: as in `find_source`.
+    """
+    from vlcompare.runtime.loading.devices import LARGE
+    from vlcompare.runtime.loading.locate import find_source, read_stored
+    from vlcompare.runtime.loading.safetensors_files import parameters_in
+
+    parameters = _parameters(spec)
+    if registry.find(spec.checkpoint) is None:
+        source = find_source(spec.checkpoint, revision=spec.revision, offline=True, names_only=names_only)
+        if source is not None and source.quantization == "none":
+            parameters = parameters_in(read_stored(source))
+    return preferred(spec.device) if parameters >= LARGE else ("none",)
+
+
+def reason(method: str, device: str) -> str:
+    """Why a quantization is offered first on a CPU, and what it costs: a sentence; "" elsewhere."""
+    from vlcompare.runtime.loading.devices import resolve_device
+
+    if method == "none" or method != preferred(device)[0] or resolve_device(device).type != "cpu":
+        return ""
+    bits = {"nf4": 4, "int8": 8}[method]
+    return (
+        f"On a CPU {bits} bits a weight are offered first, since a token takes as long as reading the weights: the "
+        "large layers take least memory and time, and rounding them may change an answer a little."
+    )
+
+
 def chosen(spec: ModelSpec, method: str, dtype: Any, device: Any) -> list[str]:
     """What "auto" and the processor have chosen, why, and what it costs: sentences for the user, if any."""
     from vlcompare.runtime.loading.devices import vision_dtype

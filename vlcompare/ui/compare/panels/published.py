@@ -81,8 +81,10 @@ def offer_of(handlers: Handlers) -> tuple[Quantization | None, str]:
 
 def cost_sentence(costs: Sequence[Any], seconds: Sequence[float | None], method: Quantization) -> str:
     """ "4.8 GB to fetch once, about 10 GB of memory, about 13 s an answer on this machine." """
+    from vlcompare.runtime.loading.cost import weights_together
+
     download = sum(one.download or 0 for one in costs)
-    memory = sum(one.weights or 0 for one in costs) + max(one.beside for one in costs)
+    memory = weights_together(costs) + max(one.beside for one in costs)
     parts = [f"{format_bytes(download)} to fetch once" if download else "Already on this machine"]
     parts.append(f"about {format_bytes(memory)} of memory")
     known = [value for value in seconds if value is not None]
@@ -101,7 +103,7 @@ def _seconds(value: float) -> str:
 
 
 def _evictable(handlers: Handlers) -> int:
-    return sum(handlers.pool.resident().values()) if handlers.pool is not None else 0
+    return handlers.pool.held_bytes() if handlers.pool is not None else 0
 
 
 def _wire_sizes(parts: Parts, handlers: Handlers) -> None:
@@ -119,9 +121,37 @@ def _wire_sizes(parts: Parts, handlers: Handlers) -> None:
             labels = [(labelled(handlers, label, one, method), one) for label, one in choices_of(handlers.settings)]
             return [gr.update(choices=labels), el("p", size_sentence(handlers, name, method), class_="vl-note")]
 
+        def fitting(name: str | None) -> Any:
+            method = first_choice(handlers, name)
+            return gr.skip() if method is None else method
+
+        checkpoint.input(fitting, [checkpoint], [quantization], **QUIET)  # type: ignore[attr-defined]
         fields = [checkpoint, quantization]
         own.line.expand(listed, fields, [checkpoint, said], **QUIET)
         on_changes(f"{side}-size", fields, size, fields, [said])
+
+
+def first_choice(handlers: Handlers, name: Any) -> Quantization | None:
+    """The quantization that a checkpoint gets when it is chosen: the first that fits here; None where it stays as it
+    is, because the operator has chosen one or nothing is known. name: as the page sent it.
+    """
+    from vlcompare.runtime.loading.cost import cost, obstacle
+    from vlcompare.runtime.loading.precision import first_choices
+
+    settings = handlers.settings
+    if settings.quantization_given:
+        return None
+    try:
+        name = allowed_checkpoint(name, settings)
+        by_name = not may_be_folder(name, settings)
+        methods = first_choices(ModelSpec(name, device=settings.device), names_only=by_name)
+        for method in methods if len(methods) > 1 else ():
+            found = cost(ModelSpec(name, method, settings.device), names_only=by_name)
+            if not obstacle([found], settings.device, budget=settings.budget_bytes, evictable=_evictable(handlers)):
+                return method
+    except (VLCompareError, RuntimeError):  # RuntimeError: a GPU that is there during a call only
+        return None
+    return methods[0]
 
 
 def choices_of(settings: AppSettings) -> list[tuple[str, str]]:
@@ -137,8 +167,13 @@ def labelled(handlers: Handlers, label: str, name: str, method: Quantization) ->
 
 def size_sentence(handlers: Handlers, name: str | None, method: Quantization) -> str:
     """What this checkpoint costs, as a sentence; "" for an embedded one, and where nothing is known or allowed."""
+    from vlcompare.runtime.loading.precision import reason
+
     said = _size(handlers, name, method)
-    return f"{said[0].upper()}{said[1:]}." if said else ""
+    if not said:
+        return ""
+    why = reason(str(method), handlers.settings.device)
+    return f"{said[0].upper()}{said[1:]}.{why and f' {why}'}"
 
 
 def _size(handlers: Handlers, name: Any, method: Any) -> str:
