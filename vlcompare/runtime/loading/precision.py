@@ -71,8 +71,7 @@ def chosen(spec: ModelSpec, method: str, dtype: Any, device: Any) -> list[str]:
     if spec.dtype == "auto":
         what = "What is not quantized" if method != "none" else spec.checkpoint
         said.append(
-            f"{what} runs in bfloat16, which takes half of float32's memory and rounds what is computed to three "
-            "digits: choose float32 for exact figures."
+            f"{what} runs in bfloat16: half of float32's memory, figures to three digits. float32 gives exact ones."
         )
     if vision_dtype(dtype, device) != dtype:
         said.append(
