@@ -46,14 +46,15 @@ def _resident() -> int:
 
 def _prepare(dtype: str, quantization: str) -> int:
     """Import and compile all that loading and answering need; returns the resident size after it."""
-    import timm  # noqa: F401
-
+    from vlcompare.models.config import PRESETS
+    from vlcompare.models.vlm import meta_model
     from vlcompare.runtime import engine  # noqa: F401
     from vlcompare.runtime.loading import load  # noqa: F401
     from vlcompare.runtime.loading.compile_ahead import compiling
     from vlcompare.runtime.loading.devices import resolve_dtype
     from vlcompare.runtime.memory import return_freed_memory
 
+    meta_model(PRESETS["pythiavl_1b"])  # imports the vision encoder's library
     for family in ("pythia", "mamba"):
         compiling(family, resolve_dtype(dtype, torch.device("cpu"), 1 << 30), quantization).join()
     return_freed_memory(collect=False)
