@@ -24,7 +24,7 @@ def answers(name: str, method: Any, samples: list[Sample], shared: SharedFeature
     model = vlcompare.load(name, device="cpu", quantization=method)
     if method != "none":
         assert any(isinstance(module, packed.PackedLinear) for module in model.vlm.modules())
-    pictures, rows = PictureCache(shared=shared), {}
+    pictures, rows = PictureCache(shared=shared), dict[str, dict[str, Any]]()
     for batch in batches(iter(samples), 32):
         asked = [(sample.image, request_of(sample)) for sample in batch]
         made = generate_batch(model, asked, alternatives=1, pictures=pictures)

@@ -196,7 +196,7 @@ def test_the_page_s_comparison_reads_the_picture_once(folders: dict[str, Path], 
 def test_an_evaluation_s_second_side_takes_the_features_of_an_equal_encoder(
     folders: dict[str, Path], passes: list[str], tmp_path: Path, second: str, made: int
 ) -> None:
-    rows = []
+    rows = list[dict[str, str]]()
     for name, image in (("a", PICTURE), ("b", OTHER)):
         image.save(tmp_path / f"{name}.png")
         rows += [

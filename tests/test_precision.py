@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -72,7 +73,7 @@ def test_a_checkpoint_that_is_chosen_brings_the_quantization_that_suits_its_size
     monkeypatch.setattr(cost, "available_bytes", lambda device: free[0])
     monkeypatch.setattr(cost, "free_disk", lambda: int(1e12))
 
-    def page(**given: object) -> SimpleNamespace:
+    def page(**given: Any) -> Any:
         return SimpleNamespace(settings=AppSettings.from_environment({}, device="cpu", **given), pool=None)
 
     own = page(allow_path=folder.parent)

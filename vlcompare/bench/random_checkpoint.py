@@ -40,7 +40,7 @@ def write(folder: Path, config: ModelConfig, *, shard_bytes: int | None = None) 
         name = "model.safetensors" if len(parts) == 1 else f"model-{number:05d}-of-{len(parts):05d}.safetensors"
         entries = {key: (torch.bfloat16, shapes[key]) for key in keys}
         write_file(folder / name, entries, _values(keys, shapes))
-    return 2 * max(map(math.prod, shapes.values()))
+    return 2 * max(math.prod(shape) for shape in shapes.values())
 
 
 def config_json(config: ModelConfig) -> dict[str, Any]:
