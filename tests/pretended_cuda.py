@@ -41,6 +41,7 @@ ALLOCATES = {
 LAUNCHES = {
     "selective_scan": 1, "selective_step": 1, "projected_step": 1, "causal_conv": 1, "conv_step": 1,
     "rotate_and_attend": 2, "add_norm": 1, "greedy": 2, "norm_product": 1, "gelu_product": 1, "mix_step": 2,
+    "row_product": 1, "nf4_product": 1, "int8_rows": 1, "int8_result": 1,
 }  # fmt: skip
 
 
@@ -257,10 +258,9 @@ def kernel(name: str, function: Callable[..., Any], *args: Any) -> Any:
 
 def stand_ins(patch: pytest.MonkeyPatch) -> None:
     """Let the reference stand for every Triton kernel; whether they agree with it is still asked, and found."""
-    from vlcompare.models.kernels import agreement, fused, reference
-    from vlcompare.models.kernels.cuda import attention, conv, mix, nf4, norm_and_argmax, scan, step
+    from vlcompare.models.kernels import cases, fused, reference, speed
+    from vlcompare.models.kernels.cuda import attention, conv, int8, mix, nf4, norm_and_argmax, scan, step
     from vlcompare.models.kernels.cuda import product as products
-    from vlcompare.runtime.loading import quantize
 
     def projected_step(state: Any, inputs: Any, weight: Any) -> Any:
         few = inputs.u.shape[0] <= step.PROJECTED_ROWS
@@ -273,14 +273,6 @@ def stand_ins(patch: pytest.MonkeyPatch) -> None:
     def greedy(logits: Any, count: int) -> Any:
         return kernel("greedy", lambda x: fused.chosen(x, count, lambda likeliest: likeliest), logits)
 
-    def product(x: Any, packed: Any, absmax: Any, code: Any, outputs: int, *, bias: Any = None, block: int = 64) -> Any:
-        def multiply(x: Tensor, packed: Tensor, absmax: Tensor, bias: Tensor | None) -> Tensor:
-            parts = {"nf4": packed.view(-1), "absmax": absmax}
-            weight = quantize.dequantize(parts, "nf4", (outputs, x.shape[-1]), torch.float32)
-            return torch.nn.functional.linear(x.float(), weight, None if bias is None else bias.float()).to(x.dtype)
-
-        return kernel("product", multiply, x, packed, absmax, bias)
-
     def plain(name: str) -> Callable[..., Any]:
         return lambda *args: kernel(name, getattr(reference, name), *args)
 
@@ -292,15 +284,16 @@ def stand_ins(patch: pytest.MonkeyPatch) -> None:
     def many(name: str) -> Callable[..., Any]:
         return lambda *args: kernel(name, lambda *given: dense(getattr(reference, name)(*given)), *args)
 
-    patch.setattr(agreement, "_POSITIONS", 18)  # the reference takes a scan position by position
-    milliseconds = iter(range(1 << 20, 0, -1))  # whatever is timed later is faster: ours
-    patch.setattr(nf4, "_replayed_ms", lambda layers, rows: next(milliseconds))
+    patch.setattr(cases, "POSITIONS", 18)  # the reference takes a scan position by position
+    patch.setattr(speed, "measured", lambda ours, theirs, device: (1.0, 2.0))  # ours are faster
     for module, function, instead in (
         (scan, "selective_scan", many("selective_scan")), (step, "selective_step", plain("selective_step")),
         (step, "projected_step", projected_step), (conv, "causal_conv", many("causal_conv")),
         (conv, "conv_step", plain("conv_step")), (attention, "rotate_and_attend", plain("rotate_and_attend")),
         (norm_and_argmax, "add_norm", plain("add_norm")), (norm_and_argmax, "greedy", greedy),
-        (nf4, "product", product), (mix, "mix_step", mix_step),
+        (nf4, "nf4_product", plain("nf4_product")), (mix, "mix_step", mix_step),
+        (products, "row_product", plain("row_product")),
+        (int8, "int8_rows", plain("int8_rows")), (int8, "int8_result", plain("int8_result")),
         (products, "norm_product", plain("norm_product")), (products, "gelu_product", plain("gelu_product")),
     ):  # fmt: skip
         patch.setattr(module, function, instead)

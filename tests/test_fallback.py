@@ -6,7 +6,7 @@ import errno
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from vlcompare.models import kernels
-from vlcompare.models.kernels import attention, fallback, fused, reference
+from vlcompare.models.kernels import agreement, attention, fallback, fused, reference, verdicts
 from vlcompare.models.kernels.cpu import disk_cache, scan, simd, step
 from vlcompare.models.kernels.linear import linear
 from vlcompare.models.kernels.reference import ScanInputs
@@ -23,9 +23,12 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
-def nothing_failed_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+def nothing_failed_yet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(fallback, "_failed", set())
     monkeypatch.setattr(fallback, "_sentences", {})
+    verdicts.forget()
+    yield
+    verdicts.forget()
 
 
 def broken(*_: Any, **__: Any) -> Any:
@@ -145,14 +148,17 @@ def test_norms_and_choice_that_fail_on_a_gpu_are_torchs(monkeypatch: pytest.Monk
     pytest.importorskip("triton")
     from vlcompare.models.kernels.cuda import norm_and_argmax
 
+    def called(function: str, tensor: torch.Tensor, *given: Any, module: str = fused.MODULE) -> Any:
+        return agreement.call("triton", module, function, tensor.device, *given)
+
     monkeypatch.setattr(norm_and_argmax, "add_norm", broken)
     monkeypatch.setattr(norm_and_argmax, "greedy", broken)
-    monkeypatch.setattr(fused, "_usable", lambda *given: True)
+    monkeypatch.setattr(fused, "_kernel", called)
     norm, x = torch.nn.LayerNorm(8), torch.randn(1, 8)
     total, normed = fused.add_norm([x, x], [norm])
     assert torch.equal(total, x + x) and torch.equal(normed[0], norm(x + x))
     assert int(fused.greedy(x, 3)[0]) == int(x.argmax())
-    assert len(fallback.notices("cuda")) == 1
+    assert len(fallback.notices()) == 1 and not fallback.failed("triton")
 
 
 def test_attention_that_fails_on_a_gpu_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,15 +99,16 @@ def test_batched_graphs_give_the_same_tokens(family: str) -> None:
 @pytest.mark.parametrize("family", sorted(MODELS))
 def test_own_nf4_product_gives_the_same_first_tokens(family: str) -> None:
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
-    from vlcompare.models.kernels.cuda import nf4
+    from vlcompare.runtime.loading.quantize import use_own_kernel
 
     lm = contestants.build(MODELS[family], "nf4", torch.device("cuda")).language_model
     embeddings = torch.randn(1, 100, 512, device="cuda").bfloat16()
+    use_own_kernel(lm, False)
     theirs, _ = answer(lm, embeddings, 4, False)
-    assert nf4.take_over(lm) > 0
+    use_own_kernel(lm, True)
     ours, _ = answer(lm, embeddings, 4, False)
     assert ours[0] == theirs[0]  # the prompt's many rows stay bitsandbytes'
-    assert nf4.take_over(lm, False) > 0
+    use_own_kernel(lm, False)
     assert answer(lm, embeddings, 4, False)[0] == theirs
 
 

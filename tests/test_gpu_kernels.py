@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -132,25 +134,37 @@ def test_nf4_product_equals_unpacked_weights(outputs: int, inputs: int) -> None:
 
 
 @pytest.mark.parametrize("right", [True, False])
-def test_own_nf4_product_is_taken_only_where_it_is_right(right: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_own_nf4_product_is_taken_only_where_it_is_right(
+    right: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    from vlcompare.models.kernels import verdicts
     from vlcompare.models.kernels.cuda import nf4
     from vlcompare.runtime.loading import quantize
 
+    monkeypatch.setenv("VLCOMPARE_PROOFS", "here")
+    monkeypatch.setenv("VLCOMPARE_DATA", str(tmp_path))
+    verdicts.forget()
     torch.manual_seed(0)
     layers = torch.nn.ModuleList()
     for outputs, inputs in ((7680, 2560), (2560, 2560), (2560, 10240)):
         parts = quantize.quantize(torch.randn(outputs, inputs, device="cuda"), "nf4")
         layers.append(quantize.quantized_linear(parts, "nf4", (outputs, inputs), None, torch.device("cuda")))
-    x = torch.randn(1, 2560, device="cuda").bfloat16()
-    before = layers[0](x)
     if not right:
-        product = nf4.product
-        monkeypatch.setattr(nf4, "product", lambda *given, **named: product(*given, **named) * 2)
-    taken = nf4.take_over_where_faster(layers)
-    print("own NF4 product taken:", taken)
-    assert right or not taken
-    assert_close(layers[0](x), before, 2e-2)
+        product = nf4.nf4_product
+        monkeypatch.setattr(nf4, "nf4_product", lambda *given: product(*given) * 2)
+    with torch.inference_mode():
+        for layer in layers:
+            x = torch.randn(1, layer.in_features, device="cuda").bfloat16()
+            quantize.use_own_kernel(layers, False)
+            before = layer(x)
+            quantize.use_own_kernel(layers, None)
+            assert_close(layer(x), before, 2e-2)
+    found = [proof for proof in verdicts.proofs() if "nf4_product" in proof.case]
+    print([(proof.case, proof.verdict, proof.ours, proof.theirs) for proof in found])
+    expected = ("agrees", "slower") if right else ("differs",)
+    assert len(found) == 3 and all(proof.verdict in expected for proof in found)
+    verdicts.forget()
 
 
 def test_dispatch_takes_a_compiled_kernel() -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pretended_cuda
@@ -39,6 +40,8 @@ MUST_AGREE = {
         *[("norm_product", {"width": c.hidden_size, "terms": t, "norms": 1, "centred": 1, "biased": 1,
                             "outputs": 2 * c.inner_size, "shifted": 0}) for t in (1, 2)],
         ("mix_step", {"width": c.inner_size, "states": 16, "rank": c.rank, "taps": 4, "biased": 1}),
+        *[("row_product", {"width": w, "outputs": o, "shifted": 0, "wide": wide})
+          for w, o, wide in ((c.inner_size, c.hidden_size, 0), (c.hidden_size, c.vocab_size, 1))],
         *[("causal_conv", {"width": c.inner_size, "taps": 4, "biased": 1, "started": s, "dense": 1}) for s in (0, 1)],
         *[("selective_scan", {"width": c.inner_size, "rank": c.inner_size, **SCAN, "started": s, "trained": 0,
                               "dense": 1}) for s in (0, 1)],
@@ -51,6 +54,8 @@ MUST_AGREE = {
         *[("norm_product", {"width": c.hidden_size, "terms": t, "norms": 1, "centred": 1, "biased": 1,
                             "outputs": o * c.hidden_size, "shifted": 1}) for t, o in ((1, 3), (3, 3), (1, 4))],
         ("gelu_product", {"width": c.intermediate_size, "outputs": c.hidden_size, "shifted": 1}),
+        *[("row_product", {"width": c.hidden_size, "outputs": o, "shifted": s, "wide": wide})
+          for o, s, wide in ((c.hidden_size, 1, 0), (c.vocab_size, 0, 1))],
         ("rotate_and_attend", {"size": c.head_size, "rotated": c.rotary_size}),
         ("greedy", {"vocabulary": c.vocab_size, "count": 5}),
     ]
@@ -58,7 +63,8 @@ MUST_AGREE = {
 }  # fmt: skip
 
 
-OTHERWISE = {"selective_step", "projected_step", "conv_step", "add_norm"}  # asked for where the larger kernels fail
+# asked for where the larger kernels fail
+OTHERWISE = {"selective_step", "projected_step", "conv_step", "add_norm", "row_product"}
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +123,11 @@ CASES = [
     small_case("greedy", vocabulary=100, count=3),
     small_case("norm_product", width=20, terms=3, norms=1, centred=1, biased=1, outputs=7, shifted=1),
     small_case("gelu_product", width=20, outputs=7, shifted=0),
+    small_case("row_product", width=20, outputs=7, shifted=1, wide=0),
+    Case("triton", "row_product", BF16, (("width", 20), ("outputs", 7), ("shifted", 0), ("wide", 1))),
+    small_case("nf4_product", width=64, outputs=7, shifted=1),
+    small_case("int8_rows", width=20),
+    small_case("int8_result", outputs=7, shifted=1),
     small_case("mix_step", width=12, states=4, rank=3, taps=4, biased=1),
 ]
 
@@ -196,7 +207,7 @@ def test_verdicts_are_kept_for_this_gpu_these_versions_and_these_sources(gpu: No
     verdicts.machine.cache_clear()
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"version": 99, "proofs": {}}', '{"version": 1, "proofs": 3}'])
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"version": 99, "proofs": {}}', '{"version": 2, "proofs": 3}'])
 def test_a_damaged_file_is_a_miss(damage: str, gpu: None) -> None:
     assert agreement.agrees(CASES[4], right(CASES[4]), GPU)
     verdicts.forget()
@@ -232,7 +243,7 @@ def test_a_wrong_kernel_stands_aside_from_the_first_token_on(gpu: None, monkeypa
         ("differs", "mix_step"), ("differs", "projected_step"),
     ]  # fmt: skip
     told = model.notices_for(vlcompare.Request("captioning"))
-    assert any("mix_step is not used" in sentence for sentence in told)
+    assert any("not used for mix_step" in sentence for sentence in told)
     pretended_cuda.counts.clear()
     answer = vlcompare.generate(model, PICTURE, task="captioning", max_new_tokens=3)
     assert answer.text.startswith("A yellow") and not pretended_cuda.counts.launches["projected_step"]
@@ -240,6 +251,93 @@ def test_a_wrong_kernel_stands_aside_from_the_first_token_on(gpu: None, monkeypa
     assert pretended_cuda.counts.launches["selective_step"]
     tried = [proof.case for proof in verdicts.proofs() if not proof.case.startswith("graph of")]
     assert tried == before  # nothing was left to be tried in the answer
+
+
+def test_a_kernel_that_raises_in_earnest_gives_up_one_case(gpu: None, monkeypatch: Any) -> None:
+    """That call is made by what comes next, as is every later one of its sizes; all other kernels go on."""
+    from vlcompare.models.kernels.cuda import int8, mix
+
+    rows, calls = int8.int8_rows, []
+
+    def limited(x: torch.Tensor) -> Any:
+        calls.append(x.shape[1])
+        if len(calls) > 2 and x.shape[1] == 64:  # behind the proofs
+            raise RuntimeError("out of resource: shared memory")
+        return rows(x)
+
+    monkeypatch.setattr(int8, "int8_rows", limited)
+    with torch.no_grad():
+        for width in (64, 32):
+            assert agreement.call("triton", "cuda.int8", "int8_rows", GPU, torch.ones(1, width, device="cuda"))
+        calls[:] = [0, 0, 0]
+        for width, taken in ((64, False), (64, False), (32, True)):
+            x = torch.ones(1, width, device="cuda")
+            assert (agreement.call("triton", "cuda.int8", "int8_rows", GPU, x) is not None) is taken
+    assert calls[3:] == [64, 32] and "out of resource" in fallback.notices()[0] and not fallback.failed("triton")
+
+    monkeypatch.setattr(fallback, "_sentences", {})
+    model = vlcompare.load("tiny-mamba-vl", device="cuda:0", dtype="float32")
+    ask: dict[str, Any] = {"task": "captioning", "max_new_tokens": 3, "graphs": False}
+    truth = vlcompare.generate(model, PICTURE, **ask)
+
+    def refused(*given: Any) -> None:
+        raise RuntimeError("out of resource: threads")
+
+    monkeypatch.setattr(mix, "mix_step", refused)
+    pretended_cuda.counts.clear()
+    answer = vlcompare.generate(model, PICTURE, **ask)
+    assert answer.tokens == truth.tokens and "not used for mix_step" in fallback.notices("cuda")[0]
+    launches = pretended_cuda.counts.launches
+    assert launches["projected_step"] and launches["selective_scan"] and launches["greedy"]
+    assert kernels.available("cuda")[0] == "triton"
+
+
+def test_what_leaves_the_device_or_its_memory_unusable_is_no_failure_of_a_case(gpu: None) -> None:
+    for error in (torch.OutOfMemoryError("no"), RuntimeError("CUDA error: an illegal memory access was encountered")):
+        with pytest.raises(type(error)):
+            verdicts.withdraw(CASES[4], GPU, error)
+    assert verdicts.proofs() == ()
+
+
+def test_a_product_is_taken_where_it_is_faster_and_nowhere_else(gpu: None, monkeypatch: Any) -> None:
+    """The times are kept with the verdict; nobody is told of what is right and slower."""
+    from vlcompare.models.kernels import speed
+
+    monkeypatch.setattr(speed, "measured", lambda ours, theirs, device: (2.0, 1.5))
+    model = vlcompare.load("tiny-pythia-vl", device="cuda:0", dtype="bfloat16", quantization="nf4")
+    slower = [proof for proof in verdicts.proofs() if proof.verdict == "slower"]
+    assert {proof.case.split()[1] for proof in slower} >= {"row_product", "nf4_product"}
+    assert all((proof.ours, proof.theirs) == (2.0, 1.5) and not proof.agrees for proof in slower)
+    pretended_cuda.counts.clear()
+    answer = vlcompare.generate(model, PICTURE, task="captioning", max_new_tokens=3)
+    assert answer.text.startswith("A yellow") and fallback.notices() == ()
+    launches = pretended_cuda.counts.launches
+    assert not launches.keys() & speed._TIMED and launches["rotate_and_attend"]
+    case = Case("triton", "nf4_product", BF16, (("width", 128), ("outputs", 128), ("shifted", 1)))
+    verdicts.forget()
+    proof = verdicts.known(case, GPU)
+    assert proof is not None and proof.verdict == "slower" and proof.theirs == 1.5
+
+
+def test_products_are_left_to_torch_where_their_time_cannot_be_told(gpu: None, monkeypatch: Any) -> None:
+    monkeypatch.setenv("VLCOMPARE_GRAPHS", "0")
+    case = next(case for case in CASES if case.function == "row_product")
+    assert not agreement.agrees(case, right(case), GPU) and verdicts.proofs() == ()
+    assert agreement.agrees(CASES[4], right(CASES[4]), GPU)
+
+
+def test_both_are_timed_over_more_weights_than_a_cache_holds(gpu: None, monkeypatch: Any) -> None:
+    from vlcompare.models.kernels import speed
+
+    monkeypatch.undo()
+    seen: list[tuple[int, int]] = []
+    case = Case("triton", "row_product", torch.float32, (("width", 256), ("outputs", 128), ("shifted", 0), ("wide", 0)))
+    given = speed.arguments(case, CPU)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda *_: SimpleNamespace(L2_cache_size=1 << 20))
+    assert speed._copies(given, GPU) == 16 and speed._copies((torch.zeros(1 << 22),), GPU) == 1
+    monkeypatch.setattr(speed, "measured", lambda ours, theirs, device: seen.append((len(ours), len(theirs))) or (1, 2))
+    assert speed.compare(case, right(case), CPU, None) is None and not seen
+    assert [call().shape for call in (lambda: right(case)(*speed._one_row("row_product", given)),)] == [(1, 128)]
 
 
 def test_a_quantized_layer_that_is_wrong_is_held_unpacked(gpu: None, monkeypatch: Any) -> None:

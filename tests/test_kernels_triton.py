@@ -20,9 +20,10 @@ ARCHITECTURES = (75, 80, 89, 90, 100, 120)
 KERNELS = (
     *("forward", "backward", "step", "convolution", "its step", "attend", "merge"),
     *("norms", "rank", "report", "nf4", "normed product", "product of gelu", "mix: convolve", "mix: step"),
+    *("product", "scores", "int8: rows", "int8: result"),
 )
 KINDS = ("forward", "continued", "gradient", "step", "convolution", "prompt's convolution", "attention", "fused", "nf4",
-         "product", "mix")  # fmt: skip
+         "product", "mix", "int8")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,7 @@ def _compiled(architecture: int) -> dict[str, tuple[int, str]]:
     from vlcompare.models.kernels.cuda import (
         attention,
         conv,
+        int8,
         mix,
         nf4,
         norm_and_argmax,
@@ -65,6 +67,7 @@ def _compiled(architecture: int) -> dict[str, tuple[int, str]]:
 
     head = {"K": 80, "KP": 128}
     row = {"TERMS": 3, "CENTRED": True, "SHIFTED": True, "BIASED": True}
+    alone = {"TERMS": 1, "CENTRED": False, "SHIFTED": False, "BIASED": True, "PAD": 1, "NORMED": False, "GELU": False}
     sizes = {"N": 16, "NP": 16, "SMOOTH": True, "SKIP": True, "GATED": True, "BIASED": True}
     chunked = {**sizes, "CHUNK": scan_backward.CHUNK, "BD": scan_backward.CHANNELS}
     kernels = {
@@ -84,10 +87,18 @@ def _compiled(architecture: int) -> dict[str, tuple[int, str]]:
             mix._convolve_and_project,
             {"TAPS": 4, "BD": 128, "BO": mix.PROJECTED, "SUMS": 192, "BIASED": True},
         ),
-        "mix: step": (mix._add_and_step, {"N": 16, "NP": 16, "BD": 32, "BS": mix.ADDED, "RANK": 160, "RP": 256}),
+        "mix: step": (
+            mix._add_and_step,
+            {"N": 16, "NP": 16, "BD": 32, "BS": mix.ADDED, "RANK": 160, "RP": 256, "TAPS": 4, "MOVED": 4},
+        ),
+        "product": (product._product, {**alone, "BK": 1024, "ROWS": 4}),
+        "scores": (product._product, {**alone, "BK": 512, "ROWS": 8, "BIASED": False}),
+        "int8: rows": (int8._rows, {"BLOCK": 16384}),
+        "int8: result": (int8._result, {"BLOCK": int8.OUTPUTS, "BIASED": True}),
         "nf4": (nf4._product, {"WORDS": 8, "ROWS": nf4.ROWS, "GROUPS": nf4.NUMBERS // 64, "BIASED": True}),
     }
-    bfloat16 = {"step", "nf4", "norms", "normed product", "product of gelu", "mix: convolve", "mix: step"}
+    bfloat16 = {"step", "nf4", "norms", "normed product", "product of gelu", "mix: convolve", "mix: step", "product",
+                "scores", "int8: rows", "int8: result"}  # fmt: skip
     half = {
         f"{letter}_ptr"
         for letter in ("proj", "xz", "u", "x", "z", "y", "B", "C", "a", "b", "c", "total", "y2", "weight")
@@ -99,8 +110,12 @@ def _compiled(architecture: int) -> dict[str, tuple[int, str]]:
         for argument in kernel.arg_names:
             if argument in constants:
                 signature[argument] = "constexpr"
-            elif argument == "words_ptr":
+            elif argument in ("words_ptr", "sums_ptr") and name in ("nf4", "int8: result"):
                 signature[argument] = "*i32"
+            elif argument == "values_ptr" and name == "int8: rows":
+                signature[argument] = "*i8"
+            elif argument == "y_ptr" and name == "scores":
+                signature[argument] = "*fp32"
             elif argument in ("position_ptr", "chosen_ptr"):
                 signature[argument] = "*i64"
             elif argument == "ids_ptr":
@@ -119,7 +134,7 @@ def _compiled(architecture: int) -> dict[str, tuple[int, str]]:
         even = [a.endswith("_ptr") or a in ("inputs", "outputs", "width", "x_b") for a in kernel.arg_names]
         attributes = {(place,): [["tt.divisibility", 16]] for place, one in enumerate(even) if one}
         source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
-        warps = {"num_warps": {"nf4": 1, "norms": 8}.get(name, 4)}
+        warps = {"num_warps": {"nf4": 1, "norms": 8, "int8: rows": 8}.get(name, 4)}
         made = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=warps).asm
         out[name] = len(made["cubin"]), made["ptx"]
     return out

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from vlcompare.models import pythia
 from vlcompare.models.config import MambaConfig, PythiaConfig
-from vlcompare.models.kernels import agreement, fused, reference
+from vlcompare.models.kernels import agreement, fallback, fused, reference
 from vlcompare.models.kernels.cuda import attention as triton_attention
-from vlcompare.models.kernels.cuda import conv, mix, nf4, norm_and_argmax, product, scan_backward, step
+from vlcompare.models.kernels.cuda import conv, int8, mix, nf4, norm_and_argmax, product, scan_backward, step
 from vlcompare.models.kernels.cuda import scan as triton_scan
 from vlcompare.models.kernels.reference import ScanInputs
 from vlcompare.models.kernels.verdicts import Case
@@ -211,6 +211,39 @@ def products() -> dict[str, float]:
     return out
 
 
+def single_products() -> dict[str, float]:
+    """Without anything before it; in bfloat16 widened behind its rounding."""
+    out = {}
+    for width, outputs in ((80, 7), (1030, 9)):
+        torch.manual_seed(width)
+        x, weight, bias = torch.randn(1, width), torch.randn(outputs, width) / width**0.5, torch.randn(outputs)
+        for shift in (bias, None):
+            ours, truth = (part.row_product(x, weight, shift, False) for part in (product, reference))
+            out[f"product alone {width} {shift is None}"] = error(ours, truth)
+        whole = torch.randint(-3, 4, (1, width)).bfloat16(), torch.randint(-3, 4, (outputs, width)).bfloat16()
+        ours, truth = (part.row_product(*whole, None, True) for part in (product, reference))
+        out[f"product of scores {width}"] = error(ours, truth) + float(ours.dtype != torch.float32)
+    return out
+
+
+def integers() -> dict[str, float]:
+    """Rounding to int8 and back: halves to even, rows of zeros, numbers beyond float16, and what is no number."""
+    out = {}
+    x = torch.randn(3, 70)
+    x[0] = torch.arange(70) * 0.5 - 17.5
+    x[0, 0], x[1], x[2, 5] = 127.0, 0.0, 3e38
+    ours, truth = int8.int8_rows(x), reference.int8_rows(x)
+    out["int8 rows"] = max(float(not torch.equal(*pair)) for pair in zip(ours, truth, strict=True))
+    for value in (float("nan"), float("inf")):
+        x[1, 3] = value
+        out[f"int8 rows {value}"] = float(bool(int8.int8_rows(x)[1][1].isfinite()))
+    sums, bias = torch.randint(-(10**7), 10**7, (3, 1030), dtype=torch.int32), torch.randn(1030)
+    for shift in (bias, None):
+        given = sums, torch.rand(3), torch.rand(1030), shift, torch.float32
+        out[f"int8 result {shift is None}"] = error(int8.int8_result(*given), reference.int8_result(*given))
+    return out
+
+
 def mixes() -> dict[str, float]:
     """A Mamba block between its projections: channels around a program's, shares around a turn's, odd ranks."""
     out = {}
@@ -263,18 +296,19 @@ def fused_in_the_models() -> dict[str, float]:
         "LayerNorm": Mamba(MambaConfig(1100, 48, 2, state_size=4)),
         "RMSNorm": Mamba(MambaConfig(1100, 48, 2, state_size=4, norm="rmsnorm")),
     }
-    usable = fused._usable
+    kernel = fused._kernel
+    forced = lambda function, tensor, *given, module=fused.MODULE: fallback.load_and_call(module, function, *given)  # noqa: E731
     with torch.inference_mode():
         for name, lm in models.items():
             told = []
-            for taken in (usable, lambda *given: True):
-                fused._usable = taken
+            for taken in (kernel, forced):
+                fused._kernel = taken
                 state = lm.new_state(2, 8)
                 hidden = [lm(lm.embed_tokens(torch.arange(6).view(2, 3)), state)[:, -1]]
                 hidden.append(lm.step(lm.embed_tokens(torch.tensor([3, 4])), state))
                 told.append(torch.stack([fused.greedy(lm.logits(x) * 9, 3)[1] for x in hidden]))
             out[f"fused {name}"] = error(told[1], told[0])
-            fused._usable = usable
+            fused._kernel = kernel
     # of equal logits the first; a row that is shorter than a share
     chosen, packed = norm_and_argmax.greedy(torch.tensor([[0.0, 2.0, 1.0, 2.0]]), 2)
     told = torch.tensor([[1.0, 0, 1, 3, 0, 0]], dtype=torch.float64)
@@ -304,6 +338,7 @@ if __name__ == "__main__":
     triton_scan.CHUNK = scan_backward.CHUNK = CHUNK
     cases: dict[str, float] = {}
     scans, others = (forward, whole_chunk, continued, backward), (attention, attention_in_the_model, quantized)
-    for part in (*scans, steps, projected_steps, products, mixes, convolutions, fused_in_the_models, *others):
+    single = (steps, projected_steps, products, single_products, integers, mixes)
+    for part in (*scans, *single, convolutions, fused_in_the_models, *others):
         cases.update(part())
     json.dump(cases, sys.stdout)

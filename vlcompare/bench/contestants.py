@@ -118,10 +118,7 @@ class Ours:
 
     def ready(self) -> None:
         self.runner = self.state = None
-        if self.embeddings.is_cuda:
-            from vlcompare.models.kernels.cuda import nf4
-
-            nf4.take_over(self.lm, self.own_nf4)
+        quantize.use_own_kernel(self.lm, self.own_nf4)
 
     def prefill(self) -> None:
         self.state = self.lm.new_state(1, self.capacity)

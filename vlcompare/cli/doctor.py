@@ -95,8 +95,9 @@ def _operations(value: Any) -> Iterable[tuple[str, str]]:
 def _trials(value: Any) -> Iterable[tuple[str, str]]:
     for one in value:
         difference = "" if one.difference is None else f", difference {one.difference:.1e} of {one.allowed:.0e} allowed"
+        times = "" if one.ours is None else f", {one.ours:.1f} us (what it replaces {one.theirs:.1f})"
         exception = f": {one.exception}" if one.exception else ""
-        yield "proof", f"{one.device}, {one.case}: {one.verdict}{difference}, {one.seconds:.1f} s{exception}"
+        yield "proof", f"{one.device}, {one.case}: {one.verdict}{difference}{times}, {one.seconds:.1f} s{exception}"
 
 
 def _bandwidth(value: Any) -> Iterable[tuple[str, str]]:

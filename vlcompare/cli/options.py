@@ -36,7 +36,10 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 FIELD_OPTIONS: dict[str, dict[str, Any]] = {
     "quantization": {"choices": QUANTIZATIONS, "help": "default: none"},
     "device": {"metavar": "D", "help": "auto, cpu, cuda, cuda:1 (default: auto)"},
-    "dtype": {"choices": DTYPES, "help": "default: bfloat16, but float32 for a small model on a CPU"},
+    "dtype": {
+        "choices": DTYPES,
+        "help": "default: bfloat16, but float32 for a small model on a CPU, and float16 on a GPU without bfloat16",
+    },
     "image_size": {"type": int, "metavar": "PX", "help": "resample to this size (default: as trained)"},
     "revision": {"metavar": "R", "help": "of a Hub id: a commit, branch or tag"},
     "tokenizer": {"metavar": "F", "help": "path of a tokenizer.json (default: the checkpoint's)"},

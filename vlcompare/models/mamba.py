@@ -24,7 +24,7 @@ from vlcompare.models import kernels
 from vlcompare.models.config import MambaConfig
 from vlcompare.models.interruption import check
 from vlcompare.models.kernels.fused import add_norm, norm_linears
-from vlcompare.models.kernels.linear import Linear, linear
+from vlcompare.models.kernels.linear import Linear, linear, scores
 from vlcompare.models.kernels.reference import MixWeights, NormModule, ScanInputs
 from vlcompare.models.kernels.stack_parts import LayerParts, StackParts, linear_parts, norm_parts
 from vlcompare.models.state import DecodingState
@@ -189,7 +189,7 @@ class Mamba(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """float32 scores over the vocabulary, (..., D) -> (..., V)."""
-        return linear(hidden, self.embedding.weight).float()
+        return scores(hidden, self.embedding.weight)
 
     def state_bytes_formula(self, length: int, batch: int = 1) -> int:
         """Layers x inner channels x (k - 1 + n) x 4 bytes: the same at every length, once a position was read."""

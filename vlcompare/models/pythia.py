@@ -25,7 +25,7 @@ from vlcompare.models.config import PythiaConfig
 from vlcompare.models.interruption import check
 from vlcompare.models.kernels.attention import attend_one, finds_filled_slots, rotate_and_attend
 from vlcompare.models.kernels.fused import add_norm, gelu_linear, norm_linears
-from vlcompare.models.kernels.linear import Linear
+from vlcompare.models.kernels.linear import Linear, scores
 from vlcompare.models.kernels.stack_parts import LayerParts, StackParts, linear_parts, norm_parts
 from vlcompare.models.pythia_state import PythiaState
 from vlcompare.models.rotary import rotate
@@ -202,7 +202,7 @@ class Pythia(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """float32 scores over the vocabulary, (..., D) -> (..., V)."""
-        return self.embed_out(hidden).float()
+        return scores(hidden, self.embed_out.weight)
 
     def state_bytes_formula(self, length: int, batch: int = 1) -> int:
         """2 (keys, values) x layers x positions x hidden size x bytes of a number: grows with every token."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _NOT_FINITE = (
     "{name} gave scores that are not numbers, so there is no answer: its weights are damaged or overflow in {dtype}; "
-    "`checkpoints verify` tells more."
+    "`checkpoints verify` tells more{advice}."
 )
 
 
@@ -52,7 +52,8 @@ class AnswerBuilder:
             precision = str(self._model.dtype).split(".")[-1]
             if self._model.quantization != "none":
                 precision = f"{self._model.quantization} with {precision}"
-            self.error = _NOT_FINITE.format(name=self._model.checkpoint, dtype=precision)
+            advice = ", and float32 does not overflow" if "float16" in precision.split() else ""
+            self.error = _NOT_FINITE.format(name=self._model.checkpoint, dtype=precision, advice=advice)
             return None
         tokenizer = self._model.tokenizer
         ended = choice.id == tokenizer.end_id and self.request.stop_at_end

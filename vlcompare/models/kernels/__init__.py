@@ -1,7 +1,8 @@
 """The selective scan, its step and the causal convolution, by the fastest implementation that runs on the device.
 
 On CUDA an implementation is used for the calls whose numbers were found to agree with `reference` (`agreement`), and
-everywhere for as long as its calls succeed; otherwise the next one takes over (`fallback`), at last the reference.
+for as long as they succeed; on a CPU everywhere until a call of it fails. Otherwise the next one takes over, at last
+the reference.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ ELSEWHERE = {
     "greedy": fused.MODULE,
     "norm_product": fused.PRODUCT,
     "gelu_product": fused.PRODUCT,
+    "row_product": linear.PRODUCT,
+    "nf4_product": linear.NF4,
+    **dict.fromkeys(("int8_rows", "int8_result"), linear.INT8),
     "rotate_and_attend": attention.MODULE,
 }
 
@@ -77,16 +81,15 @@ def _accelerated(function: str, x: Tensor, *arguments: Any) -> Any:
         if name == "reference":
             return None
         module = MODULES[name].get(function)
-        if module and (name == forced or not x.is_cuda or _agrees(name, module, function, x, arguments)):
+        if not module:
+            continue
+        if x.is_cuda and name != forced:
+            result = agreement.call(name, module, function, x.device, *arguments)
+        else:
             result = fallback.call(name, module, function, *arguments)
-            if result is not None:
-                return result
+        if result is not None:
+            return result
     return None
-
-
-def _agrees(name: str, module: str, function: str, x: Tensor, arguments: tuple[Any, ...]) -> bool:
-    case = agreement.case_of(name, function, *arguments)
-    return agreement.agrees(case, functools.partial(fallback.load_and_call, module, function), x.device)
 
 
 def kernel_of(case: Case) -> Callable[..., Any]:

@@ -1,25 +1,24 @@
 """Kernels beside the plain torch functions: the same random numbers through both, in the shapes of a real call.
 
 That a library is installed or compiles is not enough: built for another torch or another GPU it imports and then
-fails, or computes something else. `case_of` says how a call is compiled; `difference` tries a kernel for such a case.
+fails, or computes something else. `difference` tries a kernel for a case, `call` calls it where it was found right and,
+where there is something that it takes the place of, faster.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from vlcompare.models.kernels import reference
-from vlcompare.models.kernels.autograd import needs_gradient
-from vlcompare.models.kernels.reference import MixWeights, NormModule, ScanInputs
-from vlcompare.models.kernels.verdicts import Case, known, may_be_tried, settle
+from vlcompare.models.kernels import fallback, reference, speed, verdicts
+from vlcompare.models.kernels.cases import arguments, case_of
+from vlcompare.models.kernels.verdicts import Case, Proof
 
-_POSITIONS = 75  # several chunks of a scan, and a part of one
-_BATCH = 2
 # largest difference allowed, relative to the largest value; products of a rank are summed in another order
 _WIDE, _HALF, _GRADIENT = 1e-4, 2e-2, 1e-3
 _EXACT = {"add_norm": 1}  # results of a function, from the first one on, that must be equal to the bit
@@ -33,191 +32,59 @@ def allowed(case: Case) -> float:
 
 
 def agrees(case: Case, kernel: Callable[..., Any], device: torch.device) -> bool:
-    """Whether `kernel` may be called for this case: it is tried now, unless its verdict is known.
+    """Whether `kernel` is to be called for this case: it is tried now, unless its verdict is known.
 
     False in the middle of a capture, where nothing can be tried, and where memory does not suffice. Raises what leaves
     the device unusable.
     """
-    proof = known(case, device)
-    if proof is None and may_be_tried(case, device):
-        proof = settle(case, device, lambda: difference(case, kernel, device), allowed(case))
+    if fallback.failed(case.accelerator) or not speed.can_be_told(case):
+        return False
+    proof = verdicts.known(case, device)
+    if proof is None and verdicts.may_be_tried(case, device):
+        elsewhere = verdicts.elsewhere if device.type == "cuda" else None
+        proof = settle(case, kernel, device) if elsewhere is None else elsewhere(case, device, kernel)
     return proof is not None and proof.agrees
 
 
-# ---- how a call is compiled ------------------------------------------------------------------------------------------
+def settle(
+    case: Case, kernel: Callable[..., Any], device: torch.device, rival: Callable[..., Any] | None = None
+) -> Proof | None:
+    """A verdict in this process: of the kernel's numbers, then of its time beside that of what it replaces.
+
+    rival: as in `speed.compare`. None where memory does not suffice.
+    """
+    numbers = lambda: difference(case, kernel, device)  # noqa: E731
+    times = lambda: speed.compare(case, kernel, device, rival)  # noqa: E731
+    return verdicts.settle(case, device, numbers, allowed(case), times)
 
 
-def case_of(accelerator: str, function: str, *arguments: Any) -> Case:
-    """The case of a call with these arguments, whose batch and length do not matter."""
-    sizes, dtype = _SIZES[function](*arguments)
-    return Case(accelerator, function, dtype, tuple((name, int(value)) for name, value in sizes.items()))
+def attempt(case: Case, device: torch.device, work: Callable[..., Any], *given: Any) -> Any:
+    """work(*given), or None where that raises; the case, and it alone, is then given up in this process.
+
+    Raises a lack of memory, and what leaves the device unusable.
+    """
+    try:
+        return work(*given)
+    except Exception as error:  # whatever a compiler, a driver or a foreign extension raises
+        verdicts.withdraw(case, device, error)
+    return None
 
 
-def _scan_sizes(inputs: ScanInputs) -> tuple[dict[str, int], torch.dtype]:
-    u, delta, A, _, _, D, z, bias, initial, smooth = inputs
-    flags = {"skip": D is not None, "gated": z is not None, "biased": bias is not None, "smooth": smooth}
-    if u.dim() == 3:
-        flags |= {"started": initial is not None, "trained": needs_gradient(*inputs), "dense": u.stride(1) == 1}
-    return {"width": u.shape[1], "states": A.shape[1], "rank": delta.shape[1], **flags}, u.dtype
+def call(accelerator: str, module: str, function: str, device: torch.device, *given: Any) -> Any:
+    """What a kernel of a module ("cuda.mix") makes of these arguments; None where it is not to be called for them.
 
-
-def _conv_sizes(x: Tensor, weight: Tensor, bias: Tensor | None, window: Tensor | None) -> Any:
-    return {"width": x.shape[1], "taps": weight.shape[1], "biased": bias is not None, "started": window is not None,
-            "dense": x.stride(1) == 1}, x.dtype  # fmt: skip
-
-
-def _norm_sizes(terms: Sequence[Tensor], norms: Sequence[NormModule]) -> Any:
-    centred, biased = isinstance(norms[0], nn.LayerNorm), getattr(norms[0], "bias", None) is not None
-    return {"width": terms[0].shape[-1], "terms": len(terms), "norms": len(norms), "centred": centred,
-            "biased": biased}, terms[0].dtype  # fmt: skip
-
-
-def _mix_sizes(window: Tensor, state: Tensor, xz: Tensor, weights: MixWeights) -> Any:
-    return {"width": state.shape[1], "states": state.shape[2], "rank": weights.dt_proj.shape[1],
-            "taps": weights.conv.shape[1], "biased": weights.conv_bias is not None}, xz.dtype  # fmt: skip
-
-
-_SIZES: dict[str, Callable[..., tuple[dict[str, int], torch.dtype]]] = {
-    "selective_scan": _scan_sizes,
-    "selective_step": lambda state, inputs: _scan_sizes(inputs),
-    "projected_step": lambda state, inputs, weight: _scan_sizes(inputs),
-    "causal_conv": _conv_sizes,
-    "conv_step": lambda window, x, weight, bias: (
-        {"width": x.shape[1], "taps": weight.shape[1], "biased": bias is not None}, x.dtype
-    ),
-    "rotate_and_attend": lambda keys, cos: ({"size": keys.shape[-1], "rotated": cos.shape[1]}, keys.dtype),
-    "add_norm": _norm_sizes,
-    "norm_product": lambda terms, norm, weight, bias: (
-        {**_norm_sizes(terms, (norm,))[0], "outputs": weight.shape[0], "shifted": bias is not None}, weight.dtype
-    ),
-    "gelu_product": lambda x, weight, bias: (
-        {"width": x.shape[-1], "outputs": weight.shape[0], "shifted": bias is not None}, weight.dtype
-    ),
-    "mix_step": _mix_sizes,
-    "greedy": lambda logits, count: ({"vocabulary": logits.shape[-1], "count": count}, logits.dtype),
-}  # fmt: skip
-
-
-# ---- random arguments for a case -------------------------------------------------------------------------------------
-
-
-class _Random:
-    """Normally distributed tensors on a device, the same ones each time."""
-
-    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
-        self.device, self.dtype = device, dtype
-        self.generator = torch.Generator().manual_seed(0)
-
-    def __call__(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-        return torch.randn(shape, generator=self.generator).to(self.device, dtype or self.dtype)
-
-    def wide(self, *shape: int) -> Tensor:
-        return self(*shape, dtype=torch.float32)
-
-    def along(self, width: int, dense: bool) -> Tensor:
-        """(B, width, L), whose channels lie side by side in memory where `dense`."""
-        return self(_BATCH, _POSITIONS, width).transpose(1, 2) if dense else self(_BATCH, width, _POSITIONS)
-
-
-def _scan_arguments(random: _Random, sizes: dict[str, int], *, many: bool, projected: bool = False) -> tuple[Any, ...]:
-    width, states, rank = sizes["width"], sizes["states"], sizes["rank"]
-    if many:
-        u, delta, z = (random.along(width, bool(sizes["dense"])) for _ in range(3))
-        B, C = (random.along(states, bool(sizes["dense"])) for _ in range(2))
-    else:
-        u, delta, z = random(_BATCH, width), random(_BATCH, rank), random(_BATCH, width)
-        B, C = random(_BATCH, states), random(_BATCH, states)
-    A = -random.wide(width, states).abs()
-    D, bias = random.wide(width), random.wide(width)
-    state = random.wide(_BATCH, width, states)
-    inputs = ScanInputs(
-        u, delta, A, B, C, D if sizes["skip"] else None, z if sizes["gated"] else None,
-        bias if sizes["biased"] else None, state if sizes.get("started") else None, bool(sizes["smooth"]),
-    )  # fmt: skip
-    if many:
-        return (inputs,)
-    return (state, inputs, random(width, rank) / rank**0.5) if projected else (state, inputs)
-
-
-def _conv_arguments(random: _Random, sizes: dict[str, int]) -> tuple[Any, ...]:
-    width, before = sizes["width"], sizes["taps"] - 1
-    bias = random(width) if sizes["biased"] else None
-    window = random.wide(_BATCH, width, before) if sizes["started"] else None
-    return random.along(width, bool(sizes["dense"])), random(width, before + 1), bias, window
-
-
-def _conv_step_arguments(random: _Random, sizes: dict[str, int]) -> tuple[Any, ...]:
-    width, taps = sizes["width"], sizes["taps"]
-    bias = random(width) if sizes["biased"] else None
-    return random.wide(_BATCH, width, taps - 1), random(_BATCH, width), random(width, taps), bias
-
-
-def _attention_arguments(random: _Random, sizes: dict[str, int]) -> tuple[Any, ...]:
-    """Rows of different lengths, in a cache that is not full."""
-    heads, capacity, size, rotated = 3, 300, sizes["size"], sizes["rotated"]
-    qkv = random(_BATCH, heads, 3, size)
-    keys, values = (random(_BATCH, heads, capacity, size) for _ in range(2))
-    angles = torch.outer(torch.arange(capacity), 0.1 ** torch.arange(rotated // 2)).repeat(1, 2)
-    sign = torch.tensor([-1.0, 1.0]).repeat_interleave(rotated // 2, output_size=rotated)
-    cos, sin = (table.to(random.device, random.dtype) for table in (angles.cos(), angles.sin() * sign))
-    return qkv, cos, sin, torch.tensor([270, 7]).to(random.device), keys, values
-
-
-def _norm_arguments(random: _Random, sizes: dict[str, int]) -> tuple[Any, ...]:
-    width, kind = sizes["width"], nn.LayerNorm if sizes["centred"] else nn.RMSNorm
-    norms = []
-    for _ in range(sizes["norms"]):
-        norm = kind(width, eps=1e-5, device="meta")
-        for name, value in norm._parameters.items():
-            if value is not None:
-                norm._parameters[name] = nn.Parameter(random(width), requires_grad=False)
-        if sizes["centred"] and not sizes["biased"]:
-            norm.register_parameter("bias", None)
-        norms.append(norm)
-    return [random(_BATCH, 3, width) + 1 for _ in range(sizes["terms"])], norms
-
-
-def _product_arguments(random: _Random, sizes: dict[str, int]) -> tuple[Any, ...]:
-    width, outputs = sizes["width"], sizes["outputs"]
-    return random(outputs, width) / width**0.5, random(outputs) if sizes["shifted"] else None
-
-
-def _norm_product_arguments(random: _Random, sizes: dict[str, int]) -> tuple[Any, ...]:
-    terms, (norm,) = _norm_arguments(random, sizes)
-    return terms, norm, *_product_arguments(random, sizes)
-
-
-def _mix_arguments(random: _Random, sizes: dict[str, int]) -> tuple[Any, ...]:
-    width, states, rank, taps = (sizes[name] for name in ("width", "states", "rank", "taps"))
-    weights = MixWeights(
-        random(width, taps), random(width) if sizes["biased"] else None, random(rank + 2 * states, width) / width**0.5,
-        random(width, rank) / rank**0.5, -random.wide(width, states).abs(), random.wide(width), random.wide(width),
-    )  # fmt: skip
-    return random.wide(_BATCH, width, taps - 1), random.wide(_BATCH, width, states), random(_BATCH, 2 * width), weights
-
-
-def _greedy_arguments(random: _Random, sizes: dict[str, int]) -> tuple[Any, ...]:
-    return random(_BATCH, sizes["vocabulary"]) * 4, sizes["count"]
+    A kernel fails, if at all, before it changes anything.
+    """
+    if fallback.failed(accelerator):
+        return None
+    case = case_of(accelerator, function, *given)
+    kernel = functools.partial(fallback.load_and_call, module, function)
+    return attempt(case, device, kernel, *given) if agrees(case, kernel, device) else None
 
 
 def _greedy(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     logprobs, ids = torch.log_softmax(logits.double(), dim=-1).topk(count, dim=-1)
     return ids[:, 0], torch.cat([ids[:, :1].double(), logprobs[:, :1], ids.double(), logprobs], dim=1)
-
-
-_ARGUMENTS: dict[str, Callable[[_Random, dict[str, int]], tuple[Any, ...]]] = {
-    "selective_scan": lambda random, sizes: _scan_arguments(random, sizes, many=True),
-    "selective_step": lambda random, sizes: _scan_arguments(random, sizes, many=False),
-    "projected_step": lambda random, sizes: _scan_arguments(random, sizes, many=False, projected=True),
-    "causal_conv": _conv_arguments,
-    "conv_step": _conv_step_arguments,
-    "rotate_and_attend": _attention_arguments,
-    "add_norm": _norm_arguments,
-    "norm_product": _norm_product_arguments,
-    "gelu_product": lambda random, sizes: (random(_BATCH, sizes["width"]), *_product_arguments(random, sizes)),
-    "mix_step": _mix_arguments,
-    "greedy": _greedy_arguments,
-}
 
 
 # ---- the comparison --------------------------------------------------------------------------------------------------
@@ -232,7 +99,7 @@ def difference(case: Case, kernel: Callable[..., Any], device: torch.device) -> 
     sizes = dict(case.sizes)
     truth_of = _greedy if case.function == "greedy" else getattr(reference, case.function)
     work = _with_gradients if sizes.get("trained") else _without_gradients
-    given = _ARGUMENTS[case.function](_Random(device, case.dtype), sizes)
+    given = arguments(case, device)
     ours, truth = work(kernel, given), work(truth_of, given)
     if ours is None or truth is None:
         return None

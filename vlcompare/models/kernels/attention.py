@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vlcompare.models.kernels import agreement, fallback, reference
+from vlcompare.models.kernels.cases import case_of
 
 MODULE = "cuda.attention"
 
@@ -28,7 +29,7 @@ def finds_filled_slots(keys: Tensor, cos: Tensor) -> bool:
     """
     if not keys.is_cuda or torch.is_grad_enabled() or not keys.is_contiguous() or fallback.failed("triton"):
         return False
-    case = agreement.case_of("triton", "rotate_and_attend", keys, cos)
+    case = case_of("triton", "rotate_and_attend", keys, cos)
     kernel = functools.partial(fallback.load_and_call, MODULE, "rotate_and_attend")
     return agreement.agrees(case, kernel, keys.device)
 
@@ -38,5 +39,8 @@ def rotate_and_attend(
 ) -> Tensor:
     """See `reference.rotate_and_attend`; for caches where `finds_filled_slots`."""
     arguments = qkv_bhtk.contiguous(), cos_sr, sin_sr, positions_b, keys_bhsk, values_bhsk
-    out = fallback.call("triton", MODULE, "rotate_and_attend", *arguments)
+    case = case_of("triton", "rotate_and_attend", keys_bhsk, cos_sr)
+    kernel = functools.partial(fallback.load_and_call, MODULE, "rotate_and_attend")
+    right = agreement.agrees(case, kernel, keys_bhsk.device)  # a layer before this one may have found it to fail
+    out = agreement.attempt(case, keys_bhsk.device, kernel, *arguments) if right else None
     return reference.rotate_and_attend(*arguments) if out is None else out

@@ -7,7 +7,6 @@ their report. Triton's kernels take one and two; they are for inference. Elsewhe
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlcompare.models.kernels import agreement, fallback, reference
+from vlcompare.models.kernels import agreement, reference
 from vlcompare.models.kernels.linear import Linear
 from vlcompare.models.kernels.reference import NormModule
 
@@ -25,8 +24,7 @@ PRODUCT = "cuda.product"
 
 def add_norm(terms: Sequence[Tensor], norms: Sequence[NormModule]) -> tuple[Tensor, list[Tensor]]:
     """See `reference.add_norm`."""
-    usable = _usable("add_norm", terms[0], terms, norms)
-    result = fallback.call("triton", MODULE, "add_norm", terms, norms) if usable else None
+    result = _kernel("add_norm", terms[0], terms, norms)
     return reference.add_norm(terms, norms) if result is None else result
 
 
@@ -41,10 +39,7 @@ def norm_linears(
         given: Sequence[Tensor] = terms
         found: list[Tensor] = []
         for norm, layer in zip(norms, layers, strict=True):
-            arguments = given, norm, layer.weight, layer.bias
-            if not _usable("norm_product", terms[0], *arguments, module=PRODUCT):
-                break
-            result = fallback.call("triton", PRODUCT, "norm_product", *arguments)
+            result = _kernel("norm_product", terms[0], given, norm, layer.weight, layer.bias, module=PRODUCT)
             if result is None:
                 break
             given, found = (result[0],), [*found, result[1]]
@@ -57,11 +52,9 @@ def norm_linears(
 def gelu_linear(x: Tensor, layer: nn.Module) -> Tensor:
     """layer(gelu(x)); one row of a plain layer takes one kernel on CUDA."""
     if type(layer) is Linear and x.numel() == x.shape[-1]:
-        arguments = x, layer.weight, layer.bias
-        if _usable("gelu_product", x, *arguments, module=PRODUCT):
-            result = fallback.call("triton", PRODUCT, "gelu_product", *arguments)
-            if result is not None:
-                return result
+        result = _kernel("gelu_product", x, x, layer.weight, layer.bias, module=PRODUCT)
+        if result is not None:
+            return result
     return layer(F.gelu(x))
 
 
@@ -71,8 +64,7 @@ def greedy(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     These are the id, its log-probability, the `count` likeliest ids (best first), and their log-probabilities: ids stay
     exact in float64, so that one tensor crosses.
     """
-    usable = _usable("greedy", logits, logits, count)
-    result = fallback.call("triton", MODULE, "greedy", logits, count) if usable else None
+    result = _kernel("greedy", logits, logits, count)
     return chosen(logits, count, lambda likeliest: likeliest) if result is None else result
 
 
@@ -85,9 +77,8 @@ def chosen(logits: Tensor, count: int, drawn: Callable[[Tensor], Tensor]) -> tup
     return ids, torch.cat([part.double() for part in parts], dim=1)
 
 
-def _usable(function: str, tensor: Tensor, *arguments: Any, module: str = MODULE) -> bool:
-    """Whether the kernel is for this call: on CUDA, in inference, where it agrees with torch."""
-    if not tensor.is_cuda or torch.is_grad_enabled() or fallback.failed("triton"):
-        return False
-    case = agreement.case_of("triton", function, *arguments)
-    return agreement.agrees(case, functools.partial(fallback.load_and_call, module, function), tensor.device)
+def _kernel(function: str, tensor: Tensor, *arguments: Any, module: str = MODULE) -> Any:
+    """What the kernel makes of it: on CUDA, in inference, where it agrees with torch; else None."""
+    if not tensor.is_cuda or torch.is_grad_enabled():
+        return None
+    return agreement.call("triton", module, function, tensor.device, *arguments)

@@ -1,7 +1,8 @@
 """A Linear whose products at few rows take the fastest kernel of the device. Same parameters as torch's own.
 
-The choice depends on the processor, the dtype and the sizes alone, never on a measurement, so that a result can be
-reproduced.
+On a CPU the choice depends on the processor, the dtype and the sizes alone, never on a measurement, so that a result
+can be reproduced. On a GPU a product of one row is done by a kernel of our own where that is right and was found to be
+faster on the card (`speed`); cuBLAS and bitsandbytes do the rest.
 
 On CPU a product of one row is bound by memory, and torch's reaches about 60 % of it (18 of 30 GB/s measured on a Zen 4
 server); the compiled loops of `cpu.step_loops` read the weights once on all threads. Many rows in bfloat16 on a
@@ -17,8 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlcompare.models.kernels import fallback
+from vlcompare.models.kernels import agreement, fallback, reference
+from vlcompare.models.kernels.reference import Nf4Weight
 
+PRODUCT, NF4, INT8 = "cuda.product", "cuda.nf4", "cuda.int8"
 FEW_ROWS = 4  # above this torch's blocked products read the weights from the cache more cleverly
 SMALLEST = 1 << 16  # weights; below this a call costs more than the product
 _SLICE = 1 << 23  # weights widened to float32 at a time: 32 MB
@@ -36,7 +39,8 @@ def native_bfloat16() -> bool:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (..., in) weight (out, in)^T + bias, in x's dtype."""
     if x.device.type != "cpu" or weight.device.type != "cpu":
-        return F.linear(x, weight, bias)
+        y = _row_product(x, weight, bias, False)
+        return F.linear(x, weight, bias) if y is None else y
     rows = x.numel() // max(1, x.shape[-1])
     if rows <= FEW_ROWS:
         if rows and weight.numel() >= SMALLEST:
@@ -46,6 +50,46 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     elif x.dtype == weight.dtype == torch.bfloat16 and not native_bfloat16():
         return _widened(x, weight, bias)
     return F.linear(x, weight, bias)
+
+
+def scores(x: Tensor, weight: Tensor) -> Tensor:
+    """`linear` in float32, rounded as the product is."""
+    y = _row_product(x, weight, None, True)
+    return linear(x, weight).float() if y is None else y
+
+
+def _row_product(x: Tensor, weight: Tensor, bias: Tensor | None, wide: bool) -> Tensor | None:
+    """One row on CUDA, where our own kernel is faster; else None."""
+    if not x.is_cuda or torch.is_grad_enabled() or x.numel() != x.shape[-1] or weight.numel() < SMALLEST:
+        return None
+    return agreement.call("triton", PRODUCT, "row_product", x.device, x, weight, bias, wide)  # type: ignore[no-any-return]
+
+
+def nf4_product(x: Tensor, weight: Nf4Weight, bias: Tensor | None, *, asked_for: bool = False) -> Tensor | None:
+    """See `reference.nf4_product`: one row on CUDA, where our own kernel is faster, or is asked for; else None."""
+    if not x.is_cuda or torch.is_grad_enabled() or x.numel() != x.shape[-1]:
+        return None
+    if asked_for:
+        return fallback.call("triton", NF4, "nf4_product", x, weight, bias)  # type: ignore[no-any-return]
+    return agreement.call("triton", NF4, "nf4_product", x.device, x, weight, bias)  # type: ignore[no-any-return]
+
+
+def int8_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """See `reference.int8_rows`; one kernel on CUDA."""
+    found = None
+    if x.is_cuda and not torch.is_grad_enabled():
+        found = agreement.call("triton", INT8, "int8_rows", x.device, x)
+    return reference.int8_rows(x) if found is None else found
+
+
+def int8_result(
+    sums: Tensor, row_scales: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    """See `reference.int8_result`; one kernel on CUDA."""
+    given, found = (sums, row_scales, scales, bias, dtype), None
+    if sums.is_cuda and not torch.is_grad_enabled():
+        found = agreement.call("triton", INT8, "int8_result", sums.device, *given)
+    return reference.int8_result(*given) if found is None else found
 
 
 def _widened(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

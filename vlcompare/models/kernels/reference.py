@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlcompare.models.kernels.packed_format import unpacked
+
 NormModule = nn.LayerNorm | nn.RMSNorm
 
 
@@ -162,6 +164,47 @@ def norm_product(
 def gelu_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """gelu(x) (..., D), the exact one, times weight (out, D)^T + bias."""
     return F.linear(F.gelu(x), weight, bias)
+
+
+def row_product(x: Tensor, weight: Tensor, bias: Tensor | None, wide: bool) -> Tensor:
+    """x (..., D) times weight (out, D)^T + bias in x's dtype, which is widened to float32 where asked."""
+    y = F.linear(x, weight, bias)
+    return y.float() if wide else y
+
+
+class Nf4Weight(NamedTuple):
+    """A weight (rows, columns) in NF4, as `packed_format` says."""
+
+    packed: Tensor  # rows x columns / 2 bytes in any shape
+    absmax: Tensor  # float32
+    rows: int
+    columns: int
+
+
+def nf4_product(x: Tensor, weight: Nf4Weight, bias: Tensor | None) -> Tensor:
+    """x (..., columns) times the weight (rows, columns) that the parts stand for, transposed, + bias, in x's dtype."""
+    shape = weight.rows, weight.columns
+    whole = unpacked("nf4", weight.packed.reshape(-1), weight.absmax, shape, torch.float32)
+    return F.linear(x.float(), whole, None if bias is None else bias.float()).to(x.dtype)
+
+
+def int8_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows (R, D) rounded to int8 by their largest magnitudes, and these, (R,) float32 ("LLM.int8()", section 2.1).
+
+    The scale of a row with a number that is not finite is not finite.
+    """
+    wide = x.float()
+    largest = wide.abs().amax(1)
+    steps = 127 / largest.clamp(min=torch.finfo(torch.float32).tiny)
+    return torch.round(wide * steps[:, None]).nan_to_num(0.0).to(torch.int8), largest
+
+
+def int8_result(
+    sums: Tensor, row_scales: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    """What integer sums (R, O) stand for, + bias (O,), in a dtype: scales of the rows (R,) and of the weight's (O,)."""
+    y = sums.float() * (row_scales / 127)[:, None] * (scales / 127)
+    return (y if bias is None else y + bias.float()).to(dtype)
 
 
 class MixWeights(NamedTuple):

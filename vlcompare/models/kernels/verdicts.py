@@ -1,4 +1,4 @@
-"""Which kernels of a GPU give the reference's numbers: each is tried once, as it will be compiled, before it is used.
+"""Which kernels of a GPU give the reference's numbers, and products faster: each is tried once, before it is used.
 
 A kernel is compiled anew for every set of sizes and flags, so that is what a verdict is about (`Case`), on one model of
 GPU and with the versions of all libraries that take part. Verdicts are kept on disk; a damaged file is none. A lack of
@@ -24,7 +24,7 @@ import torch
 from vlcompare import paths
 from vlcompare.models.kernels import fallback
 
-FILE, VERSION = "kernel_proofs.json", 1
+FILE, VERSION = "kernel_proofs.json", 2
 PACKAGES = ("torch", "triton", "bitsandbytes", "mamba-ssm")
 
 
@@ -43,11 +43,12 @@ class Case(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """One trial. verdict: "agrees", "differs", "declines" (such calls are not taken), "failed" (see `exception`), or
-    "died" (with the process that tried it).
+    """One trial. verdict: "agrees", "slower" (right, but what it replaces takes less time), "differs", "declines" (such
+    calls are not taken), "failed" (see `exception`), or "died" (with the process that tried it).
 
     difference: the largest one to the reference, relative to the reference's largest value; it may be `allowed` at
-    most. None where there was no result.
+    most. None where there was no result. ours, theirs: microseconds of a call and of what it replaces, where that was
+    asked.
     """
 
     case: str
@@ -57,6 +58,8 @@ class Proof:
     difference: float | None = None
     allowed: float = 0.0
     exception: str = ""
+    ours: float | None = None
+    theirs: float | None = None
 
     @property
     def agrees(self) -> bool:
@@ -71,6 +74,8 @@ class Proof:
 _found: dict[tuple[Case, torch.device], Proof] = {}
 _listed: dict[tuple[str, str], Proof] = {}  # all that this process has made or read and used, by case and device
 _lock = threading.RLock()  # two models may be loaded at once
+# tries a case, whose kernel is given, where one that damages its process does no harm; None: there is no such place
+elsewhere: Callable[[Case, torch.device, Callable[..., Any]], Proof | None] | None = None
 _asked: ContextVar[dict[Case, None] | None] = ContextVar("asked", default=None)
 
 
@@ -110,26 +115,35 @@ def known(case: Case, device: torch.device) -> Proof | None:
         return proof
 
 
-def settle(case: Case, device: torch.device, work: Callable[[], float | None], allowed: float) -> Proof | None:
+def settle(
+    case: Case,
+    device: torch.device,
+    work: Callable[[], float | None],
+    allowed: float,
+    times: Callable[[], tuple[float, float] | None] = lambda: None,
+) -> Proof | None:
     """The verdict, by `work` where there is none yet, which returns the difference, None where the call is declined.
 
-    None where memory does not suffice to try. Raises what leaves the device unusable.
+    times: microseconds of the kernel and of what it replaces, if anything, asked where its numbers are right. None
+    where memory does not suffice to try. Raises what leaves the device unusable.
     """
     with _lock:
         if proof := known(case, device):
             return proof
-        began, difference, exception, lost = time.perf_counter(), None, "", None
+        began, difference, exception, lost, found = time.perf_counter(), None, "", None, None
         try:
             difference = work()
             # what is not a number differs
             verdict = "declines" if difference is None else "agrees" if difference <= allowed else "differs"
+            if verdict == "agrees" and (found := times()) is not None and not found[0] < found[1]:
+                verdict = "slower"
         except (MemoryError, torch.OutOfMemoryError):
             return None
         except Exception as error:  # whatever a compiler, a driver or a foreign extension raises
             lost = error if fallback.is_lost(error) else None
             verdict, exception = "died" if lost else "failed", fallback.reason_of(error)
         seconds = time.perf_counter() - began
-        proof = Proof(str(case), str(device), verdict, seconds, difference, allowed, exception)
+        proof = Proof(str(case), str(device), verdict, seconds, difference, allowed, exception, *(found or ()))
         record(case, device, proof)
         if lost is not None:
             raise lost
@@ -148,6 +162,16 @@ def record(case: Case, device: torch.device, proof: Proof) -> None:
             paths.write_record(FILE, {"version": VERSION, "proofs": {key: asdict(one) for key, one in stored.items()}})
 
 
+def withdraw(case: Case, device: torch.device, error: Exception) -> None:
+    """A kernel that was found right has raised in earnest: this process does not call it again for such arguments.
+
+    Raises `error` again where it reports a lack of memory, or a device that is lost.
+    """
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or fallback.is_lost(error):
+        raise error
+    record(case, device, Proof(str(case), str(device), "failed", 0.0, exception=fallback.reason_of(error)))
+
+
 def note(proof: Proof) -> None:
     """List a trial that is made anew each time, such as a captured graph's first replay."""
     with _lock:
@@ -160,7 +184,7 @@ def _sentence(case: Case, proof: Proof) -> str:
         "died": f"trying it ended the process ({proof.exception})",
     }.get(proof.verdict, proof.exception)
     name = fallback.name_of(case.accelerator)
-    return f"{name} for {case.function} is not used on this device: {found}; plain PyTorch is, which is slower."
+    return f"{name} are not used for {case.function} on this device: {found}; plain PyTorch is, which is slower."
 
 
 def _keep(case: Case, device: torch.device, proof: Proof) -> None:
@@ -194,7 +218,7 @@ def proof_of(value: Any) -> Proof:
     proof = Proof(**value)
     if not all(isinstance(getattr(proof, field.name), _TYPES[field.name]) for field in fields(Proof)):
         raise TypeError("a value of another type")
-    if proof.verdict not in ("agrees", "differs", "failed", "died", "declines"):
+    if proof.verdict not in ("agrees", "slower", "differs", "failed", "died", "declines"):
         raise ValueError(proof.verdict)
     if proof.agrees and (proof.difference is None or not proof.difference <= proof.allowed):
         raise ValueError("a verdict that its own difference contradicts")
@@ -204,7 +228,7 @@ def proof_of(value: Any) -> Proof:
 _NUMBER = (int, float)
 _TYPES: dict[str, Any] = {
     "case": str, "device": str, "verdict": str, "seconds": _NUMBER, "difference": (int, float, type(None)),
-    "allowed": _NUMBER, "exception": str,
+    "allowed": _NUMBER, "exception": str, "ours": (int, float, type(None)), "theirs": (int, float, type(None)),
 }  # fmt: skip
 
 
@@ -224,6 +248,7 @@ def machine(device: torch.device) -> str:
 def _digest() -> str:
     folder = Path(__file__).parent
     whole = hashlib.sha256()
-    for file in (*sorted((folder / "cuda").glob("*.py")), folder / "reference.py", folder / "agreement.py"):
+    others = (folder / f"{name}.py" for name in ("reference", "agreement", "cases", "speed"))
+    for file in (*sorted((folder / "cuda").glob("*.py")), *others):
         whole.update(file.name.encode() + file.read_bytes())
     return whole.hexdigest()[:12]

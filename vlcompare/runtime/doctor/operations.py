@@ -26,6 +26,7 @@ from vlcompare.runtime.doctor import software
 from vlcompare.runtime.doctor.facts import Answered, Device, Operation, Trial
 from vlcompare.runtime.engine import generate
 from vlcompare.runtime.loading import prove, quantize
+from vlcompare.runtime.loading.devices import resolve_dtype
 from vlcompare.runtime.loading.load import load
 
 PYTORCH = "plain PyTorch"
@@ -42,11 +43,15 @@ _ONLY_TRITON = {
     "token: sums with norms": "add_norm",
     "token: sum, norm and product": "norm_product",
     "token: GELU and product": "gelu_product",
+    "token: product": "row_product",
+    "token: product in NF4": "nf4_product",
+    "rounding to int8": "int8_rows",
+    "result in int8": "int8_result",
     "token: convolution to scan": "mix_step",
     "token: greedy choice": "greedy",
 }
 _LARGEST = ("mambavl_2.8b", "pythiavl_2.8b")
-_OF_A_PROOF = ("case", "verdict", "seconds", "difference", "allowed", "exception")
+_OF_A_PROOF = ("case", "verdict", "seconds", "difference", "allowed", "exception", "ours", "theirs")
 
 
 def answers(devices: Sequence[Device]) -> tuple[tuple[Answered, ...], list[str]]:
@@ -68,20 +73,22 @@ def trials(devices: Sequence[Device]) -> tuple[tuple[Trial, ...], list[str]]:
     for device in devices:
         if device.name != "cpu":
             for shape in _LARGEST:
-                lm = _two_layers(PRESETS[shape].language, torch.device(device.name))
-                prove.prove_model(SimpleNamespace(language_model=lm), torch.bfloat16, torch.device(device.name))
+                place = torch.device(device.name)
+                dtype = resolve_dtype("auto", place)
+                lm = _two_layers(PRESETS[shape].language, place, dtype)
+                prove.prove_model(SimpleNamespace(language_model=lm), dtype, place)
     found = [Trial(proof.device, *(getattr(proof, name) for name in _OF_A_PROOF)) for proof in verdicts.proofs()]
     found = [replace(one, exception=software.private(one.exception)) for one in found]
     wrong = [one for one in found if one.verdict in ("differs", "failed", "died")]
     return tuple(found), [f"A kernel is not used on {one.device}, where it {one.verdict}: {one.case}." for one in wrong]
 
 
-def _two_layers(language: Any, device: torch.device) -> Any:
+def _two_layers(language: Any, device: torch.device, dtype: torch.dtype) -> Any:
     """A decoder of the true widths; of its numbers nothing is asked."""
     config = replace(language, layers=2)
     with structure_only():
         lm: Any = Mamba(config) if isinstance(config, MambaConfig) else Pythia(config)
-    return lm.to(torch.bfloat16).to_empty(device=device).eval()
+    return lm.to(dtype).to_empty(device=device).eval()
 
 
 def operations(devices: Sequence[Device]) -> tuple[tuple[Operation, ...], list[str]]:
@@ -172,9 +179,10 @@ def _refused(accelerator: str, function: str, device: str) -> str:
     ]
     if not tried or any(one.agrees for one in tried):
         return ""
-    return software.private(
-        f"{accelerator} {tried[-1].verdict}" + f" ({tried[-1].exception})" * bool(tried[-1].exception)
-    )
+    last = tried[-1]
+    if last.ours is not None and last.verdict == "slower":
+        return f"{accelerator} slower: {last.ours:.3g} us beside {last.theirs:.3g}"
+    return software.private(f"{accelerator} {last.verdict}" + f" ({last.exception})" * bool(last.exception))
 
 
 def _why(accelerator: str, device: str) -> str:

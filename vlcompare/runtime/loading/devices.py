@@ -39,14 +39,21 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device, parameters: in
     """The dtype of this name on a device. Raises RequestError for any but float32 and bfloat16.
 
     parameters: of the model; "auto" on a CPU is float32 for a small one and bfloat16 from LARGE on: half of the memory,
-    and a token reads half as much.
+    and a token reads half as much. On a GPU it is bfloat16, or float16 where the GPU has no units for that.
     """
     name = str(dtype).removeprefix("torch.")
     if name == "auto":
-        return torch.float32 if device.type == "cpu" and parameters < LARGE else torch.bfloat16
+        if device.type == "cuda":
+            return torch.bfloat16 if has_bfloat16_units(device) else torch.float16
+        return torch.float32 if parameters < LARGE else torch.bfloat16
     if name not in TORCH_DTYPES:
         raise RequestError(f"{name!r} is not a precision of the models: use auto, float32 or bfloat16.")
     return TORCH_DTYPES[name]
+
+
+def has_bfloat16_units(device: torch.device) -> bool:
+    """Whether a GPU computes in bfloat16 itself: from compute capability 8.0 (Ampere) on."""
+    return not torch.cuda.is_available() or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def vision_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:

@@ -210,7 +210,10 @@ class _Filler:
             linear = self.linears[name]
             shape = (linear.out_features, linear.in_features)
             with registering:
-                module = quantize.quantized_linear(parts, self.target.method, shape, linear.bias, self.target.device)
+                target = self.target
+                module = quantize.quantized_linear(
+                    parts, target.method, shape, linear.bias, target.device, target.dtype
+                )
             parent, _, last = name.rpartition(".")
             setattr(self.vlm.get_submodule(parent), last, module)
         for module in self.vlm.modules():

@@ -50,13 +50,13 @@ def load(
     """Load a checkpoint: a name in `checkpoints/`, else a folder, else a Hub id (downloaded once, then offline).
 
     device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1". dtype: "auto" is bfloat16, but float32 for a
-    model of less than 500 million parameters on a CPU. On a CPU without bfloat16 instructions the vision encoder of
-    either stays in float32. quantization: the language model's large Linears in NF4 or int8; a checkpoint that is
-    stored quantized loads as stored. image_size: another than the trained one resamples the position embedding, with a
-    notice. revision: of a Hub repository. tokenizer: path of a tokenizer.json, else the folder's, else that of
-    EleutherAI/gpt-neox-20b, read at first use. norm: Mamba's norms; "auto" follows the tensors, "layernorm" without
-    stored biases takes zeros, as the
-    authors' own loader does. progress: called with (sentence, bytes done, bytes in all).
+    model of less than 500 million parameters on a CPU, and float16 on a GPU without units for bfloat16. On a CPU
+    without bfloat16 instructions the vision encoder of either stays in float32. quantization: the language model's
+    large Linears in NF4 or int8; a checkpoint that is stored quantized loads as stored. image_size: another than the
+    trained one resamples the position embedding, with a notice. revision: of a Hub repository. tokenizer: path of a
+    tokenizer.json, else the folder's, else that of EleutherAI/gpt-neox-20b, read at first use. norm: Mamba's norms;
+    "auto" follows the tensors, "layernorm" without stored biases takes zeros, as the authors' own loader does.
+    progress: called with (sentence, bytes done, bytes in all).
 
     Raises CheckpointError (HubError for downloads) with one sentence naming file and key, DeviceMemoryError where the
     device is too small, RequestError for options that do not fit.
@@ -145,10 +145,6 @@ def _load(spec: ModelSpec, progress: hub.Progress | None, names_only: bool) -> M
         if progress is not None:
             progress("Compiling kernels for this processor, once", 0, 0)
         kernels.join()
-    if device.type == "cuda" and dtype == torch.bfloat16 and torch.cuda.get_device_capability(device) < (8, 0):
-        notices.append(
-            "This GPU has no units for bfloat16 and computes in it slowly; float32 may be faster where it fits."
-        )
     if device.type == "cuda" and dtype == torch.float32:
         torch.backends.cudnn.allow_tf32 = False  # float32 means float32, in convolutions too
     model = Model(

@@ -82,8 +82,6 @@ class Model:
         with self._preparing:
             if not self._prepared:
                 self.notices += tuple(prove_model(self.vlm, self.dtype, self.device))
-                if self.quantization == "nf4":
-                    quantize.choose_kernels(self.vlm.language_model)
                 self.weights_bytes = _bytes_held(self.vlm)
                 self._prepared = True
 

@@ -60,11 +60,13 @@ def reason(method: str, device: str) -> str:
 
 def chosen(spec: ModelSpec, method: str, dtype: Any, device: Any) -> list[str]:
     """What "auto" and the processor have chosen, why, and what it costs: sentences for the user, if any."""
-    from vlcompare.runtime.loading.devices import vision_dtype
+    from vlcompare.runtime.loading.devices import has_bfloat16_units, vision_dtype
 
     def name(dtype: Any) -> str:
         return str(dtype).removeprefix("torch.")
 
+    if device.type == "cuda" and name(dtype) != "float32" and not has_bfloat16_units(device):
+        return [_on_an_old_gpu(name(dtype))]
     if device.type != "cpu" or name(dtype) != "bfloat16":
         return []
     said = []
@@ -79,6 +81,15 @@ def chosen(spec: ModelSpec, method: str, dtype: Any, device: Any) -> list[str]:
             "takes several times as long. That costs two bytes more for each of the encoder's weights."
         )
     return said
+
+
+def _on_an_old_gpu(dtype: str) -> str:
+    if dtype == "float16":
+        return (
+            "This GPU has no units for bfloat16, so the model runs in float16, whose numbers end at 65,504: should an "
+            "answer's overflow, it says so, and float32 does not."
+        )
+    return "This GPU has no units for bfloat16 and computes in it slowly: with auto the model runs in float16."
 
 
 def advice(specs: Sequence[ModelSpec]) -> str:

@@ -26,6 +26,7 @@ from vlcompare.machine.zerogpu import on_zerogpu
 from vlcompare.models import kernels
 from vlcompare.models.kernels import agreement, fallback, verdicts
 from vlcompare.models.kernels.linear import Linear
+from vlcompare.models.kernels.reference import Nf4Weight
 from vlcompare.models.kernels.verdicts import Case, Proof
 from vlcompare.paths import PACKAGE
 from vlcompare.runtime.loading import quantize
@@ -33,7 +34,9 @@ from vlcompare.runtime.sampling import greedy
 
 WHERE = "VLCOMPARE_PROOFS"
 SECONDS = 600.0  # for one process: Triton compiles a kernel in about a second
+BATCH = 8  # rows
 ALTERNATIVES = 5  # likeliest tokens that an answer reports unless asked otherwise
+_LARGEST = {"mix_step", "norm_product", "gelu_product", "rotate_and_attend", "nf4_product"}
 _MODULE = __spec__.name if __spec__ is not None else __name__
 _ALLOWED = {"nf4": 2e-2, "int8": 4e-2}  # int8 rounds its input, too
 
@@ -56,6 +59,8 @@ def prove_model(vlm: Any, dtype: torch.dtype, device: torch.device) -> list[str]
     # what follows a kernel that is used may be compiled otherwise than behind plain torch: until nothing is new
     asked: list[Case] = []
     while new := [case for case in needed(language_model, dtype, device) if case not in asked]:
+        # the largest first: what stands in for one of them is asked for no more where it is right
+        new = [case for case in new if case.function in _LARGEST] or new
         asked += new
         settle_all(new, device)
     return notices
@@ -63,13 +68,17 @@ def prove_model(vlm: Any, dtype: torch.dtype, device: torch.device) -> list[str]
 
 @torch.inference_mode()
 def needed(lm: Any, dtype: torch.dtype, device: torch.device) -> list[Case]:
-    """The cases without a verdict that a prompt, one that continues it, a step and the choice of a token ask for."""
+    """The cases without a verdict that a prompt, one that continues it, a step and the choice of a token ask for.
+
+    For one row, and for more than the kernels for few rows take, as in a batch.
+    """
     with verdicts.asking() as asked:
-        state = lm.new_state(1, 8, device=device, dtype=dtype)
-        ids = torch.zeros(1, 2, dtype=torch.long, device=device)
-        for _ in range(2):
-            lm(lm.embed_tokens(ids), state)
-        greedy(ALTERNATIVES)(lm.logits(lm.step(lm.embed_tokens(ids[:, 0]), state)))
+        for rows in (1, BATCH):
+            state = lm.new_state(rows, 8, device=device, dtype=dtype)
+            ids = torch.zeros(rows, 2, dtype=torch.long, device=device)
+            for _ in range(2):
+                lm(lm.embed_tokens(ids), state)
+            greedy(ALTERNATIVES)(lm.logits(lm.step(lm.embed_tokens(ids[:, 0]), state)))
     return list(asked)
 
 
@@ -79,19 +88,40 @@ def settle_all(cases: Sequence[Case], device: torch.device) -> None:
     def unknown() -> list[Case]:
         return [case for case in cases if not fallback.failed(case.accelerator) and not verdicts.known(case, device)]
 
-    if unknown() and os.environ.get(WHERE) != "here" and not on_zerogpu():
+    if unknown() and not _tried_here():
         in_processes(unknown(), device)
     for case in unknown():
         settle(case, device)
 
 
-def settle(case: Case, device: torch.device) -> Proof | None:
-    """A verdict in this process; None where memory does not suffice."""
+def _tried_here() -> bool:
+    return os.environ.get(WHERE) == "here" or on_zerogpu()
+
+
+def settle(case: Case, device: torch.device, kernel: Callable[..., Any] | None = None) -> Proof | None:
+    """A verdict in this process; None where memory does not suffice. kernel: by default the one that is dispatched."""
     if case.accelerator == "bitsandbytes":
         return verdicts.settle(case, device, lambda: layer_difference(case, device), _ALLOWED[case.function])
-    kernel = kernels.kernel_of(case)
-    work = lambda: agreement.difference(case, kernel, device)  # noqa: E731
-    return verdicts.settle(case, device, work, agreement.allowed(case))
+    rival = _bitsandbytes_product if case.function == "nf4_product" else None
+    return agreement.settle(case, kernel or kernels.kernel_of(case), device, rival)
+
+
+def _bitsandbytes_product(x: Tensor, weight: Nf4Weight, bias: Tensor | None) -> Callable[[], Tensor]:
+    """What our own NF4 product takes the place of."""
+    parts = {"nf4": weight.packed.reshape(-1), "absmax": weight.absmax}
+    layer: Any = quantize.bitsandbytes_linear(parts, "nf4", (weight.rows, weight.columns), bias, x.dtype)
+    return lambda: layer.product(x)
+
+
+def try_elsewhere(case: Case, device: torch.device, kernel: Callable[..., Any]) -> Proof | None:
+    """The verdict on a case that comes up in the middle of an answer or a training."""
+    if _tried_here():
+        return settle(case, device, kernel)
+    settle_all([case], device)
+    return verdicts.known(case, device)
+
+
+verdicts.elsewhere = try_elsewhere
 
 
 # ---- other processes -------------------------------------------------------------------------------------------------
@@ -167,7 +197,8 @@ def _from_json(value: dict[str, Any]) -> Case:
 def _environment() -> dict[str, str]:
     """This process's, in which this package is found wherever it was imported from."""
     found = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), *([found] if found else [])])}
+    path = os.pathsep.join([str(PACKAGE.parent), *([found] if found else [])])
+    return {**os.environ, "PYTHONPATH": path, WHERE: "here"}  # it starts no further ones
 
 
 def _last_line(text: str) -> str:
@@ -188,9 +219,8 @@ def _layers(model: nn.Module, dtype: torch.dtype) -> dict[Case, list[tuple[nn.Mo
     for parent in model.modules():
         for name, layer in parent.named_children():
             if method := _method(layer):
-                rows, columns = layer.out_features, layer.in_features
-                sizes = ("rows", rows), ("columns", columns), ("biased", int(layer.bias is not None))
-                case = Case("bitsandbytes", method, dtype, sizes)
+                shape = layer.out_features, layer.in_features
+                case = quantize.layer_case(method, shape, layer.bias is not None, dtype)
                 found.setdefault(case, []).append((parent, name, layer))
     return found
 
@@ -227,7 +257,7 @@ def layer_difference(case: Case, device: torch.device) -> float:
 
     parts = quantize.quantize(random(rows, columns) / columns**0.5, case.function)
     bias = random(rows) if sizes["biased"] else None
-    layer: Any = quantize.bitsandbytes_linear(parts, case.function, (rows, columns), bias)
+    layer: Any = quantize.bitsandbytes_linear(parts, case.function, (rows, columns), bias, case.dtype)
     weight = quantize.dequantize(parts, case.function, (rows, columns), torch.float32)
     largest = 0.0
     for x in (random(1, columns), random(1, columns, 70).transpose(1, 2)):

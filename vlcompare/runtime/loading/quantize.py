@@ -18,7 +18,6 @@ quantized model, memory and speed are not, and a notice says so.
 from __future__ import annotations
 
 import functools
-import importlib
 import logging
 import platform
 from collections.abc import Mapping
@@ -29,9 +28,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlcompare.errors import CheckpointError, RequestError
-from vlcompare.models.kernels import fallback, packed
+from vlcompare.models.kernels import agreement, fallback, packed, verdicts
+from vlcompare.models.kernels.linear import int8_result, int8_rows, nf4_product
 from vlcompare.models.kernels.packed import PackedLinear
 from vlcompare.models.kernels.packed_format import BLOCK, nf4_code, unpacked
+from vlcompare.models.kernels.reference import Nf4Weight
+from vlcompare.models.kernels.verdicts import Case
 from vlcompare.types import QUANTIZATIONS
 
 METHODS = ("nf4", "int8")
@@ -124,28 +126,40 @@ def notice(method: str, dtype: torch.dtype) -> str:
     )
 
 
-def choose_kernels(model: nn.Module) -> bool:
-    """Use this project's own NF4 kernel for single positions where it is correct and faster on this GPU. CUDA only."""
-    nf4: Any = fallback.attempt("triton", importlib.import_module, "vlcompare.models.kernels.cuda.nf4")
-    return nf4 is not None and bool(nf4.take_over_where_faster(model))
+def use_own_kernel(model: nn.Module, on: bool | None) -> None:
+    """Whether NF4 layers on CUDA take this project's own kernel for single positions; None: where it is faster."""
+    layer: Any
+    for layer in model.modules():
+        if hasattr(layer, "own_kernel"):
+            layer.own_kernel = on
 
 
 def quantized_linear(
-    parts: Mapping[str, Tensor], method: str, shape: tuple[int, int], bias: Tensor | None, device: torch.device
+    parts: Mapping[str, Tensor],
+    method: str,
+    shape: tuple[int, int],
+    bias: Tensor | None,
+    device: torch.device,
+    dtype: torch.dtype = torch.bfloat16,
 ) -> nn.Module:
-    """A module that multiplies with the parts, which are on `device`."""
+    """A module that multiplies with the parts, which are on `device`. dtype: of the model."""
     if device.type == "cuda":
-        return bitsandbytes_linear(parts, method, shape, bias)
+        return bitsandbytes_linear(parts, method, shape, bias, dtype)
     return PackedLinear(method, parts[method], parts["absmax"], shape, bias)
 
 
 def bitsandbytes_linear(
-    parts: Mapping[str, Tensor], method: str, shape: tuple[int, int], bias: Tensor | None
+    parts: Mapping[str, Tensor],
+    method: str,
+    shape: tuple[int, int],
+    bias: Tensor | None,
+    dtype: torch.dtype = torch.bfloat16,
 ) -> nn.Module:
     """`quantized_linear` with bitsandbytes' kernels, whatever the device."""
     if method == "int8":
         return Int8Linear(parts["int8"], parts["absmax"], bias)
-    return _nf4_linear(parts["nf4"], parts["absmax"], shape, bias)
+    compute = torch.float16 if dtype == torch.float16 else torch.bfloat16  # what the kernels compute in
+    return _nf4_linear(parts["nf4"], parts["absmax"], shape, bias, compute)
 
 
 class Int8Linear(nn.Module):
@@ -156,15 +170,14 @@ class Int8Linear(nn.Module):
     def __init__(self, weight: Tensor, absmax: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         _bitsandbytes()
+        self.absmax: Tensor
         self.register_buffer("weight", weight)
         self.register_buffer("absmax", absmax)
-        if bias is not None and bias.is_cuda:
-            bias = bias.half()  # the CUDA kernel adds only a float16 bias; another dtype costs one more launch
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
         self.out_features, self.in_features = weight.shape
 
     def forward(self, x: Tensor) -> Tensor:
-        y = fallback.attempt("bitsandbytes", self.product, x)
+        y = _by_bitsandbytes(self, "int8", x)
         if y is not None:
             return y
         parts: dict[str, Any] = {"int8": self.weight, "absmax": self.absmax}
@@ -172,20 +185,37 @@ class Int8Linear(nn.Module):
         return F.linear(x, weight, None if self.bias is None else self.bias.to(x.dtype))
 
     def product(self, x: Tensor) -> Tensor:
-        """`forward` by bitsandbytes' kernel. Raises what that raises."""
-        rows = x.reshape(-1, self.in_features)
-        # bitsandbytes' kernels take float16 activations only, on CUDA by their address, so the rows must be contiguous
-        values, scales, _ = torch.ops.bitsandbytes.int8_vectorwise_quant.default(rows.half().contiguous(), 0.0)
-        out = torch.ops.bitsandbytes.int8_scaled_mm.default(
-            values, self.weight, scales, self.absmax, bias=self.bias, dtype=x.dtype
-        )
-        return out.view(*x.shape[:-1], self.out_features)
+        """`forward` by bitsandbytes' kernel. Raises what that raises.
+
+        Only its integer product is used: its kernels around that read and write float16, in which activations beyond
+        65,504 are infinite; ours keep the range of x's dtype.
+        """
+        values, scales = int8_rows(x.reshape(-1, self.in_features).contiguous())
+        sums = torch.ops.bitsandbytes.int8_linear_matmul.default(values, self.weight)  # int32
+        return int8_result(sums, scales, self.absmax, self.bias, x.dtype).view(*x.shape[:-1], self.out_features)
 
 
-def _nf4_linear(packed: Tensor, absmax: Tensor, shape: tuple[int, int], bias: Tensor | None) -> nn.Module:
+def layer_case(method: str, shape: tuple[int, int], biased: bool, dtype: torch.dtype) -> Case:
+    """What a verdict on bitsandbytes' kernel for a layer (rows, columns) is about."""
+    return Case("bitsandbytes", method, dtype, (("rows", shape[0]), ("columns", shape[1]), ("biased", int(biased))))
+
+
+def _by_bitsandbytes(layer: Any, method: str, x: Tensor) -> Tensor | None:
+    """layer.product(x), or None where that raises or has raised for a layer of such sizes."""
+    if fallback.failed("bitsandbytes"):
+        return None
+    case = layer_case(method, (layer.out_features, layer.in_features), layer.bias is not None, x.dtype)
+    proof = verdicts.known(case, x.device)
+    if proof is not None and proof.verdict == "failed":
+        return None
+    return agreement.attempt(case, x.device, layer.product, x)  # type: ignore[no-any-return]
+
+
+def _nf4_linear(
+    packed: Tensor, absmax: Tensor, shape: tuple[int, int], bias: Tensor | None, compute: torch.dtype
+) -> nn.Module:
     library = _bitsandbytes()
     rows, columns = shape
-    compute = torch.bfloat16  # what the kernels compute in
     layer = _nf4_class()(
         columns, rows, bias=bias is not None, compute_dtype=compute, compress_statistics=False, quant_type="nf4",
         device="meta",
@@ -210,15 +240,21 @@ def _nf4_class() -> Any:
 
     class Linear4bit(_bitsandbytes().nn.Linear4bit):  # type: ignore[misc, name-defined]
         may_end_process = True
+        own_kernel: bool | None = None  # see `use_own_kernel`
 
         def forward(self, x: Tensor) -> Tensor:
-            y = fallback.attempt("bitsandbytes", self.product, x)
+            state = self.quant_state
+            weight = Nf4Weight(self.weight.data, state.absmax, *state.shape)
+            if self.own_kernel is not False:
+                y = nf4_product(x, weight, self.bias, asked_for=bool(self.own_kernel))
+                if y is not None:
+                    return y
+            y = _by_bitsandbytes(self, "nf4", x)
             if y is not None:
                 return y
-            state = self.quant_state
             parts = {"nf4": self.weight.data, "absmax": state.absmax}
-            weight = dequantize(parts, "nf4", tuple(state.shape), x.dtype)
-            return F.linear(x, weight, None if self.bias is None else self.bias.to(x.dtype))
+            whole = dequantize(parts, "nf4", tuple(state.shape), x.dtype)
+            return F.linear(x, whole, None if self.bias is None else self.bias.to(x.dtype))
 
         def product(self, x: Tensor) -> Tensor:
             """`forward` by bitsandbytes' kernel. Raises what that raises."""

@@ -1,8 +1,9 @@
 """One position of a Mamba block between its projections, as two Triton kernels for CUDA. Names as in `reference`.
 
-The first convolves and multiplies: each program has some channels, moves their windows on, and gives its share of
-`x_proj`'s sums, which needs all channels. The second adds the shares up and does the step (`step`). What the reference
-rounds between its functions is rounded here as well; sums are float32, always in the same order.
+The first convolves and multiplies: each program has some channels and gives its share of `x_proj`'s sums, which needs
+all channels. The second adds the shares up, does the step (`step`), and moves state and windows on: where one of the
+two cannot be launched, nothing has changed. What the reference rounds between its functions is rounded here as well;
+sums are float32, always in the same order.
 """
 
 # the kernels' arguments are pointers and numbers that Triton types itself
@@ -59,10 +60,6 @@ def _convolve_and_project(
         part_next = _rows(proj_ptr, begin + BO + o, d, width, SUMS)
         tl.store(share + begin + o, tl.sum(part * y.to(tl.float32)[None, :], 1), mask=begin + o < SUMS)
     tl.store(x_ptr + row * width + d, y, mask=here)
-    for tap in tl.static_range(TAPS - 1):  # the window moves on, each place after it was read
-        last = tap == TAPS - 2
-        moved = new if last else tl.load(window_ptr + at + tap + 1, mask=here, other=0.0)
-        tl.store(window_ptr + at + tap, moved, mask=here)
 
 
 @triton.jit
@@ -80,10 +77,14 @@ def _added(shares_ptr, first, k, count, shares, SUMS: tl.constexpr, BK: tl.const
 
 @triton.jit
 def _add_and_step(
-    state_ptr, x_ptr, shares_ptr, weight_ptr, A_ptr, D_ptr, z_ptr, bias_ptr, y_ptr, width, shares, z_b,
+    state_ptr, window_ptr, x_ptr, shares_ptr, weight_ptr, A_ptr, D_ptr, xz_ptr, bias_ptr, y_ptr, width, shares, xz_b,
     N: tl.constexpr, NP: tl.constexpr, BD: tl.constexpr, BS: tl.constexpr, RANK: tl.constexpr, RP: tl.constexpr,
+    TAPS: tl.constexpr, MOVED: tl.constexpr,
 ):  # fmt: skip
-    """BD channels of one row: x_proj's sums, the time step's projection, and the step; state (B, d, n) in place."""
+    """BD channels of one row: x_proj's sums, the time step's projection, and the step.
+
+    state (B, d, n) and window (B, d, TAPS - 1) move on in place. MOVED: a power of two, at least TAPS - 1.
+    """
     row = tl.program_id(0).to(tl.int64)
     d = tl.program_id(1) * BD + tl.arange(0, BD)
     n, r = tl.arange(0, NP), tl.arange(0, RP)
@@ -96,7 +97,11 @@ def _add_and_step(
     weight = tl.load(weight_ptr + d[:, None] * RANK + r[None, :], mask=cells_r, other=0.0).to(tl.float32)
     stored = tl.load(x_ptr + row * width + d, mask=here, other=0.0)
     x = stored.to(tl.float32)
-    z = tl.load(z_ptr + row * z_b + d, mask=here, other=0.0).to(tl.float32)
+    z = tl.load(xz_ptr + row * xz_b + width + d, mask=here, other=0.0).to(tl.float32)
+    new = tl.load(xz_ptr + row * xz_b + d, mask=here, other=0.0).to(tl.float32)
+    tap = tl.arange(0, MOVED)
+    window_at = (row * width + d[:, None]) * (TAPS - 1) + tap[None, :]
+    later = tl.load(window_ptr + window_at + 1, mask=here[:, None] & (tap < TAPS - 2)[None, :], other=0.0)
     skip = tl.load(D_ptr + d, mask=here, other=0.0)
     bias = tl.load(bias_ptr + d, mask=here, other=0.0)
     own = shares_ptr + row * shares * (RANK + 2 * N)
@@ -106,6 +111,8 @@ def _add_and_step(
     dt = softplus(tl.sum(weight * factors[None, :], 1).to(stored.dtype).to(tl.float32) + bias)
     state = tl.exp(dt[:, None] * A) * state + (dt * x)[:, None] * B[None, :]
     tl.store(state_ptr + state_at, state, mask=cells)
+    moved = tl.where((tap == TAPS - 2)[None, :], new[:, None], later)
+    tl.store(window_ptr + window_at, moved, mask=here[:, None] & (tap < TAPS - 1)[None, :])
     y = (tl.sum(state * C[None, :], 1) + skip * x) * (z * tl.sigmoid(z))
     tl.store(y_ptr + row * width + d, y, mask=here)
 
@@ -120,7 +127,6 @@ def mix_step(window: Tensor, state: Tensor, xz: Tensor, weights: MixWeights) -> 
         if not tensor.is_contiguous() or tensor.dtype != torch.float32:
             raise ValueError(f"the {name} must be contiguous float32, got {tensor.dtype}, strides {tensor.stride()}")
     xz = dense(xz)
-    z = xz[:, width:]
     A, D, dt_bias = wide(weights.A), wide(weights.D), wide(weights.dt_bias)
     conv, x_proj, dt_proj = (weight.contiguous() for weight in (weights.conv, weights.x_proj, weights.dt_proj))
     sums, rank, shares = x_proj.shape[0], dt_proj.shape[1], triton.cdiv(width, CONVOLVED)
@@ -133,7 +139,8 @@ def mix_step(window: Tensor, state: Tensor, xz: Tensor, weights: MixWeights) -> 
             TAPS=conv.shape[1], BD=CONVOLVED, BO=PROJECTED, SUMS=sums, BIASED=weights.conv_bias is not None,
         )  # fmt: skip
         _add_and_step[batch, triton.cdiv(width, STEPPED)](
-            state, x, partial, dt_proj, A, D, z, dt_bias, y, width, shares, z.stride(0),
+            state, window, x, partial, dt_proj, A, D, xz, dt_bias, y, width, shares, xz.stride(0),
             N=n, NP=triton.next_power_of_2(n), BD=STEPPED, BS=ADDED, RANK=rank, RP=triton.next_power_of_2(rank),
+            TAPS=conv.shape[1], MOVED=triton.next_power_of_2(max(1, conv.shape[1] - 1)),
         )  # fmt: skip
     return y

@@ -11,16 +11,14 @@ table that a warp holds in its registers, and adds. Sums are float32, always in 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
 
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor, nn
+from torch import Tensor
 
-from vlcompare.models.kernels import fallback
-from vlcompare.models.kernels.cuda.graph_capture import recording
+from vlcompare.models.kernels.packed_format import BLOCK, nf4_code
+from vlcompare.models.kernels.reference import Nf4Weight
 
 ROWS = 4  # output rows of one program, which is a single warp
 NUMBERS = 512  # weights of a row that a program reads at once: 16 bytes a thread, two rows side by side
@@ -92,7 +90,7 @@ def _product(
 def applies(x: Tensor, inputs: int, block: int) -> bool:
     """Whether `product` is to take a product of these sizes: one row, and rows of weights that end with a block.
 
-    More rows would be right, too, but each looks all values up again, and none was set beside bitsandbytes' time.
+    More rows would be right, too, but each looks all values up again.
     """
     rows = x.numel() // max(1, x.shape[-1])
     return rows == 1 and inputs % block == 0 and 8 <= block <= NUMBERS and block & (block - 1) == 0
@@ -106,7 +104,7 @@ def product(
     outputs: int,
     *,
     bias: Tensor | None = None,
-    block: int = 64,
+    block: int = BLOCK,
 ) -> Tensor:
     """x (..., K) times the quantized weights (outputs, K), transposed, + bias; in x's dtype.
 
@@ -125,95 +123,16 @@ def product(
     return y.view(*x.shape[:-1], outputs)
 
 
-def take_over_where_faster(model: nn.Module) -> bool:
-    """`take_over` if the kernel above gives bitsandbytes' numbers on this device and takes less time; else nothing.
-
-    Each layer of the model once, as a decode step has them, replayed from a CUDA graph: what the host adds to a launch
-    is in neither time. Anything that goes wrong leaves bitsandbytes' kernels in place.
-    """
-    layers = _layers(model)
-    if not layers:
-        return False
-    try:
-        with torch.inference_mode():
-            rows = {id(layer): _row(layer) for layer in layers}
-            theirs = [layer(rows[id(layer)]) for layer in layers]
-            before = _replayed_ms(layers, rows)
-            take_over(model)
-            close = all(_close(layer(rows[id(layer)]), truth) for layer, truth in zip(layers, theirs, strict=True))
-            if close and _replayed_ms(layers, rows) < before:
-                return True
-    except Exception:  # whatever a driver or a compiler raises
-        pass
-    take_over(model, False)
-    return False
+@torch.no_grad()
+def nf4_product(x: Tensor, weight: Nf4Weight, bias: Tensor | None) -> Tensor | None:
+    """See `reference.nf4_product`; None where `product` does not apply."""
+    if not applies(x, weight.columns, BLOCK):
+        return None
+    return product(x, weight.packed, weight.absmax, _code(x.device), weight.rows, bias=bias)
 
 
-def _row(layer: nn.Module) -> Tensor:
-    state: Any = layer.quant_state
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(1, state.shape[1], generator=generator).to(layer.weight.device, torch.bfloat16)  # type: ignore[arg-type]
-
-
-def _close(ours: Tensor, theirs: Tensor) -> bool:
-    scale = float(theirs.abs().max())
-    return bool(torch.isfinite(ours).all()) and float((ours.float() - theirs.float()).abs().max()) <= 2e-2 * scale
-
-
-def _replayed_ms(layers: list[nn.Module], rows: dict[int, Tensor]) -> float:
-    """Median milliseconds of all layers one after the other."""
-    device = next(iter(rows.values())).device
-    with torch.cuda.device(device):
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # first calls set libraries up, which no recording allows
-            for layer in layers:
-                layer(rows[id(layer)])
-        torch.cuda.current_stream().wait_stream(side)
-        with recording(device, side) as graph:
-            for layer in layers:
-                layer(rows[id(layer)])
-        times = []
-        for _ in range(7):
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
-            graph.replay()
-            end.record()
-            end.synchronize()
-            times.append(begin.elapsed_time(end))
-    return sorted(times)[len(times) // 2]
-
-
-def take_over(model: nn.Module, on: bool = True) -> int:
-    """Let the kernel above do the products of one row of bitsandbytes' NF4 layers on CUDA; more rows stay theirs.
-
-    `on=False` gives everything back. Returns how many layers it concerns.
-    """
-    layers = _layers(model)
-    for module in layers:
-        module.__dict__.pop("forward", None)
-        if on:
-            module.__dict__["forward"] = functools.partial(_forward, module, module.forward)
-    return len(layers)
-
-
-def _layers(model: nn.Module) -> list[nn.Module]:
-    """bitsandbytes' NF4 layers on CUDA whose scales are plain float32."""
-    found = []
-    for module in model.modules():
-        state, weight = getattr(module, "quant_state", None), getattr(module, "weight", None)
-        if state is not None and weight is not None and weight.is_cuda and state.absmax.dtype == torch.float32:
-            found.append(module)
-    return found
-
-
-def _forward(module: nn.Module, otherwise: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    state: Any = module.quant_state
-    outputs, inputs = state.shape
-    if not applies(x, inputs, state.blocksize):
-        return otherwise(x)
-    weight: Any = module.weight
-    bias: Any = module.bias
-    call = functools.partial(product, bias=bias, block=state.blocksize)
-    y = fallback.attempt("triton", call, x, weight.data, state.absmax, state.code.float(), outputs)
-    return otherwise(x) if y is None else y
+@functools.cache
+def _code(device: torch.device) -> Tensor:
+    """The sixteen values, there before anything is recorded: a copy from the host cannot be."""
+    with torch.inference_mode(False):
+        return nf4_code(device)

@@ -1,4 +1,4 @@
-"""Products of one row with what comes before them, as one Triton kernel for CUDA: sum, norm or GELU, then the product.
+"""Products of one row with what comes before them, as one Triton kernel for CUDA: sum, norm or GELU, if any; product.
 
 A product of one row is bound by reading the weights. What each program does beforehand with the row, which lies in the
 cache, takes no time of the memory's, but a kernel of its own would cost a launch. Sums are float32; what torch rounds
@@ -83,16 +83,23 @@ def _product(
     y = tl.sum(sums, 1)
     if BIASED:
         y += tl.load(bias_ptr + o, mask=o < outputs, other=0.0).to(tl.float32)
+    y = y.to(a_ptr.dtype.element_ty)  # where y is wider, too
     tl.store(y_ptr + tl.program_id(1).to(tl.int64) * outputs + o, y, mask=o < outputs)
 
 
 def _launch(
-    terms: Sequence[Tensor], norm: NormModule | None, weight: Tensor, bias: Tensor | None, gelu: bool
+    terms: Sequence[Tensor],
+    norm: NormModule | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    gelu: bool = False,
+    wide: bool = False,
 ) -> tuple[Tensor, Tensor]:
     first, *others = [term.contiguous() for term in terms]
     outputs, inputs = weight.shape
     total = torch.empty_like(first) if others else first
-    y = first.new_empty(*first.shape[:-1], outputs)
+    y = first.new_empty(*first.shape[:-1], outputs, dtype=torch.float32 if wide else first.dtype)
     shift = getattr(norm, "bias", None)
     rows = 4 if outputs <= FEW_OUTPUTS else 8
     with torch.cuda.device_of(first):
@@ -113,10 +120,16 @@ def norm_product(
     terms: Sequence[Tensor], norm: NormModule, weight: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """See `reference.norm_product`; up to three terms. Every row reads all of the weight."""
-    return _launch(terms, norm, weight.contiguous(), bias, False)
+    return _launch(terms, norm, weight.contiguous(), bias)
 
 
 @torch.no_grad()
 def gelu_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """See `reference.gelu_product`. Every row reads all of the weight."""
-    return _launch((x,), None, weight.contiguous(), bias, True)[1]
+    return _launch((x,), None, weight.contiguous(), bias, gelu=True)[1]
+
+
+@torch.no_grad()
+def row_product(x: Tensor, weight: Tensor, bias: Tensor | None, wide: bool) -> Tensor:
+    """See `reference.row_product`. Every row reads all of the weight."""
+    return _launch((x,), None, weight.contiguous(), bias, wide=wide)[1]
