@@ -258,7 +258,7 @@ def kernel(name: str, function: Callable[..., Any], *args: Any) -> Any:
 
 def stand_ins(patch: pytest.MonkeyPatch) -> None:
     """Let the reference stand for every Triton kernel; whether they agree with it is still asked, and found."""
-    from vlcompare.models.kernels import cases, fused, reference, speed
+    from vlcompare.models.kernels import cases, early_launch, fused, reference, speed
     from vlcompare.models.kernels.cuda import attention, conv, int8, mix, nf4, norm_and_argmax, scan, step
     from vlcompare.models.kernels.cuda import product as products
 
@@ -285,6 +285,8 @@ def stand_ins(patch: pytest.MonkeyPatch) -> None:
         return lambda *args: kernel(name, lambda *given: dense(getattr(reference, name)(*given)), *args)
 
     patch.setattr(cases, "POSITIONS", 18)  # the reference takes a scan position by position
+    patch.setattr(early_launch, "supported", lambda device: False)
+    patch.setattr(early_launch, "_on", set())
     patch.setattr(speed, "measured", lambda ours, theirs, device: (1.0, 2.0))  # ours are faster
     for module, function, instead in (
         (scan, "selective_scan", many("selective_scan")), (step, "selective_step", plain("selective_step")),

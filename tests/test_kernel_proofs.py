@@ -340,6 +340,49 @@ def test_both_are_timed_over_more_weights_than_a_cache_holds(gpu: None, monkeypa
     assert [call().shape for call in (lambda: right(case)(*speed._one_row("row_product", given)),)] == [(1, 128)]
 
 
+@pytest.mark.parametrize(
+    ("found", "times", "verdict"),
+    [(0.0, (1.0, 2.0), "agrees"), (0.0, (2.0, 1.0), "slower"), (float("inf"), (1.0, 2.0), "differs")],
+)
+def test_kernels_are_launched_early_where_whole_steps_are_right_and_faster(
+    found: float, times: tuple[float, float], verdict: str, gpu: None, monkeypatch: Any
+) -> None:
+    from vlcompare.models.kernels import early_launch
+    from vlcompare.models.kernels.cuda.common import early
+    from vlcompare.runtime.loading import prove_early
+
+    monkeypatch.setattr(early_launch, "supported", lambda device: True)
+    monkeypatch.setattr(prove_early, "difference", lambda device: found)
+    monkeypatch.setattr(prove_early, "times", lambda device: times)
+    prove._decide_early_launch(GPU)
+    on = verdict == "agrees"
+    assert [proof.verdict for proof in verdicts.proofs()] == [verdict] and early_launch.is_on(GPU) is on
+    assert early(GPU) == ({"EARLY": True, "launch_pdl": True} if on else {"EARLY": False})
+    assert bool(fallback.notices()) is (verdict == "differs")
+    with torch.no_grad():
+        x = torch.ones(1, 8, device="cuda")
+        case = agreement.case_of("triton", "row_product", x, x, None, False)
+        assert dict(case.sizes).get("early", 0) == on  # a kernel is compiled, and so proved, for the one or the other
+        assert "early" not in dict(agreement.case_of("triton", "int8_rows", x).sizes)
+    monkeypatch.setenv("VLCOMPARE_EARLY_LAUNCH", "0")
+    assert not early_launch.is_on(GPU)
+
+
+def test_early_launch_needs_a_gpu_that_has_it(gpu: None, monkeypatch: Any) -> None:
+    from vlcompare.models.kernels import early_launch
+
+    monkeypatch.undo()
+    for capability, able in (((8, 9), False), ((9, 0), True), ((12, 0), True)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_, c=capability: c)
+        assert early_launch.supported(GPU) is able and not early_launch.supported(CPU)
+    monkeypatch.setenv("VLCOMPARE_EARLY_LAUNCH", "0")
+    assert not early_launch.supported(GPU)
+
+
+def test_a_process_that_tries_kernels_starts_no_further_ones() -> None:
+    assert prove._environment()[prove.WHERE] == "here"
+
+
 def test_a_quantized_layer_that_is_wrong_is_held_unpacked(gpu: None, monkeypatch: Any) -> None:
     from vlcompare.runtime.loading import quantize
 

@@ -106,6 +106,8 @@ def _compiled(architecture: int) -> dict[str, tuple[int, str]]:
     cached = ("qkv_ptr", "cos_ptr", "sin_ptr", "keys_ptr", "values_ptr", "out_ptr")
     out = {}
     for name, (kernel, constants) in kernels.items():
+        if "EARLY" in kernel.arg_names:
+            constants = {**constants, "EARLY": architecture >= 90}
         signature = {}
         for argument in kernel.arg_names:
             if argument in constants:
@@ -174,6 +176,22 @@ def test_what_the_compiler_made_of_a_layout(kernel: str, instruction: str, most:
     _needs_a_compiler()
     _, ptx = _compiled(90)[kernel]
     assert 0 < ptx.count(instruction) <= most
+
+
+STEPS = {"attend": 0, "merge": 0, "rank": 0, "report": 0, "norms": 1, "normed product": 1, "product of gelu": 1,
+         "product": 1, "scores": 1, "mix: convolve": 1, "mix: step": 1, "nf4": 1}  # fmt: skip
+
+
+@pytest.mark.parametrize("kernel", sorted(STEPS))
+def test_a_kernel_that_is_launched_early_waits_before_it_reads_or_writes_what_others_do(kernel: str) -> None:
+    """Before that it asks for weights, if for anything."""
+    _needs_a_compiler()
+    _, ptx = _compiled(90)[kernel]
+    dependents, wait = ptx.index("griddepcontrol.launch_dependents"), ptx.index("griddepcontrol.wait")
+    assert dependents < wait < ptx.index("st.global") and bool(STEPS[kernel]) is ("ld.global" in ptx[:wait])
+    assert "ld.global" in ptx[wait:] and ptx.count("griddepcontrol.wait") == 1
+    _, older = _compiled(80)[kernel]
+    assert "griddepcontrol" not in older
 
 
 @pytest.mark.parametrize("kernel", ["step", "its step", "attend", "norms", "mix: step"])

@@ -344,7 +344,9 @@ def test_the_warm_up_compiles_and_captures_all_that_the_answer_needs(family: str
 
 
 @pytest.mark.parametrize("path", ["triton"])
-@pytest.mark.parametrize(("family", "quantization"), [("mamba", "none"), ("pythia", "nf4")])
+@pytest.mark.parametrize(
+    ("family", "quantization"), [pytest.param("mamba", "none", marks=pytest.mark.slow), ("pythia", "nf4")]
+)
 @pytest.mark.usefixtures("gpu")
 def test_a_gpu_without_bfloat16_units_runs_in_float16(
     family: str, quantization: Any, path: str, monkeypatch: pytest.MonkeyPatch

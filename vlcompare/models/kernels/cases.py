@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
+from vlcompare.models.kernels import early_launch
 from vlcompare.models.kernels.autograd import needs_gradient
 from vlcompare.models.kernels.packed_format import BLOCK
 from vlcompare.models.kernels.reference import MixWeights, Nf4Weight, NormModule, ScanInputs
@@ -26,6 +28,10 @@ BATCH = 2
 def case_of(accelerator: str, function: str, *arguments: Any) -> Case:
     """The case of a call with these arguments, whose batch and length do not matter."""
     sizes, dtype = _SIZES[function](*arguments)
+    if function in early_launch.FUNCTIONS and early_launch.anywhere():
+        first = next(x for x in tree_leaves(arguments) if isinstance(x, Tensor))
+        if early_launch.is_on(first.device):
+            sizes = {**sizes, "early": 1}
     return Case(accelerator, function, dtype, tuple((name, int(value)) for name, value in sizes.items()))
 
 

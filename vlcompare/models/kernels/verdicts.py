@@ -248,7 +248,7 @@ def machine(device: torch.device) -> str:
 def _digest() -> str:
     folder = Path(__file__).parent
     whole = hashlib.sha256()
-    others = (folder / f"{name}.py" for name in ("reference", "agreement", "cases", "speed"))
+    others = (folder / f"{name}.py" for name in ("reference", "agreement", "cases", "speed", "early_launch"))
     for file in (*sorted((folder / "cuda").glob("*.py")), *others):
         whole.update(file.name.encode() + file.read_bytes())
     return whole.hexdigest()[:12]

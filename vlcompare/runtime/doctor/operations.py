@@ -16,7 +16,7 @@ import torch
 
 from vlcompare.models import kernels
 from vlcompare.models.config import PRESETS, MambaConfig
-from vlcompare.models.kernels import fallback, verdicts
+from vlcompare.models.kernels import early_launch, fallback, verdicts
 from vlcompare.models.kernels.linear import native_bfloat16
 from vlcompare.models.mamba import Mamba
 from vlcompare.models.meta_init import structure_only
@@ -50,6 +50,7 @@ _ONLY_TRITON = {
     "token: convolution to scan": "mix_step",
     "token: greedy choice": "greedy",
 }
+_NO_EARLY = "needs compute capability 9.0 and a Triton that knows it, and VLCOMPARE_EARLY_LAUNCH other than 0"
 _LARGEST = ("mambavl_2.8b", "pythiavl_2.8b")
 _OF_A_PROOF = ("case", "verdict", "seconds", "difference", "allowed", "exception", "ours", "theirs")
 
@@ -154,6 +155,10 @@ def _on_cuda(device: str) -> list[Operation]:
     for name, function in _ONLY_TRITON.items():
         reason = _refused("triton", function, device) if "triton" in present else _why("triton", device)
         found.append(Operation(device, name, PYTORCH if reason else "triton", reason))
+    place = torch.device(device)
+    early = early_launch.is_on(place)
+    reason = "" if early else _refused("triton", "early_launch", device) if early_launch.supported(place) else _NO_EARLY
+    found.append(Operation(device, "token: next kernel", "launched early" if early else "launched in turn", reason))
     graphs = not fallback.failed("graphs")
     found.append(
         Operation(

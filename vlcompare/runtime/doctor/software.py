@@ -21,9 +21,10 @@ REQUIRED = ("torch", "torchvision", "timm", "transformers", "accelerate", "bitsa
             "matplotlib")  # fmt: skip
 OPTIONAL = ("triton", "mamba-ssm", "causal-conv1d")
 # environment variables whose values are numbers or words of a known set
-SWITCHES = ("VLCOMPARE_KERNELS", "VLCOMPARE_GRAPHS", "VLCOMPARE_PROOFS", "VLCOMPARE_DEVICE", "CUDA_VISIBLE_DEVICES",
-            "CUDA_LAUNCH_BLOCKING", "PYTORCH_CUDA_ALLOC_CONF", "TRITON_INTERPRET", "OMP_WAIT_POLICY", "HF_HUB_OFFLINE",
-            "TRANSFORMERS_OFFLINE", "NUMBA_DISABLE_JIT", "SPACES_ZERO_GPU")  # fmt: skip
+SWITCHES = ("VLCOMPARE_KERNELS", "VLCOMPARE_GRAPHS", "VLCOMPARE_EARLY_LAUNCH", "VLCOMPARE_PROOFS",
+            "VLCOMPARE_DEVICE", "CUDA_VISIBLE_DEVICES", "CUDA_LAUNCH_BLOCKING", "PYTORCH_CUDA_ALLOC_CONF",
+            "TRITON_INTERPRET", "OMP_WAIT_POLICY", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "NUMBA_DISABLE_JIT",
+            "SPACES_ZERO_GPU")  # fmt: skip
 # what decides which kernels a CPU can run, as proc names it
 _INSTRUCTIONS = ("avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16",
                  "amx_bf16", "amx_tile", "asimd", "asimddp", "sve", "sve2", "bf16", "i8mm")  # fmt: skip

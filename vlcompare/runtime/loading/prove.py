@@ -24,12 +24,12 @@ from torch import Tensor, nn
 
 from vlcompare.machine.zerogpu import on_zerogpu
 from vlcompare.models import kernels
-from vlcompare.models.kernels import agreement, fallback, verdicts
+from vlcompare.models.kernels import agreement, early_launch, fallback, verdicts
 from vlcompare.models.kernels.linear import Linear
 from vlcompare.models.kernels.reference import Nf4Weight
 from vlcompare.models.kernels.verdicts import Case, Proof
 from vlcompare.paths import PACKAGE
-from vlcompare.runtime.loading import quantize
+from vlcompare.runtime.loading import prove_early, quantize
 from vlcompare.runtime.sampling import greedy
 
 WHERE = "VLCOMPARE_PROOFS"
@@ -37,6 +37,7 @@ SECONDS = 600.0  # for one process: Triton compiles a kernel in about a second
 BATCH = 8  # rows
 ALTERNATIVES = 5  # likeliest tokens that an answer reports unless asked otherwise
 _LARGEST = {"mix_step", "norm_product", "gelu_product", "rotate_and_attend", "nf4_product"}
+_EARLY = Case("triton", "early_launch", torch.bfloat16, ())
 _MODULE = __spec__.name if __spec__ is not None else __name__
 _ALLOWED = {"nf4": 2e-2, "int8": 4e-2}  # int8 rounds its input, too
 
@@ -47,6 +48,7 @@ def prove_model(vlm: Any, dtype: torch.dtype, device: torch.device) -> list[str]
     Raises what leaves the device unusable.
     """
     language_model = vlm.language_model
+    _decide_early_launch(device)
     layers = _layers(language_model, dtype)
     settle_all(list(layers), device)
     notices = []
@@ -66,14 +68,24 @@ def prove_model(vlm: Any, dtype: torch.dtype, device: torch.device) -> list[str]
     return notices
 
 
+def _decide_early_launch(device: torch.device) -> None:
+    """First, since it changes how the kernels of a step are compiled. On ZeroGPU it would take a visitor's seconds."""
+    able = early_launch.supported(device) and not on_zerogpu()
+    if able and not fallback.failed("triton") and not fallback.failed("graphs"):
+        settle_all([_EARLY], device)
+        proof = verdicts.known(_EARLY, device)
+        early_launch.use(device, proof is not None and proof.agrees)
+
+
 @torch.inference_mode()
 def needed(lm: Any, dtype: torch.dtype, device: torch.device) -> list[Case]:
     """The cases without a verdict that a prompt, one that continues it, a step and the choice of a token ask for.
 
-    For one row, and for more than the kernels for few rows take, as in a batch.
+    For one row, and for more than the kernels for few rows take, as in a batch; not where they are tried in this
+    process, whose time it is.
     """
     with verdicts.asking() as asked:
-        for rows in (1, BATCH):
+        for rows in (1,) if _tried_here() else (1, BATCH):
             state = lm.new_state(rows, 8, device=device, dtype=dtype)
             ids = torch.zeros(rows, 2, dtype=torch.long, device=device)
             for _ in range(2):
@@ -102,6 +114,9 @@ def settle(case: Case, device: torch.device, kernel: Callable[..., Any] | None =
     """A verdict in this process; None where memory does not suffice. kernel: by default the one that is dispatched."""
     if case.accelerator == "bitsandbytes":
         return verdicts.settle(case, device, lambda: layer_difference(case, device), _ALLOWED[case.function])
+    if case == _EARLY:
+        whole = lambda: prove_early.difference(device)  # noqa: E731
+        return verdicts.settle(case, device, whole, 0.0, lambda: prove_early.times(device))
     rival = _bitsandbytes_product if case.function == "nf4_product" else None
     return agreement.settle(case, kernel or kernels.kernel_of(case), device, rival)
 

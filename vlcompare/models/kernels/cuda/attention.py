@@ -16,6 +16,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from vlcompare.models.kernels.cuda.common import early
+
 SPLITS = 8  # programs that share one head's filled slots
 BLOCK = 32  # slots that a program reads at once
 
@@ -35,11 +37,15 @@ def _rotated(at, cos_ptr, sin_ptr, position, k, K: tl.constexpr, R: tl.constexpr
 def _attend(
     qkv_ptr, cos_ptr, sin_ptr, position_ptr, keys_ptr, values_ptr, parts_ptr, peaks_ptr, sums_ptr, heads, capacity,
     scale, K: tl.constexpr, KP: tl.constexpr, R: tl.constexpr, BLOCK: tl.constexpr, SPLITS: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
     """One head, one share of the filled slots: sum of exp(score - peak) values, the sum of these weights, the peak.
 
     The new position's key and value are not read from the cache: the program whose share it is in stores them there.
     """
+    if EARLY:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
     which = tl.program_id(0).to(tl.int64)
     split = tl.program_id(1)
     position = tl.load(position_ptr + which // heads)
@@ -84,8 +90,12 @@ def _attend(
 @triton.jit
 def _merge(
     parts_ptr, peaks_ptr, sums_ptr, out_ptr, K: tl.constexpr, KP: tl.constexpr, SPLITS: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
     """Merge the shares of one head; an empty one has the peak -inf, and so the weight 0."""
+    if EARLY:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
     which = tl.program_id(0).to(tl.int64)
     split, k = tl.arange(0, SPLITS), tl.arange(0, KP)
     here = k < K
@@ -106,10 +116,11 @@ def rotate_and_attend(qkv: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, 
     parts = torch.empty(both, SPLITS, size, device=qkv.device)
     peaks, sums = torch.empty(2, both, SPLITS, device=qkv.device)
     out = torch.empty(batch, heads, size, device=qkv.device, dtype=qkv.dtype)
+    launch = early(qkv.device)
     with torch.cuda.device_of(qkv):
         _attend[both, SPLITS](
             qkv, cos, sin, positions, keys, values, parts, peaks, sums, heads, capacity, size**-0.5,
-            K=size, KP=padded, R=cos.shape[1], BLOCK=BLOCK, SPLITS=SPLITS,
+            K=size, KP=padded, R=cos.shape[1], BLOCK=BLOCK, SPLITS=SPLITS, **launch,
         )  # fmt: skip
-        _merge[(both,)](parts, peaks, sums, out, K=size, KP=padded, SPLITS=SPLITS)
+        _merge[(both,)](parts, peaks, sums, out, K=size, KP=padded, SPLITS=SPLITS, **launch)
     return out

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from vlcompare.models.kernels import early_launch
 from vlcompare.models.kernels.reference import NormModule
 
 
@@ -41,6 +42,11 @@ def tile(start, t, k, t_stride, k_stride, length, width):
     """Positions t of channels or states k, as they are stored; 0 behind the end."""
     there = (t < length)[:, None] & (k < width)[None, :]
     return tl.load(start + t[:, None] * t_stride + k[None, :] * k_stride, mask=there, other=0.0)
+
+
+def early(device: torch.device) -> dict[str, bool]:
+    """How a kernel of a step is launched (`early_launch`): EARLY, and what tells the driver."""
+    return {"EARLY": True, "launch_pdl": True} if early_launch.is_on(device) else {"EARLY": False}
 
 
 def dense(tensor: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vlcompare.models.kernels.cuda.common import dense, softplus, wide
+from vlcompare.models.kernels.cuda.common import dense, early, softplus, wide
 from vlcompare.models.kernels.reference import MixWeights
 
 CONVOLVED = 128  # channels of a program that convolves: the fewer, the more shares
@@ -37,11 +37,18 @@ def _rows(proj_ptr, o, d, width, SUMS: tl.constexpr):
 def _convolve_and_project(
     window_ptr, xz_ptr, weight_ptr, bias_ptr, proj_ptr, x_ptr, shares_ptr, width, shares, xz_b,
     TAPS: tl.constexpr, BD: tl.constexpr, BO: tl.constexpr, SUMS: tl.constexpr, BIASED: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
     """BD channels of one row: convolution and SiLU, then their share of each of x_proj's SUMS sums."""
+    if EARLY:
+        tl.extra.cuda.gdc_launch_dependents()
     row, program = tl.program_id(0).to(tl.int64), tl.program_id(1)
     d = program * BD + tl.arange(0, BD)
     here = d < width
+    o = tl.arange(0, BO)
+    part_next = _rows(proj_ptr, o, d, width, SUMS)
+    if EARLY:
+        tl.extra.cuda.gdc_wait()
     x = tl.load(xz_ptr + row * xz_b + d, mask=here, other=0.0)
     new = x.to(tl.float32)
     y = new * tl.load(weight_ptr + d * TAPS + TAPS - 1, mask=here, other=0.0).to(tl.float32)
@@ -53,8 +60,6 @@ def _convolve_and_project(
         y += past * tl.load(weight_ptr + d * TAPS + tap, mask=here, other=0.0).to(tl.float32)
     y = (y * tl.sigmoid(y)).to(x.dtype)
     share = shares_ptr + (row * shares + program) * SUMS
-    o = tl.arange(0, BO)
-    part_next = _rows(proj_ptr, o, d, width, SUMS)
     for begin in range(0, SUMS, BO):
         part = part_next.to(tl.float32)
         part_next = _rows(proj_ptr, begin + BO + o, d, width, SUMS)
@@ -79,12 +84,14 @@ def _added(shares_ptr, first, k, count, shares, SUMS: tl.constexpr, BK: tl.const
 def _add_and_step(
     state_ptr, window_ptr, x_ptr, shares_ptr, weight_ptr, A_ptr, D_ptr, xz_ptr, bias_ptr, y_ptr, width, shares, xz_b,
     N: tl.constexpr, NP: tl.constexpr, BD: tl.constexpr, BS: tl.constexpr, RANK: tl.constexpr, RP: tl.constexpr,
-    TAPS: tl.constexpr, MOVED: tl.constexpr,
+    TAPS: tl.constexpr, MOVED: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """BD channels of one row: x_proj's sums, the time step's projection, and the step.
 
     state (B, d, n) and window (B, d, TAPS - 1) move on in place. MOVED: a power of two, at least TAPS - 1.
     """
+    if EARLY:
+        tl.extra.cuda.gdc_launch_dependents()
     row = tl.program_id(0).to(tl.int64)
     d = tl.program_id(1) * BD + tl.arange(0, BD)
     n, r = tl.arange(0, NP), tl.arange(0, RP)
@@ -92,9 +99,13 @@ def _add_and_step(
     cells = here[:, None] & some[None, :]
     state_at = (row * width + d[:, None]) * N + n[None, :]
     A = tl.load(A_ptr + d[:, None] * N + n[None, :], mask=cells, other=0.0)
-    state = tl.load(state_ptr + state_at, mask=cells, other=0.0)
     cells_r = here[:, None] & (r < RANK)[None, :]
     weight = tl.load(weight_ptr + d[:, None] * RANK + r[None, :], mask=cells_r, other=0.0).to(tl.float32)
+    skip = tl.load(D_ptr + d, mask=here, other=0.0)
+    bias = tl.load(bias_ptr + d, mask=here, other=0.0)
+    if EARLY:
+        tl.extra.cuda.gdc_wait()
+    state = tl.load(state_ptr + state_at, mask=cells, other=0.0)
     stored = tl.load(x_ptr + row * width + d, mask=here, other=0.0)
     x = stored.to(tl.float32)
     z = tl.load(xz_ptr + row * xz_b + width + d, mask=here, other=0.0).to(tl.float32)
@@ -102,8 +113,6 @@ def _add_and_step(
     tap = tl.arange(0, MOVED)
     window_at = (row * width + d[:, None]) * (TAPS - 1) + tap[None, :]
     later = tl.load(window_ptr + window_at + 1, mask=here[:, None] & (tap < TAPS - 2)[None, :], other=0.0)
-    skip = tl.load(D_ptr + d, mask=here, other=0.0)
-    bias = tl.load(bias_ptr + d, mask=here, other=0.0)
     own = shares_ptr + row * shares * (RANK + 2 * N)
     factors = _added(own, 0, r, RANK, shares, RANK + 2 * N, RP, BS).to(stored.dtype).to(tl.float32)
     B = _added(own, RANK, n, N, shares, RANK + 2 * N, NP, BS).to(stored.dtype).to(tl.float32)
@@ -137,10 +146,11 @@ def mix_step(window: Tensor, state: Tensor, xz: Tensor, weights: MixWeights) -> 
             window, xz, conv, conv if weights.conv_bias is None else weights.conv_bias, x_proj, x, partial, width,
             shares, xz.stride(0),
             TAPS=conv.shape[1], BD=CONVOLVED, BO=PROJECTED, SUMS=sums, BIASED=weights.conv_bias is not None,
+            **early(xz.device),
         )  # fmt: skip
         _add_and_step[batch, triton.cdiv(width, STEPPED)](
             state, window, x, partial, dt_proj, A, D, xz, dt_bias, y, width, shares, xz.stride(0),
             N=n, NP=triton.next_power_of_2(n), BD=STEPPED, BS=ADDED, RANK=rank, RP=triton.next_power_of_2(rank),
-            TAPS=conv.shape[1], MOVED=triton.next_power_of_2(max(1, conv.shape[1] - 1)),
+            TAPS=conv.shape[1], MOVED=triton.next_power_of_2(max(1, conv.shape[1] - 1)), **early(xz.device),
         )  # fmt: skip
     return y

@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from vlcompare.models.kernels.cuda.common import early
 from vlcompare.models.kernels.packed_format import BLOCK, nf4_code
 from vlcompare.models.kernels.reference import Nf4Weight
 
@@ -45,8 +46,11 @@ def _value(code, words, SHIFT: tl.constexpr):
 def _product(
     x_ptr, words_ptr, absmax_ptr, code_ptr, bias_ptr, y_ptr, inputs, outputs, x_b,
     WORDS: tl.constexpr, ROWS: tl.constexpr, GROUPS: tl.constexpr, BIASED: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
     """y[row, o] for ROWS outputs. A block of numbers is WORDS words; a row of weights is a whole number of blocks."""
+    if EARLY:
+        tl.extra.cuda.gdc_launch_dependents()
     row = tl.program_id(1)
     o = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     group, number = tl.arange(0, GROUPS), tl.arange(0, GROUPS * WORDS * 8)
@@ -58,6 +62,8 @@ def _product(
     y = tl.zeros((ROWS,), tl.float32)
     if BIASED:
         y = tl.load(bias_ptr + o, mask=o < outputs, other=0.0).to(tl.float32)
+    if EARLY:
+        tl.extra.cuda.gdc_wait()
     x_next = tl.load(x_ptr + row * x_b + number, mask=number < inputs, other=0.0)
     sums = tl.zeros((ROWS, GROUPS), tl.float32)
     for begin in range(0, blocks, GROUPS):
@@ -119,6 +125,7 @@ def product(
         _product[triton.cdiv(outputs, ROWS), rows.shape[0]](
             rows, words, absmax, code, code if bias is None else bias, y, inputs, outputs, rows.stride(0),
             WORDS=block // 8, ROWS=ROWS, GROUPS=NUMBERS // block, BIASED=bias is not None, num_warps=1,
+            **early(x.device),
         )  # fmt: skip
     return y.view(*x.shape[:-1], outputs)
 

@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
-from vlcompare.models.kernels.cuda.common import eps_of
+from vlcompare.models.kernels.cuda.common import early, eps_of
 from vlcompare.models.kernels.reference import NormModule
 
 SHARE = 1024  # logits that one program ranks
@@ -28,8 +28,11 @@ SHARE = 1024  # logits that one program ranks
 def _add_norm(
     a_ptr, b_ptr, c_ptr, weight_ptr, bias_ptr, weight2_ptr, bias2_ptr, total_ptr, y_ptr, y2_ptr, width, eps, eps2,
     BLOCK: tl.constexpr, TERMS: tl.constexpr, NORMS: tl.constexpr, CENTRED: tl.constexpr, BIASED: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
     """One row: a (+ b (+ c)), then one or two norms of it (LayerNorm where CENTRED, else RMSNorm)."""
+    if EARLY:
+        tl.extra.cuda.gdc_launch_dependents()
     row = tl.program_id(0).to(tl.int64) * width
     k = tl.arange(0, BLOCK)
     here = k < width
@@ -38,6 +41,8 @@ def _add_norm(
     if NORMS > 1:
         weight2 = tl.load(weight2_ptr + k, mask=here, other=0.0).to(tl.float32)
         bias2 = tl.load(bias2_ptr + k, mask=here, other=0.0).to(tl.float32) if BIASED else bias
+    if EARLY:
+        tl.extra.cuda.gdc_wait()
     total = tl.load(a_ptr + row + k, mask=here, other=0.0)
     if TERMS > 1:
         total = (total.to(tl.float32) + tl.load(b_ptr + row + k, mask=here, other=0.0).to(tl.float32)).to(total.dtype)
@@ -55,8 +60,14 @@ def _add_norm(
 
 
 @triton.jit
-def _rank_share(logits_ptr, values_ptr, ids_ptr, peaks_ptr, sums_ptr, width, COUNT: tl.constexpr, SHARE: tl.constexpr):
+def _rank_share(
+    logits_ptr, values_ptr, ids_ptr, peaks_ptr, sums_ptr, width,
+    COUNT: tl.constexpr, SHARE: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
     """One share of a row's logits: its COUNT largest with their ids, its peak, and the sum of exp(logit - peak)."""
+    if EARLY:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
     row, share = tl.program_id(0).to(tl.int64), tl.program_id(1)
     k = share * SHARE + tl.arange(0, SHARE)
     x = tl.load(logits_ptr + row * width + k, mask=k < width, other=float("-inf"))
@@ -75,9 +86,12 @@ def _rank_share(logits_ptr, values_ptr, ids_ptr, peaks_ptr, sums_ptr, width, COU
 @triton.jit
 def _merge(
     values_ptr, ids_ptr, peaks_ptr, sums_ptr, chosen_ptr, packed_ptr, shares, width,
-    COUNT: tl.constexpr, SP: tl.constexpr, CP: tl.constexpr,
+    COUNT: tl.constexpr, SP: tl.constexpr, CP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Merge one row's shares: log-probabilities of the COUNT largest, in the layout of `fused.greedy`."""
+    if EARLY:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
     row = tl.program_id(0).to(tl.int64)
     s, c = tl.arange(0, SP), tl.arange(0, CP)
     peaks = tl.load(peaks_ptr + row * shares + s, mask=s < shares, other=float("-inf"))
@@ -117,6 +131,7 @@ def add_norm(terms: Sequence[Tensor], norms: Sequence[NormModule]) -> tuple[Tens
             total, normed[0], normed[-1], width, eps_of(norms[0], first), eps_of(norms[-1], first),
             BLOCK=triton.next_power_of_2(width), TERMS=len(terms), NORMS=len(norms),
             CENTRED=isinstance(norms[0], nn.LayerNorm), BIASED=biases[0] is not None, num_warps=8,
+            **early(first.device),
         )  # fmt: skip
     return total, normed
 
@@ -132,10 +147,11 @@ def greedy(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     peaks, sums = torch.empty(2, batch, shares, device=logits.device)
     chosen = torch.empty(batch, device=logits.device, dtype=torch.long)
     packed = torch.empty(batch, 2 + 2 * count, device=logits.device, dtype=torch.float64)
+    launch = early(logits.device)
     with torch.cuda.device_of(logits):
-        _rank_share[batch, shares](logits, values, ids, peaks, sums, width, COUNT=count, SHARE=SHARE)
+        _rank_share[batch, shares](logits, values, ids, peaks, sums, width, COUNT=count, SHARE=SHARE, **launch)
         _merge[(batch,)](
             values, ids, peaks, sums, chosen, packed, shares, width,
-            COUNT=count, SP=triton.next_power_of_2(shares), CP=triton.next_power_of_2(shares * count),
+            COUNT=count, SP=triton.next_power_of_2(shares), CP=triton.next_power_of_2(shares * count), **launch,
         )  # fmt: skip
     return chosen, packed

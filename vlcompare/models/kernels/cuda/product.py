@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
-from vlcompare.models.kernels.cuda.common import eps_of
+from vlcompare.models.kernels.cuda.common import early, eps_of
 from vlcompare.models.kernels.reference import NormModule
 
 NUMBERS = 4096  # weights that a program reads at once
@@ -46,13 +46,17 @@ def _weights(weight_ptr, o, k, inputs, outputs):
 def _product(
     a_ptr, b_ptr, c_ptr, norm_weight_ptr, norm_bias_ptr, weight_ptr, bias_ptr, total_ptr, y_ptr, inputs, outputs, eps,
     PAD: tl.constexpr, BK: tl.constexpr, ROWS: tl.constexpr, TERMS: tl.constexpr, NORMED: tl.constexpr,
-    CENTRED: tl.constexpr, SHIFTED: tl.constexpr, GELU: tl.constexpr, BIASED: tl.constexpr,
+    CENTRED: tl.constexpr, SHIFTED: tl.constexpr, GELU: tl.constexpr, BIASED: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """ROWS outputs of one row: a (+ b (+ c)), its norm or its GELU, then the product with weight (outputs, inputs)."""
+    if EARLY:
+        tl.extra.cuda.gdc_launch_dependents()
     row = tl.program_id(1).to(tl.int64) * inputs
     o = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     k = tl.arange(0, BK)
     w_next = _weights(weight_ptr, o, k, inputs, outputs)
+    if EARLY:
+        tl.extra.cuda.gdc_wait()
     mean, scale = 0.0, 1.0
     if NORMED:
         n = tl.arange(0, PAD)
@@ -110,7 +114,7 @@ def _launch(
             0.0 if norm is None else eps_of(norm, first),
             PAD=triton.next_power_of_2(inputs) if norm is not None else 1, BK=NUMBERS // rows, ROWS=rows,
             TERMS=len(terms), NORMED=norm is not None, CENTRED=isinstance(norm, nn.LayerNorm),
-            SHIFTED=shift is not None, GELU=gelu, BIASED=bias is not None,
+            SHIFTED=shift is not None, GELU=gelu, BIASED=bias is not None, **early(first.device),
         )  # fmt: skip
     return total, y
 
