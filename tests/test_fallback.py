@@ -163,7 +163,7 @@ def test_norms_and_choice_that_fail_on_a_gpu_are_torchs(monkeypatch: pytest.Monk
 
 def test_attention_that_fails_on_a_gpu_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rotation of queries and keys, the new slot, and what each row sees, against one position written out."""
-    from vlcompare.models.pythia import rotary_table, rotate
+    from vlcompare.models.rotary import rotary_table, rotate
 
     pytest.importorskip("triton")
     from vlcompare.models.kernels.cuda import attention as triton_attention

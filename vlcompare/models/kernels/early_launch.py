@@ -28,7 +28,12 @@ _forced: ContextVar[bool | None] = ContextVar("forced", default=None)
 
 def supported(device: torch.device) -> bool:
     """Whether GPU and Triton have it, and nobody has switched it off."""
-    if device.type != "cuda" or os.environ.get(SWITCH) == "0" or torch.cuda.get_device_capability(device) < CAPABILITY:
+    if device.type != "cuda" or os.environ.get(SWITCH) == "0":
+        return False
+    try:
+        if torch.cuda.get_device_capability(device) < CAPABILITY:
+            return False
+    except RuntimeError:  # the driver does not answer, which whoever asks here is to tell in its own words
         return False
     try:
         from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait  # noqa: F401

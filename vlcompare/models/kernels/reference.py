@@ -128,7 +128,7 @@ def rotate_and_attend(
 ) -> Tensor:
     """Attention of one new position a row, (B, H, K) in qkv's dtype; its key and value are written into the cache.
 
-    qkv (B, H, 3, K); cos, sin (S, R) as returned by `models.pythia.rotary_table`; positions (B,) of the new position;
+    qkv (B, H, 3, K); cos, sin (S, R) as returned by `models.rotary.rotary_table`; positions (B,) of the new position;
     keys, values (B, H, S, K).
     """
     capacity, rotated = keys_bhsk.shape[2], cos_sr.shape[1]
