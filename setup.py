@@ -17,6 +17,7 @@ setup(
     packages=[*find_packages(include=["vlcompare*"]), *(f"vlcompare.{name}" for name in SHIPPED)],
     package_dir={f"vlcompare.{name}": name for name in SHIPPED},
     package_data={"": ["*.css", "*.js", "*.md", "*.txt"], **{f"vlcompare.{name}": ["**/*"] for name in SHIPPED}},
+    exclude_package_data={"": ["__pycache__/*"]},  # of the examples' programs, where they were run
     include_package_data=False,
     options={"build": {"build_base": built.name}, "egg_info": {"egg_base": built.name}},
 )

@@ -462,10 +462,11 @@ def test_the_other_process_is_one_that_runs() -> None:
     assert all(record["proof"]["verdict"] == "failed" for record in records if not record["begun"])
 
 
-def test_doctor_lists_what_was_tried(gpu: None) -> None:
+def test_doctor_lists_what_was_tried(gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
     from vlcompare.runtime.doctor import operations
     from vlcompare.runtime.doctor.facts import Device
 
+    monkeypatch.setattr(operations, "_LARGEST", ("mambavl_790m", "pythiavl_1b"))  # less to compute
     assert agreement.agrees(CASES[4], right(CASES[4]), GPU)
     assert not agreement.agrees(CASES[6], lambda *given: changed(right(CASES[6])(*given), 0), GPU)
     device = Device(**{**dict.fromkeys(Device.__dataclass_fields__), "name": "cuda:0"})
