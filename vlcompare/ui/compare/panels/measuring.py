@@ -47,9 +47,13 @@ def wire_measuring(
         if session.cancel is not None and session.current is run and run is not None and run.done:
             return [session, gr.skip(), gr.skip()]  # it is being measured: the stream updates the panel
         html, possible = draw(run)
+        if session.drawn.get(view.elem_id) == (html, possible):
+            return [gr.skip()] * 3  # to update what is there makes the state change once more, without an end
+        session.drawn[view.elem_id] = (html, possible)
         return [session, html, gr.update(visible=possible)]
 
     def begin(session: CompareSession, *values: Any) -> Iterator[list[Any]]:
+        session.drawn.pop(view.elem_id, None)
         for page in measure(session, *values):
             yield [session, *(page.get(name, gr.skip()) for name in ("state", "message", "view"))]
 
