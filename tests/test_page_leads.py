@@ -182,9 +182,8 @@ def test_numbers_that_are_left_to_the_model_say_so(visit: Any) -> None:
     open_settings(page, "left")
     assert link.input_value() == before, "nothing was chosen"
     for name, words in (("image_size", "as trained"), ("max_new_tokens", "the task's")):
-        field = page.locator(f"#vl-left-{name} input")
-        page.wait_for_function("(input) => input.value === ''", arg=field.element_handle())
-        assert field.get_attribute("placeholder") == words
+        field = f'#vl-left-{name} input[placeholder="{words}"]'
+        page.wait_for_function("(field) => document.querySelector(field)?.value === ''", arg=field)
     belongs(page)
     page.locator("#vl-left-max_new_tokens input").fill("7")
     page.locator("#vl-left-max_new_tokens input").blur()

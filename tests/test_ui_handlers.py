@@ -737,3 +737,22 @@ def test_whatever_a_visitor_does_keeps_the_session(tmp_path: Path, shipped: Path
             visitor[session._id] = back
         holder.delete_all_expired_state()
         assert (visitor[session._id] is back) is kept
+
+
+def test_no_event_has_two_listeners_that_send_it_again(tmp_path: Path, shipped: Path) -> None:
+    """gradio's page repeats a call that "always_last" put off by sending its event again, to all of its listeners: two
+    of them put off and call each other without end, some twenty requests a second."""
+    from collections import Counter
+
+    from vlcompare.ui.page import build_page
+
+    settings = AppSettings(data=tmp_path)
+    page = build_page(settings, Handlers(settings, FakeCompare()))
+    dependencies = page.get_config_file()["dependencies"]
+    sent = Counter(
+        tuple(target)
+        for dependency in dependencies
+        if dependency["backend_fn"] and dependency["trigger_mode"] == "always_last"
+        for target in dependency["targets"]
+    )
+    assert len(dependencies) > 50 and [target for target, listeners in sent.items() if listeners > 1] == []

@@ -270,8 +270,10 @@ class _Case:
     def _join(self, vlm: VisionLanguageModel, pixels: torch.Tensor, ids: torch.Tensor) -> float:
         """The time of the layers between the encoder and the language model, in milliseconds."""
         patches = vlm.vision_encoder(pixels)
-        work = lambda: vlm.embed(ids, vlm.connector(patches))  # noqa: E731
-        return statistics.median([self._milliseconds(work) for _ in range(self.options.repeats + 1)][1:])
+        times = [
+            self._milliseconds(lambda: vlm.embed(ids, vlm.connector(patches))) for _ in range(self.options.repeats + 1)
+        ]
+        return statistics.median(times[1:])
 
     def _milliseconds(self, work: Callable[[], Any]) -> float:
         return 1e3 * timed(work, self.device)[0]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vlcompare.models.config import ModelConfig, PythiaConfig
+from vlcompare.models.config_json import pythia_fields
 from vlcompare.models.vlm import meta_model
 from vlcompare.runtime.loading.keys import file_key
 from vlcompare.runtime.loading.safetensors_files import write_file
@@ -60,15 +61,7 @@ def config_json(config: ModelConfig) -> dict[str, Any]:
             "architectures": ["VLCLIPGPTNeoXForCausalLM"],
             "model_type": "gpt_neox",
             "hidden_size": language.hidden_size,
-            "intermediate_size": language.intermediate_size,
-            "num_hidden_layers": language.layers,
-            "num_attention_heads": language.heads,
-            "max_position_embeddings": language.max_positions,
-            "rotary_pct": language.rotary_share,
-            "rotary_emb_base": language.rotary_base,
-            "use_parallel_residual": language.parallel_residual,
-            "hidden_act": language.activation,
-            "layer_norm_eps": language.norm_eps,
+            **pythia_fields(language),
         }
     return {
         **shared,

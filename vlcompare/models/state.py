@@ -18,6 +18,11 @@ class DecodingState:
         self.length = 0  # positions read so far; with left padding the longest row's
         self.ragged = False  # rows of different lengths: the slots after a row's end must be masked
 
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for another position."""
+        return self.length >= self.capacity
+
     def replaced(self, **attributes: Any) -> Self:
         """A copy with other attributes; the remaining tensors are shared."""
         copy = object.__new__(type(self))

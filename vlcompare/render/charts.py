@@ -223,9 +223,7 @@ def share(value: float, low: float, high: float, side: str | None = None) -> Saf
     """A share with its interval, on an axis from 0 to 1."""
     axes = Axes((0.0, 1.0), (0.0, 1.0), (110, 18), (5, 0, 5, 0))
     label = f"{fraction(value)}, 95 % interval {fraction(low)} to {fraction(high)}"
-    return _whisker(
-        axes, axes.line(0, 0.5, 1, 0.5, "vi-zero"), (value, low, high), title=label, label=label, side=side
-    )
+    return _whisker(axes, axes.line(0, 0.5, 1, 0.5, "vi-zero"), (value, low, high), title=label, label=label, side=side)
 
 
 def _whisker(

@@ -167,8 +167,7 @@ class _Batch:
         sampler = Sampler([Sampling.of(row.request) for row in builders], model.device, self.alternatives)
         runner = step_runner(lm, state, graphs=self.graphs, tail=sampler.tail, outlives=False)
         before = 0.0
-        full = lambda: state.length >= state.capacity  # noqa: E731
-        with closing(decode(runner, logits, sampler, state_full=full, clock=clock)) as tokens:
+        with closing(decode(runner, logits, sampler, state_full=lambda: state.full, clock=clock)) as tokens:
             for choices in tokens:
                 seconds, before = clock.total - before, clock.total
                 for row, choice in zip(builders, choices, strict=True):

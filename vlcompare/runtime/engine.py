@@ -309,8 +309,7 @@ class _Run:
     ) -> Iterator[Step]:
         """The answer's tokens; ends as soon as the row has a reason to stop."""
         before = 0.0
-        full = lambda: state.length >= state.capacity  # noqa: E731
-        with closing(decode(runner, logits, sampler, state_full=full, clock=clock)) as tokens:
+        with closing(decode(runner, logits, sampler, state_full=lambda: state.full, clock=clock)) as tokens:
             for (choice,) in tokens:
                 step = row.take(choice, clock.total - before, state.nbytes())
                 before = clock.total

@@ -171,7 +171,7 @@ class GraphRunner:
     @torch.inference_mode()
     def ahead(self, ids: Tensor) -> Any:
         """One replay, where its graph is there already and the state has room."""
-        if not self.graphed or self.state.length >= self.state.capacity:
+        if not self.graphed or self.state.full:
             return None
         captured = self.buffers.graphs.get((self.tail, self._window(self.state.length + 1)))
         if captured is None:

@@ -44,7 +44,8 @@ def on_changes(
 
     Changes at the same time are one call, and the next call waits for the reply to the last one (see `changes.js`).
     gradio's own trigger_mode "always_last" begins one call for each of several fields that change together; an older
-    call's reply may then come last, and stays.
+    call's reply may then come last, and stays. And what it puts off it asks for by sending the whole event again, so
+    that two such listeners of one event call each other without end.
     """
     follow = f"window.vlChanges.follow('{name}', () => trigger('input'))"
     request = gr.HTML("", js_on_load=follow, elem_classes="vl-unseen")

@@ -7,9 +7,9 @@ the reference.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vlcompare.models.kernels import agreement, attention, fallback, fused, linear, reference, stack
 from vlcompare.models.kernels.reference import MixWeights, ScanInputs
+from vlcompare.models.kernels.scoped import scoped
 from vlcompare.models.kernels.verdicts import Case
 
 # device type -> implementations, best first
@@ -62,14 +63,9 @@ def active(device: torch.device | str = "cpu") -> str:
     return _forced.get() or available(device)[0]
 
 
-@contextlib.contextmanager
-def use(name: str) -> Iterator[None]:
+def use(name: str) -> AbstractContextManager[None]:
     """Take the implementation `name` for every call of this thread inside the block (tests and measurements)."""
-    token = _forced.set(name)
-    try:
-        yield
-    finally:
-        _forced.reset(token)
+    return scoped(_forced, name)
 
 
 def _accelerated(function: str, x: Tensor, *arguments: Any) -> Any:

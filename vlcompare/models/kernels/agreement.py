@@ -7,9 +7,9 @@ where there is something that it takes the place of, faster.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from vlcompare.models.kernels import early_launch, fallback, reference, speed, verdicts
 from vlcompare.models.kernels.cases import arguments, case_of
+from vlcompare.models.kernels.scoped import scoped
 from vlcompare.models.kernels.verdicts import Case, Proof
 
 # largest difference allowed, relative to the largest value; products of a rank are summed in another order
@@ -36,14 +37,9 @@ def allowed(case: Case) -> float:
 _trusted: ContextVar[bool] = ContextVar("trusted", default=False)
 
 
-@contextlib.contextmanager
-def trusting() -> Iterator[None]:
+def trusting() -> AbstractContextManager[None]:
     """Inside, this thread calls every kernel unasked: where what is asked is something else than its numbers."""
-    token = _trusted.set(True)
-    try:
-        yield
-    finally:
-        _trusted.reset(token)
+    return scoped(_trusted, True)
 
 
 def agrees(case: Case, kernel: Callable[..., Any], device: torch.device) -> bool:
@@ -70,8 +66,8 @@ def settle(
 
     rival: as in `speed.compare`. None where memory does not suffice.
     """
-    numbers = lambda: difference(case, kernel, device)  # noqa: E731
-    times = lambda: speed.compare(case, kernel, device, rival)  # noqa: E731
+    numbers = functools.partial(difference, case, kernel, device)
+    times = functools.partial(speed.compare, case, kernel, device, rival)
     with early_launch.forced(("early", 1) in case.sizes):
         return verdicts.settle(case, device, numbers, allowed(case), times)
 

@@ -211,13 +211,18 @@ _ARGUMENTS: dict[str, Callable[[_Random, dict[str, int]], tuple[Any, ...]]] = {
     "norm_product": _norm_product_arguments,
     "gelu_product": lambda random, sizes: (random(BATCH, sizes["width"]), *_product_arguments(random, sizes)),
     "row_product": lambda random, sizes: (
-        random(1, sizes["width"]), *_product_arguments(random, sizes), bool(sizes["wide"])
+        random(1, sizes["width"]),
+        *_product_arguments(random, sizes),
+        bool(sizes["wide"]),
     ),
     "nf4_product": _nf4_arguments,
     "int8_rows": lambda random, sizes: (random(BATCH, sizes["width"]),),
     "int8_result": lambda random, sizes: (
-        (random.wide(BATCH, sizes["outputs"]) * 1e5).to(torch.int32), random.wide(BATCH).abs(),
-        random.wide(sizes["outputs"]).abs(), random(sizes["outputs"]) if sizes["shifted"] else None, random.dtype,
+        (random.wide(BATCH, sizes["outputs"]) * 1e5).to(torch.int32),
+        random.wide(BATCH).abs(),
+        random.wide(sizes["outputs"]).abs(),
+        random(sizes["outputs"]) if sizes["shifted"] else None,
+        random.dtype,
     ),
     "mix_step": _mix_arguments,
     "greedy": _greedy_arguments,

@@ -8,12 +8,13 @@ steps give the same bits with it, in less time (`runtime.loading.prove`); VLCOMP
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 
 import torch
+
+from vlcompare.models.kernels.scoped import scoped
 
 SWITCH = "VLCOMPARE_EARLY_LAUNCH"
 CAPABILITY = (9, 0)
@@ -59,11 +60,6 @@ def is_on(device: torch.device) -> bool:
     return device.type == "cuda" and (device.index or 0) in _on and os.environ.get(SWITCH) != "0"
 
 
-@contextlib.contextmanager
-def forced(on: bool) -> Iterator[None]:
+def forced(on: bool) -> AbstractContextManager[None]:
     """Inside, this thread uses it everywhere or nowhere: where a kernel is proved one way or the other."""
-    token = _forced.set(on)
-    try:
-        yield
-    finally:
-        _forced.reset(token)
+    return scoped(_forced, on)

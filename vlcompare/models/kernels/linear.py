@@ -82,9 +82,7 @@ def int8_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     return reference.int8_rows(x) if found is None else found
 
 
-def int8_result(
-    sums: Tensor, row_scales: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype
-) -> Tensor:
+def int8_result(sums: Tensor, row_scales: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
     """See `reference.int8_result`; one kernel on CUDA."""
     given, found = (sums, row_scales, scales, bias, dtype), None
     if sums.is_cuda and not torch.is_grad_enabled():

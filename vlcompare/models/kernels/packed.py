@@ -14,9 +14,8 @@ The choice depends on the processor and the sizes alone, never on a measurement.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 
 import torch
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 from vlcompare.models.kernels import fallback, packed_format, packed_proofs
 from vlcompare.models.kernels.linear import native_bfloat16
 from vlcompare.models.kernels.packed_format import BLOCK, unpacked
+from vlcompare.models.kernels.scoped import scoped
 
 FEW_ROWS = 12  # above this unpacking once costs less than looking every weight up for each row
 PLAIN = "plain"  # the variant that is no variant: torch's products of unpacked slices
@@ -56,14 +56,9 @@ def variant(method: str) -> str:
     return _forced.get() or _chosen(method)
 
 
-@contextlib.contextmanager
-def use(name: str) -> Iterator[None]:
+def use(name: str) -> AbstractContextManager[None]:
     """Take the variant `name` in this thread inside the block (tests and measurements)."""
-    token = _forced.set(name)
-    try:
-        yield
-    finally:
-        _forced.reset(token)
+    return scoped(_forced, name)
 
 
 class PackedLinear(nn.Module):

@@ -199,9 +199,7 @@ def int8_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.round(wide * steps[:, None]).nan_to_num(0.0).to(torch.int8), largest
 
 
-def int8_result(
-    sums: Tensor, row_scales: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype
-) -> Tensor:
+def int8_result(sums: Tensor, row_scales: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
     """What integer sums (R, O) stand for, + bias (O,), in a dtype: scales of the rows (R,) and of the weight's (O,)."""
     y = sums.float() * (row_scales / 127)[:, None] * (scales / 127)
     return (y if bias is None else y + bias.float()).to(dtype)

@@ -87,7 +87,10 @@ def measured(ours: Sequence[Work], theirs: Sequence[Work], device: torch.device)
 
 def _recorded(calls: Sequence[Work], device: torch.device) -> Callable[[], None]:
     capturer = CudaCapturer(device)
-    work = lambda: [call() for call in calls]  # noqa: E731
+
+    def work() -> list[Any]:
+        return [call() for call in calls]
+
     capturer.warm(work)  # first calls set libraries up, which no recording allows
     replay, kept = capturer.capture(work)
     return lambda kept=kept: replay()  # type: ignore[misc]  # the results' memory is the graph's

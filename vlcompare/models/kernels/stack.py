@@ -113,7 +113,10 @@ def example(family: str, variant: str, rows: int = 2) -> tuple[StackParts, Tenso
     """Two random layers, embeddings (rows, 64), and a state that is not empty. Packed weights where `variant` is."""
     random = functools.partial(torch.randn, generator=torch.Generator().manual_seed(0))
     methods = ("nf4", "int8") if variant else ("", "bfloat16")
-    norm = lambda: NormParts(1 + random(64) / 4, random(64) / 4, 1e-5, True)  # noqa: E731
+
+    def norm() -> NormParts:
+        return NormParts(1 + random(64) / 4, random(64) / 4, 1e-5, True)
+
     x = random(rows, 64)
     if family == "mamba":
         inner, n, rank, taps = 128, 16, 16, 4

@@ -23,6 +23,7 @@ import torch
 
 from vlcompare import paths
 from vlcompare.models.kernels import fallback
+from vlcompare.models.kernels.scoped import scoped
 
 FILE, VERSION = "kernel_proofs.json", 2
 PACKAGES = ("torch", "triton", "bitsandbytes", "mamba-ssm")
@@ -88,11 +89,8 @@ def proofs() -> tuple[Proof, ...]:
 def asking() -> Iterator[dict[Case, None]]:
     """Inside, nothing is tried: the cases without a verdict that a piece of work asks for are collected."""
     asked: dict[Case, None] = {}
-    token = _asked.set(asked)
-    try:
+    with scoped(_asked, asked):
         yield asked
-    finally:
-        _asked.reset(token)
 
 
 def may_be_tried(case: Case, device: torch.device) -> bool:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -115,8 +116,8 @@ def settle(case: Case, device: torch.device, kernel: Callable[..., Any] | None =
     if case.accelerator == "bitsandbytes":
         return verdicts.settle(case, device, lambda: layer_difference(case, device), _ALLOWED[case.function])
     if case == _EARLY:
-        whole = lambda: prove_early.difference(device)  # noqa: E731
-        return verdicts.settle(case, device, whole, 0.0, lambda: prove_early.times(device))
+        whole, times = partial(prove_early.difference, device), partial(prove_early.times, device)
+        return verdicts.settle(case, device, whole, 0.0, times)
     rival = _bitsandbytes_product if case.function == "nf4_product" else None
     return agreement.settle(case, kernel or kernels.kernel_of(case), device, rival)
 

@@ -56,8 +56,10 @@ def _walk(lm: Any, device: torch.device, early: bool) -> tuple[list[Tensor], flo
     with early_launch.forced(early), agreement.trusting():
         state = lm.new_state(1, _PROMPT + STEPS + 1, device=device, dtype=torch.bfloat16)
         prompt = torch.arange(_PROMPT, device=device)[None]
-        # a function of its own, so that no graph of the other kind is found
-        tail = lambda logits: greedy(3)(logits)  # noqa: E731
+
+        def tail(logits: Tensor) -> Any:  # of its own, so that no graph of the other kind is found
+            return greedy(3)(logits)
+
         chosen = tail(lm.logits(lm(lm.embed_tokens(prompt), state)[:, -1]))
         runner = step_runner(lm, state, tail=tail)
         runner.prepare(1)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from vlcompare.models.config import ModelConfig, PythiaConfig, VisionConfig
+from vlcompare.models.config_json import pythia_fields
 from vlcompare.models.scene_encoder import SCENE_ENCODER_NAME, SceneEncoder, SceneEncoderConfig
 from vlcompare.models.vlm import VisionLanguageModel
 from vlcompare.runtime.loading.keys import file_key
@@ -60,15 +61,7 @@ def config_json(
             "architectures": ["VLCLIPGPTNeoXForCausalLM"],
             "model_type": "gpt_neox",
             **shared,
-            "num_hidden_layers": language.layers,
-            "num_attention_heads": language.heads,
-            "intermediate_size": language.intermediate_size,
-            "max_position_embeddings": language.max_positions,
-            "rotary_pct": language.rotary_share,
-            "rotary_emb_base": int(language.rotary_base),
-            "use_parallel_residual": language.parallel_residual,
-            "hidden_act": language.activation,
-            "layer_norm_eps": language.norm_eps,
+            **pythia_fields(language),
             "tie_word_embeddings": False,
         }
     return {

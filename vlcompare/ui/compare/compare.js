@@ -89,7 +89,7 @@
     new MutationObserver((records) => { placeError(); if (one("#vl-message .vl-message-error")) pending(false); }).observe(message, { childList: true, subtree: true, characterData: true });
     new MutationObserver(() => { pending(false); blankNumbers(); }).observe(state, changes);
     const made = { childList: true, subtree: true, attributes: true, attributeFilter: ["placeholder"] };
-    for (const settings of document.querySelectorAll(".vl-settings")) new MutationObserver(blankNumbers).observe(settings, made);
+    new MutationObserver(blankNumbers).observe(document.body, made); // the settings may be built later, or once more
     blankNumbers();
   }
   watch();

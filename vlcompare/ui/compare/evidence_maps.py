@@ -47,9 +47,7 @@ def evidence_maps(
     )
 
 
-def _figure(
-    picture: Picture, side: str, name: str, found: EvidenceMap, scale: float, truth: Sequence[Box]
-) -> Safe:
+def _figure(picture: Picture, side: str, name: str, found: EvidenceMap, scale: float, truth: Sequence[Box]) -> Safe:
     blocks = zip(found.layout, found.falls, strict=True)
     marks = [
         _block(found.layout.box(block), fall, scale, block == found.largest)

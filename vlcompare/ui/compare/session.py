@@ -154,7 +154,6 @@ class CompareSession:
         self.pictures: Any = None  # what is kept of its pictures for later questions: its own, never another session's
         self.kept: Run | None = None  # the run whose picture and conversation `engines` hold
         self.hashed: tuple[str, str] | None = None  # the chosen picture's path and SHA-256
-        self.drawn: dict[str, Any] = {}  # a measuring panel's id -> what it shows of the shown run
         self.finished = threading.Event()
         self.finished.set()
 

@@ -52,5 +52,3 @@ def _untrained(comparison: Comparison, done: int, asked: int) -> Safe:
     state = f"{done} of {asked} trainings are finished, too few to compare" if done else f"not trained yet ({values})"
     command = f"python -m vlcompare study run {comparison.name} --out DIR"
     return el("li", el("b", comparison.title), f": {state}. ", el("code", command))
-
-

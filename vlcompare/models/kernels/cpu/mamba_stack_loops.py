@@ -18,7 +18,7 @@ import numpy as np
 from vlcompare.models.kernels.cpu.packed_loops import named
 from vlcompare.models.kernels.cpu.pointers import floats_at, words_at
 from vlcompare.models.kernels.cpu.simd import WIDTH, compiled, load, sigmoid, softplus, store
-from vlcompare.models.kernels.cpu.stack_loops import LINEAR, add_to, copy, linears, norm, share
+from vlcompare.models.kernels.cpu.stack_loops import LINEAR, add_to, copy, finish, linears, norm, share
 from vlcompare.models.kernels.cpu.step_loops import channels_step, conv_channels
 from vlcompare.models.kernels.cpu.threads import barrier, in_each_thread
 
@@ -130,11 +130,7 @@ def stack(variant: str) -> Any:
             product(table, at + _OUT, y, scales, words, out, rows, inner, width, begin, end)
             barrier()
         add_to(x, out, rows * width)
-        at = layers * FIELDS
-        norm(x, floats_at(table[at]), floats_at(table[at + 1]), normed, rows, width, eps, centred != 0)
-        barrier()  # everyone has read `out`
-        if thread == 0:
-            copy(normed, out, rows * width)
+        finish(table, layers * FIELDS, x, normed, out, rows, width, eps, centred != 0, thread)
 
     body = compiled(inner=True)(named(mamba, variant))
 

@@ -19,7 +19,7 @@ from vlcompare.models.kernels.cpu.attention_loops import one_head
 from vlcompare.models.kernels.cpu.packed_loops import named
 from vlcompare.models.kernels.cpu.pointers import floats_at, halves_at, integers_at, words_at
 from vlcompare.models.kernels.cpu.simd import WIDTH, compiled, gelu, load, store
-from vlcompare.models.kernels.cpu.stack_loops import LINEAR, add_to, copy, linears, norm, share
+from vlcompare.models.kernels.cpu.stack_loops import LINEAR, add_to, copy, finish, linears, norm, share
 from vlcompare.models.kernels.cpu.threads import barrier, in_each_thread
 
 # a layer's integers in the table: two norms and four Linears
@@ -158,11 +158,7 @@ def stack(variant: str) -> Any:
             if parallel:
                 add_to(x, back, rows * width)
             add_to(x, out, rows * width)
-        at = layers * FIELDS
-        norm(x, floats_at(table[at]), floats_at(table[at + 1]), normed, rows, width, eps, True)
-        barrier()  # everyone has read `out`
-        if thread == 0:
-            copy(normed, out, rows * width)
+        finish(table, layers * FIELDS, x, normed, out, rows, width, eps, True, thread)
 
     body = compiled(inner=True)(named(pythia, variant))
 

@@ -20,6 +20,7 @@ from vlcompare.models.kernels.cpu.packed_loops import named, parts
 from vlcompare.models.kernels.cpu.pointers import bytes_at, floats_at, halves_at, small_integers_at
 from vlcompare.models.kernels.cpu.simd import WIDTH, compiled, fma, load, splat, store, total
 from vlcompare.models.kernels.cpu.step_loops import some_outputs
+from vlcompare.models.kernels.cpu.threads import barrier
 
 # how a Linear's weight is held; a Linear is four integers: this, and the addresses of weight, scales and bias
 FLOAT, HALF, NF4, INT8 = range(4)
@@ -63,6 +64,15 @@ def norm(x, weight, bias, y, rows, width, eps, centred):
         for k in range(0, width, WIDTH):
             value = (load(x, at + k) - splat(mean)) * splat(scale)
             store(y, at + k, fma(value, load(weight, k), load(bias, k)))
+
+
+@compiled(inner=True)
+def finish(table, at, x, normed, out, rows, width, eps, centred, thread):
+    """The last norm of the residual, whose weight and bias are at table[at], into `out`. x, normed: this thread's."""
+    norm(x, floats_at(table[at]), floats_at(table[at + 1]), normed, rows, width, eps, centred)
+    barrier()  # everyone has read `out`
+    if thread == 0:
+        copy(normed, out, rows * width)
 
 
 class Linears(NamedTuple):

@@ -58,9 +58,7 @@ def int8_rows(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def int8_result(
-    sums: Tensor, row_scales: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype
-) -> Tensor:
+def int8_result(sums: Tensor, row_scales: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
     """See `reference.int8_result`; all are contiguous."""
     rows, outputs = sums.shape
     y = torch.empty(rows, outputs, dtype=dtype, device=sums.device)

@@ -15,7 +15,7 @@ from vlcompare.ui.compare import cards, views
 from vlcompare.ui.compare.handlers import Handlers
 from vlcompare.ui.compare.layout.tab import Parts
 from vlcompare.ui.compare.session import CompareSession, Run
-from vlcompare.ui.events import QUIET, RUNNING
+from vlcompare.ui.events import QUIET, RUNNING, on_changes
 from vlcompare.ui.server.concurrency import CURRENT_CALL
 from vlcompare.ui.server.redact import UNEXPECTED
 
@@ -47,17 +47,13 @@ def wire_measuring(
         if session.cancel is not None and session.current is run and run is not None and run.done:
             return [session, gr.skip(), gr.skip()]  # it is being measured: the stream updates the panel
         html, possible = draw(run)
-        if session.drawn.get(view.elem_id) == (html, possible):
-            return [gr.skip()] * 3  # to update what is there makes the state change once more, without an end
-        session.drawn[view.elem_id] = (html, possible)
         return [session, html, gr.update(visible=possible)]
 
     def begin(session: CompareSession, *values: Any) -> Iterator[list[Any]]:
-        session.drawn.pop(view.elem_id, None)
         for page in measure(session, *values):
             yield [session, *(page.get(name, gr.skip()) for name in ("state", "message", "view"))]
 
-    state.change(show, [parts.session], [parts.session, view, asking], trigger_mode="always_last", **QUIET)
+    on_changes(view.elem_id, [state], show, [parts.session], [parts.session, view, asking])
     button.click(end, [parts.session], None, **QUIET)
     return button.click(
         begin,
