@@ -60,7 +60,7 @@ def steps_of(args: argparse.Namespace) -> list[Step]:
         return Step(name, (python, own, "{out}", "--child", name, *which, *more), limit)
 
     tests = [
-        Step(f"tests-{part}", (python, "-m", "pytest", "-m", "gpu", f"tests/test_gpu_{part}.py", "-q", "-x",
+        Step(f"tests-{part}", (python, "-m", "pytest", "-m", "gpu", f"tests/test_gpu_{part}.py", "-v", "--tb=short",
                                "-p", "no:cacheprovider"), limit)
         for part, limit in (("kernels", 120), ("engine", 120), ("load", 60))
     ]  # fmt: skip
@@ -217,7 +217,7 @@ def _profile(args: argparse.Namespace) -> dict[str, Any]:
     import torch
     from torch.profiler import ProfilerActivity, profile
 
-    from vlcompare.bench.contestants import Ours, build
+    from vlcompare.bench.contestants import Ours, build, decide_kernels
 
     device = torch.device(args.device)
     cuda = device.type == "cuda"
@@ -225,6 +225,7 @@ def _profile(args: argparse.Namespace) -> dict[str, Any]:
     for name, config in presets(args.small).items():
         with torch.inference_mode():
             vlm = build(config, "bf16", device)
+            decide_kernels(vlm, "bf16", device)
             width = config.language.hidden_size
             embeddings = torch.randn(1, 30 if args.small else 620, width).to(device, torch.bfloat16)
             ours = Ours(vlm, embeddings, 3 * REPLAYS, graphs=cuda)

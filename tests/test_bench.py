@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from vlcompare.bench import contestants
 from vlcompare.bench.models import ModelOptions, ModelReport, ModelRow, run
 from vlcompare.bench.tables import plot, ratios, table
 from vlcompare.cli import main
-from vlcompare.errors import CheckpointError, RequestError
+from vlcompare.errors import CheckpointError, DeviceMemoryError, RequestError
 from vlcompare.models.config import MambaConfig, ModelConfig, PythiaConfig, VisionConfig
 from vlcompare.runtime.loading.keys import FLOAT32
 
@@ -127,6 +128,15 @@ def test_what_cannot_run_here_is_a_row_with_its_reason(monkeypatch: pytest.Monke
     monkeypatch.setattr(quantize, "has_kernels", lambda method, device: False)
     report = run(ModelOptions(shapes=("mamba",), precisions=("nf4",)), presets=TINY)
     assert [row.note for row in report.rows] == ["no fast path for nf4 on this device"]
+
+
+def test_a_gpu_that_is_full_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(device: torch.device) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("vlcompare.bench.models.describe", full)
+    with pytest.raises(DeviceMemoryError, match="too little free memory to measure its bandwidth"):
+        run(ModelOptions(shapes=("mamba",)), presets=TINY)
 
 
 def test_what_is_known_is_kept_and_a_missing_library_costs_its_own_rows_only(monkeypatch: pytest.MonkeyPatch) -> None:

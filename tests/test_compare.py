@@ -273,18 +273,22 @@ def test_a_request_that_nobody_could_be_asked_is_refused_at_once(engine: FakeEng
 
 
 @pytest.mark.parametrize("idle", [True, False])
-def test_memory_that_does_not_suffice_for_an_answer_evicts_what_is_idle(engine: FakeEngine, idle: bool) -> None:
+@pytest.mark.parametrize("at", ["single", "measure", "race"])  # the mode: a warm-up's is "single"
+def test_memory_that_does_not_suffice_for_an_answer_evicts_what_is_idle(
+    engine: FakeEngine, at: str, idle: bool
+) -> None:
     pool, evicted = FakePool("cuda"), []
     pool.evict_idle = lambda device: evicted.append(device) or ["another"] * idle
     short = [True]
 
     def pause(name: str, index: int) -> None:
-        if short and engine.asked[-1][2] == "measure":
+        if short and engine.asked[-1][2] == at:
             short.clear()
             raise DeviceMemoryError("The device ran out of memory.")
 
     engine.pause = pause
-    events = list(compare("x", REQUEST, {"left": Side("fast")}, mode="measure", pool=pool))
+    mode = "race" if at == "race" else "measure"
+    events = list(compare("x", REQUEST, {"left": Side("fast")}, mode=mode, pool=pool))
     answer = answers(events)["left"]
     assert len(evicted) == 1 and (answer.error is None) is idle
     assert any("trying once more" in str(event.value) for event in events) is idle

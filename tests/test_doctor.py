@@ -205,7 +205,8 @@ def test_a_report_of_a_gpu_reads_well(report: doctor.Report, monkeypatch: pytest
     monkeypatch.setenv("COLUMNS", "80")
     gpu = replace(
         report,
-        devices=(*report.devices, Device("cuda:0", "NVIDIA T4", 16_000_000_000, 15_000_000_000, "7.5", False)),
+        devices=(*report.devices, Device("cuda:0", "NVIDIA T4", 16_000_000_000, 15_000_000_000, "7.5", False,
+                                         "torch for CUDA 12.8, driver 570.86")),
         answers=(Answered("cuda:0", EMBEDDED[0], 0.0, 0, False, "RuntimeError: no kernel image"),),
         operations=(Operation("cuda:0", "token: scan", operations.PYTORCH, "triton is not installed"),),
         trials=(Trial("cuda:0", "triton conv_step bfloat16 width=5120", "agrees", 1.25, 0.0012, 0.02),
@@ -213,10 +214,26 @@ def test_a_report_of_a_gpu_reads_well(report: doctor.Report, monkeypatch: pytest
         problems=("tiny-pythia-vl on cuda:0 does not answer.",),
     )  # fmt: skip
     text = " ".join("\n".join(line for name in asdict(gpu) for line in command.lines(name, getattr(gpu, name))).split())
-    for part in ("15.0 GB free of 16.0 GB; capability 7.5; no bfloat16 instructions", "(triton is not installed)",
+    for part in ("15.0 GB free of 16.0 GB; capability 7.5; no bfloat16 instructions",
+                 "; torch for CUDA 12.8, driver 570.86", "(triton is not installed)",
                  "agrees, difference 1.2e-03 of 2e-02 allowed, 1.2 s", "failed, 0.5 s: OutOfResources",
                  "PROBLEM tiny-pythia-vl on cuda:0"):  # fmt: skip
         assert part in text
+
+
+@pytest.mark.parametrize(
+    ("told", "version"),
+    [
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023\n", "535.104.05"),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.10  Release Build\n", "570.86.10"),
+        ("another driver\n", ""),
+        (None, ""),
+    ],
+)
+def test_the_driver_is_told(told: str | None, version: str, tmp_path: Path) -> None:
+    if told is not None:
+        (tmp_path / "version").write_text(told)
+    assert software.driver(tmp_path / "version") == version
 
 
 def test_a_gpus_kernels_are_tried_at_their_own_sizes_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,8 +244,8 @@ def test_a_gpus_kernels_are_tried_at_their_own_sizes_and_told(monkeypatch: pytes
     from vlcompare.models.kernels.cuda import norm_and_argmax
 
     small = {
-        "mambavl_2.8b": {"hidden_size": 48},
-        "pythiavl_2.8b": {"hidden_size": 48, "heads": 3, "intermediate_size": 64},
+        "mambavl_2.8b": {"hidden_size": 64},
+        "pythiavl_2.8b": {"hidden_size": 64, "heads": 4, "intermediate_size": 64},
     }
     shapes = {
         name: replace(PRESETS[name], language=replace(PRESETS[name].language, vocab_size=64, **sizes))
@@ -251,7 +268,10 @@ def test_a_gpus_kernels_are_tried_at_their_own_sizes_and_told(monkeypatch: pytes
         found, _ = operations.operations([gpu])
     verdicts.forget()
     named = {one.case.split()[1]: one.verdict for one in trials}
-    assert named["mix_step"] == named["norm_product"] == named["rotate_and_attend"] == named["gelu_product"] == "agrees"
+    packed = "nf4_product", "nf4_norm_product", "int8_rows", "int8_result", "nf4", "int8"
+    assert {named[function] for function in packed} == {"agrees"}
+    assert any("selective_scan" in one.case and "trained=1" in one.case for one in trials)  # it has no gradients here
+    assert named["mix_step"] == named["norm_product"] == named["rotate_and_attend"] == "agrees"
     assert named["greedy"] == "failed" and problems and all(" greedy " in problem for problem in problems)
     kernels = {one.operation: one for one in found}
     assert kernels["token: attention"].kernel == kernels["token: convolution to scan"].kernel == "triton"

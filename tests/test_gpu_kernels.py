@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vlcompare.models import kernels
 from vlcompare.models.kernels import reference
-from vlcompare.models.kernels.reference import ScanInputs
+from vlcompare.models.kernels.reference import Nf4Weight, ScanInputs
 
 pytestmark = pytest.mark.gpu
 
@@ -127,9 +127,9 @@ def test_nf4_product_equals_unpacked_weights(outputs: int, inputs: int) -> None:
     weight = torch.randn(outputs, inputs, device="cuda", dtype=torch.bfloat16)
     parts = quantize.quantize(weight, "nf4")
     unpacked = quantize.dequantize(parts, "nf4", (outputs, inputs), torch.float32)
-    x, bias = torch.randn(2, inputs, device="cuda").bfloat16(), torch.randn(outputs, device="cuda").bfloat16()
+    x, bias = torch.randn(1, inputs, device="cuda").bfloat16(), torch.randn(outputs, device="cuda").bfloat16()
     code = quantize.nf4_code("cuda").float()
-    ours = nf4.product(x, parts["nf4"], parts["absmax"], code, outputs, bias=bias)
+    _, ours = nf4.product((x,), Nf4Weight(parts["nf4"], parts["absmax"], outputs, inputs), code, bias=bias)
     assert_close(ours, torch.nn.functional.linear(x.float(), unpacked, bias.float()), 4e-3)
 
 

@@ -97,5 +97,5 @@ def test_a_bench_of_every_precision_fills_its_rows(family: str) -> None:
         for who in ("vlcompare", "vlcompare, graphed"):
             row = rows[precision, who]
             assert not row.note and row.token_ms and row.ttft_ms and row.bandwidth_share and row.peak_bytes
-    assert ("nf4", "vlcompare, graphed, own nf4") in rows
+    assert ("nf4", "vlcompare, graphed, bitsandbytes") in rows
     assert not rows["bf16", "transformers"].note and not rows["fp32", "transformers"].note

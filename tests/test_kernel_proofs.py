@@ -38,7 +38,7 @@ MUST_AGREE = {
     shape: [
         *[("add_norm", {"width": c.hidden_size, "terms": t, "norms": 1, "centred": 1, "biased": 1}) for t in (1, 2)],
         *[("norm_product", {"width": c.hidden_size, "terms": t, "norms": 1, "centred": 1, "biased": 1,
-                            "outputs": 2 * c.inner_size, "shifted": 0}) for t in (1, 2)],
+                            "outputs": 2 * c.inner_size, "shifted": 0, "gelu": 0}) for t in (1, 2)],
         ("mix_step", {"width": c.inner_size, "states": 16, "rank": c.rank, "taps": 4, "biased": 1}),
         *[("row_product", {"width": w, "outputs": o, "shifted": 0, "wide": wide})
           for w, o, wide in ((c.inner_size, c.hidden_size, 0), (c.hidden_size, c.vocab_size, 1))],
@@ -52,14 +52,42 @@ MUST_AGREE = {
         *[("add_norm", {"width": c.hidden_size, "terms": t, "norms": n, "centred": 1, "biased": 1})
           for t, n in ((1, 2), (3, 2), (3, 1))],
         *[("norm_product", {"width": c.hidden_size, "terms": t, "norms": 1, "centred": 1, "biased": 1,
-                            "outputs": o * c.hidden_size, "shifted": 1}) for t, o in ((1, 3), (3, 3), (1, 4))],
-        ("gelu_product", {"width": c.intermediate_size, "outputs": c.hidden_size, "shifted": 1}),
-        *[("row_product", {"width": c.hidden_size, "outputs": o, "shifted": s, "wide": wide})
-          for o, s, wide in ((c.hidden_size, 1, 0), (c.vocab_size, 0, 1))],
+                            "outputs": o * c.hidden_size, "shifted": 1, "gelu": o == 4})
+          for t, o in ((1, 3), (3, 3), (1, 4))],
+        *[("row_product", {"width": w, "outputs": o, "shifted": s, "wide": wide})
+          for w, o, s, wide in ((c.hidden_size, c.hidden_size, 1, 0), (c.intermediate_size, c.hidden_size, 1, 0),
+                                (c.hidden_size, c.vocab_size, 0, 1))],
         ("rotate_and_attend", {"size": c.head_size, "rotated": c.rotary_size}),
         ("greedy", {"vocabulary": c.vocab_size, "count": 5}),
     ]
     for shape, c in ((shape, preset.language) for shape, preset in PRESETS.items())
+}  # fmt: skip
+
+
+# what takes its place where the large layers are packed: functions, and bitsandbytes' layers as (rows, columns, biased)
+MUST_AGREE_PACKED: dict[tuple[str, str], tuple[list[Any], set[tuple[int, int, int]]]] = {
+    ("mambavl_2.8b", "nf4"): (
+        [*[("nf4_norm_product", {"width": 2560, "terms": t, "norms": 1, "centred": 1, "biased": 1, "outputs": 10240,
+                                 "shifted": 0, "gelu": 0}) for t in (1, 2)],
+         ("nf4_product", {"width": 5120, "outputs": 2560, "shifted": 0})],
+        {(10240, 2560, 0), (2560, 5120, 0)},
+    ),
+    ("pythiavl_2.8b", "nf4"): (
+        [*[("nf4_norm_product", {"width": 2560, "terms": t, "norms": 1, "centred": 1, "biased": 1, "outputs": o,
+                                 "shifted": 1, "gelu": o == 10240}) for t, o in ((1, 7680), (3, 7680), (1, 10240))],
+         *[("nf4_product", {"width": w, "outputs": 2560, "shifted": 1}) for w in (2560, 10240)]],
+        {(7680, 2560, 1), (2560, 2560, 1), (10240, 2560, 1), (2560, 10240, 1)},
+    ),
+    ("mambavl_2.8b", "int8"): (
+        [*[("int8_rows", {"width": w}) for w in (2560, 5120)],
+         *[("int8_result", {"outputs": o, "shifted": 0}) for o in (10240, 2560)]],
+        {(10240, 2560, 0), (2560, 5120, 0)},
+    ),
+    ("pythiavl_2.8b", "int8"): (
+        [*[("int8_rows", {"width": w}) for w in (2560, 10240)],
+         *[("int8_result", {"outputs": o, "shifted": 1}) for o in (7680, 2560, 10240)]],
+        {(7680, 2560, 1), (2560, 2560, 1), (10240, 2560, 1), (2560, 10240, 1)},
+    ),
 }  # fmt: skip
 
 
@@ -93,17 +121,38 @@ def functions(found: Any) -> set[tuple[str, tuple[tuple[str, int], ...]]]:
 )
 def test_every_kernel_of_a_published_model_is_on_the_list(shape: str, gpu: None, monkeypatch: Any) -> None:
     """A model of two layers in the true sizes asks for these and no others, under fake tensors."""
-    pretended_cuda.shapes_only(monkeypatch)
-    right = Proof("", "", "agrees", 0.0, 0.0)
-    with FakeTensorMode(allow_non_fake_inputs=True), pretended_cuda.Factories(), torch.no_grad():
-        lm, asked = build(replace(PRESETS[shape].language, layers=2)), []
-        while new := [case for case in prove.needed(lm, BF16, GPU) if case not in asked]:
-            asked += new
-            verdicts._found.update({(case, GPU): right for case in new})
-    final = {case for case in asked if dict(case.sizes).get("dense", 1)}  # the others are asked for before a verdict
+    final = asked_for(shape, "none", monkeypatch)
     expected = {(name, tuple(sorted(sizes.items()))) for name, sizes in MUST_AGREE[shape]}
     assert expected <= functions(final)
     assert {name for name, _ in functions(final) - expected} <= OTHERWISE
+
+
+@pytest.mark.parametrize(("shape", "quantization"), sorted(MUST_AGREE_PACKED))
+def test_every_kernel_of_packed_layers_is_on_the_list(
+    shape: str, quantization: str, gpu: None, monkeypatch: Any
+) -> None:
+    kernels, layers = MUST_AGREE_PACKED[shape, quantization]
+    final = asked_for(shape, quantization, monkeypatch)
+    expected = {(name, tuple(sorted(sizes.items()))) for name, sizes in kernels}
+    found = {one for one in functions(final) if one[0].startswith(("nf4", "int8")) and one[0] != quantization}
+    assert expected <= found
+    # where the fused product fails, its two parts are asked for
+    assert {name for name, _ in found - expected} <= {"nf4_product"}
+    asked = {tuple(dict(case.sizes).values()) for case in final if case.accelerator == "bitsandbytes"}
+    assert asked == layers
+
+
+def asked_for(shape: str, quantization: str, monkeypatch: Any) -> set[Case]:
+    """All cases that two layers ask for, found right as they come up, bitsandbytes' layers among them."""
+    pretended_cuda.shapes_only(monkeypatch)
+    right = Proof("", "", "agrees", 0.0, 0.0)
+    with FakeTensorMode(allow_non_fake_inputs=True), pretended_cuda.Factories(), torch.no_grad():
+        lm = build(replace(PRESETS[shape].language, layers=2), quantization)
+        asked = list(prove._layers(lm, BF16))
+        while new := [case for case in prove.needed(lm, BF16, GPU) if case not in asked]:
+            asked += new
+            verdicts._found.update({(case, GPU): right for case in new})
+    return {case for case in asked if dict(case.sizes).get("dense", 1)}  # the others are asked for before a verdict
 
 
 def small_case(function: str, **sizes: int) -> Case:
@@ -121,8 +170,8 @@ CASES = [
     small_case("add_norm", width=20, terms=3, norms=2, centred=1, biased=1),
     small_case("add_norm", width=20, terms=2, norms=1, centred=0, biased=0),
     small_case("greedy", vocabulary=100, count=3),
-    small_case("norm_product", width=20, terms=3, norms=1, centred=1, biased=1, outputs=7, shifted=1),
-    small_case("gelu_product", width=20, outputs=7, shifted=0),
+    small_case("norm_product", width=20, terms=3, norms=1, centred=1, biased=1, outputs=7, shifted=1, gelu=1),
+    small_case("nf4_norm_product", width=64, terms=2, norms=1, centred=0, biased=0, outputs=7, shifted=0, gelu=1),
     small_case("row_product", width=20, outputs=7, shifted=1, wide=0),
     Case("triton", "row_product", BF16, (("width", 20), ("outputs", 7), ("shifted", 0), ("wide", 1))),
     small_case("nf4_product", width=64, outputs=7, shifted=1),
@@ -435,6 +484,27 @@ def test_a_kernel_that_ends_its_process_ends_no_other(gpu: None) -> None:
         assert case.function != "conv_step" or "illegal memory access" in proof.exception
     verdicts.forget()
     assert not agreement.agrees(CASES[7], right(CASES[7]), GPU)  # not even once more
+
+
+@pytest.mark.parametrize("begin", ["study", "language"])
+def test_a_training_has_its_kernels_tried_in_other_processes(begin: str, gpu: None, monkeypatch: Any) -> None:
+    """A process that only trains loads no model, which would see to that."""
+    from vlcompare.study import train
+    from vlcompare.study.grid import grid_of
+    from vlcompare.synth.train import language
+
+    fixed = {"task": "position", "order": "query_first", "length": 4, "vocabulary": 8, "width": 32, "recipe": "smoke",
+             "learning_rate": 0.004, "budget": 64}  # fmt: skip
+    setting = grid_of({"name": "tiny", "axes": {"family": ["mamba"]}, "fixed": fixed}).entries[0].setting({})
+    monkeypatch.setattr(language, "Learner", lambda *given: torch.nn.Linear(1, 1))
+    monkeypatch.setattr(language, "optimizers", lambda *given: [])
+    for device, expected in ((CPU, None), (GPU, prove.try_elsewhere)):
+        monkeypatch.setattr(verdicts, "elsewhere", None)
+        if begin == "study":
+            train.Training(setting, device)
+        else:
+            language.LanguageTraining.fresh("mamba", SimpleNamespace(language=None), 1, device)
+        assert verdicts.elsewhere is expected
 
 
 def test_processes_that_cannot_begin_leave_the_cases_to_this_one(gpu: None) -> None:

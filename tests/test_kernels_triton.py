@@ -19,7 +19,7 @@ HERE = Path(__file__).resolve().parent
 ARCHITECTURES = (75, 80, 89, 90, 100, 120)
 KERNELS = (
     *("forward", "backward", "step", "convolution", "its step", "attend", "merge"),
-    *("norms", "rank", "report", "nf4", "normed product", "product of gelu", "mix: convolve", "mix: step"),
+    *("norms", "rank", "report", "nf4", "normed product", "normed nf4", "mix: convolve", "mix: step"),
     *("product", "scores", "int8: rows", "int8: result"),
 )
 KINDS = ("forward", "continued", "gradient", "step", "convolution", "prompt's convolution", "attention", "fused", "nf4",
@@ -66,8 +66,9 @@ def _compiled(architecture: int) -> dict[str, tuple[int, str]]:
     )
 
     head = {"K": 80, "KP": 128}
-    row = {"TERMS": 3, "CENTRED": True, "SHIFTED": True, "BIASED": True}
-    alone = {"TERMS": 1, "CENTRED": False, "SHIFTED": False, "BIASED": True, "PAD": 1, "NORMED": False, "GELU": False}
+    row = {"TERMS": 3, "CENTRED": True, "SHIFTED": True, "BIASED": True, "NORMED": True, "GELU": True}
+    alone = {"TERMS": 1, "CENTRED": False, "SHIFTED": False, "BIASED": True, "NORMED": False, "GELU": False}
+    packed = {"WORDS": 8, "ROWS": nf4.ROWS, "GROUPS": nf4.NUMBERS // 64}
     sizes = {"N": 16, "NP": 16, "SMOOTH": True, "SKIP": True, "GATED": True, "BIASED": True}
     chunked = {**sizes, "CHUNK": scan_backward.CHUNK, "BD": scan_backward.CHANNELS}
     kernels = {
@@ -81,8 +82,7 @@ def _compiled(architecture: int) -> dict[str, tuple[int, str]]:
         "norms": (norm_and_argmax._add_norm, {"BLOCK": 4096, "TERMS": 3, "NORMS": 2, "CENTRED": True, "BIASED": True}),
         "rank": (norm_and_argmax._rank_share, {"COUNT": 5, "SHARE": norm_and_argmax.SHARE}),
         "report": (norm_and_argmax._merge, {"COUNT": 5, "SP": 64, "CP": 256}),
-        "normed product": (product._product, {**row, "PAD": 4096, "BK": 512, "ROWS": 8, "NORMED": True, "GELU": False}),
-        "product of gelu": (product._product, {**row, "PAD": 1, "BK": 1024, "ROWS": 4, "NORMED": False, "GELU": True}),
+        "normed product": (product._product, {**row, "PAD": 4096, "BK": 512, "ROWS": 8}),
         "mix: convolve": (
             mix._convolve_and_project,
             {"TAPS": 4, "BD": 128, "BO": mix.PROJECTED, "SUMS": 192, "BIASED": True},
@@ -91,17 +91,21 @@ def _compiled(architecture: int) -> dict[str, tuple[int, str]]:
             mix._add_and_step,
             {"N": 16, "NP": 16, "BD": 32, "BS": mix.ADDED, "RANK": 160, "RP": 256, "TAPS": 4, "MOVED": 4},
         ),
-        "product": (product._product, {**alone, "BK": 1024, "ROWS": 4}),
-        "scores": (product._product, {**alone, "BK": 512, "ROWS": 8, "BIASED": False}),
+        "product": (product._product, {**alone, "PAD": 1, "BK": 1024, "ROWS": 4}),
+        "scores": (product._product, {**alone, "PAD": 1, "BK": 512, "ROWS": 8, "BIASED": False}),
         "int8: rows": (int8._rows, {"BLOCK": 16384}),
         "int8: result": (int8._result, {"BLOCK": int8.OUTPUTS, "BIASED": True}),
-        "nf4": (nf4._product, {"WORDS": 8, "ROWS": nf4.ROWS, "GROUPS": nf4.NUMBERS // 64, "BIASED": True}),
+        "nf4": (nf4._product, {**alone, **packed}),
+        "normed nf4": (nf4._product, {**row, **packed}),
     }
-    bfloat16 = {"step", "nf4", "norms", "normed product", "product of gelu", "mix: convolve", "mix: step", "product",
+    bfloat16 = {"step", "nf4", "norms", "normed product", "normed nf4", "mix: convolve", "mix: step", "product",
                 "scores", "int8: rows", "int8: result"}  # fmt: skip
     half = {
         f"{letter}_ptr"
-        for letter in ("proj", "xz", "u", "x", "z", "y", "B", "C", "a", "b", "c", "total", "y2", "weight")
+        for letter in (
+            *("proj", "xz", "u", "x", "z", "y", "B", "C", "a", "b", "c", "total", "y2"),
+            *("weight", "norm_weight", "norm_bias", "bias"),
+        )
     }
     cached = ("qkv_ptr", "cos_ptr", "sin_ptr", "keys_ptr", "values_ptr", "out_ptr")
     out = {}
@@ -112,7 +116,7 @@ def _compiled(architecture: int) -> dict[str, tuple[int, str]]:
         for argument in kernel.arg_names:
             if argument in constants:
                 signature[argument] = "constexpr"
-            elif argument in ("words_ptr", "sums_ptr") and name in ("nf4", "int8: result"):
+            elif argument in ("words_ptr", "sums_ptr") and name in ("nf4", "normed nf4", "int8: result"):
                 signature[argument] = "*i32"
             elif argument == "values_ptr" and name == "int8: rows":
                 signature[argument] = "*i8"
@@ -136,7 +140,7 @@ def _compiled(architecture: int) -> dict[str, tuple[int, str]]:
         even = [a.endswith("_ptr") or a in ("inputs", "outputs", "width", "x_b") for a in kernel.arg_names]
         attributes = {(place,): [["tt.divisibility", 16]] for place, one in enumerate(even) if one}
         source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
-        warps = {"num_warps": {"nf4": 1, "norms": 8, "int8: rows": 8}.get(name, 4)}
+        warps = {"num_warps": {"nf4": 1, "normed nf4": 1, "norms": 8, "int8: rows": 8}.get(name, 4)}
         made = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=warps).asm
         out[name] = len(made["cubin"]), made["ptx"]
     return out
@@ -178,7 +182,7 @@ def test_what_the_compiler_made_of_a_layout(kernel: str, instruction: str, most:
     assert 0 < ptx.count(instruction) <= most
 
 
-STEPS = {"attend": 0, "merge": 0, "rank": 0, "report": 0, "norms": 1, "normed product": 1, "product of gelu": 1,
+STEPS = {"attend": 0, "merge": 0, "rank": 0, "report": 0, "norms": 1, "normed product": 1, "normed nf4": 1,
          "product": 1, "scores": 1, "mix: convolve": 1, "mix: step": 1, "nf4": 1}  # fmt: skip
 
 
@@ -226,10 +230,9 @@ def test_mamba_ssm_leaves_continued_prompts_and_training_to_the_next_implementat
 
 
 @pytest.mark.parametrize(
-    ("rows", "inputs", "block", "taken"),
-    [(1, 2560, 64, True), (1, 1088, 64, True), (2, 2560, 64, False), (1, 96, 64, False), (1, 4096, 1024, False)],
+    ("rows", "inputs", "taken"), [(1, 2560, True), (1, 1088, True), (2, 2560, False), (1, 96, False)]
 )
-def test_own_nf4_product_is_for_one_row(rows: int, inputs: int, block: int, taken: bool) -> None:
+def test_own_nf4_product_is_for_one_row(rows: int, inputs: int, taken: bool) -> None:
     from vlcompare.models.kernels.cuda import nf4
 
-    assert nf4.applies(torch.zeros(rows, inputs), inputs, block) is taken
+    assert nf4.applies(torch.zeros(rows, inputs), inputs) is taken

@@ -11,12 +11,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gpu_session
 import pretended_cuda
 import pytest
 import torch
 from pretended_cuda import counts, nobody_waits
 
 import vlcompare
+from vlcompare.bench import models as bench
 from vlcompare.comparison import compare
 from vlcompare.models import kernels
 from vlcompare.models.config import PRESETS, MambaConfig
@@ -27,11 +29,12 @@ from vlcompare.models.pythia import Pythia
 from vlcompare.runtime import engine, step_graphs
 from vlcompare.runtime.batch import generate_batch
 from vlcompare.runtime.clock import Clock
-from vlcompare.runtime.loading import prove
+from vlcompare.runtime.loading import prove, quantize
+from vlcompare.runtime.loading.estimate import estimate
 from vlcompare.runtime.picture_cache import PictureCache
 from vlcompare.runtime.sampling import greedy
 from vlcompare.runtime.warm_up import warm_up
-from vlcompare.types import Request, Side
+from vlcompare.types import ModelSpec, Request, Side
 
 pytest.importorskip("triton")
 
@@ -276,11 +279,17 @@ def test_a_capture_runs_nothing_and_a_replay_computes_on_the_same_memory() -> No
         assert total.tolist() == [expected] * 3 and last.tolist() == [expected + 1] * 3
 
 
-LAUNCHES = {"mambavl_2.8b": 262, "pythiavl_2.8b": 198}  # a token in bfloat16
+LAUNCHES = {  # a token, with bfloat16 around packed layers
+    ("mambavl_2.8b", "none"): 262, ("pythiavl_2.8b", "none"): 198,
+    ("mambavl_2.8b", "nf4"): 262, ("pythiavl_2.8b", "nf4"): 198,
+    ("mambavl_2.8b", "int8"): 582, ("pythiavl_2.8b", "int8"): 518,
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("shape", sorted(LAUNCHES))
-def test_launches_of_a_token_at_the_largest_size(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("shape", "quantization"), sorted(LAUNCHES))
+def test_launches_of_a_token_at_the_largest_size(
+    shape: str, quantization: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Under fake tensors: true widths, no memory. Of one and of two layers, from which all layers' follow."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -291,12 +300,12 @@ def test_launches_of_a_token_at_the_largest_size(shape: str, monkeypatch: pytest
     with FakeTensorMode(allow_non_fake_inputs=True), pretended_cuda.pretended(monkeypatch), torch.no_grad():
         pretended_cuda.stand_ins(monkeypatch)
         pretended_cuda.shapes_only(monkeypatch)
-        one, two = (launches_of_a_token(replace(language, layers=layers)) for layers in (1, 2))
-    assert one + (two - one) * (language.layers - 1) == LAUNCHES[shape], counts.launches
+        one, two = (launches_of_a_token(replace(language, layers=layers), quantization) for layers in (1, 2))
+    assert one + (two - one) * (language.layers - 1) == LAUNCHES[shape, quantization], counts.launches
     assert fallback.notices() == ()
 
 
-def build(config: Any) -> Any:
+def build(config: Any, quantization: str = "none") -> Any:
     """A language model on the device, in bfloat16 as it is loaded, with no numbers in it."""
     with structure_only():
         lm: Any = Mamba(config) if isinstance(config, MambaConfig) else Pythia(config)
@@ -308,12 +317,15 @@ def build(config: Any) -> Any:
                 empty = torch.empty(meta.shape, device="cuda", dtype=torch.float32 if wide else torch.bfloat16)
                 made[id(meta)] = torch.nn.Parameter(empty)
             module._parameters[name] = None if meta is None else made[id(meta)]
+    if quantization != "none":
+        family = "mamba" if isinstance(lm, Mamba) else "pythia"
+        quantize.replace_linears(lm, family, quantization, pretended_cuda.DEVICE, torch.bfloat16)
     return lm.eval()
 
 
-def launches_of_a_token(config: Any) -> int:
+def launches_of_a_token(config: Any, quantization: str) -> int:
     """After a prompt of 620 positions."""
-    lm = build(config)
+    lm = build(config, quantization)
     state = lm.new_state(1, 1024, device="cuda", dtype=torch.bfloat16)
     lm(torch.empty(1, 620, config.hidden_size, device="cuda", dtype=torch.bfloat16), state)
     token = torch.zeros(1, device="cuda", dtype=torch.long)
@@ -368,6 +380,22 @@ def test_a_gpu_without_bfloat16_units_runs_in_float16(
     assert explicit.dtype == torch.float32 and not any("bfloat16" in one for one in explicit.notices)
 
 
+@pytest.mark.parametrize("path", ["triton"])
+@pytest.mark.parametrize(("capability", "says"), [((7, 0), "no units for bfloat16"), ((9, 0), "end at 65,504")])
+@pytest.mark.usefixtures("gpu")
+def test_float16_can_be_asked_for(
+    capability: tuple[int, int], says: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+    model = vlcompare.load(FAMILIES["mamba"], device="cuda:0", dtype="float16", quantization="int8")
+    assert model.dtype == model.vision_dtype == torch.float16
+    assert len([one for one in model.notices if says in one]) == 1
+    answer = vlcompare.generate(model, PICTURES[0], **ASK)
+    assert answer.dtype == "float16" and ids(answer) == truth("mamba", "fp32")[0]
+    model.vlm.language_model.norm_f.weight.fill_(6e4)
+    assert "float32 does not overflow" in str(vlcompare.generate(model, PICTURES[0], **ASK).error)
+
+
 @pytest.mark.parametrize("path", ["triton", pytest.param("torch", marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("gpu")
 def test_scores_that_are_no_numbers_end_the_answer_and_nothing_else(path: str) -> None:
@@ -396,6 +424,50 @@ def test_a_model_that_only_seems_to_be_on_a_gpu_is_prepared_where_it_is(monkeypa
         for _ in range(2):
             model.prepare()
     assert len(tried) == 1
+
+
+@pytest.mark.parametrize("path", ["triton"])
+@pytest.mark.usefixtures("gpu")
+def test_an_error_left_on_the_device_is_raised_before_a_library_that_ends_the_process_sees_it(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, packed = on_cuda("pythia", "bf16"), on_cuda("pythia", "nf4")
+    product = type(packed.vlm.language_model.layers[0].mlp.dense_4h_to_h)
+    monkeypatch.setattr(product, "forward", lambda *given: pytest.fail("bitsandbytes was called"))
+
+    def pending(device: torch.device) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr("vlcompare.runtime.loading.model.raise_pending", pending)
+    assert ids(vlcompare.generate(plain, PICTURES[0], **ASK))  # its own kernels raise what they find
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        vlcompare.generate(packed, PICTURES[0], **ASK)
+
+
+@pytest.mark.parametrize("shape", ["mambavl_2.8b", "pythiavl_2.8b"])
+@pytest.mark.usefixtures("gpu")
+def test_an_answers_memory_is_left_free_when_a_model_is_placed(shape: str) -> None:
+    """Two caches of the longest text (one in graphs' buffers), and 256 MiB for pools and workspaces."""
+    weights, beside = estimate(ModelSpec(f"finetuned_{shape}", device="cuda:0"))
+    with structure_only():
+        language = PRESETS[shape].language
+        lm: Any = Mamba(language) if isinstance(language, MambaConfig) else Pythia(language)
+    assert weights > 5e9 and beside >= 2 * lm.bfloat16().state_bytes_formula(2048) + (256 << 20)
+
+
+@pytest.mark.parametrize("path", ["triton"])
+@pytest.mark.usefixtures("gpu")
+def test_a_bench_takes_the_kernels_that_answers_take(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are tried before anything is timed, and NF4 is measured as it is chosen, and by bitsandbytes alone."""
+    monkeypatch.setattr(bench, "describe", lambda device: {"gbytes_per_s": 1.0})
+    verdicts.forget()
+    options = bench.ModelOptions(("pythiavl_2.8b",), ("nf4",), "cuda:0", 20, 3, 1, vision=False, peers=False)
+    report = bench.run(options, presets=gpu_session.presets(small=True))
+    assert [row.who for row in report.rows] == [
+        "vlcompare", "vlcompare, graphed", "vlcompare, graphed, bitsandbytes"
+    ]  # fmt: skip
+    assert all(row.token_ms and not row.note for row in report.rows)
+    assert {"nf4_norm_product", "nf4"} <= {proof.case.split()[1] for proof in verdicts.proofs()}
 
 
 @pytest.mark.usefixtures("gpu")

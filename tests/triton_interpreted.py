@@ -197,17 +197,13 @@ def products() -> dict[str, float]:
         ):
             for parameter in norm.parameters():
                 parameter.data = torch.randn(width)
-            for shift in (bias, None):
-                ours = product.norm_product(given, norm, weight, shift)
+            for shift, gelu in ((bias, True), (None, False)):
+                ours = product.norm_product(given, norm, weight, shift, gelu)
                 with torch.no_grad():
-                    truth = reference.norm_product(given, norm, weight, shift)
-                label = f"product {type(norm).__name__} {len(list(norm.parameters()))} {width} {shift is None}"
+                    truth = reference.norm_product(given, norm, weight, shift, gelu)
+                label = f"product {type(norm).__name__} {len(list(norm.parameters()))} {width} {gelu}"
                 out[label] = max(error(*pair) for pair in zip(ours, truth, strict=True))
                 out[f"{label}, the sum"] = float(not torch.equal(ours[0], truth[0]))
-        for shift in (bias, None):
-            x = given[0] * 2
-            ours, truth = product.gelu_product(x, weight, shift), reference.gelu_product(x, weight, shift)
-            out[f"product of GELU {width} {shift is None}"] = error(ours, truth)
     return out
 
 
@@ -318,17 +314,27 @@ def fused_in_the_models() -> dict[str, float]:
 
 
 def quantized() -> dict[str, float]:
+    """Widths around a turn of 512 numbers, outputs around a program's rows; alone, and with sum, norm and GELU."""
     out = {}
-    for outputs, inputs, rows in ((7, 64, 1), (5, 1088, 2), (8, 2048, 1)):
+    for outputs, inputs, terms in ((7, 64, 1), (5, 1088, 3), (8, 2048, 2)):
         torch.manual_seed(outputs)
         code = torch.linspace(-1, 1, 16)
         nibbles = torch.randint(0, 16, (outputs * inputs,))
         absmax = torch.rand(outputs * inputs // 64) + 0.1
         packed = (nibbles[0::2] << 4 | nibbles[1::2]).to(torch.uint8)[:, None]  # bitsandbytes' order and shape
         weight = (code[nibbles].view(-1, 64) * absmax[:, None]).view(outputs, inputs)
-        x, bias = torch.randn(rows, inputs), torch.randn(outputs)
-        ours = nf4.product(x, packed, absmax, code, outputs, bias=bias)
-        out[f"nf4 {outputs} x {inputs}, {rows} rows"] = error(ours, torch.nn.functional.linear(x, weight, bias))
+        parts = reference.Nf4Weight(packed, absmax, outputs, inputs)
+        given, bias = [torch.randn(1, inputs) + 1 for _ in range(terms)], torch.randn(outputs)
+        _, ours = nf4.product(given[:1], parts, code, bias=bias)
+        out[f"nf4 {outputs} x {inputs}"] = error(ours, torch.nn.functional.linear(given[0], weight, bias))
+        for norm in (torch.nn.LayerNorm(inputs), torch.nn.RMSNorm(inputs, eps=1e-5)):
+            norm.weight.data = torch.randn(inputs) / inputs**0.5
+            for gelu in (True, False):
+                total, ours = nf4.product(given, parts, code, norm=norm, bias=bias if gelu else None, gelu=gelu)
+                with torch.no_grad():
+                    truth = reference.norm_product(given, norm, weight, bias if gelu else None, gelu)
+                label = f"nf4 {type(norm).__name__} {inputs} {gelu}"
+                out[label] = error(ours, truth[1]) + float(not torch.equal(total, truth[0]))
     return out
 
 

@@ -47,6 +47,7 @@ class Event(NamedTuple):
 
 
 Put = Callable[[Event], None]
+_KINDS: dict[type, Literal["prompt", "step", "answer"]] = {Prompt: "prompt", Step: "step", Answer: "answer"}
 
 
 class _Cancelled(Exception):
@@ -145,6 +146,7 @@ class _Comparison:
         self._loaded = {name: threading.Event() for name in self.sides}  # of a race; set where a side failed, too
         self._ready = {name: threading.Event() for name in self.sides}
         self._warming, self._checking, self._checked = threading.Lock(), threading.Lock(), False
+        self._begun: set[str] = set()  # sides of whose answers a token was told
         self.pictures.begin_question()
 
     def events(self) -> Iterator[Event]:
@@ -270,54 +272,46 @@ class _Comparison:
         if self.follow_up is not None or shape in _warm.setdefault(model, set()):
             return
         put(Event(name, "status", "Warming up"))
-        warm_up(model, self.image, request, self.cancel, in_parts=self.pictures.prefixes)
+        asked = partial(warm_up, model, self.image, request, self.cancel, in_parts=self.pictures.prefixes)
+        self._with_room(name, model, put, asked)
         if not self.cancel.is_set():
             _warm[model].add(shape)
 
     def _answer(self, name: str, model: Any, put: Put, *, warm_up: bool) -> None:
-        """Ask one side, with the device held; once more, where memory suffices only without what is idle."""
+        """Ask one side, with the device held."""
         put(Event(name, "status", "Waiting for the device"))
         with _device.held_by(self, self._raise_if_cancelled):
             if warm_up:
                 self._warm_up(name, model, put)
             self._raise_if_cancelled()
             put(Event(name, "status", "Answering"))
-            begun = False
-            try:
-                for item in self._items(name, model, put):
-                    begun |= isinstance(item, Step)
-                    self._tell(name, model, item, put)
-                return
-            except DeviceMemoryError:
-                evict: Callable[[str], Any] = getattr(self.pool, "evict_idle", lambda device: [])
-                if begun or not evict(str(model.device)):
-                    raise
-            put(Event(name, "status", "Out of memory: models that were not in use are evicted; trying once more"))
-            for item in self._items(name, model, put):
-                self._tell(name, model, item, put)
+            self._with_room(name, model, put, partial(self._tell_all, name, model, put))
 
-    def _items(self, name: str, model: Any, put: Put) -> Iterator[Prompt | Step | Answer]:
+    def _with_room(self, name: str, model: Any, put: Put, work: Callable[[], None]) -> None:
+        """Do the work; once more, where memory suffices only without what is idle, and no token was told yet."""
+        try:
+            return work()
+        except DeviceMemoryError:
+            evict: Callable[[str], Any] = getattr(self.pool, "evict_idle", lambda device: [])
+            if name in self._begun or not evict(str(model.device)):
+                raise
+        put(Event(name, "status", "Out of memory: models that were not in use are evicted; trying once more"))
+        work()
+
+    def _tell_all(self, name: str, model: Any, put: Put) -> None:
         from vlcompare.runtime.engine import stream_request
 
-        return stream_request(
-            model,
-            self.image,
-            self._requests[name],
-            cancel=self.cancel,
-            deadline=self.deadline,
-            session=self.sessions.get(name),
-            follow_up=self.follow_up,
-            mode=self.mode,
-            pictures=self.pictures,
+        items = stream_request(
+            model, self.image, self._requests[name], cancel=self.cancel, deadline=self.deadline,
+            session=self.sessions.get(name), follow_up=self.follow_up, mode=self.mode, pictures=self.pictures,
             progress=_told_at_intervals(name, put),
-        )
-
-    def _tell(self, name: str, model: Any, item: Prompt | Step | Answer, put: Put) -> None:
-        if isinstance(item, Answer):
-            self._put_notices(name, model, put)  # an accelerator may have failed meanwhile
-            put(Event(name, "answer", item))
-        else:
-            put(Event(name, "prompt" if isinstance(item, Prompt) else "step", item))
+        )  # fmt: skip
+        for item in items:
+            if isinstance(item, Answer):
+                self._put_notices(name, model, put)  # an accelerator may have failed meanwhile
+            elif isinstance(item, Step):
+                self._begun.add(name)
+            put(Event(name, _KINDS[type(item)], item))
 
     def _wait_for(self, sides: Mapping[str, threading.Event]) -> None:
         for reached in sides.values():

@@ -19,6 +19,7 @@ from vlcompare.models.pythia import Pythia
 from vlcompare.models.vlm import VisionLanguageModel, meta_model
 from vlcompare.runtime.loading import quantize
 from vlcompare.runtime.loading.keys import FLOAT32
+from vlcompare.runtime.loading.prove import prove_model
 from vlcompare.runtime.sampling import greedy
 from vlcompare.runtime.step_graphs import step_runner
 from vlcompare.tasks.sequence import IMAGE_SLOT
@@ -44,7 +45,7 @@ class Contestant(Protocol):
 
 def build(config: ModelConfig, precision: str, device: torch.device) -> VisionLanguageModel:
     """The whole model with random weights, language model quantized where `precision` says so."""
-    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+    dtype = dtype_of(precision)
     vlm = meta_model(config).eval()
     method = precision if precision in quantize.METHODS else "none"
     linears = quantize.targets(vlm, config.family) if method != "none" else {}
@@ -64,6 +65,16 @@ def build(config: ModelConfig, precision: str, device: torch.device) -> VisionLa
             _quantize(vlm, name, method)
     vlm.vision_encoder.place_buffers(device)
     return vlm
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """What is not quantized runs in this dtype."""
+    return torch.float32 if precision == "fp32" else torch.bfloat16
+
+
+def decide_kernels(vlm: VisionLanguageModel, precision: str, device: torch.device) -> list[str]:
+    """Try a GPU's kernels as the loader does, so that what is timed is what answers take. Returns notices."""
+    return prove_model(vlm, dtype_of(precision), device) if device.type == "cuda" else []
 
 
 def _values(key: str, empty: Tensor, noise: Tensor) -> Tensor:
@@ -105,11 +116,12 @@ class Ours:
     """This project's engine as the decode loop uses it: static state, one runner, greedy, with log-probabilities."""
 
     def __init__(
-        self, vlm: VisionLanguageModel, embeddings: Tensor, tokens: int, *, graphs: bool, own_nf4: bool = False
+        self, vlm: VisionLanguageModel, embeddings: Tensor, tokens: int, *, graphs: bool, bitsandbytes: bool = False
     ) -> None:
-        self.lm, self.embeddings, self.graphs, self.own_nf4 = vlm.language_model, embeddings, graphs, own_nf4
+        self.lm, self.embeddings, self.graphs = vlm.language_model, embeddings, graphs
+        self.own_nf4 = False if bitsandbytes else None  # as `quantize.use_own_kernel` takes it
         self.capacity = embeddings.shape[1] + tokens + 1
-        self.name = "vlcompare" + (", graphed" if graphs else "") + (", own nf4" if own_nf4 else "")
+        self.name = "vlcompare" + (", graphed" if graphs else "") + (", bitsandbytes" if bitsandbytes else "")
         # a separate function, so that no contestant finds another one's graphs
         self.tail = lambda logits: greedy(_ALTERNATIVES)(logits)
         self.state: Any = None

@@ -14,7 +14,16 @@ from typing import Any
 
 import torch
 
-from vlcompare.bench.contestants import Contestant, MambaSsm, Ours, Transformers, build, prompt_ids, token_bytes
+from vlcompare.bench.contestants import (
+    Contestant,
+    MambaSsm,
+    Ours,
+    Transformers,
+    build,
+    decide_kernels,
+    prompt_ids,
+    token_bytes,
+)
 from vlcompare.bench.machine import describe
 from vlcompare.bench.peer_command import PeerCommand
 from vlcompare.errors import CheckpointError, DeviceMemoryError, RequestError
@@ -95,7 +104,12 @@ def run(
     _check(options, presets)
     device = resolve_device(options.device)
     progress("Measuring the memory's bandwidth.")
-    machine = describe(device)
+    try:
+        machine = describe(device)
+    except torch.OutOfMemoryError as error:
+        raise DeviceMemoryError(
+            f"{device} has too little free memory to measure its bandwidth: end what else uses it."
+        ) from error
     rows: list[ModelRow] = []
     vision: dict[str, tuple[float, float]] = {}
     for shape in options.shapes:
@@ -149,6 +163,9 @@ class _Case:
         peak = PeakMemory(self.device)
         before = peak.measure()
         load_s, vlm = timed(lambda: build(self.config, self.precision, self.device), self.device)
+        if self.device.type == "cuda":
+            self.progress(f"{self.shape}, {self.precision}: trying the kernels for this GPU, once.")
+        notes = decide_kernels(vlm, self.precision, self.device)
         pixels = torch.zeros(1, 3, self.config.image_size, self.config.image_size).to(
             self.device, vlm.vision_encoder.dtype
         )
@@ -161,7 +178,7 @@ class _Case:
         if self.device.type == "cuda":
             ours.append(Ours(vlm, embeddings, self.options.tokens, graphs=True))
         if self.device.type == "cuda" and self.precision == "nf4":
-            ours.append(Ours(vlm, embeddings, self.options.tokens, graphs=True, own_nf4=True))
+            ours.append(Ours(vlm, embeddings, self.options.tokens, graphs=True, bitsandbytes=True))
         for contestant in ours:
             self._warm(contestant)
         peak_bytes = peak.measure()
@@ -172,7 +189,8 @@ class _Case:
         first = replace(first, resident_bytes=resident)
         if vision[0] is not None:
             first = replace(first, join_ms=self._join(vlm, pixels, ids))
-        rows = [self._ours(replace(first, who=who.name, note=who.reason), who, vlm, times[who.name]) for who in ours]
+        said = {who: " ".join([who.reason, *notes]).strip() for who in ours}
+        rows = [self._ours(replace(first, who=who.name, note=said[who]), who, vlm, times[who.name]) for who in ours]
         for peer in peers:
             prefill_ms, token_ms = times[peer.name]
             rows.append(ModelRow(self.shape, self.precision, peer.name, prefill_ms=prefill_ms, token_ms=token_ms))

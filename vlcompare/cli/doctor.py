@@ -75,7 +75,8 @@ def _devices(value: Any) -> Iterable[tuple[str, str]]:
     for one in value:
         bfloat16 = "own bfloat16 instructions" if one.bfloat16 else "no bfloat16 instructions"
         memory = f"{format_bytes(one.free_bytes)} free of {format_bytes(one.total_bytes)}"
-        yield one.name, f"{one.title}; {memory}; capability {one.capability}; {bfloat16}"
+        cuda = f"; {one.cuda}" if one.cuda else ""
+        yield one.name, f"{one.title}; {memory}; capability {one.capability}; {bfloat16}{cuda}"
 
 
 def _answers(value: Any) -> Iterable[tuple[str, str]]:

@@ -38,7 +38,8 @@ FIELD_OPTIONS: dict[str, dict[str, Any]] = {
     "device": {"metavar": "D", "help": "auto, cpu, cuda, cuda:1 (default: auto)"},
     "dtype": {
         "choices": DTYPES,
-        "help": "default: bfloat16, but float32 for a small model on a CPU, and float16 on a GPU without bfloat16",
+        "help": "default: bfloat16, but float32 for a small model on a CPU, and float16 on a GPU without bfloat16; "
+        "float16 is for GPUs",
     },
     "image_size": {"type": int, "metavar": "PX", "help": "resample to this size (default: as trained)"},
     "revision": {"metavar": "R", "help": "of a Hub id: a commit, branch or tag"},

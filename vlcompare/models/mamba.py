@@ -251,7 +251,7 @@ class Mamba(nn.Module):
             cast("list[MambaLayer]", list(self.layers)), state.windows_nbdk, state.states_nbdn, strict=True
         ):
             # a block's residual is added where it is next read
-            x_bD, (xz_b2d,) = norm_linears(terms, (layer.norm,), (layer.mixer.in_proj,))
+            x_bD, (xz_b2d,) = norm_linears(terms, (layer.norm,), (layer.mixer.in_proj,), (False,))
             terms = x_bD, layer.mixer.step(xz_b2d, window_bdk, state_bdn)
         _, (hidden_bD,) = add_norm(terms, (self.norm_f,))
         return hidden_bD

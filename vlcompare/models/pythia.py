@@ -24,7 +24,7 @@ from vlcompare.models import kernels
 from vlcompare.models.config import PythiaConfig
 from vlcompare.models.interruption import check
 from vlcompare.models.kernels.attention import attend_one, finds_filled_slots, rotate_and_attend
-from vlcompare.models.kernels.fused import add_norm, gelu_linear, norm_linears
+from vlcompare.models.kernels.fused import add_norm, norm_linears
 from vlcompare.models.kernels.linear import Linear, scores
 from vlcompare.models.kernels.stack_parts import LayerParts, StackParts, linear_parts, norm_parts
 from vlcompare.models.pythia_state import PythiaState
@@ -110,12 +110,11 @@ class MLP(nn.Module):
         self.dense_h_to_4h = Linear(config.hidden_size, config.intermediate_size)
         self.dense_4h_to_h = Linear(config.intermediate_size, config.hidden_size)
         self.activation = ACTIVATION[config.activation]
+        self.fuses = self.activation is F.gelu  # a step takes it together with the product before it
 
     def step(self, inner: Tensor) -> Tensor:
-        """From `dense_h_to_4h` on."""
-        if self.activation is F.gelu:
-            return gelu_linear(inner, self.dense_4h_to_h)
-        return self.dense_4h_to_h(self.activation(inner))
+        """From `dense_h_to_4h` on; where it `fuses`, from the activation on."""
+        return self.dense_4h_to_h(inner if self.fuses else self.activation(inner))
 
     def forward(self, x: Tensor) -> Tensor:
         check()
@@ -163,11 +162,12 @@ class PythiaLayer(nn.Module):
         """`forward` for one new position a row: the terms (B, D) of its input -> those of its output."""
         reads, expands = self.attention.query_key_value, self.mlp.dense_h_to_4h
         if self.parallel:
-            x_bd, (qkv, inner) = norm_linears(terms, self.entry, (reads, expands))
+            x_bd, (qkv, inner) = norm_linears(terms, self.entry, (reads, expands), (False, self.mlp.fuses))
             return self.mlp.step(inner), self.attention.step(qkv, keys_bhsk, values_bhsk, at), x_bd
-        x_bd, (qkv,) = norm_linears(terms, self.entry, (reads,))
+        x_bd, (qkv,) = norm_linears(terms, self.entry, (reads,), (False,))
         attended_bd = self.attention.step(qkv, keys_bhsk, values_bhsk, at)
-        x_bd, (inner,) = norm_linears((attended_bd, x_bd), (self.post_attention_layernorm,), (expands,))
+        norms, gelus = (self.post_attention_layernorm,), (self.mlp.fuses,)
+        x_bd, (inner,) = norm_linears((attended_bd, x_bd), norms, (expands,), gelus)
         return self.mlp.step(inner), x_bd
 
 

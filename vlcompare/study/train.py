@@ -23,6 +23,7 @@ from vlcompare.study.rows import VERSION, Folder, Setting, row_of
 from vlcompare.study.streams import Stream
 from vlcompare.study.tasks import MAX_POSITIONS, Items, ItemSource
 from vlcompare.study.weights import save_weights
+from vlcompare.training.kernels import try_in_other_processes
 from vlcompare.training.optim import set_rates
 from vlcompare.training.progress import load_state, save_state, unbroken
 
@@ -47,6 +48,7 @@ class Training:
         )
         models.begin(self.model, setting.seed, self.recipe)
         self.model.to(device)
+        try_in_other_processes(device)
         self.optimizers = models.optimizers(self.model, setting.learning_rate, self.recipe)
         self.steps, self.examples, self.seconds = 0, 0, 0.0
         self.curve: list[list[float]] = []

@@ -38,8 +38,8 @@ def view() -> Safe:
         ("Packages", ", ".join(versions)),
     ]
     for device in devices:
-        threads = f", {processor.threads} threads" if device.name == "cpu" else ""
-        rows.append((device.name, f"{device.title}, {format_bytes(device.total_bytes)}{threads}"))
+        more = f"{processor.threads} threads" if device.name == "cpu" else f"capability {device.capability}"
+        rows.append((device.name, f"{device.title}, {format_bytes(device.total_bytes)}, {more}"))
     rows += [(f"{one} kernels", text) for one, text in _kernels(operations.operations(devices)[0])]
     rows += [("Notice", text) for text in operations.notices()[0]]
     lines = [el("tr", el("th", name, scope="row"), el("td", text)) for name, text in rows]

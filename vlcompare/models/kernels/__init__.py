@@ -40,10 +40,8 @@ MODULES = {
 ELSEWHERE = {
     "add_norm": fused.MODULE,
     "greedy": fused.MODULE,
-    "norm_product": fused.PRODUCT,
-    "gelu_product": fused.PRODUCT,
-    "row_product": linear.PRODUCT,
-    "nf4_product": linear.NF4,
+    **dict.fromkeys(("norm_product", "row_product"), linear.PRODUCT),
+    **dict.fromkeys(("nf4_product", "nf4_norm_product"), linear.NF4),
     **dict.fromkeys(("int8_rows", "int8_result"), linear.INT8),
     "rotate_and_attend": attention.MODULE,
 }

@@ -69,11 +69,13 @@ _SIZES: dict[str, Callable[..., tuple[dict[str, int], torch.dtype]]] = {
     ),
     "rotate_and_attend": lambda keys, cos: ({"size": keys.shape[-1], "rotated": cos.shape[1]}, keys.dtype),
     "add_norm": _norm_sizes,
-    "norm_product": lambda terms, norm, weight, bias: (
-        {**_norm_sizes(terms, (norm,))[0], "outputs": weight.shape[0], "shifted": bias is not None}, weight.dtype
+    "norm_product": lambda terms, norm, weight, bias, gelu: (
+        {**_norm_sizes(terms, (norm,))[0], "outputs": weight.shape[0], "shifted": bias is not None, "gelu": gelu},
+        weight.dtype,
     ),
-    "gelu_product": lambda x, weight, bias: (
-        {"width": x.shape[-1], "outputs": weight.shape[0], "shifted": bias is not None}, weight.dtype
+    "nf4_norm_product": lambda terms, norm, weight, bias, gelu: (
+        {**_norm_sizes(terms, (norm,))[0], "outputs": weight.rows, "shifted": bias is not None, "gelu": gelu},
+        terms[0].dtype,
     ),
     "row_product": lambda x, weight, bias, wide: (
         {"width": x.shape[-1], "outputs": weight.shape[0], "shifted": bias is not None, "wide": wide}, weight.dtype
@@ -176,7 +178,12 @@ def _product_arguments(random: _Random, sizes: dict[str, int]) -> tuple[Any, ...
 
 def _norm_product_arguments(random: _Random, sizes: dict[str, int]) -> tuple[Any, ...]:
     terms, (norm,) = _norm_arguments(random, sizes)
-    return terms, norm, *_product_arguments(random, sizes)
+    return terms, norm, *_product_arguments(random, sizes), bool(sizes["gelu"])
+
+
+def _nf4_norm_arguments(random: _Random, sizes: dict[str, int]) -> tuple[Any, ...]:
+    terms, (norm,) = _norm_arguments(random, sizes)
+    return [term[0, :1] for term in terms], norm, *_nf4_arguments(random, sizes)[1:], bool(sizes["gelu"])
 
 
 def _nf4_arguments(random: _Random, sizes: dict[str, int]) -> tuple[Any, ...]:
@@ -209,7 +216,7 @@ _ARGUMENTS: dict[str, Callable[[_Random, dict[str, int]], tuple[Any, ...]]] = {
     "rotate_and_attend": _attention_arguments,
     "add_norm": _norm_arguments,
     "norm_product": _norm_product_arguments,
-    "gelu_product": lambda random, sizes: (random(BATCH, sizes["width"]), *_product_arguments(random, sizes)),
+    "nf4_norm_product": _nf4_norm_arguments,
     "row_product": lambda random, sizes: (
         random(1, sizes["width"]),
         *_product_arguments(random, sizes),

@@ -20,7 +20,8 @@ SWITCH = "VLCOMPARE_EARLY_LAUNCH"
 CAPABILITY = (9, 0)
 # the functions whose kernels can be launched early: those of a step
 FUNCTIONS = frozenset((
-    "norm_product", "gelu_product", "row_product", "nf4_product", "mix_step", "rotate_and_attend", "add_norm", "greedy",
+    "norm_product", "row_product", "nf4_product", "nf4_norm_product", "mix_step", "rotate_and_attend", "add_norm",
+    "greedy",
 ))  # fmt: skip
 
 _on: set[int] = set()  # GPUs on which it is used

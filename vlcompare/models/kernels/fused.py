@@ -15,11 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlcompare.models.kernels import agreement, reference
-from vlcompare.models.kernels.linear import Linear
-from vlcompare.models.kernels.reference import NormModule
+from vlcompare.models.kernels.linear import NF4, PRODUCT, Linear
+from vlcompare.models.kernels.reference import Nf4Weight, NormModule
 
 MODULE = "cuda.norm_and_argmax"
-PRODUCT = "cuda.product"
 
 
 def add_norm(terms: Sequence[Tensor], norms: Sequence[NormModule]) -> tuple[Tensor, list[Tensor]]:
@@ -29,33 +28,36 @@ def add_norm(terms: Sequence[Tensor], norms: Sequence[NormModule]) -> tuple[Tens
 
 
 def norm_linears(
-    terms: Sequence[Tensor], norms: Sequence[NormModule], layers: Sequence[nn.Module]
+    terms: Sequence[Tensor], norms: Sequence[NormModule], layers: Sequence[nn.Module], gelus: Sequence[bool]
 ) -> tuple[Tensor, list[Tensor]]:
     """The sum of the terms (..., D), and what each layer makes of one norm of it; layers[i] reads norms[i].
 
-    One row of plain layers takes one kernel a layer on CUDA, which does all three.
+    gelus: for which layers GELU follows. One row takes one kernel a layer on CUDA, which does all of it, where the
+    layers are plain or in NF4.
     """
-    if all(type(layer) is Linear for layer in layers) and terms[0].numel() == terms[0].shape[-1]:
-        given: Sequence[Tensor] = terms
-        found: list[Tensor] = []
-        for norm, layer in zip(norms, layers, strict=True):
-            result = _kernel("norm_product", terms[0], given, norm, layer.weight, layer.bias, module=PRODUCT)
+    found: list[Tensor] = []
+    if terms[0].is_cuda and terms[0].numel() == terms[0].shape[-1]:
+        for norm, layer, gelu in zip(norms, layers, gelus, strict=True):
+            result = _norm_product(terms, norm, layer, gelu)
             if result is None:
                 break
-            given, found = (result[0],), [*found, result[1]]
-        else:
-            return given[0], found
-    total, normed = add_norm(terms, norms)
-    return total, [layer(x) for layer, x in zip(layers, normed, strict=True)]
+            terms, found = (result[0],), [*found, result[1]]
+    done = len(found)
+    if done == len(layers):
+        return terms[0], found
+    total, normed = add_norm(terms, norms[done:])
+    results = [layer(x) for layer, x in zip(layers[done:], normed, strict=True)]
+    return total, [*found, *(F.gelu(y) if gelu else y for y, gelu in zip(results, gelus[done:], strict=True))]
 
 
-def gelu_linear(x: Tensor, layer: nn.Module) -> Tensor:
-    """layer(gelu(x)); one row of a plain layer takes one kernel on CUDA."""
-    if type(layer) is Linear and x.numel() == x.shape[-1]:
-        result = _kernel("gelu_product", x, x, layer.weight, layer.bias, module=PRODUCT)
-        if result is not None:
-            return result
-    return layer(F.gelu(x))
+def _norm_product(terms: Sequence[Tensor], norm: NormModule, layer: Any, gelu: bool) -> tuple[Tensor, Tensor] | None:
+    """See `reference.norm_product`: by one kernel, where there is one for such a layer."""
+    if type(layer) is Linear:
+        return _kernel("norm_product", terms[0], terms, norm, layer.weight, layer.bias, gelu, module=PRODUCT)  # type: ignore[no-any-return]
+    weight: Nf4Weight | None = getattr(layer, "nf4", None)
+    if weight is None:
+        return None
+    return _kernel("nf4_norm_product", terms[0], terms, norm, weight, layer.bias, gelu, module=NF4)  # type: ignore[no-any-return]
 
 
 def greedy(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -154,16 +154,15 @@ def add_norm(terms: Sequence[Tensor], norms: Sequence[NormModule]) -> tuple[Tens
 
 
 def norm_product(
-    terms: Sequence[Tensor], norm: NormModule, weight: Tensor, bias: Tensor | None
+    terms: Sequence[Tensor], norm: NormModule, weight: Tensor, bias: Tensor | None, gelu: bool
 ) -> tuple[Tensor, Tensor]:
-    """The sum of the terms (..., D) as in `add_norm`, and the product of its norm with weight (out, D)^T, + bias."""
+    """The sum of the terms (..., D) as in `add_norm`, and the product of its norm with weight (out, D)^T, + bias.
+
+    gelu: GELU, the exact one, follows the product.
+    """
     total, (normed,) = add_norm(terms, (norm,))
-    return total, F.linear(normed, weight, bias)
-
-
-def gelu_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """gelu(x) (..., D), the exact one, times weight (out, D)^T + bias."""
-    return F.linear(F.gelu(x), weight, bias)
+    y = F.linear(normed, weight, bias)
+    return total, F.gelu(y) if gelu else y
 
 
 def row_product(x: Tensor, weight: Tensor, bias: Tensor | None, wide: bool) -> Tensor:
@@ -186,6 +185,15 @@ def nf4_product(x: Tensor, weight: Nf4Weight, bias: Tensor | None) -> Tensor:
     shape = weight.rows, weight.columns
     whole = unpacked("nf4", weight.packed.reshape(-1), weight.absmax, shape, torch.float32)
     return F.linear(x.float(), whole, None if bias is None else bias.float()).to(x.dtype)
+
+
+def nf4_norm_product(
+    terms: Sequence[Tensor], norm: NormModule, weight: Nf4Weight, bias: Tensor | None, gelu: bool
+) -> tuple[Tensor, Tensor]:
+    """`norm_product` with a weight in NF4."""
+    total, (normed,) = add_norm(terms, (norm,))
+    y = nf4_product(normed, weight, bias)
+    return total, F.gelu(y) if gelu else y
 
 
 def int8_rows(x: Tensor) -> tuple[Tensor, Tensor]:

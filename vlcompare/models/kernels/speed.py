@@ -29,9 +29,15 @@ _CACHE = 64 << 20  # bytes, where a GPU does not tell the size of its cache
 Work = Callable[..., Any]
 
 
-def _norm_product(terms: Any, norm: NormModule, weight: Tensor, bias: Tensor | None) -> Any:
+def norm_then(product: Work, terms: Any, norm: NormModule, gelu: bool) -> Any:
+    """What a product with its norm, and GELU where asked, takes the place of."""
     _, (normed,) = fallback.load_and_call("cuda.norm_and_argmax", "add_norm", terms, (norm,))
-    return F.linear(normed, weight, bias)
+    y = product(normed)
+    return F.gelu(y) if gelu else y
+
+
+def _norm_product(terms: Any, norm: NormModule, weight: Tensor, bias: Tensor | None, gelu: bool) -> Any:
+    return norm_then(lambda x: F.linear(x, weight, bias), terms, norm, gelu)
 
 
 def _row_product(x: Tensor, weight: Tensor, bias: Tensor | None, wide: bool) -> Tensor:
@@ -41,10 +47,9 @@ def _row_product(x: Tensor, weight: Tensor, bias: Tensor | None, wide: bool) -> 
 
 _REPLACED: dict[str, Work] = {
     "norm_product": _norm_product,
-    "gelu_product": lambda x, weight, bias: F.linear(F.gelu(x), weight, bias),
     "row_product": _row_product,
 }
-_TIMED = {*_REPLACED, "nf4_product"}
+_TIMED = {*_REPLACED, "nf4_product", "nf4_norm_product"}
 
 
 def can_be_told(case: Case) -> bool:
@@ -99,6 +104,8 @@ def _recorded(calls: Sequence[Work], device: torch.device) -> Callable[[], None]
 def _one_row(function: str, given: tuple[Any, ...]) -> tuple[Any, ...]:
     if function == "norm_product":
         return [term[0, :1] for term in given[0]], *given[1:]
+    if function == "nf4_norm_product":
+        return given
     return given[0][:1], *given[1:]
 
 

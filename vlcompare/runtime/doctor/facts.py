@@ -30,7 +30,10 @@ class Processor:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What models can run on. Bytes are 0 where they cannot be found out; capability: compute capability, or ""."""
+    """What models can run on. Bytes are 0 where they cannot be found out; capability: compute capability, or "".
+
+    cuda: of a GPU, the CUDA that torch was built for, and the driver.
+    """
 
     name: str
     title: str
@@ -38,6 +41,7 @@ class Device:
     free_bytes: int
     capability: str
     bfloat16: bool  # own instructions for it
+    cuda: str = ""
 
 
 @dataclass(frozen=True, slots=True)

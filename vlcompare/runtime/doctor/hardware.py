@@ -29,7 +29,7 @@ def devices() -> tuple[tuple[Device, ...], list[str]]:
     except ImportError:  # a machine that runs on a GPU alone can do without
         total = free = 0
     found = [Device("cpu", software.processor_name(), total, free, instructions, native_bfloat16())]
-    problems = []
+    problems, driver = [], software.driver()
     for index in range(torch.cuda.device_count()):
         name = f"cuda:{index}"
         try:
@@ -43,6 +43,7 @@ def devices() -> tuple[tuple[Device, ...], list[str]]:
                     free,
                     ".".join(map(str, capability)),
                     capability >= _NATIVE_BFLOAT16,
+                    f"torch for CUDA {torch.version.cuda}" + (f", driver {driver}" if driver else ""),
                 )  # fmt: skip
             )
         except RuntimeError as error:

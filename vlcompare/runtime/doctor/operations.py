@@ -42,9 +42,9 @@ _ONLY_TRITON = {
     "token: attention": "rotate_and_attend",
     "token: sums with norms": "add_norm",
     "token: sum, norm and product": "norm_product",
-    "token: GELU and product": "gelu_product",
     "token: product": "row_product",
     "token: product in NF4": "nf4_product",
+    "token: sum, norm and NF4": "nf4_norm_product",
     "rounding to int8": "int8_rows",
     "result in int8": "int8_result",
     "token: convolution to scan": "mix_step",
@@ -67,21 +67,30 @@ def answers(devices: Sequence[Device]) -> tuple[tuple[Answered, ...], list[str]]
 
 
 def trials(devices: Sequence[Device]) -> tuple[tuple[Trial, ...], list[str]]:
-    """Every kernel that a GPU's published models of the largest size call, beside the reference.
+    """Every kernel that a GPU's published models of the largest size call, in each quantization, and training.
 
-    A CPU's are compared through the answers alone.
+    Beside the reference. A CPU's are compared through the answers alone.
     """
     for device in devices:
         if device.name != "cpu":
-            for shape in _LARGEST:
-                place = torch.device(device.name)
-                dtype = resolve_dtype("auto", place)
-                lm = _two_layers(PRESETS[shape].language, place, dtype)
-                prove.prove_model(SimpleNamespace(language_model=lm), dtype, place)
+            _try_all(torch.device(device.name))
     found = [Trial(proof.device, *(getattr(proof, name) for name in _OF_A_PROOF)) for proof in verdicts.proofs()]
     found = [replace(one, exception=software.private(one.exception)) for one in found]
     wrong = [one for one in found if one.verdict in ("differs", "failed", "died")]
     return tuple(found), [f"A kernel is not used on {one.device}, where it {one.verdict}: {one.case}." for one in wrong]
+
+
+def _try_all(device: torch.device) -> None:
+    dtype = resolve_dtype("auto", device)
+    methods = [method for method in quantize.METHODS if quantize.has_kernels(method, device)]
+    for shape in _LARGEST:
+        config = PRESETS[shape]
+        for method in ("none", *methods):
+            lm = _two_layers(config.language, device, dtype)
+            if method != "none":
+                quantize.replace_linears(lm, config.family, method, device, dtype)
+            prove.prove_model(SimpleNamespace(language_model=lm), dtype, device)
+    prove.prove_training(_two_layers(PRESETS["mambavl_2.8b"].language, device, torch.float32), device)
 
 
 def _two_layers(language: Any, device: torch.device, dtype: torch.dtype) -> Any:

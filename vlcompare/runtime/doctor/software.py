@@ -58,6 +58,12 @@ def processor_name() -> str:
     return found[1].strip() if found else platform.processor() or platform.machine()
 
 
+def driver(version: Path = Path("/proc/driver/nvidia/version")) -> str:
+    """The version of NVIDIA's driver; "" where it is not told (Linux alone tells)."""
+    found = re.search(r"Kernel Module(?: for \S+)?\s+(\d[\d.]*)", cgroups.read(version))
+    return found[1] if found else ""
+
+
 def reason(error: BaseException) -> str:
     """An exception as one line without anything private."""
     lines = str(error).strip().splitlines()

@@ -16,7 +16,10 @@ from vlcompare.models.kernels.linear import native_bfloat16
 from vlcompare.runtime.memory import available_bytes
 
 LARGE = 500_000_000  # parameters
-TORCH_DTYPES = {"float32": torch.float32, "fp32": torch.float32, "bfloat16": torch.bfloat16, "bf16": torch.bfloat16}
+TORCH_DTYPES = {
+    "float32": torch.float32, "fp32": torch.float32, "bfloat16": torch.bfloat16, "bf16": torch.bfloat16,
+    "float16": torch.float16, "fp16": torch.float16,
+}  # fmt: skip
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -36,7 +39,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def resolve_dtype(dtype: str | torch.dtype, device: torch.device, parameters: int = 0) -> torch.dtype:
-    """The dtype of this name on a device. Raises RequestError for any but float32 and bfloat16.
+    """The dtype of this name on a device. Raises RequestError for any but float32, bfloat16, and float16 on a GPU.
 
     parameters: of the model; "auto" on a CPU is float32 for a small one and bfloat16 from LARGE on: half of the memory,
     and a token reads half as much. On a GPU it is bfloat16, or float16 where the GPU has no units for that.
@@ -47,7 +50,9 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device, parameters: in
             return torch.bfloat16 if has_bfloat16_units(device) else torch.float16
         return torch.float32 if parameters < LARGE else torch.bfloat16
     if name not in TORCH_DTYPES:
-        raise RequestError(f"{name!r} is not a precision of the models: use auto, float32 or bfloat16.")
+        raise RequestError(f"{name!r} is not a precision of the models: use auto, float32, bfloat16 or float16.")
+    if TORCH_DTYPES[name] == torch.float16 and device.type == "cpu":
+        raise RequestError("A CPU does not compute in float16: use auto, float32 or bfloat16, or a GPU.")
     return TORCH_DTYPES[name]
 
 

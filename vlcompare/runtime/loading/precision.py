@@ -67,6 +67,11 @@ def chosen(spec: ModelSpec, method: str, dtype: Any, device: Any) -> list[str]:
 
     if device.type == "cuda" and name(dtype) != "float32" and not has_bfloat16_units(device):
         return [_on_an_old_gpu(name(dtype))]
+    if name(dtype) == "float16":
+        return [
+            "float16's numbers end at 65,504: should an answer's overflow, it says so. bfloat16, which this GPU has "
+            "units for as well, does not."
+        ]
     if device.type != "cpu" or name(dtype) != "bfloat16":
         return []
     said = []

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from vlcompare.machine.zerogpu import on_zerogpu
 from vlcompare.models import kernels
-from vlcompare.models.kernels import agreement, early_launch, fallback, verdicts
+from vlcompare.models.kernels import agreement, early_launch, fallback, speed, verdicts
 from vlcompare.models.kernels.linear import Linear
 from vlcompare.models.kernels.reference import Nf4Weight
 from vlcompare.models.kernels.verdicts import Case, Proof
@@ -37,7 +37,7 @@ WHERE = "VLCOMPARE_PROOFS"
 SECONDS = 600.0  # for one process: Triton compiles a kernel in about a second
 BATCH = 8  # rows
 ALTERNATIVES = 5  # likeliest tokens that an answer reports unless asked otherwise
-_LARGEST = {"mix_step", "norm_product", "gelu_product", "rotate_and_attend", "nf4_product"}
+_LARGEST = {"mix_step", "norm_product", "rotate_and_attend", "nf4_product", "nf4_norm_product"}
 _EARLY = Case("triton", "early_launch", torch.bfloat16, ())
 _MODULE = __spec__.name if __spec__ is not None else __name__
 _ALLOWED = {"nf4": 2e-2, "int8": 4e-2}  # int8 rounds its input, too
@@ -67,6 +67,14 @@ def prove_model(vlm: Any, dtype: torch.dtype, device: torch.device) -> list[str]
         asked += new
         settle_all(new, device)
     return notices
+
+
+def prove_training(language_model: Any, device: torch.device) -> None:
+    """Try what a training's passes call, gradients included; float32 weights under autocast, as trainings run."""
+    with verdicts.asking() as asked, torch.enable_grad(), torch.autocast(device.type, torch.bfloat16):
+        ids = torch.zeros(1, 2, dtype=torch.long, device=device)
+        language_model(language_model.embed_tokens(ids))
+    settle_all(list(asked), device)
 
 
 def _decide_early_launch(device: torch.device) -> None:
@@ -118,15 +126,28 @@ def settle(case: Case, device: torch.device, kernel: Callable[..., Any] | None =
     if case == _EARLY:
         whole, times = partial(prove_early.difference, device), partial(prove_early.times, device)
         return verdicts.settle(case, device, whole, 0.0, times)
-    rival = _bitsandbytes_product if case.function == "nf4_product" else None
-    return agreement.settle(case, kernel or kernels.kernel_of(case), device, rival)
+    rivals = {"nf4_product": _nf4_layer_alone, "nf4_norm_product": _norm_then_nf4_layer}
+    return agreement.settle(case, kernel or kernels.kernel_of(case), device, rivals.get(case.function))
 
 
-def _bitsandbytes_product(x: Tensor, weight: Nf4Weight, bias: Tensor | None) -> Callable[[], Tensor]:
-    """What our own NF4 product takes the place of."""
-    parts = {"nf4": weight.packed.reshape(-1), "absmax": weight.absmax}
-    layer: Any = quantize.bitsandbytes_linear(parts, "nf4", (weight.rows, weight.columns), bias, x.dtype)
+def _nf4_layer_alone(x: Tensor, weight: Nf4Weight, bias: Tensor | None) -> Callable[[], Any]:
+    """What our own NF4 product takes the place of: bitsandbytes' kernel."""
+    layer = _nf4_layer(weight, bias, x.dtype)
     return lambda: layer.product(x)
+
+
+def _norm_then_nf4_layer(
+    terms: Sequence[Tensor], norm: Any, weight: Nf4Weight, bias: Tensor | None, gelu: bool
+) -> Callable[[], Any]:
+    """What our own NF4 product with its norm takes the place of: a norm, and the layer by whichever kernel it takes."""
+    layer = _nf4_layer(weight, bias, terms[0].dtype)
+    layer(terms[0])  # which kernel it takes is decided now, not while it is timed
+    return lambda: speed.norm_then(layer, terms, norm, gelu)
+
+
+def _nf4_layer(weight: Nf4Weight, bias: Tensor | None, dtype: torch.dtype) -> Any:
+    parts = {"nf4": weight.packed.reshape(-1), "absmax": weight.absmax}
+    return quantize.bitsandbytes_linear(parts, "nf4", (weight.rows, weight.columns), bias, dtype)
 
 
 def try_elsewhere(case: Case, device: torch.device, kernel: Callable[..., Any]) -> Proof | None:

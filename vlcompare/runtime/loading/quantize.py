@@ -148,6 +148,18 @@ def quantized_linear(
     return PackedLinear(method, parts[method], parts["absmax"], shape, bias)
 
 
+def replace_linears(model: nn.Module, family: str, method: str, device: torch.device, dtype: torch.dtype) -> None:
+    """Put quantized layers in the place of those that `targets` names; of their numbers nothing is asked."""
+    for name, linear in targets(model, family).items():
+        shape = linear.out_features, linear.in_features
+        parts = {
+            part: torch.zeros(size, dtype=PARTS[method][part], device=device)
+            for part, size in part_shapes(method, *shape).items()
+        }
+        parent, _, last = name.rpartition(".")
+        setattr(model.get_submodule(parent), last, quantized_linear(parts, method, shape, linear.bias, device, dtype))
+
+
 def bitsandbytes_linear(
     parts: Mapping[str, Tensor],
     method: str,
@@ -242,10 +254,15 @@ def _nf4_class() -> Any:
         may_end_process = True
         own_kernel: bool | None = None  # see `use_own_kernel`
 
-        def forward(self, x: Tensor) -> Tensor:
+        @property
+        def nf4(self) -> Nf4Weight | None:
+            """The weight for this project's own kernels; None where they are not to be taken."""
             state = self.quant_state
-            weight = Nf4Weight(self.weight.data, state.absmax, *state.shape)
-            if self.own_kernel is not False:
+            return None if self.own_kernel is False else Nf4Weight(self.weight.data, state.absmax, *state.shape)
+
+        def forward(self, x: Tensor) -> Tensor:
+            state, weight = self.quant_state, self.nf4
+            if weight is not None:
                 y = nf4_product(x, weight, self.bias, asked_for=bool(self.own_kernel))
                 if y is not None:
                     return y

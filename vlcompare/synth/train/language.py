@@ -19,6 +19,7 @@ from vlcompare.synth.train.corpus import Corpus, TrainingSet
 from vlcompare.synth.train.held_out_probe import probe
 from vlcompare.synth.train.learner import Learner, losses_of
 from vlcompare.synth.train.recipe import LanguageRecipe, Recipe
+from vlcompare.training.kernels import try_in_other_processes
 from vlcompare.training.optim import Muon, muon_matrices, set_rates, trapezoid
 from vlcompare.training.progress import Log, TimeBudget, begin_or_resume, load_state, save_state, unbroken
 
@@ -56,6 +57,7 @@ class LanguageTraining:
     @classmethod
     def fresh(cls, family: str, recipe: Recipe, feature_width: int, device: torch.device) -> LanguageTraining:
         learner = Learner(family, recipe, feature_width).to(device)
+        try_in_other_processes(device)
         return cls(family, learner, optimizers(learner, recipe.language))
 
     def state(self) -> dict[str, Any]:

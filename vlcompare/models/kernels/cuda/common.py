@@ -44,6 +44,38 @@ def tile(start, t, k, t_stride, k_stride, length, width):
     return tl.load(start + t[:, None] * t_stride + k[None, :] * k_stride, mask=there, other=0.0)
 
 
+@triton.jit
+def total(a_ptr, b_ptr, c_ptr, at, there, TERMS: tl.constexpr):
+    """The sum of up to three rows, from left to right in their dtype; 0 behind the end."""
+    row = tl.load(a_ptr + at, mask=there, other=0.0)
+    if TERMS > 1:
+        row = (row.to(tl.float32) + tl.load(b_ptr + at, mask=there, other=0.0).to(tl.float32)).to(row.dtype)
+    if TERMS > 2:
+        row = (row.to(tl.float32) + tl.load(c_ptr + at, mask=there, other=0.0).to(tl.float32)).to(row.dtype)
+    return row
+
+
+@triton.jit
+def entering(rounded, weight_ptr, bias_ptr, at, there, mean, scale, NORMED: tl.constexpr, SHIFTED: tl.constexpr):
+    """A row's numbers as they enter a product: their norm where asked, rounded as torch rounds it; float32."""
+    x = rounded.to(tl.float32)
+    if NORMED:
+        x = (x - mean) * scale * tl.load(weight_ptr + at, mask=there, other=0.0).to(tl.float32)
+        if SHIFTED:
+            x += tl.load(bias_ptr + at, mask=there, other=0.0).to(tl.float32)
+    return x.to(rounded.dtype).to(tl.float32)
+
+
+@triton.jit
+def leaving(y, like_ptr, GELU: tl.constexpr):
+    """What a product gives, rounded to the dtype of `like_ptr`; where asked its GELU, rounded again."""
+    rounded = y.to(like_ptr.dtype.element_ty)
+    if GELU:
+        x = rounded.to(tl.float32)
+        rounded = (0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))).to(rounded.dtype)
+    return rounded
+
+
 def early(device: torch.device) -> dict[str, bool]:
     """How a kernel of a step is launched (`early_launch`): EARLY, and what tells the driver."""
     return {"EARLY": True, "launch_pdl": True} if early_launch.is_on(device) else {"EARLY": False}

@@ -55,7 +55,7 @@ def build_side(settings: AppSettings, side: str) -> SideParts:
                 ["auto", "cpu", "cuda"], value="auto", label="Device", min_width=90, elem_id=f"vl-{side}-device"
             )
             fields["dtype"] = gr.Dropdown(
-                list(DTYPES),
+                [("float16 (GPU)" if name == "float16" else name, name) for name in DTYPES],
                 value="auto",
                 label="Precision",
                 filterable=False,
