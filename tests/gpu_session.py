@@ -55,9 +55,10 @@ def steps_of(args: argparse.Namespace) -> list[Step]:
     """Correctness first, then figures; what may leave the GPU unusable comes last."""
     python, own = sys.executable, str(Path(__file__).resolve())
     which = ("--device", args.device, *(("--small",) if args.small else ()))
+    longer = 3 if args.device == "cpu" else 1  # limits are a GPU's; a CPU compiles loops of its own
 
     def child(name: str, limit: float, *more: str) -> Step:
-        return Step(name, (python, own, "{out}", "--child", name, *which, *more), limit)
+        return Step(name, (python, own, "{out}", "--child", name, *which, *more), longer * limit)
 
     tests = [
         Step(f"tests-{part}", (python, "-m", "pytest", "-m", "gpu", f"tests/test_gpu_{part}.py", "-v", "--tb=short",
@@ -69,7 +70,7 @@ def steps_of(args: argparse.Namespace) -> list[Step]:
         *wheels,
         child("versions", 30),
         child("proofs", 150),
-        Step("doctor", (python, "-m", "vlcompare", "doctor", "--json"), 120),
+        child("doctor", 120),
         *tests,
         child("bench-bf16", 120),
         child("bench-nf4", 120),
@@ -176,6 +177,23 @@ def _proofs(args: argparse.Namespace) -> dict[str, Any]:
         print(one)
     return {"headline": f"{right} of {len(trials)} agree", "trials": [asdict(one) for one in trials],
             "problems": problems}  # fmt: skip
+
+
+def _doctor(args: argparse.Namespace) -> dict[str, Any]:
+    """Its text in the log, its values in the JSON."""
+    from vlcompare.cli.doctor import lines
+    from vlcompare.runtime import doctor
+
+    found: dict[str, Any] = {}
+    for name, value in doctor.sections():
+        found[name] = value
+        print("\n".join(lines(name, value)))
+    report = doctor.Report(**found)
+    said = "; ".join(report.problems) or "no problems"
+    _write(args.out, {"headline": said, **asdict(report)})
+    if report.problems:
+        raise SystemExit(said)
+    return {"headline": said, **asdict(report)}
 
 
 def presets(small: bool) -> dict[str, Any]:
@@ -310,6 +328,7 @@ CHILDREN: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "wheels": _wheels,
     "versions": _versions,
     "proofs": _proofs,
+    "doctor": _doctor,
     "bench-bf16": lambda args: _bench(args, "bf16"),
     "bench-nf4": lambda args: _bench(args, "nf4"),
     "profile": _profile,

@@ -270,7 +270,8 @@ def test_a_gpus_kernels_are_tried_at_their_own_sizes_and_told(monkeypatch: pytes
     named = {one.case.split()[1]: one.verdict for one in trials}
     packed = "nf4_product", "nf4_norm_product", "int8_rows", "int8_result", "nf4", "int8"
     assert {named[function] for function in packed} == {"agrees"}
-    assert any("selective_scan" in one.case and "trained=1" in one.case for one in trials)  # it has no gradients here
+    assert any("selective_scan" in one.case and "trained=1" in one.case for one in trials)
+    problems = [problem for problem in problems if "trained=1" not in problem]  # nothing has gradients here
     assert named["mix_step"] == named["norm_product"] == named["rotate_and_attend"] == "agrees"
     assert named["greedy"] == "failed" and problems and all(" greedy " in problem for problem in problems)
     kernels = {one.operation: one for one in found}
