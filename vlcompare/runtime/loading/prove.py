@@ -126,8 +126,8 @@ def settle(case: Case, device: torch.device, kernel: Callable[..., Any] | None =
     if case == _EARLY:
         whole, times = partial(prove_early.difference, device), partial(prove_early.times, device)
         return verdicts.settle(case, device, whole, 0.0, times)
-    rivals = {"nf4_product": _nf4_layer_alone, "nf4_norm_product": _norm_then_nf4_layer}
-    return agreement.settle(case, kernel or kernels.kernel_of(case), device, rivals.get(case.function))
+    rival = _RIVALS.get(case.function)
+    return agreement.settle(case, kernel or kernels.kernel_of(case), device, rival)
 
 
 def _nf4_layer_alone(x: Tensor, weight: Nf4Weight, bias: Tensor | None) -> Callable[[], Any]:
@@ -143,6 +143,12 @@ def _norm_then_nf4_layer(
     layer = _nf4_layer(weight, bias, terms[0].dtype)
     layer(terms[0])  # which kernel it takes is decided now, not while it is timed
     return lambda: speed.norm_then(layer, terms, norm, gelu)
+
+
+_RIVALS: dict[str, Callable[..., Callable[[], Any]]] = {
+    "nf4_product": _nf4_layer_alone,
+    "nf4_norm_product": _norm_then_nf4_layer,
+}
 
 
 def _nf4_layer(weight: Nf4Weight, bias: Tensor | None, dtype: torch.dtype) -> Any:
