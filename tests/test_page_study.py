@@ -20,7 +20,7 @@ from vlcompare.study.opened import SHIPPED, PictureStudy, open_any, open_study, 
 from vlcompare.study.pictures.grids import COMPARISONS, PictureEntry, PictureGrid
 from vlcompare.study.pictures.settings import SMOKE, PictureSetting
 from vlcompare.study.rows import setting_of, weights_path
-from vlcompare.study.seen import seen, state
+from vlcompare.study.seen import seen, state, summary
 from vlcompare.study.tables import for_lab
 from vlcompare.tasks.prompts import task_title
 from vlcompare.types import FAMILIES
@@ -266,6 +266,34 @@ def test_nothing_is_a_finding_before_its_seeds_are_there() -> None:
     assert "Every Transformer needs fewer" in verdict([1000, 2000, 2500], [3000, 4000, None])
     assert "Every Mamba needs fewer" in verdict([None, 9000, 8000], [3000, 4000, 5000])
     assert "overlap" in verdict([1000, 2000, 3500], [3000, 4000, 5000])
+
+
+def test_what_is_seen_is_said_from_the_rows_alone() -> None:
+    row = json.loads(ROWS.splitlines()[0])
+
+    def made(order: str, family: str, seed: int, reached: int | None, accuracy: float = 0.95) -> dict:
+        return {**row, "order": order, "family": family, "state_size": None if family == "pythia" else 16,
+                "learning_rate": 0.001, "seed": seed, "reached": reached, "accuracy": accuracy}  # fmt: skip
+
+    lasts = {"pythia": (1000, 2000, 2500), "mamba": (5000, 6000, 7000), "hybrid": (3000, 4000, 6500)}
+    rows = [made("query_last", family, seed, value) for family, values in lasts.items() for seed, value in
+            enumerate(values)]  # fmt: skip
+    rows += [made("query_first", "pythia", seed, value) for seed, value in enumerate((800, 900, 1000))]
+    rows += [made("query_first", "mamba", 0, 850), made("query_first", "mamba", 1, 950)]
+    rows += [made("query_first", "mamba", 2, None, 0.1)]
+    study = study_of(("\n".join(map(json.dumps, rows)) + "\n").encode(), "x", planned=156)
+    said = summary(study)
+    assert (
+        "length 10 with the query last, every Transformer needs fewer examples than every Mamba (2,000 against" in said
+    )
+    assert "2,000 against 6,000 examples in the median)" in said and "1 of 3 Mambas never left chance" in said
+    assert "no lead is shown where the query is known before" in said and f"{len(rows)} of 156 trainings" in said
+    last, first = seen(study)
+    assert "Transformer 1,000 to 2,500 (3 seeds), Mamba 5,000 to 7,000" in last
+    assert "The hybrid needs more than every Transformer, and overlaps with Mamba." in last
+    assert "Mamba 850 to 950 (3 seeds, one of which never left chance: .10 after all 512,000)" in first
+    whole = summary(study_of(("\n".join(map(json.dumps, rows[:9])) + "\n").encode(), "x", planned=9))
+    assert "trainings are finished" not in whole and "no lead" not in whole
 
 
 def test_the_published_gap_with_and_without_the_doubtful_cell() -> None:

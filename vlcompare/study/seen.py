@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vlcompare.study.figures import NAMES, ORDER_NAMES, seeds_text
+from vlcompare.study.figures import NAMES, ORDER_NAMES, seeds_text, share_text
 from vlcompare.study.opened import Study
-from vlcompare.study.tables import Group, spread
+from vlcompare.study.tables import Group, Row, spread
+from vlcompare.types import FAMILIES
 
 ENOUGH_SEEDS = 3
+_PAIR = FAMILIES  # the two whose difference is the question
+_NEVER = 10**18  # examples of a training that did not reach .95
 
 
 def state(study: Study) -> str:
@@ -23,27 +26,37 @@ def state(study: Study) -> str:
 
 
 def summary(study: Study) -> str:
-    """What the settings with enough seeds show, in one sentence."""
+    """What the settings with enough seeds show, in a few sentences."""
     settings = _settings(study)
-    known = [(length, order, _verdict(members)) for length, order, members in settings]
-    found = [(length, order, verdict) for length, order, verdict in known if verdict is not None]
-    if not found:
+    known = [(length, order, members) for length, order, members in settings if _order_of(members) is not None]
+    if not known:
         return f"nothing yet. A finding takes {ENOUGH_SEEDS} seeds of both families, and no setting has them."
-    parts = [f"at length {length}, {ORDER_NAMES[order]}, {verdict}" for length, order, verdict in found]
-    rest = len(known) - len(found)
-    more = f" {rest} more {'setting has' if rest == 1 else 'settings have'} too few seeds." if rest else ""
-    return f"{'; '.join(parts)}.{more}"
+    parts = []
+    for length, order, members in known:
+        middles = f"{' against '.join(_middle(members[family]) for family in _PAIR)} examples in the median"
+        notes = ", ".join([middles, *(note for family in _PAIR for note in _at_chance(members[family]))])
+        parts.append(f"at length {length} with the {ORDER_NAMES[order]}, {_verdict(members)} ({notes})")
+    text = "; ".join(parts) + "."
+    closed = [length for length, orders in _by_length(known).items() if _closes(orders)]
+    if closed:
+        where = " and ".join(map(str, closed))
+        text += f" So no lead is shown where the query is known before the sequence is read (length {where})."
+    rest = len(settings) - len(known)
+    more = f" {rest} more {'setting has' if rest == 1 else 'settings have'} too few seeds yet." if rest else ""
+    unfinished = f" {len(study.rows)} of {study.planned} trainings are finished." if study.unfinished else ""
+    return f"{text}{more}{unfinished}"
 
 
 def seen(study: Study) -> list[str]:
-    """One sentence for each length and order at which both a Transformer and a Mamba were trained."""
+    """A few sentences for each length and order at which both a Transformer and a Mamba were trained."""
     out = []
     for length, order, members in _settings(study):
         known = [members[family] for family in NAMES if family in members]
         verdict = _verdict(members)
         said = f"With fewer than {ENOUGH_SEEDS} seeds each this is no finding yet"
         said = said if verdict is None else verdict[0].upper() + verdict[1:]
-        out.append(f"Length {length}, {ORDER_NAMES[order]}, examples until .95: {_needed(known)}. {said}.")
+        said += "." if verdict is None else f".{_hybrid(members)}"
+        out.append(f"Length {length}, {ORDER_NAMES[order]}, examples until .95: {_needed(known)}. {said}")
     return out
 
 
@@ -59,26 +72,79 @@ def _settings(study: Study) -> list[tuple[int, str, dict[str, Group]]]:
     return out
 
 
+def _by_length(settings: Sequence[tuple[int, str, dict[str, Group]]]) -> dict[int, dict[str, dict[str, Group]]]:
+    out: dict[int, dict[str, dict[str, Group]]] = {}
+    for length, order, members in settings:
+        out.setdefault(length, {})[order] = members
+    return out
+
+
+def _closes(orders: dict[str, dict[str, Group]]) -> bool:
+    """Whether the Transformer is ahead with the query last, and not with the query first."""
+    return len(orders) == 2 and _order_of(orders["query_last"]) == -1 and _order_of(orders["query_first"]) == 0
+
+
 def _needed(groups: Sequence[Group]) -> str:
+    """Examples that each family's trainings needed, the least and the most, and how those ended that needed more."""
     parts = []
     for group in groups:
-        middle = spread(row["reached"] for row in group.rows)[0]
-        done = sum(row["reached"] is not None for row in group.rows)
-        amount = f"{middle:,.0f}" if middle is not None else f"not in {group.key['budget']:,}"
-        seeds = seeds_text(len(group.rows))
-        of = f", {done} of which reached it" if 0 < done < len(group.rows) else ""
-        parts.append(f"{NAMES[group.key['family']]} {amount} ({seeds}{of})")
+        known = sorted(row["reached"] for row in group.rows if row["reached"] is not None)
+        failed = [row for row in group.rows if row["reached"] is None]
+        ends = dict.fromkeys(f"{count:,}" for count in (known[:1] + known[-1:]))
+        amount = " to ".join(ends) if known else f"not in {group.key['budget']:,}"
+        notes = [seeds_text(len(group.rows)), *(_failure(row, group) for row in failed if known)]
+        parts.append(f"{NAMES[group.key['family']]} {amount} ({', '.join(notes)})")
     return ", ".join(parts)
+
+
+def _failure(row: Row, group: Group) -> str:
+    """How a training ended that did not reach .95."""
+    at = f"{share_text(row['accuracy'])} after all {row['budget']:,}"
+    return f"one of which {'never left chance:' if _never_left(row, group) else 'got to'} {at}"
+
+
+def _never_left(row: Row, group: Group) -> bool:
+    """Whether a training is still about as good as guessing at its end."""
+    return bool(row["reached"] is None and row["accuracy"] < 1.5 * group.chance)
+
+
+def _at_chance(group: Group) -> list[str]:
+    """How many of a setting's trainings never left chance, where there are any."""
+    count = sum(_never_left(row, group) for row in group.rows)
+    return [f"{count} of {len(group.rows)} {NAMES[group.key['family']]}s never left chance"] if count else []
+
+
+def _middle(group: Group) -> str:
+    middle = spread(row["reached"] for row in group.rows)[0]
+    return f"more than {group.key['budget']:,}" if middle is None else f"{middle:,.0f}"
+
+
+def _order_of(members: dict[str, Group], first: str = "pythia", second: str = "mamba") -> int | None:
+    """-1 where every training of the first family needs fewer examples than every one of the second, 1 where more, 0
+    where they overlap; None where there are too few seeds."""
+    if not {first, second} <= set(members) or min(len(members[name].rows) for name in (first, second)) < ENOUGH_SEEDS:
+        return None
+    ours, theirs = ([row["reached"] or _NEVER for row in members[name].rows] for name in (first, second))
+    return -1 if max(ours) < min(theirs) else 1 if max(theirs) < min(ours) else 0
 
 
 def _verdict(members: dict[str, Group]) -> str | None:
     """What the seeds of a setting show; None where there are too few of them."""
-    first, second = members["pythia"], members["mamba"]
-    if min(len(first.rows), len(second.rows)) < ENOUGH_SEEDS:
-        return None
-    ours, theirs = ([row["reached"] or 10**18 for row in group.rows] for group in (first, second))
-    if max(ours) < min(theirs):
-        return "every Transformer needs fewer examples than every Mamba"
-    if max(theirs) < min(ours):
-        return "every Mamba needs fewer examples than every Transformer"
-    return "the seeds of the two overlap, so no difference is shown"
+    words = {
+        -1: "every Transformer needs fewer examples than every Mamba",
+        1: "every Mamba needs fewer examples than every Transformer",
+        0: "the seeds of the two overlap, so no difference is shown",
+    }
+    order = _order_of(members)
+    return None if order is None else words[order]
+
+
+def _hybrid(members: dict[str, Group]) -> str:
+    """Where the hybrid stands, in a sentence that begins with a space; "" where it has too few seeds."""
+    against = {family: _order_of(members, "hybrid", family) for family in _PAIR}
+    if None in against.values():
+        return ""
+    if not any(against.values()):
+        return " The hybrid overlaps with both."
+    words = {-1: "needs fewer than every", 1: "needs more than every", 0: "overlaps with"}
+    return " The hybrid " + ", and ".join(f"{words[order or 0]} {NAMES[name]}" for name, order in against.items()) + "."

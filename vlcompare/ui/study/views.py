@@ -58,7 +58,7 @@ def intro(study: Study) -> Safe:
         claims,
         " Below is such retrieval in miniature: a sequence of symbols, one of them asked for, and small models that "
         "learnt from nothing to say where it stands. ",
-        el("b", "Seen here so far: "),
+        el("b", "Seen here so far: " if study.unfinished else "Seen here: "),
         summary(study),
         class_="vs-lead",
     )
