@@ -114,26 +114,33 @@ def test_both_families_and_all_layouts_see_the_same_questions(shared: PictureFol
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_sharing_the_picture_changes_no_sum(shared: PictureFolder, family: str) -> None:
-    """Losses of image-first questions with a shared picture, and of the same prompts as whole sequences."""
-    setting = PictureSetting(family, **TINY)
+@pytest.mark.parametrize(("layout", "distractors"), [("image_first", 0), ("image_first", 1), ("image_twice", 0),
+                                                     ("template_first", 0)])  # fmt: skip
+def test_sharing_what_stands_before_the_questions_changes_no_sum(
+    shared: PictureFolder, layout: str, distractors: int, family: str
+) -> None:
+    """Losses with shared prefixes, and of the same prompts as whole sequences."""
+    setting = PictureSetting(family, layout, distractors, **TINY)
     data = training_set(setting, shared)
     learner = Learner(family, SMOKE.training("smoke", 0), data.width)
-    batch = make_batch(data, 0, SMOKE.training("smoke", 0).language, 0)
-    image = torch.tensor(prompting_of(setting, "training").image)
-    blocks = [
-        block._replace(
-            ids=torch.cat([image.expand(len(block.ids), -1), block.ids], 1),
-            asking=block.asking + torch.tensor([0, len(image)]),
-            columns=block.columns + len(image),
-        )
-        for block in batch.blocks
-    ]
+    options = SMOKE.training("smoke", 0).language
+    batch, alone = (make_batch(each, 0, options, 0) for each in (data, replace(data, shares=False)))
+    assert all(group.prefixes.shape[1] > 57 * distractors for group in batch.groups)
+    assert max(len(group.prefixes) for group in batch.groups) < len(alone.groups[0].prefixes) * options.questions
+    assert [group.prefixes.shape[1] for group in alone.groups] == [0]
     with torch.no_grad():
-        shared_losses = losses_of(learner, batch, data, CPU)
-        whole = losses_of(learner, batch._replace(blocks=blocks), replace(data, image_leads=False), CPU)
-    for name, loss in shared_losses.items():
+        found, whole = (losses_of(learner, each, data, CPU) for each in (batch, alone))
+    for name, loss in found.items():
         assert torch.allclose(loss, whole[name], atol=1e-5), name
+
+
+def test_a_prompt_that_ends_with_the_image_keeps_its_end_to_itself(shared: PictureFolder) -> None:
+    """A caption is asked for by the instruction alone: behind the image nothing stands that could predict it."""
+    data = training_set(PictureSetting("pythia", "template_first", **TINY), shared)
+    row, begin, cut = data.lesson(0)
+    assert row[cut - 1] == data.image[-1] and cut < begin
+    data.lessons.answers[0] = cut
+    assert data.lesson(0)[1:] == (cut, cut - 1)
 
 
 # ---------------------------------------------------------------------------------------------- rows

@@ -27,7 +27,7 @@ from vlcompare.synth.train.language import LanguageTraining, train_step
 from vlcompare.synth.train.learner import Learner
 from vlcompare.synth.train.losses import AnswerLoss, Pointer, smooth_embedding
 from vlcompare.synth.train.pictures import HELD_OUT, SEEDS_PER_PICTURE, kept_seeds
-from vlcompare.synth.train.shared_prefix import EmbeddedBlock, run
+from vlcompare.synth.train.shared_prefix import EmbeddedBlock, run, run_whole
 from vlcompare.training.optim import Muon, orthogonalise, trapezoid
 from vlcompare.training.progress import Log, TimeBudget, load_state, read_log
 from vlcompare.types import TASKS, Box, Sample
@@ -48,14 +48,18 @@ def test_questions_that_share_a_prefix_get_what_they_get_alone(model) -> None:
     network = model()
     prefix = torch.randn(2, 7, 32)
     blocks = [
-        EmbeddedBlock(torch.randn(3, 4, 32), torch.tensor([0, 1, 1])),
-        EmbeddedBlock(torch.randn(2, 9, 32), torch.tensor([1, 0])),
+        EmbeddedBlock(torch.randn(3, 4, 32), torch.tensor([0, 1, 1]), torch.tensor([0, 0, 2]), torch.tensor([3, 1, 2])),
+        EmbeddedBlock(torch.randn(2, 9, 32), torch.tensor([1, 0]), torch.tensor([1]), torch.tensor([8])),
     ]
     passed = run(network, prefix, blocks)
-    for block, final in zip(blocks, passed.final, strict=True):
-        for row, picture in enumerate(block.picture):
-            alone = network(torch.cat([prefix[picture], block.embeddings[row]])[None])[0, 7:]
-            assert torch.allclose(alone, final[row], atol=1e-5)
+    places = [(block, row, column) for block in blocks for row, column in zip(block.rows, block.columns, strict=True)]
+    for (block, row, column), final in zip(places, passed.final, strict=True):
+        alone = network(torch.cat([prefix[block.prefix[row]], block.embeddings[row]])[None])[0, 7 + column]
+        assert torch.allclose(alone, final, atol=1e-5)
+    sequences = torch.cat([prefix[blocks[1].prefix], blocks[1].embeddings], 1)
+    middle, final = run_whole(network, sequences, torch.tensor([1, 0]), torch.tensor([15, 4]))
+    assert torch.allclose(final[0], passed.final[-1], atol=1e-5)
+    assert torch.allclose(middle[:, 7:], passed.middle[1], atol=1e-5)
 
 
 def test_muon_steps_are_nearly_orthogonal_and_split_parts_stay_apart() -> None:

@@ -21,7 +21,8 @@ from vlcompare.types import Request
 
 Layout = Literal["image_first", "template_first", "query_first", "image_twice", "query_around"]
 LAYOUTS: tuple[str, ...] = get_args(Layout)
-IMAGE_LEADS = ("image_first", "image_twice")  # the prompt begins with the image: questions about it can share it
+IMAGE_LEADS = ("image_first", "image_twice")  # the prompt begins with the image
+QUERY_LEADS = ("query_first", "query_around")  # it begins with the question: others can share nothing of it
 
 
 def lay_out_turns(request: Request, layout: str, between: str = "") -> tuple[str, ...]:

@@ -29,12 +29,11 @@ from vlcompare.synth.scenes.dice import Dice
 from vlcompare.synth.scenes.phrases import VOCABULARY
 from vlcompare.synth.scenes.scene import Scene
 from vlcompare.synth.train import encoded_questions
-from vlcompare.synth.train.corpus import TrainingSet, prepare_features, stored_features
+from vlcompare.synth.train.corpus import TrainingSet, prefix_ids, prepare_features, stored_features
 from vlcompare.synth.train.encoded_questions import Prompting
 from vlcompare.synth.train.encoder import EncoderTraining, train_encoder
-from vlcompare.synth.train.learner import prefix_ids
 from vlcompare.synth.train.pictures import PictureStore, normalised
-from vlcompare.tasks.layouts import IMAGE_LEADS, lay_out_turns
+from vlcompare.tasks.layouts import IMAGE_LEADS, QUERY_LEADS, lay_out_turns
 from vlcompare.tasks.sequence import prompt_ids
 from vlcompare.training.progress import load_state
 from vlcompare.types import Request, Sample
@@ -131,9 +130,9 @@ def training_set(setting: PictureSetting, folder: Folder) -> TrainingSet:
             encoded_questions.save(lessons, place / name)
     lessons = encoded_questions.read(place / name)
     stored, arrays = stored_features(place / "features")
-    leads, image = setting.layout in IMAGE_LEADS, len(prefix_ids(grid))
+    leads, image, shares = setting.layout in IMAGE_LEADS, len(prefix_ids(grid)), setting.layout not in QUERY_LEADS
     inside = {"image_first": 0, "image_twice": 1}.get(setting.layout, 1) + setting.distractors
-    return TrainingSet(lessons, stored, arrays, setting.seed, image_leads=leads, beside=inside * image)
+    return TrainingSet(lessons, stored, arrays, setting.seed, image_leads=leads, beside=inside * image, shares=shares)
 
 
 def questions(setting: PictureSetting, folder: Folder) -> Questions:

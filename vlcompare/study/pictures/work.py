@@ -6,7 +6,8 @@ import functools
 from collections.abc import Sequence
 
 from vlcompare.study.pictures.settings import OWN_SIZE, PATCH, RECIPES, PictureSetting
-from vlcompare.synth.train.learner import Learner, prefix_ids
+from vlcompare.synth.train.corpus import prefix_ids
+from vlcompare.synth.train.learner import Learner
 from vlcompare.tasks.layouts import IMAGE_LEADS
 
 _WIDTH = 192  # of the frozen encoder

@@ -25,8 +25,8 @@ LIMITS = (10, 12, 14, 17, 22, 30)  # lengths at which questions are grouped: lit
 class QuestionBlock(NamedTuple):
     """Questions of similar length about a batch's pictures, and what is taught at which of their positions."""
 
-    ids: Tensor  # (n, L)
-    picture: Tensor  # (n,) place among the batch's pictures
+    ids: Tensor  # (n, L) without what is shared
+    prefix: Tensor  # (n,) place among the prefixes of its group
     asking: Tensor  # (m, 2) row and column of positions that should point ..
     target: Tensor  # (m,) .. at this patch
     rows: Tensor  # (N,) row of a taught token ..
@@ -35,11 +35,34 @@ class QuestionBlock(NamedTuple):
     weights: Tensor  # (N,)
 
 
+class Group(NamedTuple):
+    """Questions that begin with one of a few prefixes of equal length, which are computed once, or with none."""
+
+    prefixes: Tensor  # (S, P) ids with an IMAGE_SLOT for each patch; P is 0 where nothing is shared
+    picture: Tensor  # (S,) place of each prefix's picture among the batch's
+    blocks: list[QuestionBlock]
+
+
 class Batch(NamedTuple):
     """Pictures (indices in the corpus), and the questions about them."""
 
     pictures: np.ndarray
-    blocks: list[QuestionBlock]
+    groups: list[Group]
+
+    @property
+    def blocks(self) -> list[QuestionBlock]:
+        """The questions of all groups."""
+        return [block for group in self.groups for block in group.blocks]
+
+
+class Lesson(NamedTuple):
+    """A question as it is taught."""
+
+    sample: int
+    place: int  # of its picture, among the batch's
+    shared: np.ndarray  # ids that other questions may share
+    row: np.ndarray  # ids behind them, with the answer
+    begin: int  # where in `row` the answer begins
 
 
 def make_batch(corpus: TrainingSet, step: int, options: LanguageRecipe, seed: int) -> Batch:
@@ -48,48 +71,60 @@ def make_batch(corpus: TrainingSet, step: int, options: LanguageRecipe, seed: in
     pictures = corpus.order(step, options.pictures)
     lessons = corpus.lessons
     asked = options.asked.by_task()
-    chosen, owner = [], []
+    groups: dict[int, list[Lesson]] = {}  # by how much is shared
     for place, picture in enumerate(pictures):
-        samples = encoded_questions.choose(lessons, int(picture), options.questions, asked, dice)
-        chosen += samples.tolist()
-        owner += [place] * len(samples)
-    samples, places = np.array(chosen), np.array(owner)
-    lengths = lessons.starts[samples + 1] - lessons.starts[samples]
-    groups = encoded_questions.blocks_of(lengths, [limit + corpus.beside for limit in LIMITS])
-    blocks = [_block(corpus, pictures, samples[group], places[group], step, options) for group in groups]
-    return Batch(pictures, blocks)
+        for sample in encoded_questions.choose(lessons, int(picture), options.questions, asked, dice).tolist():
+            row, begin, cut = corpus.lesson(sample)
+            groups.setdefault(cut, []).append(Lesson(sample, place, row[:cut], row[cut:], begin - cut))
+    return Batch(pictures, [_group(corpus, pictures, groups[cut], step, options) for cut in sorted(groups)])
+
+
+def _group(
+    corpus: TrainingSet, pictures: np.ndarray, members: list[Lesson], step: int, options: LanguageRecipe
+) -> Group:
+    keys = [(one.place, one.shared.tobytes()) for one in members]
+    prefixes = {key: index for index, key in enumerate(dict.fromkeys(keys))}
+    firsts = [members[keys.index(key)] for key in prefixes]
+    owner = np.array([prefixes[key] for key in keys])
+    lengths = np.array([len(one.row) for one in members])
+    beside = 0 if len(members[0].shared) else corpus.beside
+    blocks = [
+        _block(corpus, pictures, [members[i] for i in chosen], owner[chosen], step, options)
+        for chosen in encoded_questions.blocks_of(lengths, [limit + beside for limit in LIMITS])
+    ]
+    ids = np.stack([one.shared for one in firsts]).astype(np.int64)
+    return Group(torch.from_numpy(ids), torch.tensor([one.place for one in firsts]), blocks)
 
 
 def _block(
     corpus: TrainingSet,
     pictures: np.ndarray,
-    samples: np.ndarray,
-    places: np.ndarray,
+    members: list[Lesson],
+    owner: np.ndarray,
     step: int,
     options: LanguageRecipe,
 ) -> QuestionBlock:
     lessons, token_weights = corpus.lessons, options.token_weights.by_task()
-    rows = [lessons.ids[lessons.starts[s] : lessons.starts[s + 1]] for s in samples]
     taught: list[tuple[int, int, int, float]] = []  # row, column, token, weight
     pointing: list[tuple[int, int, int]] = []
-    for index, (sample, row) in enumerate(zip(samples, rows, strict=True)):
-        begin, weight = int(lessons.answers[sample]), float(token_weights[lessons.tasks[sample]])
+    for index, (sample, place, _, row, begin) in enumerate(members):
+        weight = float(token_weights[lessons.tasks[sample]])
         taught += [(index, column, int(row[column + 1]), weight) for column in range(begin - 1, len(row) - 1)]
         if step >= options.option_marks_from:
             taught += [(index, column, token, 1.0) for column, token in option_marks(row, begin)]
         written: list[tuple[int, int, int]] = []
         if step >= options.box_pointer_from:
-            written = [(index, *place) for place in pointing_positions(row, begin, corpus.grid)]
+            written = [(index, *at) for at in pointing_positions(row, begin, corpus.grid)]
         if step >= options.mention_pointer_from and TASKS[lessons.tasks[sample]] in DESCRIBING:
-            attributes, boxes = (corpus.arrays[name][pictures[places[index]]] for name in ("attributes", "boxes"))
-            written += [(index, *place) for place in mention_positions(row, begin, attributes, boxes, corpus.grid)]
+            attributes, boxes = (corpus.arrays[name][pictures[place]] for name in ("attributes", "boxes"))
+            written += [(index, *at) for at in mention_positions(row, begin, attributes, boxes, corpus.grid)]
         pointing += written
         if lessons.targets[sample] >= 0 and not any(column == begin - 1 for _, column, _ in written):
             pointing.append((index, begin - 1, int(lessons.targets[sample])))
     table = torch.tensor(pointing, dtype=torch.long).view(-1, 3)
     taught_columns = (torch.tensor(values) for values in zip(*taught, strict=True))
-    ids = torch.from_numpy(encoded_questions.pad(rows))
-    return QuestionBlock(ids, torch.from_numpy(places), table[:, :2], table[:, 2], *taught_columns)
+    ids = torch.from_numpy(encoded_questions.pad([one.row for one in members]))
+    return QuestionBlock(ids, torch.from_numpy(owner), table[:, :2], table[:, 2], *taught_columns)
 
 
 @cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,20 @@ from torch import Tensor
 
 from vlcompare.errors import CheckpointError
 from vlcompare.models.scene_encoder import SceneEncoder
-from vlcompare.synth.train import encoded_questions
+from vlcompare.synth.train import encoded_questions, word_tokenizer
 from vlcompare.synth.train.encoded_questions import Lessons
 from vlcompare.synth.train.pictures import HELD_OUT, PictureStore, Shard, normalised, workers
 from vlcompare.synth.train.recipe import PictureRecipe, Recipe
+from vlcompare.tasks.sequence import IMAGE_SLOT, image_ids
 
 TRUTH = ("centre", "owner", "attributes", "boxes")
 PROBED = 240  # held-out pictures on which a training is scored
+
+
+def prefix_ids(grid: int) -> Tensor:
+    """The image's positions, as the engine lays them out."""
+    mark, separator = word_tokenizer.token_id(word_tokenizer.MARK), word_tokenizer.token_id(word_tokenizer.SEPARATOR)
+    return torch.tensor(image_ids(grid, grid, mark=mark, separator=separator))
 
 
 @dataclass
@@ -36,6 +44,23 @@ class TrainingSet:
     seed: int
     image_leads: bool = field(default=True, kw_only=True)  # every prompt begins with the image, which no lesson holds
     beside: int = field(default=0, kw_only=True)  # positions of a lesson that are not its question: images, distractors
+    shares: bool = field(default=True, kw_only=True)  # the question comes last: what stands before it is computed once
+
+    @cached_property
+    def image(self) -> np.ndarray:
+        """The image's ids."""
+        return prefix_ids(self.grid).numpy()
+
+    def lesson(self, sample: int) -> tuple[np.ndarray, int, int]:
+        """Ids of a whole prompt with its answer, how long the prompt is, and how much of it other questions share."""
+        lessons = self.lessons
+        row, begin = lessons.ids[lessons.starts[sample] : lessons.starts[sample + 1]], int(lessons.answers[sample])
+        if self.image_leads:
+            row, begin = np.concatenate([self.image, row]), begin + len(self.image)
+            before = len(self.image) + self.beside
+        else:
+            before = int(np.nonzero(row == IMAGE_SLOT)[0][-1]) + 2 if self.shares else 0  # a mark ends the image
+        return row, begin, min(before, begin - 1) if self.shares else 0
 
     @property
     def grid(self) -> int:

@@ -5,7 +5,8 @@ Equal for both families but for the language model itself.
 
 from __future__ import annotations
 
-import numpy as np
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -14,12 +15,12 @@ from vlcompare.models.mamba import Mamba
 from vlcompare.models.pythia import Pythia
 from vlcompare.models.vlm import build_connector
 from vlcompare.synth.train import word_tokenizer
-from vlcompare.synth.train.batches import Batch
-from vlcompare.synth.train.corpus import TrainingSet
+from vlcompare.synth.train.batches import Batch, Group
+from vlcompare.synth.train.corpus import TrainingSet, prefix_ids
 from vlcompare.synth.train.losses import Alignment, AnswerLoss, Pointer, smooth_embedding
 from vlcompare.synth.train.recipe import ModelShapes, Recipe
 from vlcompare.synth.train.shared_prefix import EmbeddedBlock, run, run_whole
-from vlcompare.tasks.sequence import IMAGE_SLOT, image_ids
+from vlcompare.tasks.sequence import IMAGE_SLOT
 from vlcompare.training.begin import begin_blocks, embedding_of
 
 
@@ -64,12 +65,6 @@ class Learner(nn.Module):
         return sum(p.numel() for p in {id(p): p for module in modules for p in module.parameters()}.values())
 
 
-def prefix_ids(grid: int) -> Tensor:
-    """The image's positions, as the engine lays them out."""
-    mark, separator = word_tokenizer.token_id(word_tokenizer.MARK), word_tokenizer.token_id(word_tokenizer.SEPARATOR)
-    return torch.tensor(image_ids(grid, grid, mark=mark, separator=separator))
-
-
 def embed_prefix(learner: Learner, features: Tensor) -> tuple[Tensor, Tensor]:
     """(B, P, C) features -> the prefix (B, P + separators, D) and the connector's output (B, P, D)."""
     connected = learner.connector(features)
@@ -92,45 +87,62 @@ def embed_with_images(learner: Learner, ids: Tensor, connected: Tensor) -> Tenso
     return embedded
 
 
+class _States(NamedTuple):
+    """What a group's pass leaves: of its blocks' positions half-way, at their ends, and of the picture half-way."""
+
+    middle: list[Tensor]  # (n, L, D)
+    final: Tensor  # (N, D) at the taught positions
+    keys: Tensor  # (k, P, D) patches of the last image of each prefix, or of each question
+    owner: list[Tensor]  # (n,) which of these each question's own picture is
+
+
 def losses_of(learner: Learner, batch: Batch, corpus: TrainingSet, device: torch.device) -> dict[str, Tensor]:
     """The three losses of a batch, unweighted."""
-    features = corpus.features(batch.pictures).to(device)
-    prefix, connected = embed_prefix(learner, features)
-    model = learner.language_model
-    ids, pictures = ([getattr(block, name).to(device) for block in batch.blocks] for name in ("ids", "picture"))
-    inside = bool((ids[0] == IMAGE_SLOT).any())  # the rows hold images themselves
-    blocks = [
-        EmbeddedBlock(embed_with_images(learner, rows, connected[owner]) if inside else model.embed_tokens(rows), owner)
-        for rows, owner in zip(ids, pictures, strict=True)
-    ]
-    if corpus.image_leads:
-        passed = run(model, prefix, blocks)
-        final, middle = passed.final, passed.middle
-    else:
-        whole = [run_whole(model, block.embeddings) for block in blocks]
-        middle, final = [states for states, _ in whole], [states for _, states in whole]
-    hidden = torch.cat([x[block.rows, block.columns] for x, block in zip(final, batch.blocks, strict=True)])
-    asked = [(x, block.asking) for x, block in zip(middle, batch.blocks, strict=True)]
-    asking = torch.cat([states[places[:, 0], places[:, 1]] for states, places in asked])
-    if inside:
-        keys = torch.cat([_last_image(x, rows, connected.shape[1]) for x, rows in zip(middle, ids, strict=True)])
-        starts = np.cumsum([0, *(len(rows) for rows in ids)])
-        owner = torch.cat([block.asking[:, 0] + int(start) for block, start in zip(batch.blocks, starts, strict=False)])
-        owner = owner.to(device)
-    else:
-        slots = (prefix_ids(round(features.shape[1] ** 0.5)) == IMAGE_SLOT).to(device)
-        keys = passed.prefix_middle[:, slots]
-        owner = torch.cat([block.picture[block.asking[:, 0]] for block in batch.blocks]).to(device)
+    connected = learner.connector(corpus.features(batch.pictures).to(device))
+    passed = [_pass(learner, group, connected) for group in batch.groups]
+    middle, owner, before = [], [], 0
+    for states in passed:
+        middle += states.middle
+        owner += [place + before for place in states.owner]
+        before += len(states.keys)
+    asked = [(x, whose, block.asking) for x, whose, block in zip(middle, owner, batch.blocks, strict=True)]
+    asking = torch.cat([states[places[:, 0], places[:, 1]] for states, _, places in asked])
+    pictures = torch.cat([whose[places[:, 0]] for _, whose, places in asked])
     wanted, weights, targets = (
         torch.cat([getattr(block, name) for block in batch.blocks]).to(device)
         for name in ("wanted", "weights", "target")
     )
+    final, keys = (torch.cat([getattr(states, name) for states in passed]) for name in ("final", "keys"))
     centre, own, attributes, boxes = corpus.truth(batch.pictures, device)
     return {
-        "answer": learner.answers(model.logits(hidden), wanted, weights),
-        "pointer": learner.pointer(asking, keys, owner, targets),
+        "answer": learner.answers(learner.language_model.logits(final), wanted, weights),
+        "pointer": learner.pointer(asking, keys, pictures, targets),
         "alignment": learner.alignment(connected, learner.embedding, centre, own, attributes, boxes),
     }
+
+
+def _pass(learner: Learner, group: Group, connected: Tensor) -> _States:
+    """A group's positions through the language model; connected: (B, P, D)."""
+    model, device, patches = learner.language_model, connected.device, connected.shape[1]
+    ids = [block.ids.to(device) for block in group.blocks]
+    owner = [block.prefix.to(device) for block in group.blocks]
+    at = [(block.rows.to(device), block.columns.to(device)) for block in group.blocks]
+    prefixes, picture = group.prefixes.to(device), group.picture.to(device)
+    if prefixes.shape[1]:
+        blocks = [
+            EmbeddedBlock(model.embed_tokens(rows), whose, *places)
+            for rows, whose, places in zip(ids, owner, at, strict=True)
+        ]
+        passed = run(model, embed_with_images(learner, prefixes, connected[picture]), blocks)
+        return _States(passed.middle, passed.final, _last_image(passed.prefix_middle, prefixes, patches), owner)
+    whole = [
+        run_whole(model, embed_with_images(learner, rows, connected[picture[whose]]), *places)
+        for rows, whose, places in zip(ids, owner, at, strict=True)
+    ]
+    middle, final = [states for states, _ in whole], torch.cat([states for _, states in whole])
+    keys = torch.cat([_last_image(states, rows, patches) for states, rows in zip(middle, ids, strict=True)])
+    each = torch.arange(len(keys), device=device).split([len(rows) for rows in ids])
+    return _States(middle, final, keys, list(each))
 
 
 def _last_image(states: Tensor, ids: Tensor, patches: int) -> Tensor:

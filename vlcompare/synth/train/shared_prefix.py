@@ -1,10 +1,11 @@
-"""Training passes over many questions that share one picture: the picture's positions are computed once.
+"""Training passes over many questions that begin alike: the positions that they share are computed once.
 
 The same sums as one sequence per question gives (a test compares them), for both families: Pythia's questions attend to
-the picture's keys and values, Mamba's scans start from the state that the picture left. Uses the language models' own
-modules.
+the prefix's keys and values, Mamba's scans start from the state that the prefix left. Uses the language models' own
+modules. Of the last layer's output only the positions that are asked for are computed.
 
-    B pictures     P positions of a picture     n questions of a block, L their padded length     D width
+    B prefixes     P positions of a prefix     n questions of a block, L their padded length     D width
+    N positions asked for
 """
 
 from __future__ import annotations
@@ -23,19 +24,21 @@ from vlcompare.models.rotary import rotary_table, rotate
 
 @dataclass(frozen=True)
 class EmbeddedBlock:
-    """Questions of similar length: embeddings (n, L, D), right-padded, and the picture (n,) each belongs to."""
+    """Questions of similar length, right-padded, and at which of their positions final states are asked for."""
 
-    embeddings: Tensor
-    picture: Tensor
+    embeddings: Tensor  # (n, L, D)
+    prefix: Tensor  # (n,) the prefix that each begins with
+    rows: Tensor  # (N,)
+    columns: Tensor  # (N,)
 
 
 @dataclass(frozen=True)
 class Passed:
-    """Hidden states: of the prefix half-way, of each block half-way, and of each block at the end."""
+    """Hidden states: of the prefix half-way, of each block half-way, and after the final norm."""
 
     prefix_middle: Tensor  # (B, P, D)
     middle: list[Tensor]  # (n, L, D)
-    final: list[Tensor]  # (n, L, D), after the final norm
+    final: Tensor  # (N, D), block after block
 
 
 class _Flat:
@@ -46,6 +49,10 @@ class _Flat:
         self.sizes = [rows * columns for rows, columns in self.shapes]
         self.x = torch.cat([prefix.flatten(0, 1), *(block.embeddings.flatten(0, 1) for block in blocks)])
 
+    def places(self, part: int, rows: Tensor, columns: Tensor) -> Tensor:
+        """Where positions of a part (0: the prefix) lie among all."""
+        return sum(self.sizes[:part]) + rows * self.shapes[part][1] + columns
+
     def views(self, x: Tensor) -> list[Tensor]:
         return [part.unflatten(0, shape) for part, shape in zip(x.split(self.sizes), self.shapes, strict=True)]
 
@@ -53,40 +60,43 @@ class _Flat:
 def run(model: Pythia | Mamba, prefix: Tensor, blocks: list[EmbeddedBlock]) -> Passed:
     """Hidden states of all questions; `prefix` is (B, P, D), already embedded."""
     flat = _Flat(prefix, blocks)
-    x, middle = _layers(model, flat, blocks)
-    answers = final_norm(model)(x[flat.sizes[0] :]).split(flat.sizes[1:])
-    final = [part.unflatten(0, shape) for part, shape in zip(answers, flat.shapes[1:], strict=True)]
-    return Passed(middle[0], middle[1:], final)
+    asked = [flat.places(part, block.rows, block.columns) for part, block in enumerate(blocks, 1)]
+    x, middle = _layers(model, flat, blocks, torch.cat(asked))
+    return Passed(middle[0], middle[1:], final_norm(model)(x))
 
 
-def run_whole(model: Pythia | Mamba, sequences: Tensor) -> tuple[Tensor, Tensor]:
-    """Hidden states (n, L, D) half-way, and after the final norm, of whole prompts that share nothing.
+def run_whole(model: Pythia | Mamba, sequences: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Hidden states (n, L, D) half-way of whole prompts that share nothing, and (N, D) after the final norm.
 
     `sequences` (n, L, D) are right-padded: no position sees what comes behind it.
     """
     flat = _Flat(sequences, [])
-    x, middle = _layers(model, flat, [])
-    return middle[0], flat.views(final_norm(model)(x))[0]
+    x, middle = _layers(model, flat, [], flat.places(0, rows, columns))
+    return middle[0], final_norm(model)(x)
 
 
 def final_norm(model: Pythia | Mamba) -> nn.Module:
     return model.final_layer_norm if isinstance(model, Pythia) else model.norm_f
 
 
-def _layers(model: Pythia | Mamba, flat: _Flat, blocks: list[EmbeddedBlock]) -> tuple[Tensor, list[Tensor]]:
-    """All positions before the final norm, and as views half-way."""
+def _layers(
+    model: Pythia | Mamba, flat: _Flat, blocks: list[EmbeddedBlock], asked: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    """The positions asked for (N, D) before the final norm, and all of them as views half-way."""
     x = flat.x
     tables = _rotary(model, flat, x) if isinstance(model, Pythia) else None
     middle: list[Tensor] = []
     for index, layer in enumerate(model.layers):
         if index == len(model.layers) // 2:
             middle = flat.views(x)
+        only = asked if index == len(model.layers) - 1 else None
+        kept = x if only is None else x[only]
         if isinstance(layer, PythiaLayer):
             assert tables is not None
-            attended = _attention(layer.attention, flat, layer.input_layernorm(x), blocks, tables)
-            x = x + attended + layer.mlp(layer.post_attention_layernorm(x))
+            attended = _attention(layer.attention, flat, layer.input_layernorm(x), blocks, tables, only)
+            x = kept + attended + layer.mlp(layer.post_attention_layernorm(kept))
         elif isinstance(layer, MambaLayer):
-            x = x + _mixer(layer.mixer, flat, layer.norm(x), blocks)
+            x = kept + _mixer(layer.mixer, flat, layer.norm(x), blocks, only)
     return x, middle
 
 
@@ -100,32 +110,53 @@ def _rotary(model: Pythia, flat: _Flat, x: Tensor) -> list[tuple[Tensor, Tensor]
 
 
 def _attention(
-    module: Attention, flat: _Flat, x: Tensor, blocks: list[EmbeddedBlock], tables: list[tuple[Tensor, Tensor]]
+    module: Attention,
+    flat: _Flat,
+    x: Tensor,
+    blocks: list[EmbeddedBlock],
+    tables: list[tuple[Tensor, Tensor]],
+    only: Tensor | None,
 ) -> Tensor:
+    """What attention adds to all positions, or to those that `only` names; a prefix alone is never asked for."""
+
     def heads(part: Tensor, table: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = part.unflatten(-1, (module.heads, 3 * module.head_size)).transpose(1, 2).chunk(3, dim=-1)
         return rotate(q, *table), rotate(k, *table), v
 
     parts = [heads(part, table) for part, table in zip(flat.views(module.query_key_value(x)), tables, strict=True)]
     q, prefix_k, prefix_v = parts[0]
-    outs = [F.scaled_dot_product_attention(q, prefix_k, prefix_v, is_causal=True)]
+    alone = only is None or not blocks  # whether the prefix's own output is read
+    outs = [F.scaled_dot_product_attention(q, prefix_k, prefix_v, is_causal=True)] if alone else []
     positions = prefix_k.shape[2]
     for block, (q, k, v) in zip(blocks, parts[1:], strict=True):
         length = q.shape[2]
         seen = torch.ones(length, positions + length, dtype=torch.bool, device=q.device).tril(positions)
-        k = torch.cat([prefix_k[block.picture], k], dim=2)
-        v = torch.cat([prefix_v[block.picture], v], dim=2)
+        k = torch.cat([prefix_k[block.prefix], k], dim=2)
+        v = torch.cat([prefix_v[block.prefix], v], dim=2)
         outs.append(F.scaled_dot_product_attention(q, k, v, attn_mask=seen))
-    return module.dense(torch.cat([out.transpose(1, 2).flatten(2).flatten(0, 1) for out in outs]))
+    rows = torch.cat([out.transpose(1, 2).flatten(2).flatten(0, 1) for out in outs])
+    return module.dense(rows if only is None else rows[only - (flat.x.shape[0] - rows.shape[0])])
 
 
-def _mixer(module: Mixer, flat: _Flat, hidden: Tensor, blocks: list[EmbeddedBlock]) -> Tensor:
-    x, z = module.in_proj(hidden).chunk(2, dim=-1)
+def _mixer(module: Mixer, flat: _Flat, hidden: Tensor, blocks: list[EmbeddedBlock], only: Tensor | None) -> Tensor:
+    """What a Mamba block adds to all positions, or to those that `only` names: the gate follows the recurrence."""
+    gates: list[Tensor] | list[None]
+    if only is None:
+        x, z = module.in_proj(hidden).chunk(2, dim=-1)
+        gates = flat.views(z)
+    else:
+        weights = module.in_proj.weight.chunk(2)
+        biases = (None, None) if module.in_proj.bias is None else module.in_proj.bias.chunk(2)
+        x, z = (
+            F.linear(part, *pair)
+            for part, pair in zip((hidden, hidden[only]), zip(weights, biases, strict=True), strict=True)
+        )
+        gates = [None] * len(flat.shapes)
     before: Tensor | None
     window: Tensor | None = None
     convolved: list[Tensor] = []
     for index, part in enumerate(flat.views(x)):
-        before = None if index == 0 else window[blocks[index - 1].picture]  # type: ignore[index]
+        before = None if index == 0 else window[blocks[index - 1].prefix]  # type: ignore[index]
         y, inputs = kernels.causal_conv(part.transpose(1, 2), module.conv1d.weight[:, 0], module.conv1d.bias, before)
         window = inputs if index == 0 else window
         convolved.append(y.transpose(1, 2).flatten(0, 1))
@@ -135,12 +166,12 @@ def _mixer(module: Mixer, flat: _Flat, hidden: Tensor, blocks: list[EmbeddedBloc
     A, D, bias = module.recurrence()
     outs: list[Tensor] = []
     state: Tensor | None = None
-    for index, (u, delta, b, c, gate) in enumerate(
-        zip(*(flat.views(tensor) for tensor in (x, dt, B, C, z)), strict=True)
-    ):
-        before = None if index == 0 else state[blocks[index - 1].picture]  # type: ignore[index]
-        u, delta, b, c, gate = (x.transpose(1, 2) for x in (u, delta, b, c, gate))
+    for index, (*inputs, gate) in enumerate(zip(*(flat.views(tensor) for tensor in (x, dt, B, C)), gates, strict=True)):
+        before = None if index == 0 else state[blocks[index - 1].prefix]  # type: ignore[index]
+        u, delta, b, c = (part.transpose(1, 2) for part in inputs)
+        gate = None if gate is None else gate.transpose(1, 2)
         y, after = kernels.selective_scan(kernels.ScanInputs(u, delta, A, b, c, D, gate, bias, before))
         state = after if index == 0 else state
         outs.append(y.transpose(1, 2).flatten(0, 1))
-    return module.out_proj(torch.cat(outs))
+    rows = torch.cat(outs)
+    return module.out_proj(rows if only is None else rows[only] * F.silu(z))
