@@ -18,7 +18,7 @@ from vlcompare.evaluate.published_gaps import published_gaps, sentences
 from vlcompare.study.figures import share_text
 from vlcompare.study.opened import SHIPPED, PictureStudy, open_any, open_study, picture_study_of, study_of
 from vlcompare.study.pictures.grids import COMPARISONS, PictureEntry, PictureGrid
-from vlcompare.study.pictures.settings import SMOKE, PictureSetting
+from vlcompare.study.pictures.settings import ALL_TASKS, SMOKE, V1, PictureSetting
 from vlcompare.study.rows import setting_of, weights_path
 from vlcompare.study.seen import seen, state, summary
 from vlcompare.study.tables import for_lab
@@ -175,7 +175,41 @@ def test_each_comparison_on_pictures_is_a_figure_or_a_command() -> None:
         assert comparison.title in shown and f"study run {comparison.name} --out DIR" in shown
     empty = words(pictures.section(PictureStudy()))
     assert empty.count("not trained yet") == len(COMPARISONS) and "CSV" not in empty
-    assert len(study.behind(COMPARISONS[0])) == 4 and "120,000" in shown
+    assert len(study.behind(COMPARISONS[0], V1.name)) == 4 and "120,000" in shown
+
+
+def test_another_recipe_stands_apart_and_a_pilot_says_which_tasks_it_adds() -> None:
+    again = [
+        picture_row(family, layout=layout, recipe=ALL_TASKS.name, seed=seed)
+        for seed in (0, 1)
+        for layout in ("image_first", "query_first")
+        for family in FAMILIES
+    ]
+    for row in again:
+        about = row["tasks"]["vqa"] | {"per_picture": "2" * 40, "types": "a" * 80, "names": ["x"]}
+        learnt, chance = "1" * 80, "0" * 80
+        row["tasks"] |= {
+            "pointing": about | {"right": learnt, "floor": chance},
+            "multiple_choice": about | {"right": chance, "floor": chance},
+        }
+    rows = picture_lines("image_first", "query_first") + "".join(json.dumps(row) + "\n" for row in again).encode()
+    study = picture_study_of(rows, "mine.jsonl")
+    shown = pictures.section(study)
+    first, _, apart = shown.partition("By another recipe")
+    assert "csv:pictures-order&#34;" not in apart and f"pictures-order-{ALL_TASKS.name}" in apart
+    assert f"pictures-order-{ALL_TASKS.name}" not in first and pictures.APART in words(apart)
+    said = words(shown)
+    assert f"the pilot of {ALL_TASKS.name}" in said and "The rule: a task is reported where" in said
+    assert f"{task_title('pointing')}: reported." in said
+    assert f"{task_title('multiple_choice')}: not reported: neither family leaves the floor." in said
+    assert f"{task_title('captioning')}: not known yet, seeds are missing." in said
+    assert "4 trainings." in words(first) and "8 trainings." in words(apart)
+
+
+def test_what_the_larger_encoder_had_more_is_said() -> None:
+    rows = [picture_row(family, image_size=size) for size in (112, 160) for family in FAMILIES]
+    study = picture_study_of("".join(json.dumps(row) + "\n" for row in rows).encode(), "mine.jsonl")
+    assert f"it has had {V1.encoder.steps:,} training steps more" in words(pictures.section(study))
 
 
 def test_the_rows_of_a_tiny_grid_are_drawn(tmp_path: Path) -> None:

@@ -69,14 +69,11 @@ class PictureStudy:
                 f"The rows of {self.name} cannot be set beside each other: they were not asked the same questions."
             ) from error
 
-    def behind(self, comparison: Comparison) -> list[Row]:
-        """The rows that a comparison is made of, at the size and by the recipes that these have."""
-        found: list[Row] = []
-        for recipe in dict.fromkeys(row["recipe"] for row in self.rows):
-            known = by_setting(self.rows, recipe)
-            wanted = dict.fromkeys(comparison.settings(baseline(known, recipe)))
-            found += [known[setting] for setting in wanted if setting in known]
-        return found
+    def behind(self, comparison: Comparison, recipe: str) -> list[Row]:
+        """The rows by a recipe that a comparison is made of, at the size that these have."""
+        known = by_setting(self.rows, recipe)
+        wanted = dict.fromkeys(comparison.settings(baseline(known, recipe)))
+        return [known[setting] for setting in wanted if setting in known]
 
     def progress(self, comparison: Comparison) -> tuple[int, int]:
         """How many trainings of a comparison are finished, and how many there are; 0 where it is not begun."""

@@ -9,6 +9,7 @@ from vlcompare.render.panels import Panel, Point, Series
 from vlcompare.study.figures import NAMES, SHARES, Figure, room, seeds_text, share_text
 from vlcompare.study.pictures.gaps import Record, compared
 from vlcompare.study.pictures.grids import SEEDS, Comparison
+from vlcompare.study.pictures.settings import RECIPES
 from vlcompare.tasks.prompts import task_title
 from vlcompare.types import FAMILIES
 
@@ -45,7 +46,7 @@ def reads(records: Sequence[Record], comparison: Comparison) -> str:
         f"Share of held-out questions answered right after {records[0]['questions_trained']:,} questions of training, "
         "the same for all; bars are 95 % intervals over pictures. Dashed: the floor, what the most frequent answer in "
         "training to questions alike gets right without looking.",
-        comparison.note,
+        comparison.note.format(finetuned=f"{RECIPES[records[0]['recipe']].encoder.steps:,}"),
     ]
     if missing := [label(value) for value in comparison.values if value not in {one["value"] for one in records}]:
         words.append(f"Unfinished: no rows of both families yet at {' and '.join(missing)}.")

@@ -38,7 +38,7 @@ class Comparison:
     values: Mapping[Any, Mapping[str, Any]]
     axis: str = ""  # what its values are, where they do not say so themselves
     ordered: bool = False  # whether the values are amounts of one thing, from less to more
-    note: str = ""  # what has to be known to read it
+    note: str = ""  # what has to be known to read it; {finetuned} stands for the encoder's further steps
 
     def settings(self, base: PictureSetting = BASELINE) -> Iterator[PictureSetting]:
         """Both families beside each other, value by value, then the same with the next seed."""
@@ -68,8 +68,9 @@ COMPARISONS = (
         "pixels",
         note=f"Ours: {_OWN} and {_LARGER} pixels ({_OWN // PATCH} x {_OWN // PATCH} and {_LARGER // PATCH} x "
         f"{_LARGER // PATCH} patches), and an encoder for each: that of {_LARGER} begins as that of {_OWN} and is "
-        f"finetuned. Finetuned: the language models are trained at {_LARGER}, too. Extrapolated: those trained at "
-        f"{_OWN} are asked at {_LARGER}, with that size's encoder and without further training.",
+        f"finetuned, so that it has had {{finetuned}} training steps more. Finetuned: the language models are trained "
+        f"at {_LARGER}, too. Extrapolated: those trained at {_OWN} are asked at {_LARGER}, with that size's encoder "
+        f"and without further training.",
     ),
     Comparison(
         "pictures-sampling",

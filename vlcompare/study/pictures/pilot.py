@@ -7,7 +7,7 @@ family says nothing about their difference.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,37 @@ RULE = (
     "a task is reported where, for at least one family and in every seed, the 95 % interval of its share right minus "
     "the floor's lies above 0"
 )
+
+_VERDICTS = {
+    True: "reported",
+    False: "not reported: neither family leaves the floor",
+    None: "not known yet, seeds are missing",
+}
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """A recipe's pilot: a record for each task, family and seed, and for each task what follows."""
+
+    recipe: str
+    records: tuple[Record, ...]
+    verdicts: dict[str, str]
+
+
+def pilots(rows: Sequence[Row]) -> Iterator[Pilot]:
+    """The pilot of each recipe that has one."""
+    for recipe in dict.fromkeys(row["recipe"] for row in rows):
+        records = tuple(pilot_records(rows, recipe))
+        if records:
+            tasks = [task for task in PILOTED if task in RECIPES[recipe].tasks]
+            yield Pilot(recipe, records, {task: _VERDICTS[passed(records, task)] for task in tasks})
+
+
+def above_text(record: Record) -> str:
+    """How far a pilot's share lies above the floor, with its interval; a dash where the floor is not known."""
+    if record["above"] is None:
+        return "–"
+    return f"{record['above']:+.3f} ({record['above_low']:+.3f} to {record['above_high']:+.3f})"
 
 
 def pilot_records(rows: Sequence[Row], recipe: str) -> Iterator[Record]:

@@ -16,18 +16,13 @@ from vlcompare.study.pictures.folder import planned_settings, read_picture_rows
 from vlcompare.study.pictures.gaps import progress
 from vlcompare.study.pictures.grids import COMPARISONS
 from vlcompare.study.pictures.measured import Record, Row, right
-from vlcompare.study.pictures.pilot import PILOTED, RULE, passed, pilot_records
+from vlcompare.study.pictures.pilot import RULE, above_text, pilots
 from vlcompare.study.pictures.settings import RECIPES, PictureSetting, picture_setting_of
 from vlcompare.study.tables import as_csv
 from vlcompare.tasks.prompts import task_title
 from vlcompare.training.progress import write_whole
 from vlcompare.types import FAMILIES
 
-_VERDICTS = {
-    True: "reported",
-    False: "not reported: neither family leaves the floor",
-    None: "not known yet, seeds are missing",
-}
 _PAIR: dict[str, str] = {family: NAMES[family] for family in FAMILIES}
 
 
@@ -98,23 +93,15 @@ def _state(rows: Sequence[Row], planned: Sequence[PictureSetting]) -> list[str]:
 def _pilot(rows: Sequence[Row]) -> list[str]:
     """What the pilot says about the tasks that are reported only where they are learnt."""
     lines = []
-    for recipe in dict.fromkeys(row["recipe"] for row in rows):
-        records = list(pilot_records(rows, recipe))
-        if not records:
-            continue
-        lines += [f"## The pilot of `{recipe}`", "", f"The rule: {RULE}.", ""]
+    for pilot in pilots(rows):
+        lines += [f"## The pilot of `{pilot.recipe}`", "", f"The rule: {RULE}.", ""]
         names = ["task", "", "seed", "n", "right", "floor", "above the floor"]
         lines += ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-        for one in records:
-            above = f"{one['above']:+.3f} ({one['above_low']:+.3f} to {one['above_high']:+.3f})"
-            shares = [f"{one['right']:.3f}", f"{one['floor']:.3f}"]
-            cells = [task_title(one["task"]), NAMES[one["family"]], one["seed"], one["n"], *shares, above]
+        for one in pilot.records:
+            shares = ["–" if one[name] is None else f"{one[name]:.3f}" for name in ("right", "floor")]
+            cells = [task_title(one["task"]), NAMES[one["family"]], one["seed"], one["n"], *shares, above_text(one)]
             lines.append("| " + " | ".join(map(str, cells)) + " |")
-        lines.append("")
-        for task in PILOTED:
-            if task in RECIPES[recipe].tasks:
-                lines.append(f"- {task_title(task)}: {_VERDICTS[passed(records, task)]}.")
-        lines.append("")
+        lines += ["", *(f"- {task_title(task)}: {verdict}." for task, verdict in pilot.verdicts.items()), ""]
     return lines
 
 

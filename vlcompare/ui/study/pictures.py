@@ -2,48 +2,78 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from vlcompare.render.markup import Safe, el
-from vlcompare.study.figures import Figure
+from vlcompare.study.figures import NAMES, Figure
 from vlcompare.study.opened import PictureStudy
 from vlcompare.study.pictures.grids import COMPARISONS, Comparison
+from vlcompare.study.pictures.pilot import RULE, Pilot, above_text, pilots
 from vlcompare.study.pictures.settings import SETTING_FIELDS
+from vlcompare.tasks.prompts import task_title
 from vlcompare.types import FAMILIES
-from vlcompare.ui.study.figures import behind, figure, legend, problems
+from vlcompare.ui.study.figures import behind, cell, figure, legend, problems, table
 
 ABOUT = (
     "Small language models of both families, matched in size, trained from nothing behind a frozen encoder: on the "
     "same drawn pictures and questions, in the same order, for the same number of steps. Gaps are Transformer minus "
     "Mamba."
 )
+APART = "Trained by another recipe, on another budget: not to be set beside the figures above."
 _RESULTS = ("parameters", "steps", "questions", "seconds", "device")
 
 
 def section(study: PictureStudy) -> Safe:
-    """The comparisons that have rows, as figures, and a line for each other one."""
-    made = {one.name: one for one in study.figures}
+    """The comparisons that have rows, as figures, and a line for each other one; what another recipe made stands apart,
+    and what a pilot says about further tasks."""
+    shown = [(one, figure) for one in COMPARISONS for figure in study.figures if one.name == figure.name]
+    apart = [(one, figure) for one in COMPARISONS for figure in study.figures if figure.name.startswith(f"{one.name}-")]
     counts = {one.name: study.progress(one) for one in COMPARISONS}
-    there = [one for one in COMPARISONS if one.name in made]
-    shown = [_figure(study, made[one.name], one, folded=one is not there[0]) for one in there]
-    rest = [_untrained(one, *counts[one.name]) for one in COMPARISONS if one.name not in made]
+    rest = [_untrained(one, *counts[one.name]) for one in COMPARISONS if one not in [known for known, _ in shown]]
     done = [f"{one.title} {counts[one.name][0]} of {counts[one.name][1]}" for one in COMPARISONS if counts[one.name][0]]
-    state = f"{study.name}: {len(study.rows)} trainings are finished. {', '.join(done)}." if study.rows else None
+    compared = f" {', '.join(done)}." if done else ""
+    state = f"{study.name}: {len(study.rows)} trainings are finished.{compared}" if study.rows else None
     return el(
         "div",
         el("p", ABOUT, class_="vl-note vs-about"),
         el("p", state, class_="vl-note") if state else None,
         *problems(study.problems),
         legend(FAMILIES) if shown else None,
-        el("div", *shown, class_="vs-figures") if shown else None,
+        _figures(study, shown) if shown else None,
         el("ul", *rest, class_="vs-untrained") if rest else None,
+        *([el("h3", "By another recipe"), el("p", APART, class_="vl-note"), _figures(study, apart)] if apart else []),
+        *[_pilot(pilot) for pilot in pilots(study.rows)],
         class_="vs-pictures",
     )
 
 
-def _figure(study: PictureStudy, one: Figure, comparison: Comparison, *, folded: bool) -> Safe:
-    rows = study.behind(comparison)
-    varied = [name for name in SETTING_FIELDS if len({str(row.get(name)) for row in rows}) > 1 or name == "recipe"]
-    runs = behind(one, rows, f"study run {one.name}", (*varied, *_RESULTS), "")
-    return figure(one, runs, folded=folded)
+def _figures(study: PictureStudy, shown: Sequence[tuple[Comparison, Figure]]) -> Safe:
+    made = []
+    for index, (comparison, one) in enumerate(shown):
+        rows = study.behind(comparison, one.records[0]["recipe"])
+        varied = [name for name in SETTING_FIELDS if len({str(row.get(name)) for row in rows}) > 1 or name == "recipe"]
+        runs = behind(one, rows, f"study run {comparison.name}", (*varied, *_RESULTS), "")
+        made.append(figure(one, runs, folded=index > 0))
+    return el("div", *made, class_="vs-figures")
+
+
+def _pilot(pilot: Pilot) -> Safe:
+    """Which further tasks are reported, and the shares that decide it."""
+    names = ("task", "model", "seed", "n", "right", "floor", "above the floor")
+    lines = [
+        [task_title(one["task"]), NAMES[one["family"]], *(cell(one[name]) for name in ("seed", "n", "right", "floor")),
+         above_text(one)]
+        for one in pilot.records
+    ]  # fmt: skip
+    verdicts = [el("li", el("b", task_title(task)), f": {verdict}.") for task, verdict in pilot.verdicts.items()]
+    return el(
+        "details",
+        el("summary", f"Further tasks: the pilot of {pilot.recipe}"),
+        el("p", f"The rule: {RULE}.", class_="vl-note"),
+        el("ul", *verdicts),
+        table(names, lines),
+        class_="vs-fold vs-pilot",
+    )
 
 
 def _untrained(comparison: Comparison, done: int, asked: int) -> Safe:
