@@ -24,7 +24,13 @@ from vlcompare.evaluate.results.differences import largest_differences
 from vlcompare.evaluate.results.run_folder import RunFolder
 from vlcompare.evaluate.results.table import Filter, RunTable
 from vlcompare.evidence import Block, EvidenceMap, Layout
-from vlcompare.render.evidence_picture import evidence_overlay, evidence_picture, figures_in_words
+from vlcompare.render.evidence_picture import (
+    evidence_overlay,
+    evidence_picture,
+    figures_in_words,
+    place_in,
+    place_of,
+)
 from vlcompare.runtime import blanking
 from vlcompare.runtime.blanking import answer_logprobs, explain_request
 from vlcompare.runtime.picture_cache import PictureCache, picture_key
@@ -121,7 +127,7 @@ def test_it_ends_between_two_batches(model: Any) -> None:
     assert counts == [(5, 16), (10, 16)]
     assert None not in map.falls[:10] and set(map.falls[10:]) == {None}
     assert not map.complete and map.against([Box(0, 0, 0.5, 0.5)]) is None
-    assert "Stopped" in " ".join(figures_in_words(map, [Box(0, 0, 0.5, 0.5)]))
+    assert "Stopped" in " ".join(figures_in_words(map, place_of("grounding", [Box(0, 0, 0.5, 0.5)])))
     json.dumps(map.to_json([Box(0, 0, 0.5, 0.5)]))
 
 
@@ -230,6 +236,17 @@ def test_both_sides_are_drawn_on_one_scale() -> None:
     assert both.width > 1.8 * one.width
     tall = evidence_picture(Image.new("RGB", (3, 3000)), QUESTION, {"left": made([None, 1.0], 2)})
     assert tall.height < 2000
+
+
+def test_a_place_is_called_what_it_is() -> None:
+    box, found = Box(0.1, 0.1, 0.4, 0.6), made([8.0, 0.0], 2)
+    named = {task: place_of(task, [box]) for task in ("grounding", "region_description", "pointing")}
+    assert [place.badge for place in named.values()] == ["truth", "region", "right"]
+    told = [figures_in_words(found, place)[1].partition(":")[0] for place in named.values()]
+    assert told == ["true box", "region asked about", "right choice"]
+    region = Request("region_description", box=box)
+    assert place_in(region, ()) == named["region_description"], "the region that is asked about needs no truth"
+    assert place_in(QUESTION, [box]) == named["grounding"]
 
 
 # ---- the commands ----------------------------------------------------------------------------------------------------

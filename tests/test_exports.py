@@ -7,13 +7,16 @@ import io
 import json
 import re
 import zipfile
+from html import unescape
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from make_examples import write_examples
 from test_slices import write_run
 
 from vlcompare.errors import ImageError, SampleError
+from vlcompare.evaluate.results import html_report as html_report_module
 from vlcompare.evaluate.results.archive import ArchiveLimits, open_archive, write_archive
 from vlcompare.evaluate.results.export import to_csv, to_json, to_llm_comparator
 from vlcompare.evaluate.results.html_report import html_report
@@ -327,6 +330,18 @@ def test_the_report_of_one_side(tmp_path):
     table = RunTable(RunFolder.open(write_run(tmp_path / "one", sides=("left",))))
     assert "<svg" in html_report(table, table.select())
     assert json.loads(to_llm_comparator(table))["examples"][0]["score"] is None
+
+
+def test_the_report_draws_the_stored_maps_and_says_how_many_it_left_out(monkeypatch):
+    monkeypatch.setattr(html_report_module, "MOST_MAPPED", 3)
+    table = RunTable(RunFolder.open(EXAMPLES / "tiny-pair-on-scenes", read_only=True))
+    mapped = np.array([i for i in table.select() if table.run.evidence("left", int(i))][:5])
+    page = html_report(table, mapped)
+    assert page.count("What the answers rest on") == 3 and page.count("<figure") == 6
+    assert "Maps of what the answers rest on: 2 more are not drawn." in page
+    assert re.search("(true box|region asked about|right choice): a block.s mean fall", unescape(page))
+    assert "Purple: without this block" in page
+    assert "What the answers rest on" not in html_report(table)
 
 
 def test_the_report_explains_its_terms_without_a_script():

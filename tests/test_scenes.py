@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops
 
+from vlcompare.cli import main
 from vlcompare.cli import scenes as command
 from vlcompare.errors import RequestError, SampleError
 from vlcompare.synth.scenes import documents, shapes
@@ -230,6 +231,15 @@ def test_written_scenes_are_those_of_the_evaluation_stream(tmp_path: Path) -> No
         with Image.open(path.parent / name) as picture:
             assert picture.size == (96, 96) and picture.tobytes() == scene.image.tobytes()
     assert not list(path.parent.glob("*.partial"))
+
+
+def test_scenes_can_be_sampled_naturally(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    command = ["scenes", str(tmp_path / "out"), "--count", "3", "--size", "64", "--sampling"]
+    assert main([*command, "natural"]) == 0 and "sampled naturally" in capsys.readouterr().out
+    with Image.open(tmp_path / "out" / "pictures" / "000001.png") as picture:
+        assert picture.tobytes() == draw_scene(1, size=64, sampling="natural").image.tobytes()
+        assert picture.tobytes() != draw_scene(1, size=64).image.tobytes()
+    assert main([*command, "evenly"]) == 2 and "balanced or natural" in capsys.readouterr().err
 
 
 def test_writing_twice_gives_the_same_bytes(tmp_path: Path) -> None:

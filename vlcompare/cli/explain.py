@@ -57,10 +57,11 @@ def run(args: argparse.Namespace) -> int:
 
     from vlcompare.cli.report import plain, write_json
     from vlcompare.evaluate.verdicts import read_truth
-    from vlcompare.render.evidence_picture import evidence_picture, figures_in_words
+    from vlcompare.render.evidence_picture import evidence_picture, figures_in_words, place_in
     from vlcompare.runtime.image import open_image
 
     truth, _ = read_truth(request, args.truth)
+    place = place_in(request, truth)
     image = open_image(args.image)
     maps: dict[Any, EvidenceMap] = {}
     for name, side in sides.items():
@@ -71,10 +72,10 @@ def run(args: argparse.Namespace) -> int:
             continue
         if args.json != "-":
             print(f"{name}  {found.checkpoint}: {plain(found.answer)}")
-            for sentence in figures_in_words(found, truth):
+            for sentence in figures_in_words(found, place):
                 print(terminal.wrapped(f"  {sentence}", "  "))
     if args.json:
-        write_json(args.json, {"sides": {name: _as_json(found, truth) for name, found in maps.items()}})
+        write_json(args.json, {"sides": {name: _as_json(found, place.boxes) for name, found in maps.items()}})
     if args.save and maps:
         try:
             evidence_picture(image, request, maps, truth).save(args.save)
@@ -98,5 +99,5 @@ def _explain(args: argparse.Namespace, side: Side, image: Any, request: Request)
     return explain_request(model, image, request, args.answer, blank=args.blank, block=args.block, progress=count)
 
 
-def _as_json(found: EvidenceMap, truth: tuple[Box, ...]) -> dict[str, Any]:
-    return {"checkpoint": found.checkpoint, "answer": found.answer, "boxes": found.boxes, **found.to_json(truth)}
+def _as_json(found: EvidenceMap, place: tuple[Box, ...]) -> dict[str, Any]:
+    return {"checkpoint": found.checkpoint, "answer": found.answer, "boxes": found.boxes, **found.to_json(place)}

@@ -19,6 +19,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--size", type=int, default=224, metavar="PX", help="width and height of a picture (default: %(default)s)"
     )
+    parser.add_argument(
+        "--sampling",
+        metavar="HOW",
+        default="balanced",
+        help="balanced: every attribute equally often, independent of the others; natural: a long tail, and most "
+        "things in the usual colour of their kind, so that language alone guesses more (default: %(default)s)",
+    )
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="only questions of these tasks (default: all)")
 
 
@@ -28,7 +35,8 @@ def run(args: argparse.Namespace) -> int:
 
     with progress_bar(args.count, "drawing", " pictures") as bar:
         path, rows = write_scenes(
-            args.out, args.count, args.seed, args.size, args.tasks, lambda done: bar.update(done - bar.n)
+            args.out, args.count, args.seed, args.size, args.tasks, lambda done: bar.update(done - bar.n), args.sampling
         )
-    print(f"{path}: {rows} rows about {args.count} pictures of {args.size} x {args.size} pixels.")
+    how = " sampled naturally" if args.sampling == "natural" else ""
+    print(f"{path}: {rows} rows about {args.count} pictures{how} of {args.size} x {args.size} pixels.")
     return 0

@@ -7,6 +7,7 @@ green where the answer becomes more likely; the block with the largest fall has 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 from PIL import Image, ImageDraw
@@ -28,18 +29,42 @@ _SOLID = 0.85  # the share of the colour at the scale's end
 _TALLEST = 1.5  # height of a panel's picture at most, in its widths
 
 
+@dataclass(frozen=True)
+class Place:
+    """The place that a question is about: its boxes, their label on the picture, and their name in sentences."""
+
+    badge: str
+    name: str
+    boxes: tuple[Box, ...]
+
+
+_PLACES = {"region_description": ("region", "region asked about"), "pointing": ("right", "right choice")}
+
+
+def place_of(task: str, boxes: Sequence[Box]) -> Place:
+    """Boxes as what a task's questions are about: the true boxes, the region asked about, or the right choice."""
+    return Place(*_PLACES.get(task, ("truth", "true box")), tuple(boxes))
+
+
+def place_in(request: Request, truth: Sequence[Box]) -> Place:
+    """The place that a request is about; the region that it holds itself needs no truth."""
+    own = request.task == "region_description" and request.box is not None
+    return place_of(request.task, (request.box,) if own else truth)  # type: ignore[arg-type]
+
+
 def evidence_picture(
     picture: Image.Image, request: Request, maps: Mapping[Role, EvidenceMap], truth: Sequence[Box] = ()
 ) -> Image.Image:
     """The maps of one picture and question side by side, each with its answer and its figures.
 
     picture: upright. maps: "left" and "right", or one of them. truth: the true boxes, drawn dashed; the boxes of an
-    answer are drawn in its side's colour.
+    answer are drawn in its side's colour. Of a region description the region is drawn instead of a truth.
     """
     small = picture.convert("RGB")
     small = small.resize((PANEL, max(1, min(round(_TALLEST * PANEL), round(PANEL * small.height / small.width)))))
     scale = evidence_scale(maps)
-    panels = [_panel(small, side, map, scale, truth) for side, map in maps.items()]
+    place = place_in(request, truth)
+    panels = [_panel(small, side, map, scale, place) for side, map in maps.items()]
     width = 2 * MARGIN + sum(panel.width for panel in panels) + GAP * (len(panels) - 1)
     question = request.text or task_title(request.task)
     head = list(islice(wrap(question, width - 2 * MARGIN, SIZE, bold=True), 4))
@@ -79,12 +104,12 @@ def evidence_overlay(picture: Image.Image, map: EvidenceMap, scale: float) -> Im
     return canvas
 
 
-def figures_in_words(map: EvidenceMap, truth: Sequence[Box]) -> list[str]:
-    """The figures of a map as short lines: the answer's log-probability, then each place that is known."""
+def figures_in_words(map: EvidenceMap, place: Place) -> list[str]:
+    """The figures of a map as short lines: the answer's log-probability, then `place` and the answer's own."""
     lines = [f"log-probability of the answer {decimal(map.logprob)}, given the whole picture"]
     if not map.complete:
         return [*lines, "Stopped before all blocks were measured."]
-    for name, boxes in (("true box", truth), ("answer's own box", map.boxes)):
+    for name, boxes in ((place.name, place.boxes), ("answer's own box", map.boxes)):
         figures = map.against(boxes) if boxes else None
         if figures is not None:
             hit = "the largest fall is in it" if figures.largest_inside else "the largest fall is elsewhere"
@@ -95,11 +120,11 @@ def figures_in_words(map: EvidenceMap, truth: Sequence[Box]) -> list[str]:
     return lines
 
 
-def _panel(picture: Image.Image, side: Role, map: EvidenceMap, scale: float, truth: Sequence[Box]) -> Image.Image:
-    marks = [Mark(box, "", side) for box in map.boxes] + [Mark(box, "truth", "truth") for box in truth]
+def _panel(picture: Image.Image, side: Role, map: EvidenceMap, scale: float, place: Place) -> Image.Image:
+    marks = [Mark(box, "", side) for box in map.boxes] + [Mark(box, place.badge, "truth") for box in place.boxes]
     drawn = annotate(evidence_overlay(picture, map, scale), marks)
     texts = [(map.checkpoint, True, INK), (map.answer or "(no text)", False, INK)]
-    texts += [(line, False, GREY) for line in figures_in_words(map, truth)]
+    texts += [(line, False, GREY) for line in figures_in_words(map, place)]
     lines = [
         (line, bold, color) for text, bold, color in texts for line in islice(wrap(text, PANEL, SIZE, bold=bold), 6)
     ]

@@ -18,6 +18,7 @@ from vlcompare.evaluate.replies import read_reply
 from vlcompare.evaluate.results.aspects import target_box
 from vlcompare.evaluate.results.differences import METHOD, largest_differences
 from vlcompare.evaluate.results.notes import Note
+from vlcompare.evaluate.results.report_evidence import MOST_MAPPED, evidence_figures, evidence_of
 from vlcompare.evaluate.results.slices import SliceRow, criterion, overall, scored, slice_figures
 from vlcompare.evaluate.results.table import Rows, RunTable, summary_of
 from vlcompare.evaluate.results.thumbnails import thumbnail_base64
@@ -234,11 +235,23 @@ def _samples(table: RunTable, rows: Rows | None) -> Safe | None:
     notes = table.run.notes.all()
     shown = [int(i) for i in rows[:MAX_SAMPLES]]
     more = el("p", f"{len(rows) - len(shown)} more are not shown.", class_="quiet") if len(rows) > len(shown) else None
-    cards = [_card(table, i, notes.get(table.run.samples[i].id)) for i in shown]
-    return el("section", el("h2", "Samples"), el("div", *cards, class_="cards"), more)
+    evidence = {i: found for i in shown if (found := evidence_of(table, i))}
+    mapped = list(evidence)[:MOST_MAPPED]
+    cards = [
+        _card(
+            table,
+            i,
+            notes.get(table.run.samples[i].id),
+            evidence_figures(table, i, evidence[i]) if i in mapped else None,
+        )
+        for i in shown
+    ]
+    left = len(evidence) - len(mapped)
+    maps = el("p", f"Maps of what the answers rest on: {left} more are not drawn.", class_="quiet") if left else None
+    return el("section", el("h2", "Samples"), el("div", *cards, class_="cards"), more, maps)
 
 
-def _card(table: RunTable, i: int, note: Note | None) -> Safe:
+def _card(table: RunTable, i: int, note: Note | None, evidence: Safe | None) -> Safe:
     sample, cells = table.run.samples[i], table.cells(i)
     picture = thumbnail_base64(table.run, i, PICTURE, quality=82, marks=_marks(table, i))
     image = el("img", alt="", src=f"data:image/jpeg;base64,{picture}") if picture else None
@@ -252,7 +265,9 @@ def _card(table: RunTable, i: int, note: Note | None) -> Safe:
     said = el("p", " · ".join(filter(None, (*note.tags, note.text))), class_="note") if note else None
     facts = el("p", f"{task_title(sample.task)} · {sample.id}", class_="quiet")
     question = el("h3", shorten(sample.text, 200)) if sample.text else None
-    return el("article", image or el("p", "no picture", class_="quiet"), question, facts, right, *answers, said)
+    return el(
+        "article", image or el("p", "no picture", class_="quiet"), question, facts, right, *answers, evidence, said
+    )
 
 
 def _marks(table: RunTable, i: int) -> list[Mark]:

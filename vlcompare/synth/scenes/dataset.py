@@ -43,6 +43,7 @@ def write_scenes(
     size: int = 224,
     tasks: Sequence[str] | None = None,
     progress: Callable[[int], None] = lambda done: None,
+    sampling: Sampling = "balanced",
 ) -> tuple[Path, int]:
     """Write samples.jsonl and the pictures into `folder`; returns the file's path and how many rows it has.
 
@@ -51,7 +52,7 @@ def write_scenes(
 
     Raises SampleError where the folder cannot be written, RequestError as `evaluation_scenes` does.
     """
-    scenes = evaluation_scenes(count, seed, size, tasks)
+    scenes = evaluation_scenes(count, seed, size, tasks, sampling)
     rows = 0
     partial = folder / f"{SAMPLES}.partial"
     first = next(scenes)  # raises before anything is written

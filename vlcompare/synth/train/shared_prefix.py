@@ -147,10 +147,7 @@ def _mixer(module: Mixer, flat: _Flat, hidden: Tensor, blocks: list[EmbeddedBloc
     else:
         weights = module.in_proj.weight.chunk(2)
         biases = (None, None) if module.in_proj.bias is None else module.in_proj.bias.chunk(2)
-        x, z = (
-            F.linear(part, *pair)
-            for part, pair in zip((hidden, hidden[only]), zip(weights, biases, strict=True), strict=True)
-        )
+        x, z = F.linear(hidden, weights[0], biases[0]), F.linear(hidden[only], weights[1], biases[1])
         gates = [None] * len(flat.shapes)
     before: Tensor | None
     window: Tensor | None = None
@@ -166,10 +163,10 @@ def _mixer(module: Mixer, flat: _Flat, hidden: Tensor, blocks: list[EmbeddedBloc
     A, D, bias = module.recurrence()
     outs: list[Tensor] = []
     state: Tensor | None = None
-    for index, (*inputs, gate) in enumerate(zip(*(flat.views(tensor) for tensor in (x, dt, B, C)), gates, strict=True)):
+    for index, (*parts, gated) in enumerate(zip(*map(flat.views, (x, dt, B, C)), gates, strict=True)):
         before = None if index == 0 else state[blocks[index - 1].prefix]  # type: ignore[index]
-        u, delta, b, c = (part.transpose(1, 2) for part in inputs)
-        gate = None if gate is None else gate.transpose(1, 2)
+        u, delta, b, c = (part.transpose(1, 2) for part in parts)
+        gate = None if gated is None else gated.transpose(1, 2)
         y, after = kernels.selective_scan(kernels.ScanInputs(u, delta, A, b, c, D, gate, bias, before))
         state = after if index == 0 else state
         outs.append(y.transpose(1, 2).flatten(0, 1))

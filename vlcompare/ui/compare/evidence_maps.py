@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from vlcompare.evidence import EvidenceMap
-from vlcompare.render.evidence_picture import FALL, RISE, evidence_scale, figures_in_words
+from vlcompare.render.evidence_picture import FALL, RISE, Place, evidence_scale, figures_in_words
 from vlcompare.render.markup import Safe, el
 from vlcompare.types import Box
 from vlcompare.ui.compare.picture import box_mark, stage
@@ -18,20 +18,20 @@ def evidence_maps(
     picture: Picture,
     maps: Mapping[str, EvidenceMap],
     names: Mapping[str, str],
-    truth: Sequence[Box] = (),
+    place: Place,
     *,
     measuring: bool = False,
 ) -> Safe:
     """The maps by side, in the order of `names` (side -> the name above its map).
 
-    truth: the true boxes, which the figures are about; measuring: more blocks are on their way.
+    place: what the question is about; measuring: more blocks are on their way.
     """
     scale = evidence_scale(maps)  # type: ignore[arg-type]
     done = sum(fall is not None for found in maps.values() for fall in found.falls)
     of = sum(len(found.falls) for found in maps.values())
     both = ", one scale for both" if len(maps) > 1 else ""
     head = f"{done} blocks measured" if measuring else f"{done} of {of} blocks{both}"
-    figures = [_figure(picture, side, names[side], maps[side], scale, truth) for side in names if side in maps]
+    figures = [_figure(picture, side, names[side], maps[side], scale, place) for side in names if side in maps]
     legend = el(
         "p",
         el("i", class_="vl-evidence-scale", style=f"background:linear-gradient(90deg,{RISE},transparent,{FALL})"),
@@ -47,7 +47,7 @@ def evidence_maps(
     )
 
 
-def _figure(picture: Picture, side: str, name: str, found: EvidenceMap, scale: float, truth: Sequence[Box]) -> Safe:
+def _figure(picture: Picture, side: str, name: str, found: EvidenceMap, scale: float, place: Place) -> Safe:
     blocks = zip(found.layout, found.falls, strict=True)
     marks = [
         _block(found.layout.box(block), fall, scale, block == found.largest)
@@ -55,8 +55,8 @@ def _figure(picture: Picture, side: str, name: str, found: EvidenceMap, scale: f
         if fall is not None
     ]
     marks += [box_mark(box, "", "vl-answer-box", title="the answer's box") for box in found.boxes]
-    marks += [box_mark(box, "truth", "vl-truth", title="ground truth") for box in truth]
-    lines = figures_in_words(found, truth)
+    marks += [box_mark(box, place.badge, "vl-truth", title=place.name) for box in place.boxes]
+    lines = figures_in_words(found, place)
     said = " ".join(line if line.endswith(".") else f"{line}." for line in lines)
     return el(
         "figure",

@@ -16,6 +16,7 @@ from vlcompare.evaluate.replies import request_of
 from vlcompare.evaluate.results.aspects import target_box
 from vlcompare.evaluate.results.run_folder import RunFolder
 from vlcompare.evidence import EvidenceMap
+from vlcompare.render.evidence_picture import place_of
 from vlcompare.render.markup import Safe, el
 from vlcompare.render.terms import term
 from vlcompare.tasks.boxes import rounding_ceiling
@@ -132,7 +133,8 @@ def evidence_view(run: Run, sample: Sample, refused: Mapping[str, str], names: N
     if not run.evidence and not refused:
         return None
     box = target_box(sample)
-    maps = evidence_maps(run.picture, run.evidence, names.sides, (box,) if box else ()) if run.evidence else None
+    place = place_of(sample.task, (box,) if box else ())
+    maps = evidence_maps(run.picture, run.evidence, names.sides, place) if run.evidence else None
     return el(
         "section",
         el("h4", "What the answers rest on", class_="vi-subhead"),

@@ -12,6 +12,7 @@ import gradio as gr
 
 from vlcompare.comparison import hold_device
 from vlcompare.evidence import EvidenceMap
+from vlcompare.render.evidence_picture import place_in
 from vlcompare.render.markup import Safe, el
 from vlcompare.ui.compare import cards
 from vlcompare.ui.compare.evidence_maps import evidence_maps
@@ -100,4 +101,4 @@ def evidence_view(run: Run | None, measuring: bool = False) -> Safe:
         note = "One block of the picture is blanked at a time: how far does the answer's log-probability fall?"
         return el("p", note, class_="vl-note")
     names = {side: cards.side_name(run, side)[0] for side in run.sides}
-    return evidence_maps(run.picture, run.evidence, names, run.truth, measuring=measuring)
+    return evidence_maps(run.picture, run.evidence, names, place_in(run.request, run.truth), measuring=measuring)
