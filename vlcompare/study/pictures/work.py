@@ -15,11 +15,11 @@ _QUESTION, _INSTRUCTION = 22, 8  # positions of a question and its answer, padde
 _TEMPLATES = 2.5  # instructions among a picture's questions
 _PER_OPERATION = 6  # of a parameter and position: forward two, backward four
 _ANSWERED, _WRITTEN = 12, 6  # questions about a held-out picture; tokens of an answer
-# as measured on a CPU, at equal parameters: Mamba's positions are slower, and Pythia's optimiser has more to do in a step
+# as measured on a CPU, at equal parameters: Mamba's positions are slower, Pythia's optimiser has more to do
 _SLOWER = {"pythia": 1.0, "mamba": 2.6}
 _EACH_STEP = {"pythia": 1700, "mamba": 200}  # positions that take as long as what a step does beside its positions
-# products are larger than those of the trainings on sequences that `estimate.pace` is about, and so faster: the more so,
-# the more parameters a model has
+# products are larger than those of the trainings on sequences that `estimate.pace` is about, and so faster: the more
+# so, the more parameters a model has
 _FASTER, _POWER, _MILLION = 0.24, 0.7, 1e6
 # operations of a patch, as measured on a CPU: its picture drawn, encoded and asked about; its encoder finetuned on it
 _PREPARED, _FINETUNED = 9e6, 9e6
