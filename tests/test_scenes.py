@@ -278,7 +278,7 @@ def test_the_command_reaches_no_other_stream(tmp_path: Path, capsys: pytest.Capt
     rows = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
     assert {row["task"] for row in rows} <= {"vqa", "captioning"} and {row["split"] for row in rows} == {"evaluation"}
     options = set(vars(args)) - {"command"}
-    assert options == {"out", "count", "seed", "size", "tasks"}
+    assert options == {"out", "count", "seed", "size", "tasks", "sampling"}
     args.tasks = ["chat"]
     with pytest.raises(RequestError, match="no questions"):
         command.run(args)
