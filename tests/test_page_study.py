@@ -20,7 +20,7 @@ from vlcompare.study.opened import SHIPPED, PictureStudy, open_any, open_study, 
 from vlcompare.study.pictures.grids import COMPARISONS, PictureEntry, PictureGrid
 from vlcompare.study.pictures.settings import ALL_TASKS, SMOKE, V1, PictureSetting
 from vlcompare.study.rows import setting_of, weights_path
-from vlcompare.study.seen import seen, state, summary
+from vlcompare.study.seen import practice, seen, state, summary
 from vlcompare.study.tables import for_lab
 from vlcompare.tasks.prompts import task_title
 from vlcompare.types import FAMILIES
@@ -326,6 +326,10 @@ def test_what_is_seen_is_said_from_the_rows_alone() -> None:
     assert "Transformer 1,000 to 2,500 (3 seeds), Mamba 5,000 to 7,000" in last
     assert "The hybrid needs more than every Transformer, and overlaps with Mamba." in last
     assert "Mamba 850 to 950 (3 seeds, one of which never left chance: .10 after all 512,000)" in first
+    some = practice(study_of(("\n".join(map(json.dumps, rows[:9])) + "\n").encode(), "x"))
+    assert "(examples: query last, length 10: Transformer 1,000, Mamba 5,000, Hybrid 3,000)" in some
+    assert "mostly point alike" in some
+    assert practice(study_of((json.dumps(rows[0]) + "\n").encode(), "x")) == "" and practice(study)
     whole = summary(study_of(("\n".join(map(json.dumps, rows[:9])) + "\n").encode(), "x", planned=9))
     assert "trainings are finished" not in whole and "no lead" not in whole
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from vlcompare.study.figures import NAMES, ORDER_NAMES, seeds_text, share_text
 from vlcompare.study.opened import Study
-from vlcompare.study.tables import Group, Row, spread
+from vlcompare.study.tables import Group, Row, for_lab, spread
 from vlcompare.types import FAMILIES
 
 ENOUGH_SEEDS = 3
@@ -58,6 +58,33 @@ def seen(study: Study) -> list[str]:
         said += "." if verdict is None else f".{_hybrid(members)}"
         out.append(f"Length {length}, {ORDER_NAMES[order]}, examples until .95: {_needed(known)}. {said}")
     return out
+
+
+def practice(study: Study) -> str:
+    """What the trainings took that the lab's models come from; "" where the lab would take none of these rows."""
+    parts, chosen = [], for_lab(study.groups)
+    for order in ("query_last", "query_first"):
+        rows = [row for row in chosen if row["order"] == order]
+        amounts = [f"{NAMES[row['family']]} {_until(row)}" for row in sorted(rows, key=_rank)]
+        if amounts:
+            parts.append(f"{ORDER_NAMES[order]}, length {rows[0]['length']}: {', '.join(amounts)}")
+    if len({row["family"] for row in chosen}) < 2:
+        return ""
+    text = f"The lab's models were trained until .95 of their answers were right (examples: {'; '.join(parts)})."
+    if any(row["reached"] is None for row in chosen):
+        return text
+    return (
+        f"{text} So at the trained length they mostly point alike: what differs is how much practice that took, and "
+        "what becomes of longer sequences."
+    )
+
+
+def _until(row: Row) -> str:
+    return f"{row['reached']:,}" if row["reached"] is not None else f"not within {row['budget']:,}"
+
+
+def _rank(row: Row) -> int:
+    return list(NAMES).index(row["family"])
 
 
 def _settings(study: Study) -> list[tuple[int, str, dict[str, Group]]]:

@@ -72,8 +72,8 @@ class PicturesRecipe:
         return asdict(self)
 
 
-# settled by a trial of the baseline before any grid: after these steps the Transformer finds .61 of the boxes and answers
-# .67 of the questions, a row takes some 7 to 25 minutes of one core, and all six comparisons take some ten hours of one
+# settled by a trial of the baseline before any grid: after these steps the Transformer finds .61 of the boxes and
+# answers .67 of the questions; a row takes some 7 to 30 minutes of one core, all six comparisons some ten hours of one
 V1 = PicturesRecipe("pictures-v1", steps=1500)
 # the same number of questions over more tasks: what is learnt of these, a pilot says (see `pilot`)
 ALL_TASKS = replace(

@@ -11,7 +11,7 @@ from vlcompare.render.panels import drawn, key
 from vlcompare.study.figures import NAMES, Figure
 from vlcompare.study.opened import Study
 from vlcompare.study.rates import RULE
-from vlcompare.study.seen import seen, state
+from vlcompare.study.seen import practice, seen, state
 
 MOST_PANELS = 12  # of a figure in the page; the report draws all
 MOST_LISTED = 40  # rows of a table in the page; the CSV has all
@@ -20,12 +20,16 @@ _TRAINING = ("task", "order", "length", "family", "learning_rate", "seed", "para
              "seconds", "device")  # fmt: skip
 
 
-def figures(study: Study) -> Safe:
-    """Every figure of trainings on text, what they say in words first."""
+def figures(study: Study, *, of_the_lab: bool = False) -> Safe:
+    """Every figure of trainings on text, what they say in words first.
+
+    of_the_lab: the lab's models are of these rows.
+    """
     shown = [el("p", state(study)), *problems(study.problems)]
     if study.unfinished:
         shown[0] = el("p", f"{study.name}: {state(study)}", class_="vl-warn")
-    verdicts = el("ul", *[el("li", sentence) for sentence in seen(study)], class_="vs-seen")
+    said = [*seen(study), *filter(None, [practice(study) if of_the_lab else ""])]
+    verdicts = el("ul", *[el("li", sentence) for sentence in said], class_="vs-seen")
     command = "study run cpu" if study.planned is not None else "study run GRID"
     drawn_ones = [
         figure(one, behind(one, [row for group in one.groups for row in group.rows], command), folded=index > 0)

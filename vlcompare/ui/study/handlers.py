@@ -76,4 +76,6 @@ def csv(session: StudySession, name: str) -> str:
 
 
 def _of_text(session: StudySession) -> StudyUpdate:
-    return {"intro": views.intro(session.shelf.study()), "figures": figures.figures(session.study)}
+    lab = session.uploaded is None and session.shelf.given is None  # whose models are of these rows for sure
+    shown = figures.figures(session.study, of_the_lab=lab)
+    return {"intro": views.intro(session.shelf.study()), "figures": shown}
