@@ -50,8 +50,11 @@ class FakePool:
     def check_together(self, keys) -> None:
         assert all(key.checkpoint for key in keys)
 
+    def missing(self, key) -> bool:
+        return False
+
     @contextmanager
-    def acquire(self, key, say, waiting) -> Iterator[FakeModel]:
+    def acquire(self, key, say, waiting, idle) -> Iterator[FakeModel]:
         say(f"Loading {key.checkpoint}")
         if key.checkpoint == "missing":
             raise CheckpointError("This checkpoint is missing.")

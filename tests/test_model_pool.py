@@ -201,7 +201,8 @@ def test_a_download_holds_up_nobody_and_evicts_nothing() -> None:
             begun.set()
             assert go_on.wait(60)
 
-    models = ModelPool(80, load=loader, estimate=lambda key: 40, free=lambda key: 10**9, fetch=fetch)
+    models = ModelPool(80, load=loader, estimate=lambda key: 40, free=lambda key: 10**9, fetch=fetch,
+                       missing=lambda key: True)  # fmt: skip
     for name in ("a", "b"):
         with models.acquire(ModelSpec(name)):
             pass

@@ -18,9 +18,13 @@ from vlcompare.ui.server.concurrency import CURRENT_CALL, Disconnected, Slots
 class Someone:
     direct: bool = True
     gone: bool = False
+    counted: int = 1
 
     def disconnected(self) -> bool:
         return self.gone
+
+    def count(self, change: int) -> None:
+        self.counted += change
 
 
 class Work:
@@ -169,3 +173,86 @@ def test_a_turn_is_given_back_where_its_work_fails() -> None:
         with pytest.raises(RequestError):
             asyncio.run(slots.value(Someone(), fail))
     assert slots.taken == 0
+
+
+def during(slots: Slots, caller: Someone, inside: threading.Event, after: threading.Event, say: list[str]) -> Any:
+    """Work whose middle part computes nothing: it sets `inside`, and goes on once `after` is set."""
+
+    def work() -> str:
+        call = CURRENT_CALL.get()
+        assert call is not None
+        stop = threading.Event()
+        call.add(stop)
+        with call.idle():
+            inside.set()
+            while not after.wait(0.01) and not stop.is_set():
+                pass
+        say.append("stopped" if stop.is_set() else "went on")
+        return say[-1]
+
+    return slots.value(caller, work)
+
+
+def test_a_call_that_computes_nothing_leaves_its_slot_to_others_and_is_the_next_afterwards() -> None:
+    slots, work, caller = Slots(1, 5), Work(), Someone(direct=False)
+    inside, after, said = threading.Event(), threading.Event(), list[str]()
+
+    async def play() -> None:
+        idle = asyncio.create_task(during(slots, caller, inside, after, said))
+        while not inside.is_set():
+            await asyncio.sleep(0.01)
+        assert (slots.taken, slots.idle, caller.counted) == (0, 1, 0)
+        others = [asyncio.create_task(slots.value(Someone(direct=False), work, number)) for number in range(2)]
+        await at_work(work, 1)
+        after.set()
+        while slots.idle:
+            await asyncio.sleep(0.01)
+        assert caller.counted == 1 and said == [0], "it waits for a slot"
+        work.go.set()
+        assert await idle == "went on"
+        await asyncio.gather(*others)
+
+    work.order = said  # type: ignore[assignment]
+    asyncio.run(play())
+    assert said == [0, "went on", 1] and slots.taken == 0 and caller.counted == 1  # type: ignore[comparison-overlap]
+
+
+@pytest.mark.parametrize("how", ["while it is idle", "while it waits for a slot"])
+def test_a_call_that_is_left_without_a_slot_ends_without_one(how: str) -> None:
+    slots, work, caller = Slots(1, 5), Work(), Someone()
+    inside, after, said = threading.Event(), threading.Event(), list[str]()
+
+    async def play() -> None:
+        idle = asyncio.create_task(during(slots, caller, inside, after, said))
+        while not inside.is_set():
+            await asyncio.sleep(0.01)
+        other = asyncio.create_task(slots.value(Someone(), work, "other"))
+        await at_work(work, 1)
+        if how != "while it is idle":
+            after.set()
+            while slots.idle:
+                await asyncio.sleep(0.01)
+        caller.gone = True
+        assert await idle == "stopped"
+        assert slots.taken == 1 and caller.counted == 1
+        work.go.set()
+        assert await other == "other"
+
+    asyncio.run(play())
+    assert slots.taken == slots.idle == 0
+
+
+def test_more_idle_calls_than_there_may_be_keep_their_slots() -> None:
+    slots, after = Slots(2, 5, most_idle=1), threading.Event()
+
+    async def play() -> None:
+        inside = [threading.Event(), threading.Event()]
+        tasks = [asyncio.create_task(during(slots, Someone(), one, after, [])) for one in inside]
+        while not all(one.is_set() for one in inside):
+            await asyncio.sleep(0.01)
+        assert (slots.taken, slots.idle) == (1, 1)
+        after.set()
+        assert await asyncio.gather(*tasks) == ["went on"] * 2
+
+    asyncio.run(play())
+    assert slots.taken == slots.idle == 0

@@ -134,6 +134,12 @@ class _Loaded:
     def check_together(self, specs: Iterable[ModelSpec]) -> None:
         self._others.check_together([spec for spec in specs if not (spec.revision or "").startswith(_GIVEN)])
 
+    def missing(self, spec: ModelSpec) -> bool:
+        return not (spec.revision or "").startswith(_GIVEN) and self._others.missing(spec)
+
+    def fetch(self, spec: ModelSpec, *how: Any) -> None:
+        self._others.fetch(spec, *how)
+
     def acquire(self, spec: ModelSpec, *how: Any) -> AbstractContextManager[Any]:
         model = (
             self._models.get((spec.revision or "").removeprefix(_GIVEN))

@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -102,6 +102,7 @@ def compare(
     follow_up: FollowUp | None = None,
     tick: float | None = None,
     pictures: PictureCache | None = None,
+    idle: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Iterator[Event]:
     """Ask every side the same question about the same picture; yields events as they happen on either side.
 
@@ -109,7 +110,8 @@ def compare(
     in the order in which they are measured. cancel: ends all sides within a token. sessions and follow_up: as in
     `vlcompare.runtime.engine`, one session a side. tick: seconds after which None is yielded while nothing happens, for
     a reader with more to do than to wait. pictures: what one user keeps of pictures; without one, the sides share what
-    their encoders make of this picture where these are equal. Closing the iterator cancels all sides; without a tick,
+    their encoders make of this picture where these are equal. idle: entered while nothing is computed: for downloads,
+    and while another comparison loads what this one needs. Closing the iterator cancels all sides; without a tick,
     it waits for them. Raises RequestError at once for a request that no side could be asked.
     """
     from vlcompare.runtime.loading.model_pool import ModelPool
@@ -121,7 +123,7 @@ def compare(
     request = validate(request)
     run = _Comparison(
         image, request, dict(sides), mode, pool or ModelPool(), cancel or threading.Event(), deadline, sessions or {},
-        follow_up, tick, pictures or PictureCache(prefixes=False),
+        follow_up, tick, pictures or PictureCache(prefixes=False), idle,
     )  # fmt: skip
     return run.events()
 
@@ -139,25 +141,20 @@ class _Comparison:
     follow_up: FollowUp | None
     tick: float | None
     pictures: PictureCache
+    idle: Callable[[], AbstractContextManager[None]]
 
     def __post_init__(self) -> None:
         self._requests = {name: side.request(self.request) for name, side in self.sides.items()}
         self._notices: dict[str, set[str]] = {name: set() for name in self.sides}  # sent so far
-        self._loaded = {name: threading.Event() for name in self.sides}  # of a race; set where a side failed, too
-        self._ready = {name: threading.Event() for name in self.sides}
-        self._warming, self._checking, self._checked = threading.Lock(), threading.Lock(), False
+        self._ready = {name: threading.Event() for name in self.sides}  # in a race; set where a side failed, too
+        self._warming = threading.Lock()
         self._begun: set[str] = set()  # sides of whose answers a token was told
         self.pictures.begin_question()
 
     def events(self) -> Iterator[Event]:
         inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        if self.mode == "race":
-            works = [partial(self._race, name, inbox.put) for name in self.sides]
-        else:
-            works = [partial(self._measure, inbox.put)]
-        threads = [threading.Thread(target=work, daemon=True, name="vlcompare-side") for work in works]
-        for thread in threads:
-            thread.start()
+        thread = threading.Thread(target=self._work, args=(inbox.put,), daemon=True, name="vlcompare-side")
+        thread.start()
         unanswered = set(self.sides)
         try:
             while unanswered:
@@ -173,11 +170,10 @@ class _Comparison:
             if unanswered:
                 self.cancel.set()
             if self.tick is None or not unanswered:
-                for thread in threads:
-                    thread.join()
+                thread.join()
 
-    def _measure(self, put: Put) -> None:
-        """Load every side first, then ask one after the other, each warmed up, with the device held."""
+    def _work(self, put: Put) -> None:
+        """Fetch and load every side first, then ask them: one after the other, each warmed up, or all at once."""
         models: dict[str, Any] = {}
 
         def load(name: str) -> None:
@@ -186,41 +182,79 @@ class _Comparison:
                 put(Event(name, "status", "Waiting for the other side"))
 
         with ExitStack() as loaded:
-            for name in self.sides:
+            for name in self._fetch(put):
                 self._guarded(name, put, partial(load, name))
+            if self.mode == "race":
+                self._race(models, put)
+                return
             for name, model in models.items():
                 self._guarded(name, put, partial(self._answer, name, model, put, warm_up=True))
 
-    def _race(self, name: str, put: Put) -> None:
-        """Load, wait until every side is ready or has failed, and start together."""
+    def _fetch(self, put: Put) -> list[str]:
+        """Fetch what is missing of all sides, once they are known to fit together; returns the sides that can go on.
 
-        def run(loaded: ExitStack) -> None:
+        Nothing is computed meanwhile.
+        """
+        from vlcompare.tasks.prompts import check_decoding
+
+        def check(name: str) -> None:
+            self._raise_if_cancelled()
+            check_decoding(self._requests[name])  # before gigabytes are read for what cannot be asked
+            if self.pool.missing(self.sides[name].model):
+                missing.append(name)
+
+        missing: list[str] = []
+        names = [name for name in self.sides if self._guarded(name, put, partial(check, name))]
+        if not missing:
+            return names
+        models = {name: self.sides[name].model for name in names}
+        with self.idle():
+            together = partial(self.pool.check_together, list(models.values()))
+            names = [name for name in names if self._guarded(name, put, together)]
+            for name in names if len(names) > 1 else ():
+                put(Event(name, "status", "Waiting for the other side"))
+            for name in missing:
+                how = models[name], partial(self._say, name, put), self._raise_if_cancelled
+                if name in names and not self._guarded(name, put, partial(self.pool.fetch, *how)):
+                    names.remove(name)
+        return names
+
+    def _race(self, models: Mapping[str, Any], put: Put) -> None:
+        """Start all sides together, once every side is ready or has failed."""
+
+        def run(name: str, model: Any) -> None:
             try:
-                model = self._load(name, put, loaded)
-                self._loaded[name].set()
                 if model.device.type == "cuda":
                     # kernels are compiled and graphs are captured by one side at a time, with nothing else running on
                     # the device: a capture can be spoilt by what another thread does for the first time meanwhile
-                    self._wait_for(self._loaded)
                     with _device.held_by(self, self._raise_if_cancelled), self._warming:
                         self._warm_up(name, model, put)
             finally:
-                self._loaded[name].set()
                 self._ready[name].set()
             put(Event(name, "status", "Waiting for the other side"))
-            self._wait_for(self._ready)
+            for other in models:
+                while not self._ready[other].wait(_POLL):
+                    self._raise_if_cancelled()
             self._answer(name, model, put, warm_up=False)
 
-        with ExitStack() as loaded:
-            self._guarded(name, put, partial(run, loaded))
+        threads = [
+            threading.Thread(
+                target=self._guarded, args=(name, put, partial(run, name, model)), daemon=True, name="vlcompare-side"
+            )
+            for name, model in models.items()
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
 
-    def _guarded(self, name: str, put: Put, work: Callable[[], None]) -> None:
-        """Do one side's work; whatever goes wrong becomes this side's answer, and only this side's."""
+    def _guarded(self, name: str, put: Put, work: Callable[[], None]) -> bool:
+        """Do one side's work; whatever goes wrong becomes this side's answer, and only this side's: returns False."""
         side = self.sides[name]
         failed = Answer(checkpoint=side.checkpoint, quantization=side.quantization, stop_reason="error")
         try:
             work()
-            return
+            return True
         except _Cancelled:
             answer = replace(failed, stop_reason="cancelled")
         except VLCompareError as error:
@@ -236,21 +270,19 @@ class _Comparison:
                 sentence = f"The GPU reported an error that this process cannot recover from ({reason_of(error)})."
             answer = replace(failed, error=sentence)
         put(Event(name, "answer", answer))
+        return False
+
+    def _say(self, name: str, put: Put, sentence: str) -> None:
+        """Tell a side's status, unless the comparison was cancelled: this ends downloads and loads."""
+        self._raise_if_cancelled()
+        put(Event(name, "status", sentence))
 
     def _load(self, name: str, put: Put, loaded: ExitStack) -> Any:
-        from vlcompare.tasks.prompts import check_decoding
-
-        def say(sentence: str) -> None:
-            self._raise_if_cancelled()
-            put(Event(name, "status", sentence))
-
         self._raise_if_cancelled()
-        check_decoding(self._requests[name])  # before gigabytes are read for what cannot be asked
-        with self._checking:
-            if not self._checked:
-                self.pool.check_together([side.model for side in self.sides.values()])  # all, before the first byte
-                self._checked = True
-        model = loaded.enter_context(self.pool.acquire(self.sides[name].model, say, self._raise_if_cancelled))
+        say = partial(self._say, name, put)
+        model = loaded.enter_context(
+            self.pool.acquire(self.sides[name].model, say, self._raise_if_cancelled, self.idle)
+        )
         self._put_notices(name, model, put)
         return model
 
@@ -312,11 +344,6 @@ class _Comparison:
             elif isinstance(item, Step):
                 self._begun.add(name)
             put(Event(name, _KINDS[type(item)], item))
-
-    def _wait_for(self, sides: Mapping[str, threading.Event]) -> None:
-        for reached in sides.values():
-            while not reached.wait(_POLL):
-                self._raise_if_cancelled()
 
     def _raise_if_cancelled(self) -> None:
         if self.cancel.is_set():

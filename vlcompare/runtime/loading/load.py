@@ -24,7 +24,7 @@ from vlcompare.runtime.loading.devices import resolve_device, resolve_dtype, vis
 from vlcompare.runtime.loading.estimate import estimate, listed, sizes
 from vlcompare.runtime.loading.fill import Target, fill
 from vlcompare.runtime.loading.keys import stored_norm
-from vlcompare.runtime.loading.locate import CheckpointSource, find_source, look_up, read_stored
+from vlcompare.runtime.loading.locate import CheckpointSource, find_source, local_tokenizer, look_up, read_stored
 from vlcompare.runtime.loading.model import Model
 from vlcompare.runtime.loading.precision import advice, chosen, other_choice
 from vlcompare.runtime.loading.safetensors_files import Stored, parameters_in
@@ -96,6 +96,17 @@ def fetch(spec: ModelSpec, progress: hub.Progress | None = None, *, names_only: 
         source = find_source(spec.checkpoint, revision=spec.revision, progress=progress, names_only=names_only)
     assert source is not None
     return source
+
+
+def needs_tokenizer(source: CheckpointSource, given: str | None) -> bool:
+    """Whether the shared tokenizer has to be downloaded before this checkpoint can answer. given: a path, or None."""
+    return given is None and local_tokenizer(source) is None
+
+
+def fetch_tokenizer(source: CheckpointSource, given: str | None, progress: hub.Progress | None = None) -> None:
+    """Download the shared tokenizer where it is needed and not here, which would else happen with the first answer."""
+    if needs_tokenizer(source, given):
+        _shared_tokenizer(progress)
 
 
 def spared_bytes(spec: ModelSpec, *, names_only: bool = False) -> int:
@@ -203,15 +214,15 @@ def _config(source: CheckpointSource, stored: Mapping[str, Stored], spec: ModelS
 
 def _tokenizer(source: CheckpointSource, given: str | None, progress: hub.Progress | None) -> Tokenizer:
     own = source.folder / "tokenizer.json"
-
-    def find_shared() -> Path:
-        """The tokenizer that all published checkpoints share, downloaded when it is first needed."""
-        known = registry.registry()
-        name = known.tokenizer_file
-        return hub.fetch(known.tokenizer_repository, files=[name], progress=progress).folder / name
-
-    found = given or (own if is_there(own) else find_shared)
+    found = given or (own if is_there(own) else lambda: _shared_tokenizer(progress))
     return Tokenizer(found, vocabulary=source.config.language.vocab_size)
+
+
+def _shared_tokenizer(progress: hub.Progress | None) -> Path:
+    """The tokenizer that all published checkpoints share, downloaded when it is first needed."""
+    known = registry.registry()
+    name = known.tokenizer_file
+    return hub.fetch(known.tokenizer_repository, files=[name], progress=progress).folder / name
 
 
 def _percent(progress: hub.Progress | None, name: str) -> Callable[[int, int], None]:

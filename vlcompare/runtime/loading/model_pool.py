@@ -10,12 +10,14 @@ import gc
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vlcompare.errors import DeviceMemoryError, VLCompareError
 from vlcompare.runtime import picture_cache
+from vlcompare.runtime.loading import registry
+from vlcompare.runtime.loading.downloads import Downloads
 from vlcompare.runtime.loading.precision import advice
 from vlcompare.runtime.loading.told import Told
 from vlcompare.types import ModelSpec, Notify
@@ -24,6 +26,7 @@ from vlcompare.units import format_bytes
 # devices and memory import torch, which takes seconds: they are imported where they are used, and a page opens first
 
 Waiting = Callable[[], None]
+Idle = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass
@@ -40,7 +43,8 @@ class ModelPool:
 
     load: spec, progress -> model (with `.weights_bytes`). estimate: spec -> bytes of weights. free: spec -> bytes that
     are free for its weights on its device. gpus: () -> free bytes by device, where there are several GPUs.
-    fetch: spec, progress: brings the files to this machine. cost: spec -> a Cost, by the Hub's listing.
+    missing: spec -> whether files must be brought to this machine. fetch: spec, progress: brings them. cost: spec -> a
+    Cost, by the Hub's listing.
     Tests pass their own; the defaults are the package's. folders: checkpoint -> whether it may be a folder; the others
     are known names or Hub ids, and no folder of that name is looked for.
     """
@@ -53,12 +57,14 @@ class ModelPool:
         estimate: Callable[[ModelSpec], int] | None = None,
         free: Callable[[ModelSpec], int] | None = None,
         gpus: Callable[[], dict[str, int]] | None = None,
+        missing: Callable[[ModelSpec], bool] | None = None,
         fetch: Callable[[ModelSpec, Notify], None] | None = None,
         cost: Callable[[ModelSpec], Any] | None = None,
         folders: Callable[[str], bool] = lambda checkpoint: True,
     ) -> None:
         self.budget_bytes = budget_bytes
-        self._fetch = fetch or (lambda key, say: None if load else _fetch(key, say, not folders(key.checkpoint)))
+        self.missing = missing or (lambda key: load is None and _missing(key, not folders(key.checkpoint)))
+        self._fetch = fetch or (lambda key, say: _fetch(key, say, not folders(key.checkpoint)))
         self._spared = (lambda key: 0) if load else (lambda key: _spared(key, not folders(key.checkpoint)))
         self._cost = cost or (lambda key: _cost(key, not folders(key.checkpoint)))
         self._load = load or (lambda key, say: _load(key, say, not folders(key.checkpoint)))
@@ -66,27 +72,34 @@ class ModelPool:
         self._free = free or (lambda key: _free(key, not folders(key.checkpoint)))
         self._gpus = gpus or _free_bytes_of_gpus
         self._entries: dict[ModelSpec, _Entry] = {}
+        self._downloads = Downloads()
         self._guard = threading.Lock()
         self._room = threading.Lock()  # one load at a time, so that no two count the same free bytes
         self._uses = 0
 
     @contextmanager
     def acquire(
-        self, key: ModelSpec, say: Notify = lambda sentence: None, waiting: Waiting = lambda: None
+        self,
+        key: ModelSpec,
+        say: Notify = lambda sentence: None,
+        waiting: Waiting = lambda: None,
+        idle: Idle = nullcontext,
     ) -> Iterator[Any]:
-        """The model for `key`, loaded if necessary, and kept in memory until the block ends.
+        """The model for `key`, fetched and loaded if necessary, and kept in memory until the block ends.
 
         say: called with a sentence at each step. waiting: called repeatedly while another thread is loading, which may
-        download for minutes; it may raise to stop waiting. Raises what `vlcompare.load` raises, and DeviceMemoryError
-        if the model does not fit even after every idle model is evicted.
+        take minutes; it may raise to stop waiting. idle: entered while nothing is computed for this call: for a
+        download, and while another thread is loading. Raises what `vlcompare.load` raises, and DeviceMemoryError if the
+        model does not fit even after every idle model is evicted.
         """
         key, entry = self._enter(key)
         try:
-            with _acquired(entry.lock, say, waiting):
+            if entry.model is None:
+                # while it is fetched, other models are loaded, and none is evicted for it
+                self.fetch(key, say, waiting, idle)
+            with _acquired(entry.lock, say, waiting, idle):
                 if entry.model is None:
-                    # while it is fetched, other models are loaded, and none is evicted for it
-                    self._fetch(key, say)
-                    entry.model = self._load_with_room(key, say, waiting)
+                    entry.model = self._load_with_room(key, say, waiting, idle)
                     entry.bytes = int(entry.model.weights_bytes)
             yield entry.model
         finally:
@@ -94,6 +107,25 @@ class ModelPool:
                 entry.users -= 1
                 if entry.model is None and entry.users == 0:
                     self._entries.pop(key, None)
+
+    def fetch(
+        self,
+        key: ModelSpec,
+        say: Notify = lambda sentence: None,
+        waiting: Waiting = lambda: None,
+        idle: Idle = nullcontext,
+    ) -> None:
+        """Bring what is missing of a checkpoint to this machine. The arguments are those of `acquire`.
+
+        No model is loaded or evicted for it. Raises RequestError where too many downloads wait already, and what
+        `vlcompare.load` raises before it reads any weights.
+        """
+        if not self.missing(key):
+            return
+        known = registry.find(key.checkpoint)
+        name = (known and known.repository) or key.checkpoint
+        with idle():
+            self._downloads.run(name, lambda told: self._fetch(key, told), say, waiting)
 
     def check_together(self, keys: Iterable[ModelSpec]) -> None:
         """Raise DeviceMemoryError for models that must be fetched first and cannot be held in memory together.
@@ -158,8 +190,8 @@ class ModelPool:
         models = Counter(known.device for known in self._entries)
         return replace(key, device=choose_gpu(key.device, self._gpus(), models))
 
-    def _load_with_room(self, key: ModelSpec, say: Notify, waiting: Waiting) -> Any:
-        with _acquired(self._room, say, waiting):
+    def _load_with_room(self, key: ModelSpec, say: Notify, waiting: Waiting, idle: Idle) -> Any:
+        with _acquired(self._room, say, waiting, idle):
             needed = self._estimate(key)
             self._make_room(key, needed, say)
             say(f"Loading {key.checkpoint} (about {format_bytes(needed)})")
@@ -219,12 +251,13 @@ class ModelPool:
 
 
 @contextmanager
-def _acquired(lock: threading.Lock, say: Notify, waiting: Waiting) -> Iterator[None]:
-    """Hold the lock. `waiting` is called while another thread holds it, and may raise to give up."""
+def _acquired(lock: threading.Lock, say: Notify, waiting: Waiting, idle: Idle) -> Iterator[None]:
+    """Hold the lock. `waiting` is called while another thread holds it, in `idle`, and may raise to give up."""
     if not lock.acquire(blocking=False):
         say("Waiting until another checkpoint is loaded")
-        while not lock.acquire(timeout=0.1):
-            waiting()
+        with idle():
+            while not lock.acquire(timeout=0.1):
+                waiting()
     try:
         yield
     finally:
@@ -244,9 +277,18 @@ def _load(key: ModelSpec, say: Notify, names_only: bool) -> Any:
 
 def _fetch(key: ModelSpec, say: Notify, names_only: bool) -> None:
     """Download what is missing, unless the model would not fit even alone."""
-    from vlcompare.runtime.loading.load import fetch
+    from vlcompare.runtime.loading.load import fetch, fetch_tokenizer
 
-    fetch(key, Told(say), names_only=names_only)
+    fetch_tokenizer(fetch(key, Told(say), names_only=names_only), key.tokenizer, Told(say))
+
+
+def _missing(key: ModelSpec, names_only: bool) -> bool:
+    """Whether files of this checkpoint must be downloaded before it can answer."""
+    from vlcompare.runtime.loading.load import needs_tokenizer
+    from vlcompare.runtime.loading.locate import find_source
+
+    source = find_source(key.checkpoint, revision=key.revision, offline=True, names_only=names_only)
+    return source is None or needs_tokenizer(source, key.tokenizer)
 
 
 def _spared(key: ModelSpec, names_only: bool) -> int:

@@ -32,6 +32,7 @@ from vlcompare.ui.compare.forms import (
 from vlcompare.ui.compare.page_update import CompareUpdate, error_update, news
 from vlcompare.ui.compare.session import Caches, CompareSession, Picture, Run, SideRun
 from vlcompare.ui.examples import Example
+from vlcompare.ui.server.concurrency import idle_of_call
 from vlcompare.ui.server.uploads import read_file
 from vlcompare.ui.settings import AppSettings
 
@@ -324,6 +325,7 @@ class Handlers:
             deadline=self.settings.limits.seconds,
             sessions=engines,
             tick=PACE,
+            idle=idle_of_call(),
             **how,
         )
 

@@ -45,6 +45,7 @@ class GradioCaller:
         blocks, event_id = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
         request = LocalContext.request.get(None)
         self.direct = event_id is None
+        self._queue = blocks._queue if blocks else None
         self._event = blocks._queue.event_ids_to_events.get(event_id) if blocks and event_id else None
         headers = getattr(request, "headers", None)
         self._call = headers.get(HEADER) if headers else None
@@ -53,6 +54,11 @@ class GradioCaller:
         if self._event is not None and not self._event.alive:
             return True
         return self._call is not None and self._call not in _open
+
+    def count(self, change: int) -> None:
+        """gradio counts the events at work, and has one to start where these are fewer than its limit."""
+        if self._event is not None:
+            self._queue.event_queue_per_concurrency_id[self._event.concurrency_id].current_concurrency += change
 
 
 def limit_concurrency(page: gr.Blocks, models: Slots, others: Slots) -> None:

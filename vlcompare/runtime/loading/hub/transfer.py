@@ -245,11 +245,12 @@ def _locked(path: Path, name: str, notify: Notify) -> Iterator[None]:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        try:
-            stack.enter_context(WeakFileLock(path, timeout=1))
-        except Timeout:
-            notify(f"Waiting for another program that downloads {name}")
-            stack.enter_context(WeakFileLock(path))
+        while True:
+            try:
+                stack.enter_context(WeakFileLock(path, timeout=1))
+                break
+            except Timeout:  # told every second: `notify` may raise to give up
+                notify(f"Waiting for another program that downloads {name}")
         yield
 
 

@@ -21,6 +21,7 @@ from vlcompare.ui.compare.layout.tab import Parts
 from vlcompare.ui.compare.panels.measuring import Changes, measuring, wire_measuring
 from vlcompare.ui.compare.panels.repeat import can_repeat
 from vlcompare.ui.compare.session import CompareSession, Run
+from vlcompare.ui.server.concurrency import idle_of_call
 
 _BLANKS = {"its features": "mean", "its pixels, blurred": "blur"}
 
@@ -83,7 +84,8 @@ def _measured(
             raise _Ended
 
     check()
-    with handlers.pool.acquire(part.settings.model, check, check) as model, hold_device(run, check):
+    acquired = handlers.pool.acquire(part.settings.model, check, check, idle_of_call())
+    with acquired as model, hold_device(run, check):
         request, until = part.settings.request(run.request), time.monotonic() + handlers.settings.limits.seconds
         for found in explain_batches(
             model, run.picture.data, request, part.answer, blank=blank, cancel=cancel, pictures=session.pictures

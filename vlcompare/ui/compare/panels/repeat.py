@@ -20,6 +20,7 @@ from vlcompare.ui.compare.handlers import Handlers
 from vlcompare.ui.compare.layout.tab import Parts
 from vlcompare.ui.compare.panels.measuring import Changes, measuring, wire_measuring
 from vlcompare.ui.compare.session import CompareSession, Run
+from vlcompare.ui.server.concurrency import idle_of_call
 from vlcompare.units import milliseconds
 
 COUNT = 5
@@ -60,7 +61,7 @@ def _rounds(handlers: Handlers, run: Run, cancel: threading.Event) -> Iterator[S
     def ask(ordered: Any) -> Iterator[Any]:
         limits = handlers.settings.limits
         how = {"pool": handlers.pool, "cancel": cancel, "deadline": limits.seconds, "sessions": {}, "tick": PACE}
-        return handlers.compare(run.picture.data, run.request, ordered, mode="measure", **how)
+        return handlers.compare(run.picture.data, run.request, ordered, mode="measure", idle=idle_of_call(), **how)
 
     sides: dict[str, Side] = run.settings
     answering = failure = ""
