@@ -184,6 +184,21 @@ def test_what_a_first_answer_would_fetch_is_fetched_before(
     assert not pool.missing(ModelSpec(ONE)) and fake.downloads()[-1] == "tokenizer.json"
 
 
+def test_what_other_downloads_have_still_to_write_is_not_free(fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = len(fake.files["model.safetensors"])
+    usage = SimpleNamespace(free=2 * size - 30_000)  # what the first one has written is still counted as free here
+    monkeypatch.setattr("vlcompare.runtime.loading.hub.disk.shutil.disk_usage", lambda place: usage)
+    pool = ModelPool()
+    first = Visit(pool, ONE)
+    assert until(lambda: any("model.safetensors" in said for said in first.said))
+    (refused,) = Visit(pool, TWO).end()
+    assert "disk is too full" in refused.error and "other downloads counted" in refused.error
+    assert fetched(fake) == 1
+    arrive(fake)
+    assert first.end()[0].error is None
+    assert Visit(pool, TWO).end()[0].error is None
+
+
 class Held:
     """Downloads in threads of their own that go on until `go` is set."""
 

@@ -267,8 +267,8 @@ def test_a_listing_without_a_commit_is_none(fake: FakeHub, tmp_path: Path, commi
 def test_files_of_another_commit_than_the_listing_s(fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     listing = fake.listing
 
-    def move() -> bytes:
-        made, fake.commit = listing(), SECOND
+    def move(repository: str) -> bytes:
+        made, fake.commit = listing(repository), SECOND
         return made
 
     monkeypatch.setattr(fake, "listing", move)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,27 @@ def test_an_equal_encoder_is_not_read_again_and_leaves_with_its_last_model(folde
     del first, encoder
     gc.collect()
     assert second.vlm.vision_encoder.dtype == torch.float32
+
+
+def test_an_equal_encoder_of_folders_counts_once_before_and_after_they_are_loaded(folders: dict[str, Path]) -> None:
+    from vlcompare.runtime.loading.cost import cost, loaded_encoder, weights_together
+    from vlcompare.runtime.loading.shared_encoders import bytes_of
+    from vlcompare.units import format_bytes
+
+    specs = {name: ModelSpec(str(folder), device="cpu", dtype="float32") for name, folder in folders.items()}
+    costs = {name: cost(spec, thorough=True) for name, spec in specs.items()}
+    pool, said = ModelPool(), list[str]()
+    with pool.acquire(specs["pythia"]) as first:
+        size, held = bytes_of(first.vlm.vision_encoder), loaded_encoder(specs["pythia"], first)
+        with pool.acquire(specs["mamba"], said.append) as second:
+            assert second.vlm.vision_encoder is first.vlm.vision_encoder
+    assert said[0] == f"Loading {folders['mamba']} (about {format_bytes((costs['mamba'].weights or 0) - size)})"
+    every = [one.weights or 0 for one in costs.values()]
+    assert held is not None and held.bytes == size
+    assert weights_together(costs.values()) == sum(every) - size, "the third one's encoder is another"
+    assert weights_together(costs.values(), [held]) == sum(every) - 2 * size
+    other = replace(specs["mamba"], image_size=96)
+    assert weights_together([costs["pythia"], cost(other, thorough=True)]) == sum(every[:2]), "another structure"
 
 
 def test_an_encoder_that_a_program_has_cast_is_not_given_to_a_later_model(folders: dict[str, Path]) -> None:

@@ -601,7 +601,8 @@ def test_loading_that_takes_no_notice_can_be_stopped(handlers: Handlers, picture
     session = CompareSession()
     pages = replace(handlers, compare=stuck).ask(session, picture, AskForm("chat", "one"), PAIR)
     next(pages)
-    next(pages)
+    shown = next(pages)
+    assert "Loading" in shown["left_card"] and "Loading" in shown["board"], "a narrow screen shows it, too"
     session.stop()
     page = last(pages)
     free.set()

@@ -11,13 +11,14 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
 from vlcompare.errors import DeviceMemoryError, RequestError, VLCompareError
+from vlcompare.machine.device_lock import hold_device
 from vlcompare.runtime.faults import report
 from vlcompare.types import Answer, FollowUp, Mode, Prompt, Request, Side, Step
 from vlcompare.units import milliseconds
@@ -52,41 +53,6 @@ _KINDS: dict[type, Literal["prompt", "step", "answer"]] = {Prompt: "prompt", Ste
 
 class _Cancelled(Exception):
     """The comparison was cancelled; ends the work of a side."""
-
-
-class _DeviceLock:
-    """Held by one comparison at a time, by any number of its sides; others wait, and can be cancelled meanwhile."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._holder: object = None
-        self._users = 0
-
-    @contextmanager
-    def held_by(self, holder: object, waiting: Callable[[], None]) -> Iterator[None]:
-        """Hold the device for `holder`. `waiting` is called repeatedly while another has it; it may raise."""
-        with self._changed:
-            while self._holder is not None and self._holder is not holder:
-                waiting()
-                self._changed.wait(_POLL)
-            self._holder = holder
-            self._users += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._users -= 1
-                if self._users == 0:
-                    self._holder = None
-                    self._changed.notify_all()
-
-
-_device = _DeviceLock()
-
-
-def hold_device(holder: object, waiting: Callable[[], None]) -> AbstractContextManager[None]:
-    """Keep comparisons off the device meanwhile, whose times would be contended. `waiting` may raise to give up."""
-    return _device.held_by(holder, waiting)
 
 
 def compare(
@@ -227,7 +193,7 @@ class _Comparison:
                 if model.device.type == "cuda":
                     # kernels are compiled and graphs are captured by one side at a time, with nothing else running on
                     # the device: a capture can be spoilt by what another thread does for the first time meanwhile
-                    with _device.held_by(self, self._raise_if_cancelled), self._warming:
+                    with hold_device(self, self._raise_if_cancelled), self._warming:
                         self._warm_up(name, model, put)
             finally:
                 self._ready[name].set()
@@ -312,7 +278,7 @@ class _Comparison:
     def _answer(self, name: str, model: Any, put: Put, *, warm_up: bool) -> None:
         """Ask one side, with the device held."""
         put(Event(name, "status", "Waiting for the device"))
-        with _device.held_by(self, self._raise_if_cancelled):
+        with hold_device(self, self._raise_if_cancelled):
             if warm_up:
                 self._warm_up(name, model, put)
             self._raise_if_cancelled()

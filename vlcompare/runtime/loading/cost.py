@@ -16,10 +16,11 @@ import torch
 
 from vlcompare.models.config import PRESETS, PythiaConfig
 from vlcompare.models.kernels.linear import linear
-from vlcompare.runtime.loading import hub, quantize, registry
+from vlcompare.runtime.loading import hub, quantize, registry, shared_encoders
 from vlcompare.runtime.loading.devices import resolve_device, resolve_dtype, vision_dtype
 from vlcompare.runtime.loading.estimate import VISION_PARAMETERS, estimate, listed
-from vlcompare.runtime.loading.locate import find_source, look_up
+from vlcompare.runtime.loading.load import stored_encoder
+from vlcompare.runtime.loading.locate import CheckpointSource, find_source, look_up
 from vlcompare.runtime.memory import available_bytes
 from vlcompare.types import ModelSpec
 from vlcompare.units import format_bytes
@@ -31,17 +32,21 @@ PICTURE_POSITIONS = 577  # of EVA-02 large at 336 pixels
 
 
 class Encoder(NamedTuple):
-    """A vision encoder that several models hold as one, and its bytes in memory."""
+    """A vision encoder that several models hold as one, and its bytes in memory.
 
-    key: Hashable
+    keys: what it is known by: the list of published models, the hash of its weights, or both. Two with a key in common
+    are equal.
+    """
+
+    keys: frozenset[Hashable]
     bytes: int
 
 
 class Cost(NamedTuple):
     """Bytes: to download (0 where all is here), of weights in memory, and beside them while an answer is made.
 
-    None where it is not known: a repository that is neither listed nor here. encoder: of a published model, part of its
-    weights.
+    None where it is not known: a repository that is neither listed nor here. encoder: part of its weights, where it is
+    known which.
     """
 
     download: int | None
@@ -61,18 +66,20 @@ class Rate(NamedTuple):
     bytes: float
 
 
-def cost(spec: ModelSpec, *, names_only: bool = False, ask_hub: bool = False) -> Cost:
-    """What this model costs. names_only: as in `find_source`. ask_hub: by the Hub's listing, where it is not here.
+def cost(spec: ModelSpec, *, names_only: bool = False, thorough: bool = False) -> Cost:
+    """What this model costs. names_only: as in `find_source`.
 
-    Raises what `estimate` raises; with ask_hub also HubError, and CheckpointError for a config that cannot be used.
+    thorough: for a model that is about to be loaded: by the Hub's listing, where it is not here; where it is, its
+    encoder is read for its hash. Raises what `estimate` raises; if thorough also HubError, and CheckpointError for a
+    config that cannot be used.
     """
     sizes = estimate(spec, names_only=names_only)
     known = registry.find(spec.checkpoint)
-    here = find_source(spec.checkpoint, revision=spec.revision, offline=True, names_only=names_only) is not None
+    source = find_source(spec.checkpoint, revision=spec.revision, offline=True, names_only=names_only)
     weights, encoder = sizes.weights or None, published_encoder(spec)
-    if here:
-        return Cost(0, weights, sizes.beside, encoder)
-    if ask_hub:
+    if source is not None:
+        return Cost(0, weights, sizes.beside, _with_hash(encoder, spec, source) if thorough else encoder)
+    if thorough:
         files = look_up(spec.checkpoint, spec.revision)
         sizes = listed(spec, files)
         return Cost(files.missing, sizes.weights or None, sizes.beside, encoder)
@@ -95,7 +102,22 @@ def published_encoder(spec: ModelSpec) -> Encoder | None:
     vision, device = PRESETS[known.preset].vision, resolve_device(spec.device)
     dtype = vision_dtype(resolve_dtype(spec.dtype, device, int(known.parameters or 0)), device)
     key = vision.name, spec.image_size or vision.image_size, dtype, device
-    return Encoder(key, VISION_PARAMETERS * dtype.itemsize)
+    return Encoder(frozenset([key]), VISION_PARAMETERS * dtype.itemsize)
+
+
+def _with_hash(listed_as: Encoder | None, spec: ModelSpec, source: CheckpointSource) -> Encoder:
+    """The encoder of a checkpoint that is here, by the hash of its weights and by what it is listed as."""
+    key, size = stored_encoder(spec, source)
+    return Encoder(frozenset([key]) | (listed_as.keys if listed_as else frozenset()), size)
+
+
+def loaded_encoder(spec: ModelSpec, model: Any) -> Encoder | None:
+    """The encoder of a loaded model, by the same keys; None where neither is known."""
+    encoder, listed_as = getattr(getattr(model, "vlm", None), "vision_encoder", None), published_encoder(spec)
+    key = shared_encoders.key_of(encoder)
+    if key is None:
+        return listed_as
+    return Encoder(frozenset([key]) | (listed_as.keys if listed_as else frozenset()), shared_encoders.bytes_of(encoder))
 
 
 def weights_together(costs: Iterable[Cost], held: Iterable[Encoder] = ()) -> int:
@@ -103,12 +125,12 @@ def weights_together(costs: Iterable[Cost], held: Iterable[Encoder] = ()) -> int
 
     held: encoders of models that are in memory already, which are not counted at all.
     """
-    total, seen = 0, {encoder.key for encoder in held}
+    total, seen = 0, set[Hashable]().union(*(encoder.keys for encoder in held))
     for one in costs:
         total += one.weights or 0
         if one.weights and one.encoder is not None:
-            total -= one.encoder.bytes if one.encoder.key in seen else 0
-            seen.add(one.encoder.key)
+            total -= one.encoder.bytes if one.encoder.keys & seen else 0
+            seen |= one.encoder.keys
     return total
 
 

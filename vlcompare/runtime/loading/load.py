@@ -111,14 +111,19 @@ def fetch_tokenizer(source: CheckpointSource, given: str | None, progress: hub.P
 
 def spared_bytes(spec: ModelSpec, *, names_only: bool = False) -> int:
     """Bytes of this model that are in memory already: an encoder that a loaded model shares with it."""
-    source = find_source(spec.checkpoint, revision=spec.revision, offline=True, names_only=names_only)
-    if source is None:
+    if not shared_encoders.any_held():  # what follows reads the encoder
         return 0
+    source = find_source(spec.checkpoint, revision=spec.revision, offline=True, names_only=names_only)
+    return 0 if source is None else shared_encoders.bytes_of(shared_encoders.find(stored_encoder(spec, source)[0]))
+
+
+def stored_encoder(spec: ModelSpec, source: CheckpointSource) -> tuple[shared_encoders.EncoderKey, int]:
+    """The key and the bytes that this checkpoint's encoder has once it is loaded. Reads its tensors, the first time."""
     stored, device = read_stored(source), resolve_device(spec.device)
-    dtype = resolve_dtype(spec.dtype, device, parameters_in(stored))
     config, _ = _config(source, stored, spec)
-    key = shared_encoders.encoder_key(stored, config, vision_dtype(dtype, device), device)
-    return shared_encoders.bytes_of(shared_encoders.find(key))
+    dtype = vision_dtype(resolve_dtype(spec.dtype, device, parameters_in(stored)), device)
+    size = shared_encoders.stored_parameters(stored, config.family) * dtype.itemsize
+    return shared_encoders.encoder_key(stored, config, dtype, device), size
 
 
 def _load(spec: ModelSpec, progress: hub.Progress | None, names_only: bool) -> Model:

@@ -133,7 +133,7 @@ class ModelPool:
         Sizes are the Hub's; not a byte of weights is fetched for it. The published models' one encoder counts once. A
         model whose size cannot be had is left out: what is wrong with it is told when it is loaded.
         """
-        from vlcompare.runtime.loading.cost import obstacle, published_encoder
+        from vlcompare.runtime.loading.cost import loaded_encoder, obstacle
         from vlcompare.runtime.loading.shared_encoders import unique_bytes
 
         with self._guard:
@@ -150,7 +150,7 @@ class ModelPool:
             return
         budget = None if self.budget_bytes is None else self.budget_bytes - kept
         evictable = unique_bytes(held.values()) - kept + picture_cache.held_bytes()
-        encoders = [encoder for key in stay if (encoder := published_encoder(key)) is not None]
+        encoders = [found for key, model in stay.items() if (found := loaded_encoder(key, model)) is not None]
         why = obstacle(list(costs.values()), keys[0].device, budget=budget, evictable=evictable, held=encoders)
         if why:
             names = " and ".join(key.checkpoint for key in costs)
@@ -192,8 +192,7 @@ class ModelPool:
 
     def _load_with_room(self, key: ModelSpec, say: Notify, waiting: Waiting, idle: Idle) -> Any:
         with _acquired(self._room, say, waiting, idle):
-            needed = self._estimate(key)
-            self._make_room(key, needed, say)
+            needed = self._make_room(key, self._estimate(key), say)
             say(f"Loading {key.checkpoint} (about {format_bytes(needed)})")
             try:
                 return self._load(key, say)
@@ -204,18 +203,20 @@ class ModelPool:
                 say(f"Out of memory: evicted {', '.join(spec.checkpoint for spec in evicted)}; trying again")
                 return self._load(key, say)
 
-    def _make_room(self, key: ModelSpec, needed: int, say: Notify) -> None:
-        while needed > self._bytes_left(key):
+    def _make_room(self, key: ModelSpec, weights: int, say: Notify) -> int:
+        """Evict until a model of `weights` bytes fits; returns how many it takes beside the loaded ones."""
+        while True:
+            needed = weights - self._spared(key)  # anew: a model that is evicted may take the encoder along
+            left = self._bytes_left(key)
+            if needed <= left:
+                return needed
             if picture_cache.evict_one():  # soon made again, a model is not
                 continue
-            if needed - self._spared(key) <= self._bytes_left(key):
-                return
             evicted = self._evict_one(key.device)
             if evicted is None:
-                left = format_bytes(max(0, self._bytes_left(key)))
                 raise DeviceMemoryError(
-                    f"{key.checkpoint} needs about {format_bytes(needed)} and {left} are free for it: "
-                    f"{advice([key])}, or wait until the models in use are done."
+                    f"{key.checkpoint} needs about {format_bytes(needed)} and {format_bytes(max(0, left))} are free "
+                    f"for it: {advice([key])}, or wait until the models in use are done."
                 )
             say(f"{evicted.checkpoint} was evicted to make room")
 
@@ -300,7 +301,7 @@ def _spared(key: ModelSpec, names_only: bool) -> int:
 def _cost(key: ModelSpec, names_only: bool) -> Any:
     from vlcompare.runtime.loading.cost import cost
 
-    return cost(key, names_only=names_only, ask_hub=True)
+    return cost(key, names_only=names_only, thorough=True)
 
 
 def _free_bytes_of_gpus() -> dict[str, int]:

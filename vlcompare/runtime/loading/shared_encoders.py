@@ -8,6 +8,7 @@ program has moved or cast is not given to later models.
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 import weakref
 from collections.abc import Iterable, Mapping
@@ -41,11 +42,21 @@ def encoder_key(
     stored: Mapping[str, Stored], config: ModelConfig, dtype: torch.dtype, device: torch.device
 ) -> EncoderKey:
     """The key of the encoder in these files, once loaded in `dtype` on `device`. Reads its tensors."""
-    named = {model_key(key, config.family) or "": entry for key, entry in stored.items()}
-    parts = tuple((name, entry) for name, entry in sorted(named.items()) if name.startswith(PREFIX))
+    parts = _parts(stored, config.family)
     files = {entry.file: entry.file.stat() for _, entry in parts}
     stamps = tuple((str(file), found.st_mtime_ns, found.st_ino) for file, found in files.items())
     return EncoderKey(_sha256(parts, stamps), repr(config.vision), dtype, device)
+
+
+def stored_parameters(stored: Mapping[str, Stored], family: str) -> int:
+    """How many parameters the encoder in these files has."""
+    return sum(math.prod(entry.shape) for _, entry in _parts(stored, family))
+
+
+def _parts(stored: Mapping[str, Stored], family: str) -> tuple[tuple[str, Stored], ...]:
+    """The encoder's tensors, by their names in the model, sorted."""
+    named = {model_key(key, family) or "": entry for key, entry in stored.items()}
+    return tuple((name, entry) for name, entry in sorted(named.items()) if name.startswith(PREFIX))
 
 
 @lru_cache(maxsize=16)
@@ -62,6 +73,17 @@ def find(key: EncoderKey) -> VisionEncoder | None:
     """The encoder of a model that is loaded."""
     with _lock:
         return _as_loaded(key)
+
+
+def any_held() -> bool:
+    """Whether there is an encoder of a loaded model."""
+    return len(_held) > 0
+
+
+def key_of(encoder: Any) -> EncoderKey | None:
+    """The key under which a loaded model's encoder is held; None where it is not."""
+    with _lock:
+        return next((key for key, held in _held.items() if held is encoder), None)
 
 
 def hold(key: EncoderKey, encoder: VisionEncoder) -> VisionEncoder:

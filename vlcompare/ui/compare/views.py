@@ -60,6 +60,7 @@ def opening(session: CompareSession, run: Run) -> CompareUpdate:
 def changes(session: CompareSession, run: Run, changed: set[str]) -> CompareUpdate:
     """Only what changed: the text while it streams, a side's pictures and figures once it has answered."""
     page = cast(CompareUpdate, {f"{side}_card": cards.card(run, side) for side in changed})
+    page["board"] = cards.scoreboard(run)
     done = [side for side in changed if run.answer(side) is not None]
     return page | answered(session, run, done) if done else page
 

@@ -57,7 +57,7 @@ class GradioCaller:
 
     def count(self, change: int) -> None:
         """gradio counts the events at work, and has one to start where these are fewer than its limit."""
-        if self._event is not None:
+        if self._event is not None and self._queue is not None:
             self._queue.event_queue_per_concurrency_id[self._event.concurrency_id].current_concurrency += change
 
 

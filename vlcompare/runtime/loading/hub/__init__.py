@@ -20,7 +20,7 @@ from typing import Any
 
 from vlcompare import terminal
 from vlcompare.errors import CheckpointError, HubError
-from vlcompare.runtime.loading.hub import errors, record, transfer
+from vlcompare.runtime.loading.hub import disk, errors, record, transfer
 from vlcompare.runtime.loading.hub.listing import choose, listing
 from vlcompare.runtime.loading.hub.reach import reachability, signed_in
 from vlcompare.runtime.loading.hub.transfer import HubFile
@@ -277,30 +277,22 @@ def _get_all(snapshot: Snapshot, files: list[HubFile], progress: Progress) -> li
             size = format_bytes(file.size or 0)
             raise HubError(f"{snapshot.repository}: {file.name} has {size}, too many for such a file.")
     total, done = sum(file.size or 0 for file in waiting), 0
-    _check_disk(snapshot, waiting, total)
-    for file in waiting:
-
-        def count(bytes_of_file: int, file: HubFile = file, before: int = done) -> None:
-            progress(f"Downloading {snapshot.repository}: {file.name}", before + bytes_of_file, total)
-
-        download = transfer.Transfer(folder, commit, file, urls[file.name], count, lambda text: progress(text, 0, 0))
-        transfer.link(download.run(), snapshot.folder / file.name)
-        count(file.size or 0)
-        done += file.size or 0
-    return files
-
-
-def _check_disk(snapshot: Snapshot, waiting: list[HubFile], total: int) -> None:
-    folder = repository_folder(snapshot.repository)
     parts = [transfer.incomplete(folder, file) for file in waiting]
     begun = sum(part.stat().st_size for part in parts if part.is_file())
-    existing = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
-    free = shutil.disk_usage(existing).free
-    if total - begun > free:
-        raise HubError(
-            f"The disk is too full for {snapshot.repository}: {format_bytes(total - begun)} are needed and "
-            f"{format_bytes(free)} are free in {existing}; free some, or set HF_HOME to another disk."
-        )
+    with disk.room(snapshot.repository, folder, total - begun) as still_missing:
+        for file in waiting:
+
+            def count(bytes_of_file: int, file: HubFile = file, before: int = done) -> None:
+                still_missing(total - before - bytes_of_file)
+                progress(f"Downloading {snapshot.repository}: {file.name}", before + bytes_of_file, total)
+
+            download = transfer.Transfer(
+                folder, commit, file, urls[file.name], count, lambda text: progress(text, 0, 0)
+            )
+            transfer.link(download.run(), snapshot.folder / file.name)
+            count(file.size or 0)
+            done += file.size or 0
+    return files
 
 
 def _has_content(file: Path) -> bool:

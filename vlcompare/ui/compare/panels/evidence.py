@@ -10,8 +10,8 @@ from typing import Any
 
 import gradio as gr
 
-from vlcompare.comparison import hold_device
 from vlcompare.evidence import EvidenceMap
+from vlcompare.machine.device_lock import hold_device
 from vlcompare.render.evidence_picture import place_in
 from vlcompare.render.markup import Safe, el
 from vlcompare.ui.compare import cards
