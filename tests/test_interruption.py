@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
@@ -100,3 +101,28 @@ def test_encoders_of_other_libraries_ask_before_every_layer(name: str) -> None:
         thread.start()
         thread.join()
     assert len(shapes) == 1, "the passes of another thread are not asked"
+
+
+@pytest.mark.parametrize("kind", ["packed", "widened"])
+def test_a_product_of_many_rows_ends_between_two_slices_of_its_weights(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One matrix of a large model takes tenths of a second."""
+    from vlcompare.models.kernels import linear, packed
+
+    made, weight, plain = list[int](), torch.rand(64, 64), torch.nn.functional.linear
+
+    def product(x: Any, part: Any, bias: Any = None) -> Any:
+        made.append(len(part))
+        return plain(x, part, bias)
+
+    module = packed if kind == "packed" else linear
+    monkeypatch.setattr(module, "_SLICE", 16 * 64)
+    monkeypatch.setattr(module.F, "linear", product)
+    if kind == "packed":
+        work = partial(packed.PackedLinear("int8", *packed.quantized(weight, "int8"), (64, 64)), torch.rand(99, 64))
+    else:
+        work = partial(linear._widened, torch.rand(99, 64).bfloat16(), weight.bfloat16(), None)
+    with interruptible(lambda: len(made) == 2), pytest.raises(Interrupted):
+        work()
+    assert made == [16, 16]

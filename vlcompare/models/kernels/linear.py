@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlcompare.models.interruption import check
 from vlcompare.models.kernels import agreement, fallback, reference
 from vlcompare.models.kernels.reference import Nf4Weight
 
@@ -94,10 +95,11 @@ def _widened(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The bfloat16 product through float32: exact products, one rounding at the end as native instructions do."""
     outputs, inputs = weight.shape
     wide, step = x.float(), max(1, _SLICE // max(1, inputs))
-    parts = [
-        F.linear(wide, weight[o : o + step].float(), None if bias is None else bias[o : o + step].float()).to(x.dtype)
-        for o in range(0, outputs, step)
-    ]
+    parts = []
+    for o in range(0, outputs, step):
+        check()
+        added = None if bias is None else bias[o : o + step].float()
+        parts.append(F.linear(wide, weight[o : o + step].float(), added).to(x.dtype))
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
 

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlcompare.models.interruption import check
 from vlcompare.models.kernels import fallback, packed_format, packed_proofs
 from vlcompare.models.kernels.linear import native_bfloat16
 from vlcompare.models.kernels.packed_format import BLOCK, unpacked
@@ -102,6 +103,7 @@ class PackedLinear(nn.Module):
         bias = None if self.bias is None else self.bias.to(dtype)
         parts = []
         for first in range(0, self.out_features, step):
+            check()
             weight = self.slice(first, min(first + step, self.out_features), dtype)
             parts.append(F.linear(values, weight, None if bias is None else bias[first : first + step]).to(rows.dtype))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
