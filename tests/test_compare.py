@@ -47,8 +47,9 @@ class FakePool:
         self.models: dict[str, FakeModel] = {}
         self.in_use = 0
 
-    def check_together(self, keys) -> None:
+    def check_together(self, keys) -> dict[str, str]:
         assert all(key.checkpoint for key in keys)
+        return {}
 
     def missing(self, key) -> bool:
         return False

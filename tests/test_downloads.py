@@ -162,6 +162,8 @@ def test_one_side_s_download_that_fails_leaves_the_other_side(fake: FakeHub, che
     visit = Visit(ModelPool(), "somebody/else", str(checkpoint))
     (other,) = [answer for answer in visit.end() if answer.error is None]
     assert other.checkpoint == str(checkpoint) and len(visit.answers) == 2
+    asked = [path for _, path, _ in fake.requests if "somebody/else" in path]
+    assert len(asked) == 1, "a Hub that does not answer lets nobody wait twice"
 
 
 def test_what_a_first_answer_would_fetch_is_fetched_before(

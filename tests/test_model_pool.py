@@ -233,7 +233,8 @@ def test_all_sides_are_measured_before_the_first_byte() -> None:
     with pytest.raises(DeviceMemoryError, match="Nothing was fetched of x and y: they need about 120 B .* 100 B"):
         models.check_together([ModelSpec("x"), ModelSpec("y")])
     assert asked == ["x", "y"] and not loader.loaded
-    models.check_together([ModelSpec("x"), ModelSpec("absent")])  # the other one says so itself
+    failed = models.check_together([ModelSpec("x"), ModelSpec("absent")])
+    assert {key.checkpoint: str(error) for key, error in failed.items()} == {"absent": "There is none."}
     models.check_together([ModelSpec("here"), ModelSpec("here", "nf4")])  # nothing to fetch: each is told at its load
     with models.acquire(ModelSpec("x")):
         models.check_together([ModelSpec("x"), ModelSpec("y")])  # 40 are held, 60 are to come

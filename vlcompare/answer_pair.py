@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlcompare.comparison import compare
+from vlcompare.errors import VLCompareError
 from vlcompare.evaluate.verdicts import read_truth, verdict
 from vlcompare.render.notebook import answers_html
 from vlcompare.render.result_card import CardSide, result_card
@@ -131,8 +132,8 @@ class _Loaded:
     def __init__(self, models: Mapping[str, Any], others: ModelPool) -> None:
         self._models, self._others = models, others
 
-    def check_together(self, specs: Iterable[ModelSpec]) -> None:
-        self._others.check_together([spec for spec in specs if not (spec.revision or "").startswith(_GIVEN)])
+    def check_together(self, specs: Iterable[ModelSpec]) -> dict[ModelSpec, VLCompareError]:
+        return self._others.check_together([spec for spec in specs if not (spec.revision or "").startswith(_GIVEN)])
 
     def missing(self, spec: ModelSpec) -> bool:
         return not (spec.revision or "").startswith(_GIVEN) and self._others.missing(spec)

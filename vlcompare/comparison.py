@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 from vlcompare.errors import DeviceMemoryError, RequestError, VLCompareError
 from vlcompare.machine.device_lock import hold_device
 from vlcompare.runtime.faults import report
-from vlcompare.types import Answer, FollowUp, Mode, Prompt, Request, Side, Step
+from vlcompare.types import Answer, FollowUp, Mode, ModelSpec, Prompt, Request, Side, Step
 from vlcompare.units import milliseconds
 
 if TYPE_CHECKING:
@@ -169,20 +169,28 @@ class _Comparison:
             if self.pool.missing(self.sides[name].model):
                 missing.append(name)
 
+        def fetch(name: str) -> None:
+            if name in missing:
+                self.pool.fetch(models[name], partial(self._say, name, put), self._raise_if_cancelled)
+
+        def together(name: str) -> None:
+            self._raise_if_cancelled()
+            if not failed:
+                failed.append(self.pool.check_together(list(models.values())))
+            if (error := failed[0].get(models[name])) is not None:
+                raise error
+
         missing: list[str] = []
+        failed: list[dict[ModelSpec, VLCompareError]] = []
         names = [name for name in self.sides if self._guarded(name, put, partial(check, name))]
+        models = {name: self.sides[name].model for name in names}
         if not missing:
             return names
-        models = {name: self.sides[name].model for name in names}
         with self.idle():
-            together = partial(self.pool.check_together, list(models.values()))
-            names = [name for name in names if self._guarded(name, put, together)]
             for name in names if len(names) > 1 else ():
                 put(Event(name, "status", "Waiting for the other side"))
-            for name in missing:
-                how = models[name], partial(self._say, name, put), self._raise_if_cancelled
-                if name in names and not self._guarded(name, put, partial(self.pool.fetch, *how)):
-                    names.remove(name)
+            for work in (together, fetch):
+                names = [name for name in names if self._guarded(name, put, partial(work, name))]
         return names
 
     def _race(self, models: Mapping[str, Any], put: Put) -> None:
@@ -245,10 +253,8 @@ class _Comparison:
 
     def _load(self, name: str, put: Put, loaded: ExitStack) -> Any:
         self._raise_if_cancelled()
-        say = partial(self._say, name, put)
-        model = loaded.enter_context(
-            self.pool.acquire(self.sides[name].model, say, self._raise_if_cancelled, self.idle)
-        )
+        how = self.sides[name].model, partial(self._say, name, put), self._raise_if_cancelled, self.idle
+        model = loaded.enter_context(self.pool.acquire(*how))
         self._put_notices(name, model, put)
         return model
 

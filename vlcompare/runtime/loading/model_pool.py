@@ -5,7 +5,6 @@ Thread-safe: a model that several threads request is loaded once, and a model in
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import threading
 from collections import Counter
@@ -127,34 +126,37 @@ class ModelPool:
         with idle():
             self._downloads.run(name, lambda told: self._fetch(key, told), say, waiting)
 
-    def check_together(self, keys: Iterable[ModelSpec]) -> None:
+    def check_together(self, keys: Iterable[ModelSpec]) -> dict[ModelSpec, VLCompareError]:
         """Raise DeviceMemoryError for models that must be fetched first and cannot be held in memory together.
 
-        Sizes are the Hub's; not a byte of weights is fetched for it. The published models' one encoder counts once. A
-        model whose size cannot be had is left out: what is wrong with it is told when it is loaded.
+        Sizes are the Hub's; not a byte of weights is fetched for it. Equal encoders count once. Returns what is wrong
+        with models whose size cannot be had: they cannot be fetched either.
         """
         from vlcompare.runtime.loading.cost import loaded_encoder, obstacle
         from vlcompare.runtime.loading.shared_encoders import unique_bytes
 
         with self._guard:
-            keys = list(dict.fromkeys(map(self._with_device, keys)))
+            wanted = {self._with_device(key): key for key in keys}
             held = {key: entry.model for key, entry in self._entries.items() if entry.model is not None}
-            stay = {key: model for key, model in held.items() if key in keys or self._entries[key].users}
-        kept = unique_bytes(stay.values())
-        costs = {}
-        for key in keys:
+            stay = {key: model for key, model in held.items() if key in wanted or self._entries[key].users}
+        kept, device = unique_bytes(stay.values()), next(iter(wanted)).device
+        costs, failed = {}, {}
+        for key, given in wanted.items():
             if key not in held:
-                with contextlib.suppress(VLCompareError):
+                try:
                     costs[key] = self._cost(key)
+                except VLCompareError as error:
+                    failed[given] = error
         if not any(one.download for one in costs.values()):
-            return
+            return failed
         budget = None if self.budget_bytes is None else self.budget_bytes - kept
         evictable = unique_bytes(held.values()) - kept + picture_cache.held_bytes()
         encoders = [found for key, model in stay.items() if (found := loaded_encoder(key, model)) is not None]
-        why = obstacle(list(costs.values()), keys[0].device, budget=budget, evictable=evictable, held=encoders)
+        why = obstacle(list(costs.values()), device, budget=budget, evictable=evictable, held=encoders)
         if why:
             names = " and ".join(key.checkpoint for key in costs)
             raise DeviceMemoryError(f"Nothing was fetched of {names}: {why}; {advice(list(costs))}.")
+        return failed
 
     def resident(self) -> dict[ModelSpec, int]:
         """Bytes of weights of every loaded model."""
