@@ -325,6 +325,8 @@ def test_what_is_seen_is_said_from_the_rows_alone() -> None:
     last, first = seen(study)
     assert "Transformer 1,000 to 2,500 (3 seeds), Mamba 5,000 to 7,000" in last
     assert "The hybrid needs more than every Transformer, and overlaps with Mamba." in last
+    assert "Asked at length 20, on which none was trained: Transformer .10 (.10 to .10), Mamba .10" in last
+    assert "right, guessing .10; the seeds of the Transformer and Mamba overlap." in last
     assert "Mamba 850 to 950 (3 seeds, one of which never left chance: .10 after all 512,000)" in first
     some = practice(study_of(("\n".join(map(json.dumps, rows[:9])) + "\n").encode(), "x"))
     assert "(examples: query last, length 10: Transformer 1,000, Mamba 5,000, Hybrid 3,000)" in some

@@ -19,8 +19,10 @@ from vlcompare.errors import CheckpointError, RequestError
 from vlcompare.paths import EXAMPLES
 from vlcompare.study.figures import all_figures, share_text
 from vlcompare.study.lab import Lab
+from vlcompare.study.opened import open_study
 from vlcompare.study.report import write_report
 from vlcompare.study.rows import read_rows, setting_of
+from vlcompare.study.seen import practice, seen, state, summary
 from vlcompare.study.streams import Stream
 from vlcompare.study.tables import for_lab, groups
 from vlcompare.study.tasks import SYMBOLS, ItemSource
@@ -89,9 +91,10 @@ def test_what_the_lab_refuses(lab: Lab, tmp_path: Path) -> None:
             load_weights(tmp_path / f"{name}.safetensors")
 
 
-def test_the_report_on_the_shipped_rows_is_the_shipped_one(tmp_path: Path) -> None:
-    write_report(SHIPPED / "cpu", tmp_path)
-    shipped = {path.name: path.read_bytes() for path in (SHIPPED / "cpu" / "figures").iterdir()}
+@pytest.mark.parametrize("folder", sorted(path.parent for path in SHIPPED.glob("*/rows.jsonl")), ids=lambda p: p.name)
+def test_the_report_on_the_shipped_rows_is_the_shipped_one(folder: Path, tmp_path: Path) -> None:
+    write_report(folder, tmp_path)
+    shipped = {path.name: path.read_bytes() for path in (folder / "figures").iterdir()}
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == shipped
     for name in shipped:
         if name.endswith(".svg"):
@@ -150,6 +153,21 @@ def test_every_number_of_the_figures_stands_in_the_shipped_rows() -> None:
                     assert f" {middle:,.0f} examples" in one, (figure.name, one, values)
                 checked += 1
     assert checked > 100
+
+
+def test_every_number_of_the_sentences_stands_in_the_shipped_rows() -> None:
+    """Of the tab's paragraph, of what is said beside the figures, and of the models' card."""
+    study = open_study(SHIPPED / "cpu")
+    known = {str(len(ROWS)), str(study.planned), ".95", *map(str, range(1, 4))}  # and how many seeds there are
+    for row in ROWS:
+        known |= {str(row["length"]), f"{row['budget']:,}", share_text(row["accuracy"]), share_text(1 / row["length"])}
+        known |= {*row["extrapolation"], *map(share_text, row["extrapolation"].values())}
+        known |= {f"{row['reached'] or 0:,}"}
+        known |= {f"{row['parameters']:,}", f"{row['learning_rate']:g}", f"{row['examples']:,}"}
+    sentences = " ".join([summary(study), state(study), practice(study), *seen(study)])
+    card = (SHIPPED / "models" / "README.md").read_text().partition("| file |")[2].partition("\n\n")[0]
+    found = re.findall(r"(?<![\w.])(?:\d[\d,]*\d|\d|\.\d+|0\.\d+|1\.00)(?![\w])", f"{sentences} {card}")
+    assert len(found) > 40 and not {one for one in found if one not in known}
 
 
 def test_rows_and_figures_are_read_without_torch() -> None:

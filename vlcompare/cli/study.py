@@ -24,7 +24,7 @@ def add_parser(subparsers: Any) -> None:
         help="train a grid's rows; after an interruption the same command continues",
         description="Train every row of a grid that DIR does not hold yet. Several processes may share DIR, also under "
         "`accelerate launch`. A grid is a JSON file, or: cpu (hours on two cores), quick (minutes), paper (for a GPU); "
-        "or pictures: the comparisons on pictures (about half an hour of one core a row), all or one of them: "
+        "or pictures: the comparisons on pictures (some 7 to 30 minutes of one core a row), all or one of them: "
         "pictures-order, pictures-scale, pictures-twice, pictures-resolution, pictures-sampling, pictures-distance; "
         "pictures-pilot says which further tasks are learnt well enough to be compared. "
         "At the sizes of cpu a process takes about 1 GB of memory, and a finished row takes 0.5 MB in DIR.",

@@ -33,7 +33,8 @@ def write_report(source: Path, out: Path) -> str:
         return write_picture_report(path, out)
     rows = read_rows(path)
     if not rows:
-        raise SampleError(f"{path} holds no finished rows; `study run GRID --out {path.parent}` makes them.")
+        folder = path.parent if path.suffix == ".jsonl" else path
+        raise SampleError(f"{path} holds no finished rows; `study run GRID --out {folder}` makes them.")
     out.mkdir(parents=True, exist_ok=True)
     settings = groups(rows)
     tables = {name: table(settings) for name, table in TABLES.items()}

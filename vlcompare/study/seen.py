@@ -55,7 +55,7 @@ def seen(study: Study) -> list[str]:
         verdict = _verdict(members)
         said = f"With fewer than {ENOUGH_SEEDS} seeds each this is no finding yet"
         said = said if verdict is None else verdict[0].upper() + verdict[1:]
-        said += "." if verdict is None else f".{_hybrid(members)}"
+        said += "." if verdict is None else f".{_hybrid(members)}{_longer(length, members)}"
         out.append(f"Length {length}, {ORDER_NAMES[order]}, examples until .95: {_needed(known)}. {said}")
     return out
 
@@ -164,6 +164,29 @@ def _verdict(members: dict[str, Group]) -> str | None:
     }
     order = _order_of(members)
     return None if order is None else words[order]
+
+
+def _longer(length: int, members: dict[str, Group]) -> str:
+    """How the shortest length is answered that no training saw, in sentences that begin with a space."""
+    tested = min((int(name) for row in members["pythia"].rows for name in row["extrapolation"]), default=0)
+    shares = {
+        family: [row["extrapolation"].get(str(tested)) for row in group.rows] for family, group in members.items()
+    }
+    if not tested or any(share is None for found in shares.values() for share in found):
+        return ""
+    parts = []
+    for family in NAMES:
+        if family in shares:
+            middle, low, high = map(share_text, spread(shares[family]))
+            parts.append(f"{NAMES[family]} {middle} ({low} to {high})")
+    ours, theirs = (shares[family] for family in _PAIR)
+    verdict = "the seeds of the Transformer and Mamba overlap"
+    if min(ours) > max(theirs):
+        verdict = "every Transformer is right more often than every Mamba"
+    if min(theirs) > max(ours):
+        verdict = "every Mamba is right more often than every Transformer"
+    asked = f"Asked at length {tested}, on which none was trained"
+    return f" {asked}: {', '.join(parts)} right, guessing {share_text(1 / length)}; {verdict}."
 
 
 def _hybrid(members: dict[str, Group]) -> str:
