@@ -24,7 +24,7 @@ from vlcompare.study.seen import practice, seen, state, summary
 from vlcompare.study.tables import for_lab
 from vlcompare.tasks.prompts import task_title
 from vlcompare.types import FAMILIES
-from vlcompare.ui.study import figures, handlers, pictures
+from vlcompare.ui.study import figures, handlers, pictures, views
 from vlcompare.ui.study.lab import MODELS, LabRequests
 from vlcompare.ui.study.session import Shelf, StudySession
 
@@ -204,6 +204,33 @@ def test_another_recipe_stands_apart_and_a_pilot_says_which_tasks_it_adds() -> N
     assert f"{task_title('multiple_choice')}: not reported: neither family leaves the floor." in said
     assert f"{task_title('captioning')}: not known yet, seeds are missing." in said
     assert "4 trainings." in words(first) and "8 trainings." in words(apart)
+
+
+def test_who_is_ahead_on_pictures_is_said_from_the_records() -> None:
+    many = {"per_picture": "2" * 40, "types": "a" * 80, "names": ["x"], "floor": "0" * 80, "group": "retrieval"}
+    rights = {
+        "image_first": ("1" * 80, "10" * 40),
+        "template_first": ("10" * 40, "10" * 40),
+        "query_first": ("0" * 80, "1" * 80),
+    }
+    rows = []
+    for layout, sides in rights.items():
+        for family, right in zip(FAMILIES, sides, strict=True):
+            row = picture_row(family, layout=layout)
+            rows.append(row | {"tasks": {"grounding": {"metric": "acc", "right": right, **many}}})
+    study = picture_study_of("".join(json.dumps(row) + "\n" for row in rows).encode(), "mine.jsonl")
+    (sentence,) = study.figures[0].says
+    assert sentence.startswith(
+        f"{task_title('grounding')} (retrieval), Transformer minus Mamba. The Transformer is ahead"
+    )
+    assert (
+        "The Transformer is ahead: image first +0.50 (" in sentence and "Mamba is ahead: query first -1.00" in sentence
+    )
+    assert "No difference is shown: template first +0.00" in sentence and sentence in words(pictures.section(study))
+    lead = words(views.intro(open_study(SHIPPED / "cpu"), study))
+    assert "On pictures, in locating things the Transformer minus Mamba is image first +0.50 (" in lead
+    assert "one seed so far" in lead
+    assert "On pictures" not in words(views.intro(open_study(SHIPPED / "cpu"), PictureStudy()))
 
 
 def test_what_the_larger_encoder_had_more_is_said() -> None:

@@ -32,6 +32,7 @@ class Figure:
     panels: tuple[Panel, ...]
     records: tuple[Row, ...]
     groups: tuple[Group, ...]  # whose rows are behind it
+    says: tuple[str, ...] = ()  # what it shows, in sentences made from the records
 
 
 def all_figures(groups: Sequence[Group]) -> list[Figure]:

@@ -36,7 +36,8 @@ def picture_figures(rows: Sequence[Mapping[str, Any]]) -> list[Figure]:
     for name, comparison, records in compared(rows):
         title = comparison.title if name == comparison.name else f"{comparison.title}, {records[0]['recipe']}"
         words = reads(records, comparison)
-        made.append(Figure(name, title, words, tuple(_panels(records, comparison)), tuple(records), ()))
+        panels, said = tuple(_panels(records, comparison)), tuple(says(records))
+        made.append(Figure(name, title, words, panels, tuple(records), (), said))
     return made
 
 
@@ -53,6 +54,46 @@ def reads(records: Sequence[Record], comparison: Comparison) -> str:
     if not all(record["complete"] for record in records):
         words.append(f"Unfinished: fewer than {len(SEEDS)} seeds at some values, so this is no finding yet.")
     return " ".join(filter(None, words))
+
+
+def says(records: Sequence[Record]) -> Iterator[str]:
+    """A sentence for each task: at which values one family is ahead, and where no difference is shown."""
+    whole = [record for record in records if record["type"] == "all"]
+    for task in dict.fromkeys(record["task"] for record in whole):
+        mine = [record for record in whole if record["task"] == task]
+        parts = []
+        for ahead, words in AHEAD.items():
+            gaps = [f"{label(one['value'])} {gap_text(one)}" for one in mine if who_is_ahead(one) == ahead]
+            if gaps:
+                parts.append(f"{words}: {', '.join(gaps)}")
+        yield f"{task_title(task)} ({mine[0]['group']}), Transformer minus Mamba. {'; '.join(parts)}."
+
+
+AHEAD = {1: "The Transformer is ahead", -1: "Mamba is ahead", 0: "No difference is shown"}
+
+
+def who_is_ahead(record: Record) -> int:
+    """1 where the gap's interval lies above 0, -1 below, else 0."""
+    low, high = record["gap_low"], record["gap_high"]
+    return 0 if low is None or high is None else int(low > 0) - int(high < 0)
+
+
+def gap_text(record: Record) -> str:
+    """A gap with its interval."""
+    ends = [record["gap_low"], record["gap_high"]]
+    interval = "" if None in ends else f" ({ends[0]:+.2f} to {ends[1]:+.2f})"
+    return f"{record['gap']:+.2f}{interval}"
+
+
+def in_short(study_figures: Sequence[Figure]) -> str:
+    """The first comparison's gaps in locating things, for a paragraph; "" where there are none."""
+    for figure in study_figures:
+        located = [one for one in figure.records if (one["task"], one["type"]) == ("grounding", "all")]
+        if located:
+            gaps = ", ".join(f"{label(one['value'])} {gap_text(one)}" for one in located)
+            whole = "" if all(one["complete"] for one in located) else ", one seed so far"
+            return f"in locating things the Transformer minus Mamba is {gaps} (shares right{whole})."
+    return ""
 
 
 def label(value: Any) -> str:

@@ -43,7 +43,16 @@ def write_picture_report(path: Path, out: Path) -> str:
     write_whole(out / "rows.csv", as_csv(_flat(rows)))
     lines = [*_head(rows), *_state(rows, planned_settings(path.parent)), *_pilot(rows)]
     for figure in figures:
-        lines += [f"## {figure.title}", "", figure.reads, "", f"![{figure.title}]({figure.name}.svg)", ""]
+        lines += [
+            f"## {figure.title}",
+            "",
+            figure.reads,
+            "",
+            *(f"- {said}" for said in figure.says),
+            "",
+            f"![{figure.title}]({figure.name}.svg)",
+            "",
+        ]
         lines += [*_table(figure.records), ""]
     write_whole(out / "report.md", "\n".join(lines))
     return f"{len(rows)} rows, {len(figures)} comparisons: {out / 'report.md'}"

@@ -68,6 +68,7 @@ def figure(one: Figure, runs: Safe, *, folded: bool) -> Safe:
     swiped = el("span", f" Swipe: {len(shown)} panels.", class_="vs-swipe") if len(shown) > 1 else None
     body = [
         el("p", one.reads, rest, swiped, class_="vl-note"),
+        el("ul", *[el("li", said) for said in one.says], class_="vs-seen") if one.says else None,
         panels,
         el("div", _numbers(one), runs, csv, class_="vs-under"),
     ]

@@ -78,4 +78,4 @@ def csv(session: StudySession, name: str) -> str:
 def _of_text(session: StudySession) -> StudyUpdate:
     lab = session.uploaded is None and session.shelf.given is None  # whose models are of these rows for sure
     shown = figures.figures(session.study, of_the_lab=lab)
-    return {"intro": views.intro(session.shelf.study()), "figures": shown}
+    return {"intro": views.intro(session.shelf.study(), session.shelf.pictures()), "figures": shown}

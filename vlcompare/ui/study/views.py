@@ -10,7 +10,8 @@ from vlcompare.evaluate.published_gaps import GROUPS, BenchmarkGap, Gaps, senten
 from vlcompare.render.markup import Safe, el
 from vlcompare.render.panels import key
 from vlcompare.study.figures import NAMES
-from vlcompare.study.opened import Study
+from vlcompare.study.opened import PictureStudy, Study
+from vlcompare.study.pictures.figures import in_short
 from vlcompare.study.seen import summary
 from vlcompare.ui.study.figures import unfold
 
@@ -43,8 +44,9 @@ def opened(name: str, *, on_pictures: bool = False) -> Safe:
     return el("p", name, *shown, button, class_="vl-message vl-message-info", role="status")
 
 
-def intro(study: Study) -> Safe:
-    """One paragraph: what the paper claims, and what is seen here."""
+def intro(study: Study, pictures: PictureStudy) -> Safe:
+    """One paragraph: what the paper claims, and what is seen here, of both kinds of trainings."""
+    drawn = in_short(pictures.figures)
     claims = (
         "Mamba is ahead in captions, question answering and reading, the Transformer in visual grounding, by a gap "
         "that widens with scale. Encoding the picture with the task in mind gains little there; in retrieving things "
@@ -60,6 +62,7 @@ def intro(study: Study) -> Safe:
         "learnt from nothing to say where it stands. ",
         el("b", "Seen here so far: " if study.unfinished else "Seen here: "),
         summary(study),
+        f" On pictures, {drawn}" if drawn else None,
         class_="vs-lead",
     )
 
