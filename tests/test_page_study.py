@@ -206,6 +206,17 @@ def test_another_recipe_stands_apart_and_a_pilot_says_which_tasks_it_adds() -> N
     assert "4 trainings." in words(first) and "8 trainings." in words(apart)
 
 
+def test_the_baseline_alone_is_told_until_there_is_something_to_compare_it_with() -> None:
+    alone = picture_study_of(picture_lines("image_first"), "mine.jsonl")
+    said = words(pictures.section(alone))
+    assert pictures.BASELINE in said and f"{task_title('vqa')} (summary): Transformer .75, Mamba .50, floor .25" in said
+    assert "Transformer minus Mamba +0.25 (" in said and "one seed." in said and "2 trainings are finished" in said
+    both = picture_study_of(picture_lines("image_first", "query_first"), "mine.jsonl")
+    assert pictures.BASELINE not in words(pictures.section(both))
+    first = picture_study_of(picture_lines("image_first").partition(b"\n")[0] + b"\n", "mine.jsonl")
+    assert "1 training is finished" in words(pictures.section(first))
+
+
 def test_who_is_ahead_on_pictures_is_said_from_the_records() -> None:
     many = {"per_picture": "2" * 40, "types": "a" * 80, "names": ["x"], "floor": "0" * 80, "group": "retrieval"}
     rights = {

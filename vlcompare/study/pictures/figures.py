@@ -7,8 +7,8 @@ from typing import Any
 
 from vlcompare.render.panels import Panel, Point, Series
 from vlcompare.study.figures import NAMES, SHARES, Figure, room, seeds_text, share_text
-from vlcompare.study.pictures.gaps import Record, compared
-from vlcompare.study.pictures.grids import SEEDS, Comparison
+from vlcompare.study.pictures.gaps import Record, compared, comparison_records
+from vlcompare.study.pictures.grids import COMPARISONS, SEEDS, Comparison
 from vlcompare.study.pictures.settings import RECIPES
 from vlcompare.tasks.prompts import task_title
 from vlcompare.types import FAMILIES
@@ -83,6 +83,24 @@ def gap_text(record: Record) -> str:
     ends = [record["gap_low"], record["gap_high"]]
     interval = "" if None in ends else f" ({ends[0]:+.2f} to {ends[1]:+.2f})"
     return f"{record['gap']:+.2f}{interval}"
+
+
+def baseline_says(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the baseline's rows alone show, a sentence a task; none before both families of a seed are there.
+
+    Of several recipes the first is told that has such rows.
+    """
+    recipes = dict.fromkeys(row["recipe"] for row in rows)
+    each = (list(comparison_records(rows, COMPARISONS[0], recipe)) for recipe in recipes)
+    found = next(filter(None, each), [])
+    own = next(iter(COMPARISONS[0].values))
+    return [
+        f"{task_title(one['task'])} ({one['group']}): "
+        + ", ".join(f"{NAMES[family]} {share_text(one[family])}" for family in FAMILIES)
+        + f", floor {share_text(one['floor'])}; Transformer minus Mamba {gap_text(one)}, {seeds_text(one['seeds'])}."
+        for one in found
+        if (one["value"], one["type"]) == (own, "all")
+    ]
 
 
 def in_short(study_figures: Sequence[Figure]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from vlcompare.errors import SampleError
 from vlcompare.render.panels import stand_alone
 from vlcompare.study.figures import NAMES
-from vlcompare.study.pictures.figures import label, picture_figures
+from vlcompare.study.pictures.figures import baseline_says, label, picture_figures
 from vlcompare.study.pictures.folder import planned_settings, read_picture_rows
 from vlcompare.study.pictures.gaps import progress
 from vlcompare.study.pictures.grids import COMPARISONS
@@ -42,6 +42,8 @@ def write_picture_report(path: Path, out: Path) -> str:
             (out / f"{name}.{suffix}").unlink(missing_ok=True)
     write_whole(out / "rows.csv", as_csv(_flat(rows)))
     lines = [*_head(rows), *_state(rows, planned_settings(path.parent)), *_pilot(rows)]
+    if not figures and (said := baseline_says(rows)):
+        lines += ["## The baseline alone", "", *(f"- {sentence}" for sentence in said), ""]
     for figure in figures:
         lines += [
             f"## {figure.title}",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from vlcompare.render.markup import Safe, el
 from vlcompare.study.figures import NAMES, Figure
 from vlcompare.study.opened import PictureStudy
+from vlcompare.study.pictures.figures import baseline_says
 from vlcompare.study.pictures.grids import COMPARISONS, Comparison
 from vlcompare.study.pictures.pilot import RULE, Pilot, above_text, pilots
 from vlcompare.study.pictures.settings import SETTING_FIELDS
@@ -19,6 +20,7 @@ ABOUT = (
     "same drawn pictures and questions, in the same order, for the same number of steps. Gaps are Transformer minus "
     "Mamba."
 )
+BASELINE = "The baseline alone, which every comparison varies in one thing:"
 APART = "Trained by another recipe, on another budget: not to be set beside the figures above."
 _RESULTS = ("parameters", "steps", "questions", "seconds", "device")
 
@@ -32,12 +34,16 @@ def section(study: PictureStudy) -> Safe:
     rest = [_untrained(one, *counts[one.name]) for one in COMPARISONS if one not in [known for known, _ in shown]]
     done = [f"{one.title} {counts[one.name][0]} of {counts[one.name][1]}" for one in COMPARISONS if counts[one.name][0]]
     compared = f" {', '.join(done)}." if done else ""
-    state = f"{study.name}: {len(study.rows)} trainings are finished.{compared}" if study.rows else None
+    trained = "1 training is" if len(study.rows) == 1 else f"{len(study.rows)} trainings are"
+    state = f"{study.name}: {trained} finished.{compared}" if study.rows else None
+    alone = [] if shown else baseline_says(study.rows)  # nothing to compare it with yet
     return el(
         "div",
         el("p", ABOUT, class_="vl-note vs-about"),
         el("p", state, class_="vl-note") if state else None,
         *problems(study.problems),
+        el("p", BASELINE, class_="vl-note") if alone else None,
+        el("ul", *[el("li", sentence) for sentence in alone], class_="vs-seen") if alone else None,
         legend(FAMILIES) if shown else None,
         _figures(study, shown) if shown else None,
         el("ul", *rest, class_="vs-untrained") if rest else None,
