@@ -157,6 +157,18 @@ def test_one_checkpoint_is_fetched_once_and_who_waits_goes_on_where_the_first_st
     assert all(fake.asked_ranges("model.safetensors")[1:]), "none of them begins at the beginning"
 
 
+def test_stop_ends_a_download_on_a_silent_line(fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Hub neither sends nor closes: a read alone would wait for its time limit."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 600)
+    visit = Visit(ModelPool(), ONE)
+    assert until(lambda: any("(20 KB of" in said for said in visit.said))
+    visit.cancel.set()
+    visit.thread.join(30)
+    assert not visit.thread.is_alive() and fake.held is not None and not fake.held.is_set()
+    assert [answer.stop_reason for answer in visit.end()] == ["cancelled"]
+    assert fetched(fake) == 1, "it was not tried again"
+
+
 def test_one_side_s_download_that_fails_leaves_the_other_side(fake: FakeHub, checkpoint: Path) -> None:
     arrive(fake)
     visit = Visit(ModelPool(), "somebody/else", str(checkpoint))

@@ -13,9 +13,11 @@ import errno
 import hashlib
 import os
 import re
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ Count = Callable[[int], None]
 CHECKSUM = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
 LARGEST = {".safetensors": 50 << 30, "": 64 << 20}  # bytes by suffix; the first is the most that the Hub serves by HTTP
 PATIENCE, LEAST = 60.0, 64 << 10  # a line that brings fewer bytes in so many seconds is given up: a modem brings more
+SILENT = 0.5  # seconds without a byte after which `count` is called again: what it tells changes, and it may raise
 _TOLERANCE = 16 << 20  # bytes that a file may exceed its listed size by: some mirrors list wrong sizes
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, getattr(errno, "ENOTSUP", errno.ENOSYS), errno.EINVAL)
 
@@ -82,7 +85,11 @@ def max_bytes(name: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """The download of a file into a repository's folder. count: called with the bytes so far; notify: with messages."""
+    """The download of a file into a repository's folder.
+
+    count: called with the bytes so far, also while none arrive, then in another thread; notify: with messages. Either
+    may raise to end the download.
+    """
 
     folder: Path
     commit: str
@@ -143,7 +150,10 @@ class Transfer:
                 seconds = errors.retry_delay(failure, attempt)
                 if attempt >= errors.TRIES or seconds is None:
                     raise failure
-                time.sleep(seconds)
+                while seconds > 0:
+                    self.count(stream.tell())
+                    time.sleep(min(seconds, SILENT))
+                    seconds -= SILENT
                 pace.check(stream.tell())
 
     def _append(self, stream: Any, pace: _Pace) -> bool:
@@ -166,11 +176,43 @@ class Transfer:
                 stream.seek(stream.truncate(0))
                 if response.status_code == 206:  # a range that was not requested
                     return False
-            for chunk in response.iter_bytes():
-                self._write(stream, chunk)
-                pace.check(stream.tell())
+            with self._asked_while_silent(response, pace):
+                for chunk in response.iter_bytes():
+                    self._write(stream, chunk)
+                    pace.check(stream.tell())
             announced = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
         return announced or self.file.size is None or stream.tell() >= self.file.size
+
+    @contextmanager
+    def _asked_while_silent(self, response: Any, pace: _Pace) -> Iterator[None]:
+        """Call `count` while the line is silent; what it raises shuts the connection down, and is raised here."""
+        over, raised = threading.Event(), list[BaseException]()
+        connection = response.extensions["network_stream"].get_extra_info("socket")
+
+        def watch() -> None:
+            before = pace.position
+            while not over.wait(SILENT):
+                if pace.position == before:
+                    try:
+                        self.count(before)
+                    except BaseException as error:  # of any kind: it belongs to the caller
+                        raised.append(error)
+                        with suppress(OSError):
+                            connection.shutdown(socket.SHUT_RDWR)  # ends a read that is waiting
+                        return
+                before = pace.position
+
+        thread = threading.Thread(target=watch, daemon=True, name="vlcompare-silent")
+        thread.start()
+        try:
+            yield
+        except Exception:
+            if raised:
+                raise raised[0] from None
+            raise
+        finally:
+            over.set()
+            thread.join()
 
     def _write(self, stream: Any, chunk: bytes) -> None:
         most = max_bytes(self.file.name) if self.file.size is None else self.file.size + _TOLERANCE
@@ -200,11 +242,11 @@ class _Pace:
     """Looks at the bytes of a file as they arrive. A line on which a few still do never times out by itself."""
 
     def __init__(self, name: str, position: int) -> None:
-        self.name, self.since, self.before = name, time.monotonic(), position
+        self.name, self.since, self.before, self.position = name, time.monotonic(), position, position
 
     def check(self, position: int) -> None:
         """Raise HubError where hardly anything arrived in PATIENCE seconds. position: bytes so far."""
-        now = time.monotonic()
+        now, self.position = time.monotonic(), position
         if not 0 <= position - self.before < LEAST:
             self.since, self.before = now, position
         elif now - self.since > PATIENCE:
