@@ -241,6 +241,12 @@ def test_who_is_ahead_on_pictures_is_said_from_the_records() -> None:
     lead = words(views.intro(open_study(SHIPPED / "cpu"), study))
     assert "On pictures, in locating things the Transformer minus Mamba is image first +0.50 (" in lead
     assert "one seed so far" in lead
+    alone = picture_study_of("".join(json.dumps(row) + "\n" for row in rows[:2]).encode(), "mine.jsonl")
+    lead = words(views.intro(open_study(SHIPPED / "cpu"), alone))
+    assert (
+        f"On pictures, at the baseline alone: {task_title('grounding')} (retrieval): Transformer 1.00, Mamba .50"
+        in lead
+    )
     assert "On pictures" not in words(views.intro(open_study(SHIPPED / "cpu"), PictureStudy()))
 
 

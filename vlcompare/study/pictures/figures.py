@@ -103,15 +103,16 @@ def baseline_says(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def in_short(study_figures: Sequence[Figure]) -> str:
-    """The first comparison's gaps in locating things, for a paragraph; "" where there are none."""
+def in_short(study_figures: Sequence[Figure], rows: Sequence[Mapping[str, Any]]) -> str:
+    """The first comparison's gaps in locating things, for a paragraph, or the baseline's; "" where there are none."""
     for figure in study_figures:
         located = [one for one in figure.records if (one["task"], one["type"]) == ("grounding", "all")]
         if located:
             gaps = ", ".join(f"{label(one['value'])} {gap_text(one)}" for one in located)
             whole = "" if all(one["complete"] for one in located) else ", one seed so far"
             return f"in locating things the Transformer minus Mamba is {gaps} (shares right{whole})."
-    return ""
+    alone = [said for said in baseline_says(rows) if said.startswith(f"{task_title('grounding')} (")]
+    return f"at the baseline alone: {alone[0]}" if alone else ""
 
 
 def label(value: Any) -> str:

@@ -31,12 +31,13 @@ def section(study: PictureStudy) -> Safe:
     shown = [(one, figure) for one in COMPARISONS for figure in study.figures if one.name == figure.name]
     apart = [(one, figure) for one in COMPARISONS for figure in study.figures if figure.name.startswith(f"{one.name}-")]
     counts = {one.name: study.progress(one) for one in COMPARISONS}
-    rest = [_untrained(one, *counts[one.name]) for one in COMPARISONS if one not in [known for known, _ in shown]]
+    alone = [] if shown else baseline_says(study.rows)  # nothing to compare it with yet
+    drawn = [known for known, _ in shown]
+    rest = [_untrained(one, *counts[one.name], bool(alone)) for one in COMPARISONS if one not in drawn]
     done = [f"{one.title} {counts[one.name][0]} of {counts[one.name][1]}" for one in COMPARISONS if counts[one.name][0]]
     compared = f" {', '.join(done)}." if done else ""
     trained = "1 training is" if len(study.rows) == 1 else f"{len(study.rows)} trainings are"
     state = f"{study.name}: {trained} finished.{compared}" if study.rows else None
-    alone = [] if shown else baseline_says(study.rows)  # nothing to compare it with yet
     return el(
         "div",
         el("p", ABOUT, class_="vl-note vs-about"),
@@ -82,9 +83,12 @@ def _pilot(pilot: Pilot) -> Safe:
     )
 
 
-def _untrained(comparison: Comparison, done: int, asked: int) -> Safe:
-    """What is missing of a comparison, and the command that trains it."""
+def _untrained(comparison: Comparison, done: int, asked: int, baseline: bool) -> Safe:
+    """What is missing of a comparison, and the command that trains it. baseline: whether that is trained."""
+    but = " but for the baseline" if baseline else ""
     values = ", ".join(str(value).replace("_", " ") for value in comparison.values)
-    state = f"{done} of {asked} trainings are finished, too few to compare" if done else f"not trained yet ({values})"
+    state = (
+        f"{done} of {asked} trainings are finished, too few to compare" if done else f"not trained yet{but} ({values})"
+    )
     command = f"python -m vlcompare study run {comparison.name} --out DIR"
     return el("li", el("b", comparison.title), f": {state}. ", el("code", command))

@@ -46,7 +46,7 @@ def opened(name: str, *, on_pictures: bool = False) -> Safe:
 
 def intro(study: Study, pictures: PictureStudy) -> Safe:
     """One paragraph: what the paper claims, and what is seen here, of both kinds of trainings."""
-    drawn = in_short(pictures.figures)
+    drawn = in_short(pictures.figures, pictures.rows)
     claims = (
         "Mamba is ahead in captions, question answering and reading, the Transformer in visual grounding, by a gap "
         "that widens with scale. Encoding the picture with the task in mind gains little there; in retrieving things "
