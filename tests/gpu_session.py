@@ -69,7 +69,7 @@ def steps_of(args: argparse.Namespace) -> list[Step]:
     return [
         *wheels,
         child("versions", 30),
-        child("proofs", 150),
+        child("proofs", 240),
         child("doctor", 120),
         *tests,
         child("bench-bf16", 120),

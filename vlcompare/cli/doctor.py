@@ -59,7 +59,7 @@ def _processor(value: Any) -> Iterable[tuple[str, str]]:
     limits = value.thread_limits
     yield (
         "processor",
-        f"{value.name}, {value.cores} seen; {', '.join(value.instruction_sets) or 'instructions unknown'}",
+        f"{value.name}, {value.cores} cores seen; {', '.join(value.instruction_sets) or 'instructions unknown'}",
     )
     quota = "no quota" if limits["quota"] == "none" else f"a quota of {limits['quota']}"
     side_by_side = limits["LOCAL_WORLD_SIZE"]

@@ -5,11 +5,11 @@ An answer is compared with the plain torch functions' on the CPU: in float32 the
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -83,13 +83,14 @@ def trials(devices: Sequence[Device]) -> tuple[tuple[Trial, ...], list[str]]:
 def _try_all(device: torch.device) -> None:
     dtype = resolve_dtype("auto", device)
     methods = [method for method in quantize.METHODS if quantize.has_kernels(method, device)]
-    for shape in _LARGEST:
-        config = PRESETS[shape]
-        for method in ("none", *methods):
-            lm = _two_layers(config.language, device, dtype)
-            if method != "none":
-                quantize.replace_linears(lm, config.family, method, device, dtype)
-            prove.prove_model(SimpleNamespace(language_model=lm), dtype, device)
+    models = []
+    for config, method in itertools.product([PRESETS[shape] for shape in _LARGEST], ("none", *methods)):
+        lm = _two_layers(config.language, device, dtype)
+        if method != "none":
+            quantize.replace_linears(lm, config.family, method, device, dtype)
+        models.append(lm)
+    prove.prove_models(models, dtype, device)
+    del models
     prove.prove_training(_two_layers(PRESETS["mambavl_2.8b"].language, device, torch.float32), device)
 
 

@@ -48,12 +48,16 @@ def prove_model(vlm: Any, dtype: torch.dtype, device: torch.device) -> list[str]
 
     Raises what leaves the device unusable.
     """
-    language_model = vlm.language_model
+    return prove_models([vlm.language_model], dtype, device)
+
+
+def prove_models(language_models: Sequence[Any], dtype: torch.dtype, device: torch.device) -> list[str]:
+    """`prove_model` for several, in hardly more processes than one of them takes."""
     _decide_early_launch(device)
-    layers = _layers(language_model, dtype)
-    settle_all(list(layers), device)
+    layers = [_layers(lm, dtype) for lm in language_models]
+    settle_all(list({case: None for one in layers for case in one}), device)
     notices = []
-    for case, found in layers.items():
+    for case, found in (item for one in layers for item in one.items()):
         proof = verdicts.known(case, device)
         if proof is None or not proof.agrees:
             for parent, name, layer in found:
@@ -61,12 +65,16 @@ def prove_model(vlm: Any, dtype: torch.dtype, device: torch.device) -> list[str]
             notices.append(_unpacked(case, len(found)))
     # what follows a kernel that is used may be compiled otherwise than behind plain torch: until nothing is new
     asked: list[Case] = []
-    while new := [case for case in needed(language_model, dtype, device) if case not in asked]:
+    while new := [case for case in _all_needed(language_models, dtype, device) if case not in asked]:
         # the largest first: what stands in for one of them is asked for no more where it is right
         new = [case for case in new if case.function in _LARGEST] or new
         asked += new
         settle_all(new, device)
     return notices
+
+
+def _all_needed(language_models: Sequence[Any], dtype: torch.dtype, device: torch.device) -> list[Case]:
+    return list({case: None for lm in language_models for case in needed(lm, dtype, device)})
 
 
 def prove_training(language_model: Any, device: torch.device) -> None:
