@@ -46,8 +46,8 @@ def test_interpreted_kernels_equal_the_reference(errors: dict[str, float], kind:
 
 
 @functools.cache
-def _compiled(architecture: int) -> dict[str, tuple[int, str]]:
-    """Bytes of machine code of every kernel, compiled for a GPU that need not be there, and its PTX."""
+def _compiled(architecture: int) -> dict[str, tuple[bytes, str]]:
+    """Machine code of every kernel, compiled for a GPU that need not be there, and its PTX."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -142,7 +142,7 @@ def _compiled(architecture: int) -> dict[str, tuple[int, str]]:
         source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
         warps = {"num_warps": {"nf4": 1, "normed nf4": 1, "norms": 8, "int8: rows": 8}.get(name, 4)}
         made = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=warps).asm
-        out[name] = len(made["cubin"]), made["ptx"]
+        out[name] = made["cubin"], made["ptx"]
     return out
 
 
@@ -159,11 +159,21 @@ def _needs_a_compiler() -> None:
 @pytest.mark.parametrize(
     "architecture", [a if a in (90, 120) else pytest.param(a, marks=pytest.mark.slow) for a in ARCHITECTURES]
 )
-def test_kernels_compile_for(architecture: int) -> None:
+def test_kernels_compile_for(architecture: int, tmp_path: Path) -> None:
+    """And keep what they compute with in registers: none has a stack, to which it would spill."""
+    import triton
+
     _needs_a_compiler()
     made = _compiled(architecture)
     assert sorted(made) == sorted(KERNELS)
-    assert all(size for size, _ in made.values())
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    for name, (code, _) in made.items():
+        assert code, name
+        (tmp_path / "kernel.cubin").write_bytes(code)
+        if tool.is_file():
+            command = [str(tool), "-res-usage", str(tmp_path / "kernel.cubin")]
+            told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            assert " STACK:0 " in told and " LOCAL:0 " in told, (name, told)
 
 
 @pytest.mark.parametrize(
