@@ -45,6 +45,10 @@ def test_interpreted_kernels_equal_the_reference(errors: dict[str, float], kind:
     assert not wrong
 
 
+def test_no_case_is_looked_at_by_nobody(errors: dict[str, float]) -> None:
+    assert [label for label in errors if not label.startswith(KINDS)] == []
+
+
 @functools.cache
 def _compiled(architecture: int) -> dict[str, tuple[bytes, str]]:
     """Machine code of every kernel, compiled for a GPU that need not be there, and its PTX."""

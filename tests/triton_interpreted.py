@@ -283,9 +283,9 @@ def fused_in_the_models() -> dict[str, float]:
     for kind, terms, count in ((0, 2, 1), (1, 1, 1), (1, 3, 2), (1, 2, 1)):
         sizes = ("width", 80), ("terms", terms), ("norms", count), ("centred", kind), ("biased", kind)
         case = Case("triton", "add_norm", torch.float32, sizes)
-        out[f"norms agree {sizes}"] = agreement.difference(case, norm_and_argmax.add_norm, cpu)
+        out[f"fused norms agree {sizes}"] = agreement.difference(case, norm_and_argmax.add_norm, cpu)
     case = Case("triton", "greedy", torch.float32, (("vocabulary", 3074), ("count", 5)))
-    out["greedy agrees"] = agreement.difference(case, norm_and_argmax.greedy, cpu)
+    out["fused greedy agrees"] = agreement.difference(case, norm_and_argmax.greedy, cpu)
     models: dict[str, Pythia | Mamba] = {
         "parallel": Pythia(PythiaConfig(1100, 48, 2, 3, 64, max_positions=16)),
         "sequential": Pythia(PythiaConfig(1100, 48, 2, 3, 64, max_positions=16, parallel_residual=False)),
