@@ -22,7 +22,8 @@ from vlcompare.bench import models as bench
 from vlcompare.comparison import compare
 from vlcompare.models import kernels
 from vlcompare.models.config import PRESETS, MambaConfig
-from vlcompare.models.kernels import agreement, fallback, verdicts
+from vlcompare.models.kernels import agreement, fallback, fused, reference, verdicts
+from vlcompare.models.kernels.linear import Linear
 from vlcompare.models.mamba import Mamba
 from vlcompare.models.meta_init import structure_only
 from vlcompare.models.pythia import Pythia
@@ -277,6 +278,29 @@ def test_a_capture_runs_nothing_and_a_replay_computes_on_the_same_memory() -> No
     for expected in (10.0, 20.0):
         graph.replay()
         assert total.tolist() == [expected] * 3 and last.tolist() == [expected + 1] * 3
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2])
+@pytest.mark.usefixtures("gpu")
+def test_what_no_single_kernel_takes_is_done_in_parts(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two layers that read one sum, a kernel takes the first `taken`; norms, products and GELU are the same."""
+    asked: list[Any] = []
+
+    def one(terms: Any, norm: Any, layer: Any, gelu: bool) -> Any:
+        asked.append(layer)
+        given = terms, norm, layer.weight, layer.bias, gelu
+        return reference.norm_product(*given) if len(asked) <= taken else None
+
+    monkeypatch.setattr(fused, "_norm_product", one)
+    with torch.no_grad():
+        terms = [torch.randn(1, 16).to("cuda") for _ in range(2)]
+        norms = [torch.nn.LayerNorm(16, device="cuda") for _ in range(2)]
+        layers = [Linear(16, 8, device="cuda") for _ in range(2)]
+        total, found = fused.norm_linears(terms, norms, layers, (False, True))
+        plain = [layer(norm(terms[0] + terms[1])) for norm, layer in zip(norms, layers, strict=True)]
+        expected = [terms[0] + terms[1], plain[0], torch.nn.functional.gelu(plain[1])]
+        assert [x.tolist() for x in (total, *found)] == [x.tolist() for x in expected]
+    assert asked == layers[: taken + 1]
 
 
 LAUNCHES = {  # a token, with bfloat16 around packed layers
