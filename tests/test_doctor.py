@@ -16,7 +16,7 @@ import pytest
 from vlcompare.cli import doctor as command
 from vlcompare.cli import main
 from vlcompare.machine import threads
-from vlcompare.models.kernels import fallback
+from vlcompare.models.kernels import fallback, packed
 from vlcompare.paths import EMBEDDED
 from vlcompare.runtime import doctor
 from vlcompare.runtime.doctor import hardware, operations, software, storage
@@ -46,6 +46,12 @@ def test_this_machine_is_in_order(report: doctor.Report) -> None:
     assert report.processor.threads == threads.budget()
     kernels = {one.operation: one.kernel for one in report.operations if one.device == "cpu"}
     assert kernels["prompt: scan"] == kernels["token: products"] == "numba"
+
+
+def test_a_cpus_packed_products_are_this_projects_own(report: doctor.Report) -> None:
+    named = [one.kernel for one in report.operations if one.device == "cpu" and one.operation.startswith("products in")]
+    expected = f"numba, {packed.supported()[0]}" if packed.supported() else operations.PYTORCH
+    assert named == [expected] * 2
 
 
 def test_the_text_and_the_json_say_the_same(report: doctor.Report, monkeypatch: pytest.MonkeyPatch,

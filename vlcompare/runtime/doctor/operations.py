@@ -16,7 +16,7 @@ import torch
 
 from vlcompare.models import kernels
 from vlcompare.models.config import PRESETS, MambaConfig
-from vlcompare.models.kernels import early_launch, fallback, verdicts
+from vlcompare.models.kernels import early_launch, fallback, packed, verdicts
 from vlcompare.models.kernels.linear import native_bfloat16
 from vlcompare.models.mamba import Mamba
 from vlcompare.models.meta_init import structure_only
@@ -179,11 +179,13 @@ def _on_cuda(device: str) -> list[Operation]:
 
 
 def _quantized(device: str) -> list[Operation]:
+    """On a CPU the loops for the best of the processor's instructions."""
     found = []
+    kernel = f"numba, {packed.supported()[0]}" if device == "cpu" and packed.supported() else "bitsandbytes"
     for method, label in (("int8", "int8"), ("nf4", "NF4")):
         able = quantize.has_kernels(method, torch.device(device))
         reason = "" if able else "weights are held unpacked: right, but neither smaller nor faster"
-        found.append(Operation(device, f"products in {label}", "bitsandbytes" if able else PYTORCH, reason))
+        found.append(Operation(device, f"products in {label}", kernel if able else PYTORCH, reason))
     return found
 
 
