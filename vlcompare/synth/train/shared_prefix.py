@@ -42,7 +42,10 @@ class Passed:
 
 
 class _Flat:
-    """All positions, prefix and blocks, as one (T, D) tensor for the products, and as views for the mixing."""
+    """All positions, prefix and blocks, as one (T, D) tensor for the products, and as views for the mixing.
+
+    Rows are taken by `index_select` here: its backward pass is several times as fast as that of indexing.
+    """
 
     def __init__(self, prefix: Tensor, blocks: list[EmbeddedBlock]) -> None:
         self.shapes = [prefix.shape[:2], *(block.embeddings.shape[:2] for block in blocks)]
@@ -90,7 +93,7 @@ def _layers(
         if index == len(model.layers) // 2:
             middle = flat.views(x)
         only = asked if index == len(model.layers) - 1 else None
-        kept = x if only is None else x[only]
+        kept = x if only is None else x.index_select(0, only)
         if isinstance(layer, PythiaLayer):
             assert tables is not None
             attended = _attention(layer.attention, flat, layer.input_layernorm(x), blocks, tables, only)
@@ -131,11 +134,13 @@ def _attention(
     for block, (q, k, v) in zip(blocks, parts[1:], strict=True):
         length = q.shape[2]
         seen = torch.ones(length, positions + length, dtype=torch.bool, device=q.device).tril(positions)
-        k = torch.cat([prefix_k[block.prefix], k], dim=2)
-        v = torch.cat([prefix_v[block.prefix], v], dim=2)
+        k = torch.cat([prefix_k.index_select(0, block.prefix), k], dim=2)
+        v = torch.cat([prefix_v.index_select(0, block.prefix), v], dim=2)
         outs.append(F.scaled_dot_product_attention(q, k, v, attn_mask=seen))
     rows = torch.cat([out.transpose(1, 2).flatten(2).flatten(0, 1) for out in outs])
-    return module.dense(rows if only is None else rows[only - (flat.x.shape[0] - rows.shape[0])])
+    if only is not None:
+        rows = rows.index_select(0, only - (flat.x.shape[0] - rows.shape[0]))
+    return module.dense(rows)
 
 
 def _mixer(module: Mixer, flat: _Flat, hidden: Tensor, blocks: list[EmbeddedBlock], only: Tensor | None) -> Tensor:
@@ -147,13 +152,13 @@ def _mixer(module: Mixer, flat: _Flat, hidden: Tensor, blocks: list[EmbeddedBloc
     else:
         weights = module.in_proj.weight.chunk(2)
         biases = (None, None) if module.in_proj.bias is None else module.in_proj.bias.chunk(2)
-        x, z = F.linear(hidden, weights[0], biases[0]), F.linear(hidden[only], weights[1], biases[1])
+        x, z = F.linear(hidden, weights[0], biases[0]), F.linear(hidden.index_select(0, only), weights[1], biases[1])
         gates = [None] * len(flat.shapes)
     before: Tensor | None
     window: Tensor | None = None
     convolved: list[Tensor] = []
     for index, part in enumerate(flat.views(x)):
-        before = None if index == 0 else window[blocks[index - 1].prefix]  # type: ignore[index]
+        before = None if window is None else window.index_select(0, blocks[index - 1].prefix)
         y, inputs = kernels.causal_conv(part.transpose(1, 2), module.conv1d.weight[:, 0], module.conv1d.bias, before)
         window = inputs if index == 0 else window
         convolved.append(y.transpose(1, 2).flatten(0, 1))
@@ -164,11 +169,11 @@ def _mixer(module: Mixer, flat: _Flat, hidden: Tensor, blocks: list[EmbeddedBloc
     outs: list[Tensor] = []
     state: Tensor | None = None
     for index, (*parts, gated) in enumerate(zip(*map(flat.views, (x, dt, B, C)), gates, strict=True)):
-        before = None if index == 0 else state[blocks[index - 1].prefix]  # type: ignore[index]
+        before = None if state is None else state.index_select(0, blocks[index - 1].prefix)
         u, delta, b, c = (part.transpose(1, 2) for part in parts)
         gate = None if gated is None else gated.transpose(1, 2)
         y, after = kernels.selective_scan(kernels.ScanInputs(u, delta, A, b, c, D, gate, bias, before))
         state = after if index == 0 else state
         outs.append(y.transpose(1, 2).flatten(0, 1))
     rows = torch.cat(outs)
-    return module.out_proj(rows if only is None else rows[only] * F.silu(z))
+    return module.out_proj(rows if only is None else rows.index_select(0, only) * F.silu(z))
