@@ -539,10 +539,15 @@ def test_on_the_phone_figures_are_folded_and_each_can_be_opened(visit: Any) -> N
     count = shut.count()
     assert count and not shut.first.locator(".vs-body").is_visible()
     for _ in range(count):
-        button = page.locator("#vs-figures .vs-unfold[aria-expanded='false']").first
+        button = page.locator("#vs-figures .vs-figure .vs-unfold[aria-expanded='false']").first
         button.focus()
         page.keyboard.press("Enter")
     page.wait_for_function("!document.querySelector('#vs-figures .vs-figure[data-folded=true]')")
+    for place, what in (("#vs-figures", ".vs-seen"), ("#vs-pictures", ".vs-untrained")):
+        listed = page.locator(f"{place} {what}").first
+        assert not listed.is_visible()
+        page.locator(f"{place} .vs-unfold[aria-expanded='false']").last.click()
+        listed.wait_for(state="visible")
     assert all(body.is_visible() for body in page.locator("#vs-figures .vs-body").all())
     page.locator(".vs-gaps-place .vs-unfold").click()
     page.locator(".vs-gaps").wait_for(state="visible")

@@ -35,7 +35,8 @@ def figures(study: Study, *, of_the_lab: bool = False) -> Safe:
         figure(one, behind(one, [row for group in one.groups for row in group.rows], command), folded=index > 0)
         for index, one in enumerate(study.figures)
     ]
-    return el("div", *shown, verdicts, legend(NAMES), el("div", *drawn_ones, class_="vs-figures"))
+    told = el("div", unfold("Each setting in words", True), verdicts, data_folded="true") if said else None
+    return el("div", *shown, told, legend(NAMES), el("div", *drawn_ones, class_="vs-figures"))
 
 
 def legend(families: Iterable[str]) -> Safe:

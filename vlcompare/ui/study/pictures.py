@@ -13,7 +13,7 @@ from vlcompare.study.pictures.pilot import RULE, Pilot, above_text, pilots
 from vlcompare.study.pictures.settings import SETTING_FIELDS
 from vlcompare.tasks.prompts import task_title
 from vlcompare.types import FAMILIES
-from vlcompare.ui.study.figures import behind, cell, figure, legend, problems, table
+from vlcompare.ui.study.figures import behind, cell, figure, legend, problems, table, unfold
 
 ABOUT = (
     "Small language models of both families, matched in size, trained from nothing behind a frozen encoder: on the "
@@ -47,7 +47,7 @@ def section(study: PictureStudy) -> Safe:
         el("ul", *[el("li", sentence) for sentence in alone], class_="vs-seen") if alone else None,
         legend(FAMILIES) if shown else None,
         _figures(study, shown) if shown else None,
-        el("ul", *rest, class_="vs-untrained") if rest else None,
+        _untrained_ones(rest) if rest else None,
         *([el("h3", "By another recipe"), el("p", APART, class_="vl-note"), _figures(study, apart)] if apart else []),
         *[_pilot(pilot) for pilot in pilots(study.rows)],
         class_="vs-pictures",
@@ -81,6 +81,10 @@ def _pilot(pilot: Pilot) -> Safe:
         table(names, lines),
         class_="vs-fold vs-pilot",
     )
+
+
+def _untrained_ones(lines: Sequence[Safe]) -> Safe:
+    return el("div", unfold("Not trained yet", True), el("ul", *lines, class_="vs-untrained"), data_folded="true")
 
 
 def _untrained(comparison: Comparison, done: int, asked: int, baseline: bool) -> Safe:
