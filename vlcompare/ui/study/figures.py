@@ -28,15 +28,14 @@ def figures(study: Study, *, of_the_lab: bool = False) -> Safe:
     shown = [el("p", state(study)), *problems(study.problems)]
     if study.unfinished:
         shown[0] = el("p", f"{study.name}: {state(study)}", class_="vl-warn")
-    said = [*seen(study), *filter(None, [practice(study) if of_the_lab else ""])]
-    verdicts = el("ul", *[el("li", sentence) for sentence in said], class_="vs-seen")
+    told = [*seen(study), *filter(None, [practice(study) if of_the_lab else ""])]
     command = "study run cpu" if study.planned is not None else "study run GRID"
     drawn_ones = [
         figure(one, behind(one, [row for group in one.groups for row in group.rows], command), folded=index > 0)
         for index, one in enumerate(study.figures)
     ]
-    told = el("div", unfold("Each setting in words", True), verdicts, data_folded="true") if said else None
-    return el("div", *shown, told, legend(NAMES), el("div", *drawn_ones, class_="vs-figures"))
+    words = in_words(told, "Each setting in words")
+    return el("div", *shown, words, legend(NAMES), el("div", *drawn_ones, class_="vs-figures"))
 
 
 def legend(families: Iterable[str]) -> Safe:
@@ -69,7 +68,7 @@ def figure(one: Figure, runs: Safe, *, folded: bool) -> Safe:
     swiped = el("span", f" Swipe: {len(shown)} panels.", class_="vs-swipe") if len(shown) > 1 else None
     body = [
         el("p", one.reads, rest, swiped, class_="vl-note"),
-        el("ul", *[el("li", said) for said in one.says], class_="vs-seen") if one.says else None,
+        in_words(one.says, "In words"),
         panels,
         el("div", _numbers(one), runs, csv, class_="vs-under"),
     ]
@@ -80,6 +79,12 @@ def figure(one: Figure, runs: Safe, *, folded: bool) -> Safe:
         class_="vs-figure",
         data_folded="true" if folded else "false",
     )
+
+
+def in_words(sentences: Sequence[str], title: str) -> Safe | None:
+    """Sentences as a list, which is folded on the phone; None where there are none."""
+    listed = el("ul", *[el("li", sentence) for sentence in sentences], class_="vs-seen")
+    return el("div", unfold(title, True), listed, data_folded="true") if sentences else None
 
 
 def unfold(title: str, folded: bool) -> Safe:
