@@ -417,6 +417,36 @@ def test_kernels_are_launched_early_where_whole_steps_are_right_and_faster(
     assert not early_launch.is_on(GPU)
 
 
+@pytest.mark.parametrize("wrong", [False, True])
+def test_whole_steps_tell_whether_early_launch_is_right(wrong: bool, gpu: None, monkeypatch: Any) -> None:
+    """Both families, plain and in NF4, whose kernel gives something else here where it is launched early."""
+    from vlcompare.models.config import PythiaConfig
+    from vlcompare.models.kernels import early_launch
+    from vlcompare.models.kernels.cuda import nf4
+    from vlcompare.runtime.loading import prove_early
+
+    def placed(lm: torch.nn.Module, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:
+        for module in lm.modules():
+            for name, value in module._parameters.items():
+                if value is not None:
+                    own = pretended_cuda.OnCuda(value.data.to(dtype))
+                    module._parameters[name] = torch.nn.Parameter(own, requires_grad=False)
+        return lm
+
+    monkeypatch.setattr(torch.nn.Module, "to", placed)
+    monkeypatch.setattr(prove_early, "STEPS", 2)
+    monkeypatch.setattr(prove_early, "MambaConfig", lambda *given: MambaConfig(64, 64, 1))
+    monkeypatch.setattr(prove_early, "PythiaConfig", lambda *given, **more: PythiaConfig(64, 64, 1, 4, 128))
+    product = nf4.nf4_norm_product
+
+    def early(*given: Any) -> Any:
+        total, y = product(*given)
+        return total, y + 1 if wrong and early_launch.is_on(GPU) else y
+
+    monkeypatch.setattr(nf4, "nf4_norm_product", early)
+    assert prove_early.difference(GPU) == (float("inf") if wrong else 0.0)
+
+
 def test_early_launch_needs_a_gpu_that_has_it(gpu: None, monkeypatch: Any) -> None:
     from vlcompare.models.kernels import early_launch
 

@@ -82,7 +82,8 @@ def trials(devices: Sequence[Device]) -> tuple[tuple[Trial, ...], list[str]]:
 
 def _try_all(device: torch.device) -> None:
     dtype = resolve_dtype("auto", device)
-    methods = [method for method in quantize.METHODS if quantize.has_kernels(method, device)]
+    packs = quantize.has_bitsandbytes()
+    methods = [method for method in quantize.METHODS if packs and quantize.has_kernels(method, device)]
     models = []
     for config, method in itertools.product([PRESETS[shape] for shape in _LARGEST], ("none", *methods)):
         lm = _two_layers(config.language, device, dtype)

@@ -15,6 +15,7 @@ from vlcompare.models.config import MambaConfig, PythiaConfig
 from vlcompare.models.kernels import agreement, early_launch
 from vlcompare.models.mamba import Mamba
 from vlcompare.models.pythia import Pythia
+from vlcompare.runtime.loading import quantize
 from vlcompare.runtime.sampling import greedy
 from vlcompare.runtime.step_graphs import step_runner
 
@@ -43,11 +44,20 @@ def times(device: torch.device) -> tuple[float, float]:
 
 
 def _models(device: torch.device) -> list[Any]:
-    """Random ones with several layers, wide enough that a kernel's programs fill a GPU."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        models = [Mamba(MambaConfig(2048, 1024, 6)), Pythia(PythiaConfig(2048, 1024, 6, 16, 4096, max_positions=128))]
-    return [lm.to(device, torch.bfloat16).eval() for lm in models]
+    """Random ones with several layers, wide enough that a kernel's programs fill a GPU; their layers in NF4, too."""
+    packs = quantize.has_bitsandbytes() and quantize.has_kernels("nf4", device)
+    found = []
+    for packed in (False, True) if packs else (False,):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            mamba = Mamba(MambaConfig(2048, 1024, 6))
+            pythia = Pythia(PythiaConfig(2048, 1024, 6, 16, 4096, max_positions=128))
+        for family, lm in {"mamba": mamba, "pythia": pythia}.items():
+            lm = lm.to(device, torch.bfloat16).eval().requires_grad_(False)
+            if packed:
+                quantize.replace_linears(lm, family, "nf4", device, torch.bfloat16)
+            found.append(lm)
+    return found
 
 
 @torch.inference_mode()

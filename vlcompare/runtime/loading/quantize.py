@@ -149,13 +149,10 @@ def quantized_linear(
 
 
 def replace_linears(model: nn.Module, family: str, method: str, device: torch.device, dtype: torch.dtype) -> None:
-    """Put quantized layers in the place of those that `targets` names; of their numbers nothing is asked."""
+    """Put quantized layers in the place of those that `targets` names, one after the other."""
     for name, linear in targets(model, family).items():
         shape = linear.out_features, linear.in_features
-        parts = {
-            part: torch.zeros(size, dtype=PARTS[method][part], device=device)
-            for part, size in part_shapes(method, *shape).items()
-        }
+        parts = quantize(linear.weight.detach(), method)
         parent, _, last = name.rpartition(".")
         setattr(model.get_submodule(parent), last, quantized_linear(parts, method, shape, linear.bias, device, dtype))
 
@@ -296,6 +293,14 @@ def _large(model: nn.Module, family: str) -> dict[str, nn.Linear]:
 
 def _fits(linear: nn.Linear) -> bool:
     return fits(linear.out_features, linear.in_features)
+
+
+def has_bitsandbytes() -> bool:
+    """Whether it can be imported here."""
+    try:
+        return _bitsandbytes() is not None
+    except CheckpointError:
+        return False
 
 
 def _bitsandbytes() -> Any:
