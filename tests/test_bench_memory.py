@@ -51,6 +51,7 @@ def test_the_measuring_process_answers_line_by_line(
     held = vlcompare.load(folder / "pythia", device="cpu")
     assert found["weights_bytes"] == found["together_bytes"] == unique_bytes([held]) == held.weights_bytes
     assert found["encoder"] == "float32" and found["over_final_bytes"] >= 0 < found["load_s"]
+    assert found["libraries_bytes"] >= 0
 
 
 def test_unknown_names_are_refused_before_anything_is_written() -> None:

@@ -22,6 +22,7 @@ from vlcompare.bench.models import PRECISIONS, SMALL
 from vlcompare.errors import RequestError
 from vlcompare.models.config import PRESETS, ModelConfig
 from vlcompare.runtime.loading.quantize import METHODS
+from vlcompare.units import format_bytes
 
 COLUMNS = ("shape", "precision", "encoder", "load s", "weights GB", "together GB", "resident GB", "over final MB",
            "largest tensor MB")  # fmt: skip
@@ -39,7 +40,8 @@ class MemoryOptions:
 class MemoryRow:
     """One model. Bytes of its own weights, of all weights so far, and of the process above its start, after loading.
 
-    over_final_bytes: how much more the process held at its peak while it loaded this model.
+    over_final_bytes: how much more the process held at its peak while it loaded this model. libraries_bytes: what that
+    start holds more than torch and this package.
     """
 
     shape: str
@@ -49,6 +51,7 @@ class MemoryRow:
     weights_bytes: int
     together_bytes: int
     resident_bytes: int
+    libraries_bytes: int
     over_final_bytes: int
     largest_tensor_bytes: int
 
@@ -122,4 +125,7 @@ def table(report: MemoryReport) -> str:
         "Of each precision one process, which holds a model beside those before it. Resident: above the process with "
         "its libraries, before the first model. Over final: at the peak while the model was loaded."
     )
+    if report.rows:
+        libraries = max(row.libraries_bytes for row in report.rows)
+        note += f" What loading imports and compiles takes {format_bytes(libraries)} besides, once."
     return "\n".join([terminal.stacked([COLUMNS, *rows], 3), "", terminal.wrapped(note)])

@@ -1,7 +1,8 @@
 """A process that loads models when it is told to, one after the other, and says what they take of its resident memory.
 
 Reads one JSON object a line, {"folder", "quantization", "dtype"}, and answers each with one. Resident memory is counted
-above what the process holds with its libraries imported and the CPU's kernels compiled, before the first model.
+above what the process holds with its libraries imported and the CPU's kernels compiled, before the first model. What
+of that loading brings (the vision encoder's library, numba, machine code) is told, too.
 """
 
 from __future__ import annotations
@@ -44,8 +45,10 @@ def _resident() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def _prepare(dtype: str, quantization: str) -> int:
-    """Import and compile all that loading and answering need; returns the resident size after it."""
+def _prepare(dtype: str, quantization: str) -> tuple[int, int]:
+    """Import and compile all that loading and answering need; the resident size after it, and how much of it is more
+    than torch and this package.
+    """
     from vlcompare.models.config import PRESETS
     from vlcompare.models.vlm import meta_model
     from vlcompare.runtime import engine  # noqa: F401
@@ -54,20 +57,21 @@ def _prepare(dtype: str, quantization: str) -> int:
     from vlcompare.runtime.loading.devices import resolve_dtype
     from vlcompare.runtime.memory import return_freed_memory
 
+    before = _resident()
     meta_model(PRESETS["pythiavl_1b"])  # imports the vision encoder's library
     for family in ("pythia", "mamba"):
         compiling(family, resolve_dtype(dtype, torch.device("cpu"), 1 << 30), quantization).join()
     return_freed_memory(collect=False)
-    return _resident()
+    return (after := _resident()), max(0, after - before)
 
 
 def main() -> None:
     """Answer the lines of the standard input until it ends."""
     models: list[Any] = []  # all stay in memory
-    start = None
+    prepared = None
     for line in sys.stdin:
         job = json.loads(line)
-        start = start or _prepare(job["dtype"], job["quantization"])
+        prepared = prepared or _prepare(job["dtype"], job["quantization"])
         from vlcompare.runtime.loading.load import load
         from vlcompare.runtime.loading.shared_encoders import unique_bytes
 
@@ -79,10 +83,11 @@ def main() -> None:
             print(json.dumps({"error": str(error)}), flush=True)
             continue
         seconds, after = time.perf_counter() - began, _resident()
+        start, libraries = prepared
         models.append(model)
         found = {
             "weights_bytes": model.weights_bytes, "together_bytes": unique_bytes(models),
-            "resident_bytes": after - start, "over_final_bytes": max(0, peak[0] - after),
+            "resident_bytes": after - start, "libraries_bytes": libraries, "over_final_bytes": max(0, peak[0] - after),
             "largest_tensor_bytes": max(entry.bytes for entry in model.stored), "load_s": seconds,
             "encoder": str(model.vision_dtype).removeprefix("torch."),
         }  # fmt: skip

@@ -84,9 +84,10 @@ class Mixer(nn.Module):
         self.x_proj = Linear(inner, sum(self.sizes), bias=False)
         self.dt_proj = Linear(config.rank, inner)
         # A from 1 to n in every channel and D of ones, as the authors begin (section 3.6, S4D-Real)
-        # (not by torch.log, which on the meta device imports torch's compiler: seconds at the first load)
-        logs = torch.tensor([math.log(n) for n in range(1, config.state_size + 1)])
-        self.A_log = nn.Parameter(logs.repeat(inner, 1))
+        # (not by torch.log or repeat, which on the meta device import torch's compiler: seconds at the first load)
+        self.A_log = nn.Parameter(torch.empty(inner, config.state_size))
+        with torch.no_grad():
+            self.A_log.copy_(torch.tensor([math.log(n) for n in range(1, config.state_size + 1)]))
         self.D = nn.Parameter(torch.ones(inner))
         self.out_proj = Linear(inner, config.hidden_size, bias=bias)
         self._kept: tuple[Any, Recurrence] | None = None

@@ -9,8 +9,10 @@ of pretraining). CLIP: arXiv 2103.00020, read at one of its hidden states as in 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 from vlcompare.errors import CheckpointError, RequestError
 from vlcompare.models.config import VisionConfig
 from vlcompare.models.interruption import check_before_layers
+from vlcompare.models.lean_imports import without_compiler
 from vlcompare.models.meta_init import real_buffers, structure_only
 
 SCENE = "vlcompare/scene"
@@ -124,15 +127,14 @@ def resample_position_embedding(embedding: Tensor, grid: tuple[int, int], prefix
 
     `embedding` is (1, prefix + P, C), or (prefix + P, C) as CLIP stores it; the prefix tokens' rows stay as they are.
     """
-    from timm.layers import resample_abs_pos_embed
-
     batched = embedding if embedding.dim() == 3 else embedding[None]
     side = round((batched.shape[1] - prefix_tokens) ** 0.5)
     if side * side + prefix_tokens != batched.shape[1]:
         raise CheckpointError(
             f"A position embedding of {batched.shape[1]} rows is not a square grid with {prefix_tokens} extra tokens."
         )
-    resampled = resample_abs_pos_embed(batched, list(grid), [side, side], num_prefix_tokens=prefix_tokens)
+    resample = _timm_library().layers.resample_abs_pos_embed
+    resampled = resample(batched, list(grid), [side, side], num_prefix_tokens=prefix_tokens)
     return resampled if embedding.dim() == 3 else resampled[0]
 
 
@@ -146,9 +148,15 @@ def require_multiple(config: VisionConfig, patch_size: int) -> None:
         )
 
 
-def _timm(config: VisionConfig, name: str) -> VisionEncoder:
-    import timm
+@functools.cache
+def _timm_library() -> Any:
+    with without_compiler():
+        import timm
+    return timm
 
+
+def _timm(config: VisionConfig, name: str) -> VisionEncoder:
+    timm = _timm_library()
     # timm names a model "architecture.weights"; the second part is optional
     tag_is_known = "." not in name or timm.models.is_model_pretrained(name)
     if not name.startswith("eva") or not timm.is_model(name) or not tag_is_known:
@@ -162,18 +170,16 @@ def _timm(config: VisionConfig, name: str) -> VisionEncoder:
         _timm_patches,
         image_size=config.image_size,
         patch_size=patch_size,
-        width=int(model.num_features),  # type: ignore[arg-type]
-        prefix_tokens=int(model.num_prefix_tokens),  # type: ignore[arg-type]
+        width=int(model.num_features),
+        prefix_tokens=int(model.num_prefix_tokens),
         position_key="pos_embed",
     )
 
 
 def _timm_patch_size(name: str) -> int:
     """Read from a one-block model on the meta device, since the full model may not fit."""
-    import timm
-
-    with structure_only():
-        model = timm.create_model(name, pretrained=False, num_classes=0, depth=1)
+    with structure_only(), real_buffers():  # on the meta device torch divides buffers by its compiler's functions
+        model = _timm_library().create_model(name, pretrained=False, num_classes=0, depth=1)
     rows, columns = model.patch_embed.patch_size  # type: ignore[union-attr, misc]
     if rows != columns:
         raise CheckpointError(f"The vision encoder {name!r} has patches that are not square.")

@@ -180,13 +180,16 @@ def _on_cuda(device: str) -> list[Operation]:
 
 
 def _quantized(device: str) -> list[Operation]:
-    """On a CPU the loops for the best of the processor's instructions."""
-    found = []
-    kernel = f"numba, {packed.supported()[0]}" if device == "cpu" and packed.supported() else "bitsandbytes"
+    place, found = torch.device(device), []
     for method, label in (("int8", "int8"), ("nf4", "NF4")):
-        able = quantize.has_kernels(method, torch.device(device))
+        able = quantize.has_kernels(method, place)
         reason = "" if able else "weights are held unpacked: right, but neither smaller nor faster"
-        found.append(Operation(device, f"products in {label}", kernel if able else PYTORCH, reason))
+        by = "bitsandbytes" if able else PYTORCH
+        if able and place.type == "cpu":
+            chosen = packed.variant(method)
+            by = PYTORCH if chosen == packed.PLAIN else f"numba, {chosen}"
+            reason = "no variant gave the right numbers here: smaller, but not faster" if by == PYTORCH else ""
+        found.append(Operation(device, f"products in {label}", by, reason))
     return found
 
 

@@ -156,7 +156,7 @@ def _load(spec: ModelSpec, progress: hub.Progress | None, names_only: bool) -> M
     vlm.eval().requires_grad_(False)
     vlm.vision_encoder = shared_encoders.hold(key, vlm.vision_encoder)
     if method != "none" and not quantize.has_kernels(method, device):
-        notices.append(quantize.notice(method, dtype))
+        notices.append(quantize.notice(method, dtype, device))
     if kernels is not None and kernels.is_alive():
         if progress is not None:
             progress("Compiling kernels for this processor, once", 0, 0)

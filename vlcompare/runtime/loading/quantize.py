@@ -109,20 +109,15 @@ def has_kernels(method: str, device: torch.device) -> bool:
     return device.type == "cpu" and bool(packed.supported())
 
 
-def notice(method: str, dtype: torch.dtype) -> str:
+def notice(method: str, dtype: torch.dtype, device: torch.device) -> str:
     """The notice for a machine without quantized kernels."""
-    if fallback.failed("bitsandbytes"):
-        held, label = str(dtype).removeprefix("torch."), _LABELS[method]
-        return (
-            f"bitsandbytes' kernels are not used here: the weights are rounded to {label} and held in {held}, so the "
-            f"answers are {label}'s, but memory and speed are {held}'s."
-        )
-    label = _LABELS[method]
-    held = str(dtype).removeprefix("torch.")
+    held, label = str(dtype).removeprefix("torch."), _LABELS[method]
+    why = f"This machine has no fast path for {label} ({platform.machine()} without AVX2 or NEON, or without numba)"
+    if device.type == "cuda":
+        why = "bitsandbytes' kernels are not used here"
     return (
-        f"This machine has no fast path for {label} ({platform.machine()} without AVX2 or NEON, or without numba): the "
-        f"weights are rounded to {label} and held in {held}, so the answers are {label}'s, but memory and speed are "
-        f"{held}'s."
+        f"{why}: the weights are rounded to {label} and held in {held}, so the answers are {label}'s, but memory and "
+        f"speed are {held}'s."
     )
 
 
