@@ -15,9 +15,14 @@ from vlcompare.models.kernels.packed import PLAIN, PackedLinear
 from vlcompare.runtime.loading import quantize
 
 METHODS = ("nf4", "int8")
+SHARE = 64  # output rows that the loops give to one thread at a time
 VARIANTS = packed.supported()
-# rows, inputs, outputs: a block alone, blocks in pairs and one behind, more outputs than a share, one output
-SIZES = ((1, 64, 1), (1, 192, 67), (3, 128, 130), (2, 576, 5), (12, 64, 32))
+# rows, inputs, outputs: a block alone, blocks in pairs and one behind, one output, a share of outputs and its
+# neighbours, as many rows as go straight from the packed form
+SIZES = (
+    (1, 64, 1), (1, 192, 67), (3, 128, 130), (2, 576, 5), (packed.FEW_ROWS, 64, 32), (7, 192, 3), (1, 128, SHARE - 1),
+    (2, 192, SHARE), (1, 64, SHARE + 1), (1, 320, 2 * SHARE),
+)  # fmt: skip
 
 needs_variants = pytest.mark.skipif(not VARIANTS, reason="no kernels for packed weights on this processor")
 
@@ -86,15 +91,16 @@ def test_zeros_small_numbers_and_numbers_that_are_none(variant: str, method: str
 
 
 @needs_variants
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("method", METHODS)
-def test_the_number_of_threads_changes_nothing(method: str) -> None:
+def test_the_number_of_threads_changes_nothing(method: str, variant: str) -> None:
     made, _ = layer(method, 300, 256)
     x = torch.randn(2, 256)
     before, results = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 4):
             torch.set_num_threads(threads)
-            with torch.inference_mode():
+            with packed.use(variant), torch.inference_mode():
                 results.append((made(x), made(x.repeat(20, 1))))
     finally:
         torch.set_num_threads(before)
@@ -126,7 +132,7 @@ def test_two_threads_at_once_give_what_one_gives() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("variant", [PLAIN, *VARIANTS[:1]])
+@pytest.mark.parametrize("variant", [PLAIN, *VARIANTS])
 def test_slices_are_the_weight_to_the_bit(method: str, variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packed, "_SLICE", 5 * 192)  # seven slices, the last one shorter
     made, _ = layer(method, 33, 192)
@@ -134,11 +140,52 @@ def test_slices_are_the_weight_to_the_bit(method: str, variant: str, monkeypatch
     with packed.use(variant), torch.inference_mode():
         for dtype in (torch.float32, torch.bfloat16):
             whole = quantize.dequantize(parts, method, (33, 192), dtype)
-            assert torch.equal(made.slice(0, 33, dtype), whole)
-            assert torch.equal(made.slice(7, 20, dtype), whole[7:20])
-        x = torch.randn(2, 9, 192)
+            held = torch.empty(33, 192, dtype=dtype)
+            assert torch.equal(made.slice(0, 33, held), whole)
+            assert torch.equal(made.slice(7, 20, held), whole[7:20])
+            assert variant == PLAIN or packed_proofs.unpacking_agrees(method, variant)
+        x = torch.randn(2, 9, 192)  # more rows than go straight
         truth = F.linear(x, quantize.dequantize(parts, method, (33, 192), torch.float32), made.bias)
         assert torch.allclose(made(x), truth, atol=1e-4) and made(x).shape == (2, 9, 33)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("variant", [PLAIN, *VARIANTS[:1]])
+def test_slices_of_scales_that_are_no_numbers(method: str, variant: str) -> None:
+    made, _ = layer(method, 3, 128)
+    made.absmax[:2] = torch.tensor([torch.inf, torch.nan])
+    for dtype in (torch.float32, torch.bfloat16):
+        parts = {method: made.packed, "absmax": made.absmax}
+        whole = quantize.dequantize(parts, method, (3, 128), dtype)
+        with packed.use(variant):
+            found = made.slice(0, 3, torch.empty(3, 128, dtype=dtype))
+        assert torch.equal(whole.isnan(), found.isnan()) and whole.isnan().any() and whole.isinf().any()
+        assert torch.equal(whole.nan_to_num(), found.nan_to_num())
+
+
+@needs_variants
+@pytest.mark.parametrize("method", METHODS)
+def test_rows_go_straight_or_through_slices_with_the_same_numbers(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, weight = layer(method, 70, 192)
+    by_slices, seen = made._by_slices, list[int]()
+    monkeypatch.setattr(made, "_by_slices", lambda rows: (seen.append(len(rows)), by_slices(rows))[1])
+    assert made.bias is not None
+    for rows in (0, 1, packed.FEW_ROWS, packed.FEW_ROWS + 1):
+        x = torch.randn(rows, 192)
+        with torch.inference_mode():
+            y = made(x)
+        assert y.shape == (rows, 70) and torch.allclose(y.double(), x.double() @ weight.T + made.bias, atol=5e-3)
+    assert seen == [0, packed.FEW_ROWS + 1]
+
+
+def test_a_size_that_no_loop_takes_is_unpacked_by_torch() -> None:
+    made, weight = layer("int8", 33, 100)
+    x = torch.randn(2, 100)
+    with torch.inference_mode():
+        y, slices = made(x), made.slice(3, 9, torch.empty(6, 100))
+    assert made.bias is not None
+    assert torch.equal(slices, weight[3:9].float())
+    assert error(y, F.linear(x.double(), weight, made.bias.double())) < 1e-6
 
 
 def test_gradients_pass_through_to_the_activations() -> None:

@@ -222,29 +222,47 @@ def test_a_step_whose_proof_fails_is_not_used(monkeypatch: pytest.MonkeyPatch) -
     assert seen == [False] * 3
 
 
-def test_two_sides_race_with_one_model() -> None:
+def answered(model: Any, barrier: threading.Barrier | None = None) -> list[list[Tensor]]:
+    """Hidden states of eight steps after a prompt, six times over, on two threads of this thread's own."""
     torch.set_num_threads(2)
-    for config in (MAMBA, PYTHIA):
-        model = built(config)
-        expected, found, barrier = steps(model, count=8), [], threading.Barrier(3)
+    if barrier is not None:
+        barrier.wait()
+    found = []
+    with torch.inference_mode():
+        for _ in range(6):
+            state, generator = model.new_state(1, 12), torch.Generator().manual_seed(2)
+            model(torch.randn(1, 4, 64, generator=generator), state)
+            found.append([model.step(torch.randn(1, 64, generator=generator), state) for _ in range(8)])
+    return found
 
-        def side(model: Any = model, found: list[Any] = found, barrier: threading.Barrier = barrier) -> None:
-            torch.set_num_threads(2)
-            barrier.wait()
-            with torch.inference_mode():
-                for _ in range(6):
-                    state, results = model.new_state(1, 12), []
-                    generator = torch.Generator().manual_seed(2)
-                    model(torch.randn(1, 4, 64, generator=generator), state)
-                    for _ in range(8):
-                        results.append(model.step(torch.randn(1, 64, generator=generator), state))
-                    found.append(results)
 
-        threads = [threading.Thread(target=side) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(found) == 18
-        for results in found:
-            assert all(torch.equal(one, other) for one, other in zip(results, expected[:8], strict=True))
+def race(models: list[Any]) -> None:
+    """Each model in a thread of its own, all at once: what each gives is what it gives alone."""
+    expected = [answered(model)[0] for model in models]
+    found, barrier = dict[int, list[list[Tensor]]](), threading.Barrier(len(models))
+
+    def side(number: int) -> None:
+        found[number] = answered(models[number], barrier)
+
+    threads = [threading.Thread(target=side, args=(number,)) for number in range(len(models))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == list(range(len(models)))
+    for number, alone in enumerate(expected):
+        for results in found[number]:
+            assert all(torch.equal(one, other) for one, other in zip(results, alone, strict=True))
+
+
+@pytest.mark.parametrize("config", [MAMBA, PYTHIA], ids=["mamba", "pythia"])
+def test_sides_race_with_one_model(config: Any) -> None:
+    race([built(config)] * 3)
+
+
+@pytest.mark.skipif(not packed.supported(), reason="no kernels for packed weights on this processor")
+@pytest.mark.parametrize("method", ["nf4", "int8"])
+def test_two_sides_with_packed_weights_race(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = calls(monkeypatch)
+    race([quantized(built(config), method) for config in (MAMBA, PYTHIA, MAMBA)])
+    assert all(seen)

@@ -28,7 +28,7 @@ from vlcompare.models.kernels.linear import native_bfloat16
 from vlcompare.models.kernels.packed_format import BLOCK, unpacked
 from vlcompare.models.kernels.scoped import scoped
 
-FEW_ROWS = 12  # above this unpacking once costs less than looking every weight up for each row
+FEW_ROWS = 16  # above this unpacking once costs less than looking every weight up for each four rows
 PLAIN = "plain"  # the variant that is no variant: torch's products of unpacked slices
 _SLICE = 1 << 20  # weights unpacked at a time: 4 MB of float32, which stay in a core's cache
 _forced: ContextVar[str | None] = ContextVar("forced packed variant", default=None)
@@ -101,32 +101,32 @@ class PackedLinear(nn.Module):
         dtype = rows.dtype if rows.dtype == torch.float64 else dtype
         values, step = rows.to(dtype), max(1, _SLICE // self.in_features)
         bias = None if self.bias is None else self.bias.to(dtype)
+        held = torch.empty(min(step, self.out_features), self.in_features, dtype=dtype)
         parts = []
         for first in range(0, self.out_features, step):
             check()
-            weight = self.slice(first, min(first + step, self.out_features), dtype)
+            weight = self.slice(first, min(first + step, self.out_features), held)
             parts.append(F.linear(values, weight, None if bias is None else bias[first : first + step]).to(rows.dtype))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
-    def slice(self, first: int, last: int, dtype: torch.dtype) -> Tensor:
-        """Rows first .. last - 1 of the weight, (last - first, in)."""
-        out = torch.empty(last - first, self.in_features, dtype=dtype)
-        found = None
-        if _forced.get() != PLAIN and _unpacks(self.method):
-            found = fallback.call("numba", "cpu.packed", "unpack", self.method, self.packed, self.absmax, first, out)
-        if found is not None:
-            return out
+    def slice(self, first: int, last: int, held: Tensor) -> Tensor:
+        """Rows first .. last - 1 of the weight, (last - first, in), written into `held` or in memory of their own."""
+        out, name = held[: last - first], variant(self.method)
+        if name != PLAIN and _unpacks(self.method, name):
+            given = self.packed, self.absmax, first, out
+            if fallback.call("numba", "cpu.packed", "unpack", name, self.method, *given) is not None:
+                return out
         per_row = self.in_features // BLOCK if self.method == "nf4" else 1
         columns = self.in_features // 2 if self.method == "nf4" else self.in_features
         packed = self.packed.view(-1, columns)[first:last]
         absmax = self.absmax[first * per_row : last * per_row]
-        return unpacked(self.method, packed, absmax, (last - first, self.in_features), dtype)
+        return unpacked(self.method, packed, absmax, (last - first, self.in_features), held.dtype)
 
 
 @functools.cache
-def _unpacks(method: str) -> bool:
-    """Whether the compiled unpacking gives the reference's bits here."""
-    return packed_proofs.proven(packed_proofs.unpacking_agrees, method)
+def _unpacks(method: str, name: str) -> bool:
+    """Whether the compiled unpacking with a variant's instructions gives the reference's bits here."""
+    return packed_proofs.proven(packed_proofs.unpacking_agrees, method, name)
 
 
 def quantized(weight: Tensor, method: str) -> tuple[Tensor, Tensor]:
@@ -140,5 +140,5 @@ def quantized(weight: Tensor, method: str) -> tuple[Tensor, Tensor]:
 
 def compile_for(method: str) -> None:
     """Compile what products with packed weights need, by proving it."""
-    variant(method)
-    _unpacks(method)
+    if (name := variant(method)) != PLAIN:
+        _unpacks(method, name)

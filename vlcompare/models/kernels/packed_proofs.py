@@ -35,10 +35,10 @@ def random_parts(method: str, random: Callable[..., Tensor], outputs: int, input
 
 
 def packed_product_agrees(variant: str, method: str) -> bool:
-    """Whether a variant of the CPU's packed products gives the unpacked ones: one row, several, a block alone."""
+    """Whether a variant of the CPU's packed products gives the unpacked ones: one row, four at once, a block alone."""
     product: Any = importlib.import_module("vlcompare.models.kernels.cpu.packed").product
     random = functools.partial(torch.randn, generator=torch.Generator().manual_seed(0))
-    for rows, inputs, outputs in ((1, 320, 67), (2, 128, 5)):
+    for rows, inputs, outputs in ((1, 320, 67), (5, 192, 5)):
         packed, absmax = random_parts(method, random, outputs, inputs)
         x, bias = random(rows, inputs) * 3, random(outputs)
         x[0] = x.abs().max()  # with the largest weights, the largest sums
@@ -49,14 +49,14 @@ def packed_product_agrees(variant: str, method: str) -> bool:
     return True
 
 
-def unpacking_agrees(method: str) -> bool:
+def unpacking_agrees(method: str, variant: str) -> bool:
     """Whether the compiled unpacking gives the reference's bits, in float32 and bfloat16."""
     unpack: Any = importlib.import_module("vlcompare.models.kernels.cpu.packed").unpack
     random = functools.partial(torch.randn, generator=torch.Generator().manual_seed(0))
     packed, absmax = random_parts(method, random, 9, 192)
     whole = unpacked(method, packed, absmax, (9, 192), torch.float32)
     for dtype in (torch.float32, torch.bfloat16):
-        out = unpack(method, packed, absmax, 2, torch.empty(6, 192, dtype=dtype))
+        out = unpack(variant, method, packed, absmax, 2, torch.empty(6, 192, dtype=dtype))
         if out is None or not torch.equal(out, whole[2:8].to(dtype)):
             return False
     return True

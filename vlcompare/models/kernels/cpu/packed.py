@@ -5,30 +5,19 @@ Each function returns None for dtypes, sizes and layouts that its loops do not t
 
 from __future__ import annotations
 
-import functools
-from typing import Any
-
-import numpy as np
 import torch
 from torch import Tensor
 
 from vlcompare.models.kernels.autograd import needs_gradient
-from vlcompare.models.kernels.cpu import packed_loops, quantize_loops
+from vlcompare.models.kernels.cpu import packed_loops, quantize_loops, unpack_loops
 from vlcompare.models.kernels.cpu.arrays import LOOP_DTYPES, flat, floats, floats_or_zeros
 from vlcompare.models.kernels.cpu.openmp import threads
 from vlcompare.models.kernels.cpu.simd import WIDTH
 from vlcompare.models.kernels.cpu.variants import supported
-from vlcompare.models.kernels.packed_format import BLOCK, NF4
+from vlcompare.models.kernels.packed_format import BLOCK
 
 __all__ = ["product", "quantized", "supported", "unpack"]
 _CHUNK = 1 << 22  # weights of other dtypes widened at a time
-
-
-@functools.cache
-def _pairs() -> Any:
-    """The two NF4 values of each byte, the first in the upper half: (512,) float32."""
-    byte = np.arange(256)
-    return np.array(NF4, np.float32)[np.stack((byte >> 4, byte & 15), 1)].reshape(-1)
 
 
 def product(
@@ -48,16 +37,13 @@ def product(
     return y.to(x.dtype)
 
 
-def unpack(method: str, packed: Tensor, absmax: Tensor, first: int, out: Tensor) -> Tensor | None:
+def unpack(variant: str, method: str, packed: Tensor, absmax: Tensor, first: int, out: Tensor) -> Tensor | None:
     """Write rows of a packed weight, from `first` on, into `out` (rows, K), which is returned."""
     rows, inputs = out.shape
     if inputs % BLOCK or out.dtype not in LOOP_DTYPES or not out.is_contiguous():
         return None
-    given = first, flat(out), rows, inputs, threads()
-    if method == "nf4":
-        packed_loops.unpack_nf4(flat(packed), flat(absmax), _pairs(), *given)
-    else:
-        packed_loops.unpack_int8(flat(packed), flat(absmax), *given)
+    loop = unpack_loops.unpack_nf4(variant) if method == "nf4" else unpack_loops.unpack_int8
+    loop(flat(packed), flat(absmax), first, flat(out), rows, inputs, threads())
     return out
 
 

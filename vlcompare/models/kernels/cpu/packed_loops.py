@@ -20,8 +20,6 @@ from vlcompare.models.kernels.cpu.packed_simd import (
     UNIT,
     int8_sums,
     largest,
-    load_int8,
-    looked_up,
     magnitude,
     nf4_order,
     nf4_sums,
@@ -69,8 +67,8 @@ def loops(variant: str) -> Loops:
 def parts(variant: str, method: str) -> Parts:
     """The two halves of a product, which `loops` joins."""
     if method == "nf4":
-        return _parts(f"nf4_{variant}", _nf4_rows(variant), nf4_order(VARIANTS[variant]))
-    return _parts(f"int8_{variant}", _int8_rows(variant), list(range(UNIT)))
+        return _parts(f"nf4_{variant}", *_nf4_rows(variant), nf4_order(VARIANTS[variant]))
+    return _parts(f"int8_{variant}", *_int8_rows(variant), list(range(UNIT)))
 
 
 @compiled(inner=True)
@@ -93,8 +91,8 @@ def _scaled(x, at, scaled, scales, scale_at, inputs):
             store(scaled, block * BLOCK + k, load(x, begin + k) * splat(factor))
 
 
-def _parts(name: str, rows_of: Any, order: list[int]) -> Parts:
-    """`rows_of` does a share of one row's outputs; it takes activations in `order`."""
+def _parts(name: str, one: Any, four: Any, order: list[int]) -> Parts:
+    """`one` does a share of one row's outputs, `four` of four rows'; they take activations in `order`."""
     store_words, step = words_in_order(order), len(order)
 
     def prepare(x, rows, inputs, scaled, scales, words):
@@ -111,9 +109,11 @@ def _parts(name: str, rows_of: Any, order: list[int]) -> Parts:
     def some(words, scales, weight, absmax, bias, y, rows, inputs, outputs, first, last):
         padded = padded_to_units(inputs)
         for begin in range(first, last, SHARE):
-            for row in range(rows):  # a share of the weights stays in the cache for the next row
-                end = min(begin + SHARE, last)
-                rows_of(words, scales, weight, absmax, bias, y, row, padded, begin, end, inputs, outputs)
+            end = min(begin + SHARE, last)  # a share of the weights stays in the cache for the next rows
+            for row in range(0, rows - 3, 4):
+                four(words, scales, weight, absmax, bias, y, row, padded, begin, end, inputs, outputs)
+            for row in range(rows - rows % 4, rows):
+                one(words, scales, weight, absmax, bias, y, row, padded, begin, end, inputs, outputs)
 
     return Parts(*(compiled(inner=True)(named(half, name)) for half in (prepare, some)))
 
@@ -140,11 +140,13 @@ def _product(name: str, halves: Parts) -> Any:
     return compiled()(named(product, name))
 
 
-def _nf4_rows(variant: str) -> Any:
-    two, one = nf4_sums(variant, 2), nf4_sums(variant, 1)
+def _nf4_rows(variant: str) -> tuple[Any, Any]:
+    """One row's outputs first .. last - 1, and those of four rows; a row of weights is read in the order in which it
+    lies.
+    """
+    (two, two_of_four), (one, one_of_four) = nf4_sums(variant, 2), nf4_sums(variant, 1)
 
     def nf4(words, scales, packed, absmax, bias, y, row, padded, first, last, inputs, outputs):
-        """One row's outputs first..last - 1; a row of weights is read in the order in which it lies."""
         at, scale_at = row * padded, row * padded // BLOCK
         whole = inputs // UNIT * UNIT
         for o in range(first, last):
@@ -161,47 +163,74 @@ def _nf4_rows(variant: str) -> Any:
                 value += total(widen(one(packed, byte + whole // 2, words, at + whole))) * scale
             y[row * outputs + o] = value * np.float32(1 / LARGEST) + bias[o]
 
-    return compiled(inner=True)(named(nf4, variant))
+    def nf4_of_four(words, scales, packed, absmax, bias, y, row, padded, first, last, inputs, outputs):
+        at, down = row * padded, padded // BLOCK
+        whole = inputs // UNIT * UNIT
+        for o in range(first, last):
+            byte, block = o * (inputs // 2), o * (inputs // BLOCK)
+            a = b = c = d = splat(np.float32(0))
+            prefetch(absmax, block + AHEAD // (BLOCK // 2))
+            for k in range(0, whole, UNIT):
+                prefetch(packed, byte + k // 2 + AHEAD)
+                begin, scale_at = at + k, row * down + k // BLOCK
+                p, q, r, s = two_of_four(
+                    packed, byte + k // 2, words, begin, begin + padded, begin + 2 * padded, begin + 3 * padded
+                )
+                place = block + k // BLOCK
+                a = fma(widen(p), pair_scales(absmax, place, scales, scale_at), a)
+                b = fma(widen(q), pair_scales(absmax, place, scales, scale_at + down), b)
+                c = fma(widen(r), pair_scales(absmax, place, scales, scale_at + 2 * down), c)
+                d = fma(widen(s), pair_scales(absmax, place, scales, scale_at + 3 * down), d)
+            values = total(a), total(b), total(c), total(d)
+            if whole < inputs:
+                begin, scale_at = at + whole, row * down + whole // BLOCK
+                sums = one_of_four(
+                    packed, byte + whole // 2, words, begin, begin + padded, begin + 2 * padded, begin + 3 * padded
+                )
+                scale = absmax[block + whole // BLOCK]
+                values = (
+                    values[0] + total(widen(sums[0])) * (scale * scales[scale_at]),
+                    values[1] + total(widen(sums[1])) * (scale * scales[scale_at + down]),
+                    values[2] + total(widen(sums[2])) * (scale * scales[scale_at + 2 * down]),
+                    values[3] + total(widen(sums[3])) * (scale * scales[scale_at + 3 * down]),
+                )
+            for k in range(4):
+                y[(row + k) * outputs + o] = values[k] * np.float32(1 / LARGEST) + bias[o]
+
+    return compiled(inner=True)(named(nf4, variant)), compiled(inner=True)(named(nf4_of_four, variant))
 
 
-def _int8_rows(variant: str) -> Any:
-    sum_64 = int8_sums(variant)
+def _int8_rows(variant: str) -> tuple[Any, Any]:
+    """As for NF4; a row of weights has one scale."""
+    one, of_four = int8_sums(variant)
 
     def int8(words, scales, weight, absmax, bias, y, row, padded, first, last, inputs, outputs):
-        """As for NF4; a row of weights has one scale."""
         at, scale_at = row * padded, row * padded // BLOCK
         for o in range(first, last):
             byte = o * inputs
             sums = splat(np.float32(0))
             for k in range(0, inputs, BLOCK):
                 prefetch(weight, byte + k + AHEAD)
-                sums = fma(widen(sum_64(weight, byte + k, words, at + k)), spread(scales, scale_at + k // BLOCK), sums)
+                sums = fma(widen(one(weight, byte + k, words, at + k)), spread(scales, scale_at + k // BLOCK), sums)
             y[row * outputs + o] = total(sums) * (absmax[o] * np.float32(1 / 127)) + bias[o]
 
-    return compiled(inner=True)(named(int8, variant))
+    def int8_of_four(words, scales, weight, absmax, bias, y, row, padded, first, last, inputs, outputs):
+        at, down = row * padded, padded // BLOCK
+        for o in range(first, last):
+            byte = o * inputs
+            a = b = c = d = splat(np.float32(0))
+            for k in range(0, inputs, BLOCK):
+                prefetch(weight, byte + k + AHEAD)
+                begin, scale_at = at + k, row * down + k // BLOCK
+                p, q, r, s = of_four(
+                    weight, byte + k, words, begin, begin + padded, begin + 2 * padded, begin + 3 * padded
+                )
+                a = fma(widen(p), spread(scales, scale_at), a)
+                b = fma(widen(q), spread(scales, scale_at + down), b)
+                c = fma(widen(r), spread(scales, scale_at + 2 * down), c)
+                d = fma(widen(s), spread(scales, scale_at + 3 * down), d)
+            values = total(a), total(b), total(c), total(d)
+            for k in range(4):
+                y[(row + k) * outputs + o] = values[k] * (absmax[o] * np.float32(1 / 127)) + bias[o]
 
-
-@compiled(inner=True)
-def _unpack_nf4_row(packed, absmax, table, first, out, inputs, row):
-    for k in range(0, inputs, WIDTH):
-        scale = spread(absmax, ((first + row) * inputs + k) // BLOCK)
-        store(out, row * inputs + k, looked_up(table, packed, ((first + row) * inputs + k) // 2) * scale)
-
-
-@compiled()
-def unpack_nf4(packed, absmax, table, first, out, rows, inputs, threads):
-    """out (rows, inputs) float32 or bfloat16: rows of the weight from `first` on; table: see `looked_up`."""
-    share_out(_unpack_nf4_row, (packed, absmax, table, first, out, inputs), rows, threads)
-
-
-@compiled(inner=True)
-def _unpack_int8_row(weight, absmax, first, out, inputs, row):
-    scale = splat(absmax[first + row] / np.float32(127))
-    for k in range(0, inputs, WIDTH):
-        store(out, row * inputs + k, load_int8(weight, (first + row) * inputs + k) * scale)
-
-
-@compiled()
-def unpack_int8(weight, absmax, first, out, rows, inputs, threads):
-    """The same for int8."""
-    share_out(_unpack_int8_row, (weight, absmax, first, out, inputs), rows, threads)
+    return compiled(inner=True)(named(int8, variant)), compiled(inner=True)(named(int8_of_four, variant))

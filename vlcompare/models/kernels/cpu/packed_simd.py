@@ -89,8 +89,8 @@ def _nf4_words(builder: Any, variant: Any, packed: Any) -> list[Any]:
             )
             for shift in (0, 4, 8, 12)
         ]
-    low = bytes(entry & 255 for entry in TABLE)
-    high = bytes(entry >> 8 & 255 for entry in TABLE)
+    low = vector(BYTE, [entry & 255 for entry in TABLE])
+    high = vector(BYTE, [entry >> 8 & 255 for entry in TABLE])
     count = packed.type.count
     nibbles = vector(BYTE, [15] * count)
     # the shift moves words, since processors have none for bytes; what crosses from the byte above is masked
@@ -115,24 +115,26 @@ def nf4_order(variant: Any) -> list[int]:
     return order
 
 
-def _nf4_sums(context: Any, builder: Any, variant: Any, blocks: int, kinds: Any, args: Any) -> Any:
-    packed, at, x, x_at = args
+def _nf4_sums(context: Any, builder: Any, variant: Any, blocks: int, kinds: Any, args: Any) -> list[Any]:
+    packed, at, x, *places = args
     size = BLOCK // 2 * blocks
     step = min(variant.size, size)
-    sums: list[Any] = []
+    sums: list[list[Any]] = [[] for _ in places]
     for begin in range(0, size, step):
         part = ir.VectorType(BYTE, step)
         weights = _load(context, builder, kinds[0], packed, builder.add(at, ir.Constant(at.type, begin)), part)
         if step < variant.size:  # half a register: zeros behind, whose activations are zeros, too
             weights = join(builder, weights, ir.Constant(part, [0] * step))
-        total = ir.Constant(ir.VectorType(INT, variant.size // 4), [0] * (variant.size // 4))
         width = variant.size // 2  # int16 numbers in a register
-        for number, entries in enumerate(_nf4_words(builder, variant, weights)):
-            where = builder.add(x_at, ir.Constant(x_at.type, 2 * begin + number * width))
-            values = _load(context, builder, kinds[2], x, where, entries.type, 2)
-            total = variant.add_pairs(builder, total, entries, values)
-        sums.append(total)
-    return _gathered(builder, sums, blocks)
+        looked_up = _nf4_words(builder, variant, weights)
+        for row, x_at in enumerate(places):
+            total = ir.Constant(ir.VectorType(INT, variant.size // 4), [0] * (variant.size // 4))
+            for number, entries in enumerate(looked_up):
+                where = builder.add(x_at, ir.Constant(x_at.type, 2 * begin + number * width))
+                values = _load(context, builder, kinds[2], x, where, entries.type, 2)
+                total = variant.add_pairs(builder, total, entries, values)
+            sums[row].append(total)
+    return [_gathered(builder, parts, blocks) for parts in sums]
 
 
 def _gathered(builder: Any, sums: list[Any], blocks: int) -> Any:
@@ -153,48 +155,61 @@ def _gathered(builder: Any, sums: list[Any], blocks: int) -> Any:
 # ------------------------------------------------------------------------------------------------ eight bits
 
 
-def _int8_sums(context: Any, builder: Any, variant: Any, kinds: Any, args: Any) -> Any:
-    weight, at, x, x_at = args
+def _int8_sums(context: Any, builder: Any, variant: Any, kinds: Any, args: Any) -> list[Any]:
+    weight, at, x, *places = args
     width = variant.size // 2
     registers = WIDTH * 4 // variant.size  # that sixteen sums fill
     zero = ir.Constant(ir.VectorType(INT, variant.size // 4), [0] * (variant.size // 4))
-    sums: list[Any] = [zero] * registers
+    sums: list[list[Any]] = [[zero] * registers for _ in places]
     for number, begin in enumerate(range(0, BLOCK, width)):
         narrow, wide = ir.VectorType(BYTE, width), ir.VectorType(WORD, width)
         numbers = _load(context, builder, kinds[0], weight, builder.add(at, ir.Constant(at.type, begin)), narrow)
-        values = _load(context, builder, kinds[2], x, builder.add(x_at, ir.Constant(x_at.type, begin)), wide, 2)
-        register = number % registers
-        sums[register] = variant.add_pairs(builder, sums[register], builder.sext(numbers, wide), values)
-    while len(sums) > 1:
-        sums = [join(builder, a, b) for a, b in zip(sums[::2], sums[1::2], strict=True)]
-    return sums[0]
+        entries, register = builder.sext(numbers, wide), number % registers
+        for parts, x_at in zip(sums, places, strict=True):
+            values = _load(context, builder, kinds[2], x, builder.add(x_at, ir.Constant(x_at.type, begin)), wide, 2)
+            parts[register] = variant.add_pairs(builder, parts[register], entries, values)
+    while len(sums[0]) > 1:
+        sums = [[join(builder, a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)] for parts in sums]
+    return [parts[0] for parts in sums]
 
 
 # ------------------------------------------------------------------------------------------------ for loops
 
 
-def _of_weights(generate: Callable[..., Any], element: Any) -> Any:
+def _of_weights(generate: Callable[..., list[Any]], element: Any) -> tuple[Any, Any]:
+    """Of one row of activations, and of four: sums(packed, at, x, x_at) and sums(packed, at, x, x_at, .., ..) as a
+    tuple. What weights stand for is found once for all four.
+    """
+    flat_bytes, flat_words = (types.Array(kind, 1, "C") for kind in (element, types.int16))
+    given = flat_bytes, types.intp, flat_words
+
     @intrinsic
-    def sums(typing: Any, packed: Any, at: Any, x: Any, x_at: Any) -> Any:
+    def one(typing: Any, packed: Any, at: Any, x: Any, x_at: Any) -> Any:
         def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return generate(context, builder, signature.args, args)
+            return generate(context, builder, signature.args, args)[0]
 
-        flat_bytes, flat_words = (types.Array(kind, 1, "C") for kind in (element, types.int16))
-        return int_lanes(flat_bytes, types.intp, flat_words, types.intp), lower
+        return int_lanes(*given, types.intp), lower
 
-    return sums
+    @intrinsic
+    def four(typing: Any, packed: Any, at: Any, x: Any, a_at: Any, b_at: Any, c_at: Any, d_at: Any) -> Any:
+        def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return context.make_tuple(builder, signature.return_type, generate(context, builder, signature.args, args))
+
+        return types.UniTuple(int_lanes, 4)(*given, *[types.intp] * 4), lower
+
+    return one, four
 
 
-def nf4_sums(name: str, blocks: int) -> Any:
-    """sums(packed, at, x, x_at): of one or two blocks of NF4 weights with activations, eight int32 lanes a block."""
+def nf4_sums(name: str, blocks: int) -> tuple[Any, Any]:
+    """See `_of_weights`: of one or two blocks of NF4 weights with activations, eight int32 lanes a block."""
     variant = VARIANTS[name]
     return _of_weights(
         lambda context, builder, kinds, args: _nf4_sums(context, builder, variant, blocks, kinds, args), types.uint8
     )
 
 
-def int8_sums(name: str) -> Any:
-    """sums(weight, at, x, x_at): of 64 int8 weights with activations, sixteen int32 lanes."""
+def int8_sums(name: str) -> tuple[Any, Any]:
+    """See `_of_weights`: of 64 int8 weights with activations, sixteen int32 lanes."""
     variant = VARIANTS[name]
     return _of_weights(
         lambda context, builder, kinds, args: _int8_sums(context, builder, variant, kinds, args), types.int8
@@ -284,27 +299,6 @@ def words_in_order(order: Sequence[int]) -> Any:
         return types.void(floats, types.intp, integers, types.intp), generate
 
     return store_words
-
-
-@intrinsic
-def looked_up(typing: Any, table: Any, packed: Any, at: Any) -> Any:
-    """The values of eight packed bytes as sixteen lanes; table: the two values of each of the 256 bytes, (512,)."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        two = ir.VectorType(_FLOAT, 2)
-        parts = []
-        for byte in range(WIDTH // 2):
-            where = builder.add(args[2], ir.Constant(args[2].type, byte))
-            one = _load(context, builder, signature.args[1], args[1], where, ir.VectorType(BYTE, 1))
-            index = builder.zext(builder.extract_element(one, ir.Constant(INT, 0)), args[2].type)
-            index = builder.mul(index, ir.Constant(index.type, 2))
-            parts.append(_load(context, builder, signature.args[0], args[0], index, two, 4))
-        while len(parts) > 1:
-            parts = [join(builder, a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
-        return parts[0]
-
-    floats, integers = types.Array(types.float32, 1, "C"), types.Array(types.uint8, 1, "C")
-    return lanes(floats, integers, types.intp), generate
 
 
 @intrinsic

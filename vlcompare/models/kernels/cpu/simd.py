@@ -106,6 +106,19 @@ def _check(array: Any) -> bool:
     return array.dtype == types.uint16
 
 
+def bfloat16_bits(builder: Any, value: Any, *, nan: bool = True) -> Any:
+    """Lanes rounded to bfloat16, to nearest, ties to even: int32 lanes whose upper halves are its bits.
+
+    nan: there may be NaN among them, to find which takes as long as to round.
+    """
+    bits = builder.bitcast(value, _I32)
+    odd = builder.and_(builder.lshr(bits, _constant(16, _I32)), _constant(1, _I32))
+    rounded = builder.add(builder.add(bits, _constant(0x7FFF, _I32)), odd)
+    if not nan:
+        return rounded
+    return builder.select(builder.fcmp_unordered("uno", value, value), _constant(0x7FC00000, _I32), rounded)
+
+
 @intrinsic
 def load(typing: Any, array: Any, index: Any) -> Any:
     """array[index : index + 16]."""
@@ -131,12 +144,7 @@ def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
         array, index, value = args
         pointer = _pointer(context, builder, signature.args[0], array, index, _I16 if is_bfloat16 else _F32)
         if is_bfloat16:
-            bits = builder.bitcast(value, _I32)
-            odd = builder.and_(builder.lshr(bits, _constant(16, _I32)), _constant(1, _I32))
-            rounded = builder.add(builder.add(bits, _constant(0x7FFF, _I32)), odd)
-            nan = builder.fcmp_unordered("uno", value, value)
-            bits = builder.select(nan, _constant(0x7FC00000, _I32), rounded)
-            value = builder.trunc(builder.lshr(bits, _constant(16, _I32)), _I16)
+            value = builder.trunc(builder.lshr(bfloat16_bits(builder, value), _constant(16, _I32)), _I16)
         builder.store(value, pointer, align=2 if is_bfloat16 else 4)
         return context.get_dummy_value()
 

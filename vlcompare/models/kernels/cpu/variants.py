@@ -35,6 +35,10 @@ def join(builder: Any, a: Any, b: Any) -> Any:
     return shuffle(builder, a, b, range(2 * a.type.count))
 
 
+def repeated(builder: Any, a: Any, times: int) -> Any:
+    return shuffle(builder, a, undefined(a.type), list(range(a.type.count)) * times)
+
+
 def call(builder: Any, name: str, result: Any, *args: Any) -> Any:
     function_type = ir.FunctionType(result, [arg.type for arg in args])
     return builder.call(cgutils.get_or_insert_function(builder.module, function_type, name), args)
@@ -48,8 +52,9 @@ class Avx2:
     size = 32  # bytes of weights looked up at a time
 
     @staticmethod
-    def look_up(builder: Any, table: bytes, index: Any) -> Any:
-        return call(builder, "llvm.x86.avx2.pshuf.b", index.type, vector(BYTE, table * 2), index)
+    def look_up(builder: Any, table: Any, index: Any) -> Any:
+        """Bytes of a table of sixteen for `size` indices below sixteen."""
+        return call(builder, "llvm.x86.avx2.pshuf.b", index.type, repeated(builder, table, 2), index)
 
     @staticmethod
     def add_pairs(builder: Any, total: Any, a: Any, b: Any) -> Any:
@@ -76,8 +81,8 @@ class Neon(Avx2):
     size = 16
 
     @staticmethod
-    def look_up(builder: Any, table: bytes, index: Any) -> Any:
-        return call(builder, "llvm.aarch64.neon.tbl1.v16i8", index.type, vector(BYTE, table), index)
+    def look_up(builder: Any, table: Any, index: Any) -> Any:
+        return call(builder, "llvm.aarch64.neon.tbl1.v16i8", index.type, table, index)
 
     @staticmethod
     def add_pairs(builder: Any, total: Any, a: Any, b: Any) -> Any:
@@ -89,11 +94,15 @@ class Neon(Avx2):
 
 
 class Avx512:
-    """Tables of 32 words by vpermw, which looks at an index's lowest five bits: no masks, no halves."""
+    """Tables of 32 words by vpermw, which reads an index's lowest five bits: no masks, no halves; bytes by pshufb."""
 
     name, architecture = "avx512", "x86"
     features: tuple[str, ...] = ("avx512bw",)
     size = 64
+
+    @staticmethod
+    def look_up(builder: Any, table: Any, index: Any) -> Any:
+        return call(builder, "llvm.x86.avx512.pshuf.b.512", index.type, repeated(builder, table, 4), index)
 
     @staticmethod
     def add_pairs(builder: Any, total: Any, a: Any, b: Any) -> Any:
