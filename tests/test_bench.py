@@ -227,7 +227,7 @@ def test_another_program_takes_its_turns_and_one_that_fails_says_why(tmp_path: P
     report = run(options, presets=TINY)
     ours, theirs, _, failed = report.rows
     assert ours.resident_bytes is not None and ours.bandwidth_share
-    assert theirs.who.startswith("python") and (theirs.prefill_ms, theirs.token_ms) == (1.5, 0.25)
+    assert theirs.who == "command peer.py" and (theirs.prefill_ms, theirs.token_ms) == (1.5, 0.25)
     assert "must print a last line of JSON" in failed.note
     assert any("token" in line for line in table(report).splitlines() if "pythia, nf4" in line)
 

@@ -6,8 +6,9 @@ The weights are `packed_format`'s values, whichever way a product takes:
   instructions (a *variant*). Activations are rounded to 15 bits by blocks of 64, and NF4's values to 15 bits, which
   changes a product by some 5e-5 of its size. A variant is used after one real call of it agreed with the unpacked
   product (`packed_proofs`).
-- Many rows, gradients, and processors for which there is no variant: a slice of the weight is unpacked at a time and
-  multiplied by torch, in bfloat16 where activations are and the processor can, else in float32.
+- Many rows, gradients, and processors for which there is no variant: a slice of the weight is unpacked at a time, by
+  `cpu.unpack_loops` where that is proven, and multiplied by torch, in bfloat16 where activations are and the processor
+  can, else in float32.
 
 The choice depends on the processor and the sizes alone, never on a measurement.
 """
