@@ -188,7 +188,8 @@ def test_a_size_that_no_loop_takes_is_unpacked_by_torch() -> None:
     assert error(y, F.linear(x.double(), weight, made.bias.double())) < 1e-6
 
 
-def test_gradients_pass_through_to_the_activations() -> None:
+def test_gradients_pass_through_to_the_activations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed, "_SLICE", 16 * 64)  # three slices
     made, weight = layer("nf4", 40, 64)
     x = torch.randn(1, 64, requires_grad=True)
     made(x).sum().backward()

@@ -102,10 +102,11 @@ class PackedLinear(nn.Module):
         dtype = rows.dtype if rows.dtype == torch.float64 else dtype
         values, step = rows.to(dtype), max(1, _SLICE // self.in_features)
         bias = None if self.bias is None else self.bias.to(dtype)
-        held = torch.empty(min(step, self.out_features), self.in_features, dtype=dtype)
-        parts = []
+        parts, held = [], None
         for first in range(0, self.out_features, step):
             check()
+            if held is None or (torch.is_grad_enabled() and rows.requires_grad):  # which keeps every slice
+                held = torch.empty(min(step, self.out_features), self.in_features, dtype=dtype)
             weight = self.slice(first, min(first + step, self.out_features), held)
             parts.append(F.linear(values, weight, None if bias is None else bias[first : first + step]).to(rows.dtype))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
