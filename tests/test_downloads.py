@@ -113,8 +113,10 @@ class Visit:
     @contextmanager
     def count(self) -> Iterator[None]:
         self.idle += 1
-        yield
-        self.idle -= 1
+        try:
+            yield
+        finally:
+            self.idle -= 1
 
     def _follow(self, events: Iterator[Any]) -> None:
         for event in events:
@@ -211,6 +213,31 @@ def test_what_other_downloads_have_still_to_write_is_not_free(fake: FakeHub, mon
     arrive(fake)
     assert first.end()[0].error is None
     assert Visit(pool, TWO).end()[0].error is None
+
+
+def test_a_call_that_holds_a_model_keeps_its_slot_while_it_waits_for_another_load() -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def load(key: ModelSpec, say: Any) -> Any:
+        if key.checkpoint == "slow":
+            begun.set()
+            assert go.wait(120)
+        return SimpleNamespace(weights_bytes=1, notices_for=lambda request: ())
+
+    pool = ModelPool(load=load, estimate=lambda key: 1, free=lambda key: 10**9)
+    with pool.acquire(ModelSpec("held", device="cpu")):
+        pass
+    loading = threading.Thread(target=lambda: pool.acquire(ModelSpec("slow")).__enter__())
+    loading.start()
+    assert begun.wait(60)
+    holds, waits = Visit(pool, "held", "other"), Visit(pool, "another")
+    assert until(lambda: waits.idle == 1 and any("until another checkpoint" in said for said in holds.said))
+    assert holds.idle == 0, "what it holds cannot be evicted: more calls at once would find no room"
+    for visit in (holds, waits):
+        visit.cancel.set()
+        assert {answer.stop_reason for answer in visit.end()} == {"cancelled"}
+    go.set()
+    loading.join(60)
 
 
 class Held:

@@ -76,8 +76,8 @@ def compare(
     in the order in which they are measured. cancel: ends all sides within a token. sessions and follow_up: as in
     `vlcompare.runtime.engine`, one session a side. tick: seconds after which None is yielded while nothing happens, for
     a reader with more to do than to wait. pictures: what one user keeps of pictures; without one, the sides share what
-    their encoders make of this picture where these are equal. idle: entered while nothing is computed: for downloads,
-    and while another comparison loads what this one needs. Closing the iterator cancels all sides; without a tick,
+    their encoders make of this picture where these are equal. idle: entered while nothing is computed and no model
+    is held: for downloads, and while another comparison loads. Closing the iterator cancels all sides; without a tick,
     it waits for them. Raises RequestError at once for a request that no side could be asked.
     """
     from vlcompare.runtime.loading.model_pool import ModelPool
@@ -143,7 +143,8 @@ class _Comparison:
         models: dict[str, Any] = {}
 
         def load(name: str) -> None:
-            models[name] = self._load(name, put, loaded)
+            # not idle while a model is held: others cannot evict it, and would find no room for theirs
+            models[name] = self._load(name, put, loaded, nullcontext if models else self.idle)
             if len(self.sides) > 1:
                 put(Event(name, "status", "Waiting for the other side"))
 
@@ -251,9 +252,9 @@ class _Comparison:
         self._raise_if_cancelled()
         put(Event(name, "status", sentence))
 
-    def _load(self, name: str, put: Put, loaded: ExitStack) -> Any:
+    def _load(self, name: str, put: Put, loaded: ExitStack, idle: Callable[[], AbstractContextManager[None]]) -> Any:
         self._raise_if_cancelled()
-        how = self.sides[name].model, partial(self._say, name, put), self._raise_if_cancelled, self.idle
+        how = self.sides[name].model, partial(self._say, name, put), self._raise_if_cancelled, idle
         model = loaded.enter_context(self.pool.acquire(*how))
         self._put_notices(name, model, put)
         return model
@@ -269,6 +270,7 @@ class _Comparison:
         """Work that brings first-call costs (kernels, caches) out of all figures."""
         from vlcompare.runtime.warm_up import warm_up
 
+        self._raise_if_cancelled()
         request = self._requests[name]
         # all that decides which kernels are compiled and which graphs are captured
         how = request.task, request.prompt_order, request.max_new_tokens, self.pictures.prefixes
