@@ -217,6 +217,17 @@ def test_a_download_holds_up_nobody_and_evicts_nothing() -> None:
     assert "large" in names(models)
 
 
+def test_what_is_in_memory_needs_no_files() -> None:
+    """They may have been removed meanwhile."""
+    here = [True]
+    sizes = {"estimate": lambda key: 40, "free": lambda key: 10**9}
+    models = ModelPool(80, load=Loader(), missing=lambda key: not here[0], **sizes)
+    assert not models.missing(ModelSpec("a"))
+    with models.acquire(ModelSpec("a")):
+        here[0] = False
+        assert not models.missing(ModelSpec("a")) and models.missing(ModelSpec("b"))
+
+
 def test_all_sides_are_measured_before_the_first_byte() -> None:
     from vlcompare.runtime.loading.cost import Cost
 

@@ -62,7 +62,7 @@ class ModelPool:
         folders: Callable[[str], bool] = lambda checkpoint: True,
     ) -> None:
         self.budget_bytes = budget_bytes
-        self.missing = missing or (lambda key: load is None and _missing(key, not folders(key.checkpoint)))
+        self._missing = missing or (lambda key: load is None and _missing(key, not folders(key.checkpoint)))
         self._fetch = fetch or (lambda key, say: _fetch(key, say, not folders(key.checkpoint)))
         self._spared = (lambda key: 0) if load else (lambda key: _spared(key, not folders(key.checkpoint)))
         self._cost = cost or (lambda key: _cost(key, not folders(key.checkpoint)))
@@ -106,6 +106,12 @@ class ModelPool:
                 entry.users -= 1
                 if entry.model is None and entry.users == 0:
                     self._entries.pop(key, None)
+
+    def missing(self, key: ModelSpec) -> bool:
+        """Whether the model is not in memory and files of its checkpoint are not on this machine."""
+        with self._guard:
+            entry = self._entries.get(self._with_device(key))
+        return (entry is None or entry.model is None) and self._missing(key)
 
     def fetch(
         self,
