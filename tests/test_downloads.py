@@ -140,9 +140,7 @@ def test_both_sides_are_fetched_before_either_is_loaded(fake: FakeHub, checkpoin
     assert [answer.error for answer in answers] == [None] * 3
     first = next(index for index, said in enumerate(visit.said) if said.startswith("Loading"))
     assert not any(said.startswith("Downloading") for said in visit.said[first:])
-    assert {said.split(":")[0] for said in visit.said[:first] if "safetensors" in said} == {
-        f"Downloading {ONE}", f"Downloading {TWO}"
-    }  # fmt: skip
+    assert {said.split(": ")[1] for said in visit.said[:first] if "safetensors" in said} == {ONE, TWO}
 
 
 def test_one_checkpoint_is_fetched_once_and_who_waits_goes_on_where_the_first_stopped(fake: FakeHub) -> None:
@@ -163,7 +161,7 @@ def test_stop_ends_a_download_on_a_silent_line(fake: FakeHub, monkeypatch: pytes
     """The Hub neither sends nor closes: a read alone would wait for its time limit."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 600)
     visit = Visit(ModelPool(), ONE)
-    assert until(lambda: any("(20 KB of" in said for said in visit.said))
+    assert until(lambda: any("Downloading 20 KB of" in said for said in visit.said))
     visit.cancel.set()
     visit.thread.join(30)
     assert not visit.thread.is_alive() and fake.held is not None and not fake.held.is_set()

@@ -301,8 +301,8 @@ def test_how_far_a_download_is() -> None:
         told("Downloading x", int(done), 10**9)
     told("Looking up y")
     assert said == [
-        "Downloading x (10 MB of 1.0 GB)",
-        "Downloading x (210 MB of 1.0 GB, 100 MB/s, 7.9 s left)",
-        "Downloading x (1.0 GB of 1.0 GB)",
+        "Downloading 10 MB of 1.0 GB: x",
+        "Downloading 210 MB of 1.0 GB, 100 MB/s, 7.9 s left: x",
+        "Downloading 1.0 GB of 1.0 GB: x",
         "Looking up y",
     ]

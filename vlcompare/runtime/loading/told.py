@@ -15,7 +15,7 @@ _ENOUGH = 1.0  # seconds after which a rate means something
 class Told:
     """Called with (sentence, bytes done, bytes in all), as `hub.Progress`; says it with the rate since its beginning.
 
-    clock: seconds, for tests.
+    "Downloading x" becomes "Downloading 210 MB of 1.0 GB, 100 MB/s, 7.9 s left: x". clock: seconds, for tests.
     """
 
     def __init__(self, say: Notify, clock: Callable[[], float] = time.monotonic) -> None:
@@ -29,7 +29,11 @@ class Told:
         if now - self._last < EVERY and done < total:
             return
         self._last = now
-        self._say(f"{sentence} ({self._how_far(done, total, now - self._began)})" if total else sentence)
+        if not total:
+            self._say(sentence)
+            return
+        doing, _, what = sentence.partition(" ")  # the figures first: a narrow place shows the beginning alone
+        self._say(f"{doing} {self._how_far(done, total, now - self._began)}: {what}")
 
     def _how_far(self, done: int, total: int, seconds: float) -> str:
         parts = [f"{format_bytes(done)} of {format_bytes(total)}"]
