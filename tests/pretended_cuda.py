@@ -289,6 +289,7 @@ def stand_ins(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(early_launch, "supported", lambda device: False)
     patch.setattr(early_launch, "_on", set())
     patch.setattr(speed, "measured", lambda ours, theirs, device: (1.0, 2.0))  # ours are faster
+    patch.setattr(speed, "MOST_COPIES", 1)
     for module, function, instead in (
         (scan, "selective_scan", many("selective_scan")), (step, "selective_step", plain("selective_step")),
         (step, "projected_step", projected_step), (conv, "causal_conv", many("causal_conv")),

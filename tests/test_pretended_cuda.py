@@ -405,7 +405,10 @@ def test_a_gpu_without_bfloat16_units_runs_in_float16(
 
 
 @pytest.mark.parametrize("path", ["triton"])
-@pytest.mark.parametrize(("capability", "says"), [((7, 0), "no units for bfloat16"), ((9, 0), "end at 65,504")])
+@pytest.mark.parametrize(
+    ("capability", "says"),
+    [((7, 0), "no units for bfloat16"), pytest.param((9, 0), "end at 65,504", marks=pytest.mark.slow)],
+)
 @pytest.mark.usefixtures("gpu")
 def test_float16_can_be_asked_for(
     capability: tuple[int, int], says: str, path: str, monkeypatch: pytest.MonkeyPatch
@@ -455,7 +458,8 @@ def test_a_model_that_only_seems_to_be_on_a_gpu_is_prepared_where_it_is(monkeypa
 def test_an_error_left_on_the_device_is_raised_before_a_library_that_ends_the_process_sees_it(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, packed = on_cuda("pythia", "bf16"), on_cuda("pythia", "nf4")
+    monkeypatch.setattr(prove, "prove_model", lambda *given: [])
+    packed = on_cuda("pythia", "nf4")
     product = type(packed.vlm.language_model.layers[0].mlp.dense_4h_to_h)
     monkeypatch.setattr(product, "forward", lambda *given: pytest.fail("bitsandbytes was called"))
 
@@ -463,7 +467,6 @@ def test_an_error_left_on_the_device_is_raised_before_a_library_that_ends_the_pr
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     monkeypatch.setattr("vlcompare.runtime.loading.model.raise_pending", pending)
-    assert ids(vlcompare.generate(plain, PICTURES[0], **ASK))  # its own kernels raise what they find
     with pytest.raises(RuntimeError, match="illegal memory access"):
         vlcompare.generate(packed, PICTURES[0], **ASK)
 
@@ -479,6 +482,7 @@ def test_an_answers_memory_is_left_free_when_a_model_is_placed(shape: str) -> No
     assert weights > 5e9 and beside >= 2 * lm.bfloat16().state_bytes_formula(2048) + (256 << 20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["triton"])
 @pytest.mark.usefixtures("gpu")
 def test_a_bench_takes_the_kernels_that_answers_take(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
