@@ -117,7 +117,7 @@ def test_a_product_of_many_rows_ends_between_two_slices_of_its_weights(
         return plain(x, part, bias)
 
     module = packed if kind == "packed" else linear
-    monkeypatch.setattr(module, "_SLICE", 16 * 64)
+    monkeypatch.setattr(module, "_SLICE", 16 * 64 * (4 if kind == "packed" else 1))  # the former in bytes
     monkeypatch.setattr(module.F, "linear", product)
     if kind == "packed":
         work = partial(packed.PackedLinear("int8", *packed.quantized(weight, "int8"), (64, 64)), torch.rand(99, 64))

@@ -134,7 +134,7 @@ def test_two_threads_at_once_give_what_one_gives() -> None:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("variant", [PLAIN, *VARIANTS])
 def test_slices_are_the_weight_to_the_bit(method: str, variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packed, "_SLICE", 5 * 192)  # seven slices, the last one shorter
+    monkeypatch.setattr(packed, "_SLICE", 4 * 5 * 192)  # seven slices, the last one shorter
     made, _ = layer(method, 33, 192)
     parts = {method: made.packed, "absmax": made.absmax}
     with packed.use(variant), torch.inference_mode():
@@ -189,7 +189,7 @@ def test_a_size_that_no_loop_takes_is_unpacked_by_torch() -> None:
 
 
 def test_gradients_pass_through_to_the_activations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packed, "_SLICE", 16 * 64)  # three slices
+    monkeypatch.setattr(packed, "_SLICE", 4 * 16 * 64)  # three slices
     made, weight = layer("nf4", 40, 64)
     x = torch.randn(1, 64, requires_grad=True)
     made(x).sum().backward()

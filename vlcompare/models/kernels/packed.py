@@ -31,7 +31,7 @@ from vlcompare.models.kernels.scoped import scoped
 
 FEW_ROWS = 16  # above this unpacking once costs less than looking every weight up for each four rows
 PLAIN = "plain"  # the variant that is no variant: torch's products of unpacked slices
-_SLICE = 1 << 20  # weights unpacked at a time: 4 MB of float32, which stay in a core's cache
+_SLICE = 4 << 20  # bytes of weights unpacked at a time, which stay in a core's cache
 _forced: ContextVar[str | None] = ContextVar("forced packed variant", default=None)
 
 
@@ -100,7 +100,7 @@ class PackedLinear(nn.Module):
     def _by_slices(self, rows: Tensor) -> Tensor:
         dtype = torch.bfloat16 if rows.dtype == torch.bfloat16 and native_bfloat16() else torch.float32
         dtype = rows.dtype if rows.dtype == torch.float64 else dtype
-        values, step = rows.to(dtype), max(1, _SLICE // self.in_features)
+        values, step = rows.to(dtype), max(1, _SLICE // (dtype.itemsize * self.in_features))
         bias = None if self.bias is None else self.bias.to(dtype)
         parts, held = [], None
         for first in range(0, self.out_features, step):
