@@ -169,6 +169,24 @@ def test_stop_ends_a_download_on_a_silent_line(fake: FakeHub, monkeypatch: pytes
     assert fetched(fake) == 1, "it was not tried again"
 
 
+@pytest.mark.parametrize("hub", ["silent", "busy"])
+def test_stop_ends_the_look_up_before_a_download(fake: FakeHub, monkeypatch: pytest.MonkeyPatch, hub: str) -> None:
+    """Also while the config arrives, by which is known what a model needs, and between two requests to a busy Hub."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 600)
+    if hub == "silent":
+        fake.cut = 20
+    else:
+        fake.status = 429, ""
+        monkeypatch.setattr("vlcompare.runtime.loading.hub.errors.retry_delay", lambda error, attempt: 60.0)
+    visit = Visit(ModelPool(), ONE, TWO)
+    looked_up = "Looking up somebody/one" if hub == "busy" else "Downloading somebody/one: config.json (20 B of"
+    assert until(lambda: bool(fake.requests) and any(said.startswith(looked_up) for said in visit.said))
+    visit.cancel.set()
+    visit.thread.join(30)
+    assert not visit.thread.is_alive() and fake.held is not None and not fake.held.is_set()
+    assert [answer.stop_reason for answer in visit.end()] == ["cancelled"] * 2
+
+
 def test_one_side_s_download_that_fails_leaves_the_other_side(fake: FakeHub, checkpoint: Path) -> None:
     arrive(fake)
     visit = Visit(ModelPool(), "somebody/else", str(checkpoint))

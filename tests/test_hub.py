@@ -281,7 +281,7 @@ def test_a_busy_server_is_asked_again(fake: FakeHub, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(errors.time, "sleep", waited.append)
     fake.file_status = [(503, {}), (429, {"Retry-After": "7"}), (500, {})]
     hub.fetch(REPOSITORY, progress=quiet)
-    assert sum(waited) == 1.0 + 7.0 + 4.0 and max(waited) <= transfer.SILENT, "in parts: Stop ends the wait"
+    assert sum(waited) == 1.0 + 7.0 + 4.0 and max(waited) <= errors.SILENT, "in parts: Stop ends the wait"
 
 
 def test_one_download_at_a_time(fake: FakeHub) -> None:

@@ -14,7 +14,7 @@ from vlcompare.runtime.loading.model_pool import ModelPool
 from vlcompare.runtime.loading.precision import advice
 from vlcompare.runtime.loading.registry import registry
 from vlcompare.runtime.loading.told import Told
-from vlcompare.types import ModelSpec
+from vlcompare.types import ModelSpec, Notify
 
 
 class Loader:
@@ -233,7 +233,7 @@ def test_all_sides_are_measured_before_the_first_byte() -> None:
 
     asked: list[str] = []
 
-    def cost(key: ModelSpec) -> Cost:
+    def cost(key: ModelSpec, say: Notify) -> Cost:
         asked.append(key.checkpoint)
         if key.checkpoint == "absent":
             raise CheckpointError("There is none.")
@@ -266,7 +266,7 @@ def test_the_published_models_one_encoder_counts_once() -> None:
     limit = 2 * weights - size  # of both, with one encoder
 
     def pool(budget: int) -> ModelPool:
-        cost = lambda key: Cost(20, weights, 0, published_encoder(key))  # noqa: E731
+        cost = lambda key, say: Cost(20, weights, 0, published_encoder(key))  # noqa: E731
         return ModelPool(budget, load=Loader(size=weights), estimate=lambda key: 0, free=lambda key: 10**12, cost=cost)
 
     pool(limit).check_together(pair)

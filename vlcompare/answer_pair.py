@@ -18,7 +18,7 @@ from vlcompare.render.notebook import answers_html
 from vlcompare.render.result_card import CardSide, result_card
 from vlcompare.tasks.prompts import validate
 from vlcompare.tasks.verdict import Verdict
-from vlcompare.types import SIDES, Answer, Box, Mode, ModelSpec, Request, Side
+from vlcompare.types import SIDES, Answer, Box, Mode, ModelSpec, Notify, Request, Side
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -132,8 +132,11 @@ class _Loaded:
     def __init__(self, models: Mapping[str, Any], others: ModelPool) -> None:
         self._models, self._others = models, others
 
-    def check_together(self, specs: Iterable[ModelSpec]) -> dict[ModelSpec, VLCompareError]:
-        return self._others.check_together([spec for spec in specs if not (spec.revision or "").startswith(_GIVEN)])
+    def check_together(
+        self, specs: Iterable[ModelSpec], say: Notify = lambda sentence: None
+    ) -> dict[ModelSpec, VLCompareError]:
+        named = [spec for spec in specs if not (spec.revision or "").startswith(_GIVEN)]
+        return self._others.check_together(named, say)
 
     def missing(self, spec: ModelSpec) -> bool:
         return not (spec.revision or "").startswith(_GIVEN) and self._others.missing(spec)

@@ -177,7 +177,7 @@ class _Comparison:
         def together(name: str) -> None:
             self._raise_if_cancelled()
             if not failed:
-                failed.append(self.pool.check_together(list(models.values())))
+                failed.append(self.pool.check_together(list(models.values()), partial(self._say, name, put)))
             if (error := failed[0].get(models[name])) is not None:
                 raise error
 

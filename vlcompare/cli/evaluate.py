@@ -122,7 +122,7 @@ def headline(folder: Path) -> str:
     whole = overall(table)
     if whole is None:
         return "No sample of this data set has a right answer to compare with."
-    of = f"right answers of {whole.n:,}, over {whole.n_images:,} pictures"
+    of = f"right answers of {whole.n:,}, over {whole.n_images:,} picture{'s' * (whole.n_images != 1)}"
     if whole.paired is None or whole.right is None:
         return wrapped(f"{fraction(whole.left)} {fraction_interval(*whole.left_ci95)}: {of}.")
     difference = f"{fraction(whole.paired.difference, signed=True)} {fraction_interval(*whole.paired.ci95)}"

@@ -66,12 +66,18 @@ class Rate(NamedTuple):
     bytes: float
 
 
-def cost(spec: ModelSpec, *, names_only: bool = False, thorough: bool = False) -> Cost:
+def cost(
+    spec: ModelSpec,
+    *,
+    names_only: bool = False,
+    thorough: bool = False,
+    progress: hub.Progress = lambda *said: None,
+) -> Cost:
     """What this model costs. names_only: as in `find_source`.
 
     thorough: for a model that is about to be loaded: by the Hub's listing, where it is not here; where it is, its
-    encoder is read for its hash. Raises what `estimate` raises; if thorough also HubError, and CheckpointError for a
-    config that cannot be used.
+    encoder is read for its hash. progress: as in `hub.look_up`. Raises what `estimate` raises; if thorough also
+    HubError, and CheckpointError for a config that cannot be used.
     """
     sizes = estimate(spec, names_only=names_only)
     known = registry.find(spec.checkpoint)
@@ -80,7 +86,7 @@ def cost(spec: ModelSpec, *, names_only: bool = False, thorough: bool = False) -
     if source is not None:
         return Cost(0, weights, sizes.beside, _with_hash(encoder, spec, source) if thorough else encoder)
     if thorough:
-        files = look_up(spec.checkpoint, spec.revision)
+        files = look_up(spec.checkpoint, spec.revision, progress)
         sizes = listed(spec, files)
         return Cost(files.missing, sizes.weights or None, sizes.beside, encoder)
     if known is None or not known.parameters:

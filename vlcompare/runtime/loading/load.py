@@ -91,7 +91,8 @@ def fetch(spec: ModelSpec, progress: hub.Progress | None = None, *, names_only: 
     if source is None:
         device = resolve_device(spec.device)
         known = sum(estimate(spec, names_only=names_only))
-        needed = known or sum(listed(spec, look_up(spec.checkpoint, spec.revision)))
+        told = progress or (lambda *said: None)
+        needed = known or sum(listed(spec, look_up(spec.checkpoint, spec.revision, told)))
         check_room(spec.checkpoint, needed, device, other_choice([spec]))
         source = find_source(spec.checkpoint, revision=spec.revision, progress=progress, names_only=names_only)
     assert source is not None

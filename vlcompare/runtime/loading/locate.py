@@ -70,10 +70,13 @@ def find_source(
     return _read(name, snapshot.folder, snapshot.commit, repository)
 
 
-def look_up(checkpoint: str, revision: str | None = None) -> hub.Listed:
-    """What the Hub lists of a checkpoint, whose config can be used; the weights are not fetched."""
+def look_up(checkpoint: str, revision: str | None = None, progress: hub.Progress = lambda *said: None) -> hub.Listed:
+    """What the Hub lists of a checkpoint, whose config can be used; the weights are not fetched.
+
+    progress: as in `hub.look_up`.
+    """
     repository, revision = _on_the_hub(checkpoint, revision)
-    return hub.look_up(repository, revision=revision, check=read_config)
+    return hub.look_up(repository, revision=revision, progress=progress, check=read_config)
 
 
 def _on_the_hub(name: str, revision: str | None) -> tuple[str, str | None]:

@@ -42,8 +42,8 @@ class ModelPool:
 
     load: spec, progress -> model (with `.weights_bytes`). estimate: spec -> bytes of weights. free: spec -> bytes that
     are free for its weights on its device. gpus: () -> free bytes by device, where there are several GPUs.
-    missing: spec -> whether files must be brought to this machine. fetch: spec, progress: brings them. cost: spec -> a
-    Cost, by the Hub's listing.
+    missing: spec -> whether files must be brought to this machine. fetch: spec, progress: brings them. cost: spec,
+    progress -> a Cost, by the Hub's listing.
     Tests pass their own; the defaults are the package's. folders: checkpoint -> whether it may be a folder; the others
     are known names or Hub ids, and no folder of that name is looked for.
     """
@@ -58,14 +58,14 @@ class ModelPool:
         gpus: Callable[[], dict[str, int]] | None = None,
         missing: Callable[[ModelSpec], bool] | None = None,
         fetch: Callable[[ModelSpec, Notify], None] | None = None,
-        cost: Callable[[ModelSpec], Any] | None = None,
+        cost: Callable[[ModelSpec, Notify], Any] | None = None,
         folders: Callable[[str], bool] = lambda checkpoint: True,
     ) -> None:
         self.budget_bytes = budget_bytes
         self._missing = missing or (lambda key: load is None and _missing(key, not folders(key.checkpoint)))
         self._fetch = fetch or (lambda key, say: _fetch(key, say, not folders(key.checkpoint)))
         self._spared = (lambda key: 0) if load else (lambda key: _spared(key, not folders(key.checkpoint)))
-        self._cost = cost or (lambda key: _cost(key, not folders(key.checkpoint)))
+        self._cost = cost or (lambda key, say: _cost(key, say, not folders(key.checkpoint)))
         self._load = load or (lambda key, say: _load(key, say, not folders(key.checkpoint)))
         self._estimate = estimate or (lambda key: _sizes(key, not folders(key.checkpoint)).weights)
         self._free = free or (lambda key: _free(key, not folders(key.checkpoint)))
@@ -132,11 +132,14 @@ class ModelPool:
         with idle():
             self._downloads.run(name, lambda told: self._fetch(key, told), say, waiting)
 
-    def check_together(self, keys: Iterable[ModelSpec]) -> dict[ModelSpec, VLCompareError]:
+    def check_together(
+        self, keys: Iterable[ModelSpec], say: Notify = lambda sentence: None
+    ) -> dict[ModelSpec, VLCompareError]:
         """Raise DeviceMemoryError for models that must be fetched first and cannot be held in memory together.
 
         Sizes are the Hub's; not a byte of weights is fetched for it. Equal encoders count once. Returns what is wrong
-        with models whose size cannot be had: they cannot be fetched either.
+        with models whose size cannot be had: they cannot be fetched either. say: called with a sentence at each step,
+        also while the Hub is silent; it may raise to give up.
         """
         from vlcompare.runtime.loading.cost import loaded_encoder, obstacle
         from vlcompare.runtime.loading.shared_encoders import unique_bytes
@@ -150,7 +153,7 @@ class ModelPool:
         for key, given in wanted.items():
             if key not in held:
                 try:
-                    costs[key] = self._cost(key)
+                    costs[key] = self._cost(key, say)
                 except VLCompareError as error:
                     failed[given] = error
         if not any(one.download for one in costs.values()):
@@ -306,10 +309,10 @@ def _spared(key: ModelSpec, names_only: bool) -> int:
     return spared_bytes(key, names_only=names_only)
 
 
-def _cost(key: ModelSpec, names_only: bool) -> Any:
+def _cost(key: ModelSpec, say: Notify, names_only: bool) -> Any:
     from vlcompare.runtime.loading.cost import cost
 
-    return cost(key, names_only=names_only, thorough=True)
+    return cost(key, names_only=names_only, thorough=True, progress=Told(say))
 
 
 def _free_bytes_of_gpus() -> dict[str, int]:

@@ -15,6 +15,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +73,20 @@ class Listed:
         return max(0, sum(file.size or 0 for file in left) - sum(part.stat().st_size for part in begun))
 
 
-def look_up(repository: str, *, revision: str | None = None, check: FileCheck | None = None) -> Listed:
+def look_up(
+    repository: str,
+    *,
+    revision: str | None = None,
+    progress: Progress = lambda *said: None,
+    check: FileCheck | None = None,
+) -> Listed:
     """What `fetch` would fetch: the listing is asked for, and the small files are; no byte of the weights.
 
-    Raises HubError, and what `check` raises.
+    progress: also called while nothing arrives; it may raise to give up. Raises HubError, and what `check` raises.
     """
     requested = revision or "main"
     try:
-        return _begin(repository, requested, _known_commit(repository, requested), lambda *said: None, check)
+        return _begin(repository, requested, _known_commit(repository, requested), progress, check)
     except CheckpointError:
         raise
     except errors.library_errors() as error:
@@ -237,8 +244,7 @@ def _look_up(
     repository: str, revision: str, known: str | None, progress: Progress
 ) -> tuple[Snapshot, dict[str, HubFile]]:
     """The commit, and its files by name. known: the commit that is recorded for the revision."""
-    progress(f"Looking up {repository}", 0, 0)
-    commit, listed = listing(repository, known or revision)
+    commit, listed = listing(repository, known or revision, partial(progress, f"Looking up {repository}", 0, 0))
     if known is not None and commit != known:
         raise HubError(f"{repository} was requested at commit {known[:12]} and answered with {commit[:12]}; try again.")
     if known is None:
@@ -270,7 +276,8 @@ def _get_all(snapshot: Snapshot, files: list[HubFile], progress: Progress) -> li
         file.name: huggingface_hub.hf_hub_url(snapshot.repository, file.name, revision=commit, endpoint=endpoint)
         for file in files
     }
-    files = [transfer.with_checksum(file, urls[file.name], commit) for file in files]
+    looking_up = partial(progress, f"Looking up {snapshot.repository}", 0, 0)
+    files = [transfer.with_checksum(file, urls[file.name], commit, looking_up) for file in files]
     waiting = [file for file in files if not transfer.is_valid(snapshot.folder / file.name, file)]
     for file in waiting:
         if (file.size or 0) > transfer.max_bytes(file.name):

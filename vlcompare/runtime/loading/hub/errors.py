@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from vlcompare.runtime.loading.hub.record import COMMIT
 
 TRIES = 4  # of a request that makes no progress
+SILENT = 0.5  # seconds between two calls of a caller that waits: what it tells changes, and it may raise
 _TRANSIENT = (408, 429, 500, 502, 503, 504)  # statuses for which a retry may succeed
 _LONGEST_DELAY = 60  # seconds; a server that asks for more is not waited for
 T = TypeVar("T")
@@ -55,19 +56,32 @@ def retry_delay(error: BaseException, attempt: int) -> float | None:
     return min(2.0**attempt / 2, 8.0)
 
 
-def with_retries(request: Callable[[], T]) -> T:
-    """What `request` returns; it is called again where the server answers that it is busy."""
+def with_retries(request: Callable[[], T], waiting: Callable[[], None]) -> T:
+    """What `request` returns; it is called again where the server answers that it is busy.
+
+    waiting: called before each request and repeatedly between two of them; it may raise to give up.
+    """
     from huggingface_hub.errors import HfHubHTTPError
 
     for attempt in range(1, TRIES):
+        waiting()
         try:
             return request()
         except HfHubHTTPError as error:
             seconds = retry_delay(error, attempt)
             if seconds is None:
                 raise
-            time.sleep(seconds)
+            pause(seconds, waiting)
+    waiting()
     return request()
+
+
+def pause(seconds: float, waiting: Callable[[], None]) -> None:
+    """Wait, and call `waiting` every SILENT seconds; it may raise to end the wait."""
+    while seconds > 0:
+        waiting()
+        time.sleep(min(seconds, SILENT))
+        seconds -= SILENT
 
 
 def not_the_hub(repository: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ from vlcompare.runtime.loading.hub.transfer import HubFile
 from vlcompare.runtime.loading.weight_files import INDEX, ONE_FILE, SHARD, names_in_index
 
 
-def listing(repository: str, revision: str) -> tuple[str, dict[str, HubFile]]:
-    """A revision's commit and its files by name. Raises HubError for an answer that is not a listing."""
+def listing(repository: str, revision: str, waiting: Callable[[], None]) -> tuple[str, dict[str, HubFile]]:
+    """A revision's commit and its files by name. Raises HubError for an answer that is not a listing.
+
+    waiting: as in `errors.with_retries`.
+    """
     import huggingface_hub
     from huggingface_hub import constants
 
@@ -20,7 +24,7 @@ def listing(repository: str, revision: str) -> tuple[str, dict[str, HubFile]]:
     timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
     try:
         info = errors.with_retries(
-            lambda: api.model_info(repository, revision=revision, files_metadata=True, timeout=timeout)
+            lambda: api.model_info(repository, revision=revision, files_metadata=True, timeout=timeout), waiting
         )
         commit, listed = str(info.sha), {file.name: file for file in map(_hub_file, info.siblings or [])}
     except errors.library_errors():

@@ -31,7 +31,6 @@ Count = Callable[[int], None]
 CHECKSUM = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
 LARGEST = {".safetensors": 50 << 30, "": 64 << 20}  # bytes by suffix; the first is the most that the Hub serves by HTTP
 PATIENCE, LEAST = 60.0, 64 << 10  # a line that brings fewer bytes in so many seconds is given up: a modem brings more
-SILENT = 0.5  # seconds without a byte after which `count` is called again: what it tells changes, and it may raise
 _TOLERANCE = 16 << 20  # bytes that a file may exceed its listed size by: some mirrors list wrong sizes
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, getattr(errno, "ENOTSUP", errno.ENOSYS), errno.EINVAL)
 
@@ -63,13 +62,18 @@ def is_valid(path: Path, file: HubFile) -> bool:
     return (len(file.checksum) == 64 and path.stat().st_size == file.size) or matches(path, file.checksum)
 
 
-def with_checksum(file: HubFile, url: str, commit: str) -> HubFile:
-    """The file with the checksum and size that the listing lacks, from its own headers. Raises HubError without any."""
+def with_checksum(file: HubFile, url: str, commit: str, waiting: Callable[[], None]) -> HubFile:
+    """The file with the checksum and size that the listing lacks, from its own headers. Raises HubError without any.
+
+    waiting: as in `errors.with_retries`.
+    """
     import huggingface_hub
 
     if file.checksum is not None:
         return file
-    metadata = errors.with_retries(lambda: huggingface_hub.get_hf_file_metadata(url, endpoint=errors.endpoint()))
+    metadata = errors.with_retries(
+        lambda: huggingface_hub.get_hf_file_metadata(url, endpoint=errors.endpoint()), waiting
+    )
     if metadata.commit_hash != commit or not metadata.etag or not CHECKSUM.fullmatch(metadata.etag):
         raise HubError(
             f"{file.name} cannot be checked: neither the listing nor the file's address gives its checksum and commit, "
@@ -150,10 +154,7 @@ class Transfer:
                 seconds = errors.retry_delay(failure, attempt)
                 if attempt >= errors.TRIES or seconds is None:
                     raise failure
-                while seconds > 0:
-                    self.count(stream.tell())
-                    time.sleep(min(seconds, SILENT))
-                    seconds -= SILENT
+                errors.pause(seconds, lambda: self.count(stream.tell()))
                 pace.check(stream.tell())
 
     def _append(self, stream: Any, pace: _Pace) -> bool:
@@ -191,7 +192,7 @@ class Transfer:
 
         def watch() -> None:
             before = pace.position
-            while not over.wait(SILENT):
+            while not over.wait(errors.SILENT):
                 if pace.position == before:
                     try:
                         self.count(before)
@@ -213,6 +214,8 @@ class Transfer:
         finally:
             over.set()
             thread.join()
+        if raised:  # a body without a length ends like a whole one
+            raise raised[0]
 
     def _write(self, stream: Any, chunk: bytes) -> None:
         most = max_bytes(self.file.name) if self.file.size is None else self.file.size + _TOLERANCE
