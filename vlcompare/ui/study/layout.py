@@ -33,7 +33,7 @@ def build(shelf: Shelf) -> StudyParts:
     parts = StudyParts(gr.State(StudySession(shelf)), LabRequests(shelf.given))
     regions = parts.regions
     with gr.Column(elem_classes="vs-page"):
-        regions["intro"] = gr.HTML(el("p", "Reading the rows …", class_="vs-lead"), elem_id="vs-intro")
+        regions["intro"] = gr.HTML(el("p", "Reading the rows …", class_="vs-lead vs-reading"), elem_id="vs-intro")
         with gr.Column(elem_classes="vl-panel"):
             _heading("The retrieval lab")
             regions["lab"] = gr.HTML(views.lab(), js_on_load=LAB, elem_id="vs-lab")
