@@ -383,6 +383,40 @@ def made_row(**changes: object) -> dict:
     return {**row, **changes}
 
 
+def test_a_last_line_without_its_end_is_a_row_and_a_repeated_row_is_one(tmp_path: Path) -> None:
+    """As an editor leaves a file, or who joins two."""
+    folder = Folder(tmp_path)
+    folder.rows_path.write_text("\n".join(json.dumps(made_row(seed=0, seconds=seconds)) for seconds in (1.0, 2.0)))
+    assert [row["seconds"] for row in folder.rows()] == [2.0]
+    folder.append(made_row(seed=1))
+    assert [row["seed"] for row in folder.rows()] == [0, 1]
+    assert folder.rows_path.read_bytes().count(b"\n") == 3
+
+
+def test_what_several_recipes_made_is_told_apart() -> None:
+    """A further row on another budget neither hides what the others show nor is set beside them."""
+    from vlcompare.study.opened import Study
+    from vlcompare.study.seen import seen, summary
+    from vlcompare.study.tables import for_lab, groups
+
+    def row(family: str, seed: int, **changes: object) -> dict:
+        own = {"state_size": None, "reached": 300} if family == "pythia" else {"reached": 600}
+        return made_row(family=family, seed=seed, **{"accuracy": 0.96, **own, **changes})
+
+    rows = [row(family, seed) for family in ("pythia", "mamba") for seed in range(3)]
+    words = summary(Study("one", tuple(rows)))
+    assert "at length 10 with the query last, every Transformer needs fewer" in words
+    rows += [row("pythia", 0, budget=2000)]
+    assert summary(Study("alone", tuple(rows))) == words, "of which there is nothing to compare it with"
+    rows += [row("mamba", 0, budget=2000, reached=None)]
+    both = Study("both", tuple(rows))
+    assert "(recipe v1, at most 1,000 examples, vocabulary 80), every Transformer" in summary(both)
+    assert "1 more setting has too few seeds yet" in summary(both)
+    first, second = seen(both)
+    assert "at most 1,000 examples" in first and "at most 2,000 examples" in second
+    assert [row["budget"] for row in for_lab(groups(rows))] == [1000, 1000]
+
+
 def test_damaged_rows_are_named(tmp_path: Path) -> None:
     path, good = tmp_path / "rows.jsonl", json.dumps(made_row())
     path.write_text(good + "\n" + good[:40])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
@@ -137,15 +137,36 @@ def read_rows(path: Path, parse: Parse | None = None) -> list[dict[str, Any]]:
 
 
 def parse_rows(data: bytes, name: str) -> tuple[list[dict[str, Any]], list[str]]:
-    """The finished rows of a file's content, and a sentence for each line that is damaged or of another version."""
-    rows, problems = [], []
-    for number, line in enumerate(data.split(b"\n")[:-1], 1):
+    """The finished rows of a file's content, and a sentence for each line that is damaged or of another version.
+
+    Of several rows of one setting the last counts.
+    """
+    rows: dict[Setting, dict[str, Any]] = {}
+    problems = []
+    for number, line in whole_lines(data):
+        try:
+            row = _checked(line, name, number)
+            rows[setting_of(row)] = row
+        except SampleError as error:
+            problems.append(str(error))
+    return list(rows.values()), problems
+
+
+def whole_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file of rows with their numbers, without empty ones and a last one that was cut off in writing."""
+    *lines, last = data.split(b"\n")
+    for number, line in enumerate([*lines, last] if is_whole(last) else lines, 1):
         if line.strip():
-            try:
-                rows.append(_checked(line, name, number))
-            except SampleError as error:
-                problems.append(str(error))
-    return rows, problems
+            yield number, line
+
+
+def is_whole(line: bytes) -> bool:
+    """Whether the line is JSON: it was not cut off in writing."""
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _checked(line: bytes, name: str, number: int) -> dict[str, Any]:
@@ -256,13 +277,19 @@ class Folder:
         return {setting_of(row).id: row for row in self.rows()}
 
     def append(self, row: dict[str, Any]) -> None:
-        """Write a finished row; what a killed process left of a line is cut off first."""
+        """Write a finished row; what a killed process left of a line is cut off first.
+
+        A last line that only lacks its end, as some editors leave it, gets it.
+        """
         line = (json.dumps(row) + "\n").encode()
         with self.lock("rows"), self.rows_path.open("ab+") as file:
             end = file.seek(0, os.SEEK_END)
             file.seek(0)
-            whole = file.read().rfind(b"\n") + 1
-            if whole < end:
+            content = file.read()
+            whole = content.rfind(b"\n") + 1
+            if is_whole(content[whole:]):
+                line = b"\n" + line
+            elif whole < end:
                 file.truncate(whole)
             file.write(line)
             file.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from vlcompare.study.figures import NAMES, ORDER_NAMES, seeds_text, share_text
 from vlcompare.study.opened import Study
@@ -17,7 +18,9 @@ _NEVER = 10**18  # examples of a training that did not reach .95
 def state(study: Study) -> str:
     """How much of the grid is there."""
     lengths = sorted({row["length"] for row in study.rows if row["task"] == "position"})
-    of = f" of {study.planned}" if study.planned is not None else ""
+    of = ""
+    if study.planned is not None and study.planned >= len(study.rows):  # a smaller grid may have been asked for last
+        of = f" of {study.planned}"
     trained = f"{len(study.rows)}{of} trainings are finished"
     if lengths:
         several = f"lengths {', '.join(map(str, lengths))}" if len(lengths) > 1 else f"length {lengths[0]}"
@@ -28,18 +31,20 @@ def state(study: Study) -> str:
 def summary(study: Study) -> str:
     """What the settings with enough seeds show, in a few sentences."""
     settings = _settings(study)
-    known = [(length, order, members) for length, order, members in settings if _order_of(members) is not None]
+    known = [setting for setting in settings if _order_of(setting.members) is not None]
     if not known:
         return f"nothing yet. A finding takes {ENOUGH_SEEDS} seeds of both families, and no setting has them."
     parts = []
-    for length, order, members in known:
+    for setting in known:
+        members = setting.members
         middles = f"{' against '.join(_middle(members[family]) for family in _PAIR)} examples in the median"
         notes = ", ".join([middles, *(note for family in _PAIR for note in _at_chance(members[family]))])
-        parts.append(f"at length {length} with the {ORDER_NAMES[order]}, {_verdict(members)} ({notes})")
+        where = f"at length {setting.length} with the {ORDER_NAMES[setting.order]}{setting.apart}"
+        parts.append(f"{where}, {_verdict(members)} ({notes})")
     text = "; ".join(parts) + "."
-    closed = [length for length, orders in _by_length(known).items() if _closes(orders)]
+    closed = [length for (length, _), orders in _by_length(known).items() if _closes(orders)]
     if closed:
-        where = " and ".join(map(str, closed))
+        where = " and ".join(map(str, dict.fromkeys(closed)))
         text += f" So no lead is shown where the query is known before the sequence is read (length {where})."
     rest = len(settings) - len(known)
     more = f" {rest} more {'setting has' if rest == 1 else 'settings have'} too few seeds yet." if rest else ""
@@ -50,13 +55,13 @@ def summary(study: Study) -> str:
 def seen(study: Study) -> list[str]:
     """A few sentences for each length and order at which both a Transformer and a Mamba were trained."""
     out = []
-    for length, order, members in _settings(study):
+    for length, order, apart, members in _settings(study):
         known = [members[family] for family in NAMES if family in members]
         verdict = _verdict(members)
         said = f"With fewer than {ENOUGH_SEEDS} seeds each this is no finding yet"
         said = said if verdict is None else verdict[0].upper() + verdict[1:]
         said += "." if verdict is None else f".{_hybrid(members)}{_longer(length, members)}"
-        out.append(f"Length {length}, {ORDER_NAMES[order]}, examples until .95: {_needed(known)}. {said}")
+        out.append(f"Length {length}, {ORDER_NAMES[order]}{apart}, examples until .95: {_needed(known)}. {said}")
     return out
 
 
@@ -87,22 +92,36 @@ def _rank(row: Row) -> int:
     return list(NAMES).index(row["family"])
 
 
-def _settings(study: Study) -> list[tuple[int, str, dict[str, Group]]]:
-    """(length, order, group by family) of position retrieval, where both families were trained."""
+class _Setting(NamedTuple):
+    """Position retrieval of which both families were trained."""
+
+    length: int
+    order: str
+    apart: str  # what tells it from others of this length and order, to be read behind these; "" where there are none
+    members: dict[str, Group]  # by family
+
+
+def _settings(study: Study) -> list[_Setting]:
+    """Only families that were trained by one recipe, with one budget and vocabulary, are set beside each other."""
     usual = [g for g in study.groups if g.key["task"] == "position" and g.key["state_size"] in (None, 16)]
     out = []
     for length in sorted({group.key["length"] for group in usual}):
         for order in ("query_last", "query_first"):
-            members = {g.key["family"]: g for g in usual if (g.key["length"], g.key["order"]) == (length, order)}
-            if {"pythia", "mamba"} <= set(members):
-                out.append((length, order, members))
+            by_training: dict[tuple[str, int, int], dict[str, Group]] = {}
+            for group in usual:
+                if (group.key["length"], group.key["order"]) == (length, order):
+                    by_training.setdefault(group.training, {}).setdefault(group.key["family"], group)
+            both = {training: members for training, members in by_training.items() if set(_PAIR) <= set(members)}
+            for (recipe, budget, vocabulary), members in both.items():
+                apart = f" (recipe {recipe}, at most {budget:,} examples, vocabulary {vocabulary})"
+                out.append(_Setting(length, order, apart if len(both) > 1 else "", members))
     return out
 
 
-def _by_length(settings: Sequence[tuple[int, str, dict[str, Group]]]) -> dict[int, dict[str, dict[str, Group]]]:
-    out: dict[int, dict[str, dict[str, Group]]] = {}
-    for length, order, members in settings:
-        out.setdefault(length, {})[order] = members
+def _by_length(settings: Sequence[_Setting]) -> dict[tuple[int, str], dict[str, dict[str, Group]]]:
+    out: dict[tuple[int, str], dict[str, dict[str, Group]]] = {}
+    for length, order, apart, members in settings:
+        out.setdefault((length, apart), {})[order] = members
     return out
 
 

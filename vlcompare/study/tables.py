@@ -37,6 +37,11 @@ class Group:
     def chance(self) -> float:
         return setting_of(self.rows[0]).source.chance
 
+    @property
+    def training(self) -> tuple[str, int, int]:
+        """Recipe, budget and vocabulary: only families that have these in common are set beside each other."""
+        return self.key["recipe"], self.key["budget"], self.key["vocabulary"]
+
 
 def spread(values: Iterable[float | None]) -> tuple[float | None, float | None, float | None]:
     """Median, least and most of one value a seed; None (not reached) sorts above every number."""
@@ -174,7 +179,8 @@ def curves(groups: Sequence[Group]) -> list[Row]:
 
 
 def for_lab(groups: Sequence[Group]) -> list[Row]:
-    """The rows whose models the retrieval lab asks: of each order, the longest length that every family was trained at.
+    """The rows whose models the retrieval lab asks: of each order, the longest length that every family was trained at
+    by one recipe, with one budget and vocabulary.
 
     Of each family the first seed at the best rate, once as many rates were tried as of any other setting.
     """
@@ -190,9 +196,12 @@ def for_lab(groups: Sequence[Group]) -> list[Row]:
         ]
         families = {group.key["family"] for group in members}
         for length in sorted({group.key["length"] for group in members}, reverse=True):
-            chosen = [group for group in members if group.key["length"] == length]
-            if {group.key["family"] for group in chosen} == families:
-                out += [group.rows[0] for group in chosen]
+            alike: dict[tuple[str, int, int], dict[str, Group]] = {}
+            for group in (group for group in members if group.key["length"] == length):
+                alike.setdefault(group.training, {}).setdefault(group.key["family"], group)
+            chosen = next((found for found in alike.values() if set(found) == families), None)
+            if chosen is not None:
+                out += [group.rows[0] for group in chosen.values()]
                 break
     return out
 

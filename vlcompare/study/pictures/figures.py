@@ -109,8 +109,9 @@ def in_short(study_figures: Sequence[Figure], rows: Sequence[Mapping[str, Any]])
         located = [one for one in figure.records if (one["task"], one["type"]) == ("grounding", "all")]
         if located:
             gaps = ", ".join(f"{label(one['value'])} {gap_text(one)}" for one in located)
-            whole = "" if all(one["complete"] for one in located) else ", one seed so far"
-            return f"in locating things the Transformer minus Mamba is {gaps} (shares right{whole})."
+            few = [one for one in located if not one["complete"]]
+            seeds = f", {'one seed' if len(few) == len(located) else 'some of one seed'} so far" if few else ""
+            return f"in locating things the Transformer minus Mamba is {gaps} (shares right{seeds})."
     alone = [said for said in baseline_says(rows) if said.startswith(f"{task_title('grounding')} (")]
     return f"at the baseline alone: {alone[0]}" if alone else ""
 

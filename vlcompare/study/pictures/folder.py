@@ -9,7 +9,7 @@ from typing import Any
 
 from vlcompare.study.pictures.grids import KIND, picture_grid_of
 from vlcompare.study.pictures.settings import VERSION, PictureSetting, picture_setting_of
-from vlcompare.study.rows import Folder, read_rows
+from vlcompare.study.rows import Folder, read_rows, whole_lines
 from vlcompare.tasks.prompts import SPECS
 
 _RESULTS: dict[str, type | tuple[type, ...]] = {  # what a finished row holds beside its setting
@@ -29,26 +29,25 @@ _LONGEST_ROW = 1 << 22  # bytes
 def parse_picture_rows(data: bytes, name: str) -> tuple[list[dict[str, Any]], list[str]]:
     """The finished rows of a file's content, and a sentence for each line that is damaged or of another version.
 
-    A last line that was cut off in writing is left out.
+    A last line that was cut off in writing is left out; of several rows of one setting the last counts.
     """
-    rows, problems = [], []
-    for number, line in enumerate(data.split(b"\n")[:-1], 1):
-        if not line.strip():
-            continue
+    rows: dict[PictureSetting, dict[str, Any]] = {}
+    problems = []
+    for number, line in whole_lines(data):
         try:
             row = json.loads(line)
             if foreign := _foreign(row):
                 problems.append(f"{name}, line {number}: {foreign}; give another folder.")
                 continue
             _check(row)
-            defaults = asdict(picture_setting_of(row))  # of the fields that a row lacks
-            rows.append(row | {name: value for name, value in defaults.items() if name not in row})
+            setting = picture_setting_of(row)
+            rows[setting] = asdict(setting) | row  # the fields that a row lacks have their defaults
         except (ValueError, TypeError, RecursionError) as error:
             problems.append(
                 f"{name}, line {number}, is not a whole row of a training on pictures ({str(error).rstrip('.')}); "
                 "delete the line, and `study run` makes it again."
             )
-    return rows, problems
+    return list(rows.values()), problems
 
 
 def _foreign(row: Any) -> str:
