@@ -242,6 +242,30 @@ def test_a_call_that_is_left_without_a_slot_ends_without_one(how: str) -> None:
     assert slots.taken == slots.idle == 0
 
 
+def test_a_call_that_keeps_its_slot_leaves_it_once_another_goes_on() -> None:
+    """Where the first one holds what the second one waits for, both would else wait for each other for good."""
+    slots, inside, after = Slots(1, 5, most_idle=1), [threading.Event() for _ in range(2)], threading.Event()
+    callers = [Someone(direct=False) for _ in range(2)]
+
+    async def play() -> None:
+        done = threading.Event()  # the first call is over, for which the second one waits
+        first = asyncio.create_task(during(slots, callers[0], inside[0], after, []))
+        while not inside[0].is_set():
+            await asyncio.sleep(0.01)
+        second = asyncio.create_task(during(slots, callers[1], inside[1], done, []))
+        while not inside[1].is_set():
+            await asyncio.sleep(0.01)
+        assert (slots.taken, slots.idle) == (1, 1)
+        after.set()
+        assert await asyncio.wait_for(first, 30) == "went on"
+        done.set()
+        assert await asyncio.wait_for(second, 30) == "went on"
+
+    asyncio.run(play())
+    assert slots.taken == slots.idle == 0 and not slots.keeping
+    assert [caller.counted for caller in callers] == [1, 1]
+
+
 def test_more_idle_calls_than_there_may_be_keep_their_slots() -> None:
     slots, after = Slots(2, 5, most_idle=1), threading.Event()
 

@@ -21,7 +21,7 @@ from vlcompare.errors import RequestError
 
 T = TypeVar("T")
 POLL = 0.25  # seconds between two checks that the client is still connected
-MOST_IDLE = 16  # calls whose slot others have meanwhile; more keep theirs
+MOST_IDLE = 16  # calls whose slot others have meanwhile; more keep theirs until one of these goes on
 
 
 class Caller(Protocol):
@@ -47,6 +47,7 @@ class Call:
         self._events: list[threading.Event] = []
         self._set = self._over = False
         self._has_slot, self._counted = True, True
+        self._is_idle = False  # others have its slot
 
     def add(self, event: threading.Event) -> None:
         """`event` ends a part of the work: it is set when the call is stopped."""
@@ -75,6 +76,8 @@ class Call:
     def end(self) -> None:
         """Give the slot back for good."""
         self._over = True
+        if self in self._slots.keeping:
+            self._slots.keeping.remove(self)
         if self._has_slot:
             self._slots.release()
         self._has_slot = False
@@ -98,17 +101,27 @@ class Call:
         return False
 
     async def _give_back(self) -> bool:
-        """False where there is no slot to give back, or too many calls are idle."""
-        if not self._has_slot or self._slots.idle >= self._slots.most_idle:
+        """False where there is no slot to give back. Where too many calls are idle, it is given back later."""
+        if not self._has_slot:
             return False
-        self._slots.idle += 1
-        self._has_slot = self._counted = False
-        self._slots.release()
-        self._caller.count(-1)
+        self._slots.keeping.append(self)
+        self._slots.begin_idle()
         return True
 
+    def leave_slot(self) -> None:
+        """Let others have the slot until the call goes on."""
+        self._is_idle, self._has_slot, self._counted = True, False, False
+        self._slots.release()
+        self._caller.count(-1)
+
     async def _take_back(self) -> bool:
+        if not self._is_idle:  # it kept its slot all the time, or is over
+            if self in self._slots.keeping:
+                self._slots.keeping.remove(self)
+            return self._has_slot
+        self._is_idle = False
         self._slots.idle -= 1
+        self._slots.begin_idle()
         if self._over:
             return False
         self._count()
@@ -146,6 +159,7 @@ class Slots:
         self.waiting = waiting
         self.most_idle = most_idle
         self.taken = self.idle = 0
+        self.keeping: deque[Call] = deque()  # calls that compute nothing, but keep their slots
         self._again: deque[asyncio.Future[None]] = deque()
         self._queued: deque[asyncio.Future[None]] = deque()
         self._direct: deque[asyncio.Future[None]] = deque()
@@ -163,6 +177,15 @@ class Slots:
             yield call
         finally:
             call.end()
+
+    def begin_idle(self) -> None:
+        """Take the slots of calls that keep theirs, while more calls may be idle.
+
+        One that is idle may wait for what a call holds that waits for a slot: none may keep its slot for good.
+        """
+        while self.keeping and self.idle < self.most_idle:
+            self.idle += 1
+            self.keeping.popleft().leave_slot()
 
     async def acquire_again(self, stopped: Callable[[], bool]) -> bool:
         """Wait for a slot before the calls that have not begun; False once `stopped()`."""
