@@ -119,7 +119,7 @@ def test_both_families_and_all_layouts_see_the_same_questions(shared: PictureFol
 def test_sharing_what_stands_before_the_questions_changes_no_sum(
     shared: PictureFolder, layout: str, distractors: int, family: str
 ) -> None:
-    """Losses with shared prefixes, and of the same prompts as whole sequences."""
+    """Losses and gradients with shared prefixes, and of the same prompts as whole sequences."""
     setting = PictureSetting(family, layout, distractors, **TINY)
     data = training_set(setting, shared)
     learner = Learner(family, SMOKE.training("smoke", 0), data.width)
@@ -128,10 +128,17 @@ def test_sharing_what_stands_before_the_questions_changes_no_sum(
     assert all(group.prefixes.shape[1] > 57 * distractors for group in batch.groups)
     assert max(len(group.prefixes) for group in batch.groups) < len(alone.groups[0].prefixes) * options.questions
     assert [group.prefixes.shape[1] for group in alone.groups] == [0]
-    with torch.no_grad():
-        found, whole = (losses_of(learner, each, data, CPU) for each in (batch, alone))
+    found, whole = (losses_of(learner, each, data, CPU) for each in (batch, alone))
     for name, loss in found.items():
         assert torch.allclose(loss, whole[name], atol=1e-5), name
+    parameters = dict(learner.named_parameters())
+    ours, theirs = (
+        torch.autograd.grad(sum(losses.values()), [*parameters.values()], materialize_grads=True)
+        for losses in (found, whole)
+    )
+    assert any(one.any() for one in ours)
+    for name, one, other in zip(parameters, ours, theirs, strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-5), name
 
 
 def test_a_prompt_that_ends_with_the_image_keeps_its_end_to_itself(shared: PictureFolder) -> None:
