@@ -28,6 +28,7 @@ SECONDS = 570.0  # for all steps together
 MOST_WHEELS = 64 << 20  # bytes
 SHAPES = ("mambavl_2.8b", "pythiavl_2.8b")
 REPLAYS = 5  # of a profile
+NO_DEVICE = 3  # exit status of a step that finds no such device: nothing that follows could tell anything
 TAIL = 2000  # characters of a log that the summary keeps where a step failed
 
 
@@ -96,6 +97,8 @@ def run_steps(steps: Sequence[Step], out: Path, *, seconds: float = SECONDS, say
         say(_line(outcome))
         (out / "summary.json").write_text(json.dumps([asdict(one) for one in outcomes], indent=1) + "\n")
         (out / "summary.txt").write_text("\n".join(map(_line, outcomes)) + "\n")
+        if outcome.status == NO_DEVICE:
+            break
     return sum(one.verdict != "ok" for one in outcomes)
 
 
@@ -159,7 +162,9 @@ def _versions(args: argparse.Namespace) -> dict[str, Any]:
     installed = software.installed()
     wanted = [one for one in devices if one.name.startswith(args.device.partition(":")[0])]
     if not wanted:
-        raise SystemExit(f"This machine has no {args.device}: {' '.join(problems) or 'torch sees none'}")
+        why = " ".join(problems) or "torch sees none"
+        print(f"This machine has no {args.device} ({why}): nothing was tried; --device cpu --small rehearses all steps")
+        raise SystemExit(NO_DEVICE)
     titles = ", ".join(f"{one.title} ({one.capability})" for one in wanted)
     return {"headline": f"{titles}; torch {installed.versions.get('torch')}", "software": asdict(installed),
             "devices": [asdict(one) for one in devices], "problems": problems}  # fmt: skip

@@ -74,11 +74,12 @@ def test_too_many_wheels_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
         gpu_session.main([str(tmp_path / "o.json"), "--child", "wheels", "--wheels", str(tmp_path)])
 
 
-def test_without_the_device_the_first_step_says_so(tmp_path: Path) -> None:
+def test_without_the_device_the_first_step_says_so_and_is_the_last(tmp_path: Path) -> None:
     if __import__("torch").cuda.is_available():
         pytest.skip("there is a GPU")
-    with pytest.raises(SystemExit, match="no cuda"):
-        gpu_session.main([str(tmp_path / "o.json"), "--child", "versions"])
+    assert gpu_session.main([str(tmp_path)]) == 1
+    (only,) = json.loads((tmp_path / "summary.json").read_text())
+    assert (only["name"], only["verdict"]) == ("versions", "failed") and "has no cuda" in only["headline"]
 
 
 @pytest.mark.slow
