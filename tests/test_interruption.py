@@ -110,18 +110,24 @@ def test_a_product_of_many_rows_ends_between_two_slices_of_its_weights(
     """One matrix of a large model takes tenths of a second."""
     from vlcompare.models.kernels import linear, packed
 
-    made, weight, plain = list[int](), torch.rand(64, 64), torch.nn.functional.linear
+    made, weight = list[int](), torch.rand(64, 64)
 
-    def product(x: Any, part: Any, bias: Any = None) -> Any:
+    def product(x: Any, part: Any, bias: Any = None, plain: Any = torch.nn.functional.linear) -> Any:
         made.append(len(part))
         return plain(x, part, bias)
 
-    module = packed if kind == "packed" else linear
-    monkeypatch.setattr(module, "_SLICE", 16 * 64 * (4 if kind == "packed" else 1))  # the former in bytes
-    monkeypatch.setattr(module.F, "linear", product)
+    def unpacked(own: Any, first: int, last: int, held: Any, plain: Any = packed.PackedLinear.unpacked_rows) -> Any:
+        made.append(last - first)
+        return plain(own, first, last, held)
+
     if kind == "packed":
+        monkeypatch.setattr(packed, "_EVEN", 16)
+        monkeypatch.setattr(packed, "_SLICE", 16 * 64 * 4)  # in bytes
+        monkeypatch.setattr(packed.PackedLinear, "unpacked_rows", unpacked)
         work = partial(packed.PackedLinear("int8", *packed.quantized(weight, "int8"), (64, 64)), torch.rand(99, 64))
     else:
+        monkeypatch.setattr(linear, "_SLICE", 16 * 64)
+        monkeypatch.setattr(linear.F, "linear", product)
         work = partial(linear._widened, torch.rand(99, 64).bfloat16(), weight.bfloat16(), None)
     with interruptible(lambda: len(made) == 2), pytest.raises(Interrupted):
         work()

@@ -134,6 +134,7 @@ def test_two_threads_at_once_give_what_one_gives() -> None:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("variant", [PLAIN, *VARIANTS])
 def test_slices_are_the_weight_to_the_bit(method: str, variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed, "_EVEN", 5)
     monkeypatch.setattr(packed, "_SLICE", 4 * 5 * 192)  # seven slices, the last one shorter
     made, _ = layer(method, 33, 192)
     parts = {method: made.packed, "absmax": made.absmax}
@@ -141,8 +142,8 @@ def test_slices_are_the_weight_to_the_bit(method: str, variant: str, monkeypatch
         for dtype in (torch.float32, torch.bfloat16):
             whole = quantize.dequantize(parts, method, (33, 192), dtype)
             held = torch.empty(33, 192, dtype=dtype)
-            assert torch.equal(made.slice(0, 33, held), whole)
-            assert torch.equal(made.slice(7, 20, held), whole[7:20])
+            assert torch.equal(made.unpacked_rows(0, 33, held), whole)
+            assert torch.equal(made.unpacked_rows(7, 20, held), whole[7:20])
             assert variant == PLAIN or packed_proofs.unpacking_agrees(method, variant)
         x = torch.randn(2, 9, 192)  # more rows than go straight
         truth = F.linear(x, quantize.dequantize(parts, method, (33, 192), torch.float32), made.bias)
@@ -158,7 +159,7 @@ def test_slices_of_scales_that_are_no_numbers(method: str, variant: str) -> None
         parts = {method: made.packed, "absmax": made.absmax}
         whole = quantize.dequantize(parts, method, (3, 128), dtype)
         with packed.use(variant):
-            found = made.slice(0, 3, torch.empty(3, 128, dtype=dtype))
+            found = made.unpacked_rows(0, 3, torch.empty(3, 128, dtype=dtype))
         assert torch.equal(whole.isnan(), found.isnan()) and whole.isnan().any() and whole.isinf().any()
         assert torch.equal(whole.nan_to_num(), found.nan_to_num())
 
@@ -182,13 +183,14 @@ def test_a_size_that_no_loop_takes_is_unpacked_by_torch() -> None:
     made, weight = layer("int8", 33, 100)
     x = torch.randn(2, 100)
     with torch.inference_mode():
-        y, slices = made(x), made.slice(3, 9, torch.empty(6, 100))
+        y, slices = made(x), made.unpacked_rows(3, 9, torch.empty(6, 100))
     assert made.bias is not None
     assert torch.equal(slices, weight[3:9].float())
     assert error(y, F.linear(x.double(), weight, made.bias.double())) < 1e-6
 
 
 def test_gradients_pass_through_to_the_activations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed, "_EVEN", 16)
     monkeypatch.setattr(packed, "_SLICE", 4 * 16 * 64)  # three slices
     made, weight = layer("nf4", 40, 64)
     x = torch.randn(1, 64, requires_grad=True)

@@ -16,6 +16,7 @@ The choice depends on the processor and the sizes alone, never on a measurement.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 
@@ -31,7 +32,8 @@ from vlcompare.models.kernels.scoped import scoped
 
 FEW_ROWS = 16  # above this unpacking once costs less than looking every weight up for each four rows
 PLAIN = "plain"  # the variant that is no variant: torch's products of unpacked slices
-_SLICE = 4 << 20  # bytes of weights unpacked at a time, which stay in a core's cache
+_SLICE = 16 << 20  # bytes of weights unpacked at a time: products of fewer are slower, and more take long to get
+_EVEN = 64  # outputs: slices of other sizes are slower to multiply
 _forced: ContextVar[str | None] = ContextVar("forced packed variant", default=None)
 
 
@@ -100,18 +102,37 @@ class PackedLinear(nn.Module):
     def _by_slices(self, rows: Tensor) -> Tensor:
         dtype = torch.bfloat16 if rows.dtype == torch.bfloat16 and native_bfloat16() else torch.float32
         dtype = rows.dtype if rows.dtype == torch.float64 else dtype
-        values, step = rows.to(dtype), max(1, _SLICE // (dtype.itemsize * self.in_features))
-        bias = None if self.bias is None else self.bias.to(dtype)
-        parts, held = [], None
+        values, bias = rows.to(dtype), None if self.bias is None else self.bias.to(dtype)
+        step = self._step(dtype)
+        if torch.is_grad_enabled() and rows.requires_grad:  # which keeps every slice, and forbids to write into `out`
+            parts = [F.linear(values, weight, of) for weight, of, _ in self._slices(bias, step, dtype, keep=True)]
+            return torch.cat(parts, dim=-1).to(rows.dtype)
+        out = torch.empty(len(rows), self.out_features, dtype=dtype)
+        for weight, of, columns in self._slices(bias, step, dtype):
+            if of is None:
+                torch.mm(values, weight.t(), out=out[:, columns])
+            else:
+                torch.addmm(of, values, weight.t(), out=out[:, columns])
+        return out.to(rows.dtype)
+
+    def _step(self, dtype: torch.dtype) -> int:
+        """Outputs of a slice: about as many in each."""
+        count = max(1, -(-self.out_features * self.in_features * dtype.itemsize // _SLICE))
+        return max(1, -(-self.out_features // (count * _EVEN))) * _EVEN
+
+    def _slices(
+        self, bias: Tensor | None, step: int, dtype: torch.dtype, keep: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor | None, slice]]:
+        """Each slice of the weight, of the bias, and its columns of the product. keep: each has memory of its own."""
+        held = None
         for first in range(0, self.out_features, step):
             check()
-            if held is None or (torch.is_grad_enabled() and rows.requires_grad):  # which keeps every slice
+            columns = slice(first, min(first + step, self.out_features))
+            if held is None or keep:
                 held = torch.empty(min(step, self.out_features), self.in_features, dtype=dtype)
-            weight = self.slice(first, min(first + step, self.out_features), held)
-            parts.append(F.linear(values, weight, None if bias is None else bias[first : first + step]).to(rows.dtype))
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+            yield self.unpacked_rows(first, columns.stop, held), None if bias is None else bias[columns], columns
 
-    def slice(self, first: int, last: int, held: Tensor) -> Tensor:
+    def unpacked_rows(self, first: int, last: int, held: Tensor) -> Tensor:
         """Rows first .. last - 1 of the weight, (last - first, in), written into `held` or in memory of their own."""
         out, name = held[: last - first], variant(self.method)
         if name != PLAIN and _unpacks(self.method, name):
