@@ -32,7 +32,7 @@ from vlcompare.models.kernels.scoped import scoped
 
 FEW_ROWS = 16  # above this unpacking once costs less than looking every weight up for each four rows
 PLAIN = "plain"  # the variant that is no variant: torch's products of unpacked slices
-_SLICE = 16 << 20  # bytes of weights unpacked at a time: products of fewer are slower, and more take long to get
+_SLICE = 16 << 20  # bytes of weights unpacked at a time: smaller slices multiply slower, larger ones cost memory
 _EVEN = 64  # outputs: slices of other sizes are slower to multiply
 _forced: ContextVar[str | None] = ContextVar("forced packed variant", default=None)
 
@@ -103,12 +103,11 @@ class PackedLinear(nn.Module):
         dtype = torch.bfloat16 if rows.dtype == torch.bfloat16 and native_bfloat16() else torch.float32
         dtype = rows.dtype if rows.dtype == torch.float64 else dtype
         values, bias = rows.to(dtype), None if self.bias is None else self.bias.to(dtype)
-        step = self._step(dtype)
         if torch.is_grad_enabled() and rows.requires_grad:  # which keeps every slice, and forbids to write into `out`
-            parts = [F.linear(values, weight, of) for weight, of, _ in self._slices(bias, step, dtype, keep=True)]
+            parts = [F.linear(values, weight, of) for weight, of, _ in self._slices(bias, dtype, keep=True)]
             return torch.cat(parts, dim=-1).to(rows.dtype)
         out = torch.empty(len(rows), self.out_features, dtype=dtype)
-        for weight, of, columns in self._slices(bias, step, dtype):
+        for weight, of, columns in self._slices(bias, dtype):
             if of is None:
                 torch.mm(values, weight.t(), out=out[:, columns])
             else:
@@ -121,10 +120,10 @@ class PackedLinear(nn.Module):
         return max(1, -(-self.out_features // (count * _EVEN))) * _EVEN
 
     def _slices(
-        self, bias: Tensor | None, step: int, dtype: torch.dtype, keep: bool = False
+        self, bias: Tensor | None, dtype: torch.dtype, keep: bool = False
     ) -> Iterator[tuple[Tensor, Tensor | None, slice]]:
         """Each slice of the weight, of the bias, and its columns of the product. keep: each has memory of its own."""
-        held = None
+        held, step = None, self._step(dtype)
         for first in range(0, self.out_features, step):
             check()
             columns = slice(first, min(first + step, self.out_features))
