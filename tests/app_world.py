@@ -27,6 +27,22 @@ COUNT_CALLS = """(() => {
   };
 })()"""
 
+OPENED: list[Any] = []  # pages that tests have open, for what is told of a failure
+
+# of a page whose test fails: the run's state, its message, both cards, whether a press waits, calls without a reply
+SAYS = """() => ['#vl-state', '#vl-message', '#vl-left-card', '#vl-right-card'].map((place) =>
+  `${place}: ${document.querySelector(`${place} .prose`)?.innerHTML.slice(0, 400)}`).join('\\n')
+  + `\\npending: ${document.querySelector('.vl-main')?.dataset.pending ?? 'no'}, calls: ${window.vlCalls}`"""
+
+
+def pages_say() -> Iterator[str]:
+    """What each open page says; its error where it does not answer."""
+    for page in [page for page in OPENED if not page.is_closed()]:
+        try:
+            yield str(page.evaluate(SAYS))
+        except Exception as error:
+            yield repr(error)
+
 
 @contextmanager
 def launched(chromium: str) -> Iterator[Any]:
@@ -57,6 +73,7 @@ def visits(browser: Any, address: str, ready: Callable[[Any, str], None] | None 
         contexts.append(context)
         context.add_init_script(COUNT_CALLS)
         page = context.new_page()
+        OPENED.append(page)
         if slower > 1:
             context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": slower})
         page.on("pageerror", lambda error: errors.append(str(error)))
@@ -67,6 +84,7 @@ def visits(browser: Any, address: str, ready: Callable[[Any, str], None] | None 
         return page
 
     yield open_page
+    OPENED[:] = [page for page in OPENED if page.context not in contexts]
     for context in contexts:
         context.close()
     assert not errors, errors

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from app_world import launched, visits
+from app_world import launched, pages_say, visits
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = Path(os.environ.get("VLCOMPARE_REFERENCE", ROOT.parent / "shared" / "reference"))
@@ -96,6 +96,15 @@ def visit(app: Any, browser: Any) -> Iterator[Any]:
     """Opens the page of the module's `app`; complains about script errors at the end."""
     with visits(browser, app.address) as open_page:
         yield open_page
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Iterator[None]:
+    """A failure of a browser test tells what its pages say."""
+    report = yield
+    if report.when == "call" and report.failed and item.get_closest_marker("browser"):
+        report.sections += [("the page says", said) for said in pages_say()]
+    return report
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
