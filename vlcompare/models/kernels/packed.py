@@ -32,7 +32,7 @@ from vlcompare.models.kernels.scoped import scoped
 
 FEW_ROWS = 16  # above this unpacking once costs less than looking every weight up for each four rows
 PLAIN = "plain"  # the variant that is no variant: torch's products of unpacked slices
-_SLICE = 16 << 20  # bytes of weights unpacked at a time: smaller slices multiply slower, larger ones cost memory
+_SLICE = 20 << 20  # bytes of weights unpacked at a time: smaller slices multiply slower, larger ones cost memory
 _EVEN = 64  # outputs: slices of other sizes are slower to multiply
 _forced: ContextVar[str | None] = ContextVar("forced packed variant", default=None)
 
