@@ -15,6 +15,13 @@ import pytest
 from app_world import launched, pages_say, visits
 
 ROOT = Path(__file__).resolve().parents[1]
+# the files that take longest, in this order: they are given out first, so that no worker is left with one at the end
+LONG = (  # fmt: skip
+    "app_real", "app_browser", "page_access", "inspect_browser", "page_panels", "compare_belongs", "page_gestures",
+    "page_evidence", "page_leads", "page_study", "pretended_cuda", "evaluate_real", "kernels_triton",
+    "kernel_proofs", "load", "threads", "ui_guard", "train", "file_values", "fallback", "bench", "api", "study_lab",
+    "memory", "install", "study", "gpu_session", "study_pictures",
+)
 REFERENCE = Path(os.environ.get("VLCOMPARE_REFERENCE", ROOT.parent / "shared" / "reference"))
 
 
@@ -114,7 +121,15 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if "mark.gpu" not in collection_path.read_text(encoding="utf-8") else None
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """xdist is to give out the files in our order; its own puts those with few tests, the long ones of a page, last."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {f"test_{name}": rank for rank, name in enumerate(LONG)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(LONG)))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:
         return

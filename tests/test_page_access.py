@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from app_world import compare, done, settled, visits
+from app_world import compare, done, settled
 from axe_playwright_python.sync_playwright import Axe
 from inspect_world import write_run, write_samples
 from page_world import serving
@@ -109,27 +109,24 @@ def moved(page: Any) -> float:
     return sum(value for value, _ in page.evaluate("window.shifts"))
 
 
-def test_nothing_moves_by_itself_and_at_most_one_timer_is_shown(app: SimpleNamespace, browser: Any) -> None:
+def test_nothing_moves_by_itself_and_at_most_one_timer_is_shown(app: SimpleNamespace, visit: Any) -> None:
     for width in (1440, 390):
-        context = browser.new_context(viewport={"width": width, "height": 900})
-        context.add_init_script(WATCH)
-        with visits(SimpleNamespace(new_context=lambda **_: context), app.address) as open_page:  # noqa: B023
-            page = open_page()
-            settled(page)
-            assert moved(page) < 0.05, (width, page.evaluate("window.shifts"))
-            with app.fake.word_by_word():
-                page.locator("#vl-run").click()
-                page.wait_for_selector("#vl-state i[data-running]", state="attached")
-                page.evaluate(FRAMES)
-                before = moved(page)  # a browser leaves out what follows a press, but for half a second only
-            done(page)
-            settled(page)
-            assert moved(page) - before < 0.05, (width, page.evaluate("window.shifts"))
-            inspect(page)
-            assert page.evaluate("window.timers") <= 1, width
-            before = moved(page)
-            study(page)
-            assert moved(page) - before < 0.05, (width, page.evaluate("window.shifts.filter((s) => s[0] > 0.005)"))
+        page = visit(width=width, script=WATCH)
+        settled(page)
+        assert moved(page) < 0.05, (width, page.evaluate("window.shifts"))
+        with app.fake.word_by_word():
+            page.locator("#vl-run").click()
+            page.wait_for_selector("#vl-state i[data-running]", state="attached")
+            page.evaluate(FRAMES)
+            before = moved(page)  # a browser leaves out what follows a press, but for half a second only
+        done(page)
+        settled(page)
+        assert moved(page) - before < 0.05, (width, page.evaluate("window.shifts"))
+        inspect(page)
+        assert page.evaluate("window.timers") <= 1, width
+        before = moved(page)
+        study(page)
+        assert moved(page) - before < 0.05, (width, page.evaluate("window.shifts.filter((s) => s[0] > 0.005)"))
 
 
 # controls of which a part is out of the window's width, or whose text is cut off without a sign of it

@@ -130,7 +130,7 @@ def test_dragging_never_takes_the_picture_away(visit: Any) -> None:
 
 def test_a_finger_draws_a_region(app: SimpleNamespace, browser: Any) -> None:
     with visits(browser, app.address) as open_page:
-        page = open_page(width=390, height=844, has_touch=True)
+        page = open_page(width=390, height=844, touch=True)
         upload(page, png((10, 120, 60), (320, 200)))
         choose_task(page, "Describe a region")
         page.locator("#vl-box-text").wait_for(state="visible")

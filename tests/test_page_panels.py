@@ -86,7 +86,7 @@ def test_a_term_is_explained_by_mouse_and_by_a_press_until_escape(visit: Any) ->
 
 def test_a_term_is_explained_by_a_tap(app: SimpleNamespace, browser: Any) -> None:
     with visits(browser, app.address) as open_page:
-        page = open_page(width=390, height=844, has_touch=True)
+        page = open_page(width=390, height=844, touch=True)
         compare(page)
         settled(page)
         page.locator("#vl-charts .vl-term", has_text="first token").tap()
