@@ -16,7 +16,7 @@ from pathlib import Path
 
 from vlcompare.errors import SampleError, VLCompareError
 from vlcompare.study.figures import NAMES, ORDER_NAMES, share_text
-from vlcompare.study.pictures.folder import holds_pictures
+from vlcompare.study.pictures.folder import holds_pictures, read_picture_rows
 from vlcompare.study.pictures.report import rows_with_floors
 from vlcompare.study.report import write_report
 from vlcompare.study.rows import Folder, read_rows, setting_of
@@ -54,7 +54,7 @@ def ship(folder: Path, name: str | None) -> None:
     """Copy a folder's rows and its grid, and write the report. Raises SampleError where it holds no whole rows."""
     path = folder / "rows.jsonl"
     pictures = holds_pictures(path)
-    rows = rows_with_floors(path) if pictures else read_rows(path)
+    rows = rows_with_floors(read_picture_rows(path)) if pictures else read_rows(path)
     if not rows:
         raise SampleError(f"{path} holds no finished rows.")
     grid = json.loads((folder / "grid.json").read_text(encoding="utf-8"))

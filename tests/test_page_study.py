@@ -16,7 +16,8 @@ from ui_fakes import FakeCompare, words
 
 from vlcompare.evaluate.published_gaps import published_gaps, sentences
 from vlcompare.study.figures import share_text
-from vlcompare.study.opened import SHIPPED, PictureStudy, open_any, open_study, picture_study_of, study_of
+from vlcompare.study.opened import SHIPPED, PictureStudy, Study, open_any, open_study, picture_study_of, study_of
+from vlcompare.study.pictures.figures import in_short
 from vlcompare.study.pictures.grids import COMPARISONS, PictureEntry, PictureGrid
 from vlcompare.study.pictures.settings import ALL_TASKS, SMOKE, V1, PictureSetting
 from vlcompare.study.rows import setting_of, weights_path
@@ -238,16 +239,16 @@ def test_who_is_ahead_on_pictures_is_said_from_the_records() -> None:
         "The Transformer is ahead: image first +0.50 (" in sentence and "Mamba is ahead: query first -1.00" in sentence
     )
     assert "No difference is shown: template first +0.00" in sentence and sentence in words(pictures.section(study))
-    lead = words(views.intro(open_study(SHIPPED / "cpu"), study))
+    lead = words(views.intro(open_study(SHIPPED / "cpu"), in_short(study.figures, study.rows)))
     assert "On pictures, in locating things the Transformer minus Mamba is image first +0.50 (" in lead
     assert "one seed so far" in lead
     alone = picture_study_of("".join(json.dumps(row) + "\n" for row in rows[:2]).encode(), "mine.jsonl")
-    lead = words(views.intro(open_study(SHIPPED / "cpu"), alone))
+    lead = words(views.intro(open_study(SHIPPED / "cpu"), in_short(alone.figures, alone.rows)))
     assert (
         f"On pictures, at the baseline alone: {task_title('grounding')} (retrieval): Transformer 1.00, Mamba .50"
         in lead
     )
-    assert "On pictures" not in words(views.intro(open_study(SHIPPED / "cpu"), PictureStudy()))
+    assert "On pictures" not in words(views.intro(open_study(SHIPPED / "cpu"), in_short([], [])))
 
 
 def test_what_the_larger_encoder_had_more_is_said() -> None:
@@ -326,19 +327,33 @@ def test_rows_that_are_added_while_a_grid_trains_are_seen(tmp_path: Path) -> Non
     assert len(shelf.study().rows) == 3
 
 
+def text_row(
+    order: str | None, family: str, seed: int, reached: int | None, accuracy: float = 0.95, **fields: Any
+) -> dict[str, Any]:
+    """A row of a training on text, of length 10; its accuracy at length 20 is .25."""
+    states = None if family == "pythia" else 16
+    shape = {"width": 64, "layers": 2, "state_size": states, "parameters": 100_000}
+    return {"task": "position", "order": order, "length": 10, "vocabulary": 80, "family": family, **shape,
+            "recipe": "v1", "learning_rate": 0.001, "seed": seed, "budget": 512_000, "examples": reached or 512_000,
+            "reached": reached, "accuracy": accuracy, "by_position": None, "extrapolation": {"20": 0.25}, "curve": [],
+            "seconds": 9.0, "device": "cpu", "version": 1, **fields}  # fmt: skip
+
+
+def text_study(rows: list[dict[str, Any]], **fields: Any) -> Study:
+    return study_of("".join(json.dumps(row) + "\n" for row in rows).encode(), "x", **fields)
+
+
 def test_nothing_is_a_finding_before_its_seeds_are_there() -> None:
     study = open_study(SHIPPED / "cpu")
     assert ("unfinished" in state(study)) == study.unfinished
-    row = json.loads(ROWS.splitlines()[0])
 
     def made(family: str, seed: int, reached: int | None) -> dict:
-        return {**row, "order": "query_last", "family": family, "state_size": None if family == "pythia" else 16,
-                "learning_rate": 0.001, "seed": seed, "reached": reached}  # fmt: skip
+        return text_row("query_last", family, seed, reached)
 
     def verdict(ours: list[int | None], theirs: list[int | None]) -> str:
         rows = [made("pythia", seed, value) for seed, value in enumerate(ours)]
         rows += [made("mamba", seed, value) for seed, value in enumerate(theirs)]
-        return seen(study_of(("\n".join(map(json.dumps, rows)) + "\n").encode(), "x"))[0]
+        return seen(text_study(rows))[0]
 
     assert "no finding yet" in verdict([1000, 2000], [3000, 4000, 5000])
     assert "Every Transformer needs fewer" in verdict([1000, 2000, 2500], [3000, 4000, None])
@@ -347,37 +362,84 @@ def test_nothing_is_a_finding_before_its_seeds_are_there() -> None:
 
 
 def test_what_is_seen_is_said_from_the_rows_alone() -> None:
-    row = json.loads(ROWS.splitlines()[0])
-
-    def made(order: str, family: str, seed: int, reached: int | None, accuracy: float = 0.95) -> dict:
-        return {**row, "order": order, "family": family, "state_size": None if family == "pythia" else 16,
-                "learning_rate": 0.001, "seed": seed, "reached": reached, "accuracy": accuracy}  # fmt: skip
-
+    made = text_row
     lasts = {"pythia": (1000, 2000, 2500), "mamba": (5000, 6000, 7000), "hybrid": (3000, 4000, 6500)}
     rows = [made("query_last", family, seed, value) for family, values in lasts.items() for seed, value in
             enumerate(values)]  # fmt: skip
     rows += [made("query_first", "pythia", seed, value) for seed, value in enumerate((800, 900, 1000))]
     rows += [made("query_first", "mamba", 0, 850), made("query_first", "mamba", 1, 950)]
     rows += [made("query_first", "mamba", 2, None, 0.1)]
-    study = study_of(("\n".join(map(json.dumps, rows)) + "\n").encode(), "x", planned=156)
+    study = text_study(rows, planned=156)
     said = summary(study)
-    assert (
-        "length 10 with the query last, every Transformer needs fewer examples than every Mamba (2,000 against" in said
-    )
-    assert "2,000 against 6,000 examples in the median)" in said and "1 of 3 Mambas never left chance" in said
-    assert "no lead is shown where the query is known before" in said and f"{len(rows)} of 156 trainings" in said
+    needs = "every Transformer needs fewer examples than every Mamba at length 10, query last (2,000 against 6,000);"
+    assert said.startswith(needs) and "(900 against 950, 1 of 3 Mambas never left chance)" in said
+    assert "examples until .95 in the median" in said and f"{len(rows)} of 156 trainings" in said
+    assert "At length 10 no lead is shown where the query is known before" in said
     last, first = seen(study)
     assert "Transformer 1,000 to 2,500 (3 seeds), Mamba 5,000 to 7,000" in last
     assert "The hybrid needs more than every Transformer, and overlaps with Mamba." in last
-    assert "Asked at length 20, on which none was trained: Transformer .10 (.10 to .10), Mamba .10" in last
+    assert "Asked at length 20, on which none was trained: Transformer .25 (.25 to .25), Mamba .25" in last
     assert "right, guessing .10; the seeds of the Transformer and Mamba overlap." in last
     assert "Mamba 850 to 950 (3 seeds, one of which never left chance: .10 after all 512,000)" in first
-    some = practice(study_of(("\n".join(map(json.dumps, rows[:9])) + "\n").encode(), "x"))
+    some = practice(text_study(rows[:9]))
     assert "(examples: query last, length 10: Transformer 1,000, Mamba 5,000, Hybrid 3,000)" in some
     assert "mostly point alike" in some
-    assert practice(study_of((json.dumps(rows[0]) + "\n").encode(), "x")) == "" and practice(study)
-    whole = summary(study_of(("\n".join(map(json.dumps, rows[:9])) + "\n").encode(), "x", planned=9))
+    assert practice(text_study(rows[:1])) == "" and practice(study)
+    whole = summary(text_study(rows[:9], planned=9))
     assert "trainings are finished" not in whole and "no lead" not in whole
+
+
+def test_what_nobody_learnt_shows_no_lead() -> None:
+    """Six trainings that all used their budget up overlap, which says nothing about who is ahead."""
+    rows = [text_row("query_last", "pythia", seed, 1000 + seed) for seed in range(3)]
+    rows += [text_row("query_last", "mamba", seed, 5000) for seed in range(3)]
+    for family in ("pythia", "mamba", "hybrid"):
+        rows += [text_row("query_first", family, seed, None, 0.1 * (seed + 1)) for seed in range(3)]
+    said, (_, first) = summary(text_study(rows)), seen(text_study(rows))
+    assert "no Transformer and no Mamba reaches .95 within the budget at length 10, query first" in said
+    assert "no lead" not in said and "overlap" not in said
+    assert "No Transformer and no Mamba reaches .95 within the budget. No hybrid does, either. Asked at" in first
+    assert practice(text_study(rows)).endswith("Mamba not within 512,000, Hybrid not within 512,000).")
+    assert "or to the end of the budget" in practice(text_study(rows))
+
+
+def test_the_other_tasks_and_state_sizes_are_told_too() -> None:
+    mqar = {"task": "mqar", "length": 8, "vocabulary": 128}
+    rows = [text_row(None, family, seed, 2000, **mqar) for family in ("pythia", "mamba") for seed in range(3)]
+    after = {"task": "ngram_suffix", "length": 20, "vocabulary": 30}
+    rows += [text_row("query_last", family, 0, 2000, **after) for family in ("pythia", "mamba")]
+    for size, values in ((4, (None, None, 400_000)), (16, (7000, 5000, 6000)), (64, (4000,))):
+        rows += [text_row("query_last", "mamba", seed, value, 0.4 + seed / 10, state_size=size)
+                 for seed, value in enumerate(values)]  # fmt: skip
+    assert state(text_study(rows)).endswith("position retrieval at length 10; MQAR; What follows an n-gram.")
+    told = seen(text_study(rows))
+    assert told[0].startswith("MQAR, length 8, examples until .95: Transformer 2,000 (3 seeds), Mamba 2,000 (3 seeds).")
+    assert told[1].startswith("What follows an n-gram, length 20, query last, examples until .95: Transformer 2,000")
+    assert told[2] == (
+        "Length 10, query last, Mamba by states a channel, examples until .95: 4 states 400,000 (3 seeds, 2 of which "
+        "got to .40 and .50 after all 512,000), 16 states 5,000 to 7,000 (3 seeds), 64 states 4,000 (one seed)."
+    )
+
+
+def test_what_cannot_be_read_leaves_the_rest_of_the_tab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "temporary"))
+    (tmp_path / "rows.jsonl").write_bytes(picture_lines("image_first", "query_first"))
+    row = picture_row("mamba", layout="query_first")
+    row["tasks"] = {"vqa": {**row["tasks"]["vqa"], "right": "10", "per_picture": "2", "types": "ab", "floor": "00"}}
+    with (tmp_path / "rows.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    session = StudySession(Shelf(tmp_path))
+    shown = handlers.fill(session)
+    assert set(shown) == {"published", "intro", "figures", "message"} and "On pictures, " not in words(shown["intro"])
+    assert "were not asked the same questions" in shown["message"] and "trainings are finished" in shown["figures"]
+    assert Path(handlers.csv(session, "examples_to_95")).is_file()
+    (tmp_path / "rows.jsonl").write_text(ROWS)
+    assert handlers.fill(session)["figures"] and handlers.fill(session) == {}, "read again, once it can be"
+    session = StudySession(Shelf(tmp_path))
+    (tmp_path / "rows.jsonl").unlink()
+    shown = handlers.fill(session)
+    assert "holds no rows.jsonl" in shown["message"] and str(tmp_path) not in shown["message"]
+    assert {"intro", "published", "pictures"} < set(shown) and "Seen here" not in words(shown["intro"])
 
 
 def test_the_published_gap_with_and_without_the_doubtful_cell() -> None:

@@ -23,6 +23,7 @@ from vlcompare.models.mamba import Mamba
 from vlcompare.models.pythia import Pythia
 from vlcompare.study import tables
 from vlcompare.study.estimate import work
+from vlcompare.study.figures import all_figures
 from vlcompare.study.grid import grid_of, open_grid
 from vlcompare.study.models import build, matched_layers, parameters
 from vlcompare.study.named import NAMED
@@ -405,16 +406,43 @@ def test_what_several_recipes_made_is_told_apart() -> None:
 
     rows = [row(family, seed) for family in ("pythia", "mamba") for seed in range(3)]
     words = summary(Study("one", tuple(rows)))
-    assert "at length 10 with the query last, every Transformer needs fewer" in words
+    assert "every Transformer needs fewer examples than every Mamba at length 10, query last (300 against" in words
     rows += [row("pythia", 0, budget=2000)]
     assert summary(Study("alone", tuple(rows))) == words, "of which there is nothing to compare it with"
     rows += [row("mamba", 0, budget=2000, reached=None)]
     both = Study("both", tuple(rows))
-    assert "(recipe v1, at most 1,000 examples, vocabulary 80), every Transformer" in summary(both)
+    assert "than every Mamba at length 10, query last (at most 1,000 examples) (300 against" in summary(both)
     assert "1 more setting has too few seeds yet" in summary(both)
     first, second = seen(both)
     assert "at most 1,000 examples" in first and "at most 2,000 examples" in second
     assert [row["budget"] for row in for_lab(groups(rows))] == [1000, 1000]
+
+
+def test_what_was_trained_otherwise_is_drawn_apart() -> None:
+    """Other budgets, vocabularies, widths or recipes never share a panel; another length may."""
+
+    def titles(rows: list[dict], figure: str = "examples_to_95") -> list[str]:
+        found = next(one for one in all_figures(tables.groups(rows)) if one.name == figure)
+        assert len(found.panels) == len({panel.title for panel in found.panels})
+        return [panel.title for panel in found.panels]
+
+    def pair(**changes: object) -> list[dict]:
+        sides = {"pythia": {"state_size": None}, "mamba": {}}
+        return [made_row(family=family, **{**own, **changes}) for family, own in sides.items()]
+
+    rows = pair() + pair(length=20, vocabulary=160, by_position=[0.5] * 20, extrapolation={})
+    assert titles(rows) == ["Query last"]
+    assert titles(rows + pair(budget=2000)) == [
+        "Query last · at most 1,000 examples",
+        "Query last · at most 2,000 examples",
+    ]
+    assert titles(pair() + pair(width=128, recipe="smoke")) == ["Query last · recipe v1", "Query last · recipe smoke"]
+    for changes, words in (({"width": 128}, "width 64"), ({"vocabulary": 40}, "80 symbols")):
+        for figure in ("accuracy_at_equal_examples", "accuracy_by_position", "extrapolation", "curves"):
+            found = titles(pair() + pair(**changes), figure)
+            assert len(found) == 2 and sum(f" · {words}" in title for title in found) == 1
+    mine = [row for row in pair() if row["family"] == "pythia"] + pair(budget=2000)[1:]
+    assert len(titles(mine)) == 2, "one family a panel rather than two on unequal budgets"
 
 
 def test_damaged_rows_are_named(tmp_path: Path) -> None:
@@ -483,6 +511,33 @@ def test_a_report_from_rows_alone(tmp_path: Path) -> None:
     assert all((outs[0] / name).read_bytes() == (outs[1] / name).read_bytes() for name in names)
     text = (outs[0] / "report.md").read_text()
     assert "17 trainings" in text and "not reached" in text and "unfinished" not in text
+
+
+def test_a_report_leaves_out_damaged_lines_and_names_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole, bad = [made_row(seed=seed) for seed in (0, 1)], ['{"task"', json.dumps(made_row(version=7)), "[]"]
+    odd = json.dumps(made_row(family="\n# <b>\x1b[2J" + "x" * 500))
+    source, out = tmp_path / "rows.jsonl", tmp_path / "out"
+    source.write_text("\n".join([*bad, *map(json.dumps, whole), odd, ""]))
+    assert main(["study", "report", str(source), "--out", str(out)]) == 0
+    said, text = capsys.readouterr().out, (out / "report.md").read_text()
+    assert said.startswith("2 rows in 1 settings") and len(said.splitlines()) == 5 and "\x1b" not in said + text
+    for told in (said, text):
+        for number, message in (
+            (1, "is not a whole row"),
+            (2, "version 7"),
+            (3, "not an object"),
+            (6, "Unknown family"),
+        ):
+            assert f"rows.jsonl, line {number}" in told and message in told
+        assert str(tmp_path) not in text and "x" * 300 not in told
+    assert "**Left out: 4 lines are" in text and "2 trainings of at most" in text
+    source.write_text("\n".join([json.dumps(whole[0]), *["{"] * 30, ""]))
+    assert main(["study", "report", str(source), "--out", str(out)]) == 0
+    assert "20 more lines are left out" in capsys.readouterr().out
+    assert (out / "report.md").read_text().count("is not a whole row") == 30
+    source.write_text("{\n")
+    assert main(["study", "report", str(source), "--out", str(out)]) == 2
+    assert "line 1, is not a whole row" in capsys.readouterr().err
 
 
 def test_recipes_are_named_after_themselves() -> None:

@@ -16,10 +16,11 @@ from vlcompare.cli import main
 from vlcompare.errors import CheckpointError, RequestError, SampleError
 from vlcompare.paths import EXAMPLES
 from vlcompare.study.grid import grid_of, open_grid
+from vlcompare.study.opened import PictureStudy, any_study_of
 from vlcompare.study.pictures.data import distracting, embedded_encoder, prompting_of, training_set
 from vlcompare.study.pictures.figures import picture_figures
 from vlcompare.study.pictures.floors import with_floors
-from vlcompare.study.pictures.folder import PictureFolder, parse_picture_rows, read_picture_rows
+from vlcompare.study.pictures.folder import PictureFolder, holds_pictures, parse_picture_rows, read_picture_rows
 from vlcompare.study.pictures.gaps import comparison_records, progress
 from vlcompare.study.pictures.grids import COMPARISONS, PICTURE_GRIDS, PictureGrid
 from vlcompare.study.pictures.pilot import RULE, reported
@@ -280,6 +281,32 @@ def test_damaged_rows_are_named(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_bytes(data)
     with pytest.raises(SampleError, match="line 2, is not a whole row"):
         read_picture_rows(tmp_path / "rows.jsonl")
+
+
+def test_a_report_leaves_out_damaged_lines_and_names_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first line says nothing of the rows' kind where it is damaged."""
+    rows = [row(family, layout=layout) for layout in ("image_first", "query_first") for family in FAMILIES]
+    lines = ["{", *map(json.dumps, rows), json.dumps({**rows[0], "steps": "many"}), ""]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(lines))
+    assert holds_pictures(path) and isinstance(any_study_of(path.read_bytes(), "mine"), PictureStudy)
+    assert main(["study", "report", str(path), "--out", str(tmp_path)]) == 0
+    said, text = capsys.readouterr().out, (tmp_path / "report.md").read_text()
+    for told in (said, text):
+        assert "rows.jsonl, line 1, is not a whole row" in told and "line 6, is not a whole row" in told
+    assert said.startswith("4 rows, 1 comparisons") and "**Left out: 2 lines are" in text
+    assert "| query first | summary | Question | all | 4 |" in text
+    path.write_text("\n".join([lines[5], ""]))
+    assert main(["study", "report", str(path), "--out", str(tmp_path)]) == 2
+    assert "steps is missing" in capsys.readouterr().err
+
+
+def test_the_sizes_that_are_compared_are_said() -> None:
+    rows = [row(family, scale=scale, parameters=count + (family == "mamba"))
+            for scale, count in (("small", 270_000), ("medium", 950_000)) for family in FAMILIES]  # fmt: skip
+    (figure,) = picture_figures(rows)
+    assert "Parameters, Transformer and Mamba: small 270,000 and 270,001, medium 950,000 and 950,001." in figure.reads
+    assert "Parameters" not in picture_figures([row(f, layout=x) for x in LAYOUTS[:3] for f in FAMILIES])[0].reads
 
 
 # ---------------------------------------------------------------------------------------------- comparisons

@@ -6,12 +6,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
 
 from vlcompare.render.charts import ticks as round_values
 from vlcompare.render.panels import Panel, Point, Series, Strip
-from vlcompare.study.tables import TABLES, Group, Row, accuracy_at, extrapolation, of_several_state_sizes, spread
+from vlcompare.study.tables import (
+    TABLES,
+    TRAINING,
+    Group,
+    Row,
+    accuracy_at,
+    extrapolation,
+    of_several_state_sizes,
+    spread,
+)
 
 NAMES = {"pythia": "Transformer", "mamba": "Mamba", "hybrid": "Hybrid"}
 ORDER_NAMES = {"query_first": "query first", "query_last": "query last", None: ""}
@@ -19,7 +30,14 @@ MOST_CELLS = 60  # of a strip; more places are drawn by their means
 MOST_POINTS = 60  # of a curve
 SHARES = {share: f"{share:g}" for share in (0.0, 0.25, 0.5, 0.75, 1.0)}
 _EARLY = 0.25  # of the budget: where accuracies are compared at equal examples
-_BY_TASK = ("task", "order", "length", "vocabulary")
+TASK_NAMES = {
+    "position": "Position",
+    "mqar": "MQAR",
+    "ngram_suffix": "What follows an n-gram",
+    "ngram_prefix": "What precedes an n-gram",
+}
+_HOW = {"recipe": "recipe {}", "width": "width {:,}", "budget": "at most {:,} examples", "vocabulary": "{:,} symbols"}
+_BY_TASK = ("task", "order", "length")
 
 
 @dataclass(frozen=True)
@@ -42,22 +60,23 @@ def all_figures(groups: Sequence[Group]) -> list[Figure]:
     position = [group for group in usual if group.key["task"] == "position"]
     several = of_several_state_sizes(groups)
     made = [
-        _figure("examples_to_95", "Examples needed until .95", position, _by_length(position, _until_enough, _counts),
+        _figure("examples_to_95", "Examples needed until .95", position,
+                _apart(position, lambda part: _by_length(part, _until_enough, _counts)),
                 "Examples that a training saw before .95 of held-out items were right: fewer is better. Hollow: the "
                 "median training used up its budget before."),
         _figure("accuracy_at_equal_examples", "Accuracy after a quarter of the budget", position,
-                _by_length(position, _early, lambda _: SHARES),
+                _apart(position, lambda part: _by_length(part, _early, lambda _: SHARES)),
                 "A training that stopped at .95 before keeps its last accuracy."),
-        _figure("accuracy_by_position", "Accuracy by position", position, _heat(position),
+        _figure("accuracy_by_position", "Accuracy by position", position, _apart(position, _heat),
                 "The fuller the colour, the more often the answer is right there; positions count from 1."),
-        _figure("query_first_against_last", "Query first against query last", position, _orders(position),
+        _figure("query_first_against_last", "Query first against query last", position, _apart(position, _orders),
                 "Examples needed until .95 with the query behind the sequence, and before it."),
-        _figure("state_size", "Mamba by the size of its state", several, _states(several),
+        _figure("state_size", "Mamba by the size of its state", several, _apart(several, _states),
                 "Accuracy after half of the budget; every mark is one training."),
-        _figure("extrapolation", "Longer than trained", position, _longer(position),
+        _figure("extrapolation", "Longer than trained", position, _apart(position, _longer),
                 "Accuracy at lengths that were never trained. Asked for are the positions that the models have a token "
                 "for, those of the trained length. Dashed: guessing one of them."),
-        _figure("curves", "While training", usual, _curves(usual),
+        _figure("curves", "While training", usual, _apart(usual, _curves),
                 "Accuracy of every training at its setting's best rate. Dashed: guessing."),
     ]  # fmt: skip
     return [figure for figure in made if figure.panels]
@@ -81,6 +100,45 @@ def _words(group: Group, what: str) -> str:
     order = ORDER_NAMES[group.key["order"]]
     setting = ", ".join(part for part in (f"length {group.key['length']}", order, seeds_text(len(group.rows))) if part)
     return f"{NAMES[group.key['family']]}: {what} ({setting})"
+
+
+# ---- what may be drawn together --------------------------------------------------------------------------------------
+
+
+def _apart(groups: Sequence[Group], panels: Callable[[Sequence[Group]], list[Panel]]) -> list[Panel]:
+    """The panels of groups, apart for those that must not be set beside each other, with what tells these apart."""
+    return [
+        replace(panel, title=f"{panel.title} · {words}") if words else panel
+        for words, part in _comparable(groups)
+        for panel in panels(part)
+    ]
+
+
+def _comparable(groups: Sequence[Group]) -> list[tuple[str, list[Group]]]:
+    """Parts in which all that was trained of one task, order and length was trained alike, each with its own words.
+
+    The parts differ in as few fields of `TRAINING` as possible: mostly there is one, without words.
+    """
+    for names in (names for size in range(len(TRAINING) + 1) for names in combinations(TRAINING, size)):
+        parts: dict[tuple[Any, ...], list[Group]] = {}
+        for group in groups:
+            parts.setdefault(tuple(group.key[name] for name in names), []).append(group)
+        if all(map(_trained_alike, parts.values())):
+            break
+    return [(training_text(dict(zip(names, values, strict=True))), part) for values, part in parts.items()]
+
+
+def training_text(fields: Mapping[str, Any]) -> str:
+    """Fields of `TRAINING` in words."""
+    return ", ".join(_HOW[name].format(value) for name, value in fields.items())
+
+
+def _trained_alike(groups: Sequence[Group]) -> bool:
+    ways: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+    return all(
+        ways.setdefault(tuple(group.key[name] for name in _BY_TASK), group.training) == group.training
+        for group in groups
+    )
 
 
 # ---- by length -------------------------------------------------------------------------------------------------------
@@ -201,19 +259,33 @@ def _orders(groups: Sequence[Group]) -> list[Panel]:
 
 
 def _states(groups: Sequence[Group]) -> list[Panel]:
-    if not groups:
-        return []
-    sizes = sorted({group.key["state_size"] for group in groups})
-    points = []
+    panels = []
+    for title, members in _by_task(groups):
+        points = []
+        for group in members:
+            at = group.key["budget"] / 2
+            for row in group.rows:
+                value = accuracy_at(row, at)
+                if value is not None:
+                    words = f"{group.key['state_size']} states a channel, {share_text(value)} after {at:,.0f} examples"
+                    points.append(Point(math.log2(group.key["state_size"]), value, _words(group, words)))
+        ticks = {math.log2(size): str(size) for size in sorted({group.key["state_size"] for group in members})}
+        panels.append(Panel(title, "states a channel", room(ticks), SHARES, (Series("mamba", tuple(points)),)))
+    return panels
+
+
+def _by_task(groups: Sequence[Group]) -> list[tuple[str, list[Group]]]:
+    """The groups of each task, order and length, with a title: position retrieval first."""
+    found: dict[tuple[Any, ...], list[Group]] = {}
     for group in groups:
-        at = group.key["budget"] / 2
-        for row in group.rows:
-            value = accuracy_at(row, at)
-            if value is not None:
-                words = f"{group.key['state_size']} states a channel, {share_text(value)} after {at:,.0f} examples"
-                points.append(Point(math.log2(group.key["state_size"]), value, _words(group, words)))
-    ticks = {math.log2(size): str(size) for size in sizes}
-    return [Panel("Mamba", "states a channel", room(ticks), SHARES, (Series("mamba", tuple(points)),))]
+        found.setdefault(tuple(group.key[name] for name in _BY_TASK), []).append(group)
+    keys = sorted(found, key=lambda key: (list(TASK_NAMES).index(key[0]), key[2], key[1] != "query_last"))
+    return [(task_text(*key), found[key]) for key in keys]
+
+
+def task_text(task: str, order: str | None, length: int) -> str:
+    """Position, length 10, query last."""
+    return ", ".join(part for part in (TASK_NAMES[task], f"length {length}", ORDER_NAMES[order]) if part)
 
 
 def _longer(groups: Sequence[Group]) -> list[Panel]:
@@ -240,15 +312,11 @@ def _longer(groups: Sequence[Group]) -> list[Panel]:
 
 
 def _curves(groups: Sequence[Group]) -> list[Panel]:
-    keys = {tuple(group.key[name] for name in _BY_TASK) for group in groups}
     panels = []
-    for key in sorted(keys, key=lambda key: (key[0] != "position", key[0], key[2], key[1] != "query_last")):
-        members = [group for group in groups if tuple(group.key[name] for name in _BY_TASK) == key]
+    for title, members in _by_task(groups):
         lines = [_curve(group, row) for group in members for row in group.rows if row["curve"]]
         end = max((line.points[-1].x for line in lines), default=1.0)
-        order = f", {ORDER_NAMES[key[1]]}" if key[1] else ""
         ticks = {value: f"{value / 1000:,g}" for value in round_values(0.0, end, 5)}
-        title = f"{str(key[0]).replace('_', ' ').capitalize()} {key[2]}{order}"
         panels.append(Panel(title, "thousand examples", ticks, SHARES, tuple(lines), chance=members[0].chance))
     return panels
 

@@ -16,7 +16,7 @@ from vlcompare.errors import SampleError
 from vlcompare.paths import EXAMPLES
 from vlcompare.study.figures import Figure, all_figures
 from vlcompare.study.pictures.figures import picture_figures
-from vlcompare.study.pictures.folder import holds_pictures, is_picture_row, parse_picture_rows
+from vlcompare.study.pictures.folder import are_of_pictures, holds_pictures, parse_picture_rows
 from vlcompare.study.pictures.gaps import progress
 from vlcompare.study.pictures.grids import Comparison
 from vlcompare.study.pictures.measured import Row, baseline, by_setting
@@ -93,7 +93,7 @@ def picture_study_of(data: bytes, name: str) -> PictureStudy:
 
 def any_study_of(data: bytes, name: str) -> Study | PictureStudy:
     """The rows of a file's content, of the kind that its first row has."""
-    return picture_study_of(data, name) if is_picture_row(data.partition(b"\n")[0]) else study_of(data, name)
+    return picture_study_of(data, name) if are_of_pictures(data.split(b"\n")) else study_of(data, name)
 
 
 def _read(data: bytes, name: str, parse: Parse) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:

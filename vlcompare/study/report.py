@@ -9,11 +9,12 @@ from typing import Any
 from vlcompare.errors import SampleError
 from vlcompare.render.panels import stand_alone
 from vlcompare.study.figures import NAMES, all_figures
+from vlcompare.study.lines import left_out, told
 from vlcompare.study.opened import planned_rows
 from vlcompare.study.pictures.folder import holds_pictures
 from vlcompare.study.pictures.report import write_picture_report
 from vlcompare.study.rates import RULE
-from vlcompare.study.rows import read_rows
+from vlcompare.study.rows import whole_rows
 from vlcompare.study.tables import TABLES, Row, as_csv, groups
 from vlcompare.training.progress import write_whole
 
@@ -27,14 +28,18 @@ _TITLES = {
 
 
 def write_report(source: Path, out: Path) -> str:
-    """Write everything to `out` and return one line about it. Raises SampleError where there are no rows."""
+    """Write everything to `out` and return what is to be told: one line, and the damaged lines that are left out.
+
+    Raises SampleError where there are no rows.
+    """
     path = source / "rows.jsonl" if source.is_dir() else source
     if holds_pictures(path):
         return write_picture_report(path, out)
-    rows = read_rows(path)
+    rows, problems = whole_rows(path)
     if not rows:
         folder = path.parent if path.suffix == ".jsonl" else path
-        raise SampleError(f"{path} holds no finished rows; `study run GRID --out {folder}` makes them.")
+        none = f"{path} holds no finished rows; `study run GRID --out {folder}` makes them."
+        raise SampleError(problems[0] if problems else none)
     out.mkdir(parents=True, exist_ok=True)
     settings = groups(rows)
     tables = {name: table(settings) for name, table in TABLES.items()}
@@ -49,8 +54,9 @@ def write_report(source: Path, out: Path) -> str:
         write_whole(out / figures[-1], stand_alone(figure.title, figure.panels, NAMES))
     for name in set(TABLES) - {Path(figure).stem for figure in figures}:
         (out / f"{name}.svg").unlink(missing_ok=True)
-    write_whole(out / "report.md", _text(rows, tables, figures, planned_rows(path.parent)))
-    return f"{len(rows)} rows in {len(settings)} settings: {out / 'report.md'}"
+    state = _state(rows, planned_rows(path.parent), problems)
+    write_whole(out / "report.md", _text(rows, tables, figures, state))
+    return told(f"{len(rows)} rows in {len(settings)} settings: {out / 'report.md'}", problems)
 
 
 def _flat(row: Row) -> Row:
@@ -58,11 +64,16 @@ def _flat(row: Row) -> Row:
     return {name: value for name, value in row.items() if not isinstance(value, (list, dict))}
 
 
-def _text(rows: Sequence[Row], tables: dict[str, list[Row]], figures: Sequence[str], planned: int | None) -> str:
+def _state(rows: Sequence[Row], planned: int | None, problems: Sequence[str]) -> list[str]:
+    """Whether the grid is finished, and which lines of the file are left out."""
+    unfinished = planned is not None and planned > len(rows)
+    said = [f"**This grid is unfinished: {len(rows)} of {planned} rows.**", ""] if unfinished else []
+    return [*said, *left_out(problems)]
+
+
+def _text(rows: Sequence[Row], tables: dict[str, list[Row]], figures: Sequence[str], state: Sequence[str]) -> str:
     budgets = " and ".join(f"{budget:,}" for budget in sorted({row["budget"] for row in rows}))
-    lines = ["# In-context retrieval, learnt from nothing", ""]
-    if planned is not None and planned > len(rows):
-        lines += [f"**This grid is unfinished: {len(rows)} of {planned} rows.**", ""]
+    lines = ["# In-context retrieval, learnt from nothing", "", *state]
     lines += [
         f"{len(rows)} trainings of at most {budgets} examples each; a training stops when it is right on .95 of "
         "held-out items. Parameters of the families are matched. Medians over seeds, with the least and the most; "

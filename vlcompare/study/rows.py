@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from filelock import FileLock
 
 from vlcompare.errors import RequestError, SampleError
+from vlcompare.study.lines import cause, is_whole, plain, whole_lines
 from vlcompare.study.recipe import FAMILIES, RECIPES
 from vlcompare.study.tasks import ItemSource
 
@@ -119,21 +120,29 @@ def setting_of(values: dict[str, Any]) -> Setting:
 
 
 def read_rows(path: Path, parse: Parse | None = None) -> list[dict[str, Any]]:
-    """All finished rows of a file. A last line that was cut off in writing is left out.
+    """All finished rows of a file; none where there is no file. A last line that was cut off in writing is left out.
 
     parse: of a file's content and name, `parse_rows` or another with its result. Raises SampleError, with file and
     line, where a row is damaged or of another version.
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise SampleError(f"{path} cannot be read: {error.strerror}.") from error
-    rows, problems = (parse or parse_rows)(data, str(path))
+    rows, problems = whole_rows(path, parse, str(path))
     if problems:
         raise SampleError(problems[0])
     return rows
+
+
+def whole_rows(path: Path, parse: Parse | None = None, name: str = "") -> tuple[list[dict[str, Any]], list[str]]:
+    """The finished rows of a file, and a sentence for each line that is left out, as `parse` gives them.
+
+    name: of the file in these sentences, its own by default. Raises SampleError where it cannot be read.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return [], []
+    except OSError as error:
+        raise SampleError(f"{path} cannot be read: {error.strerror}.") from error
+    return (parse or parse_rows)(data, name or path.name)
 
 
 def parse_rows(data: bytes, name: str) -> tuple[list[dict[str, Any]], list[str]]:
@@ -148,25 +157,8 @@ def parse_rows(data: bytes, name: str) -> tuple[list[dict[str, Any]], list[str]]
             row = _checked(line, name, number)
             rows[setting_of(row)] = row
         except SampleError as error:
-            problems.append(str(error))
+            problems.append(plain(str(error)))
     return list(rows.values()), problems
-
-
-def whole_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file of rows with their numbers, without empty ones and a last one that was cut off in writing."""
-    *lines, last = data.split(b"\n")
-    for number, line in enumerate([*lines, last] if is_whole(last) else lines, 1):
-        if line.strip():
-            yield number, line
-
-
-def is_whole(line: bytes) -> bool:
-    """Whether the line is JSON: it was not cut off in writing."""
-    try:
-        json.loads(line)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def _checked(line: bytes, name: str, number: int) -> dict[str, Any]:
@@ -190,7 +182,7 @@ def _checked(line: bytes, name: str, number: int) -> dict[str, Any]:
         _check_results(row, setting_of(row).source.places)
     except (ValueError, TypeError, RecursionError) as error:
         raise SampleError(
-            f"{name}, line {number}, is not a whole row of a study ({str(error).rstrip('.')}); delete the line, and "
+            f"{name}, line {number}, is not a whole row of a study ({cause(error)}); delete the line, and "
             f"`study run` makes it again."
         ) from error
     return row

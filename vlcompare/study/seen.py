@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
+from typing import Any, NamedTuple
 
-from vlcompare.study.figures import NAMES, ORDER_NAMES, seeds_text, share_text
+from vlcompare.study.figures import NAMES, ORDER_NAMES, TASK_NAMES, seeds_text, share_text, task_text, training_text
 from vlcompare.study.opened import Study
-from vlcompare.study.tables import Group, Row, for_lab, spread
+from vlcompare.study.tables import TRAINING, Group, Row, for_lab, of_several_state_sizes, spread
 from vlcompare.types import FAMILIES
 
 ENOUGH_SEEDS = 3
 _PAIR = FAMILIES  # the two whose difference is the question
 _NEVER = 10**18  # examples of a training that did not reach .95
+_ORDERS = ("query_last", "query_first", None)
 
 
 def state(study: Study) -> str:
@@ -22,9 +24,13 @@ def state(study: Study) -> str:
     if study.planned is not None and study.planned >= len(study.rows):  # a smaller grid may have been asked for last
         of = f" of {study.planned}"
     trained = f"{len(study.rows)}{of} trainings are finished"
+    what = []
     if lengths:
         several = f"lengths {', '.join(map(str, lengths))}" if len(lengths) > 1 else f"length {lengths[0]}"
-        trained += f", position retrieval at {several}"
+        what.append(f"position retrieval at {several}")
+    there = {row["task"] for row in study.rows if row["task"] != "position"}
+    what += [name for task, name in TASK_NAMES.items() if task in there]
+    trained = "; ".join([trained, *what])
     return f"{trained}: the grid is unfinished." if study.unfinished else f"{trained}."
 
 
@@ -34,34 +40,61 @@ def summary(study: Study) -> str:
     known = [setting for setting in settings if _order_of(setting.members) is not None]
     if not known:
         return f"nothing yet. A finding takes {ENOUGH_SEEDS} seeds of both families, and no setting has them."
-    parts = []
+    verdicts: dict[str, list[str]] = {}
     for setting in known:
-        members = setting.members
-        middles = f"{' against '.join(_middle(members[family]) for family in _PAIR)} examples in the median"
-        notes = ", ".join([middles, *(note for family in _PAIR for note in _at_chance(members[family]))])
-        where = f"at length {setting.length} with the {ORDER_NAMES[setting.order]}{setting.apart}"
-        parts.append(f"{where}, {_verdict(members)} ({notes})")
-    text = "; ".join(parts) + "."
+        verdicts.setdefault(_verdict(setting.members) or "", []).append(_with_middles(setting))
+    text = "; ".join(f"{verdict} at {', '.join(where)}" for verdict, where in verdicts.items())
+    text += f". In brackets: {NAMES['pythia']} against {NAMES['mamba']}, examples until .95 in the median."
     closed = [length for (length, _), orders in _by_length(known).items() if _closes(orders)]
     if closed:
         where = " and ".join(map(str, dict.fromkeys(closed)))
-        text += f" So no lead is shown where the query is known before the sequence is read (length {where})."
+        text += f" At length {where} no lead is shown where the query is known before the sequence is read."
     rest = len(settings) - len(known)
     more = f" {rest} more {'setting has' if rest == 1 else 'settings have'} too few seeds yet." if rest else ""
     unfinished = f" {len(study.rows)} of {study.planned} trainings are finished." if study.unfinished else ""
     return f"{text}{more}{unfinished}"
 
 
+def _with_middles(setting: _Setting) -> str:
+    """A setting with what the two families needed in the median, and how many of them never left chance."""
+    members = setting.members
+    middles = " against ".join(dict.fromkeys(_middle(members[family]) for family in _PAIR))
+    notes = ", ".join([middles, *(note for family in _PAIR for note in _at_chance(members[family]))])
+    return f"length {setting.length}, {ORDER_NAMES[setting.order]}{setting.apart} ({notes})"
+
+
 def seen(study: Study) -> list[str]:
-    """A few sentences for each length and order at which both a Transformer and a Mamba were trained."""
+    """A few sentences for each task, length and order at which both a Transformer and a Mamba were trained, and for
+    each of which Mambas with states of several sizes were."""
     out = []
-    for length, order, apart, members in _settings(study):
+    for task, length, order, apart, members in _settings(study, tuple(TASK_NAMES)):
         known = [members[family] for family in NAMES if family in members]
         verdict = _verdict(members)
         said = f"With fewer than {ENOUGH_SEEDS} seeds each this is no finding yet"
         said = said if verdict is None else verdict[0].upper() + verdict[1:]
-        said += "." if verdict is None else f".{_hybrid(members)}{_longer(length, members)}"
-        out.append(f"Length {length}, {ORDER_NAMES[order]}{apart}, examples until .95: {_needed(known)}. {said}")
+        longer = _longer(length, members) if task == "position" else ""
+        said += "." if verdict is None else f".{_hybrid(members)}{longer}"
+        out.append(f"{_where(task, length, order)}{apart}, examples until .95: {_needed(known)}. {said}")
+    return [*out, *_by_state(study)]
+
+
+def _where(task: str, length: int, order: str | None) -> str:
+    text = task_text(task, order, length)
+    return text if task != "position" else text.partition(", ")[2].capitalize()
+
+
+def _by_state(study: Study) -> list[str]:
+    """What Mamba needed with states of several sizes, a sentence for each setting of which there are some."""
+    sizes: dict[tuple[Any, ...], list[Group]] = {}
+    for group in of_several_state_sizes(study.groups):
+        sizes.setdefault(tuple(value for name, value in group.key.items() if name != "state_size"), []).append(group)
+    out = []
+    for alike in sizes.values():
+        alike.sort(key=lambda group: group.key["state_size"])
+        key = alike[0].key
+        where = _where(key["task"], key["length"], key["order"])
+        parts = [f"{group.key['state_size']} states {_amount(group)}" for group in alike]
+        out.append(f"{where}, Mamba by states a channel, examples until .95: {', '.join(parts)}.")
     return out
 
 
@@ -75,8 +108,10 @@ def practice(study: Study) -> str:
             parts.append(f"{ORDER_NAMES[order]}, length {rows[0]['length']}: {', '.join(amounts)}")
     if len({row["family"] for row in chosen}) < 2:
         return ""
-    text = f"The lab's models were trained until .95 of their answers were right (examples: {'; '.join(parts)})."
-    if any(row["reached"] is None for row in chosen):
+    missed = any(row["reached"] is None for row in chosen)
+    until = "until .95 of their answers were right" + (", or to the end of the budget" if missed else "")
+    text = f"The lab's models were trained {until} (examples: {'; '.join(parts)})."
+    if missed:
         return text
     return (
         f"{text} So at the trained length they mostly point alike: what differs is how much practice that took, and "
@@ -93,60 +128,69 @@ def _rank(row: Row) -> int:
 
 
 class _Setting(NamedTuple):
-    """Position retrieval of which both families were trained."""
+    """One task, order and length of which both families were trained."""
 
+    task: str
     length: int
-    order: str
-    apart: str  # what tells it from others of this length and order, to be read behind these; "" where there are none
+    order: str | None
+    apart: str  # what tells it from others of this task, order and length, behind these; "" where there are none
     members: dict[str, Group]  # by family
 
 
-def _settings(study: Study) -> list[_Setting]:
-    """Only families that were trained by one recipe, with one budget and vocabulary, are set beside each other."""
-    usual = [g for g in study.groups if g.key["task"] == "position" and g.key["state_size"] in (None, 16)]
+def _settings(study: Study, tasks: Sequence[str] = ("position",)) -> list[_Setting]:
+    """Only families that were trained alike (`tables.TRAINING`) are set beside each other."""
+    usual = [g for g in study.groups if g.key["task"] in tasks and g.key["state_size"] in (None, 16)]
     out = []
-    for length in sorted({group.key["length"] for group in usual}):
-        for order in ("query_last", "query_first"):
-            by_training: dict[tuple[str, int, int], dict[str, Group]] = {}
-            for group in usual:
-                if (group.key["length"], group.key["order"]) == (length, order):
-                    by_training.setdefault(group.training, {}).setdefault(group.key["family"], group)
-            both = {training: members for training, members in by_training.items() if set(_PAIR) <= set(members)}
-            for (recipe, budget, vocabulary), members in both.items():
-                apart = f" (recipe {recipe}, at most {budget:,} examples, vocabulary {vocabulary})"
-                out.append(_Setting(length, order, apart if len(both) > 1 else "", members))
+    for task, length, order in product(tasks, sorted({group.key["length"] for group in usual}), _ORDERS):
+        by_training: dict[tuple[Any, ...], dict[str, Group]] = {}
+        for group in usual:
+            if (group.key["task"], group.key["length"], group.key["order"]) == (task, length, order):
+                by_training.setdefault(group.training, {}).setdefault(group.key["family"], group)
+        both = {training: members for training, members in by_training.items() if set(_PAIR) <= set(members)}
+        differing = [i for i in range(len(TRAINING)) if len({training[i] for training in both}) > 1]
+        for training, members in both.items():
+            apart = training_text({TRAINING[i]: training[i] for i in differing})
+            out.append(_Setting(task, length, order, f" ({apart})" if apart else "", members))
     return out
 
 
 def _by_length(settings: Sequence[_Setting]) -> dict[tuple[int, str], dict[str, dict[str, Group]]]:
     out: dict[tuple[int, str], dict[str, dict[str, Group]]] = {}
-    for length, order, apart, members in settings:
-        out.setdefault((length, apart), {})[order] = members
+    for setting in settings:
+        out.setdefault((setting.length, setting.apart), {})[str(setting.order)] = setting.members
     return out
 
 
 def _closes(orders: dict[str, dict[str, Group]]) -> bool:
-    """Whether the Transformer is ahead with the query last, and not with the query first."""
-    return len(orders) == 2 and _order_of(orders["query_last"]) == -1 and _order_of(orders["query_first"]) == 0
+    """Whether the Transformer is ahead with the query last, and, as far as it was learnt, not with the query first."""
+    if len(orders) < 2 or _order_of(orders["query_last"]) != -1 or _order_of(orders["query_first"]) != 0:
+        return False
+    return not _none_reached(orders["query_first"][family] for family in _PAIR)
 
 
 def _needed(groups: Sequence[Group]) -> str:
-    """Examples that each family's trainings needed, the least and the most, and how those ended that needed more."""
-    parts = []
-    for group in groups:
-        known = sorted(row["reached"] for row in group.rows if row["reached"] is not None)
-        failed = [row for row in group.rows if row["reached"] is None]
-        ends = dict.fromkeys(f"{count:,}" for count in (known[:1] + known[-1:]))
-        amount = " to ".join(ends) if known else f"not in {group.key['budget']:,}"
-        notes = [seeds_text(len(group.rows)), *(_failure(row, group) for row in failed if known)]
-        parts.append(f"{NAMES[group.key['family']]} {amount} ({', '.join(notes)})")
-    return ", ".join(parts)
+    """What each family's trainings needed."""
+    return ", ".join(f"{NAMES[group.key['family']]} {_amount(group)}" for group in groups)
 
 
-def _failure(row: Row, group: Group) -> str:
-    """How a training ended that did not reach .95."""
-    at = f"{share_text(row['accuracy'])} after all {row['budget']:,}"
-    return f"one of which {'never left chance:' if _never_left(row, group) else 'got to'} {at}"
+def _amount(group: Group) -> str:
+    """Examples that trainings needed, the least and the most, and how those ended that needed more."""
+    known = sorted(row["reached"] for row in group.rows if row["reached"] is not None)
+    failed = [row for row in group.rows if row["reached"] is None]
+    ends = dict.fromkeys(f"{count:,}" for count in (known[:1] + known[-1:]))
+    amount = " to ".join(ends) if known else f"not in {group.key['budget']:,}"
+    notes = [seeds_text(len(group.rows)), *(_failures(failed, group) if known else [])]
+    return f"{amount} ({', '.join(notes)})"
+
+
+def _failures(rows: Sequence[Row], group: Group) -> Iterator[str]:
+    """How those trainings ended that did not reach .95."""
+    for words, kept in (("never left chance:", True), ("got to", False)):
+        shares = sorted(row["accuracy"] for row in rows if _never_left(row, group) is kept)
+        if shares:
+            count = "one" if len(shares) == 1 else len(shares)
+            found = " and ".join(dict.fromkeys(map(share_text, shares)))
+            yield f"{count} of which {words} {found} after all {group.key['budget']:,}"
 
 
 def _never_left(row: Row, group: Group) -> bool:
@@ -174,8 +218,14 @@ def _order_of(members: dict[str, Group], first: str = "pythia", second: str = "m
     return -1 if max(ours) < min(theirs) else 1 if max(theirs) < min(ours) else 0
 
 
+def _none_reached(groups: Iterable[Group]) -> bool:
+    return all(row["reached"] is None for group in groups for row in group.rows)
+
+
 def _verdict(members: dict[str, Group]) -> str | None:
     """What the seeds of a setting show; None where there are too few of them."""
+    if _none_reached(members[family] for family in _PAIR):
+        return None if _order_of(members) is None else "no Transformer and no Mamba reaches .95 within the budget"
     words = {
         -1: "every Transformer needs fewer examples than every Mamba",
         1: "every Mamba needs fewer examples than every Transformer",
@@ -213,6 +263,8 @@ def _hybrid(members: dict[str, Group]) -> str:
     against = {family: _order_of(members, "hybrid", family) for family in _PAIR}
     if None in against.values():
         return ""
+    if _none_reached(members.values()):
+        return " No hybrid does, either."
     if not any(against.values()):
         return " The hybrid overlaps with both."
     words = {-1: "needs fewer than every", 1: "needs more than every", 0: "overlaps with"}

@@ -21,6 +21,7 @@ from vlcompare.study.tasks import ORDERS
 
 Row = dict[str, Any]
 KEYS = ("task", "order", "length", "vocabulary", "family", "width", "layers", "state_size", "recipe", "budget")
+TRAINING = ("recipe", "width", "budget", "vocabulary")
 SHARES = (0.125, 0.25, 0.5, 1.0)  # of the budget, at which accuracies are compared
 
 
@@ -38,9 +39,9 @@ class Group:
         return setting_of(self.rows[0]).source.chance
 
     @property
-    def training(self) -> tuple[str, int, int]:
-        """Recipe, budget and vocabulary: only families that have these in common are set beside each other."""
-        return self.key["recipe"], self.key["budget"], self.key["vocabulary"]
+    def training(self) -> tuple[Any, ...]:
+        """The values of `TRAINING`: only families that have these in common are set beside each other."""
+        return tuple(self.key[name] for name in TRAINING)
 
 
 def spread(values: Iterable[float | None]) -> tuple[float | None, float | None, float | None]:
@@ -180,7 +181,7 @@ def curves(groups: Sequence[Group]) -> list[Row]:
 
 def for_lab(groups: Sequence[Group]) -> list[Row]:
     """The rows whose models the retrieval lab asks: of each order, the longest length that every family was trained at
-    by one recipe, with one budget and vocabulary.
+    by one recipe, with one width, budget and vocabulary.
 
     Of each family the first seed at the best rate, once as many rates were tried as of any other setting.
     """
@@ -196,7 +197,7 @@ def for_lab(groups: Sequence[Group]) -> list[Row]:
         ]
         families = {group.key["family"] for group in members}
         for length in sorted({group.key["length"] for group in members}, reverse=True):
-            alike: dict[tuple[str, int, int], dict[str, Group]] = {}
+            alike: dict[tuple[Any, ...], dict[str, Group]] = {}
             for group in (group for group in members if group.key["length"] == length):
                 alike.setdefault(group.training, {}).setdefault(group.key["family"], group)
             chosen = next((found for found in alike.values() if set(found) == families), None)

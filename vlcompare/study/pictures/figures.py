@@ -19,6 +19,9 @@ LABELS = {
     "query_first": "query first",
     "image_twice": "image twice",
     "query_around": "query around",
+    0: "no distractors",
+    1: "one image's worth",
+    3: "three images' worth",
 }
 SHORT = {  # where there is little room
     "160, finetuned": "160 finetuned",
@@ -27,6 +30,9 @@ SHORT = {  # where there is little room
     "balanced, tested natural": "bal. → nat.",
     "natural, tested natural": "nat. → nat.",
     "natural, tested balanced": "nat. → bal.",
+    0: "0",
+    1: "1",
+    3: "3",
 }
 
 
@@ -48,12 +54,22 @@ def reads(records: Sequence[Record], comparison: Comparison) -> str:
         "the same for all; bars are 95 % intervals over pictures. Dashed: the floor, what the most frequent answer in "
         "training to questions alike gets right without looking.",
         comparison.note.format(finetuned=f"{RECIPES[records[0]['recipe']].encoder.steps:,}"),
+        _sizes(records),
     ]
     if missing := [label(value) for value in comparison.values if value not in {one["value"] for one in records}]:
         words.append(f"Unfinished: no rows of both families yet at {' and '.join(missing)}.")
     if not all(record["complete"] for record in records):
         words.append(f"Unfinished: fewer than {len(SEEDS)} seeds at some values, so this is no finding yet.")
     return " ".join(filter(None, words))
+
+
+def _sizes(records: Sequence[Record]) -> str:
+    """The models' parameters, where these are what is compared; else ""."""
+    sizes = {one["value"]: [one[f"{family}_parameters"] for family in FAMILIES] for one in records}
+    if len({tuple(pair) for pair in sizes.values()}) < 2:
+        return ""
+    each = (f"{label(value)} {' and '.join(f'{count:,}' for count in pair)}" for value, pair in sizes.items())
+    return f"Parameters, {' and '.join(NAMES[family] for family in FAMILIES)}: {', '.join(each)}."
 
 
 def says(records: Sequence[Record]) -> Iterator[str]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from vlcompare.study.lines import cause, plain, whole_lines
 from vlcompare.study.pictures.grids import KIND, picture_grid_of
 from vlcompare.study.pictures.settings import VERSION, PictureSetting, picture_setting_of
-from vlcompare.study.rows import Folder, read_rows, whole_lines
+from vlcompare.study.rows import Folder, read_rows
 from vlcompare.tasks.prompts import SPECS
 
 _RESULTS: dict[str, type | tuple[type, ...]] = {  # what a finished row holds beside its setting
@@ -24,6 +27,7 @@ _RESULTS: dict[str, type | tuple[type, ...]] = {  # what a finished row holds be
 _PER_TASK = ("group", "metric", "right", "per_picture", "types")
 _MOST_QUESTIONS = 100_000  # of a task
 _LONGEST_ROW = 1 << 22  # bytes
+_LOOKED_AT = 1000  # lines in which a file's first row is looked for
 
 
 def parse_picture_rows(data: bytes, name: str) -> tuple[list[dict[str, Any]], list[str]]:
@@ -44,10 +48,10 @@ def parse_picture_rows(data: bytes, name: str) -> tuple[list[dict[str, Any]], li
             rows[setting] = asdict(setting) | row  # the fields that a row lacks have their defaults
         except (ValueError, TypeError, RecursionError) as error:
             problems.append(
-                f"{name}, line {number}, is not a whole row of a training on pictures ({str(error).rstrip('.')}); "
+                f"{name}, line {number}, is not a whole row of a training on pictures ({cause(error)}); "
                 "delete the line, and `study run` makes it again."
             )
-    return list(rows.values()), problems
+    return list(rows.values()), [plain(one) for one in problems]
 
 
 def _foreign(row: Any) -> str:
@@ -95,18 +99,21 @@ def holds_pictures(path: Path) -> bool:
     """Whether the first row of a file is one of a training on pictures."""
     try:
         with path.open("rb") as file:
-            return is_picture_row(file.readline(_LONGEST_ROW))
+            return are_of_pictures(iter(lambda: file.readline(_LONGEST_ROW), b""))
     except OSError:
         return False
 
 
-def is_picture_row(line: bytes) -> bool:
-    """Whether a line of a file of rows is one of a training on pictures."""
-    try:
-        row = json.loads(line[:_LONGEST_ROW])
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(row, dict) and row.get("kind") == KIND
+def are_of_pictures(lines: Iterable[bytes]) -> bool:
+    """Whether the first row among a file's lines is one of a training on pictures; damaged lines are no rows."""
+    for line in islice(lines, _LOOKED_AT):
+        try:
+            row = json.loads(line[:_LONGEST_ROW])
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row, dict):
+            return row.get("kind") == KIND
+    return False
 
 
 def planned_settings(path: Path) -> list[PictureSetting]:

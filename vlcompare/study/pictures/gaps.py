@@ -41,6 +41,7 @@ def comparison_records(rows: Sequence[Row], comparison: Comparison, recipe: str)
                     "seeds": len(seeds),
                     "complete": len(seeds) >= len(SEEDS),
                     "questions_trained": pairs[0][0]["questions"],
+                    **{f"{row['family']}_parameters": row["parameters"] for row in pairs[0]},
                     "recipe": recipe,
                 }
 

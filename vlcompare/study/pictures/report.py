@@ -11,13 +11,15 @@ from typing import Any
 from vlcompare.errors import SampleError
 from vlcompare.render.panels import stand_alone
 from vlcompare.study.figures import NAMES
+from vlcompare.study.lines import left_out, told
 from vlcompare.study.pictures.figures import baseline_says, label, picture_figures
-from vlcompare.study.pictures.folder import planned_settings, read_picture_rows
+from vlcompare.study.pictures.folder import parse_picture_rows, planned_settings
 from vlcompare.study.pictures.gaps import progress
 from vlcompare.study.pictures.grids import COMPARISONS
 from vlcompare.study.pictures.measured import Record, Row, right
 from vlcompare.study.pictures.pilot import RULE, above_text, pilots
 from vlcompare.study.pictures.settings import RECIPES, PictureSetting, picture_setting_of
+from vlcompare.study.rows import whole_rows
 from vlcompare.study.tables import as_csv
 from vlcompare.tasks.prompts import task_title
 from vlcompare.training.progress import write_whole
@@ -27,10 +29,15 @@ _PAIR: dict[str, str] = {family: NAMES[family] for family in FAMILIES}
 
 
 def write_picture_report(path: Path, out: Path) -> str:
-    """Write everything to `out` and return one line about it. Raises SampleError where there are no rows."""
-    rows = rows_with_floors(path)
-    if not rows:
-        raise SampleError(f"{path} holds no finished rows; `study run pictures --out {path.parent}` makes them.")
+    """Write everything to `out` and return what is to be told: one line, and the damaged lines that are left out.
+
+    Raises SampleError where there are no rows.
+    """
+    whole, problems = whole_rows(path, parse_picture_rows)
+    if not whole:
+        none = f"{path} holds no finished rows; `study run pictures --out {path.parent}` makes them."
+        raise SampleError(problems[0] if problems else none)
+    rows = rows_with_floors(whole)
     out.mkdir(parents=True, exist_ok=True)
     figures = picture_figures(rows)
     for figure in figures:
@@ -41,7 +48,7 @@ def write_picture_report(path: Path, out: Path) -> str:
         for suffix in ("svg", "csv"):
             (out / f"{name}.{suffix}").unlink(missing_ok=True)
     write_whole(out / "rows.csv", as_csv(_flat(rows)))
-    lines = [*_head(rows), *_state(rows, planned_settings(path.parent)), *_pilot(rows)]
+    lines = [*_head(rows), *_state(rows, planned_settings(path.parent)), *left_out(problems), *_pilot(rows)]
     if not figures and (said := baseline_says(rows)):
         lines += ["## The baseline alone", "", *(f"- {sentence}" for sentence in said), ""]
     for figure in figures:
@@ -57,12 +64,11 @@ def write_picture_report(path: Path, out: Path) -> str:
         ]
         lines += [*_table(figure.records), ""]
     write_whole(out / "report.md", "\n".join(lines))
-    return f"{len(rows)} rows, {len(figures)} comparisons: {out / 'report.md'}"
+    return told(f"{len(rows)} rows, {len(figures)} comparisons: {out / 'report.md'}", problems)
 
 
-def rows_with_floors(path: Path) -> list[dict[str, Any]]:
-    """All finished rows of a file, each task with its floor; those of earlier programs hold none."""
-    rows = read_picture_rows(path)
+def rows_with_floors(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows, each task with its floor; those of earlier programs hold none."""
     if all("floor" in found for row in rows for found in row["tasks"].values()):
         return rows
     from vlcompare.study.pictures.floors import with_floors  # torch, which is not needed otherwise

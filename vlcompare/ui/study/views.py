@@ -10,8 +10,7 @@ from vlcompare.evaluate.published_gaps import GROUPS, BenchmarkGap, Gaps, senten
 from vlcompare.render.markup import Safe, el
 from vlcompare.render.panels import key
 from vlcompare.study.figures import NAMES
-from vlcompare.study.opened import PictureStudy, Study
-from vlcompare.study.pictures.figures import in_short
+from vlcompare.study.opened import Study
 from vlcompare.study.seen import summary
 from vlcompare.ui.study.figures import unfold
 
@@ -28,7 +27,7 @@ MEANS = (
 UNKNOWN = (
     "What the paper's body says: its abstract, README and code were read. Vocabulary, sizes, budget, optimiser and the "
     "stop at .95 are ours.",
-    "Whether larger models do the same: these have some 105,000 parameters, the paper's have billions.",
+    "Whether larger models do the same: these have some hundred thousand parameters, the paper's have billions.",
     "Whether another rate than the four tried does better: state-space models learn recall in a narrow range of rates.",
     "What asking first does to grounding: the released “instruction first” announces the task, and the thing to find "
     "still comes after the picture. Here “query first” puts the query itself first.",
@@ -44,9 +43,11 @@ def opened(name: str, *, on_pictures: bool = False) -> Safe:
     return el("p", name, *shown, button, class_="vl-message vl-message-info", role="status")
 
 
-def intro(study: Study, pictures: PictureStudy) -> Safe:
-    """One paragraph: what the paper claims, and what is seen here, of both kinds of trainings."""
-    drawn = in_short(pictures.figures, pictures.rows)
+def intro(study: Study | None, gaps: str) -> Safe:
+    """One paragraph: what the paper claims, and what is seen here, of both kinds of trainings.
+
+    study: the trainings on text, where they can be read; gaps: those on pictures, as `in_short` tells them.
+    """
     claims = (
         "Mamba is ahead in captions, question answering and reading, the Transformer in visual grounding, by a gap "
         "that widens with scale. Encoding the picture with the task in mind gains little there; in retrieving things "
@@ -60,9 +61,8 @@ def intro(study: Study, pictures: PictureStudy) -> Safe:
         claims,
         " Below is such retrieval in miniature: a sequence of symbols, one of them asked for, and small models that "
         "learnt from nothing to say where it stands. ",
-        el("b", "Seen here so far: " if study.unfinished else "Seen here: "),
-        summary(study),
-        f" On pictures, {drawn}" if drawn else None,
+        *([el("b", "Seen here so far: " if study.unfinished else "Seen here: "), summary(study)] if study else []),
+        f" On pictures, {gaps}" if gaps else None,
         class_="vs-lead",
     )
 
