@@ -103,6 +103,18 @@ def test_each_subject_is_named_from_the_top() -> None:
         assert f"]({path.relative_to(ROOT)})" in README
 
 
+def test_the_grids_on_pictures_have_the_rows_that_are_told() -> None:
+    from vlcompare.study.pictures.grids import PICTURE_GRIDS
+    from vlcompare.study.pictures.settings import V1
+
+    text = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
+    told = {
+        name: int(count) for name, count in re.findall(r"^\| `(pictures-\w+)` \|.*\| (\d+) \|$", text, re.MULTILINE)
+    }
+    assert told == {name: len(PICTURE_GRIDS[name].entries) for name in told} and len(told) == 7
+    assert f"is {V1.steps:,} steps of {V1.pictures * V1.questions} questions" in " ".join(text.split())
+
+
 def test_the_python_example_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from vlcompare.synth.scenes.scene import draw_scene
 

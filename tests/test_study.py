@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -229,7 +230,7 @@ def test_a_state_of_something_else_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_processes_share_a_grid_and_survive_a_kill(tmp_path: Path) -> None:
-    """Two processes, one of which is killed on the way, leave the rows that one alone makes."""
+    """Two processes, one of which is killed on the way, leave the rows that one alone makes; so do a launcher's two."""
     path = tmp_path / "tiny.json"
     path.write_text(json.dumps(TINY))
     assert run_grid(grid_of(TINY), tmp_path / "one", say=lambda text: None) == 2
@@ -245,8 +246,14 @@ def test_processes_share_a_grid_and_survive_a_kill(tmp_path: Path) -> None:
         assert first.wait() == status
         assert list((tmp_path / "two").glob("states/*.pt"))
     subprocess.run([*command, "--jobs", "2"], check=True, timeout=300)
-    one, two = ({row["family"]: row for row in but_seconds(tmp_path / name)} for name in ("one", "two"))
-    assert one == two
+    launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu"]
+    launch += ["--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch += ["--main_process_port", "0", *command[1:-1], str(tmp_path / "three")]
+    done = subprocess.run(launch, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two, three = ({row["family"]: row for row in but_seconds(tmp_path / name)} for name in ("one", "two", "three"))
+    assert one == two == three
+    assert all(len((tmp_path / name / "rows.jsonl").read_text().splitlines()) == 2 for name in ("two", "three"))
 
 
 def test_longer_texts_ask_what_was_trained() -> None:
@@ -347,6 +354,52 @@ def test_an_estimate_grows_with_the_work() -> None:
     assert sum(work(s, s.budget) for s in longer) == 2 * sum(work(s, s.budget) for s in settings)
     assert 0 < estimated_seconds(settings, CPU) < 3600
     assert [duration(s) for s in (5, 150, 36_000, 1e6)] == ["5 seconds", "2.5 minutes", "10 hours", "12 days"]
+
+
+@pytest.mark.parametrize("name", ["paper", "pictures"])
+def test_an_estimate_is_printed_before_anything_is_trained(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    def run(grid: object, out: Path, **how: object) -> int:
+        told.append(capsys.readouterr().out)
+        return 0
+
+    monkeypatch.setattr("vlcompare.study.run.run_grid", run)
+    assert main(["study", "run", name, "--out", str(tmp_path / "out")]) == 3
+    count = len(open_grid(name).entries)
+    assert re.fullmatch(
+        rf"{name}: {count} rows; roughly [\d.,]+ (days|hours) on one cpu if none stops early\n", told[0]
+    )
+    assert f"0 of {count} rows are in" in capsys.readouterr().out
+
+
+def test_the_grid_of_the_paper_has_its_lengths_and_the_sizes_of_its_follow_up() -> None:
+    settings = [entry.provisional for entry in open_grid("paper").entries]
+    assert sorted({s.length for s in settings}) == [20, 30, 50, 70, 80, 100, 200, 300, 400, 500, 576, 600]
+    assert {(s.family, s.width, s.layers) for s in settings} == {
+        ("pythia", 1024, 12), ("mamba", 1024, 24), ("hybrid", 1024, 24)
+    }  # fmt: skip
+    assert {s.order for s in settings} == {"query_first", "query_last"} and {s.task for s in settings} == {"position"}
+
+
+def test_the_grid_for_a_cpu_is_fair_by_construction() -> None:
+    """Each setting at four rates with one seed, then at the best with two more; the same for all families."""
+    tried: dict[tuple, list] = {}
+    for values in (dict(entry.values) for entry in open_grid("cpu").entries):
+        key = tuple(values[name] for name in ("task", "order", "length", "vocabulary", "state_size"))
+        same = (*key[:4], None if key[4] == 16 else key[4])
+        rate, shape = values["learning_rate"], (values["width"], values["budget"], values["recipe"])
+        tried.setdefault(same, []).append((values["family"], rate, values["seed"], shape))
+    for (task, _, length, _, states), rows in tried.items():
+        plans = {
+            family: sorted(str(row[1:]) for row in rows if row[0] == family) for family in {row[0] for row in rows}
+        }
+        assert set(plans) == ({"mamba"} if states else set(FAMILIES))
+        assert len({tuple(plan) for plan in plans.values()}) == 1, (task, length)
+        rates = [row[1] for row in rows if row[0] == "mamba"]
+        assert rates.count("best") == (3 if length == 40 else 2) and len(set(rates)) == (1 if length == 40 else 5)
 
 
 def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

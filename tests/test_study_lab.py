@@ -20,14 +20,18 @@ from vlcompare.paths import EXAMPLES
 from vlcompare.study.figures import all_figures, share_text
 from vlcompare.study.lab import Lab
 from vlcompare.study.opened import open_study
+from vlcompare.study.pictures.figures import label
+from vlcompare.study.pictures.grids import COMPARISONS
 from vlcompare.study.report import write_report
 from vlcompare.study.rows import read_rows, setting_of
-from vlcompare.study.seen import practice, seen, state, summary
+from vlcompare.study.seen import fairness, practice, seen, state, summary
 from vlcompare.study.streams import Stream
 from vlcompare.study.tables import for_lab, groups
 from vlcompare.study.tasks import SYMBOLS, ItemSource
 from vlcompare.study.train import Training
 from vlcompare.study.weights import load_weights
+from vlcompare.ui.study.session import Shelf
+from vlcompare.ui.study.views import UNKNOWN
 
 SHIPPED = EXAMPLES / "study"
 ROWS = read_rows(SHIPPED / "cpu" / "rows.jsonl")
@@ -166,10 +170,52 @@ def test_every_number_of_the_sentences_stands_in_the_shipped_rows() -> None:
         known |= {*row["extrapolation"], *map(share_text, row["extrapolation"].values())}
         known |= {f"{row['reached'] or 0:,}"}
         known |= {f"{row['parameters']:,}", f"{row['learning_rate']:g}", f"{row['examples']:,}"}
+    least, most = (end(row["parameters"] for row in ROWS if row["length"] == 10) for end in (min, max))
+    unequal = re.search(r"parameters within ([\d.]+)% of", fairness(study))
+    assert unequal is not None and float(unequal[1]) >= round(100 * (most / least - 1), 1) - 0.1
     sentences = " ".join([summary(study), state(study), practice(study), *seen(study)])
     card = (SHIPPED / "models" / "README.md").read_text().partition("| file |")[2].partition("\n\n")[0]
     found = re.findall(r"(?<![\w.])(?:\d[\d,]*\d|\d|\.\d+|0\.\d+|1\.00)(?![\w])", f"{sentences} {card}")
     assert len(found) > 40 and not {one for one in found if one not in known}
+
+
+def test_what_the_tab_says_without_looking_at_rows_is_true_of_them() -> None:
+    text = " ".join(UNKNOWN)
+    assert "some hundred thousand parameters" in text
+    assert {round(row["parameters"], -5) for row in ROWS} == {100_000}
+    assert "Whether another rate than the four tried" in text
+    assert max(group.rates_tried for group in groups(ROWS)) == 4
+
+
+def test_every_number_about_pictures_stands_in_the_shipped_rows() -> None:
+    """Of the figures' marks and sentences, found from the single questions without the study's own tables."""
+    shelf, checked = Shelf(), 0
+    study = shelf.pictures()
+    for figure in study.figures:
+        comparison = next(one for one in COMPARISONS if one.name == figure.name)
+        for record in (one for one in figure.records if one["type"] == "all"):
+            rights: dict[str, list[float]] = {}
+            for row in study.rows:
+                fields = comparison.values[record["value"]]
+                usual = {"layout": "image_first", "distractors": 0, "scale": "medium", "image_size": 112,
+                         "sampling": "balanced", "tested_size": None, "tested_sampling": None}  # fmt: skip
+                if all(row[name] == value for name, value in {**usual, **fields}.items()):
+                    digits = row["tasks"][record["task"]]["right"]
+                    rights.setdefault(row["family"], []).append(digits.count("1") / len(digits))
+            seeds = min(map(len, rights.values()))
+            if len({len(found) for found in rights.values()}) > 1:
+                continue  # of a seed that one family has alone
+            ours, theirs = (sum(rights[family]) / seeds for family in ("pythia", "mamba"))
+            assert record["seeds"] == seeds and record["n"] == len(digits)
+            assert (record["pythia"], record["mamba"]) == pytest.approx((ours, theirs), abs=1e-4)
+            gap = record["gap"]
+            assert gap == pytest.approx(ours - theirs, abs=2e-4)
+            assert any(f"{label(record['value'])} {gap:+.2f} (" in sentence for sentence in figure.says)
+            words = [point.words for panel in figure.panels for one in panel.series for point in one.points]
+            for family, share in (("Transformer", record["pythia"]), ("Mamba", record["mamba"])):
+                assert any(w.startswith(f"{family}, {label(record['value'])}: {share_text(share)} (") for w in words)
+            checked += 1
+    assert checked or not study.figures
 
 
 def test_rows_and_figures_are_read_without_torch() -> None:

@@ -34,6 +34,26 @@ def state(study: Study) -> str:
     return f"{trained}: the grid is unfinished." if study.unfinished else f"{trained}."
 
 
+def fairness(study: Study) -> str:
+    """How the families are kept comparable, from the rows; "" where there is one family alone."""
+    sides: dict[tuple[Any, ...], list[int]] = {}
+    for group in study.groups:
+        if group.key["state_size"] in (None, 16):
+            key = tuple(group.key[name] for name in ("task", "order", "length")) + group.training
+            sides.setdefault(key, []).append(group.rows[0]["parameters"])
+    unequal = max((max(sizes) / min(sizes) - 1 for sizes in sides.values() if len(sizes) > 1), default=None)
+    if unequal is None:
+        return ""
+    tried = max(group.rates_tried for group in study.groups)
+    rates = (
+        "one learning rate" if tried == 1 else f"{tried} learning rates with one seed, then the best with more seeds"
+    )
+    return (
+        f"In a setting all families have one recipe, the same items and budget, and parameters within "
+        f"{max(unequal, 0.001):.1%} of each other; {rates}. The report's rows.csv holds every training."
+    )
+
+
 def summary(study: Study) -> str:
     """What the settings with enough seeds show, in a few sentences."""
     settings = _settings(study)

@@ -11,7 +11,7 @@ from vlcompare.render.panels import drawn, key
 from vlcompare.study.figures import NAMES, Figure
 from vlcompare.study.opened import Study
 from vlcompare.study.rates import RULE
-from vlcompare.study.seen import practice, seen, state
+from vlcompare.study.seen import fairness, practice, seen, state
 
 MOST_PANELS = 12  # of a figure in the page; the report draws all
 MOST_LISTED = 40  # rows of a table in the page; the CSV has all
@@ -28,6 +28,8 @@ def figures(study: Study, *, of_the_lab: bool = False) -> Safe:
     shown = [el("p", state(study)), *problems(study.problems)]
     if study.unfinished:
         shown[0] = el("p", f"{study.name}: {state(study)}", class_="vl-warn")
+    if said := fairness(study):
+        shown.append(el("p", said, class_="vl-note"))
     told = [*seen(study), *filter(None, [practice(study) if of_the_lab else ""])]
     command = "study run cpu" if study.planned is not None else "study run GRID"
     drawn_ones = [
