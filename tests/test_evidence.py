@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from vlcompare.evaluate.results.differences import largest_differences
 from vlcompare.evaluate.results.run_folder import RunFolder
 from vlcompare.evaluate.results.table import Filter, RunTable
 from vlcompare.evidence import Block, EvidenceMap, Layout
+from vlcompare.paths import CHECKPOINTS, EXAMPLES
 from vlcompare.render.evidence_picture import (
     evidence_overlay,
     evidence_picture,
@@ -392,6 +394,27 @@ def test_a_run_that_was_stopped_goes_on_with_the_same_maps(run: Path, folders: d
         if "evidence_map" in before:
             assert after["evidence_map"]["falls"] == pytest.approx(before["evidence_map"]["falls"], abs=1e-4)
     assert main(line(run, folders, "again", "--resume")) == 2, "without maps it is another run"
+
+
+def test_right_boxes_of_the_shipped_run_rest_on_the_thing() -> None:
+    """Of both sides well over the .8 that is expected of the Transformer; the README's shares are the card's counts."""
+    said = counts_in_words(RunTable(RunFolder.open(EXAMPLES / "tiny-pair-on-scenes")))
+    counted = re.findall(r"(left|right) (\d+) of (\d+) right answers", said)
+    assert [side for side, *_ in counted] == ["left", "right"]
+    assert all(int(count) > 50 and int(rests) / int(count) > 0.8 for _, rests, count in counted), said
+    for checkpoint in ("tiny-pythia-vl", "tiny-mamba-vl"):
+        card = (CHECKPOINTS / checkpoint / "README.md").read_text(encoding="utf-8")
+        counts = r"(\d+) of (\d+)"
+        ours, theirs = (
+            rf"in {counts} right answers of the Transformer \((\.\d+)\)",
+            rf"{counts} of the state-space model",
+        )
+        found = re.search(rf"{ours} and {theirs} \((\.\d+)\)", card)
+        assert found is not None
+        for rests, count, share in (found.groups()[:3], found.groups()[3:]):
+            assert int(count) > 100 and f"{int(rests) / int(count):.2f}" == f"0{share}" and float(share) > 0.8
+        readme = " ".join((CHECKPOINTS.parent / "README.md").read_text(encoding="utf-8").split())
+        assert f"right boxes rest on the thing in {found[3]} and {found[6]} of the cases" in readme
 
 
 def test_samples_without_a_true_box_are_refused(run: Path, folders: dict[str, Path], tmp_path: Path) -> None:

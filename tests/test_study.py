@@ -459,12 +459,14 @@ def test_what_several_recipes_made_is_told_apart() -> None:
 
     rows = [row(family, seed) for family in ("pythia", "mamba") for seed in range(3)]
     words = summary(Study("one", tuple(rows)))
-    assert "every Transformer needs fewer examples than every Mamba at length 10, query last (300 against" in words
+    assert (
+        "every Transformer needs fewer examples than every Mamba with the query last at length 10 (300 against" in words
+    )
     rows += [row("pythia", 0, budget=2000)]
     assert summary(Study("alone", tuple(rows))) == words, "of which there is nothing to compare it with"
     rows += [row("mamba", 0, budget=2000, reached=None)]
     both = Study("both", tuple(rows))
-    assert "than every Mamba at length 10, query last (at most 1,000 examples) (300 against" in summary(both)
+    assert "than every Mamba with the query last at length 10 (at most 1,000 examples) (300 against" in summary(both)
     assert "1 more setting has too few seeds yet" in summary(both)
     first, second = seen(both)
     assert "at most 1,000 examples" in first and "at most 2,000 examples" in second

@@ -36,6 +36,12 @@ TASK_NAMES = {
     "ngram_suffix": "What follows an n-gram",
     "ngram_prefix": "What precedes an n-gram",
 }
+TASK_WORDS = {
+    "position": "position retrieval",
+    "mqar": "MQAR",
+    "ngram_suffix": "what follows an n-gram",
+    "ngram_prefix": "what precedes an n-gram",
+}
 _HOW = {"recipe": "recipe {}", "width": "width {:,}", "budget": "at most {:,} examples", "vocabulary": "{:,} symbols"}
 _BY_TASK = ("task", "order", "length")
 

@@ -6,7 +6,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
-from vlcompare.study.figures import NAMES, ORDER_NAMES, TASK_NAMES, seeds_text, share_text, task_text, training_text
+from vlcompare.study.figures import (
+    NAMES,
+    ORDER_NAMES,
+    TASK_NAMES,
+    TASK_WORDS,
+    seeds_text,
+    share_text,
+    task_text,
+    training_text,
+)
 from vlcompare.study.opened import Study
 from vlcompare.study.tables import TRAINING, Group, Row, for_lab, of_several_state_sizes, spread
 from vlcompare.types import FAMILIES
@@ -15,6 +24,7 @@ ENOUGH_SEEDS = 3
 _PAIR = FAMILIES  # the two whose difference is the question
 _NEVER = 10**18  # examples of a training that did not reach .95
 _ORDERS = ("query_last", "query_first", None)
+_FEW = 2  # settings whose figures stand in the paragraph; those of all stand below
 
 
 def state(study: Study) -> str:
@@ -26,11 +36,11 @@ def state(study: Study) -> str:
     trained = f"{len(study.rows)}{of} trainings are finished"
     what = []
     if lengths:
-        several = f"lengths {', '.join(map(str, lengths))}" if len(lengths) > 1 else f"length {lengths[0]}"
+        several = f"lengths {_listed(list(map(str, lengths)))}" if len(lengths) > 1 else f"length {lengths[0]}"
         what.append(f"position retrieval at {several}")
     there = {row["task"] for row in study.rows if row["task"] != "position"}
-    what += [name for task, name in TASK_NAMES.items() if task in there]
-    trained = "; ".join([trained, *what])
+    what += [TASK_WORDS[task] for task in TASK_NAMES if task in there]
+    trained = ", ".join([trained, *what])
     return f"{trained}: the grid is unfinished." if study.unfinished else f"{trained}."
 
 
@@ -60,14 +70,16 @@ def summary(study: Study) -> str:
     known = [setting for setting in settings if _order_of(setting.members) is not None]
     if not known:
         return f"nothing yet. A finding takes {ENOUGH_SEEDS} seeds of both families, and no setting has them."
-    verdicts: dict[str, list[str]] = {}
+    verdicts: dict[str, list[_Setting]] = {}
     for setting in known:
-        verdicts.setdefault(_verdict(setting.members) or "", []).append(_with_middles(setting))
-    text = "; ".join(f"{verdict} at {', '.join(where)}" for verdict, where in verdicts.items())
-    text += f". In brackets: {NAMES['pythia']} against {NAMES['mamba']}, examples until .95 in the median."
+        verdicts.setdefault(_verdict(setting.members) or "", []).append(setting)
+    few = len(known) <= _FEW
+    text = "; ".join(f"{said} {', '.join(_places(alike, few))}" for said, alike in verdicts.items()) + "."
+    if few:
+        text += f" In brackets: {NAMES['pythia']} against {NAMES['mamba']}, examples until .95 in the median."
     closed = [length for (length, _), orders in _by_length(known).items() if _closes(orders)]
     if closed:
-        where = " and ".join(map(str, dict.fromkeys(closed)))
+        where = _listed(list(dict.fromkeys(map(str, closed))))
         text += f" At length {where} no lead is shown where the query is known before the sequence is read."
     rest = len(settings) - len(known)
     more = f" {rest} more {'setting has' if rest == 1 else 'settings have'} too few seeds yet." if rest else ""
@@ -75,12 +87,27 @@ def summary(study: Study) -> str:
     return f"{text}{more}{unfinished}"
 
 
-def _with_middles(setting: _Setting) -> str:
-    """A setting with what the two families needed in the median, and how many of them never left chance."""
-    members = setting.members
+def _places(settings: Sequence[_Setting], few: bool) -> Iterator[str]:
+    """Where something is seen, an order at a time; few: with what the families needed in the median."""
+    for order in _ORDERS:
+        lengths = [
+            f"{setting.length}{setting.apart}{_notes(setting.members, few)}"
+            for setting in settings
+            if setting.order == order
+        ]
+        if lengths:
+            yield f"with the {ORDER_NAMES[order]} at length {_listed(lengths)}"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
+
+
+def _notes(members: dict[str, Group], few: bool) -> str:
+    """In brackets: medians, and how many trainings never left chance; "" where there is nothing to say."""
     middles = " against ".join(dict.fromkeys(_middle(members[family]) for family in _PAIR))
-    notes = ", ".join([middles, *(note for family in _PAIR for note in _at_chance(members[family]))])
-    return f"length {setting.length}, {ORDER_NAMES[setting.order]}{setting.apart} ({notes})"
+    notes = [middles] * few + [note for family in _PAIR for note in _at_chance(members[family])]
+    return f" ({', '.join(notes)})" if notes else ""
 
 
 def seen(study: Study) -> list[str]:

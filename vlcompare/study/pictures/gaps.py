@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vlcompare.errors import SampleError
+from vlcompare.evaluate.published_gaps import GROUPS
 from vlcompare.evaluate.statistics import mean_interval, paired_difference
 from vlcompare.study.pictures.grids import COMPARISONS, SEEDS, Comparison
 from vlcompare.study.pictures.measured import Record, Row, baseline, by_setting, clusters, right, short, slices
@@ -48,9 +49,11 @@ def comparison_records(rows: Sequence[Row], comparison: Comparison, recipe: str)
 
 def _compared(pairs: Sequence[tuple[Row, ...]], tasks: Sequence[str]) -> Iterator[Record]:
     """Both families' shares, the floor and the gap, for each task and for each type of question in it."""
-    for task, about in pairs[0][0]["tasks"].items():
-        if task not in tasks:
-            continue
+    found = pairs[0][0]["tasks"]
+    for task in sorted(
+        set(found) & set(tasks), key=lambda name: (GROUPS.index(found[name]["group"]), tasks.index(name))
+    ):
+        about = found[task]
         _check_alike(pairs, task)
         rights = [np.stack([right(pair[side]["tasks"][task]) for pair in pairs]) for side in range(len(FAMILIES))]
         pictures, floor = clusters(about), right(about, "floor")
