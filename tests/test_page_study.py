@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -44,6 +45,21 @@ def test_a_request_is_answered_for_itself_alone(lab: LabRequests) -> None:
     assert first["named"] == NAMED and first["known"] == 80 and set(first["sides"]) == {"pythia", "mamba", "hybrid"}
     assert all(len(side["shares"]) == 3 for side in second["sides"].values())
     assert lab.ask(PLAIN) == first
+
+
+def test_visitors_who_ask_at_once_never_mix(lab: LabRequests) -> None:
+    """Each has sequences, a query and an order of their own; what is answered is what each alone is answered."""
+    asked = [
+        {"sequence": [(7 * visitor + place) % 80 for place in range(4 + visitor)], "order": order}
+        for visitor in range(8)
+        for order in ("query_last", "query_first")
+    ]
+    asked = [{**request, "query": request["sequence"][-1]} for request in asked]
+    rounds = [{"length": 4 + n, "order": "query_last", "seed": n} for n in range(2)]
+    alone = [*map(lab.ask, asked), *map(lab.round_of, rounds)]
+    with ThreadPoolExecutor(8) as pool:
+        together = [*pool.map(lab.ask, asked), *pool.map(lab.round_of, rounds)]
+    assert together == alone and len({str(answer) for answer in alone}) == len(alone)
 
 
 @pytest.mark.parametrize(

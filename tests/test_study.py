@@ -22,7 +22,8 @@ from vlcompare.models.config import MambaConfig, PythiaConfig
 from vlcompare.models.hybrid import Hybrid, HybridConfig
 from vlcompare.models.mamba import Mamba
 from vlcompare.models.pythia import Pythia
-from vlcompare.study import tables
+from vlcompare.paths import EXAMPLES
+from vlcompare.study import recipe, tables
 from vlcompare.study.estimate import work
 from vlcompare.study.figures import all_figures
 from vlcompare.study.grid import grid_of, open_grid
@@ -207,7 +208,14 @@ def test_a_tiny_grid_learns_and_resumes_to_the_same_rows(tmp_path: Path) -> None
         train_row(setting, whole, CPU, keep)
     with killed.rows_path.open("w") as file:
         file.write('{"task": "posi')  # a line whose writing was cut off
-    work_off(grid, killed, CPU, lambda text: None)
+    said: list[str] = []
+    work_off(grid, killed, CPU, said.append)
+    assert any(re.fullmatch(r"  \d,\d{3} examples, accuracy 0\.\d{3}(, [\d,]+ a second)?", line) for line in said)
+    done = [line for line in said if line.startswith("[")]
+    assert [re.sub(r"[\d.]+ (seconds|minutes) of", "TIME of", line.split("; ")[1]) for line in done] == [
+        "the rest takes at most TIME of one cpu"
+    ] * 2
+    assert "[2/2] position 4, query first, mamba, rate 0.004, seed 0: not reached (accuracy 0." in done[1]
     rows = but_seconds(tmp_path / "whole")
     assert but_seconds(tmp_path / "killed") == rows
     for row, least in zip(rows, (0.45, 0.6), strict=True):  # chance .25
@@ -216,8 +224,31 @@ def test_a_tiny_grid_learns_and_resumes_to_the_same_rows(tmp_path: Path) -> None
         assert [examples for examples, _ in row["curve"]] == [1024 * n for n in range(1, 7)]
     assert not list((tmp_path / "killed" / "states").iterdir())
     assert len(list((tmp_path / "killed" / "weights").iterdir())) == 2
-    said: list[str] = []
+    said.clear()
     assert run_grid(grid, tmp_path / "whole", say=said.append) == 2 and not said  # nothing is done twice
+
+
+def test_a_training_stops_where_enough_is_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setting = grid_of(TINY).entries[0].setting({})
+    assert setting is not None
+    monkeypatch.setattr("vlcompare.study.train.ENOUGH", 0.3)
+    row = train_row(setting, Folder(tmp_path), CPU)
+    assert row["reached"] == row["examples"] == row["curve"][-1][0] < setting.budget
+    assert row["curve"][-1][1] >= 0.3 and all(accuracy < 0.3 for _, accuracy in row["curve"][:-1])
+
+
+def test_the_pilot_passes_its_rule_and_says_what_the_recipe_tells() -> None:
+    """Both families past .5 at length 10 within 300,000 examples by the settled recipe; shares told of it are there."""
+    pilot = [json.loads(line) for line in (EXAMPLES / "study" / "pilot.jsonl").read_text().splitlines()]
+    for family in ("pythia", "mamba"):
+        mine = [row for row in pilot if row["family"] == family and row["muon_over_learning_rate"] == SETTLED.muon]
+        assert any(
+            row["length"] == 10 and examples <= 300_000 and accuracy > 0.5
+            for row in mine for examples, accuracy in row["curve"]
+        )  # fmt: skip
+    shares = {f"{accuracy:.2f}"[1:] for row in pilot for _, accuracy in row["curve"]}
+    told = set(re.findall(r"(?<!\d)\.\d\d\b", str(recipe.__doc__)))
+    assert len(told) > 8 and told <= shares | {".95"}
 
 
 def test_a_state_of_something_else_is_refused(tmp_path: Path) -> None:
