@@ -10,7 +10,7 @@ from vlcompare.errors import RequestError
 from vlcompare.types import Notify
 
 MOST = 3  # at once: they share one line
-WAITING = 9  # requests that may wait for others' downloads
+WAITING = 9  # downloads that may wait for others
 _POLL = 0.1  # seconds between two looks at whether a waiting request was cancelled
 
 
@@ -22,7 +22,7 @@ class _Request:
 
 
 class Downloads:
-    """Bounds downloads. most: at once; waiting: requests that may wait. Thread-safe."""
+    """Bounds downloads. most: at once; waiting: how many more may wait. Thread-safe."""
 
     def __init__(self, most: int = MOST, waiting: int = WAITING) -> None:
         self._most, self._waiting = most, waiting
@@ -34,7 +34,7 @@ class Downloads:
 
         name: what is fetched. While an earlier request fetches the same, its sentences are passed on, and `fetch` then
         finds the files or goes on with what is missing. waiting: called repeatedly meanwhile; it may raise to give up.
-        Raises RequestError where too many wait already, and what `fetch` raises.
+        Raises RequestError where it would be one more download than may wait, and what `fetch` raises.
         """
         own = self._enter(name)
         try:
@@ -60,7 +60,9 @@ class Downloads:
     def _enter(self, name: str) -> _Request:
         own = _Request(name)
         with self._changed:
-            if sum(not one.begun for one in self._requests) >= self._waiting:
+            begun = {one.name for one in self._requests if one.begun}
+            wait = {one.name for one in self._requests} - begun
+            if name not in begun | wait and len(wait) >= self._waiting:
                 raise RequestError(f"{self._waiting} downloads wait on this server already. Try again in a while.")
             self._requests.append(own)
         return own
