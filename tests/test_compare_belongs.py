@@ -107,8 +107,29 @@ def test_swap_question_picture_and_models_move_answers_along_or_grey_them(visit:
     holds(page)
 
 
+# before the page's own scripts: that the stream of results ends is read after the reply to the next event
+LATE_END = """(() => {
+  const real = window.fetch;
+  let joined, next = new Promise((then) => joined = then);
+  window.fetch = async (...given) => {
+    const reply = await real(...given), address = given[0]?.url ?? given[0];
+    if (/queue.join/.test(address)) setTimeout(() => { joined(); next = new Promise((then) => joined = then); }, 100);
+    if (!/queue.data/.test(address)) return reply;
+    const late = new TransformStream({ async transform(chunk, out) {
+      const text = new TextDecoder().decode(chunk), end = text.indexOf('"close_stream"');
+      if (end < 0) return out.enqueue(chunk);
+      const rest = text.length - text.lastIndexOf('data:', end);
+      out.enqueue(chunk.slice(0, chunk.length - rest));
+      await next;
+      out.enqueue(chunk.slice(chunk.length - rest));
+    } });
+    return new Response(reply.body.pipeThrough(late), { status: reply.status, headers: reply.headers });
+  };
+})()"""
+
+
 def test_compare_during_a_run_begins_anew_and_the_button_is_stop_meanwhile(app: SimpleNamespace, visit: Any) -> None:
-    page = visit("?example=word")
+    page = visit("?example=word", script=LATE_END)
     app.fake.gap = 600  # it goes on until the next one begins
     page.locator("#vl-run").click()
     page.wait_for_selector("#vl-state i[data-running]", state="attached")

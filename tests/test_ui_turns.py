@@ -6,9 +6,12 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ui_fakes import FakeCompare
 
 from vlcompare.errors import RequestError
 from vlcompare.ui.server.concurrency import CURRENT_CALL, Disconnected, Slots
@@ -280,3 +283,33 @@ def test_more_idle_calls_than_there_may_be_keep_their_slots() -> None:
 
     asyncio.run(play())
     assert slots.taken == slots.idle == 0
+
+
+def test_what_runs_ends_as_the_next_one_enters_the_queue_and_nothing_is_queued_unseen(tmp_path: Path) -> None:
+    from vlcompare.ui.compare.handlers import Handlers
+    from vlcompare.ui.compare.session import CompareSession
+    from vlcompare.ui.page import build_page
+    from vlcompare.ui.server.session_states import FairStates
+    from vlcompare.ui.settings import AppSettings
+
+    settings = AppSettings(data=tmp_path)
+    page = build_page(settings, Handlers(settings, FakeCompare(), None))
+    states = FairStates()
+    states.set_blocks(page)
+    (own,) = [key for key, block in page.blocks.items() if isinstance(getattr(block, "value", None), CompareSession)]
+    called = {served.api_name: number for number, served in page.fns.items()}
+    entered: list[bool] = []
+
+    async def push(body: Any, **_: Any) -> tuple[bool, str, str]:
+        entered.append(session.cancel.is_set())
+        return True, "event", "success"
+
+    page._queue.push.__self__._push = push
+    session = states["here"][own]
+    running = [(name, "here", True) for name in ("ask", "follow", "three", "begin")]
+    for name, where, ends in (*running, ("upload", "here", False), ("ask", "elsewhere", False)):
+        session.cancel = threading.Event()
+        asyncio.run(page._queue.push(SimpleNamespace(session_hash=where, fn_index=called[name]), None, None))
+        assert entered[-1] == ends, (name, where)
+    assert len(entered) == 6
+    assert not [one.api_name for one in page.fns.values() if one.queue and (page._id, "load") in one.targets]

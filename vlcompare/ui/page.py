@@ -81,7 +81,7 @@ def build_page(
         with gr.Tabs(elem_classes="vl-tabs", selected=first) as tabs:
             with gr.Tab("Compare", id="compare"):
                 parts = build(settings, *first_page(settings, handlers))
-                wire(parts, handlers, votes_of(settings), page)
+                entering = wire(parts, handlers, votes_of(settings), page)
             with gr.Tab("Inspect", id="inspect"):
                 library = Library(settings.allow_path, runs, pictures=settings.pictures)
                 inspect_wiring.wire(inspect_layout.build(library), settings, page, parts, tabs)
@@ -95,7 +95,7 @@ def build_page(
     limit_concurrency(page, Slots(settings.concurrency, waiting), Slots(READERS, waiting))
     use_sentences(page)
     page.queue(max_size=settings.limits.queue, default_concurrency_limit=8)
-    share_queue(page._queue, settings.concurrency + max(1, settings.limits.queue * 3 // 4))
+    share_queue(page._queue, settings.concurrency + max(1, settings.limits.queue * 3 // 4), entering)
     if runs:  # loaded before the page is served, so that it opens at once
         inspect_handlers.start(Inspection(library))
         gc.collect()

@@ -1,4 +1,5 @@
-"""A bound on what one client has in gradio's queue: events that wait, and results that nobody fetches.
+"""A bound on what one client has in gradio's queue: events that wait, and results that nobody fetches; and what is done
+as an event enters the queue.
 
 gradio keeps the messages of an event until its stream is read, so results that are never read fill the memory; and its
 queue counts no clients, so one can take every place in it.
@@ -6,6 +7,7 @@ queue counts no clients, so one can take every place in it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from vlcompare.ui.server.session_states import CLIENT
@@ -15,10 +17,20 @@ FULL = "You have as many calls waiting as one client may have: {most}. Wait for 
 
 
 class QueueShare:
-    """One queue's bound. most: events of one client that may wait or be at work at once."""
+    """One queue's bound.
 
-    def __init__(self, queue: Any, most: int, most_unread: int = MOST_UNREAD) -> None:
-        self._queue, self._push = queue, queue.push
+    most: events of one client that may wait or be at work at once; entering: called with the session and the function
+    of each event, by their ids, just before it is in the queue.
+    """
+
+    def __init__(
+        self,
+        queue: Any,
+        most: int,
+        most_unread: int = MOST_UNREAD,
+        entering: Callable[[str | None, int | None], None] | None = None,
+    ) -> None:
+        self._queue, self._push, self._entering = queue, queue.push, entering
         self._most, self._most_unread = most, max(most, most_unread)
         self._clients: dict[str, str] = {}  # session -> client, in the order of arrival
 
@@ -39,12 +51,14 @@ class QueueShare:
                 queue.pending_messages_per_session.pop(session, None)
         if unread >= self._most_unread:
             return False, FULL.format(most=self._most), "queue_full"
+        if self._entering is not None:
+            self._entering(body.session_hash, body.fn_index)
         pushed = await self._push(body=body, request=request, username=username)
         if pushed[0]:
             self._clients.setdefault(body.session_hash, client)
         return pushed
 
 
-def share_queue(queue: Any, most: int) -> None:
-    """Bound what each client has in the queue."""
-    queue.push = QueueShare(queue, most).push
+def share_queue(queue: Any, most: int, entering: Callable[[str | None, int | None], None]) -> None:
+    """Bound what each client has in the queue, and call `entering` as `QueueShare` does."""
+    queue.push = QueueShare(queue, most, entering=entering).push

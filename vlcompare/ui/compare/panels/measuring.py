@@ -15,7 +15,7 @@ from vlcompare.ui.compare import cards, views
 from vlcompare.ui.compare.handlers import Handlers
 from vlcompare.ui.compare.layout.tab import Parts
 from vlcompare.ui.compare.session import CompareSession, Run
-from vlcompare.ui.events import QUIET, RUNNING, on_changes
+from vlcompare.ui.events import RUNNING, on_changes
 from vlcompare.ui.server.concurrency import CURRENT_CALL
 from vlcompare.ui.server.redact import UNEXPECTED
 
@@ -39,9 +39,6 @@ def wire_measuring(
     """
     state, message = parts.regions["state"], parts.regions["message"]
 
-    def end(session: CompareSession) -> None:
-        session.stop()
-
     def show(session: CompareSession) -> list[Any]:
         run = session.shown
         if session.cancel is not None and session.current is run and run is not None and run.done:
@@ -54,7 +51,6 @@ def wire_measuring(
             yield [session, *(page.get(name, gr.skip()) for name in ("state", "message", "view"))]
 
     on_changes(view.elem_id, [state], show, [parts.session], [parts.session, view, asking])
-    button.click(end, [parts.session], None, **QUIET)
     return button.click(
         begin,
         [parts.session, *inputs],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
@@ -25,11 +25,12 @@ from vlcompare.ui.compare.wiring.settings import wire_settings
 from vlcompare.ui.events import QUIET, RUNNING, chosen
 
 
-def wire(parts: Parts, handlers: Handlers, votes: Votes, page: gr.Blocks) -> None:
-    """Connect the tab's components."""
+def wire(
+    parts: Parts, handlers: Handlers, votes: Votes, page: gr.Blocks
+) -> Callable[[str | None, int | None], None]:
+    """Connect the tab's components. Returns what is to be called as an event enters the queue, see `QueueShare`."""
     _wire_task(parts)
     _wire_examples(parts, handlers)
-    _wire_beginning(parts)
     running = [
         _wire_compare(parts, handlers),
         _wire_follow_up(parts, handlers),
@@ -41,6 +42,7 @@ def wire(parts: Parts, handlers: Handlers, votes: Votes, page: gr.Blocks) -> Non
     wire_settings(parts, handlers)
     wire_published(parts, handlers)
     wire_results(parts, handlers, votes, page)
+    return _ending_before(parts, page, {event["id"] for event in running})
 
 
 def _triggers(parts: Parts) -> dict[str, list[Any]]:
@@ -53,18 +55,19 @@ def _triggers(parts: Parts) -> dict[str, list[Any]]:
     }
 
 
-def _wire_beginning(parts: Parts) -> None:
-    """Before a comparison begins, the one that is running ends.
+def _ending_before(parts: Parts, page: gr.Blocks, running: set[int]) -> Callable[[str | None, int | None], None]:
+    """What ends the comparison that runs in a session, as the event of a new one enters the queue.
 
-    A listener of its own that does not queue: the new one may wait in the queue for the place that the old one has.
-    Listeners of an event are called in the order in which they were connected.
+    The new one may wait in the queue for the place that the old one has. With a listener of its own for that, which
+    gradio would wait for, the new one would enter the queue just when the old one has left it: see `UNSEEN`.
     """
 
-    def end(session: CompareSession) -> None:
-        session.stop()
+    def entering(session: str | None, function: int | None) -> None:
+        states = page.state_holder
+        if function in running and session is not None and session in states and parts.session._id in states[session]:
+            states[session][parts.session._id].stop()
 
-    triggers = [trigger for own in _triggers(parts).values() for trigger in own]
-    gr.on(triggers, end, [parts.session], None, trigger_mode="multiple", **QUIET)
+    return entering
 
 
 def _wire_compare(parts: Parts, handlers: Handlers) -> Any:
