@@ -109,24 +109,6 @@ def test_each_task_shows_its_own_fields(visit: Any) -> None:
         )
 
 
-def test_upload_and_mark_a_region_with_two_clicks(app: SimpleNamespace, visit: Any) -> None:
-    page = visit()
-    upload(page, png((10, 120, 60), (320, 200)))
-    choose_task(page, "Describe a region")
-    page.locator("#vl-box-text").wait_for(state="visible")
-    settled(page)
-    box = page.locator("#vl-picture img").bounding_box()
-    page.mouse.click(box["x"] + 0.25 * box["width"], box["y"] + 0.25 * box["height"])
-    said(page, "#vl-picture .vl-mark-hint", "opposite corner")
-    page.mouse.click(box["x"] + 0.75 * box["width"], box["y"] + 0.75 * box["height"])
-    page.wait_for_function("document.querySelector('#vl-box-text textarea, #vl-box-text input').value.length > 8")
-    value = page.locator("#vl-box-text textarea, #vl-box-text input").first.input_value()
-    assert [round(float(v), 1) for v in value.split(",")] == pytest.approx([0.3, 0.3, 0.7, 0.7], abs=0.11)
-    compare(page)
-    assert app.fake.asked[-1][0] == png((10, 120, 60), (320, 200))
-    said(page, "#vl-notice", "drawn scenes")  # embedded models, not a picture of theirs
-
-
 def test_stop_in_the_middle_and_the_next_run_works(app: SimpleNamespace, visit: Any) -> None:
     page = visit("?left=slow/one&task=chat&text=" + "+".join(["word"] * 300))
     upload(page, png())

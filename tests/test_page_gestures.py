@@ -8,9 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from app_world import choose_task, said, settled, upload, visits
+from app_world import choose_task, compare, said, settled, upload, visits
 from page_world import serving
 from ui_fakes import png
+
+from vlcompare.types import Box
 
 pytestmark = pytest.mark.browser
 
@@ -77,7 +79,7 @@ def test_a_drag_draws_the_region_on_a_picture_of_any_shape(visit: Any) -> None:
         assert page.locator("#vl-picture img").count() == 1
 
 
-def test_two_clicks_and_typing_draw_a_region_as_well(visit: Any) -> None:
+def test_two_clicks_and_typing_draw_a_region_as_well(app: SimpleNamespace, visit: Any) -> None:
     page = visit()
     upload(page, png((10, 120, 60), (320, 200)))
     choose_task(page, "Describe a region")
@@ -92,6 +94,10 @@ def test_two_clicks_and_typing_draw_a_region_as_well(visit: Any) -> None:
     page.wait_for_function(
         "width => Math.abs(document.querySelector('#vl-picture .vl-mark').offsetWidth - width) < 5", arg=0.1 * width
     )
+    compare(page)  # of the very file, and of the region as it was typed
+    picture, request, _ = app.fake.asked[-1]
+    assert picture == png((10, 120, 60), (320, 200)) and request.box == Box(0.5, 0.1, 0.6, 0.3)
+    said(page, "#vl-notice", "drawn scenes")  # embedded models, not a picture of theirs
 
 
 def test_a_drag_adds_a_box_to_choose_from(visit: Any) -> None:
