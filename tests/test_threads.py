@@ -136,9 +136,8 @@ PROGRAM = (
     ("given", "expected"),
     [
         ({}, "1 1 1 1000"),
-        ({"OMP_NUM_THREADS": "garbage"}, "1 1 1 1000"),
+        ({"OMP_NUM_THREADS": "garbage", "GOMP_SPINCOUNT": "7"}, "1 1 1 7"),
         ({"OMP_NUM_THREADS": "2,3", "OMP_WAIT_POLICY": "active"}, "1,3 1 1 None"),
-        ({"GOMP_SPINCOUNT": "7"}, "1 1 1 7"),
     ],
 )
 def test_torch_follows(given: dict[str, str], expected: str) -> None:
