@@ -595,6 +595,7 @@ def test_a_report_from_rows_alone(tmp_path: Path) -> None:
         "extrapolation.svg", "query_first_against_last.svg", "state_size.svg",
     ]  # fmt: skip
     assert all((outs[0] / name).read_bytes() == (outs[1] / name).read_bytes() for name in names)
+    assert "<polyline" not in (outs[0] / "state_size.svg").read_text(), "seeds of one size are no course of anything"
     text = (outs[0] / "report.md").read_text()
     assert "17 trainings" in text and "not reached" in text and "unfinished" not in text
 

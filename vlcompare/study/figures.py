@@ -276,7 +276,9 @@ def _states(groups: Sequence[Group]) -> list[Panel]:
                     words = f"{group.key['state_size']} states a channel, {share_text(value)} after {at:,.0f} examples"
                     points.append(Point(math.log2(group.key["state_size"]), value, _words(group, words)))
         ticks = {math.log2(size): str(size) for size in sorted({group.key["state_size"] for group in members})}
-        panels.append(Panel(title, "states a channel", room(ticks), SHARES, (Series("mamba", tuple(points)),)))
+        panels.append(
+            Panel(title, "states a channel", room(ticks), SHARES, (Series("mamba", tuple(points), joined=False),))
+        )
     return panels
 
 
