@@ -27,7 +27,7 @@ MEANS = (
 UNKNOWN = (
     "What the paper's body says: its abstract, README and code were read. Vocabulary, sizes, budget, optimiser and the "
     "stop at .95 are ours.",
-    "Whether larger models do the same: these have some hundred thousand parameters, the paper's have billions.",
+    "Whether larger models do the same: these have about a hundred thousand parameters, the paper's have billions.",
     "Whether another rate than the four tried does better: state-space models learn recall in a narrow range of rates.",
     "What asking first does to grounding: the released “instruction first” announces the task, and the thing to find "
     "still comes after the picture. Here “query first” puts the query itself first.",
