@@ -419,6 +419,26 @@ def test_stop_does_not_speak_of_the_run_that_follows(handlers: Handlers, picture
     last(older)
 
 
+def test_stop_leaves_the_comparison_that_is_asked_for_before_its_last_call_arrives(
+    handlers: Handlers, picture: str
+) -> None:
+    session = CompareSession()
+    for _ in range(2):
+        session.next_asked()
+        older = handlers.ask(session, picture, AskForm("chat", "older"), PAIR)
+        next(older)
+        session.stop_pressed()
+        session.next_asked()
+        last(older)
+        newer = handlers.ask(session, picture, AskForm("chat", "newer"), PAIR)
+        next(newer)
+        assert handlers.stopped(session) == {}
+        last(newer)
+        assert session.current and session.current.answer("right").stop_reason == "end"  # type: ignore[union-attr]
+    session.stop_pressed()
+    assert "had ended before" in handlers.stopped(session)["message"]
+
+
 def test_caches_of_a_closed_stream_are_counted_like_any_other(handlers: Handlers, picture: str) -> None:
     own = replace(
         handlers,

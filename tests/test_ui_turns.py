@@ -311,5 +311,5 @@ def test_what_runs_ends_as_the_next_one_enters_the_queue_and_nothing_is_queued_u
         session.cancel = threading.Event()
         asyncio.run(page._queue.push(SimpleNamespace(session_hash=where, fn_index=called[name]), None, None))
         assert entered[-1] == ends, (name, where)
-    assert len(entered) == 6
+    assert len(entered) == 6 and session.asked == len(running)
     assert not [one.api_name for one in page.fns.values() if one.queue and (page._id, "load") in one.targets]

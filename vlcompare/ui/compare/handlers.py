@@ -212,7 +212,9 @@ class Handlers:
                 return
 
     def stopped(self, session: CompareSession) -> CompareUpdate:
-        """After Stop: the run as far as it came, or that nothing was running."""
+        """After Stop: the run as far as it came, or that nothing was running; {} where another was asked for since."""
+        if session.asked > session.asked_at_stop:  # this call comes a while after the press: it does not end that one
+            return {}
         run, finished, stopped = session.current, session.finished, session.stop()
         finished.wait(5)
         if session.current is not run:  # a newer run is shown

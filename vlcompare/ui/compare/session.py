@@ -150,6 +150,8 @@ class CompareSession:
         self.shown: Run | None = None  # the comparison on the page
         self.changes = 0  # of what is shown, by anything but the comparison that is running
         self.cancel: threading.Event | None = None
+        self.asked = 0  # how many comparisons have entered the queue
+        self.asked_at_stop = 0  # of them, those before Stop was pressed
         self.engines: dict[str, Any] = {}  # side -> engine session, for follow-ups
         self.pictures: Any = None  # what is kept of its pictures for later questions: its own, never another session's
         self.kept: Run | None = None  # the run whose picture and conversation `engines` hold
@@ -199,6 +201,16 @@ class CompareSession:
             return False
         self.cancel.set()
         return True
+
+    def next_asked(self) -> None:
+        """A new comparison has entered the queue: the running one ends."""
+        self.asked += 1
+        self.stop()
+
+    def stop_pressed(self) -> None:
+        """End the running comparison, and note that what is asked from now on is not meant."""
+        self.asked_at_stop = self.asked
+        self.stop()
 
     def remember(self, run: Run) -> None:
         """Add to the history; the oldest runs are dropped when there are too many or they are too large."""

@@ -65,7 +65,7 @@ def _ending_before(parts: Parts, page: gr.Blocks, running: set[int]) -> Callable
     def entering(session: str | None, function: int | None) -> None:
         states = page.state_holder
         if function in running and session is not None and session in states and parts.session._id in states[session]:
-            states[session][parts.session._id].stop()
+            states[session][parts.session._id].next_asked()
 
     return entering
 
@@ -136,7 +136,7 @@ def _wire_stop(parts: Parts, handlers: Handlers, running: list[Any]) -> None:
     """Stop: cancel in the engine at once, take waiting events out of the queue, then show how far the run came."""
 
     def cancel(session: CompareSession) -> None:
-        session.stop()
+        session.stop_pressed()
 
     stop = parts.buttons["stop"]
     stop.click(cancel, [parts.session], None, **QUIET)
