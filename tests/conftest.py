@@ -16,12 +16,12 @@ from app_world import launched, pages_say, visits
 
 ROOT = Path(__file__).resolve().parents[1]
 # the files that take longest, in this order: they are given out first, so that no worker is left with one at the end
-LONG = (  # fmt: skip
+LONG = (
     "app_real", "app_browser", "page_access", "inspect_browser", "page_panels", "compare_belongs", "page_gestures",
     "page_evidence", "page_leads", "page_study", "pretended_cuda", "evaluate_real", "kernels_triton",
     "kernel_proofs", "load", "threads", "ui_guard", "train", "file_values", "fallback", "bench", "api", "study_lab",
     "memory", "install", "study", "gpu_session", "study_pictures",
-)
+)  # fmt: skip
 REFERENCE = Path(os.environ.get("VLCOMPARE_REFERENCE", ROOT.parent / "shared" / "reference"))
 
 

@@ -607,7 +607,7 @@ def test_a_report_leaves_out_damaged_lines_and_names_them(tmp_path: Path, capsys
     source.write_text("\n".join([*bad, *map(json.dumps, whole), odd, ""]))
     assert main(["study", "report", str(source), "--out", str(out)]) == 0
     said, text = capsys.readouterr().out, (out / "report.md").read_text()
-    assert said.startswith("2 rows in 1 settings") and len(said.splitlines()) == 5 and "\x1b" not in said + text
+    assert said.startswith("2 rows in 1 setting:") and len(said.splitlines()) == 5 and "\x1b" not in said + text
     for told in (said, text):
         for number, message in (
             (1, "is not a whole row"),

@@ -10,6 +10,11 @@ def number(value: float, digits: int = 1) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.{digits}f}"
 
 
+def how_many(count: int, noun: str) -> str:
+    """A count of something whose plural takes an s: 0 rows, 1 row, 2 rows."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def milliseconds(value: float) -> str:
     """A duration: "8.4 ms", "1.2 s"."""
     if value >= 10_000:

@@ -17,6 +17,7 @@ from vlcompare.evaluate.run_files import PREDICTIONS, read_run, read_samples
 from vlcompare.evaluate.schema import NO_SIDE
 from vlcompare.evaluate.summary import evaluate, summarise
 from vlcompare.types import Sample
+from vlcompare.units import how_many
 
 PROBLEMS_SHOWN = 20
 
@@ -169,8 +170,8 @@ def _checkpoint(answers: Mapping[str, Mapping[str, Any]]) -> str | None:
 def _notes(stream: SampleStream, matched: Matched) -> list[str]:
     notes = [f"samples: {stream.report()}"] if stream.skipped or stream.left_out else []
     if matched.problems:
-        count = len(matched.problems)
-        notes.append(f"predictions: {count} row{'s' * (count != 1)} left out; first: {matched.problems[0]}.")
+        rows = how_many(len(matched.problems), "row")
+        notes.append(f"predictions: {rows} left out; first: {matched.problems[0]}.")
     return notes
 
 

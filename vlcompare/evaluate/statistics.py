@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vlcompare.evaluate import intervals
 from vlcompare.evaluate.intervals import FEW_CLUSTERS, CorpusFigure
+from vlcompare.units import how_many
 
 Floats = NDArray[np.float64]
 
@@ -101,16 +102,14 @@ def caution(clusters: NDArray[np.int64]) -> str:
     if count >= FEW_CLUSTERS - 1e-9:
         if count >= intervals.UNEVEN * seen:
             return ""
-        return f"{_pictures(seen)}, as uneven as {count:.1f} alike: widened by {intervals.WIDER - 1:.0%}"
+        return f"{how_many(seen, 'picture')}, as uneven as {count:.1f} alike: widened by {intervals.WIDER - 1:.0%}"
     if count < 2 - 1e-9:
-        return f"{_pictures(seen)}: too few for an interval, it is the whole range"
+        return f"{how_many(seen, 'picture')}: too few for an interval, it is the whole range"
     uneven = "" if seen - count < 0.5 else f", as uneven as {count:.1f} alike"
     freedom = int(count - 1 + 1e-9)
-    return f"{_pictures(seen)} only{uneven}: wide by Student's t with {freedom} degree{'s' * (freedom > 1)} of freedom"
-
-
-def _pictures(count: int) -> str:
-    return f"{count} picture{'' if count == 1 else 's'}"
+    return (
+        f"{how_many(seen, 'picture')} only{uneven}: wide by Student's t with {how_many(freedom, 'degree')} of freedom"
+    )
 
 
 def _interval(bounds: Floats) -> Interval:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlcompare import terminal
-from vlcompare.units import fraction, fraction_interval
+from vlcompare.units import fraction, fraction_interval, how_many
 
 MARK = "*"  # behind an interval of which summary.json's "ci95_notes" says something
 _NOT_METRICS = frozenset(("n", "ci95"))
@@ -56,7 +56,7 @@ def _task(
 
 
 def _counted(rows: int, pictures: int) -> str:
-    return f"{rows} row{'s' * (rows != 1)}, {pictures} picture{'s' * (pictures != 1)}"
+    return f"{how_many(rows, 'row')}, {how_many(pictures, 'picture')}"
 
 
 def _figure(value: float | None, ci95: Sequence[float | None], *, signed: bool = False) -> str:

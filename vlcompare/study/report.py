@@ -17,6 +17,7 @@ from vlcompare.study.rates import RULE
 from vlcompare.study.rows import whole_rows
 from vlcompare.study.tables import TABLES, Row, as_csv, groups
 from vlcompare.training.progress import write_whole
+from vlcompare.units import how_many
 
 _HIDDEN = ("width", "layers", "recipe", "budget", "rates_tried")  # columns that only the CSV files have
 _TITLES = {
@@ -56,7 +57,7 @@ def write_report(source: Path, out: Path) -> str:
         (out / f"{name}.svg").unlink(missing_ok=True)
     state = _state(rows, planned_rows(path.parent), problems)
     write_whole(out / "report.md", _text(rows, tables, figures, state))
-    return told(f"{len(rows)} rows in {len(settings)} settings: {out / 'report.md'}", problems)
+    return told(f"{how_many(len(rows), 'row')} in {how_many(len(settings), 'setting')}: {out / 'report.md'}", problems)
 
 
 def _flat(row: Row) -> Row:
@@ -75,9 +76,9 @@ def _text(rows: Sequence[Row], tables: dict[str, list[Row]], figures: Sequence[s
     budgets = " and ".join(f"{budget:,}" for budget in sorted({row["budget"] for row in rows}))
     lines = ["# In-context retrieval, learnt from nothing", "", *state]
     lines += [
-        f"{len(rows)} trainings of at most {budgets} examples each; a training stops when it is right on .95 of "
-        "held-out items. Parameters of the families are matched. Medians over seeds, with the least and the most; "
-        f"the rate of each setting is, {RULE}. All rows are in rows.csv, those at other rates too.",
+        f"{how_many(len(rows), 'training')} of at most {budgets} examples each; a training stops when it is right on "
+        ".95 of held-out items. Parameters of the families are matched. Medians over seeds, with the least and the "
+        f"most; the rate of each setting is, {RULE}. All rows are in rows.csv, those at other rates too.",
         "",
     ]
     lines += [line for name in figures for line in (f"![{Path(name).stem.replace('_', ' ')}]({name})", "")]

@@ -23,6 +23,7 @@ from vlcompare.evaluate.readers.opening import RowError
 from vlcompare.evaluate.readers.source import BOX_FORMATS, BOX_SCALES, DatasetSource, Issue, LeftOut, Located
 from vlcompare.tasks.prompts import SPECS
 from vlcompare.types import TASKS, Sample
+from vlcompare.units import how_many
 
 __all__ = ["AUTO", "FORMATS", "HUB", "SampleStream", "check_sample", "is_scorable", "open_samples"]
 
@@ -139,8 +140,7 @@ class SampleStream:
         """One sentence on what was read, left out and skipped."""
         first = f"; first: {self.issues[0]}" if self.issues else ""
         left = "".join(f", {count} left out ({what})" for what, count in self.left_out.items())
-        rows = f"{self.skipped} row{'s' * (self.skipped != 1)} skipped"
-        return f"{self.read} sample{'s' * (self.read != 1)} read{left}, {rows}{first}."
+        return f"{how_many(self.read, 'sample')} read{left}, {how_many(self.skipped, 'row')} skipped{first}."
 
     def _hint(self) -> str:
         """Which format the file is of, where it is another than the one it was read as."""

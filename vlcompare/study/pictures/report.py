@@ -24,6 +24,7 @@ from vlcompare.study.tables import as_csv
 from vlcompare.tasks.prompts import task_title
 from vlcompare.training.progress import write_whole
 from vlcompare.types import FAMILIES
+from vlcompare.units import how_many
 
 _PAIR: dict[str, str] = {family: NAMES[family] for family in FAMILIES}
 
@@ -64,7 +65,7 @@ def write_picture_report(path: Path, out: Path) -> str:
         ]
         lines += [*_table(figure.records), ""]
     write_whole(out / "report.md", "\n".join(lines))
-    return told(f"{len(rows)} rows, {len(figures)} comparisons: {out / 'report.md'}", problems)
+    return told(f"{how_many(len(rows), 'row')}, {how_many(len(figures), 'comparison')}: {out / 'report.md'}", problems)
 
 
 def rows_with_floors(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
