@@ -294,7 +294,7 @@ def test_a_report_leaves_out_damaged_lines_and_names_them(tmp_path: Path, capsys
     said, text = capsys.readouterr().out, (tmp_path / "report.md").read_text()
     for told in (said, text):
         assert "rows.jsonl, line 1, is not a whole row" in told and "line 6, is not a whole row" in told
-    assert said.startswith("4 rows, 1 comparisons") and "**Left out: 2 lines are" in text
+    assert said.startswith("4 rows, 1 comparison:") and "**Left out: 2 lines are" in text
     assert "| query first | summary | Question | all | 4 |" in text
     path.write_text("\n".join([lines[5], ""]))
     assert main(["study", "report", str(path), "--out", str(tmp_path)]) == 2
