@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,10 +30,11 @@ from vlcompare.study.figures import all_figures
 from vlcompare.study.grid import grid_of, open_grid
 from vlcompare.study.models import build, matched_layers, parameters
 from vlcompare.study.named import NAMED
+from vlcompare.study.pictures.folder import parse_picture_rows
 from vlcompare.study.progress import duration, estimated_seconds
 from vlcompare.study.rates import best_rate
 from vlcompare.study.recipe import FAMILIES, RECIPES, SETTLED
-from vlcompare.study.rows import Folder, read_rows, setting_of
+from vlcompare.study.rows import Folder, parse_rows, read_rows, setting_of
 from vlcompare.study.run import run_grid, work_off
 from vlcompare.study.streams import Stream, stream_of
 from vlcompare.study.tasks import BEGIN, COPIED, KEY, QUERY, SYMBOLS, ItemSource
@@ -625,6 +627,21 @@ def test_a_report_leaves_out_damaged_lines_and_names_them(tmp_path: Path, capsys
     source.write_text("{\n")
     assert main(["study", "report", str(source), "--out", str(out)]) == 2
     assert "line 1, is not a whole row" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b"[" * 200_000, "nested too deeply"),
+        (b'{"seed": ' + b"9" * 6000 + b"}", "not JSON that can be read"),
+        (b"{'seed': 1}", "single quotes"),
+        (b"\xff\xfe{", "UTF-16"),
+    ],
+)
+@pytest.mark.parametrize("parse", [parse_rows, parse_picture_rows])
+def test_a_line_that_is_no_json_is_told_in_plain_words(parse: Any, line: bytes, said: str) -> None:
+    rows, problems = parse(line + b"\n", "rows.jsonl")
+    assert rows == [] and len(problems) == 1 and said in problems[0] and "sys." not in problems[0]
 
 
 def test_recipes_are_named_after_themselves() -> None:

@@ -1,8 +1,9 @@
-"""Numbers, durations and sizes as texts for a reader: the page, the command line and messages write them alike."""
+"""Numbers, durations, sizes and lists as texts, which the page, the command line and messages write alike."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 
 def number(value: float, digits: int = 1) -> str:
@@ -13,6 +14,11 @@ def number(value: float, digits: int = 1) -> str:
 def how_many(count: int, noun: str) -> str:
     """A count of something whose plural takes an s: 0 rows, 1 row, 2 rows."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """`x`, `x and y`, or `x, y and z`."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def milliseconds(value: float) -> str:

@@ -15,6 +15,7 @@ from typing import get_args
 from vlcompare.evaluate.published import group_of
 from vlcompare.runtime.loading.registry import Checkpoint, registry
 from vlcompare.tasks.prompts import Group
+from vlcompare.units import listed
 
 GROUPS: tuple[Group, ...] = tuple(reversed(get_args(Group)))  # retrieval first
 _UNLIKE = 1.1  # times as many parameters: pairs further apart are said to differ in size
@@ -74,11 +75,11 @@ def sentences(gaps: Gaps, group: Group) -> list[str]:
     """What the group's means say about scale: with all cells, and, where one is doubtful, without its benchmark."""
     sizes = [transformer.size for transformer, _ in gaps.pairs]
     whole, careful = gaps.means(group), gaps.means(group, doubtful=False)
-    first = f"the mean gap is {_listed(whole)} points at {_and(sizes)}{_favour(whole)}: {_shape(whole, sizes)}."
+    first = f"the mean gap is {_amounts(whole)} points at {listed(sizes)}{_favour(whole)}: {_shape(whole, sizes)}."
     if whole == careful:
         return [first[0].upper() + first[1:]]
     names = " and ".join(one.name for one in gaps.of(group) if one.counted and one.doubtful)
-    second = f"Without {names} it is {_listed(careful)}{_favour(careful)}: {_shape(careful, sizes)}."
+    second = f"Without {names} it is {_amounts(careful)}{_favour(careful)}: {_shape(careful, sizes)}."
     counts = [side.parameters or 0 for side in gaps.pairs[0]]
     if careful[0] == max(careful) and min(counts) and max(counts) > _UNLIKE * min(counts):
         more = " and ".join(f"{count / 1e9:.2f}" for count in counts)
@@ -108,11 +109,7 @@ def _shape(values: Sequence[float], sizes: Sequence[str]) -> str:
     return f"it is largest at {sizes[most]}{grows}"
 
 
-def _listed(values: Sequence[float]) -> str:
+def _amounts(values: Sequence[float]) -> str:
     """The amounts; with signs where these differ."""
     mixed = min(values) < 0 < max(values)
-    return _and([f"{value:+.2f}" if mixed else f"{abs(value):.2f}" for value in values])
-
-
-def _and(parts: Sequence[str]) -> str:
-    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return listed([f"{value:+.2f}" if mixed else f"{abs(value):.2f}" for value in values])

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from typing import Any
+
+from vlcompare.evaluate.readers.json_lines import why
 
 _MOST_TOLD = 10  # damaged lines of a file, on the terminal
 _LONGEST_CAUSE = 200
@@ -24,6 +27,14 @@ def is_whole(line: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
+
+
+def value_of(line: bytes) -> Any:
+    """What a line holds. Raises ValueError, in plain words, where it is not JSON."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(why(error)) from error
 
 
 def cause(error: Exception) -> str:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from filelock import FileLock
 
 from vlcompare.errors import RequestError, SampleError
-from vlcompare.study.lines import cause, is_whole, plain, whole_lines
+from vlcompare.study.lines import cause, is_whole, plain, value_of, whole_lines
 from vlcompare.study.recipe import FAMILIES, RECIPES
 from vlcompare.study.tasks import ItemSource
 
@@ -163,7 +163,7 @@ def parse_rows(data: bytes, name: str) -> tuple[list[dict[str, Any]], list[str]]
 
 def _checked(line: bytes, name: str, number: int) -> dict[str, Any]:
     try:
-        row = json.loads(line)
+        row = value_of(line)
         if not isinstance(row, dict):
             raise ValueError("it is not an object")
         if "kind" in row:

@@ -19,6 +19,7 @@ from vlcompare.study.figures import (
 from vlcompare.study.opened import Study
 from vlcompare.study.tables import TRAINING, Group, Row, for_lab, of_several_state_sizes, spread
 from vlcompare.types import FAMILIES
+from vlcompare.units import listed
 
 ENOUGH_SEEDS = 3
 _PAIR = FAMILIES  # the two whose difference is the question
@@ -36,7 +37,7 @@ def state(study: Study) -> str:
     trained = f"{len(study.rows)}{of} trainings are finished"
     what = []
     if lengths:
-        several = f"lengths {_listed(list(map(str, lengths)))}" if len(lengths) > 1 else f"length {lengths[0]}"
+        several = f"lengths {listed(list(map(str, lengths)))}" if len(lengths) > 1 else f"length {lengths[0]}"
         what.append(f"position retrieval at {several}")
     there = {row["task"] for row in study.rows if row["task"] != "position"}
     what += [TASK_WORDS[task] for task in TASK_NAMES if task in there]
@@ -79,7 +80,7 @@ def summary(study: Study) -> str:
         text += f" In brackets: {NAMES['pythia']} against {NAMES['mamba']}, examples until .95 in the median."
     closed = [length for (length, _), orders in _by_length(known).items() if _closes(orders)]
     if closed:
-        where = _listed(list(dict.fromkeys(map(str, closed))))
+        where = listed(list(dict.fromkeys(map(str, closed))))
         text += f" At length {where} no lead is shown where the query is known before the sequence is read."
     rest = len(settings) - len(known)
     more = f" {rest} more {'setting has' if rest == 1 else 'settings have'} too few seeds yet." if rest else ""
@@ -96,11 +97,7 @@ def _places(settings: Sequence[_Setting], few: bool) -> Iterator[str]:
             if setting.order == order
         ]
         if lengths:
-            yield f"with the {ORDER_NAMES[order]} at length {_listed(lengths)}"
-
-
-def _listed(parts: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
+            yield f"with the {ORDER_NAMES[order]} at length {listed(lengths)}"
 
 
 def _notes(members: dict[str, Group], few: bool) -> str:

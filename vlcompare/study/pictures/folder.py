@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from vlcompare.study.lines import cause, plain, whole_lines
+from vlcompare.study.lines import cause, plain, value_of, whole_lines
 from vlcompare.study.pictures.grids import KIND, picture_grid_of
 from vlcompare.study.pictures.settings import VERSION, PictureSetting, picture_setting_of
 from vlcompare.study.rows import Folder, read_rows
@@ -39,7 +39,7 @@ def parse_picture_rows(data: bytes, name: str) -> tuple[list[dict[str, Any]], li
     problems = []
     for number, line in whole_lines(data):
         try:
-            row = json.loads(line)
+            row = value_of(line)
             if foreign := _foreign(row):
                 problems.append(f"{name}, line {number}: {foreign}; give another folder.")
                 continue

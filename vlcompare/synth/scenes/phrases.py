@@ -13,6 +13,7 @@ from vlcompare.synth.scenes.documents import DOCUMENTS, KEYS, Document
 from vlcompare.synth.scenes.scene import SIGN_WORDS, SceneObject
 from vlcompare.synth.scenes.shapes import COLORS, KINDS, SIGN, SIZES
 from vlcompare.tasks.boxes import format_box
+from vlcompare.units import listed
 
 NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven")
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh")
@@ -37,11 +38,6 @@ def plural(kind: str) -> str:
 def article(phrase: str) -> str:
     """The phrase with "a" or "an" before it."""
     return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
-
-
-def listed(parts: Sequence[str]) -> str:
-    """`x`, `x and y`, or `x, y and z`."""
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def noun(kind: str, color: str | None = None, size: str | None = None) -> str:

@@ -25,9 +25,7 @@ from vlcompare.ui.compare.wiring.settings import wire_settings
 from vlcompare.ui.events import QUIET, RUNNING, chosen
 
 
-def wire(
-    parts: Parts, handlers: Handlers, votes: Votes, page: gr.Blocks
-) -> Callable[[str | None, int | None], None]:
+def wire(parts: Parts, handlers: Handlers, votes: Votes, page: gr.Blocks) -> Callable[[str | None, int | None], None]:
     """Connect the tab's components. Returns what is to be called as an event enters the queue, see `QueueShare`."""
     _wire_task(parts)
     _wire_examples(parts, handlers)
