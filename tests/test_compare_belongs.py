@@ -168,6 +168,41 @@ def test_blind_names_nothing_until_any_vote_and_history_marks_its_example(visit:
     page.wait_for_function("scrollY === 0")
 
 
+def test_what_an_older_event_wrote_is_not_left_over_a_newer_one(visit: Any) -> None:
+    page = visit("?example=word")
+    compare(page)
+    changes = "Number(document.querySelector('#vl-state i').dataset.changes)"
+    held: list[Any] = []
+
+    def hold_the_first(route: Any) -> None:
+        # the event is in the queue, and the page keeps its messages
+        route.continue_() if held else held.append((route, route.fetch()))
+
+    page.route("**/queue/join?*", hold_the_first)
+    for button, question in (("#vl-repeat", "And now?"), ("#vl-run", "And then?")):
+        page.locator(button).click()
+        while not held:
+            page.wait_for_timeout(10)
+        ask(page, question)
+        differs(page)
+        runs = page.locator(".vl-history-item").count()
+        page.evaluate("document.querySelector('#vl-run').click()")
+        said(page, "#vl-left-card .vl-answer", question[:-1])
+        page.wait_for_function("(runs) => document.querySelectorAll('.vl-history-item').length > runs", arg=runs)
+        done(page)
+        before = page.evaluate(changes)
+        run = page.locator("#vl-state i").get_attribute("data-run")
+        route, reply = held[0]
+        route.fulfill(response=reply)  # the page is given the older event's messages
+        page.wait_for_function(f"(before) => {changes} > before", arg=before)
+        replied(page)
+        assert page.locator("#vl-state i").get_attribute("data-run") == run
+        assert question in answer(page, "left") and question in answer(page, "right")
+        belongs(page)
+        held.clear()
+    holds(page)
+
+
 def test_a_reply_that_comes_late_does_not_stand_over_a_newer_one(app: SimpleNamespace, visit: Any) -> None:
     page = visit("?example=word")
     compare(page)

@@ -72,6 +72,15 @@ def test_sides_that_are_exchanged_meanwhile_keep_their_times() -> None:
     assert run.repeats.spread("left", "ttft_ms").median == FIRST["fast"]  # type: ignore[union-attr]
 
 
+def test_a_measurement_that_ends_leaves_what_is_said_of_the_next_question() -> None:
+    handlers, session, run = shown(Comparing())
+    pages = repeat_shown(handlers, session)
+    assert words(next(pages)["message"]) == ""
+    session.next_asked()  # what is wrong with it is said at once
+    *_, last = pages
+    assert "message" not in last and "data-running" not in last["state"] and run.id in last["state"]
+
+
 def test_a_round_that_fails_says_why_and_keeps_those_before() -> None:
     handlers, session, run = shown(Comparing(fails=3))
     *_, last = repeat_shown(handlers, session)

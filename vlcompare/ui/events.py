@@ -51,9 +51,14 @@ def on_changes(
     call's reply may then come last, and stays. And what it puts off it asks for by sending the whole event again, so
     that two such listeners of one event call each other without end.
     """
+    gr.on([component.change for component in changed], None, js=f"() => window.vlChanges.changed('{name}')")
+    on_request(name, function, inputs, outputs)
+
+
+def on_request(name: str, function: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+    """Call the function after the page's script has called `vlChanges.changed(name)`, one call at a time."""
     follow = f"window.vlChanges.follow('{name}', () => trigger('input'))"
     request = gr.HTML("", js_on_load=follow, elem_classes="vl-unseen")
-    gr.on([component.change for component in changed], None, js=f"() => window.vlChanges.changed('{name}')")
     called = request.input(function, inputs, outputs, **QUIET)  # type: ignore[attr-defined]
     for ended in (called.success, called.failure):
         ended(None, js=f"() => window.vlChanges.replied('{name}')", show_progress="hidden")

@@ -80,6 +80,23 @@
     if (event.target.matches?.(".vl-settings input[type=number]")) setTimeout(blankNumbers); // the focus has left by then
   });
 
+  // gradio's page works through each event's messages in a loop of its own, and a reply may take its time: what an older
+  // event wrote may be shown last. Of a session's states the newest stays (see `views.state`), and the server is asked
+  // for the other regions again. Returns whether this state stays.
+  let newest = {};
+  function keepNewest(state) {
+    const shown = state.querySelector("i");
+    const place = (data) => 2 * data.changes + !("running" in data);
+    if (!shown || newest.dataset?.session !== shown.dataset.session || place(shown.dataset) >= place(newest.dataset)) {
+      newest = shown?.cloneNode() ?? newest;
+      return true;
+    }
+    for (const name of shown.getAttributeNames()) shown.removeAttribute(name);
+    for (const { name, value } of newest.attributes) shown.setAttribute(name, value);
+    window.vlChanges.changed("again");
+    return false;
+  }
+
   function watch() {
     const message = one("#vl-message"), state = one("#vl-state"), belongs = one("#vl-belongs");
     if (!message || !state || !belongs) return setTimeout(watch, 200);
@@ -87,7 +104,13 @@
     lockVotes();
     const changes = { childList: true, subtree: true, attributes: true, characterData: true };
     new MutationObserver((records) => { placeError(); if (one("#vl-message .vl-message-error")) pending(false); }).observe(message, { childList: true, subtree: true, characterData: true });
-    new MutationObserver(() => { pending(false); blankNumbers(); }).observe(state, changes);
+    const states = new MutationObserver(() => {
+      if (!keepNewest(state)) return states.takeRecords();
+      pending(false);
+      blankNumbers();
+    });
+    keepNewest(state);
+    states.observe(state, changes);
     const made = { childList: true, subtree: true, attributes: true, attributeFilter: ["placeholder"] };
     new MutationObserver(blankNumbers).observe(document.body, made); // the settings may be built later, or once more
     blankNumbers();

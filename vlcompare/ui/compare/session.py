@@ -145,10 +145,11 @@ class CompareSession:
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
+        self.id = secrets.token_hex(4)
         self.history: list[Run] = []
         self.current: Run | None = None  # the comparison that was started last
         self.shown: Run | None = None  # the comparison on the page
-        self.changes = 0  # of what is shown, by anything but the comparison that is running
+        self.changes = 0  # of what is shown, by anything but the comparison that is running; never fewer
         self.cancel: threading.Event | None = None
         self.asked = 0  # how many comparisons have entered the queue
         self.asked_at_stop = 0  # of them, those before Stop was pressed

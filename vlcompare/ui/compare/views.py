@@ -17,6 +17,9 @@ from vlcompare.ui.compare.session import CompareSession, Run
 def state(session: CompareSession, *, built: bool = False) -> Safe:
     """Which run is shown and whether one is running, for the style sheet, the script, and the check of belonging.
 
+    Of a session's states the newest has the most changes, and of two with as many the one in which nothing is running:
+    the script goes by that where they reach the page in another order.
+
     built: the page as it was built for everybody, before it has heard from the server what its own session shows.
     """
     run = session.shown
@@ -26,6 +29,7 @@ def state(session: CompareSession, *, built: bool = False) -> Safe:
     return el(
         "i",
         data_run=run.id if run else None,
+        data_session=session.id,
         data_changes=str(session.changes),
         data_running=running,
         data_hidden=bool(run and run.hidden),

@@ -73,7 +73,7 @@ def measuring(
     steps(cancel): does the work and yields the panel's HTML, at first before any work; the error with which it ends is
     shown behind the words of `failed`.
     """
-    cancel = session.start(run)
+    cancel, asked = session.start(run), session.asked
     if (call := CURRENT_CALL.get()) is not None:  # its client may disconnect
         call.add(cancel)
     failure = ""
@@ -92,5 +92,7 @@ def measuring(
         cancel.set()
         session.finish(run)
     if session.current is run:
-        message = cards.message(f"{failed}: {failure}", "error") if failure else cards.message("")
-        yield {"state": views.state(session), "message": message, "view": draw(session.shown)[0]}
+        page = {"state": views.state(session), "view": draw(session.shown)[0]}
+        if session.asked == asked:  # else the message is about what was asked for since
+            page["message"] = cards.message(f"{failed}: {failure}", "error") if failure else cards.message("")
+        yield page

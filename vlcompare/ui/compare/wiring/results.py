@@ -20,7 +20,7 @@ from vlcompare.ui.compare.layout.tab import Parts, outputs_of
 from vlcompare.ui.compare.page_update import CompareUpdate, error_update
 from vlcompare.ui.compare.session import CompareSession, Run
 from vlcompare.ui.compare.votes import CHOICES, Votes
-from vlcompare.ui.events import QUIET, TO_TOP, chosen, download
+from vlcompare.ui.events import QUIET, TO_TOP, chosen, download, on_request
 from vlcompare.ui.examples import Example, load_examples
 from vlcompare.ui.server.uploads import read_file
 from vlcompare.ui.settings import AppSettings
@@ -28,11 +28,26 @@ from vlcompare.ui.settings import AppSettings
 
 def wire_results(parts: Parts, handlers: Handlers, votes: Votes, page: gr.Blocks) -> None:
     """Connect what can be done with a run that has ended, and what the page opens with."""
+    _wire_order(parts)
     _wire_history(parts, handlers)
     _wire_votes(parts, handlers, votes)
     _wire_downloads(parts, votes)
     _wire_import(parts, handlers)
     _wire_opening(parts, handlers, page)
+
+
+def _wire_order(parts: Parts) -> None:
+    """What the page's script asks for once an older event's regions were shown over newer ones (see `compare.js`)."""
+
+    def show_again(session: CompareSession) -> list[Any]:
+        if session.shown is None:
+            return outputs_of(session, {})
+        session.changes += 1  # the comparison that is running sends all of its regions again
+        page = views.whole(session, session.shown)
+        del page["message"], page["vote"]  # they may be about what was pressed since
+        return outputs_of(session, page)
+
+    on_request("again", show_again, [parts.session], parts.outputs)
 
 
 def _wire_history(parts: Parts, handlers: Handlers) -> None:
