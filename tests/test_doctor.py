@@ -51,7 +51,7 @@ def test_this_machine_is_in_order(report: doctor.Report) -> None:
 def test_a_cpus_packed_products_are_this_projects_own(report: doctor.Report) -> None:
     named = [one.kernel for one in report.operations if one.device == "cpu" and one.operation.startswith("products in")]
     expected = f"numba, {packed.supported()[0]}" if packed.supported() else operations.PYTORCH
-    assert named == [expected] * 2
+    assert named == [expected + " and AMX" * packed.tiled("nf4")] * 2
 
 
 def test_the_text_and_the_json_say_the_same(report: doctor.Report, monkeypatch: pytest.MonkeyPatch,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,6 +28,10 @@ SIZES = (
 )  # fmt: skip
 
 needs_variants = pytest.mark.skipif(not VARIANTS, reason="no kernels for packed weights on this processor")
+
+needs_tiles = pytest.mark.skipif(
+    not VARIANTS or not packed.tiled("nf4"), reason="no tiles for bfloat16 (AMX) on this processor"
+)
 
 
 def layer(method: str, outputs: int, inputs: int, bias: bool = True) -> tuple[PackedLinear, Tensor]:
@@ -108,26 +115,116 @@ def test_the_number_of_threads_changes_nothing(method: str, variant: str) -> Non
     assert all(torch.allclose(many, results[0][1], atol=1e-5) for _, many in results)
 
 
-@needs_variants
-def test_two_threads_at_once_give_what_one_gives() -> None:
-    layers = [layer(method, 400, 512)[0] for method in METHODS]
-    inputs = [torch.randn(1, 512) for _ in range(8)]
-    with torch.inference_mode():
-        expected = [[made(x) for x in inputs] for made in layers]
+def in_two_threads(right: Callable[[int], bool]) -> list[int]:
+    """The threads' numbers, 0 and 1, for which right(number) was false, of 25 times each."""
     wrong: list[int] = []
 
     def work(number: int) -> None:
         with torch.inference_mode():
-            for _ in range(25):
-                got = [layers[number](x) for x in inputs]
-                if not all(map(torch.equal, got, expected[number])):
-                    wrong.append(number)
+            wrong.extend(number for _ in range(25) if not right(number))
 
     threads = [threading.Thread(target=work, args=(number,)) for number in (0, 1)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    return wrong
+
+
+@needs_variants
+def test_two_threads_at_once_give_what_one_gives() -> None:
+    layers = [layer(method, 400, 512)[0] for method in METHODS]
+    inputs = [torch.randn(1, 512) for _ in range(8)]
+    with torch.inference_mode():
+        expected = [[made(x) for x in inputs] for made in layers]
+    wrong = in_two_threads(lambda number: all(map(torch.equal, [layers[number](x) for x in inputs], expected[number])))
+    assert not wrong
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("numba"), reason="numba is not installed")
+def test_the_kernels_are_there_where_numba_is() -> None:
+    """Whatever fails while they are imported would else be told as a processor that they do not know."""
+    importlib.import_module("vlcompare.models.kernels.cpu.packed")
+
+
+# rows, inputs, outputs: below and above 16 and 32 rows, one and several chunks of outputs and of inputs, a shorter last
+TILED_SIZES = (
+    (packed.TILED_ROWS, 64, 32), (16, 192, 96), (17, 128, 160), (31, 320, 64), (33, 64, 32), (64, 4160, 32),
+    (65, 2112, 96), (80, 4160, 1056), (97, 64, 416),
+)  # fmt: skip
+
+
+@needs_tiles
+@pytest.mark.parametrize("method", METHODS)
+def test_tiles_give_the_product_of_the_unpacked_weight(method: str) -> None:
+    before = torch.get_num_threads()
+    for rows, inputs, outputs in TILED_SIZES:
+        made, _ = layer(method, outputs, inputs, bias=outputs != 96)
+        parts = {method: made.packed, "absmax": made.absmax}
+        weight = quantize.dequantize(parts, method, (outputs, inputs), torch.bfloat16).double()
+        x = torch.randn(rows, inputs).bfloat16()
+        truth = F.linear(x.double(), weight, None if made.bias is None else made.bias.double())
+        found = []
+        try:
+            for threads in (1, 2, 4):
+                torch.set_num_threads(threads)
+                with torch.inference_mode():
+                    found.append(made._by_tiles(x))
+        finally:
+            torch.set_num_threads(before)
+        assert found[0] is not None and found[0].dtype == torch.bfloat16
+        assert all(other is not None and torch.equal(other, found[0]) for other in found), (rows, inputs, outputs)
+        apart = (found[0].double() - truth).abs()
+        assert (apart <= 2**-8 * truth.abs() + 1e-5 * truth.abs().max()).all(), (rows, inputs, outputs)
+
+
+@needs_tiles
+@pytest.mark.parametrize("method", METHODS)
+def test_tiles_keep_rows_apart_and_numbers_that_are_none(method: str) -> None:
+    made, _ = layer(method, 64, 192, bias=False)
+    x = torch.randn(40, 192).bfloat16()
+    with torch.inference_mode():
+        clean = made(x)
+        bad = x.clone()
+        bad[3, 5], bad[38, 0] = torch.nan, torch.inf
+        found = made(bad)
+        assert found[3].isnan().all() and not found[38].isfinite().any()
+        others = [row for row in range(40) if row not in (3, 38)]
+        assert torch.equal(found[others], clean[others])
+        assert torch.equal(made(x[7:12]), clean[7:12])  # a row's numbers do not depend on how many there are
+        assert torch.equal(made(torch.zeros(9, 192).bfloat16()), torch.zeros(9, 64).bfloat16())
+        made.absmax[:1] = torch.nan
+        assert made(x).isnan()[:, 0].all() and made(x)[:, 1:].isfinite().all()
+
+
+@needs_tiles
+def test_tiles_are_for_bfloat16_and_whole_pairs_of_tiles_and_used_once_proven(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, _ = layer("nf4", 64, 128)
+    odd, _ = layer("nf4", 48, 128)
+    x = torch.randn(packed.FEW_ROWS + 1, 128).bfloat16()
+    with torch.inference_mode():
+        assert made._by_tiles(x) is not None and made._by_tiles(x.float()) is None and odd._by_tiles(x) is None
+        assert odd(x).shape == (len(x), 48)
+        with packed.use(PLAIN):
+            assert made._by_tiles(x) is None
+    assert made._by_tiles(x.clone().requires_grad_()) is None
+    from vlcompare.models.kernels.cpu import packed as module
+
+    right = module.tiled_product
+    assert packed_proofs.tiles_agree(VARIANTS[0], "nf4")
+    monkeypatch.setattr(module, "tiled_product", lambda *given: right(*given) * 1.01)
+    assert not packed_proofs.tiles_agree(VARIANTS[0], "nf4")
+    monkeypatch.setattr(packed_proofs, "proven", lambda check, *given: check is not packed_proofs.tiles_agree)
+    assert made._by_tiles(x) is None and not packed.tiled("nf4")
+
+
+@needs_tiles
+def test_two_threads_at_once_by_tiles_give_what_one_gives() -> None:
+    made = [layer(method, 256, 512)[0] for method in METHODS]
+    inputs = [torch.randn(rows, 512).bfloat16() for rows in (5, 40, 100)]
+    with torch.inference_mode():
+        expected = [[one(x) for x in inputs] for one in made]
+    wrong = in_two_threads(lambda number: all(map(torch.equal, [made[number](x) for x in inputs], expected[number])))
     assert not wrong
 
 

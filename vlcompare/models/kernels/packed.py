@@ -6,9 +6,11 @@ The weights are `packed_format`'s values, whichever way a product takes:
   instructions (a *variant*). Activations are rounded to 15 bits by blocks of 64, and NF4's values to 15 bits, which
   changes a product by some 5e-5 of its size. A variant is used after one real call of it agreed with the unpacked
   product (`packed_proofs`).
-- Many rows, gradients, and processors for which there is no variant: a slice of the weight is unpacked at a time, by
-  `cpu.unpack_loops` where that is proven, and multiplied by torch, in bfloat16 where activations are and the processor
-  can, else in float32.
+- Five rows and more in bfloat16, on processors with AMX: by tiles (`cpu.tiles`), which weights are unpacked for in the
+  cache. Weights are rounded to bfloat16, as in slices.
+- Other numbers of rows, gradients, and processors for which there is no variant: a slice of the weight is unpacked at a
+  time, by `cpu.unpack_loops` where that is proven, and multiplied by torch, in bfloat16 where activations are and the
+  processor can, else in float32.
 
 The choice depends on the processor and the sizes alone, never on a measurement.
 """
@@ -30,6 +32,7 @@ from vlcompare.models.kernels.linear import native_bfloat16
 from vlcompare.models.kernels.packed_format import BLOCK, unpacked
 from vlcompare.models.kernels.scoped import scoped
 
+TILED_ROWS = 5  # from here on tiles take less time than to look every weight up for each four rows
 FEW_ROWS = 16  # above this unpacking once costs less than looking every weight up for each four rows
 PLAIN = "plain"  # the variant that is no variant: torch's products of unpacked slices
 _SLICE = 20 << 20  # bytes of weights unpacked at a time: smaller slices multiply slower, larger ones cost memory
@@ -84,7 +87,9 @@ class PackedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out) in x's dtype."""
         rows = x.reshape(-1, self.in_features)
-        y = self._few_rows(rows) if 0 < len(rows) <= FEW_ROWS else None
+        y = self._by_tiles(rows) if len(rows) >= TILED_ROWS else None
+        if y is None and 0 < len(rows) <= FEW_ROWS:
+            y = self._few_rows(rows)
         if y is None:
             y = self._by_slices(rows)
         return y.view(*x.shape[:-1], self.out_features)
@@ -98,6 +103,14 @@ class PackedLinear(nn.Module):
             return None
         given = rows, self.packed, self.absmax, self.bias, self.out_features
         return fallback.call("numba", "cpu.packed", "product", name, self.method, *given)
+
+    def _by_tiles(self, rows: Tensor) -> Tensor | None:
+        name = variant(self.method)
+        if rows.dtype != torch.bfloat16 or name == PLAIN or not tiled(self.method):
+            return None
+        check()
+        given = rows, self.packed, self.absmax, self.bias, self.out_features
+        return fallback.call("numba", "cpu.packed", "tiled_product", name, self.method, *given)
 
     def _by_slices(self, rows: Tensor) -> Tensor:
         dtype = torch.bfloat16 if rows.dtype == torch.bfloat16 and native_bfloat16() else torch.float32
@@ -145,6 +158,12 @@ class PackedLinear(nn.Module):
         return unpacked(self.method, packed, absmax, (last - first, self.in_features), held.dtype)
 
 
+def tiled(method: str) -> bool:
+    """Whether products of many rows in bfloat16 go by tiles. The first call proves it."""
+    name = variant(method)
+    return name != PLAIN and packed_proofs.proven(packed_proofs.tiles_agree, name, method)
+
+
 @functools.cache
 def _unpacks(method: str, name: str) -> bool:
     """Whether the compiled unpacking with a variant's instructions gives the reference's bits here."""
@@ -162,5 +181,5 @@ def quantized(weight: Tensor, method: str) -> tuple[Tensor, Tensor]:
 
 def compile_for(method: str) -> None:
     """Compile what products with packed weights need, by proving it."""
-    if (name := variant(method)) != PLAIN:
+    if (name := variant(method)) != PLAIN and not tiled(method):
         _unpacks(method, name)

@@ -49,6 +49,23 @@ def packed_product_agrees(variant: str, method: str) -> bool:
     return True
 
 
+def tiles_agree(variant: str, method: str) -> bool:
+    """Whether products by tiles give the unpacked ones: few rows, a row more than two tiles', and weights in parts."""
+    product: Any = importlib.import_module("vlcompare.models.kernels.cpu.packed").tiled_product
+    random = functools.partial(torch.randn, generator=torch.Generator().manual_seed(0))
+    for rows, inputs, outputs in ((5, 192, 96), (33, 64, 32), (66, 2112, 32)):
+        packed, absmax = random_parts(method, random, outputs, inputs)
+        x, bias = random(rows, inputs).bfloat16(), random(outputs)
+        y = product(variant, method, x, packed, absmax, bias, outputs)
+        if y is None:
+            return False
+        weight = unpacked(method, packed, absmax, (outputs, inputs), torch.bfloat16)
+        truth = x.double() @ weight.double().T + bias
+        if not bool(((y.double() - truth).abs() <= 2**-8 * truth.abs() + 1e-5 * truth.abs().max()).all()):
+            return False
+    return True
+
+
 def unpacking_agrees(method: str, variant: str) -> bool:
     """Whether the compiled unpacking gives the reference's bits, in float32 and bfloat16."""
     unpack: Any = importlib.import_module("vlcompare.models.kernels.cpu.packed").unpack

@@ -187,7 +187,7 @@ def _quantized(device: str) -> list[Operation]:
         by = "bitsandbytes" if able else PYTORCH
         if able and place.type == "cpu":
             chosen = packed.variant(method)
-            by = PYTORCH if chosen == packed.PLAIN else f"numba, {chosen}"
+            by = PYTORCH if chosen == packed.PLAIN else f"numba, {chosen}" + " and AMX" * packed.tiled(method)
             reason = "no variant gave the right numbers here: smaller, but not faster" if by == PYTORCH else ""
         found.append(Operation(device, f"products in {label}", by, reason))
     return found

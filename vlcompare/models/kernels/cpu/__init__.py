@@ -15,6 +15,7 @@ their own, whose operations generate LLVM's code directly.
 - `*_stack_loops`: a token's way through all layers as one call, in which the threads wait for each other some times a
   layer (`threads.in_each_thread`) instead of being woken for each product; tensors come as a table of addresses
   (`pointers`).
+- `tiles`: products of many rows with packed weights by AMX, where the processor has it.
 - The modules without a suffix (`scan`, `step`, `attention`, `packed`, `stack`) take tensors and return None for what
   their loops do not take; `kernels`, `linear`, `packed` and `stack` one folder up choose between them and plain torch.
 

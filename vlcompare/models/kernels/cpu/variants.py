@@ -50,6 +50,7 @@ class Avx2:
     name, architecture = "avx2", "x86"
     features: tuple[str, ...] = ("avx2",)
     size = 32  # bytes of weights looked up at a time
+    permutes_numbers = False  # whether a table of sixteen 32-bit numbers is looked up in one instruction
 
     @staticmethod
     def look_up(builder: Any, table: Any, index: Any) -> Any:
@@ -99,10 +100,16 @@ class Avx512:
     name, architecture = "avx512", "x86"
     features: tuple[str, ...] = ("avx512bw",)
     size = 64
+    permutes_numbers = True
 
     @staticmethod
     def look_up(builder: Any, table: Any, index: Any) -> Any:
         return call(builder, "llvm.x86.avx512.pshuf.b.512", index.type, repeated(builder, table, 4), index)
+
+    @staticmethod
+    def permute(builder: Any, table: Any, index: Any) -> Any:
+        """Entries of a table of sixteen 32-bit numbers by the lowest four bits of each index."""
+        return call(builder, "llvm.x86.avx512.permvar.si.512", table.type, table, index)
 
     @staticmethod
     def add_pairs(builder: Any, total: Any, a: Any, b: Any) -> Any:
