@@ -107,20 +107,20 @@ def test_swap_question_picture_and_models_move_answers_along_or_grey_them(visit:
     holds(page)
 
 
-# before the page's own scripts: that the stream of results ends is read after the reply to the next event
+# before the page's own scripts: that the stream of results ends is read a while after the next event was asked for
 LATE_END = """(() => {
-  const real = window.fetch;
-  let joined, next = new Promise((then) => joined = then);
+  const real = window.fetch, held = window.vlHeld = [];
   window.fetch = async (...given) => {
-    const reply = await real(...given), address = given[0]?.url ?? given[0];
-    if (/queue.join/.test(address)) setTimeout(() => { joined(); next = new Promise((then) => joined = then); }, 100);
+    const address = given[0]?.url ?? given[0];
+    if (/queue.join/.test(address)) setTimeout((read) => read.forEach((then) => then()), 200, held.splice(0));
+    const reply = await real(...given);
     if (!/queue.data/.test(address)) return reply;
     const late = new TransformStream({ async transform(chunk, out) {
       const text = new TextDecoder().decode(chunk), end = text.indexOf('"close_stream"');
       if (end < 0) return out.enqueue(chunk);
       const rest = text.length - text.lastIndexOf('data:', end);
       out.enqueue(chunk.slice(0, chunk.length - rest));
-      await next;
+      await new Promise((then) => held.push(then));
       out.enqueue(chunk.slice(chunk.length - rest));
     } });
     return new Response(reply.body.pipeThrough(late), { status: reply.status, headers: reply.headers });
@@ -128,8 +128,12 @@ LATE_END = """(() => {
 })()"""
 
 
-def test_compare_during_a_run_begins_anew_and_the_button_is_stop_meanwhile(app: SimpleNamespace, visit: Any) -> None:
+def test_compare_during_a_run_begins_anew_and_the_button_is_stop_meanwhile(
+    app: SimpleNamespace, visit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlcompare.ui.server.result_streams.READ_SECONDS", 600.0)
     page = visit("?example=word", script=LATE_END)
+    page.wait_for_function("window.vlHeld.length")  # the end of what the page opens with
     app.fake.gap = 600  # it goes on until the next one begins
     page.locator("#vl-run").click()
     page.wait_for_selector("#vl-state i[data-running]", state="attached")
@@ -145,6 +149,10 @@ def test_compare_during_a_run_begins_anew_and_the_button_is_stop_meanwhile(app: 
     belongs(page)
     assert "|And now?|" in answer(page, "left") and page.locator("#vl-run").is_visible()
     assert not page.locator("#vl-stop").is_visible()
+    page.wait_for_function("window.vlHeld.length")
+    ask(page, "And then?")
+    compare(page)
+    assert "|And then?|" in answer(page, "left")
 
 
 def test_blind_names_nothing_until_any_vote_and_history_marks_its_example(visit: Any) -> None:

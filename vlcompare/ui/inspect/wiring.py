@@ -19,7 +19,7 @@ from vlcompare.ui.compare.forms import SIDE_FIELDS
 from vlcompare.ui.compare.layout.tab import outputs_of
 from vlcompare.ui.compare.page_update import CompareUpdate
 from vlcompare.ui.compare.session import CompareSession
-from vlcompare.ui.events import QUIET, TO_TOP, UNSEEN, chosen, download, on_changes
+from vlcompare.ui.events import QUIET, TO_TOP, chosen, download, on_changes
 from vlcompare.ui.inspect import files, handlers
 from vlcompare.ui.inspect.handlers import InspectUpdate
 from vlcompare.ui.inspect.layout import EXPORTS, FORM, InspectParts
@@ -114,7 +114,7 @@ def _wire_opening(parts: InspectParts, settings: AppSettings, page: gr.Blocks) -
     def start(inspection: Inspection) -> list[Any]:
         return _outputs(parts, inspection, handlers.start(inspection))
 
-    page.load(start, [session], outputs, **UNSEEN)  # the head says what is read
+    page.load(start, [session], outputs, **{**READING, "show_progress": "hidden"})  # the head says what is read
     fields["runs"].input(_listener(parts, handlers.choose), [session, fields["runs"]], outputs, **reading)
 
     def upload(inspection: Inspection, path: Any) -> InspectUpdate:

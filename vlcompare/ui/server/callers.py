@@ -17,7 +17,6 @@ from typing import Any
 import gradio as gr
 from gradio.context import LocalContext
 
-from vlcompare.ui.events import UNSEEN
 from vlcompare.ui.server.concurrency import Slots
 
 HEADER = "x-vlcompare-call"
@@ -63,11 +62,9 @@ class GradioCaller:
 
 
 def limit_concurrency(page: gr.Blocks, models: Slots, others: Slots) -> None:
-    """Run the page's queued functions, and those that `UNSEEN` keeps from the queue, in slots, however they are called:
-    `models` for those that run models.
-    """
+    """Run the page's queued functions in slots, however they are called: `models` for those that run models."""
     for served in page.fns.values():
-        if served.fn is not None and (served.queue or served.concurrency_id == UNSEEN["concurrency_id"]):
+        if served.queue and served.fn is not None:
             served.fn = in_slot(models if served.concurrency_id == "models" else others, served.fn)
 
 

@@ -24,6 +24,7 @@ from vlcompare.ui.server.http_errors import ErrorMiddleware
 from vlcompare.ui.server.rate_limit import RateLimiter, client_of
 from vlcompare.ui.server.refusal import Refused, respond
 from vlcompare.ui.server.request_body import FORM_BYTES, UPLOAD, Body, declared, too_large
+from vlcompare.ui.server.result_streams import STREAM, serve_stream
 from vlcompare.ui.server.session_states import CLIENT, FairStates
 
 PREFIX: ContextVar[str] = ContextVar("prefix", default="")
@@ -106,8 +107,12 @@ class RulesMiddleware:
             limiter.close(client)
 
     async def _watched(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A direct call has an id while its client is connected (see `callers`)."""
-        if scope["method"] != "POST" or not CALLING.match(scope["path"].removeprefix(scope["root_path"])):
+        """A direct call has an id while its client is connected (see `callers`); for streams see `result_streams`."""
+        path = scope["path"].removeprefix(scope["root_path"])
+        if path == STREAM:
+            await serve_stream(self.app, scope, receive, send)
+            return
+        if scope["method"] != "POST" or not CALLING.match(path):
             await self.app(scope, receive, send)
             return
         call = callers.open_call()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from vlcompare.ui.server.result_streams import end_is_read
 from vlcompare.ui.server.session_states import CLIENT
 
 MOST_UNREAD = 32  # events of one client whose results are kept or at work
@@ -56,6 +57,7 @@ class QueueShare:
         pushed = await self._push(body=body, request=request, username=username)
         if pushed[0]:
             self._clients.setdefault(body.session_hash, client)
+            await end_is_read(body.session_hash)
         return pushed
 
 

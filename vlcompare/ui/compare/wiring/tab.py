@@ -56,8 +56,8 @@ def _triggers(parts: Parts) -> dict[str, list[Any]]:
 def _ending_before(parts: Parts, page: gr.Blocks, running: set[int]) -> Callable[[str | None, int | None], None]:
     """What ends the comparison that runs in a session, as the event of a new one enters the queue.
 
-    The new one may wait in the queue for the place that the old one has. With a listener of its own for that, which
-    gradio would wait for, the new one would enter the queue just when the old one has left it: see `UNSEEN`.
+    The new one may wait in the queue for the place that the old one has. With a listener of its own for that, it would
+    enter the queue one reply later.
     """
 
     def entering(session: str | None, function: int | None) -> None:
