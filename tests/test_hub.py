@@ -539,6 +539,19 @@ def test_pushing_goes_through_the_library(fake: FakeHub, monkeypatch: pytest.Mon
         hub.push(tmp_path, "no-owner")
 
 
+def test_an_upload_without_a_hub_says_that_nothing_was_sent(
+    fake: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def unreachable(*args: object, **how: object) -> None:
+        raise ConnectionError("nobody answers")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", unreachable)
+    with pytest.raises(HubError) as error:
+        hub.push(tmp_path, "me/new")
+    assert "nothing was sent to me/new" in str(error.value) and "cache" not in str(error.value)
+    assert f"`hf upload me/new {tmp_path} .`" in str(error.value), "how to send it later"
+
+
 def test_a_listing_tells_the_size_without_a_byte_of_the_weights(fake: FakeHub) -> None:
     found = hub.look_up(REPOSITORY)
     size = len(fake.files["model.safetensors"])

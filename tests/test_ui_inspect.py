@@ -256,7 +256,8 @@ def test_a_sample_shows_everything_and_the_keys_walk_the_selection(inspection: I
     for place in range(2, 41):
         assert f"{place} of 40 in this selection" in actions.step(inspection, 1)["picture"]
     assert set(actions.step(inspection, 1)) == {"message"}
-    actions.click(inspection, "slice:task|vqa")  # the open sample is not among these: the next is their first
+    page = actions.click(inspection, "slice:task|vqa")  # the open sample is not among these: the next is their first
+    assert "Not in this selection" in page["picture"]
     assert "1 of 20 in this selection" in actions.step(inspection, 1)["picture"]
 
 
@@ -318,6 +319,16 @@ def test_only_listed_runs_can_be_opened(inspection: Inspection, folder: Path) ->
     assert Library(None, (), shipped=folder / "none").first() is None
 
 
+def test_a_damaged_run_is_named_and_hinders_no_other(inspection: Inspection, folder: Path) -> None:
+    written = (folder / "single" / "run.json").read_bytes()
+    (folder / "single" / "run.json").write_text("{")
+    page = actions.choose(inspection, ["both", "single"])
+    assert "single cannot be opened: run.json is damaged" in page["message"]
+    assert page["controls"] and list(inspection.open) == ["both"], "the list shows what is open: it is chosen no longer"
+    (folder / "single" / "run.json").write_bytes(written)
+    assert "error" not in actions.choose(inspection, ["both", "other"])["message"]
+
+
 def test_sides_of_two_runs_are_set_against_each_other(inspection: Inspection) -> None:
     actions.choose(inspection, ["both", "single"])
     titles = dict(inspection.side_choices())
@@ -350,6 +361,7 @@ def test_runs_without_a_common_sample_are_refused_and_nothing_changes(inspection
     before = inspection.left, inspection.right
     page = actions.set_sides(inspection, "both\nleft", "other\nright")
     assert "no sample in common" in page["message"] and (inspection.left, inspection.right) == before
+    assert page["controls"], "the lists show again what is open"
     assert inspection.data.table.count == 80
     page = actions.set_sides(inspection, "both\nleft", "secret\nright")
     assert "no run that is open" in page["message"]

@@ -60,6 +60,7 @@ def _run(args: argparse.Namespace) -> int:
     from vlcompare.study import run as runner
     from vlcompare.study.grid import open_grid
     from vlcompare.study.progress import duration, estimated_seconds
+    from vlcompare.units import how_many
 
     grid = open_grid(args.grid)
     device = runner.device_of(args.device)
@@ -67,9 +68,12 @@ def _run(args: argparse.Namespace) -> int:
     if left:
         guess = duration(estimated_seconds(left, device))
         known = f", {count - len(left)} of them finished; the rest takes" if len(left) < count else ";"
-        print(f"{grid.name}: {count} rows{known} roughly {guess} on one {device.type} if none stops early", flush=True)
+        print(
+            f"{grid.name}: {how_many(count, 'row')}{known} roughly {guess} on one {device.type} if none stops early",
+            flush=True,
+        )
     done = runner.run_grid(grid, args.out, device=args.device, jobs=args.jobs)
-    print(f"{done} of {count} rows are in {args.out / 'rows.jsonl'}")
+    print(f"{done} of {how_many(count, 'row')} {'is' if done == 1 else 'are'} in {args.out / 'rows.jsonl'}")
     return 0 if done == count else UNFINISHED
 
 

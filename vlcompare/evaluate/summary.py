@@ -30,6 +30,7 @@ from vlcompare.evaluate.scoring import Scores, metric_of, score
 from vlcompare.evaluate.statistics import Interval
 from vlcompare.tasks.prompts import SPECS
 from vlcompare.types import SIDES, TASKS, Sample
+from vlcompare.units import how_many
 
 SUMMARY_VERSION = 1
 
@@ -195,8 +196,8 @@ def warnings(results: Sequence[TaskResult]) -> list[str]:
         count, task = len(result.samples), result.task
         if task == "captioning":
             sentences.append(
-                f"captioning: CIDEr-D takes its document frequencies from the {count} rows scored, so it is comparable "
-                "with a published figure on the whole published split only."
+                f"captioning: CIDEr-D takes its document frequencies from the {how_many(count, 'row')} scored, so it "
+                "is comparable with a published figure on the whole published split only."
             )
         sources = {sample.source or "" for sample in result.samples}
         if len(sources) > 1:

@@ -15,6 +15,7 @@ from vlcompare.study.pictures.work import picture_work, preparation_work
 from vlcompare.study.rows import Setting, setting_of
 from vlcompare.study.train import Training
 from vlcompare.types import Notify
+from vlcompare.units import how_many
 
 _SELDOM = 5.0  # seconds between two lines of progress
 
@@ -64,12 +65,9 @@ class RowProgress:
         known = [(_work_done(done), done["seconds"]) for done in self._finished.values()]
         pace = sum(seconds for _, seconds in known) / sum(amount for amount, _ in known)
         left = missing(self._grid, self._finished)
-        rest = pace * sum(map(whole_work, left))
+        rest = f"; the rest takes at most {duration(pace * sum(map(whole_work, left)))} of one {row['device']}"
         count = len(self._grid.entries)
-        self._say(
-            f"[{count - len(left)}/{count}] {setting}: {_result(row)}; the rest takes at "
-            f"most {duration(rest)} of one {row['device']}"
-        )
+        self._say(f"[{count - len(left)}/{count}] {setting}: {_result(row)}{rest if left else ''}")
 
 
 def _work_done(row: dict[str, Any]) -> float:
@@ -91,4 +89,4 @@ def duration(seconds: float) -> str:
     for unit, size in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}" if seconds >= 10 * size else f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} seconds"
+    return how_many(max(1, round(seconds)), "second")

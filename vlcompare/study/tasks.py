@@ -167,7 +167,7 @@ class ItemSource:
             raise RequestError(f"Unknown task '{self.task}'; the tasks are {', '.join(RETRIEVAL_TASKS)}.")
         if self.order not in row.orders:
             allowed = " or ".join("null" if order is None else order for order in row.orders)
-            raise RequestError(f"The order of {self.task} is {allowed}, not {self.order}.")
+            raise RequestError(f"The order of {self.task} is {allowed}, not {self.order or 'null'}.")
         if self.places < 1:
             least = self.length - self.places + 1
             raise RequestError(f"{self.task} takes a length of at least {least}, not {self.length}.")

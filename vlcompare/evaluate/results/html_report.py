@@ -29,7 +29,7 @@ from vlcompare.render.markup import Safe, el, join, shorten
 from vlcompare.render.terms import abbreviation
 from vlcompare.tasks.prompts import task_title
 from vlcompare.types import SIDES
-from vlcompare.units import fraction, fraction_interval
+from vlcompare.units import fraction, fraction_interval, how_many
 
 MAX_SAMPLES = 200
 MOST_DIFFERENCES = 12
@@ -130,7 +130,7 @@ def _differences(table: RunTable, rows: Rows) -> Safe | None:
     names = [one.label for one in shown]
     chance = abbreviation("clear of chance")
     said = [chance] if clear else ["the largest, none of them ", chance]
-    sentence = [f"{len(shown)} of {len(found):,} slices tested, ", *said, "."]
+    sentence = [f"{len(shown)} of {how_many(len(found), 'slice')} tested, ", *said, "."]
     return el(
         "section",
         el("h2", "Where they differ most"),

@@ -99,10 +99,13 @@ def differences(ranked: Sequence[tuple[Difference, SliceRow]], count: int, names
     clear = [row for one, row in ranked if one.clear]
     others = [row for one, row in ranked if not one.clear]
     known = {(one.aspect, one.value): one for one, _ in ranked}
-    luck = f"of {count:,} slices tested, some look this different by luck, whatever their own interval says"
+    tested, luck = "the only slice tested", "it is the only slice tested"
+    if count > 1:
+        tested = f"among {count:,} slices tested"
+        luck = f"of {count:,} slices tested, some look this different by luck, whatever their own interval says"
     not_clear = "Not clear of chance" if clear else "None is clear of chance"
     groups: list[tuple[Any, list[SliceRow]]] = [
-        (join([term("clear of chance", "Clear of chance"), f", among {count:,} slices tested"]), clear),
+        (join([term("clear of chance", "Clear of chance"), f", {tested}"]), clear),
         (join([term("clear of chance", not_clear), f": {luck}"]), others),
     ]
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypedDict, cast
+from typing import Any, cast
 
-from vlcompare.errors import RequestError, VLCompareError
-from vlcompare.evaluate.results.notes import Note
+from vlcompare.errors import RequestError
 from vlcompare.render.charts import histogram, scatter
 from vlcompare.render.markup import Safe, el
 from vlcompare.types import SIDES
-from vlcompare.ui.compare.cards import message
 from vlcompare.ui.inspect import figures, listing, sample, views
+from vlcompare.ui.inspect.action import InspectUpdate, action, listed
 from vlcompare.ui.inspect.headline import headline
 from vlcompare.ui.inspect.query import PAGE_ROWS, Query, clicked, filled
 from vlcompare.ui.inspect.selection import MEASURES, Opened
@@ -32,47 +30,6 @@ SELECTED = (  # the regions that depend on the filters
     "table",
 )
 MOST_THUMBNAILS = 12  # of one request
-
-P = ParamSpec("P")
-
-
-class InspectUpdate(TypedDict, total=False):
-    """What an action changes: new content of regions and fields. Whatever is left out stays as it is."""
-
-    message: Safe
-    offer: Safe
-    head: Safe
-    headline: Safe
-    quadrants: Safe
-    differences: Safe
-    slices: Safe
-    charts: Safe
-    figures: Safe
-    chips: Safe
-    table: Safe
-    picture: Safe
-    sample: Safe
-    note_state: Safe
-    note: Note | None  # what the note's form shows; None: nothing
-    form: Query  # what the filter form shows
-    controls: bool  # the lists of runs, sides, slices and tags are filled again
-
-
-def action(
-    act: Callable[Concatenate[Inspection, P], InspectUpdate],
-) -> Callable[Concatenate[Inspection, P], InspectUpdate]:
-    """Run one action at a time. Where it raises VLCompareError nothing has changed, and the message says why."""
-
-    @functools.wraps(act)
-    def guarded(inspection: Inspection, /, *args: P.args, **kwargs: P.kwargs) -> InspectUpdate:
-        try:
-            with inspection.whole():
-                return {"message": message(""), **act(inspection, *args, **kwargs)}
-        except VLCompareError as error:
-            return {"message": message(str(error), "error")}
-
-    return guarded
-
 
 # ---- regions ---------------------------------------------------------------------------------------------------------
 
@@ -151,15 +108,21 @@ def _sample(inspection: Inspection, data: Opened) -> InspectUpdate:
         return {"picture": Safe(""), "sample": views.nothing(NO_SAMPLE, KEYS), "note": None}
     picture, missing = sample.picture_for(data.run, row)
     inspection.run, inspection.pictured = sample.as_run(data, row, picture), missing is None
-    position, count = inspection.position(), len(inspection.rows)
-    where = "Not in this selection" if position is None else f"{position + 1:,} of {count:,} in this selection"
     opened, values = data.run.samples[row], data.row(row, inspection.notes())
     inspection.run.evidence, refused = sample.evidence_of(data, row)
     return {
-        "picture": sample.picture_view(inspection.run, where, missing),
+        "picture": sample.picture_view(inspection.run, inspection.place(), missing),
         "sample": sample.view(inspection.run, opened, values, inspection.names, refused),
         "note": data.run.notes.get(opened.id),
     }
+
+
+def _placed(inspection: Inspection, data: Opened) -> InspectUpdate:
+    """The open sample's new place, if one is open, where the selection or its order is another."""
+    if inspection.row is None or inspection.run is None:
+        return {}
+    missing = None if inspection.pictured else sample.picture_for(data.run, inspection.row)[1]
+    return {"picture": sample.picture_view(inspection.run, inspection.place(), missing)}
 
 
 # ---- actions ---------------------------------------------------------------------------------------------------------
@@ -182,6 +145,7 @@ def _first(inspection: Inspection) -> InspectUpdate:
     return {**everything(inspection), "controls": True}
 
 
+@listed
 @action
 def choose(inspection: Inspection, keys: list[str] | None) -> InspectUpdate:
     """Open the runs chosen in the list, and close the others."""
@@ -213,8 +177,8 @@ def click(inspection: Inspection, pick: str) -> InspectUpdate:
         return {"table": _table(inspection, data)}
     inspection.change(query)
     if kind == "sort":
-        return {"table": _table(inspection, data)}
-    return {**_selection(inspection, data), "form": query}
+        return {"table": _table(inspection, data), **_placed(inspection, data)}
+    return {**_selection(inspection, data), **_placed(inspection, data), "form": query}
 
 
 def _put(inspection: Inspection, rest: str) -> InspectUpdate:
@@ -238,9 +202,10 @@ def fill(inspection: Inspection, *values: Any) -> InspectUpdate:
     if query == inspection.query or inspection.data is None:
         return {}
     inspection.change(query)
-    return _selection(inspection, inspection.data)
+    return {**_selection(inspection, inspection.data), **_placed(inspection, inspection.data)}
 
 
+@listed
 @action
 def set_sides(inspection: Inspection, left: str, right: str | None) -> InspectUpdate:
     """Compare two other sides, or show one alone."""

@@ -79,11 +79,14 @@ class Library:
         return next((name for name in names if given or name.endswith(_EXAMPLE)), None)
 
     def open(self, name: str) -> RunFolder:
-        """The listed run of this name. Raises SampleError for whatever is not listed."""
+        """The listed run of this name. Raises SampleError, with its name, where it is not listed or cannot be read."""
         folder = self.listed().get(name)
         if folder is None:
             raise SampleError("This run is not among those that can be opened here.")
-        return self.run(folder)
+        try:
+            return self.run(folder)
+        except SampleError as error:
+            raise SampleError(f"{name} cannot be opened: {error}") from error
 
     def run(self, folder: Path) -> RunFolder:
         """The run in `folder`, from memory where it has not changed."""

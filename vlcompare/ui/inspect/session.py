@@ -203,6 +203,11 @@ class Inspection:
         positions = np.flatnonzero(self.rows == self.row) if self.row is not None else np.zeros(0, np.int64)
         return int(positions[0]) if len(positions) else None
 
+    def place(self) -> str:
+        """Where the open sample is in the selection, in words."""
+        position, count = self.position(), len(self.rows)
+        return "Not in this selection" if position is None else f"{position + 1:,} of {count:,} in this selection"
+
     def neighbour(self, step: int) -> int | None:
         """The sample `step` places on in the selection; the first where none is open; None at the ends."""
         position = self.position()

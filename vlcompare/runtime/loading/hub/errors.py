@@ -92,12 +92,14 @@ def not_the_hub(repository: str) -> str:
     )
 
 
-def message_for(error: BaseException, repository: str, revision: str) -> str:
-    """One sentence for the user about an error of `library_errors`."""
+def message_for(error: BaseException, repository: str, revision: str, *, sent: bool = False) -> str:
+    """One sentence for the user about an error of `library_errors`. sent: something was to be sent, not fetched."""
     from huggingface_hub import errors
 
     page = f"https://huggingface.co/{repository}"
     if isinstance(error, errors.OfflineModeIsEnabled):
+        if sent:
+            return f"Nothing is sent to {repository} in offline mode: unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE."
         return (
             f"{repository} is not complete in the cache, and the Hub cannot be reached in offline mode: unset "
             "HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE to download it, or give a local folder."
@@ -129,6 +131,8 @@ def message_for(error: BaseException, repository: str, revision: str) -> str:
         )
     if isinstance(error, (_client().InvalidURL, _client().UnsupportedProtocol)):
         return f"HF_ENDPOINT is {_address()!r}, not a web address: give one that begins with https://, or unset it."
+    if sent:
+        return f"The Hub cannot be reached, so that nothing was sent to {repository}: go online and send it again."
     return (
         f"The Hub cannot be reached and {repository} is not complete in the cache: go online and try again (what was "
         "downloaded is kept), or give a local folder."

@@ -30,7 +30,8 @@ def push(folder: Path, repository: str, *, progress: Callable[[str, int, int], N
         url = api.create_repo(repository, exist_ok=True)
         api.upload_folder(repo_id=repository, folder_path=str(folder), commit_message="Upload a quantized checkpoint")
     except errors.library_errors() as error:
-        raise HubError(errors.message_for(error, repository, "main")) from error
+        why = errors.message_for(error, repository, "main", sent=True)
+        raise HubError(f"{why} {folder} is kept; `hf upload {repository} {folder} .` sends it, too.") from error
     return str(url)
 
 
@@ -47,4 +48,4 @@ def commit_file(repository: str, path: str, content: bytes, message: str) -> Non
             path_or_fileobj=content, path_in_repo=path, repo_id=repository, repo_type="dataset", commit_message=message
         )
     except errors.library_errors() as error:
-        raise HubError(errors.message_for(error, repository, "main")) from error
+        raise HubError(errors.message_for(error, repository, "main", sent=True)) from error
