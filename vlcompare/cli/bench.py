@@ -22,9 +22,10 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--what",
-        choices=("models", "page", "batch", "memory", "inspect", "coverage"),
+        choices=("models", "precisions", "page", "batch", "memory", "inspect", "coverage"),
         default="models",
-        help="models: the table described above (default); page: how soon the page opens and answers, and what "
+        help="models: the table described above (default); precisions: what each takes beside the first, in turn, for "
+        "a prompt and for steps of several rows; page: how soon the page opens and answers, and what "
         "streaming through it adds to the engine alone; batch: an evaluation's questions one by one and in batches; "
         "memory: what models take of a process's resident memory, loaded from files and kept together; "
         "inspect: the inspect page over 50,000 samples, in a browser; coverage: how often the 95 %% intervals of an "
@@ -34,6 +35,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--precisions", nargs="+", metavar="P", default=["bf16"], help="of fp32 bf16 int8 nf4")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (default: cpu)")
     parser.add_argument("--prompt", type=int, default=620, help="positions of the prompt (default: 620)")
+    parser.add_argument(
+        "--rows", type=int, nargs="+", metavar="N", default=[1, 8, 16, 32], help="precisions: rows of a batch's steps"
+    )
     parser.add_argument("--tokens", type=int, default=32, help="tokens of each answer (default: 32)")
     parser.add_argument("--repeats", type=int, default=5, help="rounds, of which medians are taken (default: 5)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
@@ -71,19 +75,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _models(args: argparse.Namespace) -> int:
-    import torch
-
     from vlcompare.bench.models import SMALL, ModelOptions
     from vlcompare.bench.models import run as measure
     from vlcompare.bench.tables import plot, table
-    from vlcompare.errors import RequestError
     from vlcompare.models.config import PRESETS
     from vlcompare.render.plots import new_figure
 
-    if args.threads is not None:
-        if args.threads < 1:
-            raise RequestError("--threads must be at least 1.")
-        torch.set_num_threads(args.threads)
+    _set_threads(args.threads)
     shapes = tuple(args.shapes or SMALL)
     options = ModelOptions(
         shapes=tuple(PRESETS) if shapes == ("all",) else shapes,
@@ -103,6 +101,26 @@ def _models(args: argparse.Namespace) -> int:
     if args.plot:
         plot(report, args.plot)
     return 0
+
+
+def _set_threads(count: int | None) -> None:
+    import torch
+
+    from vlcompare.errors import RequestError
+
+    if count is not None:
+        if count < 1:
+            raise RequestError("--threads must be at least 1.")
+        torch.set_num_threads(count)
+
+
+def _precisions(args: argparse.Namespace) -> tuple[Any, Any]:
+    from vlcompare.bench import precisions
+
+    _set_threads(args.threads)
+    return precisions, precisions.PrecisionOptions(
+        tuple(args.shapes or precisions.SMALL), tuple(args.precisions), args.prompt, tuple(args.rows), args.repeats
+    )
 
 
 def _page(args: argparse.Namespace) -> tuple[Any, Any]:
@@ -139,7 +157,10 @@ def _coverage(args: argparse.Namespace) -> tuple[Any, Any]:
     return coverage, coverage.CoverageOptions(figures, replicates=args.replicates, seed=args.seed)
 
 
-_OTHERS = {"page": _page, "batch": _batch, "memory": _memory, "inspect": _inspect, "coverage": _coverage}
+_OTHERS = {
+    "precisions": _precisions, "page": _page, "batch": _batch, "memory": _memory, "inspect": _inspect,
+    "coverage": _coverage,
+}  # fmt: skip
 
 
 def _print(sentence: str) -> None:
