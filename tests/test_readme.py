@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from vlcompare.cli import COMMANDS, build_parser, main
+from vlcompare.study.grid import grid_of
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -56,6 +58,11 @@ def test_cheap_commands_run_as_pasted_in_any_folder(tmp_path: Path, monkeypatch:
 def test_named_pictures_and_folders_are_shipped() -> None:
     for word in {word for line in [*COMMAND_LINES, *FURTHER] for word in shlex.split(line)}:
         assert not word.startswith("examples/") or (ROOT / word).exists(), word
+
+
+def test_grids_of_ones_own_can_be_trained() -> None:
+    found = [text for kind, text in blocks((ROOT / "examples" / "README.md").read_text(encoding="utf-8")) if kind == "json"]
+    assert [len(grid_of(json.loads(text)).entries) for text in found] == [12, 2]
 
 
 def test_setup_lines_name_files_that_exist() -> None:
