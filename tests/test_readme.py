@@ -61,7 +61,9 @@ def test_named_pictures_and_folders_are_shipped() -> None:
 
 
 def test_grids_of_ones_own_can_be_trained() -> None:
-    found = [text for kind, text in blocks((ROOT / "examples" / "README.md").read_text(encoding="utf-8")) if kind == "json"]
+    found = [
+        text for kind, text in blocks((ROOT / "examples" / "README.md").read_text(encoding="utf-8")) if kind == "json"
+    ]
     assert [len(grid_of(json.loads(text)).entries) for text in found] == [12, 2]
 
 

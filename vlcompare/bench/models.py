@@ -190,7 +190,9 @@ class _Case:
         if vision[0] is not None:
             first = replace(first, join_ms=self._join(vlm, pixels, ids))
         if not has_image and self.options.vision:
-            notes.append(f"a prompt of {self.options.prompt} positions has no room for a picture, so vision is not timed")
+            notes.append(
+                f"a prompt of {self.options.prompt} positions has no room for a picture, so vision is not timed"
+            )
         said = {who: " ".join([who.reason, *notes]).strip() for who in ours}
         rows = [self._ours(replace(first, who=who.name, note=said[who]), who, vlm, times[who.name]) for who in ours]
         for peer in peers:
