@@ -2,7 +2,10 @@
 
 import sys
 
-from vlcompare.cli import main
+try:
+    from vlcompare.cli import main
+except ImportError as error:  # an older Python, which the sentence names
+    sys.exit(str(error))
 
 if __name__ == "__main__":
     sys.exit(main(["serve", *sys.argv[1:]]))

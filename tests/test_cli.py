@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -10,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from vlcompare import terminal
-from vlcompare.cli import COMMANDS, main
+from vlcompare.cli import COMMANDS, incomplete, main
 from vlcompare.cli.evaluate import headline
 from vlcompare.evaluate.summary_text import figures_as_text
-from vlcompare.paths import EXAMPLES
+from vlcompare.paths import EXAMPLES, PACKAGE
 
 RUN = EXAMPLES / "tiny-pair-on-scenes"
 
@@ -47,6 +48,39 @@ def test_a_misspelt_name_is_answered_with_the_nearest(
     status, out, err = said(arguments, capsys)
     assert status == 2 and meant in err and not out
     assert err.count("\n") <= 2 and "usage" not in err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["quantize", "tiny-mamba-vl", "", "--nf4"], ["train", "--out", ""], ["inspect", ""]]
+)
+def test_an_empty_path_is_not_the_working_directory(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = said(arguments, capsys)
+    assert status == 2 and "a path is empty" in err and not out
+
+
+def test_a_library_that_is_missing_is_named_with_what_installs_it() -> None:
+    for command in (["app.py"], ["-m", "vlcompare", "checkpoints", "list"]):
+        found = subprocess.run(  # -S: without installed packages
+            [sys.executable, "-S", *command], cwd=PACKAGE.parent, capture_output=True, text=True, timeout=60
+        )
+        assert found.returncode == 2 and "pip install -r" in found.stderr and found.stderr.count("\n") == 1
+        assert "Traceback" not in found.stderr and "is missing" in found.stderr
+
+
+def test_a_module_of_the_programs_own_that_is_missing_is_a_fault() -> None:
+    assert incomplete.missing(ModuleNotFoundError(name="vlcompare.nothing")) is None
+    assert incomplete.missing(ModuleNotFoundError(name="torch.nothing")) == "torch"
+
+
+def test_an_older_python_is_told_which_one_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    package = (PACKAGE / "__init__.py").read_text()
+    for text in (package, (PACKAGE.parent / "app.py").read_text()):
+        ast.parse(text, feature_version=(3, 7))
+    monkeypatch.setattr(sys, "version_info", (3, 8, 18))
+    for argv, kind in ((["-m"], SystemExit), (["app.py"], ImportError)):
+        monkeypatch.setattr(sys, "argv", argv)
+        with pytest.raises(kind, match=r"3\.11 or 3\.12 is needed.* is 3\.8\."):
+            exec(package, {})
 
 
 @pytest.mark.parametrize("arguments", [[], ["checkpoints"], ["study"]])

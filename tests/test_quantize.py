@@ -273,6 +273,21 @@ def test_a_quantized_checkpoint_is_not_quantized_again(written: tuple[Path, Path
     assert not (tmp_path / "more").exists()
 
 
+def test_a_result_whose_name_is_another_checkpoints_is_called_by_its_path(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, last in (("tiny-mamba-vl", "Use it as ./tiny-mamba-vl"), ("mine", "mine: ")):
+        assert main(["quantize", str(folders["mamba"]), name, "--nf4", "--device", "cpu"]) == 0
+        said = [line for line in capsys.readouterr().out.splitlines() if "tokenizer.json" not in line]
+        assert said[-1].startswith(last)
+    source = find_source("./tiny-mamba-vl")
+    assert source is not None and source.quantization == "nf4"
+    assert main(["checkpoints", "info", "./tiny-mamba-vl"]) == 0
+    said = capsys.readouterr().out
+    assert "revision" not in said and "float32, nf4" in said and "none" not in said
+
+
 def test_a_part_that_is_missing_is_named(folders: dict[str, Path], tmp_path: Path) -> None:
     from safetensors.torch import save_file
 

@@ -187,9 +187,9 @@ def test_both_models_are_equal_in_size() -> None:
 def test_a_line_of_the_log_is_said_in_words_and_on_a_terminal_gives_way(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = Log(tmp_path / "log.jsonl")
+    log = Log(tmp_path / "pythia.jsonl")
     log.write_passing(step=50, seconds=12.04, box_loss=0.123456)
-    assert capsys.readouterr().out == "step 50 · seconds 12.04 · box loss 0.1235\n"
+    assert capsys.readouterr().out == "pythia: step 50 · seconds 12.04 · box loss 0.1235\n"
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     log.write_passing(step=100, seconds=24.0, box_loss=0.1)
     said = capsys.readouterr()
@@ -525,8 +525,14 @@ def test_the_command_line_goes_on_with_the_recipe_of_the_folder_and_says_what_ca
         ([*begin, "--budget", "0"], "above 0"),
         (["train", "--stage", "encoder", "--out", str(tmp_path / "file" / "below")], "cannot be written"),
         (nothing, "no trained language model"),
+        (["train", "--out", str(tmp_path / "none"), "--resume"], "no training to continue"),
+        (
+            ["evaluate", "x.jsonl", "--left", "tiny-mamba-vl", "--out", str(tmp_path / "none"), "--resume"],
+            "no run to go on with",
+        ),
     ):
         assert main(arguments) == 2 and reason in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,17 @@ Importing this package is light: torch and the other heavy libraries are importe
 needs them. All errors raised on purpose derive from `VLCompareError` (see `vlcompare.errors` for the tree).
 """
 
-from __future__ import annotations
-
 import importlib
+import sys
 from typing import Any
+
+if sys.version_info < (3, 11):  # noqa: UP036  a checkout may be started by any; this file is all that an old one reads
+    OLD = "vlcompare: Python 3.11 or 3.12 is needed, and {} is {}.{}. Set up with another: {}".format(
+        sys.executable,
+        *sys.version_info[:2],
+        "python3.12 -m venv .venv && .venv/bin/pip install -r requirements.txt && .venv/bin/python app.py --open",
+    )
+    raise SystemExit(OLD) if sys.argv[:1] == ["-m"] else ImportError(OLD)  # no traceback of `python -m vlcompare`
 
 from vlcompare.errors import (
     CheckpointError,

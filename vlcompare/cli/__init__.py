@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vlcompare import __version__
+from vlcompare.cli import incomplete
 from vlcompare.cli.parser import Parser
 from vlcompare.errors import VLCompareError
 
@@ -65,12 +66,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Its exit status: 0 done, 1 ran but failed, 2 cannot be done as asked, 130 interrupted."""
     replace_what_cannot_be_encoded()
     argv = sys.argv[1:] if argv is None else list(argv)
-    parser = build_parser()
-    if argv in ([], ["checkpoints"], ["study"]):  # commands that only hold others
-        parser.parse_args([*argv, "--help"])
-    args = parser.parse_args(argv)
-    command = importlib.import_module(f"vlcompare.cli.{args.command}")
     try:
+        parser = build_parser()
+        if argv in ([], ["checkpoints"], ["study"]):  # commands that only hold others
+            parser.parse_args([*argv, "--help"])
+        args = parser.parse_args(argv)
+        command = importlib.import_module(f"vlcompare.cli.{args.command}")
         with ending_like_ctrl_c():
             status = command.run(args)
             if sys.stdout is not None:
@@ -78,6 +79,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     except VLCompareError as error:
         print(f"vlcompare: {error}", file=sys.stderr)
+        return 2
+    except ImportError as error:
+        library = incomplete.missing(error)
+        if library is None:
+            raise
+        print(f"vlcompare: {incomplete.sentence(library)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("vlcompare: stopped.", file=sys.stderr)

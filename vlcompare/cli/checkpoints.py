@@ -64,8 +64,9 @@ def _info(args: argparse.Namespace) -> int:
         facts.update(folder=str(source.folder), family=source.config.family, stored_as=source.quantization)
         facts.update(image_size=source.config.image_size, vision_encoder=source.config.vision.name)
         facts["revision"] = source.revision or facts.get("revision")
+    stored_as = source.quantization if source else "none"
     facts["memory_bytes"] = {
-        f"{dtype}, none": estimate(ModelSpec(args.name, device="cpu", dtype=dtype)).weights or None
+        f"{dtype}, {stored_as}": estimate(ModelSpec(args.name, device="cpu", dtype=dtype)).weights or None
         for dtype in ("float32", "bfloat16")
     }
     if known and known.repository:
@@ -75,7 +76,7 @@ def _info(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(facts, indent=2))
         return 0
-    on_hub = not (known and known.embedded)
+    on_hub = known.repository is not None if known else source is None or source.repository is not None
     for key, value in facts.items():
         if value == {} or value is None and not on_hub:
             continue

@@ -70,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
             raise RequestError(f"--{name.replace('_', '-')} is {least} or more, not {value}.")
     if args.evidence_seed is not None and not args.evidence:
         raise RequestError("--evidence-seed takes samples for --evidence N: give that as well.")
+    if args.resume and not args.out.exists():
+        raise RequestError(f"{args.out} holds no run to go on with: leave out --resume to begin one there.")
     settings = RunSettings(
         data=args.data,
         out=args.out,

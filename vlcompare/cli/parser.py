@@ -6,10 +6,12 @@ import argparse
 import difflib
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from vlcompare import terminal
+from vlcompare.paths import existing_path
 
 
 class _Help(argparse.HelpFormatter):
@@ -24,6 +26,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **how: Any) -> None:
         super().__init__(*args, **{"formatter_class": _Help, **how})
+        for kind in (Path, existing_path):
+            self.register("type", kind, _named(kind))
 
     def format_help(self) -> str:
         """argparse's help, with a usage line of what must be given, since the options are listed below it."""
@@ -59,6 +63,17 @@ class Parser(argparse.ArgumentParser):
         choices = [str(choice) for choice in action.choices]
         near = _suggestion(str(value), choices) or f" (choose from {', '.join(choices)})"
         raise argparse.ArgumentError(action, f"invalid choice: {str(value)!r}{near}")
+
+
+def _named(kind: Callable[[str], Path]) -> Callable[[str], Path]:
+    """The same type of argument, without the empty one, which as a path would be the working directory."""
+
+    def read(value: str) -> Path:
+        if not value:
+            raise argparse.ArgumentTypeError("a path is empty here: name one ('.' is the working directory)")
+        return kind(value)
+
+    return read
 
 
 def _suggestion(given: str, known: Sequence[str]) -> str:

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from vlcompare.runtime.loading import hub
     from vlcompare.runtime.loading.devices import resolve_device
     from vlcompare.runtime.loading.export import write_quantized
-    from vlcompare.runtime.loading.locate import find_source
+    from vlcompare.runtime.loading.locate import find_source, name_of
 
     if args.push_to and not hub.is_repository(args.push_to):
         raise RequestError(f"--push-to {args.push_to!r} is not a Hub id of the form owner/name.")
@@ -50,4 +50,6 @@ def run(args: argparse.Namespace) -> int:
         print("It has no tokenizer.json: none is known on this machine yet; EleutherAI/gpt-neox-20b's is used at load.")
     if args.push_to:
         print(f"Uploaded: {hub.push(args.out, args.push_to, progress=show)}")
+    if (name := name_of(args.out)) != str(args.out):
+        print(f"Use it as {name}: {args.out} is the name of another checkpoint.")
     return 0

@@ -44,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
     from vlcompare.errors import RequestError
     from vlcompare.synth.train import recipe, stages
 
+    if args.resume and not stages.begun(args.out):
+        raise RequestError(f"{args.out} holds no training to continue: leave out --resume to begin one there.")
     if args.device == "cuda" and not torch.cuda.is_available():
         raise RequestError("There is no CUDA device here; use --device cpu.")
     if args.budget is not None and not args.budget > 0:  # nor is nan

@@ -27,7 +27,7 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class Log:
-    """Appends one JSON object a line to a file, and prints it in words."""
+    """Appends one JSON object a line to a file, and prints it in words behind the file's name: what is trained."""
 
     def __init__(self, path: Path, *, quiet: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,12 +46,18 @@ class Log:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(plain) + "\n")
         if not self.quiet:
-            said = " · ".join(f"{key.replace('_', ' ')} {_figure(value)}" for key, value in plain.items())
+            figures = " · ".join(f"{key.replace('_', ' ')} {_figure(value)}" for key, value in plain.items())
+            said = f"{self.path.stem}: {figures}"
             if passing and sys.stderr.isatty():
                 terminal.status(said)
             else:
                 terminal.status("")
                 print(terminal.wrapped(said, "  "), flush=True)
+
+    def say(self, sentence: str) -> None:
+        """Print a sentence about this training, which is not kept."""
+        if not self.quiet:
+            print(f"{self.path.stem}: {sentence}", flush=True)
 
     def forget_after(self, step: int) -> None:
         """Drop the lines of later steps: the run goes on from an earlier state."""
@@ -125,6 +131,7 @@ def begin_or_resume(training: Resumable, path: Path, log: Log, resume: bool) -> 
         if path.exists():
             raise CheckpointError(f"{path} holds the state of a training: go on with --resume, or give another --out.")
         log.path.unlink(missing_ok=True)
+        log.say("begins.")
         return
     state = load_state(path)
     try:
@@ -134,6 +141,7 @@ def begin_or_resume(training: Resumable, path: Path, log: Log, resume: bool) -> 
             f"{path} was made with another recipe: go on with that one (recipe.json beside it), or give another --out."
         ) from error
     log.forget_after(training.step)  # what was done after the state was saved is done again
+    log.say(f"goes on from step {training.step:,}.")
 
 
 @contextmanager

@@ -70,6 +70,13 @@ def find_source(
     return _read(name, snapshot.folder, snapshot.commit, repository)
 
 
+def name_of(folder: Path) -> str:
+    """The name that stands for this folder: its path, with "./" in front where `find_source` takes it for another."""
+    name = str(folder)
+    other = registry.find(name) is not None or _is_shipped(name)
+    return f".{os.sep}{name}" if other and not folder.is_absolute() else name
+
+
 def look_up(checkpoint: str, revision: str | None = None, progress: hub.Progress = lambda *said: None) -> hub.Listed:
     """What the Hub lists of a checkpoint, whose config can be used; the weights are not fetched.
 
@@ -127,12 +134,16 @@ def _embedded_folder(known: registry.Checkpoint | None) -> Path | None:
 
 def _local_folder(name: str) -> Path | None:
     # by os.path, which has an answer for a name that is too long for a path and for a user who does not exist, too
-    if name and Path(name).name == name and os.path.isfile(CHECKPOINTS / name / "config.json"):
+    if _is_shipped(name):
         return CHECKPOINTS / name
     path = Path(os.path.expanduser(name))
     if os.path.isfile(path):
         raise CheckpointError(f"{name} is a file; give the folder that holds config.json and the safetensors.")
     return path if name and os.path.isdir(path) else None
+
+
+def _is_shipped(name: str) -> bool:
+    return bool(name) and Path(name).name == name and os.path.isfile(CHECKPOINTS / name / "config.json")
 
 
 def _read(name: str, folder: Path, revision: str | None, repository: str | None = None) -> CheckpointSource:

@@ -81,6 +81,11 @@ def run_all(settings: TrainingSettings) -> bool:
     return done and run_stage("export", settings) and run_stage("report", settings)
 
 
+def begun(out: Path) -> bool:
+    """Whether a training was begun in this folder: its recipe or a state is there."""
+    return (out / "recipe.json").is_file() or any((out / f"{stage}.pt").is_file() for stage in TRAINING)
+
+
 def _keep_recipe(settings: TrainingSettings) -> None:
     try:
         settings.out.mkdir(parents=True, exist_ok=True)
