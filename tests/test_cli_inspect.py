@@ -12,6 +12,7 @@ import pytest
 from vlcompare.bench.inspect import write_many
 from vlcompare.cli import inspect, main
 from vlcompare.errors import SampleError
+from vlcompare.ui.inspect.library import Library
 
 
 @pytest.fixture
@@ -19,7 +20,9 @@ def run(tmp_path: Path) -> Path:
     return write_many(tmp_path / "runs" / "one", 4, pictures=2)
 
 
-def test_it_serves_the_page_with_the_runs_open(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_serves_the_page_with_the_runs_open(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     served = []
     page = SimpleNamespace(serve=lambda settings, **more: served.append((settings, more)))
     monkeypatch.setitem(sys.modules, "vlcompare.ui.page", page)
@@ -28,6 +31,14 @@ def test_it_serves_the_page_with_the_runs_open(run: Path, monkeypatch: pytest.Mo
     ((settings, more),) = served
     assert settings.limits.upload_bytes > 2**30 > settings.limits.file_bytes  # archives may be large, pictures not
     assert (settings.host, settings.port, more["runs"]) == ("0.0.0.0", 7999, [run])
+    assert capsys.readouterr().out.startswith("vlcompare: starting")
+    for name, file in (("a", "samples.jsonl"), ("b", "predictions.jsonl")):
+        (run.parent / name).mkdir()
+        (run.parent / name / file).write_text("")
+    assert main(["inspect", str(run.parent)]) == 0
+    said = "Not listed: a has no predictions.jsonl and b has no samples.jsonl."
+    assert said in capsys.readouterr().out
+    assert Library(given=[run.parent]).not_listed() == [said] == Library(run.parents[1], [run.parent]).not_listed()
 
 
 @pytest.mark.parametrize(

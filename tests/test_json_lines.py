@@ -35,6 +35,28 @@ def test_nan_is_read_and_what_is_no_json_is_refused() -> None:
                 read(broken)
 
 
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        (b"{", "ends in the middle of a value"),
+        (b'{"a": "b', "ends in the middle of a value"),
+        (b"{,}", "a name in double quotes is missing at character 2"),
+        (b'{"a": 1 "b": 2}', "a comma is missing at character 9"),
+        (b'{"a" 1}', "a colon is missing"),
+        (b'{"a": x}', "a value is missing"),
+        (b"{} {}", "there is more behind its end"),
+        (b'{"a": "\n"}', "a line break"),
+        (b'{"a": "\\q"}', "a backslash"),
+        (b'{"a": "\\u12"}', "a backslash"),
+    ],
+)
+def test_what_is_wrong_with_a_text_is_said_in_our_own_words(broken: bytes, words: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        json_lines.loads(broken)
+    said = json_lines.why(caught.value)
+    assert words in said and caught.value.msg not in said
+
+
 def test_a_byte_order_mark_is_no_part_of_a_line() -> None:
     assert json_lines.loads(b'\xef\xbb\xbf{"id": 1}') == json_lines.exactly(b'\xef\xbb\xbf{"id": 1}') == {"id": 1}
 

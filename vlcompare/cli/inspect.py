@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vlcompare.cli.options import add_address_options, address_of, server_options_of
+from vlcompare.cli.options import add_address_options, address_of, page_server, server_options_of
 from vlcompare.paths import existing_path
 
 MOST_UPLOADED = 2 << 30  # bytes of a run archive
@@ -40,16 +40,15 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until interrupted."""
     checked(args.runs, args.images or ())
-    from vlcompare.ui.fast_import import import_gradio
+    from vlcompare.evaluate.results.run_folder import half_runs
     from vlcompare.ui.settings import AppSettings
 
     pictures = tuple(args.images) if args.images else None
     settings = AppSettings.from_environment(**address_of(args), pictures=pictures)
     settings = replace(settings, limits=replace(settings.limits, upload_bytes=MOST_UPLOADED))
-    import_gradio()
-    from vlcompare.ui.page import serve
-
-    serve(settings, runs=args.runs, server_options=server_options_of(args), inbrowser=args.open)
+    for halves in filter(None, (half_runs(path, 1) for path in args.runs)):
+        print(f"vlcompare: {halves}", flush=True)
+    page_server()(settings, runs=args.runs, server_options=server_options_of(args), inbrowser=args.open)
     return 0
 
 

@@ -93,6 +93,17 @@ def address_of(args: argparse.Namespace) -> dict[str, Any]:
     return {"host": args.host, "port": args.port}
 
 
+def page_server() -> Callable[..., None]:
+    """`ui.page.serve`, whose import takes seconds: a line says before it that something happens."""
+    print("vlcompare: starting; the page is up in some seconds.", flush=True)
+    from vlcompare.ui.fast_import import import_gradio
+
+    import_gradio()
+    from vlcompare.ui.page import serve
+
+    return serve
+
+
 def server_options_of(args: argparse.Namespace) -> Any:
     """`--allow-host` and `--root-path`, and what the environment says of them, as ServerOptions."""
     from vlcompare.ui.server.allowed_hosts import read_allowed, read_root_path

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from vlcompare.cli.options import above_zero, add_address_options, address_of, server_options_of
+from vlcompare.cli.options import above_zero, add_address_options, address_of, page_server, server_options_of
 from vlcompare.types import QUANTIZATIONS
 
 SETTINGS = ("left", "right", "quantization", "device", "allow_path", "data", "votes_dataset", "concurrency")
@@ -42,12 +42,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until interrupted."""
     settings, server_options = settings_of(args), server_options_of(args)
-    from vlcompare.ui.fast_import import import_gradio
-
-    import_gradio()
-    from vlcompare.ui.page import serve
-
-    serve(settings, server_options=server_options, share=args.share, inbrowser=args.open)
+    page_server()(settings, server_options=server_options, share=args.share, inbrowser=args.open)
     return 0
 
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from vlcompare.cli.options import add_address_options, address_of, server_options_of
+from vlcompare.cli.options import add_address_options, address_of, page_server, server_options_of
 from vlcompare.paths import existing_path
 
 UNFINISHED = 3  # exit status: other processes are still training some rows
@@ -89,12 +89,8 @@ def _open(args: argparse.Namespace) -> int:
     from vlcompare.study.opened import open_any
 
     open_any(args.folder)  # raises, before anything is loaded, where no row can be shown
-    from vlcompare.ui.fast_import import import_gradio
     from vlcompare.ui.settings import AppSettings
 
     settings = AppSettings.from_environment(**address_of(args))
-    import_gradio()
-    from vlcompare.ui.page import serve
-
-    serve(settings, study=args.folder, server_options=server_options_of(args), inbrowser=args.open)
+    page_server()(settings, study=args.folder, server_options=server_options_of(args), inbrowser=args.open)
     return 0

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vlcompare.errors import RequestError
+from vlcompare.evaluate.readers.json_lines import why
 from vlcompare.study.pictures.grids import KIND, PICTURE_GRIDS, PictureGrid, picture_grid_of
 from vlcompare.study.pictures.settings import PictureSetting
 from vlcompare.study.rates import best_rate
@@ -179,8 +180,10 @@ def open_grid(wanted: str) -> AnyGrid:
         )
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RequestError(f"{path} is not JSON: {error}.") from error
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read ({error.strerror}).") from error
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"{path} is {why(error)}.") from error
     try:
         return grid_of(value)
     except RequestError as error:

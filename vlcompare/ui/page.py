@@ -202,7 +202,17 @@ def serve(settings: AppSettings, *, runs: Sequence[Path] = (), study: Path | Non
         threading.Thread(target=keep_tidy, args=(page,), daemon=True, name="vlcompare-tidy").start()
     if not on_zerogpu():
         threading.Thread(target=warm_up, args=(settings, handlers), daemon=True, name="vlcompare-warm-up").start()
-    page.block_thread()
+    until_stopped(page)
+
+
+def until_stopped(page: gr.Blocks) -> None:
+    """Wait until the page is closed or the process is interrupted, as `Blocks.block_thread` does, in our own words."""
+    try:
+        while page.is_running:
+            time.sleep(0.1)
+    except KeyboardInterrupt:
+        print("vlcompare: stopped.", flush=True)
+        page.close(verbose=False)
 
 
 def end_process() -> None:

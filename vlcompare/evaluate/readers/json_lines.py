@@ -20,6 +20,16 @@ except ImportError:  # a nicety, not a need
     _fast = None  # type: ignore[assignment]
 
 
+_SAID = {  # how the standard library's messages begin -> what is wrong there
+    "Expecting value": "a value is missing",
+    "Expecting property name": "a name in double quotes is missing",
+    "Expecting ',' delimiter": "a comma is missing",
+    "Expecting ':' delimiter": "a colon is missing",
+    "Extra data": "there is more behind its end",
+    "Illegal trailing comma": "a comma is too many",
+    "Invalid control character": "a line break or the like stands within a text",
+    "Invalid \\": "a backslash begins no escape",
+}
 _LONG = re.compile(rb"\d{19}")  # digits: as many as a whole number of 64 bits has
 
 
@@ -36,12 +46,13 @@ def loads(line: bytes) -> Any:
 def why(error: Exception) -> str:
     """What is wrong with a text that is not JSON, in plain words; nothing of how it was read."""
     if isinstance(error, json.JSONDecodeError):
-        what = f"{error.msg.removesuffix(' at')} at character {error.pos + 1}"
+        where = f"at character {error.pos + 1}"
         if error.doc and (error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated string")):
-            return f"not JSON: it ends in the middle of a value, as if cut off ({what})"
+            return f"not JSON: it ends in the middle of a value, as if cut off ({where})"
         if error.doc[error.pos : error.pos + 1] == "'":
-            return f"not JSON but Python's notation, with single quotes: write it with `json.dump` ({what})"
-        return f"not JSON ({what})"
+            return f"not JSON but Python's notation, with single quotes: write it with `json.dump` ({where})"
+        said = next((words for begin, words in _SAID.items() if error.msg.startswith(begin)), "something is wrong")
+        return f"not JSON ({said} {where})"
     if isinstance(error, RecursionError):
         return "nested too deeply"
     if isinstance(error, UnicodeEncodeError):

@@ -29,8 +29,10 @@ from vlcompare.evaluate.results.side_rows import SideRows, read_sides
 from vlcompare.evidence import EvidenceMap
 from vlcompare.paths import data_folder
 from vlcompare.types import Answer, Sample
+from vlcompare.units import listed
 
 MAX_SAMPLES = 2_000_000
+MOST_NAMED = 5  # half runs in a sentence
 MOST_MAP_BOXES = 26  # of an answer, whose figures on its map are computed when it is shown
 NOTES = "notes.sqlite"
 NOT_OWN = (
@@ -258,9 +260,25 @@ def _chosen(rows: SideRows, indices: Sequence[int]) -> SideRows:
 
 def find_runs(folder: Path, depth: int = 2) -> list[Path]:
     """Run folders at or below a folder, by name; nothing outside of it, and no links are followed."""
-    if (folder / run_files.SAMPLES).is_file() and (folder / run_files.PREDICTIONS).is_file():
-        return [folder]
-    if not depth or not folder.is_dir():
-        return []
-    inner = (entry for entry in sorted(folder.iterdir()) if not entry.is_symlink() and not entry.name.startswith("."))
-    return [run for entry in inner if entry.is_dir() for run in find_runs(entry, depth - 1)]
+    return [run for run, missing in _runs(folder, depth) if missing is None]
+
+
+def half_runs(folder: Path, depth: int = 2) -> str:
+    """A sentence about the folders among those of `find_runs` that hold one of a run's two files; "" without any."""
+    halves = [f"{run.name} has no {missing}" for run, missing in _runs(folder, depth) if missing]
+    if not halves:
+        return ""
+    more = len(halves) - MOST_NAMED
+    return f"Not listed: {listed(halves[:MOST_NAMED] + ([f'{more:,} more'] if more > 0 else []))}."
+
+
+def _runs(folder: Path, depth: int) -> Iterator[tuple[Path, str | None]]:
+    """(folder, the file that it lacks to be a run) of every folder that holds one or both of a run's two files."""
+    missing = [name for name in (run_files.SAMPLES, run_files.PREDICTIONS) if not (folder / name).is_file()]
+    if len(missing) < 2:
+        yield folder, missing[0] if missing else None
+    if not missing or not depth or not folder.is_dir():
+        return
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir() and not entry.is_symlink() and not entry.name.startswith("."):
+            yield from _runs(entry, depth - 1)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from vlcompare.errors import CheckpointError
+from vlcompare.evaluate.readers.json_lines import why
 from vlcompare.synth.scenes.scene import PIXELS, SAMPLINGS, Sampling
 from vlcompare.types import TASKS
 
@@ -164,8 +165,10 @@ def load(name_or_file: str) -> Recipe:
         raise CheckpointError(f"Unknown recipe {name_or_file!r}: give a file, or one of {', '.join(RECIPES)}.")
     try:
         found = _merge(CPU, json.loads(path.read_text(encoding="utf-8")), path.name)
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError among them
-        raise CheckpointError(f"The recipe {path} is not JSON ({error}).") from error
+    except OSError as error:
+        raise CheckpointError(f"The recipe {path} cannot be read ({error.strerror}).") from error
+    except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError among them
+        raise CheckpointError(f"The recipe {path} is {why(error)}.") from error
     if wrong := impossible(found):
         raise CheckpointError(f"{path.name}: {wrong}.")
     return found

@@ -118,6 +118,8 @@ def _bar(library: Library, parts: InspectParts) -> None:
         parts.buttons["upload"] = gr.UploadButton(
             "Add from a file", size="sm", file_types=[".zip"], elem_id="vi-upload", min_width=120
         )
+    if halves := library.not_listed():
+        gr.HTML(el("p", " ".join(halves), class_="vl-muted"), elem_id="vi-not-listed")
 
 
 def _folded(parts: InspectParts) -> None:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from vlcompare.errors import SampleError
 from vlcompare.evaluate import run_files
 from vlcompare.evaluate.results.archive import open_archive
-from vlcompare.evaluate.results.run_folder import NOTES, RunFolder, find_runs, join
+from vlcompare.evaluate.results.run_folder import NOTES, RunFolder, find_runs, half_runs, join
 from vlcompare.paths import EXAMPLES
 from vlcompare.types import SIDES
 from vlcompare.ui import examples
@@ -71,6 +71,11 @@ class Library:
         for folder, title in list(titles.items())[:MOST_LISTED]:
             listed[unused_name(title, listed)] = folder
         return listed
+
+    def not_listed(self) -> list[str]:
+        """Sentences about folders that are half a run, among those given and below the operator's folder."""
+        folders = [(folder, 1) for folder in self._given] + ([(self._allow, 2)] if self._allow else [])
+        return list(dict.fromkeys(said for folder, depth in folders if (said := half_runs(folder, depth))))
 
     def first(self) -> str | None:
         """The run that the page opens with: the first given one, else the example that comes with the project."""
