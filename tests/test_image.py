@@ -257,6 +257,7 @@ def test_limits_are_on_bytes_and_pixels(tmp_path: Path) -> None:
         ("/", "is not a file"),
         ("/dev/zero", "is not a file"),
         ("a\0b.png", "cannot be read"),
+        ("a" * 300 + ".png", r"cannot be read \(File name too long\)"),
         ("http://127.0.0.1/a.png", "Web addresses are not opened"),
         (7, "not int"),
         (None, "not NoneType"),

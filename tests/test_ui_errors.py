@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -20,7 +21,7 @@ from vlcompare.runtime import faults
 from vlcompare.runtime.image import open_image
 from vlcompare.ui import examples
 from vlcompare.ui.compare.handlers import Handlers
-from vlcompare.ui.page import build_page, launch
+from vlcompare.ui.page import build_page, launch, until_stopped
 from vlcompare.ui.server import http_errors, log, uploads
 from vlcompare.ui.server.redact import without_paths
 from vlcompare.ui.settings import AppSettings
@@ -292,3 +293,15 @@ def test_the_log_has_a_bound() -> None:
     now[0] = log.HOUR
     print("later", file=stream)
     assert "lines were left out" in out.getvalue() and out.getvalue().endswith("later\n")
+
+
+def test_a_page_that_is_interrupted_is_closed_with_our_own_words_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    closed: list[bool] = []
+    monkeypatch.setattr("vlcompare.ui.page.time", SimpleNamespace(sleep=interrupted))
+    until_stopped(SimpleNamespace(is_running=True, close=lambda verbose: closed.append(verbose)))  # type: ignore[arg-type]
+    assert closed == [False] and capsys.readouterr().out == "vlcompare: stopped.\n"

@@ -43,3 +43,8 @@ class DeviceMemoryError(VLCompareError):
 
 class SampleError(VLCompareError):
     """A sample, a data set, or a run folder that cannot be read; names the file and the line."""
+
+
+def reason(error: Exception) -> str:
+    """Why a file could not be used, within a sentence: the system's words, without its number and the path again."""
+    return getattr(error, "strerror", None) or str(error)

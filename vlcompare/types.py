@@ -303,7 +303,7 @@ class Answer:
             )
             return cls(**plain)
         except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
-            raise RequestError(f"This answer is damaged and cannot be read ({error}).") from error
+            raise RequestError("This answer is damaged and cannot be read.") from error
 
 
 _STORED = tuple(f.name for f in dataclasses.fields(Answer) if f.name != "view")

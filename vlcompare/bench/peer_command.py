@@ -8,7 +8,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
-from vlcompare.errors import RequestError
+from vlcompare.errors import RequestError, reason
 
 _SECONDS = 600  # that one run may take
 
@@ -26,7 +26,7 @@ class PeerCommand:
             self.command = [part.format(**values) for part in shlex.split(template)]
         except (ValueError, KeyError, IndexError, AttributeError) as error:
             raise RequestError(
-                f"--peer-command cannot be read ({error}): it is a command line in which {{shape}}, {{precision}}, "
+                "--peer-command cannot be read: it is a command line in which {shape}, {precision}, "
                 "{prompt}, {tokens} and {threads} are replaced."
             ) from error
         if not self.command:
@@ -41,7 +41,7 @@ class PeerCommand:
         try:
             done = subprocess.run(self.command, capture_output=True, text=True, timeout=_SECONDS, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise RequestError(f"The {self.name} cannot be run ({error}).") from error
+            raise RequestError(f"The {self.name} cannot be run ({reason(error)}).") from error
         lines = [line for line in done.stdout.splitlines() if line.strip()]
         if done.returncode:
             last = ([line for line in done.stderr.splitlines() if line.strip()] or [""])[-1][:160]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vlcompare import terminal
 from vlcompare.bench.models import ModelReport, ModelRow
-from vlcompare.errors import RequestError
+from vlcompare.errors import RequestError, reason
 from vlcompare.render.plots import new_figure
 
 COLUMNS = (
@@ -89,7 +89,7 @@ def plot(report: ModelReport, path: Path) -> None:
     try:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:
-        raise RequestError(f"The plot cannot be written to {path} ({error}).") from error
+        raise RequestError(f"The plot cannot be written to {path} ({reason(error)}).") from error
 
 
 def _bar_label(row: ModelRow) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlcompare import terminal
 from vlcompare.cli import options
-from vlcompare.errors import RequestError, VLCompareError
+from vlcompare.errors import RequestError, VLCompareError, reason
 from vlcompare.evidence import BLANKS
 from vlcompare.types import DECODING_FIELDS, SIDES
 
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             evidence_picture(image, request, maps, truth).save(args.save)
         except OSError as error:
-            raise RequestError(f"{args.save} cannot be written ({error}).") from error
+            raise RequestError(f"{args.save} cannot be written ({reason(error)}).") from error
     return 0 if len(maps) == len(sides) else 1
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlcompare import terminal
-from vlcompare.errors import RequestError
+from vlcompare.errors import RequestError, reason
 from vlcompare.tasks.boxes import format_box
 from vlcompare.types import Answer, Box, Request
 from vlcompare.units import format_bytes, milliseconds, number
@@ -93,7 +93,7 @@ def save_card(
     try:
         result_card(image, request, sides, truth=truth[0], references=truth[1]).save(target)
     except OSError as error:
-        raise RequestError(f"{target} cannot be written ({error}).") from error
+        raise RequestError(f"{target} cannot be written ({reason(error)}).") from error
 
 
 _LABELS = (

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vlcompare.errors import DeviceMemoryError, SampleError, VLCompareError
+from vlcompare.errors import DeviceMemoryError, SampleError, VLCompareError, reason
 from vlcompare.evaluate import run_files
 from vlcompare.evaluate.engine import Engine, Generate, release
 from vlcompare.evaluate.evidence import chosen, evidence_of
@@ -220,7 +220,7 @@ def _answer(generate: Generate, model: Any, batch: Sequence[Sample], options: Si
             image = sample.image() if callable(sample.image) else sample.image
             asked.append((index, image, options.request(request_of(sample))))
         except (OSError, ValueError) as error:
-            answers[index] = Answer(stop_reason="error", error=f"The picture cannot be read: {error}.")
+            answers[index] = Answer(stop_reason="error", error=f"The picture cannot be read: {reason(error)}.")
     if asked:
         given = _generate(generate, model, [(image, request) for _, image, request in asked], alternatives)
         answers.update((index, answer) for (index, _, _), answer in zip(asked, given, strict=True))

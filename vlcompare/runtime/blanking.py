@@ -7,6 +7,7 @@ Features of the picture's mean patch need no second pass of the vision encoder; 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -65,10 +66,9 @@ def explain(
     where the question, the answer or the picture is refused, and DeviceMemoryError where the device's memory does not
     suffice.
     """
-    try:
-        request = Request(task, text, **question)
-    except TypeError as error:
-        raise RequestError(f"A question has no such field ({error}); see the fields of Request.") from error
+    if unknown := sorted(question.keys() - {field.name for field in dataclasses.fields(Request)}):
+        raise RequestError(f"A question has no field {unknown[0]!r}; see the fields of Request.")
+    request = Request(task, text, **question)
     options = {"blank": blank, "block": block, "cancel": cancel}
     return explain_request(model, image, request, answer, progress=progress, **options)
 

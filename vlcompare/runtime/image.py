@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from vlcompare.errors import ImageError
+from vlcompare.errors import ImageError, reason
 from vlcompare.runtime.picture_file import MOST_SCANNED, PictureFile, read_pixel_parts
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -126,7 +126,7 @@ def read_bytes(path: str | Path, limits: ImageLimits = DEFAULT_IMAGE_LIMITS) -> 
     except FileNotFoundError as error:
         raise ImageError(f"The picture {path} does not exist.") from error
     except (OSError, ValueError) as error:  # no permission, a NUL in the name, ...
-        raise ImageError(f"The picture {str(path)[:200]!r} cannot be read ({error}).") from error
+        raise ImageError(f"The picture {str(path)[:200]!r} cannot be read ({reason(error)}).") from error
 
 
 def _too_many_bytes(count: int, limits: ImageLimits) -> str:

@@ -62,7 +62,7 @@ def load_weights(path: Path) -> Trained:
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is not there.") from error
     except (SafetensorError, RequestError, RuntimeError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} holds no model of the study ({error}); make it again by `study run`.") from error
+        raise CheckpointError(f"{path} holds no model of the study; make it again by `study run`.") from error
     return Trained(setting.family, setting.source, model.eval().requires_grad_(False))
 
 

@@ -51,7 +51,7 @@ def decode_picture(value: str) -> bytes:
     try:
         return base64.b64decode("".join(body.split()), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise RowError(f"the picture is not base64 ({error})") from error
+        raise RowError("the picture is not base64") from error
 
 
 def picture_path(source: DatasetSource, name: Any) -> Path:

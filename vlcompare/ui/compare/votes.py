@@ -19,7 +19,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from vlcompare.errors import RequestError
+from vlcompare.errors import RequestError, reason
 from vlcompare.types import SIDES
 from vlcompare.ui.compare.forms import bounded
 from vlcompare.ui.compare.session import Run
@@ -119,7 +119,7 @@ class Votes:
                 with database:
                     yield database
         except (OSError, sqlite3.DatabaseError) as error:
-            raise RequestError(f"The votes at {self.path} cannot be read or written ({error}).") from error
+            raise RequestError(f"The votes at {self.path} cannot be read or written ({reason(error)}).") from error
 
     def _private(self) -> None:
         """Create folder and file, private to the user; a home, working or shared folder keeps its permissions."""
