@@ -72,6 +72,15 @@ def test_a_module_of_the_programs_own_that_is_missing_is_a_fault() -> None:
     assert incomplete.missing(ModuleNotFoundError(name="torch.nothing")) == "torch"
 
 
+def test_a_page_without_a_library_that_answers_need_is_not_served(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    incomplete.require(incomplete.FOR_THE_PAGE)
+    monkeypatch.setitem(sys.modules, "timm", None)
+    status, _, err = said(["serve"], capsys)
+    assert status == 2 and "the library timm is missing" in err
+
+
 def test_an_older_python_is_told_which_one_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     package = (PACKAGE / "__init__.py").read_text()
     for text in (package, (PACKAGE.parent / "app.py").read_text()):

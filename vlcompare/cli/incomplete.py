@@ -7,8 +7,30 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
 
 from vlcompare.paths import INSTALLED, PACKAGE
+
+# what the page cannot answer without, much of it imported by a thread once the page is up
+FOR_THE_PAGE = (
+    "gradio",
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "safetensors",
+    "tokenizers",
+    "huggingface_hub",
+    "PIL",
+)
+
+
+def require(libraries: Sequence[str]) -> None:
+    """Raise ModuleNotFoundError for the first that is not installed; nothing is imported."""
+    for library in libraries:
+        if find_spec(library) is None:
+            raise ModuleNotFoundError(f"No module named {library!r}", name=library)
 
 
 def missing(error: ImportError) -> str | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vlcompare import terminal
+from vlcompare.cli import incomplete
 from vlcompare.errors import RequestError
 from vlcompare.paths import EMBEDDED, existing
 from vlcompare.tasks.forms import SOURCES
@@ -96,6 +97,7 @@ def address_of(args: argparse.Namespace) -> dict[str, Any]:
 def page_server() -> Callable[..., None]:
     """`ui.page.serve`, whose import takes seconds: a line says before it that something happens."""
     print("vlcompare: starting; the page is up in some seconds.", flush=True)
+    incomplete.require(incomplete.FOR_THE_PAGE)
     from vlcompare.ui.fast_import import import_gradio
 
     import_gradio()
