@@ -24,6 +24,7 @@ def add_parser(subparsers: Any) -> None:
         "--what",
         choices=("models", "precisions", "page", "batch", "memory", "inspect", "coverage"),
         default="models",
+        metavar="WHAT",
         help="models: the table described above (default); precisions: what each takes beside the first, in turn, for "
         "a prompt and for steps of several rows; page: how soon the page opens and answers, and what "
         "streaming through it adds to the engine alone; batch: an evaluation's questions one by one and in batches; "
