@@ -58,9 +58,10 @@ READ = """async () => {
   const image = seen('#vl-picture img');
   let picture = null;
   if (image) {
-    const bytes = await (await fetch(image.src)).arrayBuffer();
-    const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes));
+    const reply = await fetch(image.src);
+    const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', await reply.arrayBuffer()));
     picture = [...digest].map((byte) => byte.toString(16).padStart(2, '0')).join('').slice(0, 8);
+    if (!reply.ok) picture = `status ${reply.status}`;
   }
   const state = document.querySelector('#vl-state i')?.dataset ?? {};
   const side = (name) => ({
@@ -106,7 +107,7 @@ def broken_rules(page: Any) -> list[str]:
         if question.strip() != now["text"]:
             differs.add("question")
         if picture != now["picture"]:
-            differs.add("picture")
+            differs.add(f"picture ({now['picture']})")
     if differs and not now["from"]:
         broken.append(f"shown as if it belonged, but for: {sorted(differs)}")
     if bool(now["from"]) != now["grey"]:
