@@ -183,9 +183,9 @@ def for_lab(groups: Sequence[Group]) -> list[Row]:
     """The rows whose models the retrieval lab asks: of each order, the longest length that every family was trained at
     by one recipe, with one width, budget and vocabulary.
 
-    Of each family the first seed at the best rate, once as many rates were tried as of any other setting.
+    Of each family the first seed at the best rate, once as many rates and seeds were tried as of any other setting.
     """
-    tried = max((group.rates_tried for group in groups), default=0)
+    tried = max(((group.rates_tried, len(group.rows)) for group in groups), default=(0, 0))
     out = []
     for order in ORDERS:
         members = [
@@ -193,7 +193,7 @@ def for_lab(groups: Sequence[Group]) -> list[Row]:
             for group in groups
             if (group.key["task"], group.key["order"]) == ("position", order)
             and group.key["state_size"] in (None, 16)
-            and group.rates_tried == tried
+            and (group.rates_tried, len(group.rows)) == tried
         ]
         families = {group.key["family"] for group in members}
         for length in sorted({group.key["length"] for group in members}, reverse=True):
