@@ -144,7 +144,7 @@ def test_two_threads_at_once_give_what_one_gives() -> None:
 @pytest.mark.skipif(not importlib.util.find_spec("numba"), reason="numba is not installed")
 def test_the_kernels_are_there_where_numba_is() -> None:
     """Whatever fails while they are imported would else be told as a processor that they do not know."""
-    importlib.import_module("vlcompare.models.kernels.cpu.packed")
+    assert importlib.import_module("vlcompare.models.kernels.cpu.packed").supported() == VARIANTS
 
 
 # rows, inputs, outputs: below and above 16 and 32 rows, one and several chunks of outputs and of inputs, a shorter last

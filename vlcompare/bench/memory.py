@@ -18,7 +18,7 @@ from typing import Any
 
 from vlcompare import terminal
 from vlcompare.bench import random_checkpoint
-from vlcompare.bench.models import PRECISIONS, SMALL
+from vlcompare.bench.models import SMALL, check_names
 from vlcompare.errors import RequestError
 from vlcompare.models.config import PRESETS, ModelConfig
 from vlcompare.runtime.loading.quantize import METHODS
@@ -71,9 +71,7 @@ def run(
     presets: Mapping[str, ModelConfig] = PRESETS,
 ) -> MemoryReport:
     """Measure. Raises RequestError for what cannot be measured here: an unknown name, too little disk or memory."""
-    for kind, given, known in (("shape", options.shapes, presets), ("precision", options.precisions, PRECISIONS)):
-        if unknown := [name for name in given if name not in known]:
-            raise RequestError(f"The {kind} {unknown[0]!r} is not known; choose from {', '.join(known)}.")
+    check_names(options.shapes, options.precisions, presets)
     rows = []
     for precision in options.precisions:
         with tempfile.TemporaryDirectory(prefix="vlcompare-bench-") as folder:

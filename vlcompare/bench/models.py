@@ -132,10 +132,15 @@ def run(
     return ModelReport(machine, options, tuple(rows))
 
 
-def _check(options: ModelOptions, presets: Mapping[str, ModelConfig]) -> None:
-    for kind, given, known in (("shape", options.shapes, presets), ("precision", options.precisions, PRECISIONS)):
+def check_names(shapes: Sequence[str], precisions: Sequence[str], presets: Mapping[str, ModelConfig]) -> None:
+    """Raise RequestError for a shape or a precision that is not known."""
+    for kind, given, known in (("shape", shapes, presets), ("precision", precisions, PRECISIONS)):
         if unknown := [name for name in given if name not in known]:
             raise RequestError(f"The {kind} {unknown[0]!r} is not known; choose from {', '.join(known)}.")
+
+
+def _check(options: ModelOptions, presets: Mapping[str, ModelConfig]) -> None:
+    check_names(options.shapes, options.precisions, presets)
     if min(options.prompt, options.tokens, options.repeats) < 1:
         raise RequestError("Prompt, tokens and repeats must each be at least 1.")
 

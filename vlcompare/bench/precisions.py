@@ -17,7 +17,7 @@ from torch import Tensor
 from vlcompare import terminal
 from vlcompare.bench.contestants import build
 from vlcompare.bench.machine import describe
-from vlcompare.bench.models import PRECISIONS, SMALL
+from vlcompare.bench.models import SMALL, check_names
 from vlcompare.errors import RequestError
 from vlcompare.models.config import PRESETS, ModelConfig
 from vlcompare.models.vlm import meta_model
@@ -70,9 +70,7 @@ def run(
     presets: Mapping[str, ModelConfig] = PRESETS,
 ) -> PrecisionReport:
     """Measure. Raises RequestError for what is not known or makes no sense, DeviceMemoryError for what has no room."""
-    for kind, given, known in (("shape", options.shapes, presets), ("precision", options.precisions, PRECISIONS)):
-        if unknown := [name for name in given if name not in known]:
-            raise RequestError(f"The {kind} {unknown[0]!r} is not known; choose from {', '.join(known)}.")
+    check_names(options.shapes, options.precisions, presets)
     for precision in options.precisions:
         if precision in quantize.METHODS and not quantize.has_kernels(precision, _CPU):
             raise RequestError(f"There are no kernels for {precision} on this processor: leave it out of --precisions.")
