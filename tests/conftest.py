@@ -33,10 +33,12 @@ def _missing(what: str) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What the program remembers between runs (keys, notes, votes) is kept out of the user's own data folder."""
+def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the program remembers between runs (keys, notes, votes) is kept out of the user's own data folder, and what
+    its servers show out of a folder that the tests of another process share."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLCOMPARE_DATA", str(tmp_path_factory.mktemp("data")))
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
         yield
 
 

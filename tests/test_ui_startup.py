@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -28,14 +30,51 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
+def place_of(root: Path) -> Path:
+    """The folder of this user's servers."""
+    return root.resolve() / f"vlcompare-{os.getuid()}"
+
+
+def another_process(monkeypatch: pytest.MonkeyPatch, root: Path) -> Path:
+    """The upload folder of what stands for another process: it knows nothing of this one's."""
+    monkeypatch.setattr(startup, "_locks", {})
+    monkeypatch.setenv(startup.UPLOADS, str(root))
+    return startup.use_upload_folder()
+
+
 def test_each_user_has_an_upload_folder_that_nobody_else_reads(temporary: Path) -> None:
     folder = startup.use_upload_folder()
-    assert folder == temporary.resolve() / f"vlcompare-{os.getuid()}" and mode(folder) == 0o700
+    place = place_of(temporary)
+    assert folder.parent == place and mode(place) == mode(folder) == 0o700
     assert os.environ[startup.UPLOADS] == str(folder)
-    folder.chmod(0o777)
+    assert startup.use_upload_folder() == folder  # a second page of this process
+    place.chmod(0o777)
     del os.environ[startup.UPLOADS]
     startup.use_upload_folder()
-    assert mode(folder) == 0o700
+    assert mode(place) == 0o700
+
+
+def test_servers_share_no_upload_folder_and_one_that_has_ended_leaves_none(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = another_process(monkeypatch, temporary)
+    (first / "picture.png").write_text("")
+    lock = startup._locks[str(first)]
+    second = another_process(monkeypatch, temporary)
+    assert second != first and (first / "picture.png").exists()
+    lock.release()  # as the system does when a process is killed
+    third = another_process(monkeypatch, temporary)
+    assert not first.exists() and second.exists()
+    names = {"folders.lock"} | {f"{folder.name}{end}" for folder in (second, third) for end in ("", ".lock")}
+    assert {path.name for path in place_of(temporary).iterdir()} == names
+
+
+def test_a_process_that_ends_removes_its_upload_folder(temporary: Path) -> None:
+    use = "from vlcompare.ui.server import startup; print(startup.use_upload_folder())"
+    environment = {**os.environ, startup.UPLOADS: str(temporary)}
+    ended = subprocess.run([sys.executable, "-c", use], env=environment, capture_output=True, text=True, check=True)
+    assert Path(ended.stdout.strip()).parent == place_of(temporary)
+    assert [path.name for path in place_of(temporary).iterdir()] == ["folders.lock"]
 
 
 def test_another_users_upload_folder_is_not_used(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +89,7 @@ def test_another_users_upload_folder_is_not_used(temporary: Path, monkeypatch: p
 
 @pytest.mark.parametrize("kind", ["link", "file"])
 def test_what_stands_in_the_upload_folders_place(temporary: Path, kind: str) -> None:
-    place = startup.default_upload_folder()
+    place = place_of(temporary)
     if kind == "link":
         place.symlink_to(temporary)
     else:
@@ -63,7 +102,8 @@ def test_a_folder_that_is_named_is_made_and_a_full_disk_is_said(
     temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(startup.UPLOADS, str(temporary / "a" / "b"))
-    assert startup.use_upload_folder() == temporary / "a" / "b"
+    assert startup.use_upload_folder().parent == place_of(temporary / "a" / "b")
+    monkeypatch.setattr(startup, "_locks", {})
     disk = os.statvfs(temporary)
     full = os.statvfs_result((disk.f_bsize, disk.f_frsize, disk.f_blocks, 0, 0, *tuple(disk)[5:]))
     monkeypatch.setattr(os, "statvfs", lambda folder: full)

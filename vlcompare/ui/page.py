@@ -198,8 +198,7 @@ def serve(settings: AppSettings, *, runs: Sequence[Path] = (), study: Path | Non
         warm_up(settings, handlers)  # models must be on the device before the first call is forked
     _, address, _ = launch(page, settings, prevent_thread_lock=True, **more)
     print(f"vlcompare: the page is at {address}", flush=True)
-    if get_upload_folder() == str(startup.default_upload_folder()):  # another folder may hold files of other programs
-        threading.Thread(target=keep_tidy, args=(page,), daemon=True, name="vlcompare-tidy").start()
+    threading.Thread(target=keep_tidy, args=(page,), daemon=True, name="vlcompare-tidy").start()
     if not on_zerogpu():
         threading.Thread(target=warm_up, args=(settings, handlers), daemon=True, name="vlcompare-warm-up").start()
     until_stopped(page)

@@ -6,8 +6,10 @@ its upload folder from a variable, which is set here.
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
+import shutil
 import socket
 import stat
 import tempfile
@@ -16,45 +18,72 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from vlcompare.errors import RequestError
 
 UPLOADS = "GRADIO_TEMP_DIR"
 LEAST_FREE = 16 * 2**20  # bytes of the temporary disk
 OTHER_FOLDER = f"name another folder with TMPDIR or {UPLOADS}"
 KEPT_SECONDS = 3600.0
+_PREFIX = "server-"  # of a process's own folder in its user's
+_locks: dict[str, FileLock] = {}  # that this process holds, by its folder
 
 
 def use_upload_folder() -> Path:
-    """Create and check the upload folder that gradio uses: private, and one for each user of the machine.
+    """Create and check the upload folder that gradio uses: one for this process, in one for each user of the machine.
 
-    gradio's default is one folder for all users, which only the first of them can write to. Raises RequestError if the
-    folder cannot be used.
+    gradio's default is one folder for all users, which only the first of them can write to, and for all of their
+    servers: files are named by their content, and a server that ends deletes those that it has shown, which may be what
+    another one still shows. Raises RequestError if the folder cannot be used.
     """
     given = os.environ.get(UPLOADS)
+    if given and given in _locks:
+        return Path(given)
     try:
-        folder = Path(given).absolute() if given else default_upload_folder()
+        root = Path(given).absolute() if given else Path(tempfile.gettempdir()).resolve()
     except OSError as error:
         raise RequestError(f"There is no temporary folder that can be written to: {OTHER_FOLDER}.") from error
+    folder = root / f"vlcompare-{_user()}"
     try:
-        folder.mkdir(mode=0o700, parents=bool(given), exist_ok=True)
-        status = folder.lstat() if given is None else folder.stat()
+        if given:
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
         if not stat.S_ISDIR(status.st_mode):
             raise RequestError(f"The upload folder {folder} is not a folder: {OTHER_FOLDER}.")
-        if given is None and hasattr(os, "getuid"):
+        if hasattr(os, "getuid"):
             if status.st_uid != os.getuid():
                 raise RequestError(f"The upload folder {folder} belongs to another user: {OTHER_FOLDER}.")
             folder.chmod(0o700)
         check_writable(folder)
-    except OSError as error:
-        why = error.strerror or type(error).__name__
+        own = _folder_of_this_process(folder)
+    except (OSError, Timeout) as error:
+        why = getattr(error, "strerror", None) or type(error).__name__
         raise RequestError(f"The upload folder {folder} cannot be written to ({why}): {OTHER_FOLDER}.") from error
-    os.environ[UPLOADS] = str(folder)
-    return folder
+    os.environ[UPLOADS] = str(own)
+    return own
 
 
-def default_upload_folder() -> Path:
-    """This user's upload folder in the system's temporary folder. Raises OSError if the system has no such folder."""
-    return Path(tempfile.gettempdir()).resolve() / f"vlcompare-{_user()}"
+def _folder_of_this_process(folder: Path) -> Path:
+    """A fresh folder in the user's, removed as the process ends; what ended processes have left there is removed."""
+    with FileLock(folder / "folders.lock", timeout=30):
+        for place in folder.glob(f"{_PREFIX}*.lock"):
+            _remove(place, FileLock(place, timeout=0))
+        own = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))
+        place = own.with_suffix(".lock")
+        _locks[str(own)] = lock = FileLock(place, thread_local=False)
+        lock.acquire()
+    atexit.register(_remove, place, lock)
+    return own
+
+
+def _remove(place: Path, lock: FileLock) -> None:
+    """Remove the folder whose lock is at `place`, unless a process that lives holds it."""
+    with suppress(OSError, Timeout), lock:
+        shutil.rmtree(place.with_suffix(""), ignore_errors=True)
+        lock.release(force=True)
+        place.unlink()
 
 
 def check_writable(folder: Path) -> None:
