@@ -65,8 +65,11 @@ def test_questions_that_share_a_prefix_get_what_they_get_alone(model) -> None:
 def test_muon_steps_are_nearly_orthogonal_and_split_parts_stay_apart() -> None:
     torch.manual_seed(0)
     for shape in ((8, 8), (16, 8), (8, 20)):
-        values = torch.linalg.svdvals(orthogonalise(torch.randn(shape)))
+        values = torch.linalg.svdvals(orthogonalise(torch.randn(3, *shape)))
         assert values.min() > 0.5 and values.max() < 1.4
+    matrices = torch.randn(3, 8, 16)
+    alone = torch.cat([orthogonalise(one[None]) for one in matrices])
+    torch.testing.assert_close(orthogonalise(matrices), alone, rtol=1e-4, atol=1e-5)
     weight = torch.nn.Parameter(torch.zeros(8, 4))
     weight.grad = torch.cat([torch.randn(4, 4), torch.zeros(4, 4)])
     Muon([{"params": [weight], "split": 2}], lr=0.1).step()

@@ -22,7 +22,7 @@ from vlcompare.models.pythia import Pythia
 from vlcompare.study.recipe import StudyRecipe
 from vlcompare.study.tasks import MAX_POSITIONS, Items
 from vlcompare.training.begin import begin_blocks, embedding_of
-from vlcompare.training.optim import Muon, muon_matrices
+from vlcompare.training.optim import Muon, adamw, muon_matrices
 
 StudyModel = Pythia | Mamba | Hybrid
 
@@ -77,7 +77,7 @@ def optimizers(model: StudyModel, rate: float, recipe: StudyRecipe) -> list[torc
     groups = [{"params": part, "split": split} for part, split in ((whole, 1), (halves, 2)) if part]
     return [
         Muon(groups, lr=recipe.muon * rate, weight_decay=recipe.weight_decay),
-        torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=0.0),
+        adamw(rest, lr=rate),
     ]
 
 

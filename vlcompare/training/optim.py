@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,17 +17,20 @@ from torch import Tensor, nn
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
-def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
-    """An approximately semi-orthogonal matrix with the same row and column spaces (singular values near 1)."""
+def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Approximately semi-orthogonal matrices with the same row and column spaces (singular values near 1).
+
+    matrices: (B, rows, columns); each by itself, but B small products take little longer than one.
+    """
     a, b, c = NEWTON_SCHULZ
-    x = matrix / (matrix.norm() + 1e-7)
-    flip = x.shape[0] > x.shape[1]
+    x = matrices / (torch.linalg.matrix_norm(matrices, keepdim=True) + 1e-7)
+    flip = x.shape[-2] > x.shape[-1]
     if flip:
-        x = x.T
+        x = x.mT
     for _ in range(steps):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if flip else x
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if flip else x
 
 
 class Muon(torch.optim.Optimizer):
@@ -43,20 +47,32 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
+            alike: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
-                state = self.state[parameter]
-                if "momentum" not in state:
-                    state["momentum"] = torch.zeros_like(parameter)
-                momentum = state["momentum"]
-                momentum.lerp_(parameter.grad, 1 - group["momentum"])
-                update = parameter.grad.lerp(momentum, group["momentum"])
+                update = self._update(parameter, parameter.grad, group["momentum"])
                 if group["weight_decay"]:
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 for target, part in zip(parameter.chunk(group["split"]), update.chunk(group["split"]), strict=True):
-                    rows, columns = part.shape
-                    target.add_(orthogonalise(part), alpha=-group["lr"] * math.sqrt(max(1.0, rows / columns)))
+                    alike.setdefault((*part.shape,), []).append((target, part))
+            for (rows, columns), pairs in alike.items():
+                directions = orthogonalise(torch.stack([part for _, part in pairs]))
+                for (target, _), direction in zip(pairs, directions, strict=True):
+                    target.add_(direction, alpha=-group["lr"] * math.sqrt(max(1.0, rows / columns)))
+
+    def _update(self, parameter: Tensor, gradient: Tensor, share: float) -> Tensor:
+        """The momentum moves on; the gradient where it will lead (Nesterov)."""
+        state = self.state[parameter]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(parameter)
+        momentum: Tensor = state["momentum"].lerp_(gradient, 1 - share)
+        return gradient.lerp(momentum, share)
+
+
+def adamw(params: Iterable[Tensor] | list[dict[str, Any]], lr: float, weight_decay: float = 0.0) -> torch.optim.AdamW:
+    """AdamW as every training here uses it."""
+    return torch.optim.AdamW(params, lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay)
 
 
 def muon_matrices(layers: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -14,7 +14,7 @@ from vlcompare.synth.scenes.scene import Sampling
 from vlcompare.synth.train.dense_targets import BatchTruth, DenseHeads, dense_loss, dense_scores
 from vlcompare.synth.train.pictures import PictureStore, Shard, glyphs_of, normalised
 from vlcompare.synth.train.recipe import Recipe
-from vlcompare.training.optim import Muon, set_rates, trapezoid
+from vlcompare.training.optim import Muon, adamw, set_rates, trapezoid
 from vlcompare.training.progress import Log, TimeBudget, begin_or_resume, save_state, unbroken
 
 SAVE_EVERY = 200  # steps
@@ -51,8 +51,7 @@ class EncoderTraining:
             for fused in (True, False)
         ]
         muon = Muon(groups, lr=recipe.encoder.muon)
-        adamw = torch.optim.AdamW(rest, lr=recipe.encoder.adamw, betas=(0.9, 0.98), weight_decay=0.01)
-        return cls(encoder, heads, [muon, adamw])
+        return cls(encoder, heads, [muon, adamw(rest, lr=recipe.encoder.adamw, weight_decay=0.01)])
 
     def state(self) -> dict[str, Any]:
         return {

@@ -20,7 +20,7 @@ from vlcompare.synth.train.held_out_probe import probe
 from vlcompare.synth.train.learner import Learner, losses_of
 from vlcompare.synth.train.recipe import LanguageRecipe, Recipe
 from vlcompare.training.kernels import try_in_other_processes
-from vlcompare.training.optim import Muon, muon_matrices, set_rates, trapezoid
+from vlcompare.training.optim import Muon, adamw, muon_matrices, set_rates, trapezoid
 from vlcompare.training.progress import Log, TimeBudget, begin_or_resume, load_state, save_state, unbroken
 
 
@@ -35,12 +35,8 @@ def optimizers(learner: Learner, options: LanguageRecipe) -> list[torch.optim.Op
     decayed = [p for p in rest if p.ndim >= 2 and p is not learner.embedding]
     groups = [{"params": whole, "split": 1}] + ([{"params": halves, "split": 2}] if halves else [])
     muon = Muon(groups, lr=options.muon, weight_decay=options.weight_decay)
-    adamw = torch.optim.AdamW(
-        [{"params": plain, "weight_decay": 0.0}, {"params": decayed, "weight_decay": options.weight_decay}],
-        lr=options.adamw,
-        betas=(0.9, 0.98),
-    )
-    return [muon, adamw]
+    others: list[dict[str, Any]] = [{"params": plain}, {"params": decayed, "weight_decay": options.weight_decay}]
+    return [muon, adamw(others, lr=options.adamw)]
 
 
 @dataclass

@@ -108,7 +108,7 @@ def _backward(inputs: list[Any], kept: tuple[_Call, Tensor], dy: Tensor, dlast: 
     dA, dfirst = torch.zeros_like(dlast), dlast.clone()
     dsums = torch.zeros(batch, 2, width)
     groups = -(-width // (loops.GROUP * WIDTH))
-    dB, dC = torch.zeros(2, groups, batch, length, n)
+    dB, dC = torch.empty(2, groups, batch, length, n)
     others = (flat(x) for x in (marks, dy, dlast, du, ddt, dz, dA, dB, dC, dsums, dfirst))
     loops.backward(*call.arrays(), *others, call.sizes(_STRETCH), batch, threads())
     dD, dbias = dsums.sum(0)[:, :channels]

@@ -110,8 +110,11 @@ def forward(u, dt, z, A2, B, C, D, bias, state, marks, y, sizes, batch, threads)
 
 
 @compiled(inner=True)
-def _stretch_forward(u, dt, near_A, B, bias, hs, decays, steps, sizes, row, channel, start, end):
-    """States, decays and time steps of positions start..end - 1 for sixteen channels; hs begins with the mark."""
+def _stretch_forward(u, dt, near_A, B, bias, hs, decays, steps, sizes, row, channel, start, end, block, v):
+    """States, decays and time steps of positions start..end - 1 for sixteen channels; hs begins with the mark.
+
+    near_A (n, block), of which these channels are v .. v + 15.
+    """
     length, width, n, every, flags = sizes
     for t in range(start, end):
         step = load(dt, (row * length + t) * width + channel) + load(bias, channel)
@@ -125,41 +128,43 @@ def _stretch_forward(u, dt, near_A, B, bias, hs, decays, steps, sizes, row, chan
         small = (row * length + t) * n
         for s in range(n):
             cell = (k * n + s) * WIDTH
-            decay = exp2(step * load(near_A, s * WIDTH))
+            decay = exp2(step * load(near_A, s * block + v))
             store(decays, cell, decay)
             store(hs, cell + n * WIDTH, fma(decay, load(hs, cell), drive * spread(B, small + s)))
 
 
 @compiled(inner=True)
-def _recurrence_backward(near_A, B, C, hs, decays, step, drive, inner, out, carry, dA, dB, dC, n, k, small, into):
-    """One position of sixteen channels, backwards; carry: gradient of the state behind it, (n, 16), in and out.
+def _recurrence_backward(near_A, B, C, hs, decays, step, drive, inner, out, carry, dA, near_dB, near_dC, n, k, small,
+                         block, v):  # fmt: skip
+    """One position of sixteen channels, backwards; carry: gradient of the state behind it, in and out.
 
     Returns the output before the gate (added to `out`), and the gradients of drive and of the exponent / A log2(e).
-    dA (n, 16) is added to; dB and dC, sums over channels, are added to from `into` on.
+    near_A, carry and dA (n, block), of which these channels are v .. v + 15; dA, near_dB and near_dC are added to.
     """
     ddrive, dexponent = splat(0.0), splat(0.0)
     for s in range(n):
-        cell = (k * n + s) * WIDTH
+        cell, own = (k * n + s) * WIDTH, s * block + v
         h, c = load(hs, cell + n * WIDTH), spread(C, small + s)
-        g = fma(inner, c, load(carry, s * WIDTH))  # gradient of h_t
+        g = fma(inner, c, load(carry, own))  # gradient of h_t
         out = fma(h, c, out)
         ddrive = fma(g, spread(B, small + s), ddrive)
         back = g * load(decays, cell)
-        store(carry, s * WIDTH, back)
+        store(carry, own, back)
         change = back * load(hs, cell)  # gradient of the exponent step * A
-        dexponent = fma(change, load(near_A, s * WIDTH), dexponent)
-        store(dA, s * WIDTH, fma(change, step, load(dA, s * WIDTH)))
-        dB[np.uint64(into + s)] += total(g * drive)
-        dC[np.uint64(into + s)] += total(inner * h)
+        dexponent = fma(change, load(near_A, own), dexponent)
+        store(dA, own, fma(change, step, load(dA, own)))
+        store(near_dB, cell, fma(g, drive, load(near_dB, cell)))
+        store(near_dC, cell, fma(inner, h, load(near_dC, cell)))
     return out, ddrive, dexponent
 
 
 @compiled(inner=True)
-def _stretch_backward(u, z, near_A, B, C, skip, dy, hs, decays, steps, carry, dA, sums, near, du, ddt, dz, dB, dC, into,
-                      sizes, row, channel, start, end):  # fmt: skip
-    """Gradients of positions end - 1 .. start of sixteen channels. sums (2, 16: D and the bias) is added to.
+def _stretch_backward(u, z, near_A, B, C, skip, dy, hs, decays, steps, carry, dA, sums, near, du, ddt, dz, near_dB,
+                      near_dC, sizes, row, channel, start, end, block, v):  # fmt: skip
+    """Gradients of positions end - 1 .. start of sixteen channels. sums (2, block: D and the bias) is added to.
 
     near (4, every, 16): scratch for what passes between the three loops; only the middle one is a recurrence.
+    near_dB, near_dC (every, n, 16): the gradients of B and C, summed over vectors of channels but not inside one.
     """
     length, width, n, every, flags = sizes
     one = splat(1.0)
@@ -175,8 +180,8 @@ def _stretch_backward(u, z, near_A, B, C, skip, dy, hs, decays, steps, carry, dA
         i = (t - start) * WIDTH
         x, step, inner = load(u, (row * length + t) * width + channel), load(steps, i), load(near, inners + i)
         out, ddrive, dexponent = _recurrence_backward(
-            near_A, B, C, hs, decays, step, step * x, inner, skip * x, carry, dA, dB, dC,
-            n, t - start, (row * length + t) * n, into + t * n,
+            near_A, B, C, hs, decays, step, step * x, inner, skip * x, carry, dA, near_dB, near_dC,
+            n, t - start, (row * length + t) * n, block, v,
         )  # fmt: skip
         store(near, outs + i, out)
         store(near, ddrives + i, ddrive)
@@ -190,8 +195,8 @@ def _stretch_backward(u, z, near_A, B, C, skip, dy, hs, decays, steps, carry, dA
         if flags & 1:
             dstep = dstep * (one - exp2(step * splat(-LOG2E)))  # softplus' = sigmoid = 1 - e^-softplus
         store(ddt, at, dstep)
-        store(sums, 0, fma(inner, x, load(sums, 0)))
-        store(sums, WIDTH, load(sums, WIDTH) + dstep)
+        store(sums, v, fma(inner, x, load(sums, v)))
+        store(sums, block + v, load(sums, block + v) + dstep)
         if flags & 2:
             gate = load(z, at)
             sig = sigmoid(gate)
@@ -200,38 +205,50 @@ def _stretch_backward(u, z, near_A, B, C, skip, dy, hs, decays, steps, carry, dA
 
 
 @compiled(inner=True)
+def _total_rows(near, target, into, count):
+    """`count` sums over sixteen channels, to `target` from `into` on; `near` is zeros afterwards."""
+    for i in range(count):
+        target[np.uint64(into + i)] = total(load(near, i * WIDTH))
+        store(near, i * WIDTH, splat(0.0))
+
+
+@compiled(inner=True)
 def _backward_group(u, dt, z, A2, B, C, D, bias, marks, dy, dlast, du, ddt, dz, dA, dB, dC, dsums, dfirst, sizes,
                     task):  # fmt: skip
-    """All gradients of one row and one group of channels; dB, dC: this group's part of zeros (groups, B, L, n)."""
+    """All gradients of one row and one group of channels; dB, dC (groups, B, L, n): the sums over this group."""
     length, width, n, every, flags = sizes
     batch = dlast.size // (n * width)
     groups = (width // WIDTH + GROUP - 1) // GROUP
     row, group = task // groups, task % groups
-    vectors = min(GROUP, width // WIDTH - group * GROUP)
+    first = group * GROUP * WIDTH
+    block = min(GROUP * WIDTH, width - first)
     stretches = (length + every - 1) // every
     hs = np.empty((every + 1) * n * WIDTH, np.float32)
     decays = np.empty(every * n * WIDTH, np.float32)
     steps = np.empty(every * WIDTH, np.float32)
     near = np.empty(4 * every * WIDTH, np.float32)
-    into = (group * batch + row) * length * n
-    for v in range(vectors):
-        channel = (group * GROUP + v) * WIDTH
-        cell = row * n * width + channel
-        near_A = _gather(A2, channel, width, n, WIDTH)
-        carry = _gather(dlast, cell, width, n, WIDTH)
-        near_dA = np.zeros(n * WIDTH, np.float32)
-        sums = np.zeros(2 * WIDTH, np.float32)
-        for stretch in range(stretches - 1, -1, -1):
-            start = stretch * every
-            end = min(start + every, length)
+    near_dB, near_dC = np.zeros((2, every * n * WIDTH), np.float32)
+    cell = row * n * width + first
+    near_A = _gather(A2, first, width, n, block)
+    carry = _gather(dlast, cell, width, n, block)
+    near_dA = np.zeros(n * block, np.float32)
+    sums = np.zeros(2 * block, np.float32)
+    for stretch in range(stretches - 1, -1, -1):
+        start = stretch * every
+        end = min(start + every, length)
+        for v in range(0, block, WIDTH):
+            channel = first + v
             for s in range(n):
                 store(hs, s * WIDTH, load(marks, ((row * stretches + stretch) * n + s) * width + channel))
-            _stretch_forward(u, dt, near_A, B, bias, hs, decays, steps, sizes, row, channel, start, end)
+            _stretch_forward(u, dt, near_A, B, bias, hs, decays, steps, sizes, row, channel, start, end, block, v)
             _stretch_backward(u, z, near_A, B, C, load(D, channel), dy, hs, decays, steps, carry, near_dA, sums, near,
-                              du, ddt, dz, dB, dC, into, sizes, row, channel, start, end)  # fmt: skip
-        _scatter(near_dA, dA, cell, width, n, WIDTH)
-        _scatter(carry, dfirst, cell, width, n, WIDTH)
-        _scatter(sums, dsums, row * 2 * width + channel, width, 2, WIDTH)
+                              du, ddt, dz, near_dB, near_dC, sizes, row, channel, start, end, block, v)  # fmt: skip
+        into = ((group * batch + row) * length + start) * n
+        _total_rows(near_dB, dB, into, (end - start) * n)
+        _total_rows(near_dC, dC, into, (end - start) * n)
+    _scatter(near_dA, dA, cell, width, n, block)
+    _scatter(carry, dfirst, cell, width, n, block)
+    _scatter(sums, dsums, row * 2 * width + first, width, 2, block)
 
 
 @compiled()
