@@ -269,8 +269,11 @@ def test_openapi_names_the_parameters(server: SimpleNamespace) -> None:
 
 
 def test_mcp_tool_takes_an_uploaded_picture(server: SimpleNamespace) -> None:
+    import gradio.mcp
     from mcp import ClientSession
     from mcp.client.streamable_http import streamablehttp_client
+
+    from vlcompare.ui.server.uploads import upload_folder
 
     async def call() -> tuple[list[Any], Any]:
         async with (
@@ -287,6 +290,7 @@ def test_mcp_tool_takes_an_uploaded_picture(server: SimpleNamespace) -> None:
     assert [tool.name.endswith("compare") for tool in tools] == [True]
     assert "image" in tools[0].inputSchema["properties"] and "seed" in tools[0].inputSchema["properties"]
     assert not done.isError and "(4, 5, 6)" in done.content[0].text
+    assert Path(gradio.mcp.DEFAULT_TEMP_DIR) == upload_folder()  # where gradio keeps it, old files are deleted
 
 
 def test_a_visitor_who_left_is_let_go_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
