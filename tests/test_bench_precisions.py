@@ -61,7 +61,12 @@ def test_the_command_passes_its_options(monkeypatch: pytest.MonkeyPatch, capsys:
         return precisions.PrecisionReport(machine, options, (row,))
 
     monkeypatch.setattr(precisions, "run", run)
+    monkeypatch.setattr("psutil.cpu_percent", lambda interval: 55.0)
     given = ["--shapes", "mambavl_790m", "--precisions", "bf16", "nf4", "--prompt", "5", "--rows", "2", "3"]
     assert main(["bench", "--what", "precisions", *given]) == 0
     assert seen == [precisions.PrecisionOptions(("mambavl_790m",), ("bf16", "nf4"), 5, (2, 3), 5)]
-    assert "prompt of 5" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "prompt of 5" in said.out and "busy when this began: other programs took 55 %" in " ".join(said.err.split())
+    monkeypatch.setattr("psutil.cpu_percent", lambda interval: 5.0)
+    assert main(["bench", "--what", "precisions", *given]) == 0
+    assert "busy" not in capsys.readouterr().err

@@ -11,6 +11,8 @@ from typing import Any
 from vlcompare import terminal
 from vlcompare.cli.options import check_outputs
 
+BUSY_PERCENT = 20  # of all processors
+
 
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
@@ -63,6 +65,14 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     check_outputs(args)  # before anything is measured
+    busy = "" if args.what in ("memory", "coverage") else _busy()
+    _measure(args)
+    if busy:
+        _print(terminal.wrapped(busy))
+    return 0
+
+
+def _measure(args: argparse.Namespace) -> None:
     if args.what == "models":
         return _models(args)
     bench, options = _OTHERS[args.what](args)
@@ -72,10 +82,9 @@ def run(args: argparse.Namespace) -> int:
         text = "\n".join(terminal.wrapped(line, "    ") for line in text.splitlines())
     print(text)
     _write(args.json, report.to_json())
-    return 0
 
 
-def _models(args: argparse.Namespace) -> int:
+def _models(args: argparse.Namespace) -> None:
     from vlcompare.bench.models import SMALL, ModelOptions
     from vlcompare.bench.models import run as measure
     from vlcompare.bench.tables import plot, table
@@ -101,7 +110,19 @@ def _models(args: argparse.Namespace) -> int:
     print(table(report))
     if args.plot:
         plot(report, args.plot)
-    return 0
+
+
+def _busy() -> str:
+    """What is to be said where other programs have the processors; empty where they do not."""
+    import psutil
+
+    used, cores = psutil.cpu_percent(0.5), psutil.cpu_count() or 1
+    if used < BUSY_PERCENT:
+        return ""
+    return (
+        f"This machine was busy when this began: other programs took {used:.0f} % of its {cores} processors. Absolute "
+        "times are too long then; ratios hold, since what is compared takes turns."
+    )
 
 
 def _set_threads(count: int | None) -> None:

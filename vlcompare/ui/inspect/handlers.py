@@ -51,7 +51,8 @@ def everything(inspection: Inspection) -> InspectUpdate:
 
 def _figures(inspection: Inspection, data: Opened) -> Safe:
     """Every task's figures over all samples."""
-    return figures.figures_table(figures.of_summary(data.summary, data.roles), inspection.names)
+    table = figures.figures_table(figures.of_summary(data.summary, data.roles), inspection.names)
+    return el("div", el("p", "Over all samples, whatever is chosen above.", class_="vl-note"), table)
 
 
 def _offer(inspection: Inspection) -> Safe:
