@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -77,6 +78,47 @@ def test_a_process_that_ends_removes_its_upload_folder(temporary: Path) -> None:
     assert [path.name for path in place_of(temporary).iterdir()] == ["folders.lock"]
 
 
+def test_a_copy_of_the_process_that_ends_leaves_its_upload_folder(temporary: Path) -> None:
+    use = """
+import os
+from vlcompare.ui.server import startup
+own = startup.use_upload_folder()
+child = os.fork()
+if child:
+    print(os.waitpid(child, 0)[1], own.is_dir(), own.with_suffix(".lock").is_file())
+"""
+    environment = {**os.environ, startup.UPLOADS: str(temporary)}
+    ended = subprocess.run([sys.executable, "-c", use], env=environment, capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == ["0", "True", "True"] and not ended.stderr
+    assert [path.name for path in place_of(temporary).iterdir()] == ["folders.lock"]
+
+
+def test_a_sweep_of_the_temporary_disk_leaves_the_upload_folder_and_its_mode(temporary: Path) -> None:
+    folder = startup.use_upload_folder()
+    place = place_of(temporary)
+    paths = (folder, folder.with_suffix(".lock"), place / "folders.lock", place)
+    for path in paths:
+        os.utime(path, (0, 0))
+    startup.keep_upload_folder()
+    assert all(time.time() - path.stat().st_mtime < 60 and time.time() - path.stat().st_atime < 60 for path in paths)
+    shutil.rmtree(place)
+    folder.mkdir(parents=True, mode=0o755)  # as gradio does with the next upload
+    startup.keep_upload_folder()
+    assert mode(place) == mode(folder) == 0o700
+    shutil.rmtree(place)
+    startup.keep_upload_folder()
+    assert mode(place) == mode(folder) == 0o700
+
+
+def test_a_disk_on_which_nothing_can_be_locked(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(*given: object, **how: object) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr(startup, "FileLock", unsupported)
+    with pytest.raises(RequestError, match="cannot be written to .*TMPDIR"):
+        startup.use_upload_folder()
+
+
 def test_another_users_upload_folder_is_not_used(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     startup.use_upload_folder()
     del os.environ[startup.UPLOADS]
@@ -94,7 +136,7 @@ def test_what_stands_in_the_upload_folders_place(temporary: Path, kind: str) -> 
         place.symlink_to(temporary)
     else:
         place.write_text("")
-    with pytest.raises(RequestError, match=r"The upload folder .* (is not a folder|cannot be written to)"):
+    with pytest.raises(RequestError, match=rf"The upload folder {place} is not a folder"):
         startup.use_upload_folder()
 
 

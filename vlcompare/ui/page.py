@@ -239,10 +239,12 @@ def ready(settings: AppSettings) -> None:
 
 
 def keep_tidy(page: gr.Blocks) -> None:
-    """Delete old files of the upload folder, now and every ten minutes; files that the page itself shows are kept."""
+    """Delete old files of the upload folder, now and every ten minutes; the folder itself and the files that the page
+    shows are kept."""
     folder = Path(get_upload_folder())
     kept = {file for block in page.blocks.values() for file in getattr(block, "keep_in_cache", ())}
     while page.is_running:
+        startup.keep_upload_folder()
         startup.sweep(folder, kept)
         time.sleep(600)
 

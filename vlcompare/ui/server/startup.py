@@ -27,6 +27,7 @@ LEAST_FREE = 16 * 2**20  # bytes of the temporary disk
 OTHER_FOLDER = f"name another folder with TMPDIR or {UPLOADS}"
 KEPT_SECONDS = 3600.0
 _PREFIX = "server-"  # of a process's own folder in its user's
+_LOCK = "folders.lock"  # of the user's folder, while a process looks for what others have left
 _locks: dict[str, FileLock] = {}  # that this process holds, by its folder
 
 
@@ -48,33 +49,61 @@ def use_upload_folder() -> Path:
     try:
         if given:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        status = folder.lstat()
-        if not stat.S_ISDIR(status.st_mode):
-            raise RequestError(f"The upload folder {folder} is not a folder: {OTHER_FOLDER}.")
-        if hasattr(os, "getuid"):
-            if status.st_uid != os.getuid():
-                raise RequestError(f"The upload folder {folder} belongs to another user: {OTHER_FOLDER}.")
-            folder.chmod(0o700)
+        _make_private(folder)
         check_writable(folder)
         own = _folder_of_this_process(folder)
-    except (OSError, Timeout) as error:
+    except FileExistsError as error:  # of mkdir: not as a folder
+        raise RequestError(f"The upload folder {error.filename} is not a folder: {OTHER_FOLDER}.") from error
+    except (OSError, Timeout, NotImplementedError) as error:  # the last one: no file can be locked there
         why = getattr(error, "strerror", None) or type(error).__name__
         raise RequestError(f"The upload folder {folder} cannot be written to ({why}): {OTHER_FOLDER}.") from error
     os.environ[UPLOADS] = str(own)
     return own
 
 
+def keep_upload_folder() -> None:
+    """Call it now and then: a temporary disk is swept of what nobody has changed for days.
+
+    Without its folder gradio would make one with the next upload, for all users to read.
+    """
+    for name in _locks:
+        own = Path(name)
+        with suppress(OSError, RequestError):
+            _make_private(own.parent)
+            _make_private(own)
+        for path in (own, own.with_suffix(".lock"), own.parent / _LOCK, own.parent):
+            with suppress(OSError):
+                os.utime(path)
+
+
+def _make_private(folder: Path) -> None:
+    """Make the folder, or see that it is this user's alone. Raises RequestError if it is a link or another user's."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise RequestError(f"The upload folder {folder} is not a folder: {OTHER_FOLDER}.")
+    if hasattr(os, "getuid"):
+        if status.st_uid != os.getuid():
+            raise RequestError(f"The upload folder {folder} belongs to another user: {OTHER_FOLDER}.")
+        folder.chmod(0o700)
+
+
 def _folder_of_this_process(folder: Path) -> Path:
     """A fresh folder in the user's, removed as the process ends; what ended processes have left there is removed."""
-    with FileLock(folder / "folders.lock", timeout=30):
+    with FileLock(folder / _LOCK, timeout=30):
         for place in folder.glob(f"{_PREFIX}*.lock"):
             _remove(place, FileLock(place, timeout=0))
         own = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))
         place = own.with_suffix(".lock")
         _locks[str(own)] = lock = FileLock(place, thread_local=False)
         lock.acquire()
-    atexit.register(_remove, place, lock)
+    process = os.getpid()
+
+    def end() -> None:
+        if os.getpid() == process:  # and not a copy of it (fork), which may end while this one serves
+            _remove(place, lock)
+
+    atexit.register(end)
     return own
 
 
