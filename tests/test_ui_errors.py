@@ -196,6 +196,14 @@ def test_what_nobody_foresaw_is_told_to_the_operator_alone(
     assert "secret" not in err and "Traceback" not in err
 
 
+def test_the_stream_of_a_session_that_is_not_there_says_so_and_is_no_fault(
+    server: httpx.Client, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(faults, "_told", set())
+    assert "session_not_found" in server.get("/gradio_api/queue/data", params={"session_hash": "nobody-asked"}).text
+    assert "unexpected" not in capfd.readouterr().err
+
+
 def test_mcp_says_what_it_takes_and_what_it_refuses(server: httpx.Client) -> None:
     from mcp import ClientSession
     from mcp.client.streamable_http import streamablehttp_client

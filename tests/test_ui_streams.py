@@ -10,6 +10,8 @@ import pytest
 
 from vlcompare.ui.server import result_streams
 from vlcompare.ui.server.result_streams import end_is_read, serve_stream
+from vlcompare.ui.server.session_names import own_name
+from vlcompare.ui.server.session_states import CLIENT
 
 
 def message(name: str) -> dict[str, Any]:
@@ -18,13 +20,13 @@ def message(name: str) -> dict[str, Any]:
 
 
 class Stream:
-    """One stream of the session "here": the test sends its messages, and closes the connection."""
+    """One stream of a session: the test sends its messages, and closes the connection."""
 
-    def __init__(self) -> None:
+    def __init__(self, session: str = "right-here") -> None:
         self.sent: list[dict[str, Any]] = []
         self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._closed = asyncio.Event()
-        scope = {"type": "http", "query_string": b"session_hash=here"}
+        scope = {"type": "http", "query_string": f"session_hash={session}".encode()}
         self.task = asyncio.ensure_future(serve_stream(self._app, scope, self._receive, self._send))
 
     async def say(self, *messages: dict[str, Any]) -> None:
@@ -63,15 +65,15 @@ def test_the_next_events_reply_waits_until_the_client_has_closed_the_ended_strea
     async def play() -> None:
         stream = Stream()
         await stream.say(message("process_generating"), message("process_completed"))
-        await asyncio.wait_for(end_is_read("here"), 60)  # it goes on: the next event's results come through it
+        await asyncio.wait_for(end_is_read("right-here"), 60)  # it goes on: the next event's results come through it
         await stream.say(message("close_stream"))
         assert b"close_stream" in stream.sent[-1]["body"]
-        reply, other = asyncio.ensure_future(end_is_read("here")), asyncio.ensure_future(end_is_read("elsewhere"))
+        reply, other = asyncio.ensure_future(end_is_read("right-here")), asyncio.ensure_future(end_is_read("elsewhere"))
         await stream.say(LAST)
         assert other.done() and not reply.done() and not stream.task.done()
         stream.close()
         await asyncio.wait_for(asyncio.gather(reply, stream.task), 60)
-        await asyncio.wait_for(end_is_read("here"), 60)
+        await asyncio.wait_for(end_is_read("right-here"), 60)
 
     asyncio.run(play())
     assert not result_streams._unread
@@ -84,7 +86,7 @@ def test_a_reply_waits_no_longer_than_the_stream(how: str, monkeypatch: pytest.M
     async def play() -> None:
         stream = Stream()
         await stream.say(message("close_stream"))
-        reply = asyncio.ensure_future(end_is_read("here"))
+        reply = asyncio.ensure_future(end_is_read("right-here"))
         await turns()
         assert not reply.done()
         if how == "the connection stays":
@@ -100,3 +102,20 @@ def test_a_reply_waits_no_longer_than_the_stream(how: str, monkeypatch: pytest.M
 
     asyncio.run(play())
     assert not result_streams._unread
+
+
+def test_the_stream_of_a_short_name_is_that_of_the_session_which_the_queue_knows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(result_streams, "READ_SECONDS", 600.0)
+
+    async def play() -> None:
+        stream = Stream("x")
+        await stream.say(message("close_stream"), LAST)
+        reply = asyncio.ensure_future(end_is_read(own_name("x", CLIENT.get())))
+        await turns()
+        assert not reply.done()
+        stream.close()
+        await asyncio.wait_for(asyncio.gather(reply, stream.task), 60)
+
+    asyncio.run(play())

@@ -13,6 +13,7 @@ import re
 from contextlib import suppress
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -142,7 +143,8 @@ class ErrorMiddleware:
         try:
             await self.app(scope, receive, checked)
         except Exception as error:
-            if not isinstance(error, MultiPartException):  # the body was refused
+            # the body was refused, or the client's error was found after the response had begun: a stream of no session
+            if not isinstance(error, MultiPartException) and not isinstance(error.__cause__, HTTPException):
                 report(error)
             if not state["begun"]:
                 await fail(500)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vlcompare.ui.server.allowed_hosts import API
+from vlcompare.ui.server.session_names import FIELD, own_name
+from vlcompare.ui.server.session_states import CLIENT
 
 STREAM = f"{API}/queue/data"
 END = b'data: {"msg":"close_stream"'  # gradio's last message
@@ -23,7 +25,8 @@ _unread: dict[str, asyncio.Event] = {}  # by session: its stream has ended; set 
 
 async def serve_stream(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """Serve a stream. After its last message wait until the client closes the connection: by then it has read it."""
-    session = parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [""])[0]
+    query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+    session = own_name(query.get(FIELD, ""), CLIENT.get())  # as the application and its queue have it
     read = asyncio.Event()
 
     async def sent(message: Message) -> None:
