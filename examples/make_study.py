@@ -27,8 +27,8 @@ HERE = Path(__file__).resolve().parent / "study"
 CARD = """# The retrieval lab's models
 
 Small models trained from scratch to say at which position a symbol stands: `study run`, position retrieval, {symbols}
-different symbols, the recipe `{recipe}` of `vlcompare/study/recipe.py`. Of each family and order the training of seed
-{seed} at the best of {rates} learning rates, whatever came out. The rows are in `../{name}/rows.jsonl`.
+different symbols, the recipe `{recipe}` of `vlcompare/study/recipe.py`. Of each family, order and length the training
+of seed {seed} at the best of {rates} learning rates, whatever came out. The rows are in `../{name}/rows.jsonl`.
 
 {table}
 
@@ -83,7 +83,7 @@ def ship_models(folder: Path, rows: list[Row], name: str) -> None:
     longer = sorted({int(length) for row in chosen for length in row["extrapolation"]})
     lines = [head.format(" | ".join(f"at {length}" for length in longer)), "|" + "---|" * (8 + len(longer))]
     for row in chosen:
-        file = f"{row['order']}-{row['family']}.safetensors"
+        file = f"{row['order']}-{row['length']}-{row['family']}.safetensors"
         shutil.copyfile(source.weights_path(setting_of(row)), out / file)
         cells = [
             f"`{file}`",

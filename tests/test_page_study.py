@@ -32,7 +32,8 @@ from vlcompare.ui.study.session import Shelf, StudySession
 
 ROWS = (SHIPPED / "cpu" / "rows.jsonl").read_text()
 PLAIN = {"sequence": [5, 7, 9], "query": 7, "order": "query_last"}
-NAMED = min(row["length"] for row in for_lab(open_study(SHIPPED / "cpu").groups) if row["order"] == "query_last")
+LENGTHS = sorted({row["length"] for row in for_lab(open_study(SHIPPED / "cpu").groups)})
+NAMED = LENGTHS[-1]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,8 @@ def lab() -> LabRequests:
 
 def test_a_request_is_answered_for_itself_alone(lab: LabRequests) -> None:
     first, second = lab.ask(PLAIN), lab.ask({**PLAIN, "query": 9, "order": "query_first"})
-    assert first["named"] == NAMED and first["known"] == 80 and set(first["sides"]) == {"pythia", "mamba", "hybrid"}
+    assert first["named"] == NAMED == lab.length() and first["trained"]["query_last"] == tuple(LENGTHS)
+    assert first["known"] == 80 and set(first["sides"]) == {"pythia", "mamba", "hybrid"}
     assert all(len(side["shares"]) == 3 for side in second["sides"].values())
     assert lab.ask(PLAIN) == first
 
@@ -105,7 +107,7 @@ def own_folder(path: Path) -> Path:
     (path / "weights").mkdir(parents=True)
     (path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for row in rows:
-        model = MODELS / f"{row['order']}-{row['family']}.safetensors"
+        model = MODELS / f"{row['order']}-{row['length']}-{row['family']}.safetensors"
         weights_path(path, setting_of(row)).write_bytes(model.read_bytes())
     return path
 
@@ -129,7 +131,10 @@ def test_the_lab_asks_the_models_of_a_folder_that_the_operator_opens(lab: LabReq
         (lambda file, other: file.unlink(), "are not there"),
         (lambda file, other: file.write_bytes(file.read_bytes()[:900]), "holds no model of the study"),
         (lambda file, other: file.write_bytes(other.read_bytes()), "are of another training"),
-        (lambda file, other: (file.unlink(), file.symlink_to(MODELS / "query_last-mamba.safetensors")), "are a link"),
+        (
+            lambda file, other: (file.unlink(), file.symlink_to(MODELS / "query_last-10-mamba.safetensors")),
+            "are a link",
+        ),
         (lambda file, other: file.open("ab").truncate(65 * 2**20), "is larger than the 64 MiB"),
     ],
 )
@@ -569,7 +574,7 @@ def test_the_lab_by_keyboard_alone(visit: Any) -> None:
     page.locator("[data-order=query_last]").focus()
     page.keyboard.press("ArrowRight")
     assert page.evaluate("document.activeElement.dataset.order") == "query_first"
-    for _ in range(5):  # length, shuffle, another tile, edit, and into the tiles: one stop
+    for _ in range(5 + (len(LENGTHS) > 1)):  # models, length, shuffle, another tile, edit, and the tiles: one stop
         page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.getAttribute('aria-checked')") == "true"
     page.keyboard.press("Home")
@@ -656,7 +661,8 @@ def test_on_the_phone_figures_are_folded_and_each_can_be_opened(visit: Any) -> N
 
 
 def few_symbols(path: Path) -> Path:
-    """A folder whose models know 30 symbols, were made for length 4, and have learnt nothing."""
+    """A folder whose models know 30 symbols, were made for lengths 4 and 6, and have learnt nothing, whatever is said
+    of the shorter length."""
     import torch
 
     from vlcompare.study.models import begin, build
@@ -668,7 +674,9 @@ def few_symbols(path: Path) -> Path:
     position = [row for row in map(json.loads, ROWS.splitlines()) if row["task"] == "position"]
     for row in (row for row in position if row["state_size"] in (None, 16)):
         if row["family"] not in {known["family"] for known in rows} and row["order"] == "query_last":
-            rows.append({**row, "vocabulary": 30, "length": 4, "by_position": [0.5] * 4, "extrapolation": {}})
+            made = {**row, "vocabulary": 30, "extrapolation": {}}
+            rows.append({**made, "length": 4, "by_position": [0.5] * 4})
+            rows.append({**made, "length": 6, "by_position": [0.5] * 6, "reached": None})
     for row in rows:
         setting, recipe = setting_of(row), RECIPES[row["recipe"]]
         torch.manual_seed(1)
@@ -695,9 +703,18 @@ def test_a_page_over_an_own_folder_asks_its_models(browser: Any, tmp_path: Path)
             page = visit()
             said(page, ".vs-whose", "These are the models of mine")
             assert page.locator("#vs-length").get_attribute("max") == "30"
+            assert page.locator(".vs-tile[data-place]").count() == 6
+            assert page.locator("[data-trained]").all_inner_texts() == ["4", "6"]
+            page.locator("[data-trained='6'][aria-checked='true']").press("ArrowLeft")
+            answered(page)
+            assert page.locator("[data-trained='4']").get_attribute("aria-checked") == "true"
+            assert page.locator(".vs-tile[data-place]").count() == 4
+            page.locator("#vs-length").fill("10")
             page.locator("[data-do=shuffle]").click()
             answered(page)
             assert page.locator(".vs-unnamed").count() == 6
+            page.locator("[data-do=round]").click()
+            said(page, "#vs-round", "Length 10, query last, trained at 4")
             page.locator("[data-do=edit]").click()
             page.locator("#vs-text").fill("ba zu")
             page.locator("#vs-text").press("Enter")

@@ -43,32 +43,36 @@ def lab() -> Lab:
     return Lab.open(SHIPPED / "models")
 
 
+def model_of(row: dict) -> Path:
+    return SHIPPED / "models" / f"{row['order']}-{row['length']}-{row['family']}.safetensors"
+
+
 def evaluation(row: dict) -> Training:
     """The training of a shipped row with its finished model in it."""
     training = Training(setting_of(row), torch.device("cpu"))
-    training.model = load_weights(SHIPPED / "models" / f"{row['order']}-{row['family']}.safetensors").model
+    training.model = load_weights(model_of(row)).model
     return training
 
 
-@pytest.mark.parametrize("row", for_lab(groups(ROWS)), ids=lambda row: f"{row['family']}-{row['order']}")
+@pytest.mark.parametrize("row", for_lab(groups(ROWS)), ids=lambda row: model_of(row).stem)
 def test_the_lab_answers_as_the_training_evaluates(lab: Lab, row: dict) -> None:
-    training, order, family = evaluation(row), row["order"], row["family"]
+    training, order, trained, family = evaluation(row), row["order"], row["length"], row["family"]
     share = training.right(training._measured).mean()
     assert [row["examples"], round(float(share), 4)] == row["curve"][-1]  # these are the row's weights
-    for length in (5, row["length"], 2 * row["length"]):
-        within = min(length, lab.named(order))
+    for length in (5, trained, 2 * trained):
+        within = min(length, trained)
         source = ItemSource("position", order, length, row["vocabulary"], within)
         items = source.items(7, Stream.EVALUATION, 0, 20)
         right, begin = training.right(items)[:, 0], 3 if order == "query_first" else 1
         asked = []
         for ids, place in zip(items.ids, items.places[:, 0], strict=True):
             sequence = (ids[begin : begin + length] - SYMBOLS).tolist()
-            answer = lab.ask(sequence, sequence[place], order)[family]
+            answer = lab.ask(sequence, sequence[place], order, trained)[family]
             asked.append(answer.position == place)
             assert len(answer.shares) == within and sum(answer.shares) <= 1 + 1e-5
             assert answer.position is None or answer.shares[answer.position] == max(answer.shares)
         assert asked == right.tolist()
-        tally = lab.round(length, order, 7, 20)[family]
+        tally = lab.round(length, order, 7, 20, trained)[family]
         assert sum(tally.asked) == 20 and sum(tally.right) == right.sum() and len(tally.right) == within
 
 
@@ -87,9 +91,11 @@ def test_what_the_lab_refuses(lab: Lab, tmp_path: Path) -> None:
     for values in ((10, "query_last", -1, 5), (10, "query_last", 0, 201), (81, "query_last", 0, 5)):
         with pytest.raises(RequestError):
             lab.round(*values)
+    with pytest.raises(RequestError, match="trained at length 10"):
+        lab.ask([1, 2], 1, "query_last", 11)
     with pytest.raises(CheckpointError, match="at least one"):
         Lab.open(tmp_path)
-    whole = (SHIPPED / "models" / "query_last-mamba.safetensors").read_bytes()
+    whole = next((SHIPPED / "models").glob("query_last-*-mamba.safetensors")).read_bytes()
     for name, data in (("cut", whole[:5000]), ("none", b"no model"), ("other", whole.replace(b"mamba", b"rwkv!"))):
         (tmp_path / f"{name}.safetensors").write_bytes(data)
         with pytest.raises(CheckpointError, match="holds no model of the study"):

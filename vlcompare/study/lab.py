@@ -1,7 +1,8 @@
 """The retrieval lab: trained models asked for the position of one symbol in a sequence that a user puts together.
 
 All models of a lab know the same symbols. Each was trained for one order and one length, and has one token for each
-position of that length: it can name no position beyond, whatever the length of a sequence.
+position of that length: it can name no position beyond, whatever the length of a sequence. Those that are asked
+together were trained at the same length.
 """
 
 from __future__ import annotations
@@ -51,14 +52,14 @@ class Tally:
 
 
 class Lab:
-    """Models by order and family. Raises CheckpointError where they do not know the same symbols."""
+    """Models by order, trained length and family. Raises CheckpointError where they do not know the same symbols."""
 
     def __init__(self, models: Iterable[Trained]) -> None:
-        self._models: dict[tuple[str | None, str], Trained] = {}
-        for model in models:
-            key, other = (model.source.order, model.family), self._models.get((model.source.order, model.family))
-            if model.source.task == "position" and (other is None or other.source.length < model.source.length):
-                self._models[key] = model
+        self._models: dict[tuple[str, int, str], Trained] = {
+            (str(model.source.order), model.source.length, model.family): model
+            for model in models
+            if model.source.task == "position"
+        }
         vocabularies = {model.source.vocabulary for model in self._models.values()}
         if len(vocabularies) != 1:
             raise CheckpointError("A lab takes models that know the same symbols, and at least one.")
@@ -86,20 +87,21 @@ class Lab:
         """The longest sequence that can be asked about."""
         return min(self.vocabulary, LONGEST)
 
-    def families(self, order: str) -> tuple[str, ...]:
-        """The families that were trained for this order."""
-        return tuple(family for family in FAMILIES if (order, family) in self._models)
+    def trained(self, order: str) -> tuple[int, ...]:
+        """The lengths at which models were trained for this order, the shortest first."""
+        return tuple(sorted({length for own, length, _ in self._models if own == order}))
 
-    def named(self, order: str) -> int:
-        """How many positions every model of this order can name: the shortest length that one was trained at."""
-        return min(self._of(order, family).source.length for family in self.families(order))
+    def families(self, order: str, trained: int) -> tuple[str, ...]:
+        """The families that were trained for this order at this length."""
+        return tuple(family for family in FAMILIES if (order, trained, family) in self._models)
 
-    def ask(self, sequence: Sequence[int], query: int, order: str) -> dict[str, Pointing]:
+    def ask(self, sequence: Sequence[int], query: int, order: str, trained: int | None = None) -> dict[str, Pointing]:
         """Every family's answer: at which position of `sequence` does `query` stand?
 
-        sequence: different symbols 0 .. vocabulary - 1; query: one of them. Raises RequestError for anything else.
+        sequence: different symbols 0 .. vocabulary - 1; query: one of them; trained: the length at which the models
+        were trained that are asked, by default the longest. Raises RequestError for anything else.
         """
-        self._check(len(sequence), order)
+        trained = self.checked(len(sequence), order, trained)
         if len(set(sequence)) < len(sequence):
             raise RequestError("Every symbol stands once in a sequence; the models learnt no others.")
         if not all(0 <= symbol < self.vocabulary for symbol in sequence):
@@ -109,47 +111,50 @@ class Lab:
         place = np.array([[list(sequence).index(query)]])
         rows = np.array([sequence])
         draft = ItemDraft(rows, np.take_along_axis(rows, place, 1), place, place, np.ones(1, dtype=bool))
+        items = ItemSource("position", order, len(sequence), self.vocabulary).lay_out(draft)
         found = {}
-        for family in self.families(order):
-            model = self._of(order, family)
-            items = ItemSource("position", order, len(sequence), self.vocabulary).lay_out(draft)
-            shares, tokens = self._answers(model, items)
-            named = min(model.source.length, len(sequence))
-            position = int(tokens[0]) - SYMBOLS - self.vocabulary
+        for family in self.families(order, trained):
+            shares, tokens = self._answers(self._models[order, trained, family], items)
+            named = min(trained, len(sequence))
             first = SYMBOLS + self.vocabulary
+            position = int(tokens[0]) - first
             found[family] = Pointing(
                 position if 0 <= position < named else None, tuple(shares[0, first : first + named].tolist())
             )
         return found
 
-    def round(self, length: int, order: str, seed: int, count: int = ROUND) -> dict[str, Tally]:
+    def round(
+        self, length: int, order: str, seed: int, count: int = ROUND, trained: int | None = None
+    ) -> dict[str, Tally]:
         """Every family on the same `count` random sequences, which no training held; asked for is what all can name.
 
-        Raises RequestError for a length or a seed out of range.
+        trained: as of `ask`. Raises RequestError for a length or a seed out of range.
         """
-        self._check(length, order)
+        trained = self.checked(length, order, trained)
         if not 0 <= seed < MOST_SEEDS or not 0 < count <= ROUND:
             raise RequestError(f"A round has 1 to {ROUND} sequences, and a seed below {MOST_SEEDS}.")
-        within = min(length, self.named(order))
+        within = min(length, trained)
         items = ItemSource("position", order, length, self.vocabulary, within).items(seed, Stream.EVALUATION, 0, count)
         asked = items.places[:, 0]
         out = {}
-        for family in self.families(order):
-            _, tokens = self._answers(self._of(order, family), items)
+        for family in self.families(order, trained):
+            _, tokens = self._answers(self._models[order, trained, family], items)
             right = asked[tokens == items.answers[:, 0]]
             out[family] = Tally(*(tuple(np.bincount(x, minlength=within).tolist()) for x in (asked, right)))
         return out
 
-    def _of(self, order: str, family: str) -> Trained:
-        return self._models[order, family]
-
-    def _check(self, length: int, order: str) -> None:
+    def checked(self, length: int, order: str, trained: int | None) -> int:
+        """The trained length of the models that are asked. Raises RequestError for what cannot be asked."""
         if order not in ORDERS:
             raise RequestError(f"The order is {' or '.join(ORDERS)}.")
-        if not self.families(order):
+        lengths = self.trained(order)
+        if not lengths:
             raise RequestError(f"None of these models was trained with the {order.replace('_', ' ')}: try the other.")
+        if trained is not None and trained not in lengths:
+            raise RequestError(f"These models were trained at length {' or '.join(map(str, lengths))}.")
         if not SHORTEST <= length <= self.longest:
             raise RequestError(f"A sequence has {SHORTEST} to {self.longest} different symbols; this one has {length}.")
+        return lengths[-1] if trained is None else trained
 
     @staticmethod
     def _answers(trained: Trained, items: Items) -> tuple[np.ndarray, Integers]:

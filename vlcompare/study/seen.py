@@ -144,22 +144,24 @@ def _by_state(study: Study) -> list[str]:
 
 def practice(study: Study) -> str:
     """What the trainings took that the lab's models come from; "" where the lab would take none of these rows."""
-    parts, chosen = [], for_lab(study.groups)
-    for order in ("query_last", "query_first"):
-        rows = [row for row in chosen if row["order"] == order]
-        amounts = [f"{NAMES[row['family']]} {_until(row)}" for row in sorted(rows, key=_rank)]
-        if amounts:
-            parts.append(f"{ORDER_NAMES[order]}, length {rows[0]['length']}: {', '.join(amounts)}")
+    chosen = for_lab(study.groups)
     if len({row["family"] for row in chosen}) < 2:
         return ""
-    missed = any(row["reached"] is None for row in chosen)
+    lengths, parts = sorted({row["length"] for row in chosen}), []
+    for length, order in product(lengths, ("query_last", "query_first")):
+        rows = [row for row in chosen if (row["length"], row["order"]) == (length, order)]
+        amounts = [f"{NAMES[row['family']]} {_until(row)}" for row in sorted(rows, key=_rank)]
+        if amounts:
+            parts.append(f"{ORDER_NAMES[order]}, length {length}: {', '.join(amounts)}")
+    missed = {row["length"] for row in chosen if row["reached"] is None}
     until = "until .95 of their answers were right" + (", or to the end of the budget" if missed else "")
     text = f"The lab's models were trained {until} (examples: {'; '.join(parts)})."
-    if missed:
+    learnt = [str(length) for length in lengths if length not in missed]
+    if not learnt:
         return text
     return (
-        f"{text} So at the trained length they mostly point alike: what differs is how much practice that took, and "
-        "what becomes of longer sequences."
+        f"{text} So those of length {listed(learnt)} mostly point alike at that length: what differs is how much "
+        "practice that took, and what becomes of longer sequences."
     )
 
 

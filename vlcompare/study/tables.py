@@ -12,6 +12,7 @@ import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -180,13 +181,14 @@ def curves(groups: Sequence[Group]) -> list[Row]:
 
 
 def for_lab(groups: Sequence[Group]) -> list[Row]:
-    """The rows whose models the retrieval lab asks: of each order, the longest length that every family was trained at
-    by one recipe, with one width, budget and vocabulary.
+    """The rows whose models the retrieval lab asks: of each order the longest length that every family was trained at
+    by one recipe, with one width, budget and vocabulary, and the longest at which all of these models reached .95.
 
     Of each family the first seed at the best rate, once as many rates and seeds were tried as of any other setting.
+    Shorter lengths come first.
     """
     tried = max(((group.rates_tried, len(group.rows)) for group in groups), default=(0, 0))
-    out = []
+    out: list[list[Row]] = []
     for order in ORDERS:
         members = [
             group
@@ -195,16 +197,24 @@ def for_lab(groups: Sequence[Group]) -> list[Row]:
             and group.key["state_size"] in (None, 16)
             and (group.rates_tried, len(group.rows)) == tried
         ]
-        families = {group.key["family"] for group in members}
-        for length in sorted({group.key["length"] for group in members}, reverse=True):
-            alike: dict[tuple[Any, ...], dict[str, Group]] = {}
-            for group in (group for group in members if group.key["length"] == length):
-                alike.setdefault(group.training, {}).setdefault(group.key["family"], group)
-            chosen = next((found for found in alike.values() if set(found) == families), None)
-            if chosen is not None:
-                out += [group.rows[0] for group in chosen.values()]
-                break
-    return out
+        whole = [rows for rows in map(partial(_alike, members), _lengths(members)) if rows]
+        learnt = [rows for rows in whole if all(row["reached"] is not None for row in rows)]
+        out += {rows[0]["length"]: rows for rows in (*learnt[-1:], *whole[-1:])}.values()
+    return sorted((row for rows in out for row in rows), key=lambda row: row["length"])
+
+
+def _lengths(groups: Sequence[Group]) -> list[int]:
+    return sorted({group.key["length"] for group in groups})
+
+
+def _alike(groups: Sequence[Group], length: int) -> list[Row]:
+    """A row of each family that is among `groups`, all trained alike at this length; none where one is missing."""
+    alike: dict[tuple[Any, ...], dict[str, Group]] = {}
+    for group in (group for group in groups if group.key["length"] == length):
+        alike.setdefault(group.training, {}).setdefault(group.key["family"], group)
+    families = {group.key["family"] for group in groups}
+    chosen = next((found for found in alike.values() if set(found) == families), {})
+    return [group.rows[0] for group in chosen.values()]
 
 
 def as_csv(records: Sequence[Row]) -> str:

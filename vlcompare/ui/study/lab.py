@@ -17,6 +17,7 @@ from vlcompare.render.panels import Panel, Point, Series, drawn, key
 from vlcompare.study.figures import NAMES, ORDER_NAMES, SHARES, share_text
 from vlcompare.study.opened import SHIPPED, open_study, rows_file
 from vlcompare.study.pictures.folder import holds_pictures
+from vlcompare.study.tables import Row, for_lab
 from vlcompare.study.tasks import ORDERS
 from vlcompare.ui.server.redact import without_paths
 
@@ -38,11 +39,12 @@ class LabRequests:
         self._warming = threading.Event()
 
     def ask(self, request: Any) -> dict[str, Any]:
-        """All models' answers: {"known", "named", "whose", "sides": {family: {"position", "shares"}}}, or {"error"}: a
-        sentence, with what is "known" by then.
+        """All models' answers: {"known", "trained", "named", "whose", "sides": {family: {"position", "shares"}}}, or
+        {"error"}: a sentence, with what is "known" by then.
 
-        request: {"sequence", "query", "order"}, as the page sends it. known: symbols; whose: a sentence about the
-        models, "" for those that come with the project where nothing else is open.
+        request: {"sequence", "query", "order", "named"}, as the page sends it. known: symbols; trained: the lengths at
+        which there are models, by order; named: that of those which are asked, by default the longest; whose: a
+        sentence about the models, "" for those that come with the project where nothing else is open.
         """
         known: dict[str, Any] = {}
         try:
@@ -52,29 +54,43 @@ class LabRequests:
             order, query = _order(request), _whole(request, "query")
             with self._lock:
                 lab, whose = self._lab()
-                known = {"known": lab.vocabulary, "whose": whose}
-                answers = lab.ask(sequence, query, order)
+                trained = {order: lab.trained(order) for order in ORDERS}
+                known = {"known": lab.vocabulary, "trained": trained, "whose": whose}
+                named = lab.checked(len(sequence), order, _named(request))
+                answers = lab.ask(sequence, query, order, named)
             sides = {
                 family: {"position": answer.position, "shares": [round(share, 4) for share in answer.shares]}
                 for family, answer in answers.items()
             }
-            return {**known, "named": lab.named(order), "sides": sides}
+            return {**known, "named": named, "sides": sides}
         except VLCompareError as error:
             return {**known, "error": without_paths(str(error))}
 
     def round_of(self, request: Any) -> Safe:
         """Accuracy by position over a round of random sequences, as a chart with its figures, or a sentence.
 
-        request: {"length", "order", "seed"}.
+        request: {"length", "order", "seed", "named"}, the last as of `ask`.
         """
         try:
             length, seed = _whole(request, "length"), _whole(request, "seed")
             order = _order(request)
             with self._lock:
-                tallies = self._lab()[0].round(length, order, seed)
+                lab, _ = self._lab()
+                named = lab.checked(length, order, _named(request))
+                tallies = lab.round(length, order, seed, trained=named)
         except VLCompareError as error:
             return el("p", without_paths(str(error)), class_="vl-warn", role="alert")
-        return _chart(tallies, length, order)
+        return _chart(tallies, length, order, named)
+
+    def length(self) -> int:
+        """The trained length of the models that are asked first, found without loading them."""
+        rows: list[Row] = []
+        if self._folder is not None:
+            with suppress(VLCompareError):  # the models that come with the project are asked
+                rows = for_lab(open_study(self._folder).groups)
+        names = [path.name.split("-") for path in MODELS.glob("*.safetensors")]
+        lengths = [row["length"] for row in rows] or [int(name[1]) for name in names]
+        return max(lengths, default=WARM_LENGTHS[0])
 
     def warm_up(self) -> None:
         """Load the models and ask each once, on a thread of its own, so that a click is answered at once.
@@ -89,10 +105,11 @@ class LabRequests:
         with suppress(VLCompareError):  # whoever asks is told
             with self._lock:
                 lab, _ = self._lab()
-            for order, length in product(ORDERS, WARM_LENGTHS):
-                if lab.families(order) and length <= lab.longest:
-                    with self._lock:  # anew each time: a click comes between two of them
-                        lab.ask(range(length), 0, order)
+            for order in ORDERS:
+                for trained, length in product(lab.trained(order), WARM_LENGTHS):
+                    if length <= lab.longest:
+                        with self._lock:  # anew each time: a click comes between two of them
+                            lab.ask(range(length), 0, order, trained)
 
     def _lab(self) -> tuple[Lab, str]:
         """The models, and whose they are. Raises CheckpointError where none can be read."""
@@ -117,7 +134,7 @@ def _opened(folder: Path | None) -> tuple[Lab, str]:
     return lab, f"These are the models of {place.name}."
 
 
-def _chart(tallies: dict[str, Tally], length: int, order: str) -> Safe:
+def _chart(tallies: dict[str, Tally], length: int, order: str, trained: int) -> Safe:
     series, figures = [], []
     for family, tally in tallies.items():
         points = tuple(
@@ -131,7 +148,7 @@ def _chart(tallies: dict[str, Tally], length: int, order: str) -> Safe:
     named = len(next(iter(tallies.values())).asked)
     step = -(-named // 10)
     ticks = {0.5: "", **{float(place): str(place) for place in range(1, named + 1, step)}, named + 0.5: ""}
-    title = f"Length {length}, {ORDER_NAMES[order]}"
+    title = f"Length {length}, {ORDER_NAMES[order]}" + (f", trained at {trained}" if trained != length else "")
     panel = Panel(title, "position asked for", ticks, SHARES, tuple(series), chance=1 / named)
     asked_for = f"Asked for: the first {named} positions, which the models can name. " if named < length else ""
     return el(
@@ -149,6 +166,11 @@ def _order(request: Any) -> str:
     if order not in ORDERS:
         raise RequestError(f"The order is {' or '.join(ORDERS)}.")
     return str(order)
+
+
+def _named(request: Any) -> int | None:
+    """The trained length that a request names, None where it names none."""
+    return _whole(request, "named") if isinstance(request, dict) and request.get("named") is not None else None
 
 
 def _whole(request: Any, name: str) -> int:

@@ -36,7 +36,7 @@ def build(shelf: Shelf) -> StudyParts:
         regions["intro"] = gr.HTML(el("p", "Reading the rows …", class_="vs-lead vs-reading"), elem_id="vs-intro")
         with gr.Column(elem_classes="vl-panel"):
             _heading("The retrieval lab")
-            regions["lab"] = gr.HTML(views.lab(), js_on_load=LAB, elem_id="vs-lab")
+            regions["lab"] = gr.HTML(views.lab(parts.lab.length()), js_on_load=LAB, elem_id="vs-lab")
             regions["round"] = gr.HTML("", elem_id="vs-round")
         with gr.Column(elem_classes="vl-panel"):
             with gr.Row(elem_classes="vs-bar"):

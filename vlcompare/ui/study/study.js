@@ -36,9 +36,10 @@
       this.round = round;
       this.names = JSON.parse(root.dataset.names);
       this.known = ORDINARY;
-      this.named = Infinity;
+      this.named = null; // the length that the models were trained at: they can name as many positions
+      this.trained = {}; // by order, the lengths at which there are models
       this.order = "query_last";
-      this.sequence = shuffled(this.known).slice(0, 10);
+      this.sequence = shuffled(this.known).slice(0, Number(this.find("#vs-length").value));
       this.place = 3;
       this.waiting = false;
       this.cells = [];
@@ -65,9 +66,11 @@
 
     clicked(event) {
       const order = event.target.closest("[data-order]");
+      const trained = event.target.closest("[data-trained]");
       const tile = event.target.closest(".vs-tile[data-place]");
       const does = event.target.closest("[data-do]")?.dataset.do;
       if (order) this.turn(order.dataset.order);
+      else if (trained) this.ask(Number(trained.dataset.trained));
       else if (tile) this.choose(Number(tile.dataset.place));
       else if (does === "shuffle") this.shuffle();
       else if (does === "change") this.change();
@@ -90,7 +93,13 @@
 
     turn(order) {
       this.order = order;
+      if (!this.trained[order]?.includes(this.named)) this.named = null;
       this.changed();
+    }
+
+    ask(named) {
+      this.named = named;
+      this.resize(named);
     }
 
     choose(place) {
@@ -100,7 +109,7 @@
 
     shuffle() {
       this.sequence = shuffled(this.known).slice(0, this.sequence.length);
-      this.place = Math.floor(Math.random() * Math.min(this.named, this.sequence.length));
+      this.place = Math.floor(Math.random() * Math.min(this.named ?? Infinity, this.sequence.length));
       this.changed();
     }
 
@@ -141,7 +150,7 @@
 
     run() {
       this.find("[data-do=round]").setAttribute("aria-busy", "true");
-      this.round({ length: this.sequence.length, order: this.order, seed: Math.floor(Math.random() * 2 ** 31) });
+      this.round({ length: this.sequence.length, order: this.order, named: this.named, seed: Math.floor(Math.random() * 2 ** 31) });
     }
 
     // ---- what is shown
@@ -157,7 +166,7 @@
       if (this.waiting) return;
       this.waiting = true;
       this.stale = false;
-      const request = { sequence: this.sequence, query: this.sequence[this.place], order: this.order };
+      const request = { sequence: this.sequence, query: this.sequence[this.place], order: this.order, named: this.named };
       let reply;
       try {
         reply = await answerTo(request);
@@ -167,6 +176,7 @@
       this.waiting = false;
       if (reply.known && reply.known !== this.known) this.know(reply.known);
       if (reply.whose !== undefined) this.tell(reply.whose);
+      if (reply.trained) this.offer(reply.trained);
       if (this.stale) this.send();
       else if (reply.error) this.say(reply.error);
       else this.told(reply);
@@ -188,9 +198,35 @@
       line.hidden = !whose;
     }
 
+    // models of several lengths are there to be chosen
+    offer(trained) {
+      this.trained = trained;
+      const lengths = trained[this.order] ?? [], place = this.find(".vs-trained"), group = place.querySelector("[role=radiogroup]");
+      place.hidden = lengths.length < 2;
+      if (String(lengths) === group.dataset.lengths) return;
+      group.dataset.lengths = lengths;
+      group.replaceChildren(...lengths.map((length) => {
+        const radio = make("button", "", String(length));
+        radio.type = "button";
+        radio.setAttribute("role", "radio");
+        radio.dataset.trained = length;
+        return radio;
+      }));
+    }
+
     told({ named, sides }) {
       this.named = named;
+      this.check("trained", named);
       this.show(sides);
+    }
+
+    // which of the radio buttons that say something is chosen
+    check(what, value) {
+      for (const radio of this.root.querySelectorAll(`[data-${what}]`)) {
+        const chosen = radio.dataset[what] === String(value);
+        radio.setAttribute("aria-checked", String(chosen));
+        radio.tabIndex = chosen ? 0 : -1;
+      }
     }
 
     say(text) {
@@ -202,11 +238,8 @@
       const { sequence, place } = this, row = this.find(".vs-text-row");
       while (this.cells.length > sequence.length) this.cells.pop().cell.remove();
       while (this.cells.length < sequence.length) this.cells.push(this.cell(row));
-      for (const radio of this.root.querySelectorAll("[data-order]")) {
-        const chosen = radio.dataset.order === this.order;
-        radio.setAttribute("aria-checked", String(chosen));
-        radio.tabIndex = chosen ? 0 : -1;
-      }
+      this.check("order", this.order);
+      this.check("trained", this.named);
       sequence.forEach((symbol, index) => {
         const { cell, tile, bars, marks } = this.cells[index], chosen = index === place;
         tile.replaceChildren(nameOf(symbol), make("small", "", String(index + 1)));
@@ -215,7 +248,7 @@
         tile.setAttribute("aria-label", `${nameOf(symbol)}, position ${index + 1}`);
         tile.setAttribute("aria-checked", String(chosen));
         tile.tabIndex = chosen ? 0 : -1;
-        cell.classList.toggle("vs-unnamed", index >= this.named);
+        cell.classList.toggle("vs-unnamed", index >= (this.named ?? Infinity));
         bars.replaceChildren();
         marks.replaceChildren();
       });

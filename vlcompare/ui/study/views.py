@@ -70,8 +70,8 @@ def intro(study: Study | None, gaps: str) -> Safe:
 # ---- the lab ---------------------------------------------------------------------------------------------------------
 
 
-def lab() -> Safe:
-    """The lab's frame; `study.js` puts tiles and answers into it, as text alone."""
+def lab(count: int) -> Safe:
+    """The lab's frame for a sequence of `count`; `study.js` puts tiles and answers into it, as text alone."""
     orders = [
         el("button", title, type="button", role="radio", data_order=name, aria_checked="false", tabindex="-1")
         for name, title in (("query_last", "Query last"), ("query_first", "Query first"))
@@ -79,13 +79,21 @@ def lab() -> Safe:
     length = el(
         "label",
         el("span", "Length"),
-        el("input", type="range", min="2", max="80", value="10", id="vs-length"),
-        el("output", "10", for_="vs-length"),
+        el("input", type="range", min="2", max="80", value=str(count), id="vs-length"),
+        el("output", str(count), for_="vs-length"),
         class_="vs-length",
+    )
+    trained = el(
+        "div",
+        el("span", "Trained at", id="vs-trained"),
+        el("div", role="radiogroup", aria_labelledby="vs-trained", class_="vs-switch"),
+        class_="vs-trained",
+        hidden=True,
     )
     controls = el(
         "div",
         el("div", *orders, role="radiogroup", aria_label="Where the query stands", class_="vs-switch"),
+        trained,
         length,
         el("button", "Shuffle", type="button", data_do="shuffle", class_="vi-chip"),
         el("button", "Another tile here", type="button", data_do="change", class_="vi-chip"),
