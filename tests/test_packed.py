@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
 import threading
@@ -226,6 +227,22 @@ def test_two_threads_at_once_by_tiles_give_what_one_gives() -> None:
         expected = [[one(x) for x in inputs] for one in made]
     wrong = in_two_threads(lambda number: all(map(torch.equal, [made[number](x) for x in inputs], expected[number])))
     assert not wrong
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_cast_of_the_model_leaves_the_scales_in_float32(method: str) -> None:
+    made, _ = layer(method, 64, 128)
+    failed = fallback.failed("numba")
+    for rows in (1, packed.TILED_ROWS, packed.FEW_ROWS + 1):
+        x = torch.randn(rows, 128).bfloat16()
+        with torch.inference_mode():
+            before = made(x)
+            for dtype in (torch.float64, torch.bfloat16, torch.float16):
+                cast = torch.nn.Sequential(copy.deepcopy(made)).to(dtype)
+                assert cast[0].absmax.dtype == torch.float32 and torch.equal(cast[0].absmax, made.absmax)
+                assert torch.allclose(cast(x).float(), before.float(), atol=0.1, rtol=0.02), (rows, dtype)
+    assert fallback.failed("numba") == failed
+    assert made.to("meta").absmax.is_meta
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -18,9 +18,10 @@ The choice depends on the processor and the sizes alone, never on a measurement.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -68,11 +69,23 @@ def use(name: str) -> AbstractContextManager[None]:
     return scoped(_forced, name)
 
 
-class PackedLinear(nn.Module):
+class KeepsScales(nn.Module):
+    """A module whose buffer `absmax` stays in float32 when the model is cast: loops read it as that."""
+
+    absmax: Tensor
+
+    def _apply(self, fn: Callable[..., Tensor], recurse: bool = True) -> Self:
+        before = self.absmax
+        super()._apply(fn, recurse)
+        if self.absmax.dtype != before.dtype:
+            self.absmax = before.to(self.absmax.device)
+        return self
+
+
+class PackedLinear(KeepsScales):
     """x W^T + b with W in NF4 or int8. Parts as `unpacked` takes them; not trainable."""
 
     packed: Tensor
-    absmax: Tensor
 
     def __init__(
         self, method: str, packed: Tensor, absmax: Tensor, shape: tuple[int, int], bias: Tensor | None = None

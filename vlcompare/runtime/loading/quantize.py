@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from vlcompare.errors import CheckpointError, RequestError
 from vlcompare.models.kernels import agreement, fallback, packed, verdicts
 from vlcompare.models.kernels.linear import int8_result, int8_rows, nf4_product
-from vlcompare.models.kernels.packed import PackedLinear
+from vlcompare.models.kernels.packed import KeepsScales, PackedLinear
 from vlcompare.models.kernels.packed_format import BLOCK, nf4_code, unpacked
 from vlcompare.models.kernels.reference import Nf4Weight
 from vlcompare.models.kernels.verdicts import Case
@@ -166,7 +166,7 @@ def bitsandbytes_linear(
     return _nf4_linear(parts["nf4"], parts["absmax"], shape, bias, compute)
 
 
-class Int8Linear(nn.Module):
+class Int8Linear(KeepsScales):
     """x W^T + b with W in int8 by rows and x rounded to int8 by rows at run time; products in int32. For CUDA."""
 
     may_end_process = True  # bitsandbytes' CUDA library calls exit() at an error, whosever it is
@@ -174,7 +174,6 @@ class Int8Linear(nn.Module):
     def __init__(self, weight: Tensor, absmax: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         _bitsandbytes()
-        self.absmax: Tensor
         self.register_buffer("weight", weight)
         self.register_buffer("absmax", absmax)
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
