@@ -76,6 +76,18 @@ def test_muon_steps_are_nearly_orthogonal_and_split_parts_stay_apart() -> None:
     assert weight[:4].abs().max() > 0.01 and torch.equal(weight[4:], torch.zeros(4, 4))
 
 
+def test_muon_takes_matrices_of_one_shape_in_different_dtypes_and_on_different_devices() -> None:
+    torch.manual_seed(0)
+    kinds = [{"dtype": torch.float32}, {"dtype": torch.bfloat16}, {"dtype": torch.float64}, {"device": "meta"}]
+    together = [torch.nn.Parameter(torch.zeros(8, 6, **kind)) for kind in kinds]
+    alone = [torch.nn.Parameter(torch.zeros(8, 6, **kind)) for kind in kinds]
+    for one, other in zip(together, alone, strict=True):
+        one.grad = other.grad = torch.randn(8, 6).to(one)
+        Muon([other], lr=0.1).step()
+    Muon(together, lr=0.1).step()
+    assert all(torch.equal(one, other) for one, other in zip(together[:3], alone[:3], strict=True))
+
+
 def test_the_schedule_does_not_depend_on_its_end_before_the_decay() -> None:
     rates = [[trapezoid(step, total, warmup=10, decay_from=0.5) for step in range(50)] for total in (100, 400)]
     assert rates[0] == rates[1] and rates[0][0] == 0.1 and rates[0][20] == 1.0

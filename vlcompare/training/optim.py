@@ -47,7 +47,7 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            alike: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
+            alike: dict[tuple[Any, ...], list[tuple[Tensor, Tensor]]] = {}
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
@@ -55,8 +55,8 @@ class Muon(torch.optim.Optimizer):
                 if group["weight_decay"]:
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 for target, part in zip(parameter.chunk(group["split"]), update.chunk(group["split"]), strict=True):
-                    alike.setdefault((*part.shape,), []).append((target, part))
-            for (rows, columns), pairs in alike.items():
+                    alike.setdefault((*part.shape, part.dtype, part.device), []).append((target, part))
+            for (rows, columns, *_), pairs in alike.items():
                 directions = orthogonalise(torch.stack([part for _, part in pairs]))
                 for (target, _), direction in zip(pairs, directions, strict=True):
                     target.add_(direction, alpha=-group["lr"] * math.sqrt(max(1.0, rows / columns)))
