@@ -220,6 +220,21 @@ def test_tiles_are_for_bfloat16_and_whole_pairs_of_tiles_and_used_once_proven(mo
 
 
 @needs_tiles
+@pytest.mark.parametrize("feature", ["amx-tile", "amx-bf16", "avx512bw", "avx512bf16"])
+def test_a_processor_that_lacks_an_instruction_of_the_loops_uses_no_tiles(
+    feature: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A virtual machine may hide some of its processor's instructions, and LLVM ends the process at one it needs."""
+    instructions = importlib.import_module("vlcompare.models.kernels.cpu.tiles.instructions")
+    codegen = instructions.cpu_target.target_context.codegen()
+    triple, name, features = codegen.magic_tuple()
+    assert instructions.allowed.__wrapped__()
+    fewer = str(features).replace(f"+{feature},", f"-{feature},")
+    monkeypatch.setattr(type(codegen), "magic_tuple", lambda self: (triple, name, fewer))
+    assert not instructions.allowed.__wrapped__()
+
+
+@needs_tiles
 def test_two_threads_at_once_by_tiles_give_what_one_gives() -> None:
     made = [layer(method, 256, 512)[0] for method in METHODS]
     inputs = [torch.randn(rows, 512).bfloat16() for rows in (5, 40, 100)]

@@ -31,6 +31,8 @@ SUMS = WIDTH * WIDTH  # float32 numbers of a tile
 CONFIG = np.zeros(64, np.uint8)  # eight whole tiles: palette, bytes of a row, rows
 CONFIG[0], CONFIG[16:32:2], CONFIG[48:56] = 1, LINE, WIDTH
 
+# avx512bf16: LLVM rounds to bfloat16 with it, and without it calls a function that is not there, which ends the process
+_FEATURES = frozenset({"+amx-tile", "+amx-bf16", "+avx512bw", "+avx512bf16"})
 # the system call arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA); "The Linux Kernel", arch/x86/xstate
 _ALLOW_TILES = 158, 0x1023, 18
 _LONG, _NOTHING = ir.IntType(64), ir.VoidType()
@@ -40,9 +42,11 @@ _FLOATS, _HALVES = ir.VectorType(ir.FloatType(), WIDTH), ir.VectorType(BFloat16(
 
 @functools.cache
 def allowed() -> bool:
-    """Whether this processor has tiles for bfloat16 and the system lets this process use them."""
+    """Whether this processor has tiles for bfloat16, and what else their loops need, and the system lets this process
+    use them.
+    """
     triple, _, features = cpu_target.target_context.codegen().magic_tuple()
-    if not {"+amx-tile", "+amx-bf16", "+avx512bw"} <= set(str(features).split(",")):
+    if not _FEATURES.issubset(str(features).split(",")):
         return False
     if not sys.platform.startswith("linux") or not str(triple).startswith("x86_64"):
         return False
