@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -151,6 +152,22 @@ def test_a_folder_that_is_named_is_made_and_a_full_disk_is_said(
     monkeypatch.setattr(os, "statvfs", lambda folder: full)
     with pytest.raises(RequestError, match="No space left on device"):
         startup.use_upload_folder()
+
+
+def test_a_disk_that_an_ended_server_has_filled_is_not_full_for_the_next_one(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = another_process(monkeypatch, temporary)
+    startup._locks[str(first)].release()
+    writable = startup.check_writable
+
+    def full(folder: Path) -> None:
+        if first.exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        writable(folder)
+
+    monkeypatch.setattr(startup, "check_writable", full)
+    assert another_process(monkeypatch, temporary).is_dir() and not first.exists()
 
 
 def test_no_temporary_folder_at_all(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,6 @@ def use_upload_folder() -> Path:
         if given:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
         _make_private(folder)
-        check_writable(folder)
         own = _folder_of_this_process(folder)
     except FileExistsError as error:  # of mkdir: not as a folder
         raise RequestError(f"The upload folder {error.filename} is not a folder: {OTHER_FOLDER}.") from error
@@ -89,10 +88,13 @@ def _make_private(folder: Path) -> None:
 
 
 def _folder_of_this_process(folder: Path) -> Path:
-    """A fresh folder in the user's, removed as the process ends; what ended processes have left there is removed."""
+    """A fresh folder in the user's, removed as the process ends; what ended processes have left there is removed, which
+    may be what fills the disk. Raises OSError if no file can be written to it.
+    """
     with FileLock(folder / _LOCK, timeout=30):
         for place in folder.glob(f"{_PREFIX}*.lock"):
             _remove(place, FileLock(place, timeout=0))
+        check_writable(folder)
         own = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))
         place = own.with_suffix(".lock")
         _locks[str(own)] = lock = FileLock(place, thread_local=False)
