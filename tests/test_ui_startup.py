@@ -146,6 +146,14 @@ def test_a_folder_that_is_named_is_made_and_a_full_disk_is_said(
 ) -> None:
     monkeypatch.setenv(startup.UPLOADS, str(temporary / "a" / "b"))
     assert startup.use_upload_folder().parent == place_of(temporary / "a" / "b")
+    (temporary / "link").symlink_to(temporary / "a" / "b")
+    monkeypatch.setenv(startup.UPLOADS, f"{temporary}/link/../c")
+    assert startup.use_upload_folder().parent == place_of(temporary / "a" / "c")
+    (temporary / "loop").symlink_to("loop")
+    monkeypatch.setenv(startup.UPLOADS, str(temporary / "loop"))
+    with pytest.raises(RequestError, match="The upload folder .*loop"):
+        startup.use_upload_folder()
+    monkeypatch.setenv(startup.UPLOADS, str(temporary))
     monkeypatch.setattr(startup, "_locks", {})
     disk = os.statvfs(temporary)
     full = os.statvfs_result((disk.f_bsize, disk.f_frsize, disk.f_blocks, 0, 0, *tuple(disk)[5:]))

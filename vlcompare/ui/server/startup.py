@@ -42,7 +42,8 @@ def use_upload_folder() -> Path:
     if given and given in _locks:
         return Path(given)
     try:
-        root = Path(given).absolute() if given else Path(tempfile.gettempdir()).resolve()
+        # without links and "..", which gradio follows in some places and cuts off by their names in others
+        root = Path(os.path.realpath(given or tempfile.gettempdir()))
     except OSError as error:
         raise RequestError(f"There is no temporary folder that can be written to: {OTHER_FOLDER}.") from error
     folder = root / f"vlcompare-{_user()}"
