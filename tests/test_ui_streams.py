@@ -25,7 +25,8 @@ class Stream:
     def __init__(self, session: str = "right-here") -> None:
         self.sent: list[dict[str, Any]] = []
         self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._closed = asyncio.Event()
+        self._closed, self.reads = asyncio.Event(), asyncio.Event()
+        self.reads.set()
         scope = {"type": "http", "query_string": f"session_hash={session}".encode()}
         self.task = asyncio.ensure_future(serve_stream(self._app, scope, self._receive, self._send))
 
@@ -49,6 +50,7 @@ class Stream:
         return {"type": "http.disconnect"}
 
     async def _send(self, one: dict[str, Any]) -> None:
+        await self.reads.wait()  # the server holds back what would fill the connection
         self.sent.append(one)
 
 
@@ -81,7 +83,7 @@ def test_the_next_events_reply_waits_until_the_client_has_closed_the_ended_strea
 
 @pytest.mark.parametrize("how", ["the connection stays", "the server ends", "it breaks off"])
 def test_a_reply_waits_no_longer_than_the_stream(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(result_streams, "READ_SECONDS", 0.01 if how == "the connection stays" else 600.0)
+    monkeypatch.setattr(result_streams, "READ_SECONDS", 600.0)
 
     async def play() -> None:
         stream = Stream()
@@ -90,6 +92,7 @@ def test_a_reply_waits_no_longer_than_the_stream(how: str, monkeypatch: pytest.M
         await turns()
         assert not reply.done()
         if how == "the connection stays":
+            monkeypatch.setattr(result_streams, "READ_SECONDS", 0.01)
             await stream.say(LAST)
         elif how == "the server ends":
             await stream.say(LAST)
@@ -99,6 +102,23 @@ def test_a_reply_waits_no_longer_than_the_stream(how: str, monkeypatch: pytest.M
         await asyncio.wait_for(reply, 60)
         await asyncio.wait({stream.task})
         assert stream.task.cancelled() == (how != "the connection stays")
+
+    asyncio.run(play())
+    assert not result_streams._unread
+
+
+def test_a_reply_does_not_wait_for_a_client_that_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(result_streams, "READ_SECONDS", 0.01)
+
+    async def play() -> None:
+        stream = Stream()
+        stream.reads.clear()
+        await stream.say(message("close_stream"))
+        await asyncio.wait_for(end_is_read("right-here"), 60)
+        assert not stream.sent and not stream.task.done()
+        stream.reads.set()
+        await stream.say(LAST)
+        await asyncio.wait_for(stream.task, 60)
 
     asyncio.run(play())
     assert not result_streams._unread

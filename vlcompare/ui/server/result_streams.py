@@ -45,9 +45,13 @@ async def serve_stream(app: ASGIApp, scope: Scope, receive: Receive, send: Send)
 
 
 async def end_is_read(session: str | None) -> None:
-    """Wait until the client has read the end of the session's last stream, if that has ended."""
+    """Wait until the client has read the end of the session's last stream, if that has ended, or for READ_SECONDS: the
+    stream itself waits for as long as the client reads nothing.
+    """
     if session in _unread:
-        await _unread[session].wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(READ_SECONDS):
+                await _unread[session].wait()
 
 
 async def _closed(receive: Receive) -> None:
