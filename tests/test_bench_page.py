@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -12,9 +14,11 @@ from vlcompare.bench import page
 from vlcompare.bench.page import Pace, PageOptions, PageReport, Streaming
 from vlcompare.cli import build_parser
 from vlcompare.errors import RequestError
+from vlcompare.ui.server import startup
 
 
-def test_streaming_alone_and_through_the_page() -> None:
+def test_streaming_alone_and_through_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(startup.UPLOADS, str(tmp_path))
     said: list[str] = []
     report = page.run(PageOptions(token_ms=10, tokens=4, repeats=1, opening=False), said.append)
     assert [row.work for row in report.streaming] == ["waits", "computes"] and len(said) == 2
@@ -23,6 +27,7 @@ def test_streaming_alone_and_through_the_page() -> None:
             assert seconds > 0  # on a busy machine the gaps after a late token are short
         assert row.whole_page_s > row.stream_page_s and row.whole_alone_s > row.stream_alone_s
         assert row.updates >= 2 and row.bytes > 1000
+    assert os.environ[startup.UPLOADS] in startup._locks  # a folder of its own
     assert "engine alone" in page.table(report) and report.open_s is None
     found = json.loads(json.dumps(report.to_json()))
     assert found["streaming"][0]["overhead"] == pytest.approx(report.streaming[0].overhead)

@@ -170,7 +170,9 @@ def _streaming(options: PageOptions, example: Example, work: str) -> Streaming:
     from vlcompare.runtime.loading.model_pool import ModelPool
     from vlcompare.ui.compare.handlers import Handlers, engine_sessions
     from vlcompare.ui.page import build_page, launch
+    from vlcompare.ui.server.startup import use_upload_folder
 
+    use_upload_folder()  # gradio's own belongs to whoever was the first on this machine
     engine, pool = PacedEngine(options, time.sleep if work == "waits" else _burn), ModelPool()
     settings = AppSettings(left=EMBEDDED[0], right=EMBEDDED[1], quantization="none")
     picture = example.image.read_bytes()
