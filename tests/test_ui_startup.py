@@ -120,6 +120,20 @@ def test_a_disk_on_which_nothing_can_be_locked(temporary: Path, monkeypatch: pyt
         startup.use_upload_folder()
 
 
+def test_a_page_is_built_where_gradios_own_folder_belongs_to_another_user(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gradio
+    from gradio import mcp, routes
+
+    folder = startup.use_upload_folder()
+    for module in (mcp, routes):
+        monkeypatch.setattr(module, "DEFAULT_TEMP_DIR", "/dev/null/gradio")
+    startup.apply_upload_folder()
+    assert mcp.DEFAULT_TEMP_DIR == routes.DEFAULT_TEMP_DIR == str(folder)
+    gradio.Blocks(analytics_enabled=False)
+
+
 def test_another_users_upload_folder_is_not_used(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     startup.use_upload_folder()
     del os.environ[startup.UPLOADS]

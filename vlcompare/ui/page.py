@@ -76,6 +76,7 @@ def build_page(
     """
     handlers = handlers or real_handlers(settings)
     first = "inspect" if runs else "study" if study else "compare"
+    startup.apply_upload_folder()
     with gr.Blocks(title="vlcompare", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as page:
         gr.HTML(heading())
         with gr.Tabs(elem_classes="vl-tabs", selected=first) as tabs:

@@ -15,8 +15,6 @@ from urllib.parse import quote
 
 import gradio as gr
 import jsonschema
-from gradio import mcp
-from gradio.utils import get_upload_folder
 
 from vlcompare.ui.server.middleware import Rules
 from vlcompare.ui.server.refusal import Refused
@@ -34,7 +32,6 @@ def describe_tools(page: gr.Blocks, rules: Rules) -> None:
     server = page.mcp_server_obj
     if server is None:
         return
-    mcp.DEFAULT_TEMP_DIR = get_upload_folder()  # gradio has read the variable when it was imported: another folder
     simplify, convert = server.simplify_filedata_schema, server.convert_strings_to_filedata
 
     def simplified(schema: dict[str, Any]) -> tuple[dict[str, Any], list[list[str | int]]]:

@@ -12,6 +12,7 @@ import os
 import shutil
 import socket
 import stat
+import sys
 import tempfile
 import time
 from collections.abc import Collection
@@ -21,6 +22,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from vlcompare.errors import RequestError
+from vlcompare.ui.server.uploads import upload_folder
 
 UPLOADS = "GRADIO_TEMP_DIR"
 LEAST_FREE = 16 * 2**20  # bytes of the temporary disk
@@ -59,6 +61,17 @@ def use_upload_folder() -> Path:
         raise RequestError(f"The upload folder {folder} cannot be written to ({why}): {OTHER_FOLDER}.") from error
     os.environ[UPLOADS] = str(own)
     return own
+
+
+def apply_upload_folder() -> None:
+    """Have all of gradio use the upload folder that the variable names now.
+
+    Some of its modules have read it as they were imported, and write below that folder as soon as a page is built: if
+    it belongs to another user, there is no page.
+    """
+    for name, module in list(sys.modules.items()):
+        if name.startswith("gradio.") and "DEFAULT_TEMP_DIR" in vars(module):
+            vars(module)["DEFAULT_TEMP_DIR"] = str(upload_folder())
 
 
 def keep_upload_folder() -> None:
