@@ -30,7 +30,20 @@ OTHER_FOLDER = f"name another folder with TMPDIR or {UPLOADS}"
 KEPT_SECONDS = 3600.0
 _PREFIX = "server-"  # of a process's own folder in its user's
 _LOCK = "folders.lock"  # of the user's folder, while a process looks for what others have left
-_locks: dict[str, FileLock] = {}  # that this process holds, by its folder
+
+
+class _Lock(FileLock):
+    """A lock that is held until it is released or the process has ended.
+
+    A copy of the process (fork) that ends deletes its copy of this object, with which some versions of filelock unlock
+    the file for both.
+    """
+
+    def __del__(self) -> None:
+        pass
+
+
+_locks: dict[str, _Lock] = {}  # that this process holds, by its folder
 
 
 def use_upload_folder() -> Path:
@@ -111,7 +124,7 @@ def _folder_of_this_process(folder: Path) -> Path:
         check_writable(folder)
         own = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))
         place = own.with_suffix(".lock")
-        _locks[str(own)] = lock = FileLock(place, thread_local=False)
+        _locks[str(own)] = lock = _Lock(place, thread_local=False)
         lock.acquire()
     process = os.getpid()
 
