@@ -39,7 +39,7 @@ class _Lock(FileLock):
     the file for both.
     """
 
-    def __del__(self) -> None:
+    def __del__(self, *defaults: object) -> None:
         pass
 
 
