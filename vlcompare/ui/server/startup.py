@@ -92,7 +92,7 @@ def keep_upload_folder() -> None:
 
     Without its folder gradio would make one with the next upload, for all users to read.
     """
-    for name in _locks:
+    for name in list(_locks):
         own = Path(name)
         with suppress(OSError, RequestError):
             _make_private(own.parent)
