@@ -150,6 +150,35 @@ def test_models_that_do_not_fit_leave_the_shipped_ones(
     assert found["sides"] == lab.ask(PLAIN)["sides"]
 
 
+def test_a_folder_that_has_changed_is_asked_anew(tmp_path: Path) -> None:
+    """A grid is trained while the page is open: its models are asked once they are there."""
+    folder = own_folder(tmp_path / "mine")
+    rows = (folder / "rows.jsonl").read_text()
+    (folder / "rows.jsonl").write_text("")
+    own = LabRequests(folder)
+    assert "holds no finished rows" in own.ask(PLAIN)["whose"]
+    mqar = text_row(None, "mamba", 0, None, task="mqar", length=8, vocabulary=128)
+    (folder / "rows.jsonl").write_text(json.dumps(mqar) + "\n")
+    assert "at no length is position retrieval finished" in own.ask(PLAIN)["whose"]
+    (folder / "rows.jsonl").write_text(rows)
+    assert own.ask(PLAIN)["whose"] == "These are the models of mine."
+    model = next((folder / "weights").glob("*mamba*"))
+    model.rename(folder / "elsewhere")
+    assert "are not there" in own.ask(PLAIN)["whose"]
+
+
+def test_models_that_have_not_learnt_their_length_are_named(tmp_path: Path) -> None:
+    folder = own_folder(tmp_path / "mine")
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    for row in rows:
+        if row["order"] == "query_last" and row["family"] != "pythia":
+            row |= {"reached": None, "accuracy": 0.45}
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = f"Length {NAMED} was not learnt within 512,000 examples: Mamba .45 right, Hybrid .45 right."
+    assert LabRequests(folder).ask(PLAIN)["unlearnt"] == said
+    assert LabRequests(folder).ask({**PLAIN, "order": "query_first"})["unlearnt"] == ""
+
+
 def test_the_models_are_loaded_once_and_before_they_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     from vlcompare.study.lab import Lab
 
@@ -719,7 +748,70 @@ def test_a_page_over_an_own_folder_asks_its_models(browser: Any, tmp_path: Path)
             page.locator("#vs-text").fill("ba zu")
             page.locator("#vs-text").press("Enter")
             said(page, "#vs-wrong", "they are called ba to ju")
+            page.locator("[data-do=shuffle]").click()
+            answered(page)
+            assert page.locator("#vs-wrong").inner_text() == "", "the sequence is another one"
             page.locator("[data-order=query_first]").click()
             said(page, ".vs-state", "None of these models was trained with the query first")
+            assert page.locator(".vs-answer[data-right]").count() == 0, "no answer is left that is about another order"
     finally:
         served.close()
+
+
+class OtherModels:
+    """Replies to the lab as a server would that has other models; those named are at position 1 in every answer."""
+
+    def __init__(self, known: int, **trained: list[int]) -> None:
+        self.known, self.trained, self.asked = known, trained, list[Any]()
+        self.families = ["pythia", "mamba"]
+
+    def __call__(self, route: Any) -> None:
+        (request,) = route.request.post_data_json["data"]
+        self.asked.append(request)
+        reply: dict[str, Any] = {"known": self.known, "trained": self.trained, "whose": ""}
+        lengths = self.trained[request["order"]]
+        named = lengths[-1] if request["named"] is None and lengths else request["named"]
+        if named not in lengths or len(request["sequence"]) > 400:
+            reply["error"] = "This cannot be asked."
+        else:
+            shares = [1.0] + [0.0] * (min(named, len(request["sequence"])) - 1)
+            sides = {family: {"position": 0, "shares": shares} for family in self.families}
+            reply |= {"named": named, "sides": sides, "unlearnt": "Not learnt: Mamba." if named == 600 else ""}
+        route.fulfill(json={"data": [reply]})
+
+
+@pytest.mark.browser
+def test_the_lab_follows_the_models_that_the_server_has(visit: Any) -> None:
+    """Lengths beyond the longest sequence, orders of other lengths, and models that change while the page is open."""
+    page, models = visit(), OtherModels(1200, query_first=[300, 600], query_last=[])
+    page.route("**/run/study_ask", models)
+    study(page)
+    assert page.locator("[data-order=query_first]").get_attribute("aria-checked") == "true"
+    assert page.locator(".vs-tile[data-place]").count() == 400
+    said(page, ".vs-whose", "^Not learnt: Mamba.$")
+    page.locator("[data-trained='600']").press("ArrowLeft")
+    said(page, ".vs-tile[data-place='299']", "300")
+    page.locator("[data-trained='300']").press("End")
+    answered(page)
+    assert page.locator(".vs-tile[data-place]").count() == 400 and models.asked[-1]["named"] == 600
+
+    models.trained, models.families = {"query_first": [10], "query_last": [10, 20]}, ["mamba"]
+    page.locator(".vs-tile[data-place='4']").click()
+    said(page, ".vs-state", "^Mamba points elsewhere. Longer than trained: at length 10.")
+    assert models.asked[-1]["named"] is None and page.locator(".vs-trained").is_hidden()
+    page.locator("[data-order=query_last]").click()
+    page.locator("[data-trained='10'][aria-checked='true']").press("ArrowRight")
+    said(page, ".vs-state", "^Mamba points elsewhere.( Bars|$)")
+    page.locator(".vs-tile[data-place='0']").click()
+    said(page, ".vs-state", "^Mamba points to the tile asked for.")
+    assert page.locator(".vs-trained").is_visible() and page.locator(".vs-tile[data-place]").count() == 20
+    page.locator("[data-order=query_first]").click()
+    page.locator(".vs-trained").wait_for(state="hidden")
+    answered(page)
+
+    page.unroute("**/run/study_ask", models)
+    page.route("**/run/study_ask", lambda route: route.abort())
+    page.locator("[data-order=query_last]").click()
+    said(page, ".vs-state", "The server does not answer")
+    assert page.locator(".vs-answer[data-right]").count() == 0
+    assert page.locator("[data-trained][tabindex='0']").count() == 1, "the keyboard reaches one of them"

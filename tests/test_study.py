@@ -506,6 +506,29 @@ def test_what_several_recipes_made_is_told_apart() -> None:
     assert [row["budget"] for row in for_lab(groups(rows))] == [1000, 1000]
 
 
+def test_a_lab_has_models_that_can_be_asked_together() -> None:
+    """Of one vocabulary and one training; what else a grid holds does not matter to them."""
+
+    def pair(**changes: object) -> list[dict]:
+        sides = {"pythia": {"state_size": None}, "mamba": {}}
+        return [made_row(**{"family": family, "reached": 500, **own, **changes}) for family, own in sides.items()]
+
+    def chosen(rows: list[dict], *names: str) -> list[tuple]:
+        return [tuple(row[name] for name in names) for row in tables.for_lab(tables.groups(rows))][::2]
+
+    def at(length: int, **changes: object) -> list[dict]:
+        return pair(length=length, by_position=[0.5] * length, extrapolation={}, **changes)
+
+    longer = at(20, vocabulary=160) + at(40, vocabulary=160, reached=None) + at(60, vocabulary=200, reached=None)
+    rows = pair(order="query_first", vocabulary=40) + pair() + longer
+    assert chosen(rows, "length", "vocabulary") == [(20, 160), (40, 160)]
+    both = pair(budget=1000, reached=None) + pair(budget=2000) + pair(budget=4000, reached=None)
+    assert chosen(both, "budget") == [(2000,)]
+    others = [made_row(state_size=4, seed=seed) for seed in range(3)]
+    others += [made_row(task="mqar", order=None, seed=seed, by_position=None, extrapolation={}) for seed in range(3)]
+    assert chosen(pair() + others, "length") == [(10,)]
+
+
 def test_what_was_trained_otherwise_is_drawn_apart() -> None:
     """Other budgets, vocabularies, widths or recipes never share a panel; another length may."""
 

@@ -79,7 +79,7 @@ class Lab:
         """
         chosen = for_lab(groups(rows))
         if not chosen:
-            raise CheckpointError("no row of position retrieval is there for every family and rate")
+            raise CheckpointError("at no length is position retrieval finished with every family")
         return cls(_weights_of(folder, setting_of(row)) for row in chosen)
 
     @property

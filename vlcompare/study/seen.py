@@ -165,6 +165,20 @@ def practice(study: Study) -> str:
     )
 
 
+def unlearnt(study: Study) -> dict[tuple[str, int], str]:
+    """By order and trained length, which of the lab's models used their budget up before .95, in a sentence."""
+    found: dict[tuple[str, int], list[Row]] = {}
+    for row in sorted(for_lab(study.groups), key=_rank):
+        if row["reached"] is None:
+            found.setdefault((row["order"], row["length"]), []).append(row)
+    return {
+        (order, length): f"Length {length} was not learnt within {rows[0]['budget']:,} examples: "
+        + ", ".join(f"{NAMES[row['family']]} {share_text(row['accuracy'])} right" for row in rows)
+        + "."
+        for (order, length), rows in found.items()
+    }
+
+
 def _until(row: Row) -> str:
     return f"{row['reached']:,}" if row["reached"] is not None else f"not within {row['budget']:,}"
 

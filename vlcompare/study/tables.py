@@ -12,7 +12,6 @@ import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from statistics import median
 from typing import Any
 
@@ -182,39 +181,54 @@ def curves(groups: Sequence[Group]) -> list[Row]:
 
 def for_lab(groups: Sequence[Group]) -> list[Row]:
     """The rows whose models the retrieval lab asks: of each order the longest length that every family was trained at
-    by one recipe, with one width, budget and vocabulary, and the longest at which all of these models reached .95.
+    by one recipe, with one width and budget, and the longest at which all of these models reached .95.
 
-    Of each family the first seed at the best rate, once as many rates and seeds were tried as of any other setting.
-    Shorter lengths come first.
+    Of each family the first seed at the best rate, once as many rates and seeds were tried as of any other setting of
+    the task. All know the same symbols: of several vocabularies it is the one with which the longest sequences were
+    learnt. Shorter lengths come first.
     """
-    tried = max(((group.rates_tried, len(group.rows)) for group in groups), default=(0, 0))
+    members = [group for group in groups if group.key["task"] == "position" and group.key["state_size"] in (None, 16)]
+    tried = max(((group.rates_tried, len(group.rows)) for group in members), default=(0, 0))
+    members = [group for group in members if (group.rates_tried, len(group.rows)) == tried]
+    choices = [_longest(members, symbols) for symbols in sorted({group.key["vocabulary"] for group in members})]
+    chosen = max(choices, key=_reach, default=[])
+    return sorted((row for rows in chosen for row in rows), key=lambda row: row["length"])
+
+
+def _longest(groups: Sequence[Group], vocabulary: int) -> list[list[Row]]:
+    """Of each order, the rows at the longest length that all families learnt, and at the longest that they have."""
     out: list[list[Row]] = []
     for order in ORDERS:
-        members = [
-            group
-            for group in groups
-            if (group.key["task"], group.key["order"]) == ("position", order)
-            and group.key["state_size"] in (None, 16)
-            and (group.rates_tried, len(group.rows)) == tried
-        ]
-        whole = [rows for rows in map(partial(_alike, members), _lengths(members)) if rows]
-        learnt = [rows for rows in whole if all(row["reached"] is not None for row in rows)]
+        members = [group for group in groups if group.key["order"] == order]
+        families = {group.key["family"] for group in members}
+        known = [group for group in members if group.key["vocabulary"] == vocabulary]
+        lengths = sorted({group.key["length"] for group in known})
+        whole = [rows for length in lengths if (rows := _alike(known, length, families))]
+        learnt = [rows for rows in whole if _learnt(rows)]
         out += {rows[0]["length"]: rows for rows in (*learnt[-1:], *whole[-1:])}.values()
-    return sorted((row for rows in out for row in rows), key=lambda row: row["length"])
+    return out
 
 
-def _lengths(groups: Sequence[Group]) -> list[int]:
-    return sorted({group.key["length"] for group in groups})
+def _alike(groups: Sequence[Group], length: int, families: set[str]) -> list[Row]:
+    """A row of each of these families, all trained alike at this length; none where one is missing.
 
-
-def _alike(groups: Sequence[Group], length: int) -> list[Row]:
-    """A row of each family that is among `groups`, all trained alike at this length; none where one is missing."""
+    Of several trainings it is one in which all reached .95, of these the one with the largest budget.
+    """
     alike: dict[tuple[Any, ...], dict[str, Group]] = {}
     for group in (group for group in groups if group.key["length"] == length):
         alike.setdefault(group.training, {}).setdefault(group.key["family"], group)
-    families = {group.key["family"] for group in groups}
-    chosen = next((found for found in alike.values() if set(found) == families), {})
-    return [group.rows[0] for group in chosen.values()]
+    whole = [[group.rows[0] for group in found.values()] for found in alike.values() if set(found) == families]
+    return max(whole, key=lambda rows: (_learnt(rows), rows[0]["budget"]), default=[])
+
+
+def _learnt(rows: Sequence[Row]) -> bool:
+    return all(row["reached"] is not None for row in rows)
+
+
+def _reach(choice: Sequence[Sequence[Row]]) -> tuple[int, int, int]:
+    """The longest length that is learnt, the longest of all, and how many orders and lengths there are."""
+    learnt = max((rows[0]["length"] for rows in choice if _learnt(rows)), default=0)
+    return learnt, max((rows[0]["length"] for rows in choice), default=0), len(choice)
 
 
 def as_csv(records: Sequence[Row]) -> str:

@@ -9,7 +9,7 @@ import threading
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vlcompare.errors import CheckpointError, RequestError, VLCompareError
 from vlcompare.render.markup import Safe, el
@@ -17,9 +17,11 @@ from vlcompare.render.panels import Panel, Point, Series, drawn, key
 from vlcompare.study.figures import NAMES, ORDER_NAMES, SHARES, share_text
 from vlcompare.study.opened import SHIPPED, open_study, rows_file
 from vlcompare.study.pictures.folder import holds_pictures
+from vlcompare.study.seen import unlearnt
 from vlcompare.study.tables import Row, for_lab
 from vlcompare.study.tasks import ORDERS
 from vlcompare.ui.server.redact import without_paths
+from vlcompare.ui.study.session import version_of
 
 if TYPE_CHECKING:
     from vlcompare.study.lab import Lab, Tally
@@ -28,23 +30,32 @@ MODELS = SHIPPED / "models"
 WARM_LENGTHS = (10, 50)
 
 
+class _Models(NamedTuple):
+    """A lab, whose models it asks, and by order and length which of them have not learnt it, in sentences."""
+
+    lab: Lab
+    whose: str
+    unlearnt: dict[tuple[str, int], str]
+
+
 class LabRequests:
     """What one server's lab is asked: of the models in an operator's folder where they fit its rows, else of those that
-    come with the project."""
+    come with the project. A folder is read again where it has changed, as it does while a grid trains."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
         self._lock = threading.Lock()  # one computation at a time, each of some milliseconds
-        self._loaded: tuple[Lab, str] | None = None
+        self._loaded: tuple[object, _Models] | None = None  # with the folder's version
         self._warming = threading.Event()
 
     def ask(self, request: Any) -> dict[str, Any]:
-        """All models' answers: {"known", "trained", "named", "whose", "sides": {family: {"position", "shares"}}}, or
-        {"error"}: a sentence, with what is "known" by then.
+        """All models' answers: {"known", "trained", "named", "whose", "unlearnt", "sides": {family: {"position",
+        "shares"}}}, or {"error"}: a sentence, with what is "known" by then.
 
         request: {"sequence", "query", "order", "named"}, as the page sends it. known: symbols; trained: the lengths at
         which there are models, by order; named: that of those which are asked, by default the longest; whose: a
-        sentence about the models, "" for those that come with the project where nothing else is open.
+        sentence about the models, "" for those that come with the project where nothing else is open; unlearnt: one on
+        those which had not learnt the task when their training ended, "" where all had.
         """
         known: dict[str, Any] = {}
         try:
@@ -53,7 +64,7 @@ class LabRequests:
                 raise RequestError("A sequence is a list of symbols' numbers.")
             order, query = _order(request), _whole(request, "query")
             with self._lock:
-                lab, whose = self._lab()
+                lab, whose, missed = self._models()
                 trained = {order: lab.trained(order) for order in ORDERS}
                 known = {"known": lab.vocabulary, "trained": trained, "whose": whose}
                 named = lab.checked(len(sequence), order, _named(request))
@@ -62,7 +73,7 @@ class LabRequests:
                 family: {"position": answer.position, "shares": [round(share, 4) for share in answer.shares]}
                 for family, answer in answers.items()
             }
-            return {**known, "named": named, "sides": sides}
+            return {**known, "named": named, "unlearnt": missed.get((order, named), ""), "sides": sides}
         except VLCompareError as error:
             return {**known, "error": without_paths(str(error))}
 
@@ -75,7 +86,7 @@ class LabRequests:
             length, seed = _whole(request, "length"), _whole(request, "seed")
             order = _order(request)
             with self._lock:
-                lab, _ = self._lab()
+                lab = self._models().lab
                 named = lab.checked(length, order, _named(request))
                 tallies = lab.round(length, order, seed, trained=named)
         except VLCompareError as error:
@@ -104,34 +115,49 @@ class LabRequests:
     def _warm_up(self) -> None:
         with suppress(VLCompareError):  # whoever asks is told
             with self._lock:
-                lab, _ = self._lab()
+                lab = self._models().lab
             for order in ORDERS:
                 for trained, length in product(lab.trained(order), WARM_LENGTHS):
                     if length <= lab.longest:
                         with self._lock:  # anew each time: a click comes between two of them
                             lab.ask(range(length), 0, order, trained)
 
-    def _lab(self) -> tuple[Lab, str]:
-        """The models, and whose they are. Raises CheckpointError where none can be read."""
-        if self._loaded is None:
-            self._loaded = _opened(self._folder)
-        return self._loaded
+    def _models(self) -> _Models:
+        """The models as they are now. Raises CheckpointError where none can be read."""
+        files = () if self._folder is None else (rows_file(self._folder), _place(self._folder) / "weights")
+        version = [version_of(file) for file in files]
+        if self._loaded is None or self._loaded[0] != version:
+            self._loaded = version, _opened(self._folder)
+        return self._loaded[1]
 
 
-def _opened(folder: Path | None) -> tuple[Lab, str]:
+def _place(folder: Path) -> Path:
+    return rows_file(folder).resolve().parent
+
+
+def _opened(folder: Path | None) -> _Models:
     from vlcompare.study.lab import Lab
 
     if folder is None:
-        return Lab.open(MODELS), ""
-    place = rows_file(folder).resolve().parent
+        return _shipped("")
+    name = _place(folder).name
     try:
         if holds_pictures(rows_file(folder)):
             raise CheckpointError("its rows are of trainings on pictures")
-        lab = Lab.of_rows(place, open_study(folder).rows)
+        study = open_study(folder)
+        return _Models(Lab.of_rows(_place(folder), study.rows), f"These are the models of {name}.", unlearnt(study))
     except VLCompareError as error:
         why = without_paths(str(error)).rstrip(".")
-        return Lab.open(MODELS), f"These models come with the program; those of {place.name} are not asked: {why}."
-    return lab, f"These are the models of {place.name}."
+        return _shipped(f"These models come with the program; those of {name} are not asked: {why}.")
+
+
+def _shipped(whose: str) -> _Models:
+    from vlcompare.study.lab import Lab
+
+    told: dict[tuple[str, int], str] = {}
+    with suppress(VLCompareError):  # the models are there without the rows, too
+        told = unlearnt(open_study(SHIPPED / "cpu"))
+    return _Models(Lab.open(MODELS), whose, told)
 
 
 def _chart(tallies: dict[str, Tally], length: int, order: str, trained: int) -> Safe:

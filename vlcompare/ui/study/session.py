@@ -41,7 +41,7 @@ class Shelf:
 
     def _now(self, kind: str, paths: Sequence[Path], read: Callable[[], Rows]) -> Rows:
         with self._lock:
-            version = [(path, _version(rows_file(path))) for path in paths]
+            version = [(path, version_of(rows_file(path))) for path in paths]
             if kind not in self._read or self._read[kind][0] != version:
                 self._read[kind] = version, read()
             found: Rows = self._read[kind][1]
@@ -57,8 +57,8 @@ def picture_files(path: Path) -> list[Path]:
     return []
 
 
-def _version(file: Path) -> object:
-    """What is another value once the file has changed; None where it is not there."""
+def version_of(file: Path) -> object:
+    """What is another value once the file, or what a folder holds, has changed; None where it is not there."""
     with suppress(OSError):
         status = file.stat()
         return status.st_mtime_ns, status.st_size

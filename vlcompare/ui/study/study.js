@@ -42,6 +42,7 @@
       this.sequence = shuffled(this.known).slice(0, Number(this.find("#vs-length").value));
       this.place = 3;
       this.waiting = false;
+      this.untouched = true; // what is shown is what the page opened with
       this.cells = [];
       this.find(".vs-text-row").append(this.query = make("div", "vs-cell vs-query"));
       this.query.setAttribute("aria-hidden", "true");
@@ -93,13 +94,13 @@
 
     turn(order) {
       this.order = order;
-      if (!this.trained[order]?.includes(this.named)) this.named = null;
+      this.offer(this.trained);
       this.changed();
     }
 
     ask(named) {
       this.named = named;
-      this.resize(named);
+      this.resize(Math.min(named, this.known, LONGEST));
     }
 
     choose(place) {
@@ -115,7 +116,7 @@
 
     change() {
       const free = shuffled(this.known).find((symbol) => !this.sequence.includes(symbol));
-      if (free === undefined) return;
+      if (free === undefined) return this.say("Every tile that the models know stands in the sequence.");
       this.sequence[this.place] = free;
       this.changed();
     }
@@ -156,6 +157,7 @@
     // ---- what is shown
 
     changed() {
+      this.untouched = false;
       this.draw();
       this.send();
     }
@@ -175,11 +177,33 @@
       }
       this.waiting = false;
       if (reply.known && reply.known !== this.known) this.know(reply.known);
-      if (reply.whose !== undefined) this.tell(reply.whose);
       if (reply.trained) this.offer(reply.trained);
-      if (this.stale) this.send();
-      else if (reply.error) this.say(reply.error);
+      if (this.untouched && this.begins(reply)) return;
+      if (this.stale || request.named !== this.named) this.send(); // other models are there than those which were asked
+      else if (reply.error) this.fail(reply);
       else this.told(reply);
+    }
+
+    // the page opened before the models were known: it begins with an order that there are models of, at their length.
+    // Whether that is to be asked first
+    begins({ trained, named }) {
+      const order = trained && Object.keys(trained).find((one) => trained[one].length);
+      const other = order && !trained[this.order].length, length = Math.min(named, this.known, LONGEST);
+      if (other) this.turn(order);
+      else if (named && length !== this.sequence.length) this.ask(named);
+      else return false;
+      this.untouched = other;
+      return true;
+    }
+
+    // what was answered before is about something else
+    fail({ error, whose }) {
+      this.say(error);
+      if (whose !== undefined) this.tell(whose);
+      for (const node of this.root.querySelectorAll(".vs-answer")) {
+        node.querySelector(".vs-said").textContent = "…";
+        delete node.dataset.right;
+      }
     }
 
     // other models may know fewer symbols than there were before the first answer, or more
@@ -198,9 +222,10 @@
       line.hidden = !whose;
     }
 
-    // models of several lengths are there to be chosen
+    // models of several lengths are there to be chosen; where the one that was is not among them, the server chooses
     offer(trained) {
       this.trained = trained;
+      if (!trained[this.order]?.includes(this.named)) this.named = null;
       const lengths = trained[this.order] ?? [], place = this.find(".vs-trained"), group = place.querySelector("[role=radiogroup]");
       place.hidden = lengths.length < 2;
       if (String(lengths) === group.dataset.lengths) return;
@@ -212,25 +237,28 @@
         radio.dataset.trained = length;
         return radio;
       }));
+      this.check("trained", this.named);
     }
 
-    told({ named, sides }) {
+    told({ named, whose, unlearnt, sides }) {
       this.named = named;
+      this.tell([whose, unlearnt].filter(Boolean).join(" "));
       this.check("trained", named);
       this.show(sides);
     }
 
-    // which of the radio buttons that say something is chosen
+    // which of the radio buttons that say something is chosen; the keyboard reaches the first where none is
     check(what, value) {
-      for (const radio of this.root.querySelectorAll(`[data-${what}]`)) {
-        const chosen = radio.dataset[what] === String(value);
-        radio.setAttribute("aria-checked", String(chosen));
-        radio.tabIndex = chosen ? 0 : -1;
+      const radios = [...this.root.querySelectorAll(`[data-${what}]`)];
+      const at = radios.findIndex((radio) => radio.dataset[what] === String(value));
+      for (const [index, radio] of radios.entries()) {
+        radio.setAttribute("aria-checked", String(index === at));
+        radio.tabIndex = index === Math.max(at, 0) ? 0 : -1;
       }
     }
 
     say(text) {
-      this.find(".vs-state").textContent = text;
+      this.find(".vs-state [role=status]").textContent = text;
     }
 
     draw() {
@@ -262,6 +290,7 @@
       this.find(".vs-length output").textContent = sequence.length;
       this.find("#vs-length").value = sequence.length;
       this.find("#vs-text").value = sequence.map(nameOf).join(" ");
+      this.find("#vs-wrong").textContent = "";
       for (const answer of this.root.querySelectorAll(".vs-answer")) answer.classList.add("vs-old");
     }
 
@@ -301,12 +330,13 @@
         node.classList.remove("vs-old");
         if (answer) this.speak(node, answer);
       }
-      this.say(`${this.seen(sides)} ${this.limits()}`);
+      this.say(`${this.seen(sides)} ${this.limits()}`.trim());
     }
 
     seen(sides) {
       const families = Object.keys(sides), all = (list) => list.map((family) => this.names[family]).join(" and ");
       const right = families.filter((family) => sides[family].position === this.place);
+      if (families.length === 1) return `${all(families)} points ${right.length ? "to the tile asked for" : "elsewhere"}.`;
       if (right.length === families.length) return "All of them point to the tile asked for.";
       if (!right.length) return "None of them points to the tile asked for.";
       return `${all(right)} ${right.length > 1 ? "point" : "points"} to the tile asked for, ${all(families.filter((family) => !right.includes(family)))} elsewhere.`;
@@ -328,7 +358,7 @@
         return `These models were trained at length ${this.named} and have a token for each of the first ${this.named} positions: they cannot name position ${this.place + 1}, so every answer is wrong.`;
       if (length > this.named)
         return `Longer than trained: at length ${this.named}. Positions from ${this.named + 1} on, hatched, have no token that the models could answer with; the first ${this.named} can be asked for.`;
-      return length < this.named ? `Shorter than trained: at length ${this.named}.` : "Bars: each model's probability for a position; marks: the one it points to.";
+      return length < this.named ? `Shorter than trained: at length ${this.named}.` : "";
     }
   }
 

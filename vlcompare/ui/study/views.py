@@ -24,6 +24,7 @@ MEANS = (
     "To find a thing in a picture is this task with patches for tiles: attention can look at every tile again when it "
     "answers, a state-space model answers from what its state has kept of them."
 )
+READS = "Bars: each model’s probability for a position; marks: the one it points to."
 UNKNOWN = (
     "What the paper's body says: its abstract, README and code were read. Vocabulary, sizes, budget, optimiser and the "
     "stop at .95 are ours.",
@@ -115,7 +116,7 @@ def lab(count: int) -> Safe:
         editor,
         el("div", class_="vs-text-row", role="radiogroup", aria_label="The sequence: choose the tile to ask for"),
         el("div", *[_answer(family, name) for family, name in NAMES.items()], class_="vs-answers"),
-        el("p", "Loading the models …", class_="vl-note vs-state", role="status"),
+        el("p", el("span", "Loading the models …", role="status"), el("span", f" {READS}"), class_="vl-note vs-state"),
         el("p", class_="vl-note vs-whose", hidden=True),
         el("p", MEANS, class_="vs-meaning"),
         round_place(),
