@@ -443,6 +443,8 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFi
     (other / "grid.json").write_text('{"version": 0, "rows": []}')
     tiny = tmp_path / "tiny.json"
     tiny.write_text(json.dumps(TINY))
+    filled = tmp_path / "filled.jsonl"
+    filled.write_text(json.dumps(made_row()) + "\n")
     cases = [
         (["run", "huge", "--out", str(tmp_path / "a")], "Unknown grid 'huge'"),
         (["run", str(broken), "--out", str(tmp_path / "a")], "is not JSON"),
@@ -451,11 +453,13 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFi
         (["run", str(tiny), "--out", str(tmp_path / "a"), "--jobs", "0"], "jobs is a whole number"),
         (["report", str(tmp_path / "nothing"), "--out", str(tmp_path / "b")], "no finished rows"),
         (["open", str(tmp_path / "nothing")], "holds no rows.jsonl"),
+        (["run", str(tiny), "--out", str(tiny)], "tiny.json cannot be written to (Not a directory)"),
+        (["report", str(filled), "--out", str(tiny)], "tiny.json cannot be written to (File exists)"),
     ]
     for arguments, message in cases:
         assert main(["study", *arguments]) == 2
         said = capsys.readouterr().err
-        assert message in said and said.count("\n") == 1
+        assert message in said and said.splitlines()[-1].startswith("vlcompare: ") and said.count("\n") == 1
 
 
 # ---------------------------------------------------------------------------------------------- rows and report

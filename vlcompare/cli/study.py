@@ -79,8 +79,11 @@ def _run(args: argparse.Namespace) -> int:
 
 def _report(args: argparse.Namespace) -> int:
     from vlcompare.study.report import write_report
+    from vlcompare.training.progress import writing_to
 
-    print(write_report(args.folder, args.out))
+    with writing_to(args.out):
+        told = write_report(args.folder, args.out)
+    print(told)
     return 0
 
 

@@ -26,6 +26,7 @@ from vlcompare.study.pictures.training import train_picture_row
 from vlcompare.study.progress import RowProgress
 from vlcompare.study.rows import Folder, Setting
 from vlcompare.study.train import train_row
+from vlcompare.training.progress import writing_to
 from vlcompare.types import Notify
 
 _PATIENCE = 2.0  # seconds between two reads of what other processes have finished
@@ -42,17 +43,19 @@ def run_grid(grid: AnyGrid, out: Path, *, device: str = "cpu", jobs: int = 1, sa
     """Train all rows that are not finished; returns how many the folder now holds of this grid.
 
     With `jobs` > 1 that many processes share the work, as do all that are started on the same folder. Raises
-    RequestError for a device that is not there, SampleError for a folder of another version or with damaged rows.
+    RequestError for a device that is not there, SampleError for a folder of another version or with damaged rows,
+    CheckpointError for one that cannot be written to.
     """
     target = device_of(device)
     if jobs < 1:
         raise RequestError(f"jobs is a whole number above 0, not {jobs}.")
-    folder = folder_of(grid, out)
-    folder.begin(grid.as_json())
-    if jobs == 1:
-        work_off(grid, folder, target, say)
-    else:
-        _share(grid, out, device, jobs)
+    with writing_to(out):
+        folder = folder_of(grid, out)
+        folder.begin(grid.as_json())
+        if jobs == 1:
+            work_off(grid, folder, target, say)
+        else:
+            _share(grid, out, device, jobs)
     return len(grid.entries) - len(unfinished(grid, out))
 
 
@@ -145,7 +148,8 @@ def _worker(grid: dict[str, Any], out: str, device: str) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the parent's request to end
     try:
         asked = grid_of(grid)
-        work_off(asked, folder_of(asked, Path(out)), device_of(device))
+        with writing_to(Path(out)):
+            work_off(asked, folder_of(asked, Path(out)), device_of(device))
     except VLCompareError as error:
         _say(f"vlcompare: {error}")
         raise SystemExit(2) from error

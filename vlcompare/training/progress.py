@@ -82,6 +82,18 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """A block that writes files to a folder. Raises CheckpointError, with one sentence, where that cannot be done."""
+    try:
+        yield
+    except BrokenPipeError:  # of a terminal that went away
+        raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise CheckpointError(f"{folder} cannot be written to ({reason}); give another --out.") from error
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a text to a partial file, then rename it: a reader never finds half a text, even after a kill."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")

@@ -33,7 +33,7 @@ from vlcompare.synth.train.export import export
 from vlcompare.synth.train.language import train_language
 from vlcompare.synth.train.recipe import Recipe
 from vlcompare.synth.train.scores import write_scores
-from vlcompare.training.progress import load_state, write_whole
+from vlcompare.training.progress import load_state, write_whole, writing_to
 from vlcompare.types import FAMILIES
 
 STAGES = ("encoder", "features", "pythia", "mamba", "export", "report")
@@ -87,12 +87,9 @@ def begun(out: Path) -> bool:
 
 
 def _keep_recipe(settings: TrainingSettings) -> None:
-    try:
+    with writing_to(settings.out):
         settings.out.mkdir(parents=True, exist_ok=True)
         write_whole(settings.out / "recipe.json", json.dumps(recipes.to_dict(settings.recipe), indent=2))
-    except OSError as error:
-        reason = error.strerror or error
-        raise CheckpointError(f"{settings.out} cannot be written to ({reason}); give another --out.") from error
 
 
 def _left(settings: TrainingSettings, deadline: float | None) -> TrainingSettings:
