@@ -290,7 +290,7 @@ def test_who_is_ahead_on_pictures_is_said_from_the_records() -> None:
     )
     assert "No difference is shown: template first +0.00" in sentence and sentence in words(pictures.section(study))
     lead = words(views.intro(open_study(SHIPPED / "cpu"), in_short(study.figures, study.rows)))
-    assert "On pictures, in locating things the Transformer minus Mamba is image first +0.50 (" in lead
+    assert "On pictures, the share of things located, Transformer minus Mamba: image first +0.50 (" in lead
     assert "one seed so far" in lead
     alone = picture_study_of("".join(json.dumps(row) + "\n" for row in rows[:2]).encode(), "mine.jsonl")
     lead = words(views.intro(open_study(SHIPPED / "cpu"), in_short(alone.figures, alone.rows)))
@@ -544,6 +544,11 @@ def answered(page: Any) -> None:
     }""")
 
 
+# tiles whose text is wider than they are
+WIDER = """() => [...document.querySelectorAll('.vs-text-row .vs-tile')].filter((tile) =>
+  tile.scrollWidth > tile.clientWidth).map((tile) => tile.innerText)"""
+
+
 def study(page: Any) -> Any:
     page.get_by_role("tab", name="Study").click()
     answered(page)
@@ -562,6 +567,8 @@ def test_the_lab_answers_a_click_in_both_orders_and_at_length_50(visit: Any) -> 
         page.locator("#vs-length").fill("10")
         answered(page)
         points_in_both_orders(page)
+        settled(page)
+        assert page.evaluate(WIDER) == [], "a tile holds its name and its number"
         says_what_it_cannot_name(page)
         assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
 
@@ -801,7 +808,8 @@ def test_the_lab_follows_the_models_that_the_server_has(visit: Any) -> None:
     assert models.asked[-1]["named"] is None and page.locator(".vs-trained").is_hidden()
     page.locator("[data-order=query_last]").click()
     page.locator("[data-trained='10'][aria-checked='true']").press("ArrowRight")
-    said(page, ".vs-state", "^Mamba points elsewhere.( Bars|$)")
+    said(page, ".vs-state", "^Mamba points elsewhere. Bars")
+    assert "Bars" not in page.locator(".vs-state [role=status]").inner_text(), "what never changes is not read out again"
     page.locator(".vs-tile[data-place='0']").click()
     said(page, ".vs-state", "^Mamba points to the tile asked for.")
     assert page.locator(".vs-trained").is_visible() and page.locator(".vs-tile[data-place]").count() == 20

@@ -627,6 +627,7 @@ def test_a_report_from_rows_alone(tmp_path: Path) -> None:
     assert "<polyline" not in (outs[0] / "state_size.svg").read_text(), "seeds of one size are no course of anything"
     text = (outs[0] / "report.md").read_text()
     assert "17 trainings" in text and "not reached" in text and "unfinished" not in text
+    assert "the rate of each setting" not in text, "there is one"
 
 
 def test_a_report_leaves_out_damaged_lines_and_names_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

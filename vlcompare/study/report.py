@@ -74,11 +74,14 @@ def _state(rows: Sequence[Row], planned: int | None, problems: Sequence[str]) ->
 
 def _text(rows: Sequence[Row], tables: dict[str, list[Row]], figures: Sequence[str], state: Sequence[str]) -> str:
     budgets = " and ".join(f"{budget:,}" for budget in sorted({row["budget"] for row in rows}))
+    tried = max(record["rates_tried"] for record in tables["examples_to_95"])
+    rates = f"; the rate of each setting is, {RULE}. All rows are in rows.csv, those at other rates too"
+    rates = rates if tried > 1 else ". All rows are in rows.csv"
     lines = ["# In-context retrieval, learnt from nothing", "", *state]
     lines += [
         f"{how_many(len(rows), 'training')} of at most {budgets} examples each; a training stops when it is right on "
         ".95 of held-out items. Parameters of the families are matched. Medians over seeds, with the least and the "
-        f"most; the rate of each setting is, {RULE}. All rows are in rows.csv, those at other rates too.",
+        f"most{rates}.",
         "",
     ]
     lines += [line for name in figures for line in (f"![{Path(name).stem.replace('_', ' ')}]({name})", "")]

@@ -114,7 +114,7 @@ def seen(study: Study) -> list[str]:
     for task, length, order, apart, members in _settings(study, tuple(TASK_NAMES)):
         known = [members[family] for family in NAMES if family in members]
         verdict = _verdict(members)
-        said = f"With fewer than {ENOUGH_SEEDS} seeds each this is no finding yet"
+        said = f"Fewer than {ENOUGH_SEEDS} seeds: no finding yet"
         said = said if verdict is None else verdict[0].upper() + verdict[1:]
         longer = _longer(length, members) if task == "position" else ""
         said += "." if verdict is None else f".{_hybrid(members)}{longer}"

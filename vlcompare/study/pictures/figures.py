@@ -127,7 +127,7 @@ def in_short(study_figures: Sequence[Figure], rows: Sequence[Mapping[str, Any]])
             gaps = ", ".join(f"{label(one['value'])} {gap_text(one)}" for one in located)
             few = [one for one in located if not one["complete"]]
             seeds = f", {'one seed' if len(few) == len(located) else 'some of one seed'} so far" if few else ""
-            return f"in locating things the Transformer minus Mamba is {gaps} (shares right{seeds})."
+            return f"the share of things located, Transformer minus Mamba: {gaps}{seeds}."
     alone = [said for said in baseline_says(rows) if said.startswith(f"{task_title('grounding')} (")]
     return f"at the baseline alone: {alone[0]}" if alone else ""
 

@@ -5,7 +5,6 @@
   const CONSONANTS = "bdfghjklmnprstvz", VOWELS = "aeiou";
   const ORDINARY = 80; // as many names of two letters
   const SHORTEST = 2, LONGEST = 400;
-  const MANY = 14; // more tiles have their number below their name
   const SHAPES = { pythia: "●", mamba: "■", hybrid: "▲" };
 
   const nameOf = (symbol) => {
@@ -286,7 +285,6 @@
       this.query.style.order = this.order === "query_first" ? -1 : 1;
       this.query.classList.toggle("vs-first", this.order === "query_first");
       row.style.setProperty("--count", sequence.length + 1);
-      row.classList.toggle("vs-many", sequence.length > MANY);
       this.find(".vs-length output").textContent = sequence.length;
       this.find("#vs-length").value = sequence.length;
       this.find("#vs-text").value = sequence.map(nameOf).join(" ");
@@ -330,7 +328,9 @@
         node.classList.remove("vs-old");
         if (answer) this.speak(node, answer);
       }
-      this.say(`${this.seen(sides)} ${this.limits()}`.trim());
+      const limits = this.limits();
+      this.say(`${this.seen(sides)} ${limits}`.trim());
+      this.find(".vs-reads").hidden = limits !== "";
     }
 
     seen(sides) {

@@ -116,7 +116,12 @@ def lab(count: int) -> Safe:
         editor,
         el("div", class_="vs-text-row", role="radiogroup", aria_label="The sequence: choose the tile to ask for"),
         el("div", *[_answer(family, name) for family, name in NAMES.items()], class_="vs-answers"),
-        el("p", el("span", "Loading the models …", role="status"), el("span", f" {READS}"), class_="vl-note vs-state"),
+        el(
+            "p",
+            el("span", "Loading the models …", role="status"),
+            el("span", f" {READS}", class_="vs-reads"),
+            class_="vl-note vs-state",
+        ),
         el("p", class_="vl-note vs-whose", hidden=True),
         el("p", MEANS, class_="vs-meaning"),
         round_place(),
