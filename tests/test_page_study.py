@@ -16,7 +16,7 @@ from page_world import serving
 from ui_fakes import FakeCompare, words
 
 from vlcompare.evaluate.published_gaps import published_gaps, sentences
-from vlcompare.study.figures import share_text
+from vlcompare.study.figures import NAMES, share_text
 from vlcompare.study.opened import SHIPPED, PictureStudy, Study, open_any, open_study, picture_study_of, study_of
 from vlcompare.study.pictures.figures import in_short
 from vlcompare.study.pictures.grids import COMPARISONS, PictureEntry, PictureGrid
@@ -99,6 +99,8 @@ def test_rows_that_are_damaged_become_a_sentence_each() -> None:
     assert all(f"line {number}" in problem for number, problem in zip((4, 5, 6), study.problems, strict=True))
     shown = figures.figures(study)
     assert "accuracy is out of range" in shown and "version 9" in shown
+    alone = words(figures.figures(study_of(f"{lines[0]}\n".encode(), "mine.jsonl")))
+    assert [name for name in NAMES.values() if name in alone] == [NAMES[row["family"]]], "what there is no row of"
 
 
 def own_folder(path: Path) -> Path:
@@ -809,7 +811,7 @@ def test_the_lab_follows_the_models_that_the_server_has(visit: Any) -> None:
     page.locator("[data-order=query_last]").click()
     page.locator("[data-trained='10'][aria-checked='true']").press("ArrowRight")
     said(page, ".vs-state", "^Mamba points elsewhere. Bars")
-    assert "Bars" not in page.locator(".vs-state [role=status]").inner_text(), "what never changes is not read out again"
+    assert "Bars" not in page.locator(".vs-state [role=status]").inner_text(), "what never changes is not read out"
     page.locator(".vs-tile[data-place='0']").click()
     said(page, ".vs-state", "^Mamba points to the tile asked for.")
     assert page.locator(".vs-trained").is_visible() and page.locator(".vs-tile[data-place]").count() == 20

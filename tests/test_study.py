@@ -543,7 +543,8 @@ def test_what_was_trained_otherwise_is_drawn_apart() -> None:
 
     def pair(**changes: object) -> list[dict]:
         sides = {"pythia": {"state_size": None}, "mamba": {}}
-        return [made_row(family=family, **{**own, **changes}) for family, own in sides.items()]
+        early = {"curve": [[200, 0.2], [1000, 0.5]]}
+        return [made_row(family=family, **{**early, **own, **changes}) for family, own in sides.items()]
 
     rows = pair() + pair(length=20, vocabulary=160, by_position=[0.5] * 20, extrapolation={})
     assert titles(rows) == ["Query last"]
@@ -605,8 +606,9 @@ def test_tables_are_medians_at_the_best_rate() -> None:
 
 
 def test_a_report_from_rows_alone(tmp_path: Path) -> None:
+    early = {"curve": [[200, 0.2], [1000, 0.5]]}  # an evaluation within the first quarter of the budget
     rows = [
-        made_row(family=family, order=order, state_size=None if family == "pythia" else size, seed=seed)
+        made_row(family=family, order=order, state_size=None if family == "pythia" else size, seed=seed, **early)
         for family in FAMILIES
         for order in ("query_first", "query_last")
         for size in ((4, 16) if family == "mamba" else (16,))
@@ -628,6 +630,10 @@ def test_a_report_from_rows_alone(tmp_path: Path) -> None:
     text = (outs[0] / "report.md").read_text()
     assert "17 trainings" in text and "not reached" in text and "unfinished" not in text
     assert "the rate of each setting" not in text, "there is one"
+    source.write_text(json.dumps(made_row()) + "\n")
+    assert main(["study", "report", str(source), "--out", str(outs[0])]) == 0
+    left = {path.name for path in outs[0].glob("*.svg")}
+    assert "accuracy_at_equal_examples.svg" not in left and "curves.svg" in left, "no figure is empty"
 
 
 def test_a_report_leaves_out_damaged_lines_and_names_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,7 +90,13 @@ def all_figures(groups: Sequence[Group]) -> list[Figure]:
 
 def _figure(name: str, title: str, groups: Sequence[Group], panels: Iterable[Panel], reads: str) -> Figure:
     records = TABLES[name](groups)
-    return Figure(name, title, reads, tuple(panels), tuple(records), tuple(groups))
+    return Figure(name, title, reads, tuple(filter(_holds_something, panels)), tuple(records), tuple(groups))
+
+
+def _holds_something(panel: Panel) -> bool:
+    """Whether a panel has a value: trainings on a small budget may be measured too late for some."""
+    cells = (value for strip in panel.strips for value, _ in strip.cells)
+    return any(series.points for series in panel.series) or any(value is not None for value in cells)
 
 
 def share_text(value: float | None) -> str:

@@ -37,7 +37,9 @@ def figures(study: Study, *, of_the_lab: bool = False) -> Safe:
         for index, one in enumerate(study.figures)
     ]
     words = in_words(told, "Each setting in words")
-    return el("div", *shown, words, legend(NAMES), el("div", *drawn_ones, class_="vs-figures"))
+    there = {row["family"] for row in study.rows}
+    families = legend(family for family in NAMES if family in there)
+    return el("div", *shown, words, families, el("div", *drawn_ones, class_="vs-figures"))
 
 
 def legend(families: Iterable[str]) -> Safe:
