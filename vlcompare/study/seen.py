@@ -76,12 +76,8 @@ def summary(study: Study) -> str:
         verdicts.setdefault(_verdict(setting.members) or "", []).append(setting)
     few = len(known) <= _FEW
     text = "; ".join(f"{said} {', '.join(_places(alike, few))}" for said, alike in verdicts.items()) + "."
-    if few:
-        text += f" In brackets: {NAMES['pythia']} against {NAMES['mamba']}, examples until .95 in the median."
-    closed = [length for (length, _), orders in _by_length(known).items() if _closes(orders)]
-    if closed:
-        where = listed(list(dict.fromkeys(map(str, closed))))
-        text += f" At length {where} no lead is shown where the query is known before the sequence is read."
+    counted = f" In brackets: {NAMES['pythia']} against {NAMES['mamba']}, examples until .95 in the median."
+    text += counted if few else " Examples are counted until .95 of a training's answers are right."
     rest = len(settings) - len(known)
     more = f" {rest} more {'setting has' if rest == 1 else 'settings have'} too few seeds yet." if rest else ""
     unfinished = f" {len(study.rows)} of {study.planned} trainings are finished." if study.unfinished else ""
@@ -143,25 +139,15 @@ def _by_state(study: Study) -> list[str]:
 
 
 def practice(study: Study) -> str:
-    """What the trainings took that the lab's models come from; "" where the lab would take none of these rows."""
+    """Why the lab's models differ so little at lengths that all have learnt; "" where there are none."""
     chosen = for_lab(study.groups)
-    if len({row["family"] for row in chosen}) < 2:
-        return ""
-    lengths, parts = sorted({row["length"] for row in chosen}), []
-    for length, order in product(lengths, ("query_last", "query_first")):
-        rows = [row for row in chosen if (row["length"], row["order"]) == (length, order)]
-        amounts = [f"{NAMES[row['family']]} {_until(row)}" for row in sorted(rows, key=_rank)]
-        if amounts:
-            parts.append(f"{ORDER_NAMES[order]}, length {length}: {', '.join(amounts)}")
     missed = {row["length"] for row in chosen if row["reached"] is None}
-    until = "until .95 of their answers were right" + (", or to the end of the budget" if missed else "")
-    text = f"The lab's models were trained {until} (examples: {'; '.join(parts)})."
-    learnt = [str(length) for length in lengths if length not in missed]
-    if not learnt:
-        return text
+    learnt = [str(length) for length in sorted({row["length"] for row in chosen} - missed)]
+    if not learnt or len({row["family"] for row in chosen}) < 2:
+        return ""
     return (
-        f"{text} So those of length {listed(learnt)} mostly point alike at that length: what differs is how much "
-        "practice that took, and what becomes of longer sequences."
+        f"The lab's models of length {listed(learnt)} were trained until .95 of their answers were right. So they "
+        "mostly point alike there: what differs is how much practice that took, and what becomes of longer sequences."
     )
 
 
@@ -172,15 +158,11 @@ def unlearnt(study: Study) -> dict[tuple[str, int], str]:
         if row["reached"] is None:
             found.setdefault((row["order"], row["length"]), []).append(row)
     return {
-        (order, length): f"Length {length} was not learnt within {rows[0]['budget']:,} examples: "
-        + ", ".join(f"{NAMES[row['family']]} {share_text(row['accuracy'])} right" for row in rows)
+        (order, length): f"Not learnt at length {length} within {rows[0]['budget']:,} examples: "
+        + ", ".join(f"{NAMES[row['family']]} ({share_text(row['accuracy'])} right)" for row in rows)
         + "."
         for (order, length), rows in found.items()
     }
-
-
-def _until(row: Row) -> str:
-    return f"{row['reached']:,}" if row["reached"] is not None else f"not within {row['budget']:,}"
 
 
 def _rank(row: Row) -> int:
@@ -212,20 +194,6 @@ def _settings(study: Study, tasks: Sequence[str] = ("position",)) -> list[_Setti
             apart = training_text({TRAINING[i]: training[i] for i in differing})
             out.append(_Setting(task, length, order, f" ({apart})" if apart else "", members))
     return out
-
-
-def _by_length(settings: Sequence[_Setting]) -> dict[tuple[int, str], dict[str, dict[str, Group]]]:
-    out: dict[tuple[int, str], dict[str, dict[str, Group]]] = {}
-    for setting in settings:
-        out.setdefault((setting.length, setting.apart), {})[str(setting.order)] = setting.members
-    return out
-
-
-def _closes(orders: dict[str, dict[str, Group]]) -> bool:
-    """Whether the Transformer is ahead with the query last, and, as far as it was learnt, not with the query first."""
-    if len(orders) < 2 or _order_of(orders["query_last"]) != -1 or _order_of(orders["query_first"]) != 0:
-        return False
-    return not _none_reached(orders["query_first"][family] for family in _PAIR)
 
 
 def _needed(groups: Sequence[Group]) -> str:

@@ -5,6 +5,7 @@
   const CONSONANTS = "bdfghjklmnprstvz", VOWELS = "aeiou";
   const ORDINARY = 80; // as many names of two letters
   const SHORTEST = 2, LONGEST = 400;
+  const MANY = 14; // more tiles have their number below their name, as on a narrow screen
   const SHAPES = { pythia: "●", mamba: "■", hybrid: "▲" };
 
   const nameOf = (symbol) => {
@@ -285,6 +286,7 @@
       this.query.style.order = this.order === "query_first" ? -1 : 1;
       this.query.classList.toggle("vs-first", this.order === "query_first");
       row.style.setProperty("--count", sequence.length + 1);
+      row.classList.toggle("vs-many", sequence.length > MANY);
       this.find(".vs-length output").textContent = sequence.length;
       this.find("#vs-length").value = sequence.length;
       this.find("#vs-text").value = sequence.map(nameOf).join(" ");
