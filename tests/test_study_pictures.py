@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -307,6 +308,31 @@ def test_the_sizes_that_are_compared_are_said() -> None:
     (figure,) = picture_figures(rows)
     assert "Parameters, Transformer and Mamba: small 270,000 and 270,001, medium 950,000 and 950,001." in figure.reads
     assert "Parameters" not in picture_figures([row(f, layout=x) for x in LAYOUTS[:3] for f in FAMILIES])[0].reads
+
+
+def test_whether_the_gap_widens_with_scale_is_said_once_all_seeds_are_there() -> None:
+    """The paper's claim, beside what is seen: gaps that grow clearly, and gaps that do not."""
+
+    def rows(wrong: tuple[int, ...]) -> list[dict]:
+        made = []
+        for scale, missed in zip(("small", "medium", "large"), wrong, strict=True):
+            for family, seed in product(FAMILIES, (0, 1)):
+                right = "1" * 80 if family == "pythia" else "0" * missed + "1" * (80 - missed)
+                asked = {"per_picture": "2" * 40, "types": "a" * 80, "names": ["attribute"], "floor": "0" * 80}
+                task = {"group": "retrieval", "metric": "accuracy", "right": right, **asked}
+                made.append(row(family, seed, scale=scale) | {"tasks": {"grounding": task}})
+        return made
+
+    def said(rows: list[dict]) -> list[str]:
+        (figure,) = picture_figures(rows)
+        return [sentence for sentence in figure.says if "widens" in sentence]
+
+    assert said(rows((4, 20, 60))) == ["In the paper the gap in grounding widens with scale; here it does, too."]
+    for wrong in ((4, 60, 20), (20, 22, 24)):
+        assert said(rows(wrong)) == [
+            "In the paper the gap in grounding widens with scale; here no such widening is shown."
+        ]
+    assert said(rows((4, 20, 60))[:-1]) == [], "a seed is missing"
 
 
 # ---------------------------------------------------------------------------------------------- comparisons

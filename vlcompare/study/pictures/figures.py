@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from vlcompare.render.panels import Panel, Point, Series
@@ -42,7 +43,7 @@ def picture_figures(rows: Sequence[Mapping[str, Any]]) -> list[Figure]:
     for name, comparison, records in compared(rows):
         title = comparison.title if name == comparison.name else f"{comparison.title}, {records[0]['recipe']}"
         words = reads(records, comparison)
-        panels, said = tuple(_panels(records, comparison)), tuple(says(records))
+        panels, said = tuple(_panels(records, comparison)), (*says(records), *_beside_the_paper(records, comparison))
         made.append(Figure(name, title, words, panels, tuple(records), (), said))
     return made
 
@@ -82,7 +83,22 @@ def says(records: Sequence[Record]) -> Iterator[str]:
             gaps = [f"{label(one['value'])} {gap_text(one)}" for one in mine if who_is_ahead(one) == ahead]
             if gaps:
                 parts.append(f"{words}: {', '.join(gaps)}")
-        yield f"{task_title(task)} ({mine[0]['group']}), Transformer minus Mamba. {'; '.join(parts)}."
+        yield f"{task_title(task)} ({mine[0]['group']}), Transformer minus Mamba. {'. '.join(parts)}."
+
+
+def _beside_the_paper(records: Sequence[Record], comparison: Comparison) -> Iterator[str]:
+    """Whether the gap in locating things grows as the paper says, once all seeds of all values are there."""
+    mine = [one for one in records if (one["task"], one["type"]) == ("grounding", "all")]
+    if not comparison.widens or len(mine) < len(comparison.values) or not all(one["complete"] for one in mine):
+        return
+    grows = all(one["gap"] < other["gap"] for one, other in pairwise(mine)) and _clearly_below(mine[0], mine[-1])
+    yield f"{comparison.widens}; {'here it does, too' if grows else 'here no such widening is shown'}."
+
+
+def _clearly_below(one: Record, other: Record) -> bool:
+    """Whether the intervals of two gaps do not overlap."""
+    high, low = one["gap_high"], other["gap_low"]
+    return high is not None and low is not None and high < low
 
 
 AHEAD = {1: "The Transformer is ahead", -1: "Mamba is ahead", 0: "No difference is shown"}

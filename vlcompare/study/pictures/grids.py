@@ -38,6 +38,7 @@ class Comparison:
     values: Mapping[Any, Mapping[str, Any]]
     axis: str = ""  # what its values are, where they do not say so themselves
     ordered: bool = False  # whether the values are amounts of one thing, from less to more
+    widens: str = ""  # what the paper says, where it says that the gap in grounding grows along `values`
     note: str = ""  # what has to be known to read it; {finetuned} stands for the encoder's further steps
 
     def settings(self, base: PictureSetting = BASELINE) -> Iterator[PictureSetting]:
@@ -53,7 +54,13 @@ def _one_field(name: str, values: tuple[Any, ...]) -> dict[Any, dict[str, Any]]:
 _OWN, _LARGER = IMAGE_SIZES
 COMPARISONS = (
     Comparison("pictures-order", "Order", _one_field("layout", ("image_first", "template_first", "query_first"))),
-    Comparison("pictures-scale", "Scale", _one_field("scale", ("small", "medium", "large")), ordered=True),
+    Comparison(
+        "pictures-scale",
+        "Scale",
+        _one_field("scale", ("small", "medium", "large")),
+        ordered=True,
+        widens="In the paper the gap in grounding widens with scale",
+    ),
     Comparison(
         "pictures-twice", "Encoding again", _one_field("layout", ("image_first", "image_twice", "query_around"))
     ),
