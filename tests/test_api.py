@@ -273,7 +273,7 @@ def test_mcp_tool_takes_an_uploaded_picture(server: SimpleNamespace) -> None:
     from mcp import ClientSession
     from mcp.client.streamable_http import streamablehttp_client
 
-    from vlcompare.ui.server.uploads import upload_folder
+    from vlcompare.ui.server.upload_folder import upload_folder
 
     async def call() -> tuple[list[Any], Any]:
         async with (

@@ -14,11 +14,11 @@ from vlcompare.bench import page
 from vlcompare.bench.page import Pace, PageOptions, PageReport, Streaming
 from vlcompare.cli import build_parser
 from vlcompare.errors import RequestError
-from vlcompare.ui.server import startup
+from vlcompare.ui.server import upload_folder
 
 
 def test_streaming_alone_and_through_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(startup.UPLOADS, str(tmp_path))
+    monkeypatch.setenv(upload_folder.UPLOADS, str(tmp_path))
     said: list[str] = []
     report = page.run(PageOptions(token_ms=10, tokens=4, repeats=1, opening=False), said.append)
     assert [row.work for row in report.streaming] == ["waits", "computes"] and len(said) == 2
@@ -27,7 +27,7 @@ def test_streaming_alone_and_through_the_page(tmp_path: Path, monkeypatch: pytes
             assert seconds > 0  # on a busy machine the gaps after a late token are short
         assert row.whole_page_s > row.stream_page_s and row.whole_alone_s > row.stream_alone_s
         assert row.updates >= 2 and row.bytes > 1000
-    assert os.environ[startup.UPLOADS] in startup._locks  # a folder of its own
+    assert os.environ[upload_folder.UPLOADS] in upload_folder._locks  # a folder of its own
     assert "engine alone" in page.table(report) and report.open_s is None
     found = json.loads(json.dumps(report.to_json()))
     assert found["streaming"][0]["overhead"] == pytest.approx(report.streaming[0].overhead)

@@ -25,7 +25,8 @@ from ui_fakes import FakeCompare, png, uploaded
 from vlcompare.errors import RequestError
 from vlcompare.ui import examples
 from vlcompare.ui.server import file_values
-from vlcompare.ui.server.uploads import REFUSED, open_file, read_file, upload_folder
+from vlcompare.ui.server.upload_folder import upload_folder
+from vlcompare.ui.server.uploads import REFUSED, open_file, read_file
 
 EVENT = {"index": [1, 1], "value": None, "pick": "none"}
 JSON = {"Content-Type": "application/json"}

@@ -43,7 +43,7 @@ def lab() -> LabRequests:
 
 def test_a_request_is_answered_for_itself_alone(lab: LabRequests) -> None:
     first, second = lab.ask(PLAIN), lab.ask({**PLAIN, "query": 9, "order": "query_first"})
-    assert first["named"] == NAMED == lab.length() and first["trained"]["query_last"] == tuple(LENGTHS)
+    assert first["named"] == NAMED == lab.length() and first["lengths"]["query_last"] == tuple(LENGTHS)
     assert first["known"] == 80 and set(first["sides"]) == {"pythia", "mamba", "hybrid"}
     assert all(len(side["shares"]) == 3 for side in second["sides"].values())
     assert lab.ask(PLAIN) == first
@@ -786,9 +786,9 @@ class OtherModels:
     def __call__(self, route: Any) -> None:
         (request,) = route.request.post_data_json["data"]
         self.asked.append(request)
-        reply: dict[str, Any] = {"known": self.known, "trained": self.trained, "whose": ""}
+        reply: dict[str, Any] = {"known": self.known, "lengths": self.trained, "whose": ""}
         lengths = self.trained[request["order"]]
-        named = lengths[-1] if request["named"] is None and lengths else request["named"]
+        named = lengths[-1] if request["trained"] is None and lengths else request["trained"]
         if named not in lengths or len(request["sequence"]) > 400:
             reply["error"] = "This cannot be asked."
         else:
@@ -811,12 +811,12 @@ def test_the_lab_follows_the_models_that_the_server_has(visit: Any) -> None:
     said(page, ".vs-tile[data-place='299']", "300")
     page.locator("[data-trained='300']").press("End")
     answered(page)
-    assert page.locator(".vs-tile[data-place]").count() == 400 and models.asked[-1]["named"] == 600
+    assert page.locator(".vs-tile[data-place]").count() == 400 and models.asked[-1]["trained"] == 600
 
     models.trained, models.families = {"query_first": [10], "query_last": [10, 20]}, ["mamba"]
     page.locator(".vs-tile[data-place='4']").click()
     said(page, ".vs-state", "^Mamba points elsewhere. Longer than trained: at length 10.")
-    assert models.asked[-1]["named"] is None and page.locator(".vs-trained").is_hidden()
+    assert models.asked[-1]["trained"] is None and page.locator(".vs-trained").is_hidden()
     page.locator("[data-order=query_last]").click()
     page.locator("[data-trained='10'][aria-checked='true']").press("ArrowRight")
     said(page, ".vs-state", "^Mamba points elsewhere. Bars")

@@ -138,7 +138,7 @@ def png(color: tuple[int, int, int] = (200, 40, 40), size: tuple[int, int] = (64
 
 def uploaded(path: Path | str) -> str:
     """The path of a copy in the folder of uploads, as an upload through the page leaves one."""
-    from vlcompare.ui.server.uploads import upload_folder
+    from vlcompare.ui.server.upload_folder import upload_folder
 
     folder = upload_folder() / secrets.token_hex(8)
     folder.mkdir(parents=True)

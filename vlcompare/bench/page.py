@@ -170,7 +170,7 @@ def _streaming(options: PageOptions, example: Example, work: str) -> Streaming:
     from vlcompare.runtime.loading.model_pool import ModelPool
     from vlcompare.ui.compare.handlers import Handlers, engine_sessions
     from vlcompare.ui.page import build_page, launch
-    from vlcompare.ui.server.startup import use_upload_folder
+    from vlcompare.ui.server.upload_folder import use_upload_folder
 
     use_upload_folder()  # gradio's own belongs to whoever was the first on this machine
     engine, pool = PacedEngine(options, time.sleep if work == "waits" else _burn), ModelPool()

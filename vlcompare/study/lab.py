@@ -87,7 +87,7 @@ class Lab:
         """The longest sequence that can be asked about."""
         return min(self.vocabulary, LONGEST)
 
-    def trained(self, order: str) -> tuple[int, ...]:
+    def lengths(self, order: str) -> tuple[int, ...]:
         """The lengths at which models were trained for this order, the shortest first."""
         return tuple(sorted({length for own, length, _ in self._models if own == order}))
 
@@ -147,7 +147,7 @@ class Lab:
         """The trained length of the models that are asked. Raises RequestError for what cannot be asked."""
         if order not in ORDERS:
             raise RequestError(f"The order is {' or '.join(ORDERS)}.")
-        lengths = self.trained(order)
+        lengths = self.lengths(order)
         if not lengths:
             raise RequestError(f"None of these models was trained with the {order.replace('_', ' ')}: try the other.")
         if trained is not None and trained not in lengths:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.utils import get_upload_folder
 
 from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.machine.zerogpu import on_zerogpu
@@ -37,7 +36,7 @@ from vlcompare.ui.inspect import layout as inspect_layout
 from vlcompare.ui.inspect import wiring as inspect_wiring
 from vlcompare.ui.inspect.library import Library
 from vlcompare.ui.inspect.session import Inspection
-from vlcompare.ui.server import startup
+from vlcompare.ui.server import startup, upload_folder
 from vlcompare.ui.server.allowed_hosts import AllowedHosts
 from vlcompare.ui.server.call_errors import use_sentences
 from vlcompare.ui.server.callers import limit_concurrency
@@ -76,7 +75,7 @@ def build_page(
     """
     handlers = handlers or real_handlers(settings)
     first = "inspect" if runs else "study" if study else "compare"
-    startup.apply_upload_folder()
+    upload_folder.apply_upload_folder()
     with gr.Blocks(title="vlcompare", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as page:
         gr.HTML(heading())
         with gr.Tabs(elem_classes="vl-tabs", selected=first) as tabs:
@@ -181,7 +180,7 @@ def rules_of(page: gr.Blocks, settings: AppSettings, server_options: ServerOptio
     quotas = replace(quotas, size=max(quotas.size, archives), all_size=max(quotas.all_size, 2 * archives))
     return Rules(
         AllowedHosts(settings.host, server_options.allow_hosts, server_options.root_path, share=lambda: page.share_url),
-        RateLimiter(quotas, lambda: free_space(Path(get_upload_folder()))),
+        RateLimiter(quotas, lambda: free_space(upload_folder.upload_folder())),
         file_bytes=largest_upload(settings.limits),
         json_bytes=settings.limits.file_bytes * 4 // 3 + 2**20,  # a picture may be a data URI
         behind_proxy=bool(os.environ.get("SPACE_ID")),
@@ -229,7 +228,7 @@ def end_process() -> None:
 def ready(settings: AppSettings) -> None:
     """Check and prepare what serving needs. Raises RequestError for the first problem."""
     startup.check_address(settings.host, settings.port)
-    startup.use_upload_folder()
+    upload_folder.use_upload_folder()
     startup.raise_open_files()
     try:
         startup.check_data_folder(settings.data)
@@ -242,11 +241,11 @@ def ready(settings: AppSettings) -> None:
 def keep_tidy(page: gr.Blocks) -> None:
     """Delete old files of the upload folder, now and every ten minutes; the folder itself and the files that the page
     shows are kept."""
-    folder = Path(get_upload_folder())
+    folder = upload_folder.upload_folder()
     kept = {file for block in page.blocks.values() for file in getattr(block, "keep_in_cache", ())}
     while page.is_running:
-        startup.keep_upload_folder()
-        startup.sweep(folder, kept)
+        upload_folder.keep_upload_folder()
+        upload_folder.sweep(folder, kept)
         time.sleep(600)
 
 

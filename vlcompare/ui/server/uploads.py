@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
@@ -19,6 +18,7 @@ from typing import BinaryIO
 
 from vlcompare.errors import RequestError
 from vlcompare.ui import examples
+from vlcompare.ui.server.upload_folder import upload_folder
 from vlcompare.ui.settings import Limits
 
 REFUSED = (
@@ -27,11 +27,6 @@ REFUSED = (
 )
 _HAS_OPENAT = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")  # not on Windows
 _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOCTTY", 0)
-
-
-def upload_folder() -> Path:
-    """gradio's upload folder; like gradio, it reads the variable at every call."""
-    return Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio")
 
 
 def largest_upload(limits: Limits) -> int:

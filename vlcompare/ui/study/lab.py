@@ -49,13 +49,14 @@ class LabRequests:
         self._warming = threading.Event()
 
     def ask(self, request: Any) -> dict[str, Any]:
-        """All models' answers: {"known", "trained", "named", "whose", "unlearnt", "sides": {family: {"position",
+        """All models' answers: {"known", "lengths", "named", "whose", "unlearnt", "sides": {family: {"position",
         "shares"}}}, or {"error"}: a sentence, with what is "known" by then.
 
-        request: {"sequence", "query", "order", "named"}, as the page sends it. known: symbols; trained: the lengths at
-        which there are models, by order; named: that of those which are asked, by default the longest; whose: a
-        sentence about the models, "" for those that come with the project where nothing else is open; unlearnt: one on
-        those which had not learnt the task when their training ended, "" where all had.
+        request: {"sequence", "query", "order", "trained"}, as the page sends it; trained: the length at which the
+        models were trained that are asked, by default the longest. known: symbols; lengths: those at which models were
+        trained, by order; named: how many positions these models can name; whose: a sentence about the models, "" for
+        those that come with the project where nothing else is open; unlearnt: one on those which had not learnt the
+        task when their training ended, "" where all had.
         """
         known: dict[str, Any] = {}
         try:
@@ -65,33 +66,33 @@ class LabRequests:
             order, query = _order(request), _whole(request, "query")
             with self._lock:
                 lab, whose, missed = self._models()
-                trained = {order: lab.trained(order) for order in ORDERS}
-                known = {"known": lab.vocabulary, "trained": trained, "whose": whose}
-                named = lab.checked(len(sequence), order, _named(request))
-                answers = lab.ask(sequence, query, order, named)
+                lengths = {one: lab.lengths(one) for one in ORDERS}
+                known = {"known": lab.vocabulary, "lengths": lengths, "whose": whose}
+                trained = lab.checked(len(sequence), order, _trained(request))
+                answers = lab.ask(sequence, query, order, trained)
             sides = {
                 family: {"position": answer.position, "shares": [round(share, 4) for share in answer.shares]}
                 for family, answer in answers.items()
             }
-            return {**known, "named": named, "unlearnt": missed.get((order, named), ""), "sides": sides}
+            return {**known, "named": trained, "unlearnt": missed.get((order, trained), ""), "sides": sides}
         except VLCompareError as error:
             return {**known, "error": without_paths(str(error))}
 
     def round_of(self, request: Any) -> Safe:
         """Accuracy by position over a round of random sequences, as a chart with its figures, or a sentence.
 
-        request: {"length", "order", "seed", "named"}, the last as of `ask`.
+        request: {"length", "order", "seed", "trained"}, the last as of `ask`.
         """
         try:
             length, seed = _whole(request, "length"), _whole(request, "seed")
             order = _order(request)
             with self._lock:
                 lab = self._models().lab
-                named = lab.checked(length, order, _named(request))
-                tallies = lab.round(length, order, seed, trained=named)
+                trained = lab.checked(length, order, _trained(request))
+                tallies = lab.round(length, order, seed, trained=trained)
         except VLCompareError as error:
             return el("p", without_paths(str(error)), class_="vl-warn", role="alert")
-        return _chart(tallies, length, order, named)
+        return _chart(tallies, length, order, trained)
 
     def length(self) -> int:
         """The trained length of the models that are asked first, found without loading them."""
@@ -117,7 +118,7 @@ class LabRequests:
             with self._lock:
                 lab = self._models().lab
             for order in ORDERS:
-                for trained, length in product(lab.trained(order), WARM_LENGTHS):
+                for trained, length in product(lab.lengths(order), WARM_LENGTHS):
                     if length <= lab.longest:
                         with self._lock:  # anew each time: a click comes between two of them
                             lab.ask(range(length), 0, order, trained)
@@ -194,9 +195,9 @@ def _order(request: Any) -> str:
     return str(order)
 
 
-def _named(request: Any) -> int | None:
-    """The trained length that a request names, None where it names none."""
-    return _whole(request, "named") if isinstance(request, dict) and request.get("named") is not None else None
+def _trained(request: Any) -> int | None:
+    """The trained length that a request asks for, None where it leaves that open."""
+    return _whole(request, "trained") if isinstance(request, dict) and request.get("trained") is not None else None
 
 
 def _whole(request: Any, name: str) -> int:

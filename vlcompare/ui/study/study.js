@@ -37,7 +37,7 @@
       this.names = JSON.parse(root.dataset.names);
       this.known = ORDINARY;
       this.named = null; // the length that the models were trained at: they can name as many positions
-      this.trained = {}; // by order, the lengths at which there are models
+      this.lengths = {}; // by order, the lengths at which there are models
       this.order = "query_last";
       this.sequence = shuffled(this.known).slice(0, Number(this.find("#vs-length").value));
       this.place = 3;
@@ -94,7 +94,7 @@
 
     turn(order) {
       this.order = order;
-      this.offer(this.trained);
+      this.offer(this.lengths);
       this.changed();
     }
 
@@ -151,7 +151,7 @@
 
     run() {
       this.find("[data-do=round]").setAttribute("aria-busy", "true");
-      this.round({ length: this.sequence.length, order: this.order, named: this.named, seed: Math.floor(Math.random() * 2 ** 31) });
+      this.round({ length: this.sequence.length, order: this.order, trained: this.named, seed: Math.floor(Math.random() * 2 ** 31) });
     }
 
     // ---- what is shown
@@ -168,7 +168,7 @@
       if (this.waiting) return;
       this.waiting = true;
       this.stale = false;
-      const request = { sequence: this.sequence, query: this.sequence[this.place], order: this.order, named: this.named };
+      const request = { sequence: this.sequence, query: this.sequence[this.place], order: this.order, trained: this.named };
       let reply;
       try {
         reply = await answerTo(request);
@@ -177,18 +177,18 @@
       }
       this.waiting = false;
       if (reply.known && reply.known !== this.known) this.know(reply.known);
-      if (reply.trained) this.offer(reply.trained);
+      if (reply.lengths) this.offer(reply.lengths);
       if (this.untouched && this.begins(reply)) return;
-      if (this.stale || request.named !== this.named) this.send(); // other models are there than those which were asked
+      if (this.stale || request.trained !== this.named) this.send(); // other models are there than those which were asked
       else if (reply.error) this.fail(reply);
       else this.told(reply);
     }
 
     // the page opened before the models were known: it begins with an order that there are models of, at their length.
     // Whether that is to be asked first
-    begins({ trained, named }) {
-      const order = trained && Object.keys(trained).find((one) => trained[one].length);
-      const other = order && !trained[this.order].length, length = Math.min(named, this.known, LONGEST);
+    begins({ lengths, named }) {
+      const order = lengths && Object.keys(lengths).find((one) => lengths[one].length);
+      const other = order && !lengths[this.order].length, length = Math.min(named, this.known, LONGEST);
       if (other) this.turn(order);
       else if (named && length !== this.sequence.length) this.ask(named);
       else return false;
@@ -223,14 +223,14 @@
     }
 
     // models of several lengths are there to be chosen; where the one that was is not among them, the server chooses
-    offer(trained) {
-      this.trained = trained;
-      if (!trained[this.order]?.includes(this.named)) this.named = null;
-      const lengths = trained[this.order] ?? [], place = this.find(".vs-trained"), group = place.querySelector("[role=radiogroup]");
-      place.hidden = lengths.length < 2;
-      if (String(lengths) === group.dataset.lengths) return;
-      group.dataset.lengths = lengths;
-      group.replaceChildren(...lengths.map((length) => {
+    offer(lengths) {
+      this.lengths = lengths;
+      const own = lengths[this.order] ?? [], place = this.find(".vs-trained"), group = place.querySelector("[role=radiogroup]");
+      if (!own.includes(this.named)) this.named = null;
+      place.hidden = own.length < 2;
+      if (String(own) === group.dataset.lengths) return;
+      group.dataset.lengths = own;
+      group.replaceChildren(...own.map((length) => {
         const radio = make("button", "", String(length));
         radio.type = "button";
         radio.setAttribute("role", "radio");
