@@ -68,7 +68,10 @@ def ship(folder: Path, name: str | None) -> None:
 
 
 def ship_models(folder: Path, rows: list[Row], name: str) -> None:
-    """Copy the chosen rows' weights, and write their card."""
+    """Copy the chosen rows' weights, and write their card. Raises SampleError where weights are missing.
+
+    Rows may come from what was shipped before, without weights: the files shipped with them are kept.
+    """
     from vlcompare.study.recipe import RECIPES
 
     source, out = Folder(folder), HERE / "models"
@@ -77,14 +80,21 @@ def ship_models(folder: Path, rows: list[Row], name: str) -> None:
     if not chosen:
         print("No order has rows of all families: the models are left as they are.")
         return
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir()
+    out.mkdir(exist_ok=True)
+    files = {f"{row['order']}-{row['length']}-{row['family']}.safetensors": row for row in chosen}
+    for file, row in files.items():
+        weights = source.weights_path(setting_of(row))
+        if weights.exists():
+            shutil.copyfile(weights, out / file)
+        elif not (out / file).exists():
+            raise SampleError(f"{weights} is not there; `study run` with its row removed from rows.jsonl makes it.")
+    for old in out.glob("*.safetensors"):
+        if old.name not in files:
+            old.unlink()
     head = "| file | family | query | length | parameters | rate | examples seen | accuracy | {} |"
     longer = sorted({int(length) for row in chosen for length in row["extrapolation"]})
     lines = [head.format(" | ".join(f"at {length}" for length in longer)), "|" + "---|" * (8 + len(longer))]
-    for row in chosen:
-        file = f"{row['order']}-{row['length']}-{row['family']}.safetensors"
-        shutil.copyfile(source.weights_path(setting_of(row)), out / file)
+    for file, row in files.items():
         cells = [
             f"`{file}`",
             NAMES[row["family"]],

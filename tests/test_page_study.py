@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from vlcompare.study.pictures.figures import in_short
 from vlcompare.study.pictures.grids import COMPARISONS, PictureEntry, PictureGrid
 from vlcompare.study.pictures.settings import ALL_TASKS, SMOKE, V1, PictureSetting
 from vlcompare.study.rows import setting_of, weights_path
-from vlcompare.study.seen import practice, seen, state, summary
+from vlcompare.study.seen import needed, practice, seen, state, summary
 from vlcompare.study.tables import for_lab
 from vlcompare.tasks.prompts import task_title
 from vlcompare.types import FAMILIES
@@ -290,7 +291,14 @@ def test_who_is_ahead_on_pictures_is_said_from_the_records() -> None:
     assert (
         "The Transformer is ahead: image first +0.50 (" in sentence and "Mamba is ahead: query first -1.00" in sentence
     )
-    assert "No difference is shown: template first +0.00" in sentence and sentence in words(pictures.section(study))
+    assert "No difference is shown: template first +0.00" in sentence
+    shown = pictures.section(study)
+    (table,) = re.findall(r"<table[^>]*vs-gaps.*?</table>", shown)
+    cells = re.findall(r'<td(?: data-side="(\w+)")?><b>(.*?)</b>', table)
+    assert cells == [("left", "+.500"), ("", "+.000"), ("right", "−1.000")]
+    assert [words(name).strip() for name in re.findall("<th[^>]*>.*?</th>", table)][1:4] == [
+        "image first", "template first", "query first",
+    ]  # fmt: skip
     lead = words(views.intro(open_study(SHIPPED / "cpu"), in_short(study.figures, study.rows)))
     assert "On pictures, the share of things located, Transformer minus Mamba: image first +0.50 (" in lead
     assert "one seed so far" in lead
@@ -434,6 +442,21 @@ def test_what_is_seen_is_said_from_the_rows_alone() -> None:
     assert "Asked at length 20, on which none was trained: Transformer .25 (.25 to .25), Mamba .25" in last
     assert "right, guessing .10; the seeds of the Transformer and Mamba overlap." in last
     assert "Mamba 850 to 950 (3 seeds, one of which never left chance: .10 after all 512,000)" in first
+    assert needed(study) == [
+        (
+            "Length 10, query last",
+            {"pythia": "1,000 to 2,500", "mamba": "5,000 to 7,000", "hybrid": "3,000 to 6,500"},
+            "Transformer",
+        ),
+        (
+            "Length 10, query first",
+            {"pythia": "800 to 1,000", "mamba": "850 to 950 (2 of 3 seeds)"},
+            "no difference shown",
+        ),
+    ]
+    few = needed(text_study([made("query_last", "pythia", 0, 500), made("query_last", "mamba", 0, None)]))
+    assert few[0].amounts == {"pythia": "500 (one seed)", "mamba": "not in 512,000 (one seed)"}
+    assert few[0].fewer == "too few seeds"
     some = practice(text_study(rows[:9]))
     assert some.startswith("The lab's models of length 10 were trained") and "mostly point alike there" in some
     assert practice(text_study(rows[:1])) == "" and practice(study)
@@ -452,6 +475,7 @@ def test_what_nobody_learnt_shows_no_lead() -> None:
     assert "overlap" not in said
     assert "No Transformer and no Mamba reaches .95 within the budget. No hybrid does, either. Asked at" in first
     assert practice(text_study(rows)) == ""
+    assert [line.fewer for line in needed(text_study(rows))] == ["Transformer", "neither reaches .95"]
 
 
 def test_many_settings_are_told_without_their_figures() -> None:
@@ -682,7 +706,7 @@ def test_on_the_phone_figures_are_folded_and_each_can_be_opened(visit: Any) -> N
     page = study(visit(width=390))
     page.wait_for_selector("#vs-figures .vs-figure")
     settled(page)
-    assert page.evaluate("document.documentElement.scrollHeight") < 4500
+    assert page.evaluate("document.documentElement.scrollHeight") < 4600
     shut = page.locator("#vs-figures .vs-figure[data-folded='true']")
     count = shut.count()
     assert count and not shut.first.locator(".vs-body").is_visible()
@@ -691,9 +715,8 @@ def test_on_the_phone_figures_are_folded_and_each_can_be_opened(visit: Any) -> N
         button.focus()
         page.keyboard.press("Enter")
     page.wait_for_function("!document.querySelector('#vs-figures .vs-figure[data-folded=true]')")
-    for place in ("#vs-figures", "#vs-pictures"):  # what is listed there depends on the rows
-        folded = page.locator(f"{place} [data-folded='true']:has(> :is(.vs-seen, .vs-untrained))").first
-        listed = folded.locator("> ul").element_handle()
+    for folded in page.locator("[data-folded='true']:has(> :is(.vs-untrained, .vs-settings))").all():
+        listed = folded.locator("> :is(ul, div)").element_handle()
         assert not listed.is_visible()
         folded.locator("> .vs-unfold").click()
         listed.wait_for_element_state("visible")

@@ -103,6 +103,32 @@ def _notes(members: dict[str, Group], few: bool) -> str:
     return f" ({', '.join(notes)})" if notes else ""
 
 
+class Needed(NamedTuple):
+    """What the trainings of one setting needed to reach .95."""
+
+    where: str
+    amounts: dict[str, str]  # by family: examples, the least to the most of its seeds
+    fewer: str  # which of Transformer and Mamba needs fewer
+
+
+def needed(study: Study) -> list[Needed]:
+    """A line for each task, length and order at which both a Transformer and a Mamba were trained."""
+    out = []
+    for task, length, order, apart, members in _settings(study, tuple(TASK_NAMES)):
+        amounts = {family: _amount(members[family], brief=True) for family in NAMES if family in members}
+        out.append(Needed(f"{_where(task, length, order)}{apart}", amounts, _fewer(members)))
+    return out
+
+
+def _fewer(members: dict[str, Group]) -> str:
+    order = _order_of(members)
+    if order is None:
+        return "too few seeds"
+    if _none_reached(members[family] for family in _PAIR):
+        return "neither reaches .95"
+    return {-1: NAMES["pythia"], 1: NAMES["mamba"], 0: "no difference shown"}[order]
+
+
 def seen(study: Study) -> list[str]:
     """A few sentences for each task, length and order at which both a Transformer and a Mamba were trained, and for
     each of which Mambas with states of several sizes were."""
@@ -201,12 +227,19 @@ def _needed(groups: Sequence[Group]) -> str:
     return ", ".join(f"{NAMES[group.key['family']]} {_amount(group)}" for group in groups)
 
 
-def _amount(group: Group) -> str:
-    """Examples that trainings needed, the least and the most, and how those ended that needed more."""
+def _amount(group: Group, *, brief: bool = False) -> str:
+    """Examples that trainings needed, the least and the most, and how those ended that needed more.
+
+    brief: seeds are counted only where they are few, or some did not reach .95.
+    """
     known = sorted(row["reached"] for row in group.rows if row["reached"] is not None)
     failed = [row for row in group.rows if row["reached"] is None]
     ends = dict.fromkeys(f"{count:,}" for count in (known[:1] + known[-1:]))
     amount = " to ".join(ends) if known else f"not in {group.key['budget']:,}"
+    if brief:
+        few = seeds_text(len(group.rows)) if len(group.rows) < ENOUGH_SEEDS else ""
+        notes = [f"{len(known)} of {len(group.rows)} seeds"] if known and failed else [few] * bool(few)
+        return f"{amount} ({notes[0]})" if notes else amount
     notes = [seeds_text(len(group.rows)), *(_failures(failed, group) if known else [])]
     return f"{amount} ({', '.join(notes)})"
 

@@ -43,7 +43,7 @@ def picture_figures(rows: Sequence[Mapping[str, Any]]) -> list[Figure]:
     for name, comparison, records in compared(rows):
         title = comparison.title if name == comparison.name else f"{comparison.title}, {records[0]['recipe']}"
         words = reads(records, comparison)
-        panels, said = tuple(_panels(records, comparison)), (*says(records), *_beside_the_paper(records, comparison))
+        panels, said = tuple(_panels(records, comparison)), (*says(records), *beside_the_paper(records, comparison))
         made.append(Figure(name, title, words, panels, tuple(records), (), said))
     return made
 
@@ -86,7 +86,7 @@ def says(records: Sequence[Record]) -> Iterator[str]:
         yield f"{task_title(task)} ({mine[0]['group']}), Transformer minus Mamba. {'. '.join(parts)}."
 
 
-def _beside_the_paper(records: Sequence[Record], comparison: Comparison) -> Iterator[str]:
+def beside_the_paper(records: Sequence[Record], comparison: Comparison) -> Iterator[str]:
     """Whether the gap in locating things grows as the paper says, once all seeds of all values are there."""
     mine = [one for one in records if (one["task"], one["type"]) == ("grounding", "all")]
     if not comparison.widens or len(mine) < len(comparison.values) or not all(one["complete"] for one in mine):

@@ -11,7 +11,7 @@ from vlcompare.render.panels import drawn, key
 from vlcompare.study.figures import NAMES, Figure
 from vlcompare.study.opened import Study
 from vlcompare.study.rates import RULE
-from vlcompare.study.seen import fairness, practice, seen, state
+from vlcompare.study.seen import Needed, fairness, needed, practice, seen, state
 
 MOST_PANELS = 12  # of a figure in the page; the report draws all
 MOST_LISTED = 40  # rows of a table in the page; the CSV has all
@@ -30,16 +30,44 @@ def figures(study: Study, *, of_the_lab: bool = False) -> Safe:
         shown[0] = el("p", f"{study.name}: {state(study)}", class_="vl-warn")
     if said := fairness(study):
         shown.append(el("p", said, class_="vl-note"))
-    told = [*seen(study), *filter(None, [practice(study) if of_the_lab else ""])]
+    if lines := needed(study):
+        shown.append(_settings(study, lines, of_the_lab))
     command = "study run cpu" if study.planned is not None else "study run GRID"
     drawn_ones = [
         figure(one, behind(one, [row for group in one.groups for row in group.rows], command), folded=index > 0)
         for index, one in enumerate(study.figures)
     ]
-    words = in_words(told, "Each setting in words")
     there = {row["family"] for row in study.rows}
     families = legend(family for family in NAMES if family in there)
-    return el("div", *shown, words, families, el("div", *drawn_ones, class_="vs-figures"))
+    return el("div", *shown, families, el("div", *drawn_ones, class_="vs-figures"))
+
+
+def _settings(study: Study, lines: Sequence[Needed], of_the_lab: bool) -> Safe:
+    """The settings as a table and in words, which are folded on the phone."""
+    said = practice(study) if of_the_lab else ""
+    told = el("ul", *[el("li", sentence) for sentence in seen(study)], class_="vs-seen")
+    body = [
+        _needed(lines),
+        el("p", said, class_="vl-note") if said else None,
+        el("details", el("summary", "Each setting in words"), told, class_="vs-fold"),
+    ]
+    return el("div", unfold("Setting by setting", True), el("div", *body, class_="vs-settings"), data_folded="true")
+
+
+def _needed(lines: Sequence[Needed]) -> Safe:
+    """Who needs how many examples, a line for each setting."""
+    families = [family for family in NAMES if any(family in line.amounts for line in lines)]
+    title = "Examples until .95, least to most of the seeds"
+    names = [el("th", key(family, NAMES[family]), scope="col") for family in families]
+    head = el("tr", el("th", title, scope="col"), *names, el("th", "Transformer or Mamba?", scope="col"))
+    body = []
+    for line in lines:
+        ahead = next((family for family in families if NAMES[family] == line.fewer), None)
+        cells = [el("td", line.amounts.get(family, "–")) for family in families]
+        verdict = el("td", key(ahead, NAMES[ahead]) if ahead else line.fewer)
+        body.append(el("tr", el("th", line.where, scope="row"), *cells, verdict))
+    whole = el("table", el("thead", head), el("tbody", *body), class_="vl-table vs-needed")
+    return el("div", whole, class_="vl-scroll", tabindex="0", role="group", aria_label=title)
 
 
 def legend(families: Iterable[str]) -> Safe:
@@ -54,8 +82,12 @@ def problems(sentences: Sequence[str]) -> list[Safe]:
     return shown
 
 
-def figure(one: Figure, runs: Safe, *, folded: bool) -> Safe:
-    """One figure with its numbers; runs: what `behind` made of the trainings; folded: on the phone, until asked for."""
+def figure(one: Figure, runs: Safe, *, folded: bool, found: Safe | None = None) -> Safe:
+    """One figure with its numbers.
+
+    runs: what `behind` made of the trainings; folded: on the phone, until asked for; found: what stands above the
+    panels.
+    """
     shown = one.panels[:MOST_PANELS]
     more = len(one.panels) - len(shown)
     rest = f" {more} more panels are in the report." if more else ""
@@ -72,7 +104,7 @@ def figure(one: Figure, runs: Safe, *, folded: bool) -> Safe:
     swiped = el("span", f" Swipe: {len(shown)} panels.", class_="vs-swipe") if len(shown) > 1 else None
     body = [
         el("p", one.reads, rest, swiped, class_="vl-note"),
-        in_words(one.says, "In words"),
+        found,
         panels,
         el("div", _numbers(one), runs, csv, class_="vs-under"),
     ]
@@ -83,12 +115,6 @@ def figure(one: Figure, runs: Safe, *, folded: bool) -> Safe:
         class_="vs-figure",
         data_folded="true" if folded else "false",
     )
-
-
-def in_words(sentences: Sequence[str], title: str) -> Safe | None:
-    """Sentences as a list, which is folded on the phone; None where there are none."""
-    listed = el("ul", *[el("li", sentence) for sentence in sentences], class_="vs-seen")
-    return el("div", unfold(title, True), listed, data_folded="true") if sentences else None
 
 
 def unfold(title: str, folded: bool) -> Safe:

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from vlcompare.render.markup import Safe, el
 from vlcompare.study.figures import NAMES, Figure
 from vlcompare.study.opened import PictureStudy
-from vlcompare.study.pictures.figures import baseline_says
+from vlcompare.study.pictures.figures import baseline_says, beside_the_paper, label, who_is_ahead
 from vlcompare.study.pictures.grids import COMPARISONS, Comparison
+from vlcompare.study.pictures.measured import Record
 from vlcompare.study.pictures.pilot import RULE, Pilot, above_text, pilots
 from vlcompare.study.pictures.settings import SETTING_FIELDS
 from vlcompare.tasks.prompts import task_title
 from vlcompare.types import FAMILIES
 from vlcompare.ui.study.figures import behind, cell, figure, legend, problems, table, unfold
+from vlcompare.units import fraction, fraction_interval
 
 ABOUT = (
     "Small language models of both families, matched in size, trained from nothing behind a frozen encoder: on the "
@@ -60,8 +62,32 @@ def _figures(study: PictureStudy, shown: Sequence[tuple[Comparison, Figure]]) ->
         rows = study.behind(comparison, one.records[0]["recipe"])
         varied = [name for name in SETTING_FIELDS if len({str(row.get(name)) for row in rows}) > 1 or name == "recipe"]
         runs = behind(one, rows, f"study run {comparison.name}", (*varied, *_RESULTS), "")
-        made.append(figure(one, runs, folded=index > 0))
+        made.append(figure(one, runs, folded=index > 0, found=_gaps(one, comparison)))
     return el("div", *made, class_="vs-figures")
+
+
+def _gaps(one: Figure, comparison: Comparison) -> Safe:
+    """The gap in each task at each value, in the colour of who is ahead, and what the paper says beside it."""
+    whole = [record for record in one.records if record["type"] == "all"]
+    values = list(dict.fromkeys(record["value"] for record in whole))
+    head = [el("th", words, scope="col") for words in ("Transformer − Mamba", *map(label, values))]
+    body = []
+    for task in dict.fromkeys(record["task"] for record in whole):
+        mine = {record["value"]: record for record in whole if record["task"] == task}
+        group = next(iter(mine.values()))["group"]
+        cells = [_gap(mine[value]) if value in mine else el("td", "–") for value in values]
+        body.append(el("tr", el("th", task_title(task), el("small", f" {group}"), scope="row"), *cells))
+    listed = el("table", el("thead", el("tr", *head)), el("tbody", *body), class_="vl-table vs-gaps")
+    said = [el("p", sentence, class_="vl-note") for sentence in beside_the_paper(one.records, comparison)]
+    title = f"{one.title}: Transformer minus Mamba"
+    return el("div", el("div", listed, class_="vl-scroll", tabindex="0", role="group", aria_label=title), *said)
+
+
+def _gap(record: Record) -> Safe:
+    low, high = record["gap_low"], record["gap_high"]
+    interval = "" if None in (low, high) else f" {fraction_interval(low, high)}"
+    side = {1: "left", -1: "right", 0: None}[who_is_ahead(record)]
+    return el("td", el("b", fraction(record["gap"], signed=True)), el("small", interval), data_side=side)
 
 
 def _pilot(pilot: Pilot) -> Safe:
