@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from app_world import compare, idle, said, settled, text, upload, visits
+from app_world import compare, done, idle, said, settled, text, upload, visits
 from page_world import serving
 from ui_fakes import png
 
@@ -93,6 +93,63 @@ def test_a_term_is_explained_by_a_tap(app: SimpleNamespace, browser: Any) -> Non
         page.wait_for_function(f"({SHOWN})() !== ''")
         page.locator("h1").tap()
         page.wait_for_function(f"({SHOWN})() === ''")
+
+
+# side -> the token that is marked as chosen, counted from 1, and whose details are shown; None without one
+OPEN = """() => Object.fromEntries(['left', 'right'].map((side) => {
+  const panel = document.getElementById(`vl-${side}-tokens`);
+  const chosen = [...panel.querySelectorAll('.vl-chosen')].map((one) => Number(one.dataset.token) + 1);
+  const said = panel.querySelector('.vl-inspect div')?.textContent.match(/token (\\d+)/)?.[1];
+  return [side, chosen.length === 1 && String(chosen[0]) === said ? chosen[0] : chosen.length || said ? 'mixed' : null];
+}))"""
+
+
+def opened(page: Any, left: int | None, right: int | None) -> None:
+    """Wait until these tokens are open."""
+    wanted = {"left": left, "right": right}
+    page.wait_for_function(f"(wanted) => JSON.stringify(({OPEN})()) === JSON.stringify(wanted)", arg=wanted)
+
+
+def test_the_least_sure_token_is_open_until_another_is_chosen(
+    app: SimpleNamespace, visit: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(app.fake, "sure", (0.9, 0.8, 0.7, 0.3, 0.6))
+    page = visit()
+    with app.fake.word_by_word() as next_word:
+        page.locator("#vl-run").click()
+        for _ in range(7):  # of ten: the least sure one is among them
+            next_word()
+        page.wait_for_function("document.querySelector('#vl-left-card .vl-answer').textContent.includes('0.55')")
+        assert page.evaluate(OPEN) == {"left": None, "right": None}
+    done(page)
+    opened(page, 4, 4)
+    assert page.evaluate("document.activeElement.closest('.vl-token-section')") is None
+    assert "30.0 %" in text(page, "#vl-left-tokens .vl-inspect")
+
+    page.locator("#vl-left-tokens .vl-token").nth(1).click()
+    opened(page, 2, 4)
+    compare(page)
+    opened(page, 4, 4)  # another run
+    page.locator(".vl-history-item").nth(1).click()
+    opened(page, 2, 4)
+    page.locator("#vl-swap").click()
+    opened(page, 4, 2)  # the choice goes with its answer
+    page.locator("#vl-repeat").click()
+    said(page, "#vl-repeats", "5 rounds")
+    idle(page)
+    opened(page, 4, 2)
+
+    with page.expect_download() as waiting:
+        page.locator("#vl-save").click()
+    waiting.value.save_as(tmp_path / "run.json")
+    fresh = visit()
+    load = fresh.locator("#vl-load input[type=file], input[type=file][accept*='json']").first
+    load.set_input_files(str(tmp_path / "run.json"))
+    said(fresh, "#vl-message", "as it was saved")
+    opened(fresh, 4, 4)
+    monkeypatch.setattr(app.fake, "sure", (1.0,))  # as where no probabilities were stored
+    compare(fresh)
+    opened(fresh, None, None)
 
 
 def test_a_comparison_is_repeated_five_times(app: SimpleNamespace, visit: Any) -> None:

@@ -16,7 +16,7 @@ from vlcompare.render.markup import Safe, el, join
 from vlcompare.runtime.image import open_image
 from vlcompare.types import SIDES, Alternative, Answer, Box, Memory, Prompt, Request, Side, Timings, Token
 from vlcompare.ui.checkpoint_names import memory_curves, name_of, scores_table
-from vlcompare.ui.compare import cards, figures, together, tokens
+from vlcompare.ui.compare import cards, display_limits, figures, together, tokens
 from vlcompare.ui.compare.picture import alternative_boxes, overlay, side_picture
 from vlcompare.ui.compare.session import Picture, Run, SideRun
 from vlcompare.units import format_bytes, milliseconds, number
@@ -154,6 +154,18 @@ def test_alternative_boxes_replace_one_token() -> None:
     found = alternative_boxes(answer())
     assert [(index, box) for index, box, _ in found] == [(3, Box(0.1, 0.2, 0.6, 0.7))]
     assert found[0][2] == pytest.approx(math.exp(-2.0))
+
+
+def test_the_least_sure_token_is_the_one_to_open() -> None:
+    sure = [Token(i, "x", logprob) for i, logprob in enumerate((-0.1, -0.9, -0.9, 0.0))]
+    run = run_of(answer(tokens=tuple(sure)), answer(tokens=(Token(1, "x", 0.0), Token(2, "y", 0.0))))
+    assert 'data-least="1"' in tokens.tokens_view(run, "left")
+    unknown = tokens.tokens_view(run, "right")
+    assert "data-least" not in unknown and "Choose a token" in unknown  # no probability was stored
+    beyond = [*[Token(i, "x", -0.1) for i in range(display_limits.TOKENS)], Token(0, "y", -3.0)]
+    assert tokens.least_sure(beyond[: display_limits.TOKENS]) == 0
+    run = run_of(answer(tokens=tuple(beyond)))
+    assert 'data-least="0"' in tokens.tokens_view(run, "left")  # the one that is drawn
 
 
 def test_figures_read_as_measured_and_race_is_marked() -> None:

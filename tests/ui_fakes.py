@@ -10,7 +10,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class FakeCompare:
     def __init__(self, gap: float = 0.0, words: Mapping[str, list[str]] | None = None) -> None:
         self.gap = gap
         self.words = dict(words or {})
+        self.sure: Sequence[float] = (0.7,)  # the probability of each token, from the first again after the last
         self.asked: list[tuple[bytes, Request, dict[str, Side]]] = []
         self.running = 0
         self._turns: threading.Semaphore | None = None
@@ -92,9 +93,10 @@ class FakeCompare:
             yield from self._wait(self.gap * (4 if side.checkpoint.startswith("slow/") else 1), cancel)
             if cancel.is_set():
                 break
-            top = (Alternative(index, word, math.log(0.7)), Alternative(900 + index, "0.80", math.log(0.2)))
-            tokens.append(Token(index, word, math.log(0.7), top))
-            yield Event(name, "step", Step(index, index, word, math.log(0.7), top, 0.004))
+            logprob = math.log(self.sure[index % len(self.sure)])
+            top = (Alternative(index, word, logprob), Alternative(900 + index, "0.80", math.log(0.2)))
+            tokens.append(Token(index, word, logprob, top))
+            yield Event(name, "step", Step(index, index, word, logprob, top, 0.004))
         reading = read_answer(request, "".join(token.text for token in tokens))
         seen = range(len(prompt.ids), len(prompt.ids) + max(1, len(tokens)))
         trace = tuple(240_000 if "mamba" in side.checkpoint else 4096 * count for count in seen)

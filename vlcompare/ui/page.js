@@ -12,8 +12,14 @@
     return node;
   }
 
-  function inspect(token) {
+  // what is chosen of each answer stays chosen when its panel is drawn anew
+  const choices = new Map();
+
+  // Show a token's details. own: the visitor has just chosen it; only then they are announced. The boxes that it might
+  // have been are drawn on the pictures for a choice of the visitor's.
+  function inspect(token, own = true) {
     const panel = token.closest(".vl-token-panel");
+    if (own && panel.dataset.answer) choices.set(panel.dataset.answer, token.dataset.token);
     for (const other of panel.querySelectorAll(".vl-token")) {
       other.classList.toggle("vl-chosen", other === token);
       other.tabIndex = other === token ? 0 : -1;
@@ -30,11 +36,33 @@
       row.append(make("code", "", text.replaceAll("\n", "↵").replaceAll(" ", "·")), bar, make("span", "", `${(100 * share).toFixed(1)} %`));
       list.append(row);
     }
+    box.ariaLive = own ? "polite" : "off";
     box.replaceChildren(head, list);
+    if (!choices.has(panel.dataset.answer)) return;
     for (const root of inside(side(token)))
       for (const alternative of root.querySelectorAll(".vl-alt"))
         alternative.classList.toggle("vl-on", alternative.dataset.token === data.token);
   }
+
+  // Open what the visitor chose of a panel's answer, else its least sure token; only the panel itself may scroll to it.
+  function openToken(place) {
+    const panel = place.querySelector(".vl-token-panel[data-answer]");
+    const index = choices.get(panel?.dataset.answer) ?? panel?.dataset.least;
+    const token = index !== undefined && panel.querySelector(`.vl-token[data-token="${index}"]`);
+    if (!token || token.matches(".vl-chosen") && panel.querySelector(".vl-inspect ol")) return;
+    inspect(token, false);
+    const list = token.parentElement;
+    list.scrollTop = Math.max(0, token.offsetTop - list.offsetTop + token.offsetHeight - list.clientHeight);
+  }
+
+  function watch(name) {
+    const place = document.getElementById(`vl-${name}-tokens`);
+    if (!place) return setTimeout(() => watch(name), 200);
+    new MutationObserver(() => openToken(place)).observe(place, { childList: true, subtree: true });
+    openToken(place);
+  }
+  watch("left");
+  watch("right");
 
   function light(node, on) {
     const index = node.dataset.box;

@@ -58,6 +58,7 @@ class SideRun:
     prompt: Prompt | None = None
     answer: Answer | None = None
     notices: tuple[str, ...] = ()  # how the model was loaded, where that matters to the answer
+    id: str = field(default_factory=lambda: secrets.token_hex(8), compare=False)  # stays its own when sides are swapped
 
     @property
     def text(self) -> str:

@@ -6,9 +6,8 @@ import json
 import math
 from collections.abc import Sequence
 
-from vlcompare.render.markup import Safe, el, join
-from vlcompare.render.terms import term
-from vlcompare.types import Prompt
+from vlcompare.render.markup import Safe, el
+from vlcompare.types import Prompt, Token
 from vlcompare.ui.compare import display_limits as shown
 from vlcompare.ui.compare.cards import side_name, tall
 from vlcompare.ui.compare.session import Run
@@ -16,7 +15,10 @@ from vlcompare.units import milliseconds
 
 
 def tokens_view(run: Run, side: str) -> Safe:
-    """Every token as a button: chosen, it shows its time, its probability and what else it might have been."""
+    """Every token as a button: chosen, it shows its time, its probability and what else it might have been.
+
+    The page's script opens the least sure one, unless the visitor has chosen another of this answer.
+    """
     answer = run.answer(side)
     if run.hidden or answer is None or not answer.tokens:
         return el(
@@ -51,23 +53,25 @@ def tokens_view(run: Run, side: str) -> Safe:
                 aria_label=f"token {index + 1}: {token.text or token.id}, {100 * probability:.0f} percent",
             )
         )
-    hint = join(
-        [
-            "Choose a ",
-            term("token"),
-            ": its time, its ",
-            term("log-probability", "probability"),
-            ", and what else it might have been.",
-        ]
-    )
+    least = least_sure(answer.tokens[: shown.TOKENS])
+    hint = el("p", "Choose a token.", class_="vl-empty") if least is None else None
     return el(
         "div",
         el("div", *buttons, class_="vl-tokens", role="group", aria_label="Tokens of the answer"),
         shown.left_out(answer.tokens, shown.TOKENS, "tokens"),
-        el("div", el("p", hint, class_="vl-empty"), class_="vl-inspect", aria_live="polite"),
+        el("div", hint, class_="vl-inspect", aria_live="polite"),
         class_="vl-token-panel" + tall(run),
         data_side=side,
+        data_answer=run.sides[side].id,
+        data_least=None if least is None else str(least),
     )
+
+
+def least_sure(tokens: Sequence[Token]) -> int | None:
+    """The index of the token with the lowest probability; None where none is below 1, as if none was stored."""
+    doubts = [min(0.0, token.logprob) for token in tokens]
+    least = min(doubts, default=0.0)
+    return doubts.index(least) if least < 0.0 else None
 
 
 def _visible(text: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import gradio as gr
 
 from vlcompare.render.markup import el
+from vlcompare.render.terms import term
 from vlcompare.types import SIDES
 from vlcompare.ui import checkpoint_names
 from vlcompare.ui.compare import views
@@ -155,7 +156,9 @@ def _pictures(regions: dict[str, gr.HTML], places: dict[str, gr.Column]) -> None
             regions[f"{side}_picture"] = gr.HTML(elem_id=f"vl-{side}-picture")
     regions["three"] = gr.HTML(js_on_load=PICK, elem_id="vl-three-view")
     with gr.Column(elem_classes=["vl-panel", "vl-token-section"]):
-        gr.HTML(el("h2", "Token by token", class_="vl-section"))
+        title = el("h2", "Token by token", class_="vl-section")
+        opens = ["Opens at the least ", term("log-probability", "probable"), " ", term("token")]
+        gr.HTML(el("div", title, el("p", *opens, class_="vl-note"), class_="vl-token-head"))
         with gr.Row(elem_classes="vl-token-pair", equal_height=False):
             for side in SIDES:
                 regions[f"{side}_tokens"] = gr.HTML(elem_id=f"vl-{side}-tokens")
