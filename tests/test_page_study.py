@@ -715,19 +715,18 @@ def test_on_the_phone_figures_are_folded_and_each_can_be_opened(visit: Any) -> N
         button.focus()
         page.keyboard.press("Enter")
     page.wait_for_function("!document.querySelector('#vs-figures .vs-figure[data-folded=true]')")
-    for folded in page.locator("[data-folded='true']:has(> :is(.vs-untrained, .vs-settings))").all():
-        listed = folded.locator("> :is(ul, div)").element_handle()
+    for listed in page.locator("[data-folded='true'] > :is(.vs-untrained, .vs-settings)").element_handles():
         assert not listed.is_visible()
-        folded.locator("> .vs-unfold").click()
+        listed.evaluate("node => node.previousElementSibling.click()")
         listed.wait_for_element_state("visible")
     assert all(body.is_visible() for body in page.locator("#vs-figures .vs-body").all())
     page.locator(".vs-gaps-place .vs-unfold").click()
-    page.locator(".vs-gaps").wait_for(state="visible")
+    page.locator(".vs-gaps-place .vs-gaps").wait_for(state="visible")
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
     wide = study(visit(width=1280))
     wide.wait_for_selector("#vs-figures .vs-figure")
     assert all(body.is_visible() for body in wide.locator("#vs-figures .vs-body").all())
-    assert not wide.locator(".vs-unfold").first.is_visible() and wide.locator(".vs-gaps").is_visible()
+    assert not wide.locator(".vs-unfold").first.is_visible() and wide.locator(".vs-gaps-place .vs-gaps").is_visible()
 
 
 def few_symbols(path: Path) -> Path:
