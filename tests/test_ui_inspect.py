@@ -26,6 +26,7 @@ from vlcompare.ui.compare.session import CompareSession, Run
 from vlcompare.ui.compare.stored import stored_line
 from vlcompare.ui.inspect import files as files
 from vlcompare.ui.inspect import handlers as actions
+from vlcompare.ui.inspect.action import InspectUpdate
 from vlcompare.ui.inspect.headline import headline
 from vlcompare.ui.inspect.library import Library, RunSide
 from vlcompare.ui.inspect.query import PAGE_ROWS, Query, Range, chips, clicked, filled, pages
@@ -194,6 +195,26 @@ def test_the_squares_of_a_dense_scatter_select_their_samples(
     assert sum(int(n) for _, n in cells) == 40
     for pick, count in cells:
         assert len(data.select(clicked(Query(), pick), {}).rows) == int(count)
+
+
+def test_the_charts_draw_a_measure_that_the_selection_has(inspection: Inspection) -> None:
+    def drawn(update: InspectUpdate) -> str:
+        """The measure that is marked as chosen, which is the one that is drawn."""
+        title = MEASURES[update["measure"]].title
+        assert update["charts"].count(f"<figcaption>{title[:1].upper()}{title[1:]}, ") == 2
+        assert "No sample here has" not in update["charts"]
+        return update["measure"]
+
+    assert drawn(actions.click(inspection, "sort:text") and actions.everything(inspection)) == "iou"
+    assert drawn(actions.click(inspection, "slice:task|vqa")) == "score"  # its answers have no boxes
+    assert drawn(actions.click(inspection, "slice:task|grounding")) == "iou"
+    assert "charts" in actions.draw(inspection, "words")
+    assert drawn(actions.click(inspection, "slice:task|vqa")) == "words"  # what was chosen stays
+    actions.draw(inspection, "iou")
+    assert drawn(actions.fill(inspection, "square", False, False, 0, "", "")) == "score"
+    assert drawn(actions.click(inspection, "slice:task|vqa")) == "iou"  # what was chosen is there again
+    nothing = actions.fill(inspection, "no such words", False, False, 0, "", "")
+    assert nothing["measure"] == "iou"
 
 
 @pytest.mark.parametrize("sort", ["order", "text", "left", "right", "difference", "gap"])

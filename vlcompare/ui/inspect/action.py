@@ -33,6 +33,7 @@ class InspectUpdate(TypedDict, total=False):
     picture: Safe
     sample: Safe
     note_state: Safe
+    measure: str  # what the charts draw
     note: Note | None  # what the note's form shows; None: nothing
     form: Query  # what the filter form shows
     controls: bool  # the lists of runs, sides, slices and tags are filled again

@@ -71,6 +71,7 @@ def _selection(inspection: Inspection, data: Opened) -> InspectUpdate:
         "differences": figures.differences(ranked, len(tested), names, query),
         "slices": _slices(inspection, data),
         "charts": _charts(inspection, data),
+        "measure": inspection.measure,
         "chips": views.chips_view(query, len(inspection.rows), data.table.count, data.slice_title),
         "table": _table(inspection, data),
     }
@@ -246,7 +247,7 @@ def draw(inspection: Inspection, measure: str) -> InspectUpdate:
     """Draw the charts of another measure."""
     if inspection.data is None or measure not in MEASURES:
         return {}
-    inspection.measure = measure
+    inspection.choose_measure(measure)
     return {"charts": _charts(inspection, inspection.data)}
 
 

@@ -123,6 +123,10 @@ class Opened:
             self._measures[key] = self._measured(side, name)
         return self._measures[key]
 
+    def measured(self, name: str, rows: Rows) -> bool:
+        """Whether one of these rows has the measure on every side that is shown."""
+        return bool(np.all([np.isfinite(self.measure(role, name)[rows]) for role in self.roles], axis=0).any())
+
     def _measured(self, side: str, name: str) -> NDArray[Any]:
         score = self.table.score[side]
         if name == "iou":

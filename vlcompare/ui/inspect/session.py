@@ -23,7 +23,7 @@ from vlcompare.ui.checkpoint_names import name_of
 from vlcompare.ui.compare.session import Run
 from vlcompare.ui.inspect.library import Library, RunSide
 from vlcompare.ui.inspect.query import Query
-from vlcompare.ui.inspect.selection import Names, Opened, Ranked, Selection, ranked
+from vlcompare.ui.inspect.selection import MEASURES, Names, Opened, Ranked, Selection, ranked
 
 MOST_OPEN = 6
 _NO_ROWS: Rows = np.zeros(0, np.int64)
@@ -44,7 +44,7 @@ class Inspection:
         self.selection = NOTHING
         self.row: int | None = None
         self.dimension = "task"
-        self.measure = "score"
+        self.measure = self.chosen_measure = ""  # what the charts draw; what the visitor has chosen of them
         self.gallery = False  # whether samples are listed as pictures
         self.offer = ""  # an open run that was just added, to be put on a side
         self._ranked: tuple[Rows, Ranked] | None = None
@@ -153,7 +153,7 @@ class Inspection:
         self.data, self.names, self.selection = data, Names(" against ".join(keys), titles), selection
         if self.dimension not in data.dimensions:
             self.dimension = next(iter(data.dimensions), "task")
-        self.measure = "iou" if "grounding" in data.table.main else "score"
+        self._measure_selection()
 
     # ---- the selection -----------------------------------------------------------------------------------------------
 
@@ -175,6 +175,20 @@ class Inspection:
         if self.data is not None:
             by_notes = query.noted or query.tag  # which may have changed
             self.selection = self.data.select(query, self.notes(), None if by_notes else self.selection)
+            self._measure_selection()
+
+    def choose_measure(self, name: str) -> None:
+        """Take the measure that the charts are to draw, for as long as the selection has it."""
+        self.measure = self.chosen_measure = name
+
+    def _measure_selection(self) -> None:
+        """Draw what was chosen where the selection has it, else the first measure that it has."""
+        assert self.data is not None
+        found = [name for name in MEASURES if self.data.measured(name, self.rows)]
+        if not found:  # as where nothing is selected
+            self.measure = self.measure or next(iter(MEASURES))
+        else:
+            self.measure = self.chosen_measure if self.chosen_measure in found else found[0]
 
     def turn(self, query: Query) -> None:
         """Take a query that differs in its page alone."""

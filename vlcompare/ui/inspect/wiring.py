@@ -76,7 +76,6 @@ def _lists(inspection: Inspection) -> dict[str, Any]:
         "left": gr.update(choices=sides, value=inspection.left or None),
         "right": gr.update(choices=[("– none –", ""), *sides], value=inspection.right),
         "dimension": gr.update(choices=dimensions, value=inspection.dimension if dimensions else None),
-        "measure": inspection.measure,
         **_tags(inspection),
     }
 
@@ -151,13 +150,14 @@ def _wire_selection(parts: InspectParts) -> None:
         clicked.then(None, js=SHOW)
 
     def fill(inspection: Inspection, *values: Any) -> list[Any]:
-        return _outputs(parts, inspection, handlers.fill(inspection, *values))[: len(parts.regions)]
+        found = dict(zip(parts.names, _outputs(parts, inspection, handlers.fill(inspection, *values)), strict=False))
+        return [*(found[name] for name in parts.regions), found["measure"]]
 
     parts.buttons["back"].click(None, js=BACK)
     form = [fields[name] for name in FORM]
     # "change", not "input": after the server has written into a text field, its first input event is not sent. What
     # the server wrote comes back this way too, and changes nothing
-    on_changes("filters", form, fill, [session, *form], list(parts.regions.values()))
+    on_changes("filters", form, fill, [session, *form], [*parts.regions.values(), fields["measure"]])
     for name, act in (("dimension", handlers.slice_by), ("measure", handlers.draw)):
         fields[name].input(_listener(parts, act), [session, fields[name]], outputs, **QUIET)
 
