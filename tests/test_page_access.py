@@ -196,10 +196,13 @@ def test_nothing_is_cut_off_or_covered_at_any_width(visit: Any, widths: tuple[in
             assert page.evaluate(OVER) == [], (tab, width)
 
 
-# paragraphs in a column too narrow for them
-NARROW = """() => [...document.querySelectorAll('p, li')].filter((node) =>
-    node.checkVisibility() && node.innerText.length > 80 && node.getBoundingClientRect().width < 140)
-  .map((node) => `${node.className} ${node.innerText.slice(0, 60)}`)"""
+# paragraphs, and cells of tables, in a column too narrow for them
+NARROW = """() => {
+  const narrow = (nodes, letters, width) => [...document.querySelectorAll(nodes)].filter((node) =>
+    node.checkVisibility() && node.innerText.length > letters && node.getBoundingClientRect().width < width);
+  return [...narrow('p, li', 80, 140), ...narrow('th, td', 14, 45)]
+    .map((node) => `${node.className} ${node.innerText.slice(0, 60)}`);
+}"""
 
 
 # what the Tab key is to reach: visible controls that are in its order, radio buttons but one of a group left out
