@@ -206,12 +206,14 @@ def test_the_charts_draw_a_measure_that_the_selection_has(inspection: Inspection
         return update["measure"]
 
     assert drawn(actions.click(inspection, "sort:text") and actions.everything(inspection)) == "iou"
-    assert drawn(actions.click(inspection, "slice:task|vqa")) == "score"  # its answers have no boxes
+    assert drawn(actions.click(inspection, "slice:task|vqa")) == "confidence"  # no boxes, and scores of 0 and 1
     assert drawn(actions.click(inspection, "slice:task|grounding")) == "iou"
     assert "charts" in actions.draw(inspection, "words")
     assert drawn(actions.click(inspection, "slice:task|vqa")) == "words"  # what was chosen stays
     actions.draw(inspection, "iou")
-    assert drawn(actions.fill(inspection, "square", False, False, 0, "", "")) == "score"
+    assert drawn(actions.fill(inspection, "square", False, False, 0, "", "")) == "confidence"
+    assert inspection.data.measures(inspection.rows)[-1] == "score"
+    assert inspection.data.measures(np.arange(inspection.data.table.count))[:2] == ["iou", "score"]  # of all sizes
     assert drawn(actions.click(inspection, "slice:task|vqa")) == "iou"  # what was chosen is there again
     nothing = actions.fill(inspection, "no such words", False, False, 0, "", "")
     assert nothing["measure"] == "iou"

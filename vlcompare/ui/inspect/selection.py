@@ -123,9 +123,16 @@ class Opened:
             self._measures[key] = self._measured(side, name)
         return self._measures[key]
 
-    def measured(self, name: str, rows: Rows) -> bool:
-        """Whether one of these rows has the measure on every side that is shown."""
-        return bool(np.all([np.isfinite(self.measure(role, name)[rows]) for role in self.roles], axis=0).any())
+    def measures(self, rows: Rows) -> list[str]:
+        """What one of these rows has on every side; the score last where it is one of two values, right or wrong, whose
+        samples a chart would draw as one mark."""
+        found = {}
+        for name in MEASURES:
+            values = np.stack([self.measure(role, name)[rows] for role in self.roles])
+            known = values[:, np.isfinite(values).all(axis=0)]
+            if known.size:
+                found[name] = name != "score" or bool(((known > known.min()) & (known < known.max())).any())
+        return sorted(found, key=lambda name: not found[name])
 
     def _measured(self, side: str, name: str) -> NDArray[Any]:
         score = self.table.score[side]

@@ -184,7 +184,7 @@ class Inspection:
     def _measure_selection(self) -> None:
         """Draw what was chosen where the selection has it, else the first measure that it has."""
         assert self.data is not None
-        found = [name for name in MEASURES if self.data.measured(name, self.rows)]
+        found = self.data.measures(self.rows)
         if not found:  # as where nothing is selected
             self.measure = self.measure or next(iter(MEASURES))
         else:
