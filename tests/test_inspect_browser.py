@@ -320,6 +320,26 @@ def test_the_picture_stays_in_its_place_beside_the_list(visit: Any) -> None:
         in_view(page)
 
 
+def test_the_first_sample_is_open_where_it_stands_beside_the_list(visit: Any) -> None:
+    page = visit(width=1280, height=720)
+    said(page, "#vi-picture", "1 of 64 in this selection")
+    counted(page, "#vi-table .vi-current", 1)
+    assert page.locator("#vi-table tbody tr").first.get_attribute("class") == "vi-current"
+    assert page.evaluate("[document.activeElement === document.body, scrollY]") == [True, 0]
+    page.locator("#vi-table .vi-open").nth(2).click()
+    said(page, "#vi-picture", "3 of 64")
+    chosen = page.locator(".vi-facts").inner_text()
+    page.locator("#vi-text textarea, #vi-text input").first.fill("blue")
+    said(page, "#vi-picture", "Not in this selection")
+    assert page.locator(".vi-facts").inner_text() == chosen
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.locator(".vi-detail").wait_for(state="hidden")  # no sheet that nobody asked for
+
+    narrow = visit(width=390, height=844)
+    settled(narrow)
+    assert narrow.locator("#vi-table .vi-current, #vi-sample .vi-sample, .vi-detail.vi-sheet").count() == 0
+
+
 def test_on_a_phone_the_sample_is_a_sheet_with_a_way_back(visit: Any) -> None:
     page = visit(width=390, height=844)
     row = page.locator("#vi-table .vi-open").nth(7)

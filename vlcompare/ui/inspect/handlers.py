@@ -40,6 +40,8 @@ def everything(inspection: Inspection) -> InspectUpdate:
     if data is None:
         empty = cast(InspectUpdate, dict.fromkeys(("message", "offer", "figures", "picture", *SELECTED), Safe("")))
         return {**empty, "head": views.nothing(CLOSED), "sample": views.nothing(NO_SAMPLE, KEYS)}
+    if inspection.beside and inspection.row is None:
+        inspection.row = inspection.neighbour(1)  # the first
     return {
         "offer": _offer(inspection),
         "head": views.head(data, inspection.names),
@@ -130,8 +132,12 @@ def _placed(inspection: Inspection, data: Opened) -> InspectUpdate:
 # ---- actions ---------------------------------------------------------------------------------------------------------
 
 
-def start(inspection: Inspection) -> InspectUpdate:
-    """The page was opened: show the given run, or the example that comes with the project."""
+def start(inspection: Inspection, *, beside: bool = False) -> InspectUpdate:
+    """The page was opened: show the given run, or the example that comes with the project.
+
+    beside: whether there is room for a sample beside the list; the first one of a run is then open.
+    """
+    inspection.beside = beside
     page = _first(inspection)
     if "controls" not in page:  # the first run cannot be shown: the page is empty, and others can be chosen
         with inspection.lock:

@@ -43,6 +43,7 @@ class Inspection:
         self.names = Names("", {})
         self.selection = NOTHING
         self.row: int | None = None
+        self.beside = False  # whether the open sample stands beside the list, as on a wide screen, and not over it
         self.dimension = "task"
         self.measure = self.chosen_measure = ""  # what the charts draw; what the visitor has chosen of them
         self.gallery = False  # whether samples are listed as pictures

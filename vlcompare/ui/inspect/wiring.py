@@ -31,6 +31,7 @@ SHOW = "() => window.vlInspect && window.vlInspect.shown()"
 SLICED = "() => window.vlInspect && window.vlInspect.sliced()"
 BACK = "() => window.vlInspect && window.vlInspect.back()"
 RETURN = "() => window.vlInspect && window.vlInspect.returned()"
+BESIDE = "(session) => [session, window.matchMedia('(min-width: 901px)').matches]"  # as in inspect.css
 FILL = "(found) => window.vlInspect && window.vlInspect.fill(found)"
 
 Listener = Callable[..., list[Any]]
@@ -110,10 +111,11 @@ def _wire_opening(parts: InspectParts, settings: AppSettings, page: gr.Blocks) -
     fields, session, outputs = parts.fields, parts.session, parts.outputs
     reading = {**READING, "show_progress_on": [parts.regions["head"]]}  # one timer, not one on each output
 
-    def start(inspection: Inspection) -> list[Any]:
-        return _outputs(parts, inspection, handlers.start(inspection))
+    def start(inspection: Inspection, beside: bool) -> list[Any]:
+        return _outputs(parts, inspection, handlers.start(inspection, beside=bool(beside)))
 
-    page.load(start, [session], outputs, **{**READING, "show_progress": "hidden"})  # the head says what is read
+    starting = {**READING, "show_progress": "hidden"}  # the head says what is read
+    page.load(start, [session, parts.beside], outputs, js=BESIDE, **starting)
     fields["runs"].input(_listener(parts, handlers.choose), [session, fields["runs"]], outputs, **reading)
 
     def upload(inspection: Inspection, path: Any) -> InspectUpdate:
