@@ -335,6 +335,23 @@ def test_whether_the_gap_widens_with_scale_is_said_once_all_seeds_are_there() ->
     assert said(rows((4, 20, 60))[:-1]) == [], "a seed is missing"
 
 
+def test_what_reading_again_does_is_said_once_two_layouts_have_all_seeds() -> None:
+    def said(*layouts: str, seeds: tuple[int, ...] = (0, 1)) -> list[str]:
+        rows = []
+        for layout, family, seed in product(layouts, FAMILIES, seeds):
+            right = "10" * 40 if (family, layout) == ("pythia", "image_twice") else "1" * 80
+            asked = {"per_picture": "2" * 40, "types": "a" * 80, "names": ["attribute"], "floor": "0" * 80}
+            task = {"group": "retrieval", "metric": "accuracy", "right": right, **asked}
+            rows.append(row(family, seed, layout=layout) | {"tasks": {"grounding": task}})
+        return [sentence for figure in picture_figures(rows) for sentence in figure.says if "2407.05483" in sentence]
+
+    assert said("image_first", "image_twice") == [
+        "Reading again is meant to help recurrent models (arXiv 2407.05483); here, of the things located: Transformer "
+        "image first 1.00, image twice .50; Mamba image first 1.00, image twice 1.00."
+    ]
+    assert said("image_first", "image_twice", seeds=(0,)) == [] == said("image_twice", "query_around")
+
+
 # ---------------------------------------------------------------------------------------------- comparisons
 
 

@@ -87,12 +87,20 @@ def says(records: Sequence[Record]) -> Iterator[str]:
 
 
 def beside_the_paper(records: Sequence[Record], comparison: Comparison) -> Iterator[str]:
-    """Whether the gap in locating things grows as the paper says, once all seeds of all values are there."""
+    """What is said elsewhere of a comparison, beside what is seen here in locating things: of a gap that grows once all
+    seeds of all values are there, of a help once there are all seeds of two."""
     mine = [one for one in records if (one["task"], one["type"]) == ("grounding", "all")]
-    if not comparison.widens or len(mine) < len(comparison.values) or not all(one["complete"] for one in mine):
-        return
-    grows = all(one["gap"] < other["gap"] for one, other in pairwise(mine)) and _clearly_below(mine[0], mine[-1])
-    yield f"{comparison.widens}; {'here it does, too' if grows else 'here no such widening is shown'}."
+    whole = [one for one in mine if one["complete"]]
+    if comparison.widens and len(mine) == len(whole) == len(comparison.values):
+        grows = all(one["gap"] < other["gap"] for one, other in pairwise(mine)) and _clearly_below(mine[0], mine[-1])
+        yield f"{comparison.widens}; {'here it does, too' if grows else 'here no such widening is shown'}."
+    first = next(iter(comparison.values))
+    if comparison.helps and len(whole) > 1 and whole[0]["value"] == first:
+        shares = [
+            f"{NAMES[family]} {', '.join(label(one['value']) + ' ' + share_text(one[family]) for one in whole)}"
+            for family in FAMILIES
+        ]
+        yield f"{comparison.helps}; here, of the things located: {'; '.join(shares)}."
 
 
 def _clearly_below(one: Record, other: Record) -> bool:

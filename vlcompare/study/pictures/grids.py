@@ -39,6 +39,7 @@ class Comparison:
     axis: str = ""  # what its values are, where they do not say so themselves
     ordered: bool = False  # whether the values are amounts of one thing, from less to more
     widens: str = ""  # what the paper says, where it says that the gap in grounding grows along `values`
+    helps: str = ""  # whom a value other than the first is said to help, and by whom it is said
     note: str = ""  # what has to be known to read it; {finetuned} stands for the encoder's further steps
 
     def settings(self, base: PictureSetting = BASELINE) -> Iterator[PictureSetting]:
@@ -62,7 +63,10 @@ COMPARISONS = (
         widens="In the paper the gap in grounding widens with scale",
     ),
     Comparison(
-        "pictures-twice", "Encoding again", _one_field("layout", ("image_first", "image_twice", "query_around"))
+        "pictures-twice",
+        "Encoding again",
+        _one_field("layout", ("image_first", "image_twice", "query_around")),
+        helps="Reading again is meant to help recurrent models (arXiv 2407.05483)",
     ),
     Comparison(
         "pictures-resolution",
