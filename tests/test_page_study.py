@@ -506,6 +506,8 @@ def test_the_other_tasks_and_state_sizes_are_told_too() -> None:
     told = seen(text_study(rows))
     assert told[0].startswith("MQAR, length 8, examples until .95: Transformer 2,000 (3 seeds), Mamba 2,000 (3 seeds).")
     assert told[1].startswith("What follows an n-gram, length 20, query last, examples until .95: Transformer 2,000")
+    alone = text_study([row for row in rows if row["task"] == "position"])
+    assert needed(alone) == [] and seen(alone)[0] in words(figures.figures(alone)), "without a Transformer, too"
     assert told[2] == (
         "Length 10, query last, Mamba by states a channel, examples until .95: 4 states 400,000 (3 seeds, 2 of which "
         "got to .40 and .50 after all 512,000), 16 states 5,000 to 7,000 (3 seeds), 64 states 4,000 (one seed)."

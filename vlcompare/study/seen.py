@@ -115,7 +115,7 @@ def needed(study: Study) -> list[Needed]:
     """A line for each task, length and order at which both a Transformer and a Mamba were trained."""
     out = []
     for task, length, order, apart, members in _settings(study, tuple(TASK_NAMES)):
-        amounts = {family: _amount(members[family], brief=True) for family in NAMES if family in members}
+        amounts = {family: _brief_amount(members[family]) for family in NAMES if family in members}
         out.append(Needed(f"{_where(task, length, order)}{apart}", amounts, _fewer(members)))
     return out
 
@@ -134,13 +134,13 @@ def seen(study: Study) -> list[str]:
     each of which Mambas with states of several sizes were."""
     out = []
     for task, length, order, apart, members in _settings(study, tuple(TASK_NAMES)):
-        known = [members[family] for family in NAMES if family in members]
+        known = [f"{NAMES[family]} {_amount(members[family])}" for family in NAMES if family in members]
         verdict = _verdict(members)
         said = f"Fewer than {ENOUGH_SEEDS} seeds: no finding yet"
         said = said if verdict is None else verdict[0].upper() + verdict[1:]
         longer = _longer(length, members) if task == "position" else ""
         said += "." if verdict is None else f".{_hybrid(members)}{longer}"
-        out.append(f"{_where(task, length, order)}{apart}, examples until .95: {_needed(known)}. {said}")
+        out.append(f"{_where(task, length, order)}{apart}, examples until .95: {', '.join(known)}. {said}")
     return [*out, *_by_state(study)]
 
 
@@ -222,26 +222,26 @@ def _settings(study: Study, tasks: Sequence[str] = ("position",)) -> list[_Setti
     return out
 
 
-def _needed(groups: Sequence[Group]) -> str:
-    """What each family's trainings needed."""
-    return ", ".join(f"{NAMES[group.key['family']]} {_amount(group)}" for group in groups)
-
-
-def _amount(group: Group, *, brief: bool = False) -> str:
-    """Examples that trainings needed, the least and the most, and how those ended that needed more.
-
-    brief: seeds are counted only where they are few, or some did not reach .95.
-    """
+def _range(group: Group) -> str:
+    """Examples that trainings needed, the least and the most of those that reached .95."""
     known = sorted(row["reached"] for row in group.rows if row["reached"] is not None)
-    failed = [row for row in group.rows if row["reached"] is None]
     ends = dict.fromkeys(f"{count:,}" for count in (known[:1] + known[-1:]))
-    amount = " to ".join(ends) if known else f"not in {group.key['budget']:,}"
-    if brief:
-        few = seeds_text(len(group.rows)) if len(group.rows) < ENOUGH_SEEDS else ""
-        notes = [f"{len(known)} of {len(group.rows)} seeds"] if known and failed else [few] * bool(few)
-        return f"{amount} ({notes[0]})" if notes else amount
-    notes = [seeds_text(len(group.rows)), *(_failures(failed, group) if known else [])]
-    return f"{amount} ({', '.join(notes)})"
+    return " to ".join(ends) if known else f"not in {group.key['budget']:,}"
+
+
+def _brief_amount(group: Group) -> str:
+    """What trainings needed; seeds are counted only where they are few, or some of them did not reach .95."""
+    reached, count = sum(row["reached"] is not None for row in group.rows), len(group.rows)
+    if 0 < reached < count:
+        return f"{_range(group)} ({reached} of {count} seeds)"
+    return f"{_range(group)} ({seeds_text(count)})" if count < ENOUGH_SEEDS else _range(group)
+
+
+def _amount(group: Group) -> str:
+    """What trainings needed, and how those ended that needed more than their budget."""
+    failed = [row for row in group.rows if row["reached"] is None]
+    some = _failures(failed, group) if len(failed) < len(group.rows) else ()
+    return f"{_range(group)} ({', '.join([seeds_text(len(group.rows)), *some])})"
 
 
 def _failures(rows: Sequence[Row], group: Group) -> Iterator[str]:

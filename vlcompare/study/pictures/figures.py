@@ -43,7 +43,7 @@ def picture_figures(rows: Sequence[Mapping[str, Any]]) -> list[Figure]:
     for name, comparison, records in compared(rows):
         title = comparison.title if name == comparison.name else f"{comparison.title}, {records[0]['recipe']}"
         words = reads(records, comparison)
-        panels, said = tuple(_panels(records, comparison)), (*says(records), *beside_the_paper(records, comparison))
+        panels, said = tuple(_panels(records, comparison)), (*says(records), *beside_claims(records, comparison))
         made.append(Figure(name, title, words, panels, tuple(records), (), said))
     return made
 
@@ -86,9 +86,11 @@ def says(records: Sequence[Record]) -> Iterator[str]:
         yield f"{task_title(task)} ({mine[0]['group']}), Transformer minus Mamba. {'. '.join(parts)}."
 
 
-def beside_the_paper(records: Sequence[Record], comparison: Comparison) -> Iterator[str]:
-    """What is said elsewhere of a comparison, beside what is seen here in locating things: of a gap that grows once all
-    seeds of all values are there, of a help once there are all seeds of two."""
+def beside_claims(records: Sequence[Record], comparison: Comparison) -> Iterator[str]:
+    """What is claimed of a comparison, and beside it what is seen here in locating things.
+
+    A gap that grows takes all seeds of all values; help takes all seeds of the first value and of another.
+    """
     mine = [one for one in records if (one["task"], one["type"]) == ("grounding", "all")]
     whole = [one for one in mine if one["complete"]]
     if comparison.widens and len(mine) == len(whole) == len(comparison.values):

@@ -39,7 +39,7 @@ class Comparison:
     axis: str = ""  # what its values are, where they do not say so themselves
     ordered: bool = False  # whether the values are amounts of one thing, from less to more
     widens: str = ""  # what the paper says, where it says that the gap in grounding grows along `values`
-    helps: str = ""  # whom a value other than the first is said to help, and by whom it is said
+    helps: str = ""  # the claim that values other than the first help a family, with its source
     note: str = ""  # what has to be known to read it; {finetuned} stands for the encoder's further steps
 
     def settings(self, base: PictureSetting = BASELINE) -> Iterator[PictureSetting]:

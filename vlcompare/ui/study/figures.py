@@ -30,8 +30,8 @@ def figures(study: Study, *, of_the_lab: bool = False) -> Safe:
         shown[0] = el("p", f"{study.name}: {state(study)}", class_="vl-warn")
     if said := fairness(study):
         shown.append(el("p", said, class_="vl-note"))
-    if lines := needed(study):
-        shown.append(_settings(study, lines, of_the_lab))
+    if told := seen(study):
+        shown.append(_settings(needed(study), practice(study) if of_the_lab else "", told))
     command = "study run cpu" if study.planned is not None else "study run GRID"
     drawn_ones = [
         figure(one, behind(one, [row for group in one.groups for row in group.rows], command), folded=index > 0)
@@ -42,14 +42,13 @@ def figures(study: Study, *, of_the_lab: bool = False) -> Safe:
     return el("div", *shown, families, el("div", *drawn_ones, class_="vs-figures"))
 
 
-def _settings(study: Study, lines: Sequence[Needed], of_the_lab: bool) -> Safe:
-    """The settings as a table and in words, which are folded on the phone."""
-    said = practice(study) if of_the_lab else ""
-    told = el("ul", *[el("li", sentence) for sentence in seen(study)], class_="vs-seen")
+def _settings(lines: Sequence[Needed], note: str, told: Sequence[str]) -> Safe:
+    """The settings as a table, where there are both families to compare, and in words; folded on the phone."""
+    listed = el("ul", *[el("li", sentence) for sentence in told], class_="vs-seen")
     body = [
-        _needed(lines),
-        el("p", said, class_="vl-note") if said else None,
-        el("details", el("summary", "Each setting in words"), told, class_="vs-fold"),
+        _needed(lines) if lines else None,
+        el("p", note, class_="vl-note") if note else None,
+        el("details", el("summary", "Each setting in words"), listed, class_="vs-fold"),
     ]
     return el("div", unfold("Setting by setting", True), el("div", *body, class_="vs-settings"), data_folded="true")
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from vlcompare.render.markup import Safe, el
 from vlcompare.study.figures import NAMES, Figure
 from vlcompare.study.opened import PictureStudy
-from vlcompare.study.pictures.figures import baseline_says, beside_the_paper, label, who_is_ahead
+from vlcompare.study.pictures.figures import baseline_says, beside_claims, label, who_is_ahead
 from vlcompare.study.pictures.grids import COMPARISONS, Comparison
 from vlcompare.study.pictures.measured import Record
 from vlcompare.study.pictures.pilot import RULE, Pilot, above_text, pilots
@@ -67,7 +67,7 @@ def _figures(study: PictureStudy, shown: Sequence[tuple[Comparison, Figure]]) ->
 
 
 def _gaps(one: Figure, comparison: Comparison) -> Safe:
-    """The gap in each task at each value, in the colour of who is ahead, and what the paper says beside it."""
+    """The gap in each task at each value, in the colour of who is ahead, and what is claimed of the comparison."""
     whole = [record for record in one.records if record["type"] == "all"]
     values = list(dict.fromkeys(record["value"] for record in whole))
     head = [el("th", words, scope="col") for words in ("Transformer − Mamba", *map(label, values))]
@@ -78,7 +78,7 @@ def _gaps(one: Figure, comparison: Comparison) -> Safe:
         cells = [_gap(mine[value]) if value in mine else el("td", "–") for value in values]
         body.append(el("tr", el("th", task_title(task), el("small", f" {group}"), scope="row"), *cells))
     listed = el("table", el("thead", el("tr", *head)), el("tbody", *body), class_="vl-table vs-gaps")
-    said = [el("p", sentence, class_="vl-note") for sentence in beside_the_paper(one.records, comparison)]
+    said = [el("p", sentence, class_="vl-note") for sentence in beside_claims(one.records, comparison)]
     title = f"{one.title}: Transformer minus Mamba"
     return el("div", el("div", listed, class_="vl-scroll", tabindex="0", role="group", aria_label=title), *said)
 
