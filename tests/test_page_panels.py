@@ -110,14 +110,14 @@ def opened(page: Any, left: int | None, right: int | None) -> None:
     page.wait_for_function(f"(wanted) => JSON.stringify(({OPEN})()) === JSON.stringify(wanted)", arg=wanted)
 
 
-def test_the_least_sure_token_is_open_until_another_is_chosen(
+def test_the_least_probable_token_is_open_until_another_is_chosen(
     app: SimpleNamespace, visit: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(app.fake, "sure", (0.9, 0.8, 0.7, 0.3, 0.6))
     page = visit()
     with app.fake.word_by_word() as next_word:
         page.locator("#vl-run").click()
-        for _ in range(7):  # of ten: the least sure one is among them
+        for _ in range(7):  # of ten: the least probable one is among them
             next_word()
         page.wait_for_function("document.querySelector('#vl-left-card .vl-answer').textContent.includes('0.55')")
         assert page.evaluate(OPEN) == {"left": None, "right": None}

@@ -156,14 +156,14 @@ def test_alternative_boxes_replace_one_token() -> None:
     assert found[0][2] == pytest.approx(math.exp(-2.0))
 
 
-def test_the_least_sure_token_is_the_one_to_open() -> None:
+def test_the_least_probable_token_is_the_one_to_open() -> None:
     sure = [Token(i, "x", logprob) for i, logprob in enumerate((-0.1, -0.9, -0.9, 0.0))]
     run = run_of(answer(tokens=tuple(sure)), answer(tokens=(Token(1, "x", 0.0), Token(2, "y", 0.0))))
     assert 'data-least="1"' in tokens.tokens_view(run, "left")
     unknown = tokens.tokens_view(run, "right")
     assert "data-least" not in unknown and "Choose a token" in unknown  # no probability was stored
     beyond = [*[Token(i, "x", -0.1) for i in range(display_limits.TOKENS)], Token(0, "y", -3.0)]
-    assert tokens.least_sure(beyond[: display_limits.TOKENS]) == 0
+    assert tokens.least_probable(beyond[: display_limits.TOKENS]) == 0
     run = run_of(answer(tokens=tuple(beyond)))
     assert 'data-least="0"' in tokens.tokens_view(run, "left")  # the one that is drawn
 

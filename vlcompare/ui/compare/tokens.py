@@ -17,7 +17,7 @@ from vlcompare.units import milliseconds
 def tokens_view(run: Run, side: str) -> Safe:
     """Every token as a button: chosen, it shows its time, its probability and what else it might have been.
 
-    The page's script opens the least sure one, unless the visitor has chosen another of this answer.
+    The page's script opens the least probable one, unless the visitor has chosen another of this answer.
     """
     answer = run.answer(side)
     if run.hidden or answer is None or not answer.tokens:
@@ -53,7 +53,7 @@ def tokens_view(run: Run, side: str) -> Safe:
                 aria_label=f"token {index + 1}: {token.text or token.id}, {100 * probability:.0f} percent",
             )
         )
-    least = least_sure(answer.tokens[: shown.TOKENS])
+    least = least_probable(answer.tokens[: shown.TOKENS])
     hint = el("p", "Choose a token.", class_="vl-empty") if least is None else None
     return el(
         "div",
@@ -67,7 +67,7 @@ def tokens_view(run: Run, side: str) -> Safe:
     )
 
 
-def least_sure(tokens: Sequence[Token]) -> int | None:
+def least_probable(tokens: Sequence[Token]) -> int | None:
     """The index of the token with the lowest probability; None where none is below 1, as if none was stored."""
     doubts = [min(0.0, token.logprob) for token in tokens]
     least = min(doubts, default=0.0)
