@@ -152,6 +152,48 @@ def test_the_least_probable_token_is_open_until_another_is_chosen(
     opened(fresh, None, None)
 
 
+def test_tokens_are_walked_by_keys_and_keep_their_room(
+    app: SimpleNamespace, visit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = "-" * 64  # as of a table's rule
+    monkeypatch.setattr(app.fake, "words", {"grounding": ["a", line, "b", "c", "d"]})
+    monkeypatch.setattr(app.fake, "sure", (1.0, 0.3, 1.0, 1.0, 1.0))
+    for width in (1280, 390):
+        page = visit(width=width)
+        compare(page)
+        opened(page, 2, 2)
+        wide = """() => [...document.querySelectorAll('.vl-token-panel')].every((panel) =>
+          [...panel.querySelectorAll('.vl-token, .vl-inspect *')].every((one) =>
+            one.getBoundingClientRect().right <= panel.getBoundingClientRect().right + 1))"""
+        assert page.evaluate(wide)
+    token = page.locator("#vl-left-tokens .vl-token").nth(1)
+    token.focus()
+    for key, index in (("End", 5), ("Home", 1), ("ArrowRight", 2)):
+        page.keyboard.press(key)
+        opened(page, index, 2)
+    token = page.locator("#vl-left-tokens .vl-token").nth(0)
+    token.click()  # of two that are sure
+    height = "[...document.querySelectorAll('#vl-left-tokens li')].map((one) => one.offsetHeight)"
+    assert text(page, "#vl-left-tokens li").endswith("100.0 %") and len(set(page.evaluate(height))) == 1
+
+
+def test_the_run_that_is_shown_is_in_sight_in_its_list(visit: Any) -> None:
+    page = visit(width=1280)
+    for _ in range(3):
+        compare(page)
+    page.evaluate("document.querySelector('.vl-history').scrollLeft = 1000")
+    assert page.evaluate("document.querySelector('.vl-history').scrollLeft") > 0
+    compare(page)
+    page.wait_for_function("document.querySelector('.vl-history').scrollLeft === 0")
+    page.locator(".vl-history-item").nth(3).click()
+    page.wait_for_selector(".vl-history-item:nth-child(4)[aria-pressed='true']")
+    page.wait_for_function("""() => {
+      const list = document.querySelector('.vl-history').getBoundingClientRect();
+      const shown = document.querySelector(".vl-history-item[aria-pressed='true']").getBoundingClientRect();
+      return shown.left >= list.left && shown.right <= list.right;
+    }""")
+
+
 def test_a_comparison_is_repeated_five_times(app: SimpleNamespace, visit: Any) -> None:
     page = visit()
     assert not page.locator("#vl-repeat").is_visible()  # recorded answers: nothing was measured here

@@ -93,6 +93,8 @@ def test_a_stopped_a_failed_and_an_unreadable_side(drawn: list[str]) -> None:
     card(CardSide(stopped), CardSide(failed))
     assert "Stopped; partial answer kept." in drawn and "The device ran out of memory." in drawn
     assert not any("could be read" in line for line in drawn)
+    card(CardSide(Answer(stop_reason="cancelled")))
+    assert drawn[-2] == "Stopped."
     card(CardSide(Answer("a car", parse="unparseable", stop_reason="end")))
     assert drawn[-2] == "Nothing could be read out of this text."
 

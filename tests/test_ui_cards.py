@@ -168,6 +168,18 @@ def test_the_least_probable_token_is_the_one_to_open() -> None:
     assert 'data-least="0"' in tokens.tokens_view(run, "left")  # the one that is drawn
 
 
+def test_a_side_without_tokens_says_why() -> None:
+    stopped = answer(text="", tokens=(), boxes=(), phrases=(), parse="unparseable", stop_reason="cancelled")
+    run = run_of(stopped, Answer(error="cut off", stop_reason="error"))
+    assert "No token." in tokens.tokens_view(run, "left")
+    assert "No token: it failed." in tokens.tokens_view(run, "right")
+    assert "Stopped<" in cards.card(run, "left") and "partial answer" not in cards.card(run, "left")
+    run.sides["left"].answer = None
+    assert "Tokens: after the answer." in tokens.tokens_view(run, "left")
+    spaces = run_of(answer(tokens=(Token(1, "\t ", -0.1), Token(2, "\n", -0.1))))
+    assert ">⇥·</button>" in tokens.tokens_view(spaces, "left") and ">↵</button>" in tokens.tokens_view(spaces, "left")
+
+
 def test_figures_read_as_measured_and_race_is_marked() -> None:
     run = run_of()
     shown = figures.figures_table(run)

@@ -206,7 +206,10 @@ def words(answer: Answer) -> str:
 def facts(part: CardSide) -> list[str]:
     """How the answer ended, where that is not by itself, and its times."""
     answer, timings = part.answer, part.answer.timings
-    sentences = [STOPS[answer.stop_reason]] if answer.stop_reason in STOPS else []
+    stop = STOPS.get(answer.stop_reason, "")
+    if not answer.text and not answer.tokens:  # nothing was kept of nothing
+        stop = stop.replace("; partial answer kept", "")
+    sentences = [stop] if stop else []
     if (
         answer.parse == "unparseable"
         and part.verdict is None

@@ -33,7 +33,7 @@
       const row = make("li");
       const bar = make("span", "vl-share");
       bar.style.width = `${100 * share}%`;
-      row.append(make("code", "", text.replaceAll("\n", "↵").replaceAll(" ", "·")), bar, make("span", "", `${(100 * share).toFixed(1)} %`));
+      row.append(make("code", "", text.replaceAll("\n", "↵").replaceAll("\t", "⇥").replaceAll(" ", "·")), bar, make("span", "", `${(100 * share).toFixed(1)} %`));
       list.append(row);
     }
     box.ariaLive = own ? "polite" : "off";
@@ -64,6 +64,21 @@
   watch("left");
   watch("right");
 
+  // The run that is shown is in sight in its list, however far this was scrolled; the page itself stays where it is.
+  function watchRuns() {
+    const place = document.getElementById("vl-history");
+    if (!place) return setTimeout(watchRuns, 200);
+    new MutationObserver(() => {
+      const shown = place.querySelector(".vl-history-item[aria-pressed='true']");
+      const list = shown?.parentElement;
+      if (!list) return;
+      const start = shown.offsetLeft - list.offsetLeft - 3;
+      const end = start + shown.offsetWidth + 29 - list.clientWidth;  // the list fades out at its end
+      if (list.scrollLeft > start || list.scrollLeft < end) list.scrollLeft = Math.min(start, Math.max(end, 0));
+    }).observe(place, { childList: true, subtree: true, attributes: true, attributeFilter: ["aria-pressed"] });
+  }
+  watchRuns();
+
   function light(node, on) {
     const index = node.dataset.box;
     for (const root of inside(side(node)))
@@ -84,10 +99,10 @@
   });
   document.addEventListener("keydown", (event) => {
     const token = event.target.closest?.(".vl-token");
-    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (!token || !step) return;
+    if (!token || event.ctrlKey || event.metaKey || event.altKey) return;
     const all = [...token.closest(".vl-tokens").querySelectorAll(".vl-token")];
-    const next = all[all.indexOf(token) + step];
+    const here = all.indexOf(token);
+    const next = { ArrowRight: all[here + 1], ArrowLeft: all[here - 1], Home: all[0], End: all.at(-1) }[event.key];
     if (next) { event.preventDefault(); next.focus(); inspect(next); }
   });
   document.addEventListener("pointerover", (event) => {

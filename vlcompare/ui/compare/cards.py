@@ -148,7 +148,8 @@ def _state(part: SideRun, hidden: bool) -> tuple[str, str]:
         return part.status or "Answering", "busy"
     if answer.error:
         return "Failed", "failed"
-    return STOPS.get(answer.stop_reason, answer.stop_reason or "Finished"), "done"
+    said = STOPS.get(answer.stop_reason, answer.stop_reason or "Finished")
+    return (said if answer.text or answer.tokens else said.partition(";")[0]), "done"  # nothing was kept of nothing
 
 
 def _live(part: SideRun | None, hidden: bool = False) -> Safe:

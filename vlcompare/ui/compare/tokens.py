@@ -21,11 +21,10 @@ def tokens_view(run: Run, side: str) -> Safe:
     """
     answer = run.answer(side)
     if run.hidden or answer is None or not answer.tokens:
-        return el(
-            "div",
-            el("p", "Tokens: after the answer." if not run.hidden else "Tokens: after your vote.", class_="vl-empty"),
-            class_="vl-token-panel" + tall(run),
-        )
+        when = "Tokens: after your vote." if run.hidden else "Tokens: after the answer."
+        if answer is not None and not run.hidden:
+            when = "No token: it failed." if answer.error else "No token."
+        return el("div", el("p", when, class_="vl-empty"), class_="vl-token-panel" + tall(run))
     gaps = (answer.timings.ttft_ms, *answer.timings.token_ms)
     buttons = []
     for index, token in enumerate(answer.tokens[: shown.TOKENS]):
@@ -75,7 +74,8 @@ def least_probable(tokens: Sequence[Token]) -> int | None:
 
 
 def _visible(text: str) -> str:
-    return text.replace("\n", "↵").replace(" ", "·") if not text.strip() else text.replace("\n", "↵")
+    marked = text.replace("\n", "↵").replace("\t", "⇥")
+    return marked if text.strip() else marked.replace(" ", "·")
 
 
 def prompt_view(run: Run) -> Safe:
