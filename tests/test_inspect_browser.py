@@ -326,6 +326,16 @@ def test_the_first_sample_is_open_where_it_stands_beside_the_list(visit: Any) ->
     counted(page, "#vi-table .vi-current", 1)
     assert page.locator("#vi-table tbody tr").first.get_attribute("class") == "vi-current"
     assert page.evaluate("[document.activeElement === document.body, scrollY]") == [True, 0]
+    words = page.locator("#vi-text textarea, #vi-text input").first
+    words.fill("What color")
+    said(page, "#vi-picture", "1 of 16 in this selection")
+    said(page, "#vi-sample", "What color is the square 0")
+    words.fill("")
+    said(page, "#vi-picture", "1 of 64 in this selection")
+    beside = (
+        "(name) => [...new Set([...document.querySelectorAll(name)].map((one) => one.getBoundingClientRect().height))]"
+    )
+    assert len(page.evaluate(beside, ".vi-quadrant")) == 1, "all four are alike"
     page.locator("#vi-table .vi-open").nth(2).click()
     said(page, "#vi-picture", "3 of 64")
     chosen = page.locator(".vi-facts").inner_text()

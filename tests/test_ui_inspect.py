@@ -26,6 +26,7 @@ from vlcompare.ui.compare.session import CompareSession, Run
 from vlcompare.ui.compare.stored import stored_line
 from vlcompare.ui.inspect import files as files
 from vlcompare.ui.inspect import handlers as actions
+from vlcompare.ui.inspect import views
 from vlcompare.ui.inspect.action import InspectUpdate
 from vlcompare.ui.inspect.headline import headline
 from vlcompare.ui.inspect.library import Library, RunSide
@@ -217,6 +218,38 @@ def test_the_charts_draw_a_measure_that_the_selection_has(inspection: Inspection
     assert drawn(actions.click(inspection, "slice:task|vqa")) == "iou"  # what was chosen is there again
     nothing = actions.fill(inspection, "no such words", False, False, 0, "", "")
     assert nothing["measure"] == "iou"
+
+
+def test_what_is_said_of_a_selection_without_samples(inspection: Inspection) -> None:
+    nothing = actions.fill(inspection, "no such words", False, False, 0, "", "")
+    assert "No sample fits these filters." in nothing["headline"] and nothing["quadrants"] == ""
+    assert "0 of 80 samples" in nothing["chips"]
+    assert "All 80 samples" in actions.fill(inspection, "", False, False, 0, "", "")["chips"]
+    assert '<b role="status">1 sample</b>' in views.chips_view(Query(), 1, 1, lambda aspect, value: value)
+
+
+def test_a_sample_that_nobody_has_chosen_is_the_first_of_each_selection(inspection: Inspection) -> None:
+    actions.start(inspection, beside=True)
+    assert inspection.row == inspection.rows[0]
+    found = actions.click(inspection, "slice:task|vqa")
+    assert inspection.row == inspection.rows[0] and "1 of " in found["picture"] and {"sample", "note"} <= set(found)
+    assert found["table"].count("vi-current") == 1
+    found = actions.fill(inspection, "no such words", False, False, 0, "", "")
+    assert "Not in this selection" in found["picture"] and "sample" not in found
+    actions.fill(inspection, "", False, False, 0, "", "")
+    actions.click(inspection, "sort:text")
+    assert inspection.row == inspection.rows[0]
+    for choose in (actions.click, lambda made, pick: actions.note(made, sample_id(made), [], pick)):
+        row = inspection.rows[0]
+        choose(inspection, f"row:{row}")
+        actions.click(inspection, "slice:task|grounding")
+        assert inspection.row == row and row not in inspection.rows, "what was chosen stays"
+        inspection.row = None
+        actions.click(inspection, "slice:task|vqa")
+
+
+def sample_id(inspection: Inspection) -> str:
+    return str(inspection.data.run.samples[inspection.row].id)
 
 
 @pytest.mark.parametrize("sort", ["order", "text", "left", "right", "difference", "gap"])

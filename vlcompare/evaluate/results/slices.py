@@ -85,6 +85,9 @@ def overall(table: RunTable, rows: Rows | None = None, *, scores: bool = False) 
     return row_figures(table, "all", "all", chosen, scores=scores) if len(chosen) else None
 
 
+_METRICS = {"mean_iou": "IoU", "cider_d": "CIDEr-D", "anls": "ANLS"}  # where a metric's field is not its name
+
+
 def criterion(table: RunTable, rows: Rows) -> str:
     """What makes a row right, in words: the measure of the rows' one task, or each task's own."""
     tasks = {table.task[i] for i in rows.tolist()}
@@ -92,8 +95,7 @@ def criterion(table: RunTable, rows: Rows) -> str:
         return "each by its task's own measure"
     (task,) = tasks
     metric = table.main[task]
-    name = "IoU" if metric == "mean_iou" else metric.replace("_", " ")
-    return f"{name} of at least {metric_of(task, metric).right_at:g}"
+    return f"{_METRICS.get(metric, metric.replace('_', ' '))} of at least {metric_of(task, metric).right_at:g}"
 
 
 def scored(table: RunTable, rows: Rows | None) -> Rows:

@@ -94,7 +94,7 @@ def differences(ranked: Sequence[tuple[Difference, SliceRow]], count: int, names
     if not names.both:
         return el("div", title, el("p", "Choose a second side to see where the two differ.", class_="vl-empty"))
     if not ranked:
-        sentence = f"No slice of this selection has {LEAST_ROWS} samples or more."
+        sentence = f"No slice narrows this selection to {LEAST_ROWS} samples or more."
         return el("div", title, el("p", sentence, class_="vl-empty"))
     clear = [row for one, row in ranked if one.clear]
     others = [row for one, row in ranked if not one.clear]

@@ -40,8 +40,7 @@ def everything(inspection: Inspection) -> InspectUpdate:
     if data is None:
         empty = cast(InspectUpdate, dict.fromkeys(("message", "offer", "figures", "picture", *SELECTED), Safe("")))
         return {**empty, "head": views.nothing(CLOSED), "sample": views.nothing(NO_SAMPLE, KEYS)}
-    if inspection.beside and inspection.row is None:
-        inspection.row = inspection.neighbour(1)  # the first
+    inspection.open_first()
     return {
         "offer": _offer(inspection),
         "head": views.head(data, inspection.names),
@@ -121,8 +120,11 @@ def _sample(inspection: Inspection, data: Opened) -> InspectUpdate:
     }
 
 
-def _placed(inspection: Inspection, data: Opened) -> InspectUpdate:
-    """The open sample's new place, if one is open, where the selection or its order is another."""
+def _changed(inspection: Inspection, data: Opened, query: Query) -> InspectUpdate:
+    """Take a new query: the open sample in its new place, or the first one of the selection if nobody chose that."""
+    inspection.change(query)
+    if inspection.open_first():
+        return _sample(inspection, data)
     if inspection.row is None or inspection.run is None:
         return {}
     missing = None if inspection.pictured else sample.picture_for(data.run, inspection.row)[1]
@@ -183,10 +185,10 @@ def click(inspection: Inspection, pick: str) -> InspectUpdate:
     if kind == "page":
         inspection.turn(query)
         return {"table": _table(inspection, data)}
-    inspection.change(query)
+    placed = _changed(inspection, data, query)
     if kind == "sort":
-        return {"table": _table(inspection, data), **_placed(inspection, data)}
-    return {**_selection(inspection, data), **_placed(inspection, data), "form": query}
+        return {"table": _table(inspection, data), **placed}
+    return {**_selection(inspection, data), **placed, "form": query}
 
 
 def _put(inspection: Inspection, rest: str) -> InspectUpdate:
@@ -209,8 +211,8 @@ def fill(inspection: Inspection, *values: Any) -> InspectUpdate:
     query = filled(inspection.query, *values)
     if query == inspection.query or inspection.data is None:
         return {}
-    inspection.change(query)
-    return {**_selection(inspection, inspection.data), **_placed(inspection, inspection.data)}
+    placed = _changed(inspection, inspection.data, query)
+    return {**_selection(inspection, inspection.data), **placed}
 
 
 @listed
@@ -277,7 +279,7 @@ def _open_row(inspection: Inspection, data: Opened, row: int) -> InspectUpdate:
     """Show a sample; the table goes to its page and marks it."""
     if not 0 <= row < data.table.count:
         return {}
-    inspection.row = row
+    inspection.row, inspection.unasked = row, None
     position = inspection.position()
     if position is not None:
         inspection.turn(clicked(inspection.query, f"page:{position // PAGE_ROWS}"))
@@ -297,6 +299,7 @@ def note(inspection: Inspection, sample_id: str, tags: list[str], text: str) -> 
     if set(known.tags) == wanted and known.text == text.strip():
         return {}
     kept = data.run.notes.put(sample_id, text, tags)
+    inspection.unasked = None  # what is written about stays open
     state = f"{sample_id}: {'Kept.' if kept.tags or kept.text else 'The note is gone.'}"
     return {"table": _table(inspection, data), "note_state": el("p", state, class_="vl-note", role="status")}
 

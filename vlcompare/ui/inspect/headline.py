@@ -39,6 +39,8 @@ def headline(opened: Opened, names: Names, selection: Selection, tested: Sequenc
     filters = el("div", *chip_buttons(kept), class_="vi-chips") if kept else None
     if whole is None:
         sentence = "No sample of this selection has a right answer to compare with."
+        if not len(selection.base):
+            sentence = "No sample fits these filters."
         return el("div", el("p", sentence, class_="vl-empty"), filters, class_="vi-headline")
     said: Safe | None = None
     leads = None

@@ -44,6 +44,7 @@ class Inspection:
         self.selection = NOTHING
         self.row: int | None = None
         self.beside = False  # whether the open sample stands beside the list, as on a wide screen, and not over it
+        self.unasked: int | None = None  # the open sample, where nobody has chosen it
         self.dimension = "task"
         self.measure = self.chosen_measure = ""  # what the charts draw; what the visitor has chosen of them
         self.gallery = False  # whether samples are listed as pictures
@@ -222,6 +223,17 @@ class Inspection:
         """Where the open sample is in the selection, in words."""
         position, count = self.position(), len(self.rows)
         return "Not in this selection" if position is None else f"{position + 1:,} of {count:,} in this selection"
+
+    def open_first(self) -> bool:
+        """Open the first sample of the selection where there is room beside the list and the visitor has chosen none.
+
+        Returns whether another one is open now.
+        """
+        before = self.row
+        if not self.beside or before not in (None, self.unasked) or not len(self.rows):
+            return False
+        self.row = self.unasked = int(self.rows[0])
+        return self.row != before
 
     def neighbour(self, step: int) -> int | None:
         """The sample `step` places on in the selection; the first where none is open; None at the ends."""

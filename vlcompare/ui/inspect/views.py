@@ -83,7 +83,7 @@ def quadrants(counts: Mapping[str, int], names: Names, query: Query) -> Safe:
     """The first filter: who is right. With one side only: right and wrong."""
     total = sum(counts.values())
     if not total:
-        return el("p", "No sample of this selection has a right answer to compare with.", class_="vl-empty")
+        return Safe("")  # the headline says so
     shown = dict(QUADRANT_TITLES) if names.both else {"both": "Right", "neither": "Wrong"}
     buttons = []
     for name, title in shown.items():
@@ -134,5 +134,7 @@ def chip_buttons(filters: Sequence[tuple[str, str]]) -> list[Safe]:
 def chips_view(query: Query, count: int, total: int, slice_title: Callable[[str, str], str]) -> Safe:
     """How many samples are left, and each filter."""
     buttons = chip_buttons(chips(query, slice_title))
-    shown = f"{count:,} of {total:,} samples" if query.narrowed else f"All {total:,} samples"
+    samples = "sample" if total == 1 else "samples"
+    whole = f"{total:,} {samples}" if total == 1 else f"All {total:,} {samples}"
+    shown = f"{count:,} of {total:,} {samples}" if query.narrowed else whole
     return el("div", el("b", shown, role="status"), *buttons, class_="vi-chips")

@@ -153,13 +153,14 @@ def _wire_selection(parts: InspectParts) -> None:
 
     def fill(inspection: Inspection, *values: Any) -> list[Any]:
         found = dict(zip(parts.names, _outputs(parts, inspection, handlers.fill(inspection, *values)), strict=False))
-        return [*(found[name] for name in parts.regions), found["measure"]]
+        return [found[name] for name in (*parts.regions, *filled)]
 
+    filled = ("measure", *_note_fields(None))  # not the form itself, which is being written into
     parts.buttons["back"].click(None, js=BACK)
     form = [fields[name] for name in FORM]
     # "change", not "input": after the server has written into a text field, its first input event is not sent. What
     # the server wrote comes back this way too, and changes nothing
-    on_changes("filters", form, fill, [session, *form], [*parts.regions.values(), fields["measure"]])
+    on_changes("filters", form, fill, [session, *form], [*parts.regions.values(), *(fields[name] for name in filled)])
     for name, act in (("dimension", handlers.slice_by), ("measure", handlers.draw)):
         fields[name].input(_listener(parts, act), [session, fields[name]], outputs, **QUIET)
 
