@@ -19,7 +19,7 @@ from ui_fakes import FakeCompare, words
 from vlcompare.evaluate.published_gaps import published_gaps, sentences
 from vlcompare.study.figures import NAMES, share_text
 from vlcompare.study.opened import SHIPPED, PictureStudy, Study, open_any, open_study, picture_study_of, study_of
-from vlcompare.study.pictures.figures import in_short
+from vlcompare.study.pictures.figures import in_short, label
 from vlcompare.study.pictures.grids import COMPARISONS, PictureEntry, PictureGrid
 from vlcompare.study.pictures.settings import ALL_TASKS, SMOKE, V1, PictureSetting
 from vlcompare.study.rows import setting_of, weights_path
@@ -462,6 +462,26 @@ def test_what_is_seen_is_said_from_the_rows_alone() -> None:
     assert practice(text_study(rows[:1])) == "" and practice(study)
     whole = summary(text_study(rows[:9], planned=9))
     assert "trainings are finished" not in whole
+
+
+def test_rows_that_stand_in_no_figure_are_named() -> None:
+    """A Mamba with a state of another size than 16 is drawn beside other Mambas alone."""
+    rows = [text_row("query_last", "pythia", 0, 1000), text_row("query_last", "mamba", 0, 2000, state_size=64)]
+    alone = words(figures.figures(text_study(rows)))
+    assert "Models with 64 states a channel are in no figure" in alone and NAMES["mamba"] not in alone
+    rows.append(text_row("query_last", "mamba", 0, 2000, state_size=4))
+    both = words(figures.figures(text_study(rows)))
+    assert "in no figure" not in both and NAMES["mamba"] in both
+    one = words(figures.figures(text_study(rows[:1])))
+    assert "1 training is finished, " in one and "1 training: " in one and "1 trainings" not in one
+
+
+def test_values_are_listed_without_commas_of_their_own() -> None:
+    shown = words(pictures.section(PictureStudy()))
+    assert "(112, 160 finetuned, 160 extrapolated)" in shown
+    assert "(balanced → balanced, balanced → natural, natural → natural, natural → balanced)" in shown
+    assert "(no distractors, " in shown
+    assert all("," not in label(value) for one in COMPARISONS for value in one.values)
 
 
 def test_what_nobody_learnt_shows_no_lead() -> None:

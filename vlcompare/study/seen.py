@@ -34,7 +34,8 @@ def state(study: Study) -> str:
     of = ""
     if study.planned is not None and study.planned >= len(study.rows):  # a smaller grid may have been asked for last
         of = f" of {study.planned}"
-    trained = f"{len(study.rows)}{of} trainings are finished"
+    are = "training is" if len(study.rows) == 1 and not of else "trainings are"
+    trained = f"{len(study.rows)}{of} {are} finished"
     what = []
     if lengths:
         several = f"lengths {listed(list(map(str, lengths)))}" if len(lengths) > 1 else f"length {lengths[0]}"
@@ -42,7 +43,17 @@ def state(study: Study) -> str:
     there = {row["task"] for row in study.rows if row["task"] != "position"}
     what += [TASK_WORDS[task] for task in TASK_NAMES if task in there]
     trained = ", ".join([trained, *what])
-    return f"{trained}: the grid is unfinished." if study.unfinished else f"{trained}."
+    return (f"{trained}: the grid is unfinished." if study.unfinished else f"{trained}.") + _undrawn(study)
+
+
+def _undrawn(study: Study) -> str:
+    """Which models are in no figure, in a sentence that begins with a space: sizes of the state that stand alone."""
+    drawn = of_several_state_sizes(study.groups)
+    sizes = {group.key["state_size"] for group in study.groups if group not in drawn} - {None, 16}
+    if not sizes:
+        return ""
+    shown = listed(list(map(str, sorted(sizes))))
+    return f" Models with {shown} states a channel are in no figure: those with 16 are compared."
 
 
 def fairness(study: Study) -> str:

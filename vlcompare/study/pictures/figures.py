@@ -23,9 +23,15 @@ LABELS = {
     0: "no distractors",
     1: "one image's worth",
     3: "three images' worth",
+    # without a comma, as they are listed; the axis says what the arrow is
+    "160, finetuned": "160 finetuned",
+    "160, extrapolated": "160 extrapolated",
+    "balanced, tested balanced": "balanced → balanced",
+    "balanced, tested natural": "balanced → natural",
+    "natural, tested natural": "natural → natural",
+    "natural, tested balanced": "natural → balanced",
 }
 SHORT = {  # where there is little room
-    "160, finetuned": "160 finetuned",
     "160, extrapolated": "160 extrapol.",
     "balanced, tested balanced": "bal. → bal.",
     "balanced, tested natural": "bal. → nat.",

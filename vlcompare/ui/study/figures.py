@@ -12,6 +12,7 @@ from vlcompare.study.figures import NAMES, Figure
 from vlcompare.study.opened import Study
 from vlcompare.study.rates import RULE
 from vlcompare.study.seen import Needed, fairness, needed, practice, seen, state
+from vlcompare.units import how_many
 
 MOST_PANELS = 12  # of a figure in the page; the report draws all
 MOST_LISTED = 40  # rows of a table in the page; the CSV has all
@@ -37,7 +38,7 @@ def figures(study: Study, *, of_the_lab: bool = False) -> Safe:
         figure(one, behind(one, [row for group in one.groups for row in group.rows], command), folded=index > 0)
         for index, one in enumerate(study.figures)
     ]
-    there = {row["family"] for row in study.rows}
+    there = {group.key["family"] for one in study.figures for group in one.groups}
     families = legend(family for family in NAMES if family in there)
     return el("div", *shown, families, el("div", *drawn_ones, class_="vs-figures"))
 
@@ -58,7 +59,7 @@ def _needed(lines: Sequence[Needed]) -> Safe:
     families = [family for family in NAMES if any(family in line.amounts for line in lines)]
     title = "Examples until .95, least to most of the seeds"
     names = [el("th", key(family, NAMES[family]), scope="col") for family in families]
-    head = el("tr", el("th", title, scope="col"), *names, el("th", "Transformer or Mamba?", scope="col"))
+    head = el("tr", el("th", title, scope="col"), *names, el("th", "Fewer: Transformer or Mamba?", scope="col"))
     body = []
     for line in lines:
         ahead = next((family for family in families if NAMES[family] == line.fewer), None)
@@ -145,7 +146,7 @@ def behind(
     return el(
         "details",
         el("summary", "The runs behind this"),
-        el("p", f"{len(rows)} trainings{more}{chosen}.", class_="vl-note"),
+        el("p", f"{how_many(len(rows), 'training')}{more}{chosen}.", class_="vl-note"),
         listed,
         el("pre", el("code", commands)),
         class_="vs-fold",

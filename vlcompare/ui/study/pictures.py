@@ -116,7 +116,7 @@ def _untrained_ones(lines: Sequence[Safe]) -> Safe:
 def _untrained(comparison: Comparison, done: int, asked: int, baseline: bool) -> Safe:
     """What is missing of a comparison, and the command that trains it. baseline: whether that is trained."""
     but = " but for the baseline" if baseline else ""
-    values = ", ".join(str(value).replace("_", " ") for value in comparison.values)
+    values = ", ".join(map(label, comparison.values))
     state = (
         f"{done} of {asked} trainings are finished, too few to compare" if done else f"not trained yet{but} ({values})"
     )
