@@ -152,6 +152,11 @@ CUT_OFF = """() => {
     const hides = style.overflowX !== 'visible' && style.textOverflow !== 'ellipsis' && node.matches('button, h1, h2');
     if (hides && node.scrollWidth > node.clientWidth + 2) bad.push(`cut: ${name}`);
   }
+  for (const node of document.querySelectorAll('svg text')) {
+    const [r, drawing] = [node, node.ownerSVGElement].map((one) => one.getBoundingClientRect());
+    if (node.checkVisibility() && (r.left < drawing.left - 1 || r.right > drawing.right + 1))
+      bad.push(`outside of its drawing: ${node.textContent}`);
+  }
   return bad;
 }"""
 

@@ -264,7 +264,7 @@ def test_the_baseline_alone_is_told_until_there_is_something_to_compare_it_with(
     alone = picture_study_of(picture_lines("image_first"), "mine.jsonl")
     said = words(pictures.section(alone))
     assert pictures.BASELINE in said and f"{task_title('vqa')} (summary): Transformer .75, Mamba .50, floor .25" in said
-    assert "Transformer minus Mamba +0.25 (" in said and "one seed." in said and "2 trainings are finished" in said
+    assert "Transformer minus Mamba +.250 [" in said and "one seed." in said and "2 trainings are finished" in said
     both = picture_study_of(picture_lines("image_first", "query_first"), "mine.jsonl")
     assert pictures.BASELINE not in words(pictures.section(both))
     first = picture_study_of(picture_lines("image_first").partition(b"\n")[0] + b"\n", "mine.jsonl")
@@ -289,18 +289,18 @@ def test_who_is_ahead_on_pictures_is_said_from_the_records() -> None:
         f"{task_title('grounding')} (retrieval), Transformer minus Mamba. The Transformer is ahead"
     )
     assert (
-        "The Transformer is ahead: image first +0.50 (" in sentence and "Mamba is ahead: query first -1.00" in sentence
+        "The Transformer is ahead: image first +.500 [" in sentence and "Mamba is ahead: query first −1.000" in sentence
     )
-    assert "No difference is shown: template first +0.00" in sentence
+    assert "No difference is shown: template first +.000" in sentence
     shown = pictures.section(study)
     (table,) = re.findall(r"<table[^>]*vs-gaps.*?</table>", shown)
     cells = re.findall(r'<td(?: data-side="(\w+)")?><b>(.*?)</b>', table)
-    assert cells == [("left", "+.500"), ("", "+.000"), ("right", "−1.000")]
+    assert cells == [("left", "+.500"), ("", "+.000"), ("right", "−1.000")] and "+.500 [" in re.sub("<.*?>", "", table)
     assert [words(name).strip() for name in re.findall("<th[^>]*>.*?</th>", table)][1:4] == [
         "image first", "template first", "query first",
     ]  # fmt: skip
     lead = words(views.intro(open_study(SHIPPED / "cpu"), in_short(study.figures, study.rows)))
-    assert "On pictures, the share of things located, Transformer minus Mamba: image first +0.50 (" in lead
+    assert "On pictures, the share of things located, Transformer minus Mamba: image first +.500 [" in lead
     assert "one seed so far" in lead
     alone = picture_study_of("".join(json.dumps(row) + "\n" for row in rows[:2]).encode(), "mine.jsonl")
     lead = words(views.intro(open_study(SHIPPED / "cpu"), in_short(alone.figures, alone.rows)))

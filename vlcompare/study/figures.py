@@ -214,8 +214,16 @@ def _counts(groups: Sequence[Group]) -> dict[float, str]:
         for factor in (1, 2, 5):
             value = factor * 10**power
             if least / 2.5 < value < most * 2.5:
-                ticks[math.log10(value)] = f"{value:,}" if value < 10**6 else f"{value // 10**6} M"
+                ticks[math.log10(value)] = _short(value)
     return ticks
+
+
+def _short(value: int) -> str:
+    """500, 20 k, 1 M: exact for a tick's round number, and no wider than an axis has room for."""
+    for unit, name in ((10**6, "M"), (10**3, "k")):
+        if value >= unit:
+            return f"{value // unit} {name}"
+    return str(value)
 
 
 def _early(group: Group, x: float) -> Point | None:

@@ -13,6 +13,7 @@ from vlcompare.study.pictures.grids import COMPARISONS, SEEDS, Comparison
 from vlcompare.study.pictures.settings import RECIPES
 from vlcompare.tasks.prompts import task_title
 from vlcompare.types import FAMILIES
+from vlcompare.units import fraction, fraction_interval
 
 LABELS = {
     "image_first": "image first",
@@ -127,10 +128,10 @@ def who_is_ahead(record: Record) -> int:
 
 
 def gap_text(record: Record) -> str:
-    """A gap with its interval."""
-    ends = [record["gap_low"], record["gap_high"]]
-    interval = "" if None in ends else f" ({ends[0]:+.2f} to {ends[1]:+.2f})"
-    return f"{record['gap']:+.2f}{interval}"
+    """A gap with its interval, as the tables have it: "+.218 [.187, .248]"."""
+    low, high = record["gap_low"], record["gap_high"]
+    gap = fraction(record["gap"], signed=True)
+    return gap if low is None or high is None else f"{gap} {fraction_interval(low, high)}"
 
 
 def baseline_says(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -193,10 +194,9 @@ def _panels(records: Sequence[Record], comparison: Comparison) -> Iterator[Panel
 
 def _point(family: str, record: Record, place: int) -> Point:
     low, high = (share_text(record[f"{family}_{end}"]) for end in ("low", "high"))
-    gap, least, most = (f"{record[name]:+.2f}" for name in ("gap", "gap_low", "gap_high"))
     words = (
         f"{NAMES[family]}, {label(record['value'])}: {share_text(record[family])} ({low} to {high}), "
-        f"floor {share_text(record['floor'])}; Transformer minus Mamba {gap} ({least} to {most}), "
+        f"floor {share_text(record['floor'])}; Transformer minus Mamba {gap_text(record)}, "
         f"{record['n']:,} questions, {seeds_text(record['seeds'])}"
     )
     ends = record[f"{family}_low"], record[f"{family}_high"]

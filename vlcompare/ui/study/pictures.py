@@ -85,9 +85,9 @@ def _gaps(one: Figure, comparison: Comparison) -> Safe:
 
 def _gap(record: Record) -> Safe:
     low, high = record["gap_low"], record["gap_high"]
-    interval = "" if None in (low, high) else f" {fraction_interval(low, high)}"
+    interval = "" if None in (low, high) else fraction_interval(low, high)
     side = {1: "left", -1: "right", 0: None}[who_is_ahead(record)]
-    return el("td", el("b", fraction(record["gap"], signed=True)), el("small", interval), data_side=side)
+    return el("td", el("b", fraction(record["gap"], signed=True)), " ", el("small", interval), data_side=side)
 
 
 def _pilot(pilot: Pilot) -> Safe:
