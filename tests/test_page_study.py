@@ -476,6 +476,15 @@ def test_rows_that_stand_in_no_figure_are_named() -> None:
     assert "1 training is finished, " in one and "1 training: " in one and "1 trainings" not in one
 
 
+def test_models_of_one_setting_that_differ_in_layers_alone_are_named() -> None:
+    rows = [text_row("query_last", "pythia", 0, 1000, layers=layers) for layers in (2, 4)]
+    rows.append(text_row("query_last", "mamba", 0, 2000, layers=3))
+    assert state(text_study(rows)).endswith(
+        f"{NAMES['pythia']} with 2 and 4 layers: the figures draw all, the sentences and the table tell the first."
+    )
+    assert "layers" not in state(text_study(rows[1:]))
+
+
 def test_values_are_listed_without_commas_of_their_own() -> None:
     shown = words(pictures.section(PictureStudy()))
     assert "(112, 160 finetuned, 160 extrapolated)" in shown

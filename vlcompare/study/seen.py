@@ -43,7 +43,7 @@ def state(study: Study) -> str:
     there = {row["task"] for row in study.rows if row["task"] != "position"}
     what += [TASK_WORDS[task] for task in TASK_NAMES if task in there]
     trained = ", ".join([trained, *what])
-    return (f"{trained}: the grid is unfinished." if study.unfinished else f"{trained}.") + _undrawn(study)
+    return (f"{trained}: the grid is unfinished." if study.unfinished else f"{trained}.") + _undrawn(study) + _depths(study)
 
 
 def _undrawn(study: Study) -> str:
@@ -54,6 +54,20 @@ def _undrawn(study: Study) -> str:
         return ""
     shown = listed(list(map(str, sorted(sizes))))
     return f" Models with {shown} states a channel are in no figure: those with 16 are compared."
+
+
+def _depths(study: Study) -> str:
+    """Which models of one setting differ in their layers alone, in a sentence that begins with a space."""
+    found: dict[tuple[Any, ...], list[int]] = {}
+    for group in study.groups:
+        if group.key["state_size"] in (None, 16):
+            key = (group.key["family"], *(group.key[name] for name in ("task", "order", "length")), group.training)
+            found.setdefault(key, []).append(group.key["layers"])
+    several = {key[0]: layers for key, layers in found.items() if len(layers) > 1}
+    if not several:
+        return ""
+    models = [f"{NAMES[family]} with {listed(list(map(str, layers)))} layers" for family, layers in several.items()]
+    return f" {listed(models)}: the figures draw all, the sentences and the table tell the first."
 
 
 def fairness(study: Study) -> str:
