@@ -32,6 +32,7 @@ from vlcompare.study.train import Training
 from vlcompare.study.weights import load_weights
 from vlcompare.ui.study.session import Shelf
 from vlcompare.ui.study.views import UNKNOWN
+from vlcompare.units import fraction
 
 SHIPPED = EXAMPLES / "study"
 ROWS = read_rows(SHIPPED / "cpu" / "rows.jsonl")
@@ -218,7 +219,9 @@ def test_every_number_about_pictures_stands_in_the_shipped_rows() -> None:
             assert (record["pythia"], record["mamba"]) == pytest.approx((ours, theirs), abs=1e-4)
             gap = record["gap"]
             assert gap == pytest.approx(ours - theirs, abs=2e-4)
-            assert any(f"{label(record['value'])} {gap:+.2f} (" in sentence for sentence in figure.says)
+            assert any(
+                f"{label(record['value'])} {fraction(gap, signed=True)} [" in sentence for sentence in figure.says
+            )
             words = [point.words for panel in figure.panels for one in panel.series for point in one.points]
             for family, share in (("Transformer", record["pythia"]), ("Mamba", record["mamba"])):
                 assert any(w.startswith(f"{family}, {label(record['value'])}: {share_text(share)} (") for w in words)

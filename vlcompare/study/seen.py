@@ -43,7 +43,11 @@ def state(study: Study) -> str:
     there = {row["task"] for row in study.rows if row["task"] != "position"}
     what += [TASK_WORDS[task] for task in TASK_NAMES if task in there]
     trained = ", ".join([trained, *what])
-    return (f"{trained}: the grid is unfinished." if study.unfinished else f"{trained}.") + _undrawn(study) + _depths(study)
+    return (
+        (f"{trained}: the grid is unfinished." if study.unfinished else f"{trained}.")
+        + _undrawn(study)
+        + _depths(study)
+    )
 
 
 def _undrawn(study: Study) -> str:
