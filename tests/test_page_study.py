@@ -17,13 +17,14 @@ from page_world import serving
 from ui_fakes import FakeCompare, words
 
 from vlcompare.evaluate.published_gaps import published_gaps, sentences
+from vlcompare.study.extent import state
 from vlcompare.study.figures import NAMES, share_text
 from vlcompare.study.opened import SHIPPED, PictureStudy, Study, open_any, open_study, picture_study_of, study_of
 from vlcompare.study.pictures.figures import in_short, label
 from vlcompare.study.pictures.grids import COMPARISONS, PictureEntry, PictureGrid
 from vlcompare.study.pictures.settings import ALL_TASKS, SMOKE, V1, PictureSetting
 from vlcompare.study.rows import setting_of, weights_path
-from vlcompare.study.seen import needed, practice, seen, state, summary
+from vlcompare.study.seen import needed, practice, seen, summary
 from vlcompare.study.tables import for_lab
 from vlcompare.tasks.prompts import task_title
 from vlcompare.types import FAMILIES

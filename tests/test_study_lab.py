@@ -17,6 +17,7 @@ import torch
 
 from vlcompare.errors import CheckpointError, RequestError
 from vlcompare.paths import EXAMPLES
+from vlcompare.study.extent import fairness, state
 from vlcompare.study.figures import all_figures, share_text
 from vlcompare.study.lab import Lab
 from vlcompare.study.opened import open_study
@@ -24,7 +25,7 @@ from vlcompare.study.pictures.figures import label
 from vlcompare.study.pictures.grids import COMPARISONS
 from vlcompare.study.report import write_report
 from vlcompare.study.rows import read_rows, setting_of
-from vlcompare.study.seen import fairness, practice, seen, state, summary, unlearnt
+from vlcompare.study.seen import practice, seen, summary, unlearnt
 from vlcompare.study.streams import Stream
 from vlcompare.study.tables import for_lab, groups
 from vlcompare.study.tasks import SYMBOLS, ItemSource

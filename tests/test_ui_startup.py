@@ -32,3 +32,39 @@ def test_a_port_that_is_taken() -> None:
         with pytest.raises(RequestError, match=f"The port {port} is taken: choose another with --port"):
             startup.check_address("127.0.0.1", port)
     startup.check_address("127.0.0.1", port)
+
+
+def test_the_first_free_port_is_looked_for_where_the_page_is_served() -> None:
+    """gradio looks at 127.0.0.1 alone."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.2", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert startup.free_port("127.0.0.2", port) > port
+        assert startup.free_port("127.0.0.1", port) == port
+    with pytest.raises(RequestError, match="None of the ports 65536 to 65535 can be used"):
+        startup.free_port("127.0.0.1", 65536)
+
+
+def test_a_port_that_another_process_takes_at_the_last_moment_is_not_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    import gradio as gr
+
+    from vlcompare.ui.page import launch
+    from vlcompare.ui.settings import AppSettings
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        found, real = [], startup.free_port
+
+        def looked(host: str, first: int = port) -> int:
+            found.append(real(host, first) if found else first)
+            return found[-1]
+
+        monkeypatch.setattr(startup, "free_port", looked)
+        with gr.Blocks() as page:
+            gr.Textbox()
+        _, address, _ = launch(page, AppSettings(), prevent_thread_lock=True)
+        page.close()
+    assert found[0] == port and len(found) == 2 and address == f"http://127.0.0.1:{found[1]}/"

@@ -37,6 +37,14 @@ def format_bytes(count: float) -> str:
     return f"{count:.0f} B"
 
 
+def short_count(value: int) -> str:
+    """A round count for an axis: "500", "20 k", "1 M"; what is below the last whole unit is left out."""
+    for unit, name in ((10**6, "M"), (10**3, "k")):
+        if value >= unit:
+            return f"{value // unit} {name}"
+    return str(value)
+
+
 def fraction(value: float, *, signed: bool = False) -> str:
     """A share or a difference of shares as papers print it: ".908", "1.000", with a sign "+.119"; "–" for none."""
     if not math.isfinite(value):

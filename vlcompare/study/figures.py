@@ -23,6 +23,7 @@ from vlcompare.study.tables import (
     of_several_state_sizes,
     spread,
 )
+from vlcompare.units import short_count
 
 NAMES = {"pythia": "Transformer", "mamba": "Mamba", "hybrid": "Hybrid"}
 ORDER_NAMES = {"query_first": "query first", "query_last": "query last", None: ""}
@@ -214,16 +215,8 @@ def _counts(groups: Sequence[Group]) -> dict[float, str]:
         for factor in (1, 2, 5):
             value = factor * 10**power
             if least / 2.5 < value < most * 2.5:
-                ticks[math.log10(value)] = _short(value)
+                ticks[math.log10(value)] = short_count(value)
     return ticks
-
-
-def _short(value: int) -> str:
-    """500, 20 k, 1 M: exact for a tick's round number, and no wider than an axis has room for."""
-    for unit, name in ((10**6, "M"), (10**3, "k")):
-        if value >= unit:
-            return f"{value // unit} {name}"
-    return str(value)
 
 
 def _early(group: Group, x: float) -> Point | None:

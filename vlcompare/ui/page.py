@@ -148,7 +148,6 @@ def launch(page: gr.Blocks, settings: AppSettings, *, server_options: ServerOpti
     rules = rules_of(page, settings, server_options or ServerOptions.from_environment())
     options: dict[str, Any] = {
         "server_name": settings.host,
-        "server_port": settings.port,
         "share": False,
         "allowed_paths": [str(examples.FOLDER)],  # whatever the working directory is
         "max_file_size": largest_upload(settings.limits),
@@ -159,16 +158,20 @@ def launch(page: gr.Blocks, settings: AppSettings, *, server_options: ServerOpti
         "footer_links": ["api"],
         "state_session_capacity": 500,
         "run_history": False,
-        "_app": CheckedApp(rules),
         **launch_look(),
         **more,
     }
-    try:
-        launched = page.launch(**options)
-    except OSError as error:
-        if "port" not in str(error):
-            raise
-        raise RequestError(f"The port {settings.port or 7860} is taken: choose another with --port.") from error
+    port = settings.port or startup.free_port(settings.host)
+    while True:
+        try:
+            launched = page.launch(**options, server_port=port, _app=CheckedApp(rules))
+            break
+        except OSError as error:
+            if "port" not in str(error):
+                raise
+            if settings.port:
+                raise RequestError(f"The port {port} is taken: choose another with --port.") from error
+            port = startup.free_port(settings.host, port + 1)  # another process took it in between
     describe_tools(page, rules)
     return launched
 

@@ -12,10 +12,12 @@ import socket
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from vlcompare.errors import RequestError
 
 LEAST_FREE = 16 * 2**20  # bytes of the temporary disk
+FIRST_PORT, PORTS = 7860, 100  # of which the first free one is taken where none is asked for
 
 
 def check_writable(folder: Path) -> None:
@@ -45,8 +47,7 @@ def check_address(host: str, port: int | None = None) -> None:
     gradio would try a hundred ports, and would report any error as a port in use.
     """
     try:
-        bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host  # as gradio reads it
-        family, socket_type, _, _, address = socket.getaddrinfo(bare, 0, type=socket.SOCK_STREAM)[0]
+        family, socket_type, address = _resolved(host)
         with socket.socket(family, socket_type) as probe:
             probe.bind(address)
     except (OSError, UnicodeError) as error:  # UnicodeError: no valid host name
@@ -55,14 +56,40 @@ def check_address(host: str, port: int | None = None) -> None:
     if port is None:
         return
     try:
-        with socket.socket(family, socket_type) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((address[0], port, *address[2:]))
-            probe.listen(1)
+        _try_port(host, port)
     except OSError as error:
         taken = error.errno == errno.EADDRINUSE
         why = "is taken" if taken else f"cannot be used ({error.strerror or type(error).__name__})"
         raise RequestError(f"The port {port} {why}: choose another with --port.") from error
+
+
+def free_port(host: str, first: int = FIRST_PORT) -> int:
+    """The first port from `first` on that can be bound at `host`. Raises RequestError where none of `PORTS` can.
+
+    gradio looks at 127.0.0.1 whatever the host is, and its server cannot be started a second time at another port.
+    """
+    last = min(first + PORTS, 1 << 16) - 1
+    for port in range(first, last + 1):
+        with suppress(OSError):
+            _try_port(host, port)
+            return port
+    raise RequestError(f"None of the ports {first} to {last} can be used: choose another with --port.")
+
+
+def _try_port(host: str, port: int) -> None:
+    """Bind the port and let it go again. Raises OSError where that is not possible."""
+    family, socket_type, address = _resolved(host)
+    with socket.socket(family, socket_type) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((address[0], port, *address[2:]))
+        probe.listen(1)
+
+
+def _resolved(host: str) -> tuple[socket.AddressFamily, socket.SocketKind, Any]:
+    """Family, type and address of a host's sockets. Raises OSError or UnicodeError where it has none."""
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host  # as gradio reads it
+    family, socket_type, _, _, address = socket.getaddrinfo(bare, 0, type=socket.SOCK_STREAM)[0]
+    return family, socket_type, address
 
 
 def raise_open_files(wanted: int = 4096) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 
 from vlcompare.render.markup import Safe, el
 from vlcompare.render.panels import drawn, key
+from vlcompare.study.extent import fairness, state
 from vlcompare.study.figures import NAMES, Figure
 from vlcompare.study.opened import Study
 from vlcompare.study.rates import RULE
-from vlcompare.study.seen import Needed, fairness, needed, practice, seen, state
+from vlcompare.study.seen import Needed, needed, practice, seen
 from vlcompare.units import how_many
 
 MOST_PANELS = 12  # of a figure in the page; the report draws all
