@@ -46,6 +46,30 @@ def test_the_first_free_port_is_looked_for_where_the_page_is_served() -> None:
         startup.free_port("127.0.0.1", 65536)
 
 
+@pytest.mark.parametrize(("port", "tries"), [(None, 3), (7860, 1)])
+def test_a_server_that_starts_at_no_port_ends_with_a_sentence(
+    port: int | None, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gradio calls every failure of its server at start a port that is taken."""
+    import gradio as gr
+
+    from vlcompare.ui.page import launch
+    from vlcompare.ui.settings import AppSettings
+
+    tried = []
+
+    def fails(page: gr.Blocks, *, server_port: int, **options: object) -> None:
+        tried.append(server_port)
+        raise OSError("Cannot find empty port in range")
+
+    monkeypatch.setattr(gr.Blocks, "launch", fails)
+    with gr.Blocks() as page:
+        gr.Textbox()
+    with pytest.raises(RequestError, match=r"The port \d+ is taken: choose another with --port"):
+        launch(page, AppSettings(port=port))
+    assert len(tried) == tries == len(set(tried))
+
+
 def test_a_port_that_another_process_takes_at_the_last_moment_is_not_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     import gradio as gr
 

@@ -44,7 +44,7 @@
         alternative.classList.toggle("vl-on", alternative.dataset.token === data.token);
   }
 
-  // Open what the visitor chose of a panel's answer, else its least probable token; only the panel itself may scroll to it.
+  // Open what the visitor chose of a panel's answer, else its least probable token; only the panel may scroll to it.
   function openToken(place) {
     const panel = place.querySelector(".vl-token-panel[data-answer]");
     const index = choices.get(panel?.dataset.answer) ?? panel?.dataset.least;

@@ -62,6 +62,7 @@ LINKS = {
     "Model cards": "https://huggingface.co/gpantaz",
 }
 SECONDS_TO_END = 3.0  # what is on its way to browsers when the process must end
+PORTS_TRIED = 3  # by starting a server, where none is asked for
 READERS = 4  # runs that are read, or exports that are written, at once
 
 
@@ -143,7 +144,8 @@ def real_handlers(settings: AppSettings) -> Handlers:
 def launch(page: gr.Blocks, settings: AppSettings, *, server_options: ServerOptions | None = None, **more: Any) -> Any:
     """Serve the page; there is no public link and no logging unless the operator asks for it.
 
-    server_options: read from the environment by default; more: passed to `Blocks.launch`.
+    server_options: read from the environment by default; more: passed to `Blocks.launch`. Raises RequestError where
+    the port cannot be used, or, where none is asked for, no free one is found.
     """
     rules = rules_of(page, settings, server_options or ServerOptions.from_environment())
     options: dict[str, Any] = {
@@ -161,7 +163,7 @@ def launch(page: gr.Blocks, settings: AppSettings, *, server_options: ServerOpti
         **launch_look(),
         **more,
     }
-    port = settings.port or startup.free_port(settings.host)
+    port, tries = settings.port or startup.free_port(settings.host), 1 if settings.port else PORTS_TRIED
     while True:
         try:
             launched = page.launch(**options, server_port=port, _app=CheckedApp(rules))
@@ -169,7 +171,8 @@ def launch(page: gr.Blocks, settings: AppSettings, *, server_options: ServerOpti
         except OSError as error:
             if "port" not in str(error):
                 raise
-            if settings.port:
+            tries -= 1
+            if not tries:
                 raise RequestError(f"The port {port} is taken: choose another with --port.") from error
             port = startup.free_port(settings.host, port + 1)  # another process took it in between
     describe_tools(page, rules)
