@@ -109,8 +109,10 @@ def test_an_uploaded_scene_measured_and_raced(visit: Any) -> None:
 
 
 def test_an_example_of_every_task(visit: Any) -> None:
+    others = {"captioning", "grounded_captioning", "vqa"}  # asked by other tests here
     page = visit()
-    for task, example in KINDS.items():
+    for task in KINDS.keys() - others:
+        example = KINDS[task]
         pick(page, example.id)
         compare(page)
         answered(page)
@@ -120,7 +122,7 @@ def test_an_example_of_every_task(visit: Any) -> None:
     page.locator("#vl-text textarea").fill("What is in the picture?")
     compare(page)
     answered(page)
-    assert page.locator(".vl-history-item").count() == len(KINDS) + 1 >= 10
+    assert page.locator(".vl-history-item").count() == len(KINDS) - len(others) + 1 >= 7
 
 
 def test_stop_in_the_middle_and_run_again(app: SimpleNamespace, visit: Any) -> None:

@@ -100,7 +100,7 @@ def work(command: list[str], delay: float, ends: bool = True) -> None:
     main(command)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_at_random_points_and_resumed_it_is_the_same_run(
     world: Path, whole: Path, server: Any, seed: int
 ) -> None:
@@ -127,6 +127,7 @@ def test_killed_at_random_points_and_resumed_it_is_the_same_run(
     assert (world / out / "summary.json").read_bytes() == (whole / "summary.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_of_accelerate_are_one_run(world: Path, whole: Path) -> None:
     launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu"]
     launch += ["--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]

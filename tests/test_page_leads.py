@@ -106,7 +106,7 @@ def visit(app: SimpleNamespace, browser: Any) -> Iterator[Any]:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(("width", "height"), [(1280, 720), (390, 844)])
+@pytest.mark.parametrize(("width", "height"), [pytest.param(1280, 720, marks=pytest.mark.slow), (390, 844)])
 def test_one_picture_leads_to_the_run_filtered_by_its_task(visit: Any, width: int, height: int) -> None:
     page = visit(width=width, height=height)
     said(page, "#vl-finding", r"On 72 such questions: Tiny Pythia-VL \.958 against Tiny Mamba-VL \.750")

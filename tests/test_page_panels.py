@@ -64,12 +64,13 @@ def test_terms_are_explained_where_they_stand(visit: Any) -> None:
         assert page.evaluate(CLIPPED) == [], width
         page.keyboard.press("Escape")
         assert page.evaluate(SHOWN) == ""
-
-
-def test_a_term_is_explained_by_mouse_and_by_a_press_until_escape(visit: Any) -> None:
-    page = visit()
-    compare(page)
+    page.set_viewport_size({"width": 1440, "height": 900})
     settled(page)
+    explained_by_mouse(page)
+
+
+def explained_by_mouse(page: Any) -> None:
+    """A term is explained while it is pointed at, and after a press until Escape."""
     first = page.locator("#vl-charts .vl-term", has_text="first token")
     first.hover()
     page.wait_for_function(f"({SHOWN})() !== ''")

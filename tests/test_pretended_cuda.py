@@ -45,11 +45,14 @@ FAMILIES = {"mamba": "tiny-mamba-vl", "pythia": "tiny-pythia-vl"}
 PRECISIONS = {"fp32": ("float32", "none"), "bf16": ("bfloat16", "none"), "int8": ("bfloat16", "int8"),
               "nf4": ("bfloat16", "nf4")}  # fmt: skip
 ASK: dict[str, Any] = {"task": "captioning", "max_new_tokens": 4}
-INTERPRETED = [("pythia", "nf4")]  # in the quick suite: Triton's interpreter is slow, and batches run Mamba through it
+QUICK = {  # in the quick suite: Triton's interpreter is slow, and batches run Mamba through it
+    "triton": [("pythia", "nf4")],
+    "torch": [("mamba", "int8"), ("pythia", "bf16")],
+}
 
 
 def quick(family: str, precision: str, path: str) -> Any:
-    return () if path == "torch" or (family, precision) in INTERPRETED else pytest.mark.slow
+    return () if (family, precision) in QUICK[path] else pytest.mark.slow
 
 
 GRID = [

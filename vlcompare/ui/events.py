@@ -8,7 +8,10 @@ from typing import Any
 
 import gradio as gr
 
-QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+# without a timer; on none of the outputs either, since gradio's page writes the state of a hidden one into every output
+# of every event so far, at each message of any event
+HIDDEN: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": []}
+QUIET: dict[str, Any] = {"queue": False, "api_visibility": "private", **HIDDEN}
 RUNNING: dict[str, Any] = {  # events that run models
     "show_progress": "minimal",
     "concurrency_id": "models",

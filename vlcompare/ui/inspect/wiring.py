@@ -19,7 +19,7 @@ from vlcompare.ui.compare.forms import SIDE_FIELDS
 from vlcompare.ui.compare.layout.tab import outputs_of
 from vlcompare.ui.compare.page_update import CompareUpdate
 from vlcompare.ui.compare.session import CompareSession
-from vlcompare.ui.events import QUIET, TO_TOP, chosen, download, on_changes
+from vlcompare.ui.events import HIDDEN, QUIET, TO_TOP, chosen, download, on_changes
 from vlcompare.ui.inspect import files, handlers
 from vlcompare.ui.inspect.handlers import InspectUpdate
 from vlcompare.ui.inspect.layout import EXPORTS, FORM, InspectParts
@@ -114,7 +114,7 @@ def _wire_opening(parts: InspectParts, settings: AppSettings, page: gr.Blocks) -
     def start(inspection: Inspection, beside: bool) -> list[Any]:
         return _outputs(parts, inspection, handlers.start(inspection, beside=bool(beside)))
 
-    starting = {**READING, "show_progress": "hidden"}  # the head says what is read
+    starting = {**READING, **HIDDEN}  # the head says what is read
     page.load(start, [session, parts.beside], outputs, js=BESIDE, **starting)
     fields["runs"].input(_listener(parts, handlers.choose), [session, fields["runs"]], outputs, **reading)
 

@@ -7,13 +7,13 @@ from typing import Any
 import gradio as gr
 
 from vlcompare.errors import VLCompareError
-from vlcompare.ui.events import QUIET, SAVE, chosen
+from vlcompare.ui.events import HIDDEN, QUIET, SAVE, chosen
 from vlcompare.ui.study import handlers
 from vlcompare.ui.study.handlers import REGIONS, StudyUpdate
 from vlcompare.ui.study.layout import StudyParts
 from vlcompare.ui.study.session import StudySession
 
-READING: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": 2}
+READING: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 2, **HIDDEN}
 SHOWN = "() => window.vlStudy && window.vlStudy.shown()"
 ROUND = "() => window.vlStudy && window.vlStudy.rounded()"
 
