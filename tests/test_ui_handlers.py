@@ -761,16 +761,29 @@ def test_whatever_a_visitor_does_keeps_the_session(tmp_path: Path, shipped: Path
         assert (visitor[session._id] is back) is kept
 
 
-def test_no_event_has_two_listeners_that_send_it_again(tmp_path: Path, shipped: Path) -> None:
+@pytest.fixture(scope="module")
+def dependencies(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The events of the page, as gradio tells them to the browser."""
+    from vlcompare.ui.page import build_page
+
+    settings = AppSettings(data=tmp_path_factory.mktemp("page"))
+    return build_page(settings, Handlers(settings, FakeCompare())).get_config_file()["dependencies"]
+
+
+def test_an_event_shows_its_loading_sign_on_one_component_at_most(dependencies: list[dict[str, Any]]) -> None:
+    """With each message of any event, gradio's page writes into all components that any event so far had its sign on,
+    hidden ones, too: all outputs, unless it is told otherwise."""
+    on = {one["api_name"]: one["show_progress_on"] or [] for one in dependencies if one["backend_fn"]}
+    outputs = {one["api_name"]: one["outputs"] for one in dependencies if one["show_progress_on"] is None}
+    assert {name: most for name, most in ({**on, **outputs}).items() if len(most) > 1} == {}
+    assert len({component for shown in on.values() for component in shown}) <= 3
+
+
+def test_no_event_has_two_listeners_that_send_it_again(dependencies: list[dict[str, Any]]) -> None:
     """gradio's page repeats a call that "always_last" put off by sending its event again, to all of its listeners: two
     of them put off and call each other without end, some twenty requests a second."""
     from collections import Counter
 
-    from vlcompare.ui.page import build_page
-
-    settings = AppSettings(data=tmp_path)
-    page = build_page(settings, Handlers(settings, FakeCompare()))
-    dependencies = page.get_config_file()["dependencies"]
     sent = Counter(
         tuple(target)
         for dependency in dependencies
