@@ -21,7 +21,7 @@ from vlcompare.study.pictures.report import rows_with_floors
 from vlcompare.study.report import write_report
 from vlcompare.study.rows import Folder, read_rows, setting_of
 from vlcompare.study.tables import Row, for_lab, groups
-from vlcompare.training.progress import write_whole
+from vlcompare.whole_files import write_whole
 
 HERE = Path(__file__).resolve().parent / "study"
 CARD = """# The retrieval lab's models

@@ -25,6 +25,7 @@ LEVELS = [  # the first entry that matches a module's name gives its level; a mo
     ("vlcompare.terminal", 1),
     ("vlcompare.types", 1),
     ("vlcompare.units", 1),
+    ("vlcompare.whole_files", 0),
     ("vlcompare.tasks", 2),
     ("vlcompare.render", 2),
     ("vlcompare.models", 2),

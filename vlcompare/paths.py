@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vlcompare.whole_files import write_whole
+
 PACKAGE = Path(__file__).resolve().parent
 
 
@@ -81,8 +83,6 @@ def read_record(name: str) -> Any:
 def write_record(name: str, value: Any) -> None:
     """Replace a JSON file of the data folder as a whole; where it cannot be written, nothing is remembered."""
     file = data_folder() / name
-    partial = file.with_name(f"{name}.{os.getpid()}")
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        partial.write_text(json.dumps(value, indent=1, sort_keys=True), encoding="utf-8")
-        partial.replace(file)
+        write_whole(file, json.dumps(value, indent=1, sort_keys=True))

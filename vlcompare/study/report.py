@@ -16,8 +16,8 @@ from vlcompare.study.pictures.report import write_picture_report
 from vlcompare.study.rates import RULE
 from vlcompare.study.rows import whole_rows
 from vlcompare.study.tables import TABLES, Row, as_csv, groups
-from vlcompare.training.progress import write_whole
 from vlcompare.units import how_many
+from vlcompare.whole_files import write_whole
 
 _HIDDEN = ("width", "layers", "recipe", "budget", "rates_tried")  # columns that only the CSV files have
 _TITLES = {

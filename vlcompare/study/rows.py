@@ -22,6 +22,7 @@ from vlcompare.errors import RequestError, SampleError
 from vlcompare.study.lines import cause, is_whole, plain, value_of, whole_lines
 from vlcompare.study.recipe import FAMILIES, RECIPES
 from vlcompare.study.tasks import ItemSource
+from vlcompare.whole_files import write_whole
 
 Parse = Callable[[bytes, str], tuple[list[dict[str, Any]], list[str]]]  # a file's content and name -> rows, problems
 VERSION = 1  # of how rows are made: those of another version are not set beside these
@@ -254,9 +255,7 @@ class Folder:
                         "give another folder."
                     )
             self.rows()
-            partial = noted.with_suffix(".partial")
-            partial.write_text(json.dumps({"version": VERSION, **grid}, indent=1) + "\n", encoding="utf-8")
-            os.replace(partial, noted)
+            write_whole(noted, json.dumps({"version": VERSION, **grid}, indent=1) + "\n")
 
     def lock(self, name: str) -> FileLock:
         return FileLock(self.path / "locks" / f"{name}.lock")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from vlcompare.study.models import StudyModel, build
 from vlcompare.study.recipe import RECIPES
 from vlcompare.study.rows import Setting
 from vlcompare.study.tasks import ItemSource
+from vlcompare.training.progress import whole_tensors
 
 _TEXTS = ("task", "order", "family", "recipe")
 _NUMBERS = ("length", "vocabulary", "width", "layers", "state_size")
@@ -36,9 +36,8 @@ def save_weights(model: StudyModel, path: Path, row: Mapping[str, Any]) -> None:
     """Write a finished model, with what is needed to build it and to ask it as metadata."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     tensors.pop(_TIED, None)
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial, {name: str(row[name]) for name in (*_TEXTS, *_NUMBERS)})
-    os.replace(partial, path)
+    with whole_tensors(path) as partial:
+        save_file(tensors, partial, {name: str(row[name]) for name in (*_TEXTS, *_NUMBERS)})
 
 
 def load_weights(path: Path) -> Trained:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -17,10 +18,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from safetensors import SafetensorError
 
 from vlcompare import terminal
 from vlcompare.errors import CheckpointError
 from vlcompare.runtime.bounded_files import open_regular
+from vlcompare.whole_files import whole_file, write_whole
 
 LARGEST_STATE = 8 << 30  # bytes; the embedded pair's have some 100 MB
 STOPPING = (signal.SIGINT, signal.SIGTERM)
@@ -90,23 +93,28 @@ def writing_to(folder: Path) -> Iterator[None]:
     except BrokenPipeError:  # of a terminal that went away
         raise
     except OSError as error:
-        reason = error.strerror or error
-        raise CheckpointError(f"{folder} cannot be written to ({reason}); give another --out.") from error
+        reason, full = error.strerror or error, error.errno in (errno.ENOSPC, errno.EDQUOT)
+        todo = "free some space, and the same command goes on" if full else "give another --out"
+        raise CheckpointError(f"{folder} cannot be written to ({reason}); {todo}.") from error
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text to a partial file, then rename it: a reader never finds half a text, even after a kill."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+@contextmanager
+def whole_tensors(path: Path) -> Iterator[Path]:
+    """As `whole_file`, for a block that writes with safetensors: its own error for a full disk becomes an OSError."""
+    try:
+        with whole_file(path) as partial:
+            yield partial
+    except SafetensorError as error:
+        raise OSError(errno.EIO, str(error)) from error
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a state beside `path`, then put it in its place: an interruption leaves the old one whole."""
+    """Write a state as a `whole_file`: an interruption leaves the old one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
+    serialized = io.BytesIO()  # given a file, torch hides that the disk is full
+    torch.save(state, serialized)
+    with whole_file(path) as partial:
+        partial.write_bytes(serialized.getbuffer())
 
 
 def load_state(path: Path) -> dict[str, Any]:

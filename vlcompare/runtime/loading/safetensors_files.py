@@ -22,6 +22,7 @@ from torch import Tensor
 from vlcompare.errors import CheckpointError
 from vlcompare.runtime.bounded_files import open_regular
 from vlcompare.units import format_bytes
+from vlcompare.whole_files import whole_file
 
 STORED_DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -165,17 +166,12 @@ def write_file(
         offset += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # so that the tensors begin at a multiple of eight
-    partial = file.with_name(file.name + ".partial")
-    try:
-        with partial.open("wb") as stream:
-            stream.write(len(text).to_bytes(8, "little") + text)
-            for (key, (dtype, shape)), tensor in zip(entries.items(), tensors, strict=True):
-                if tensor.dtype != dtype or tuple(tensor.shape) != shape:
-                    raise ValueError(f"{key}: {tensor.dtype} {tuple(tensor.shape)} where {dtype} {shape} was announced")
-                stream.write(as_bytes(tensor))
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(file) as partial, partial.open("wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        for (key, (dtype, shape)), tensor in zip(entries.items(), tensors, strict=True):
+            if tensor.dtype != dtype or tuple(tensor.shape) != shape:
+                raise ValueError(f"{key}: {tensor.dtype} {tuple(tensor.shape)} where {dtype} {shape} was announced")
+            stream.write(as_bytes(tensor))
 
 
 def as_bytes(tensor: Tensor) -> memoryview:

@@ -37,6 +37,7 @@ from vlcompare.tasks.layouts import IMAGE_LEADS, QUERY_LEADS, lay_out_turns
 from vlcompare.tasks.sequence import prompt_ids
 from vlcompare.training.progress import load_state
 from vlcompare.types import Request, Sample
+from vlcompare.whole_files import whole_file
 
 _DRAWN = 224  # pixels at which held-out scenes are drawn, then reduced
 _DISTRACTING = 77  # purpose of the dice that choose distractors
@@ -142,9 +143,8 @@ def questions(setting: PictureSetting, folder: Folder) -> Questions:
     with folder.lock(path.parent.name):
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial.npy")
-            np.save(partial, _encoded(encoder_of(setting, folder, size), setting))
-            partial.rename(path)
+            with whole_file(path) as partial, partial.open("wb") as file:
+                np.save(file, _encoded(encoder_of(setting, folder, size), setting))
     prompting, encode = prompting_of(setting, "evaluation", size), encoded_questions.encoder()
     samples: list[Sample] = []
     prompts, pictures = [], []

@@ -22,9 +22,9 @@ from vlcompare.study.pictures.settings import RECIPES, PictureSetting, picture_s
 from vlcompare.study.rows import whole_rows
 from vlcompare.study.tables import as_csv
 from vlcompare.tasks.prompts import task_title
-from vlcompare.training.progress import write_whole
 from vlcompare.types import FAMILIES
 from vlcompare.units import how_many
+from vlcompare.whole_files import write_whole
 
 _PAIR: dict[str, str] = {family: NAMES[family] for family in FAMILIES}
 

@@ -10,7 +10,6 @@ seed. Nothing random happens after the first moment, so a row that goes on from 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -36,7 +35,7 @@ from vlcompare.synth.train.language import LanguageTraining, train_step
 from vlcompare.synth.train.learner import Learner
 from vlcompare.tasks.layouts import IMAGE_LEADS
 from vlcompare.tasks.prompts import SPECS
-from vlcompare.training.progress import load_state, save_state, unbroken
+from vlcompare.training.progress import load_state, save_state, unbroken, whole_tensors
 
 Steps = Callable[[int, float, float], None]  # steps done, seconds, the answers' loss
 _AT_ONCE = 50  # prompts that are answered together
@@ -121,9 +120,8 @@ def _trained(
 
 def save_picture_model(path: Path, model: Model) -> None:
     """Write a finished row's model; its metadata say how the training went."""
-    partial = path.with_suffix(".partial")
-    save_model(model.learner, str(partial), {"steps": str(model.steps), "curve": json.dumps(model.curve)})
-    os.replace(partial, path)
+    with whole_tensors(path) as partial:
+        save_model(model.learner, str(partial), {"steps": str(model.steps), "curve": json.dumps(model.curve)})
 
 
 def load_picture_model(path: Path, setting: PictureSetting, feature_width: int, device: torch.device) -> Model:

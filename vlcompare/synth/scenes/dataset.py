@@ -15,6 +15,7 @@ from vlcompare.evaluate.readers.jsonl import to_row
 from vlcompare.synth.scenes.questions import ask
 from vlcompare.synth.scenes.scene import Sampling, Scene, draw_scene
 from vlcompare.types import Sample
+from vlcompare.whole_files import whole_file
 
 SPAN = 1_000_000  # scenes that belong to one seed
 SAMPLES, PICTURES = "samples.jsonl", "pictures"
@@ -54,11 +55,10 @@ def write_scenes(
     """
     scenes = evaluation_scenes(count, seed, size, tasks, sampling)
     rows = 0
-    partial = folder / f"{SAMPLES}.partial"
     first = next(scenes)  # raises before anything is written
     try:
         (folder / PICTURES).mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as file:
+        with whole_file(folder / SAMPLES) as partial, partial.open("w", encoding="utf-8") as file:
             for done, (scene, samples) in enumerate(itertools.chain([first], scenes), start=1):
                 picture = f"{PICTURES}/{scene.seed:06d}.png"
                 scene.image.save(folder / picture)
@@ -66,7 +66,6 @@ def write_scenes(
                     file.write(json.dumps(to_row(sample, picture), ensure_ascii=False) + "\n")
                 rows += len(samples)
                 progress(done)
-        partial.replace(folder / SAMPLES)
     except OSError as error:
         reason = error.strerror or error
         raise SampleError(f"{folder} cannot be written to ({reason}); choose another folder.") from error

@@ -6,6 +6,7 @@ read the same.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -157,6 +158,9 @@ def prepare_features(
     total, grid = shards * recipe.pictures.shard, recipe.pictures.image_size // encoder.patch_size
     partial = folder / "features.partial.npy"
     table = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=(total, grid * grid, encoder.width))
+    if hasattr(os, "posix_fallocate"):  # a full disk is an error here; in the map it is a signal
+        with partial.open("rb+") as file:
+            os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
     arrays: dict[str, list[np.ndarray]] = {name: [] for name in TRUTH}
     for index in range(shards):
         shard = store.get(index)

@@ -22,6 +22,7 @@ from vlcompare.tasks.forms import format_text
 from vlcompare.tasks.prompts import build_turns
 from vlcompare.tasks.sequence import prompt_ids
 from vlcompare.types import TASKS, Box, Request, Sample
+from vlcompare.whole_files import whole_file
 
 CHAT: tuple[str, ...] = ("What is in the picture?", "What is this?")  # both are answered with the caption
 
@@ -173,10 +174,8 @@ def joined(parts: Sequence[Lessons]) -> Lessons:
 
 
 def save(lessons: Lessons, path: Path) -> None:
-    partial = path.with_suffix(".partial")
-    with open(partial, "wb") as file:
+    with whole_file(path) as partial, partial.open("wb") as file:
         np.savez(file, **{name: getattr(lessons, name) for name in FIELDS})
-    partial.rename(path)
 
 
 def read(path: Path) -> Lessons:

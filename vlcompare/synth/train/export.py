@@ -7,7 +7,6 @@ the published Mamba files: both go through the ordinary loader.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,7 +25,7 @@ from vlcompare.synth.train import word_tokenizer
 from vlcompare.synth.train.encoder import EncoderTraining
 from vlcompare.synth.train.learner import Learner, language_config
 from vlcompare.synth.train.recipe import Recipe, to_dict
-from vlcompare.training.progress import load_state, read_log
+from vlcompare.training.progress import load_state, read_log, whole_tensors
 
 FOLDERS = {"pythia": "tiny-pythia-vl", "mamba": "tiny-mamba-vl"}
 
@@ -158,11 +157,9 @@ def export(family: str, recipe: Recipe, out: Path, checkpoints: Path) -> Path:
     model = joined_model(family, recipe, encoding.encoder, learner)
     folder = checkpoints / FOLDERS[family]
     folder.mkdir(parents=True, exist_ok=True)
-    # written beside and renamed: a process that has mapped the old file keeps its contents
-    partial = folder / "model.safetensors.partial"
-    save_file(published_tensors(model, family), partial, metadata={"format": "pt"})
-    partial.chmod(0o644)
-    os.replace(partial, folder / "model.safetensors")
+    with whole_tensors(folder / "model.safetensors") as partial:  # whoever has mapped the old file keeps its contents
+        save_file(published_tensors(model, family), partial, metadata={"format": "pt"})
+        partial.chmod(0o644)
     guessed = read_notes(out).get("tasks_at_chance", {}).get(family, ())
     config = config_json(family, recipe, encoding.encoder.config, guessed)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -25,6 +25,7 @@ from vlcompare.runtime.image import CLIP_MEAN, CLIP_STD
 from vlcompare.synth.scenes.scene import Sampling, lay_out, render
 from vlcompare.synth.train.dense_targets import glyph_truth, patch_truth
 from vlcompare.synth.train.recipe import PictureRecipe
+from vlcompare.whole_files import whole_file
 
 SEEDS_PER_PICTURE = 4  # seeds set aside for one kept picture: scenes without documents are dropped at random
 TRUTH = ("owner", "centre", "attributes", "boxes")
@@ -71,11 +72,9 @@ def draw_shard(path: Path, recipe: PictureRecipe, seeds: list[int], patch: int =
         image = render(ground, objects, document, recipe.sizes[seed % len(recipe.sizes)])
         pixels.append(np.asarray(image.resize((size, size), Image.Resampling.BILINEAR), np.uint8))
         truths.append(patch_truth(objects, document, size // patch))
-    partial = path.with_suffix(".partial")
-    with open(partial, "wb") as file:
+    with whole_file(path) as partial, partial.open("wb") as file:
         arrays: dict[str, Any] = {name: np.stack([getattr(truth, name) for truth in truths]) for name in TRUTH}
         np.savez(file, pixels=np.stack(pixels), seeds=np.array(seeds, np.int64), **arrays)
-    partial.rename(path)
 
 
 def shard_path(folder: Path, index: int) -> Path:

@@ -33,8 +33,9 @@ from vlcompare.synth.train.export import export
 from vlcompare.synth.train.language import train_language
 from vlcompare.synth.train.recipe import Recipe
 from vlcompare.synth.train.scores import write_scores
-from vlcompare.training.progress import load_state, write_whole, writing_to
+from vlcompare.training.progress import load_state, writing_to
 from vlcompare.types import FAMILIES
+from vlcompare.whole_files import write_whole
 
 STAGES = ("encoder", "features", "pythia", "mamba", "export", "report")
 TRAINING = STAGES[:4]  # stages that follow a recipe; the others publish what was trained

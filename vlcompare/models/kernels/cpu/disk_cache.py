@@ -13,7 +13,6 @@ cache. An installed package writes nothing beside its sources, where uninstallin
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import os
@@ -31,6 +30,7 @@ from numba.core.serialize import dumps
 
 from vlcompare import paths
 from vlcompare.models.kernels import fallback
+from vlcompare.whole_files import whole_file
 
 _DIGEST = 32  # bytes of a SHA-256
 
@@ -97,13 +97,10 @@ class DiskCache:
             return
         payload = dumps(self._parts.reduce(data))
         path = self._path(sig, data.target_context)
-        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:16]}")
         try:
-            partial.write_bytes(hashlib.sha256(payload).digest() + payload)
-            os.replace(partial, path)
+            with whole_file(path, uuid.uuid4().hex[:16]) as partial:  # processes may compile the same at once
+                partial.write_bytes(hashlib.sha256(payload).digest() + payload)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                partial.unlink()
             not_kept(f"{self.cache_path} cannot be written ({error.strerror or error})")
 
     def _path(self, sig: Any, target_context: Any) -> Path:
