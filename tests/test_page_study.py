@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import threading
@@ -270,6 +271,16 @@ def test_the_baseline_alone_is_told_until_there_is_something_to_compare_it_with(
     assert pictures.BASELINE not in words(pictures.section(both))
     first = picture_study_of(picture_lines("image_first").partition(b"\n")[0] + b"\n", "mine.jsonl")
     assert "1 training is finished" in words(pictures.section(first))
+
+
+def test_what_counts_in_several_comparisons_is_said() -> None:
+    rows = (SHIPPED / "pictures" / "rows.jsonl").read_bytes()
+    said = words(pictures.section(picture_study_of(rows, "mine.jsonl")))
+    known = (
+        rf"mine\.jsonl: {rows.count(bytes([10]))} trainings are finished; the baseline's count in each comparison\. "
+    )
+    found = re.search(known + r"Order (\d+) of 12, Scale (\d+) of 12", html.unescape(said))
+    assert found and found.groups() == ("12", "12")
 
 
 def test_who_is_ahead_on_pictures_is_said_from_the_records() -> None:
@@ -725,7 +736,7 @@ def test_own_rows_on_pictures_are_shown_beside_those_on_text(visit: Any) -> None
     file = {"name": "grid.jsonl", "mimeType": "application/json", "buffer": data}
     page.locator("input[type=file][accept*='jsonl']").set_input_files(file)
     said(page, "#vs-message", "grid.jsonl is shown below under On pictures")
-    said(page, "#vs-pictures", "grid.jsonl: 6 trainings are finished. Order 6 of 12")
+    said(page, "#vs-pictures", "grid.jsonl: 6 trainings are finished[^.]*\\. Order 6 of 12")
     with page.expect_download() as download:
         page.locator("[data-pick='csv:pictures-order']").click()
     assert Path(download.value.path()).read_text().startswith("comparison,value")

@@ -39,7 +39,8 @@ def section(study: PictureStudy) -> Safe:
     done = [f"{one.title} {counts[one.name][0]} of {counts[one.name][1]}" for one in COMPARISONS if counts[one.name][0]]
     compared = f" {', '.join(done)}." if done else ""
     trained = "1 training is" if len(study.rows) == 1 else f"{len(study.rows)} trainings are"
-    state = f"{study.name}: {trained} finished.{compared}" if study.rows else None
+    again = "; the baseline's count in each comparison" if sum(n for n, _ in counts.values()) > len(study.rows) else ""
+    state = f"{study.name}: {trained} finished{again}.{compared}" if study.rows else None
     return el(
         "div",
         el("p", ABOUT, class_="vl-note vs-about"),
