@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -181,7 +183,8 @@ def test_vote_blind_and_consent(app: SimpleNamespace, visit: Any) -> None:
     page.locator("#vl-consent input").check()
     page.locator("#vl-vote-left").click()
     page.wait_for_function("document.querySelector('#vl-vote-message').innerText.includes('Stored: left')")
-    assert (app.settings.data / "votes.sqlite").exists()
+    with closing(sqlite3.connect(app.settings.data / "votes.sqlite")) as votes:  # the names were told before
+        assert votes.execute("SELECT choice, blind FROM votes").fetchall() == [("left", "0")]
 
 
 @pytest.mark.parametrize("scheme", [pytest.param("light", marks=pytest.mark.slow), "dark"])

@@ -30,8 +30,8 @@ def sides(folder: Path, left: str = "pythia", right: str = "mamba") -> list[str]
 def test_both_answers_a_table_json_and_a_picture(folder: Path, capsys: pytest.CaptureFixture, race: list[str]) -> None:
     files = ["--json", str(folder / "run.json"), "--save", str(folder / "out.png")]
     assert compare(folder, "--task", "grounding", "--text", "the red car", *sides(folder), *files, *race) == 0
-    printed = capsys.readouterr().out
-    assert "first token" in printed
+    printed, said = capsys.readouterr()
+    assert "first token" in printed and f"The card is in {folder / 'out.png'}." in said
     assert ("contended" in printed) == bool(race)
     run = json.loads((folder / "run.json").read_text())
     answers = {name: Answer.from_json(data) for name, data in run["sides"].items()}

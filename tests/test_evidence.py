@@ -267,7 +267,8 @@ def test_the_command_prints_writes_and_draws(
     sides = ["--left", str(folders["pythia"]), "--right", str(folders["mamba"]), "--max-new-tokens", "6"]
     drawn = tmp_path / "map.png"
     assert main([*asked, *sides, "--save", str(drawn), "--json", str(tmp_path / "map.json")]) == 0
-    assert capsys.readouterr().out.count("true box: a block's mean fall") == 2
+    printed = capsys.readouterr()
+    assert printed.out.count("true box: a block's mean fall") == 2 and f"The maps are in {drawn}." in printed.err
     data = json.loads((tmp_path / "map.json").read_text())["sides"]
     assert {len(side["falls"]) for side in data.values()} == {16}
     for side in data.values():

@@ -306,7 +306,7 @@ def test_who_is_ahead_on_pictures_is_said_from_the_records() -> None:
     assert "No difference is shown: template first +.000" in sentence
     shown = pictures.section(study)
     (table,) = re.findall(r"<table[^>]*vs-gaps.*?</table>", shown)
-    cells = re.findall(r'<td(?: data-side="(\w+)")?><b>(.*?)</b>', table)
+    cells = re.findall(r'<td(?: data-side="(\w+)")? title="by seed: [^"]+"><b>(.*?)</b>', table)
     assert cells == [("left", "+.500"), ("", "+.000"), ("right", "−1.000")] and "+.500 [" in re.sub("<.*?>", "", table)
     assert [words(name).strip() for name in re.findall("<th[^>]*>.*?</th>", table)][1:4] == [
         "image first", "template first", "query first",

@@ -443,15 +443,23 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFi
     (other / "grid.json").write_text('{"version": 0, "rows": []}')
     tiny = tmp_path / "tiny.json"
     tiny.write_text(json.dumps(TINY))
+    within = tmp_path / "within"
+    within.mkdir()
+    (within / "rows.jsonl").write_text(json.dumps(made_row()) + "\n")
     filled = tmp_path / "filled.jsonl"
     filled.write_text(json.dumps(made_row()) + "\n")
     cases = [
-        (["run", "huge", "--out", str(tmp_path / "a")], "Unknown grid 'huge'"),
+        (["run", "huge", "--out", str(tmp_path / "a")], "Unknown grid 'huge', which is no file either; known are cpu"),
+        (["run", "quik", "--out", str(tmp_path / "a")], "did you mean quick?"),
         (["run", str(broken), "--out", str(tmp_path / "a")], "is not JSON"),
         (["run", str(tiny), "--out", str(other)], "filled by version 0"),
         (["run", str(tiny), "--out", str(tmp_path / "a"), "--device", "tpu"], "device is cpu"),
         (["run", str(tiny), "--out", str(tmp_path / "a"), "--jobs", "0"], "jobs is a whole number"),
         (["report", str(tmp_path / "nothing"), "--out", str(tmp_path / "b")], "no finished rows"),
+        (
+            ["report", str(tmp_path), "--out", str(tmp_path / "b")],
+            f"holds no rows itself; name a folder in it: {within}.",
+        ),
         (["open", str(tmp_path / "nothing")], "holds no rows.jsonl"),
         (["run", str(tiny), "--out", str(tiny)], "tiny.json cannot be written to (Not a directory)"),
         (["report", str(filled), "--out", str(tiny)], "tiny.json cannot be written to (File exists)"),

@@ -19,7 +19,7 @@ from vlcompare.paths import EXAMPLES
 from vlcompare.study.grid import grid_of, open_grid
 from vlcompare.study.opened import PictureStudy, any_study_of
 from vlcompare.study.pictures.data import distracting, embedded_encoder, prompting_of, training_set
-from vlcompare.study.pictures.figures import picture_figures
+from vlcompare.study.pictures.figures import picture_figures, who_is_ahead
 from vlcompare.study.pictures.floors import with_floors
 from vlcompare.study.pictures.folder import PictureFolder, holds_pictures, parse_picture_rows, read_picture_rows
 from vlcompare.study.pictures.gaps import comparison_records, progress
@@ -310,6 +310,13 @@ def test_the_sizes_that_are_compared_are_said() -> None:
     assert "Parameters" not in picture_figures([row(f, layout=x) for x in LAYOUTS[:3] for f in FAMILIES])[0].reads
 
 
+def test_nobody_is_ahead_where_the_seeds_disagree() -> None:
+    """The interval is over pictures: it may leave 0 out although another training goes the other way."""
+    for each, ahead in (("+0.003 +0.120", 1), ("-0.003 +0.120", 0), ("+0.000 +0.120", 1)):
+        assert who_is_ahead({"gap_low": 0.002, "gap_high": 0.113, "gap_by_seed": each}) == ahead
+    assert who_is_ahead({"gap_low": -0.2, "gap_high": -0.1, "gap_by_seed": "-0.1 -0.2"}) == -1
+
+
 def test_whether_the_gap_widens_with_scale_is_said_once_all_seeds_are_there() -> None:
     """The paper's claim, beside what is seen: gaps that grow clearly, and gaps that do not."""
 
@@ -328,10 +335,10 @@ def test_whether_the_gap_widens_with_scale_is_said_once_all_seeds_are_there() ->
         return [sentence for sentence in figure.says if "widens" in sentence]
 
     assert said(rows((4, 20, 60))) == ["In the paper the gap in grounding widens with scale; here it does, too."]
-    for wrong in ((4, 60, 20), (20, 22, 24)):
-        assert said(rows(wrong)) == [
-            "In the paper the gap in grounding widens with scale; here no such widening is shown."
-        ]
+    none = "In the paper the gap in grounding widens with scale; here no such widening is shown"
+    less = "(the largest Mamba is right less often than a smaller one: trained too briefly to test it)"
+    for wrong, why in (((20, 20, 20), ""), ((4, 60, 20), f" {less}"), ((20, 22, 24), f" {less}")):
+        assert said(rows(wrong)) == [f"{none}{why}."]
     assert said(rows((4, 20, 60))[:-1]) == [], "a seed is missing"
 
 
@@ -519,11 +526,12 @@ def test_values_that_are_no_grid() -> None:
 def test_rows_of_another_kind_or_version_are_not_to_be_deleted(tmp_path: Path) -> None:
     shipped = (EXAMPLES / "study" / "cpu" / "rows.jsonl").read_bytes().split(b"\n")[0] + b"\n"
     assert parse_picture_rows(shipped, "rows.jsonl")[1] == [
-        "rows.jsonl, line 1: a row of a training on sequences, where those on pictures are wanted; give another folder."
+        "rows.jsonl, line 1: a row of a training on sequences, where those on pictures are wanted; "
+        "give another folder or file."
     ]
     later = json.dumps(row("mamba", version=9)).encode() + b"\n"
     assert parse_picture_rows(later, "rows.jsonl")[1] == [
-        "rows.jsonl, line 1: a row of version 9, where this program makes version 1; give another folder."
+        "rows.jsonl, line 1: a row of version 9, where this program makes version 1; give another folder or file."
     ]
     (tmp_path / "rows.jsonl").write_text(json.dumps(row("mamba")) + "\n")
     with pytest.raises(SampleError, match="a row of a training on pictures, where those on sequences are wanted"):

@@ -81,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
             evidence_picture(image, request, maps, truth).save(args.save)
         except OSError as error:
             raise RequestError(f"{args.save} cannot be written ({reason(error)}).") from error
+        print(f"The maps are in {args.save}.", file=sys.stderr)
     return 0 if len(maps) == len(sides) else 1
 
 

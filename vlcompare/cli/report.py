@@ -94,6 +94,7 @@ def save_card(
         result_card(image, request, sides, truth=truth[0], references=truth[1]).save(target)
     except OSError as error:
         raise RequestError(f"{target} cannot be written ({reason(error)}).") from error
+    print(f"The card is in {target}.", file=sys.stderr)
 
 
 _LABELS = (

@@ -9,6 +9,7 @@ with given rates, at the same length or at `rate_length`; the row waits until th
 
 from __future__ import annotations
 
+import difflib
 import functools
 import itertools
 import json
@@ -175,9 +176,10 @@ def open_grid(wanted: str) -> AnyGrid:
         return PICTURE_GRIDS[wanted]
     path = Path(wanted)
     if not path.is_file():
-        raise RequestError(
-            f"Unknown grid '{wanted}': neither a file, nor one of {', '.join((*NAMED, *PICTURE_GRIDS))}."
-        )
+        known = (*NAMED, *PICTURE_GRIDS)
+        near = difflib.get_close_matches(wanted.lower(), known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
+        raise RequestError(f"Unknown grid '{wanted}', which is no file either; {hint}")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -42,6 +42,11 @@ def cause(error: Exception) -> str:
     return str(error)[:_LONGEST_CAUSE].rstrip(".")
 
 
+def version_of(row: dict[str, Any]) -> str:
+    """What a row says about its version, in words."""
+    return f"version {str(row['version'])[:20]}" if "version" in row else "no version"
+
+
 def plain(sentence: str) -> str:
     """A sentence without control characters and line breaks, which a line of a file may hold."""
     return "".join(letter if letter.isprintable() else "�" for letter in sentence)

@@ -34,6 +34,9 @@ def write_report(source: Path, out: Path) -> str:
     Raises SampleError where there are no rows.
     """
     path = source / "rows.jsonl" if source.is_dir() else source
+    within = sorted(str(rows.parent) for rows in source.glob("*/rows.jsonl")) if not path.exists() else []
+    if within:
+        raise SampleError(f"{source} holds no rows itself; name a folder in it: {' or '.join(within[:5])}.")
     if holds_pictures(path):
         return write_picture_report(path, out)
     rows, problems = whole_rows(path)

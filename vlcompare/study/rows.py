@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from filelock import FileLock
 
 from vlcompare.errors import RequestError, SampleError
-from vlcompare.study.lines import cause, is_whole, plain, value_of, whole_lines
+from vlcompare.study.lines import cause, is_whole, plain, value_of, version_of, whole_lines
 from vlcompare.study.recipe import FAMILIES, RECIPES
 from vlcompare.study.tasks import ItemSource
 from vlcompare.whole_files import write_whole
@@ -170,12 +170,12 @@ def _checked(line: bytes, name: str, number: int) -> dict[str, Any]:
         if "kind" in row:
             raise SampleError(
                 f"{name}, line {number}: a row of a training on {str(row['kind'])[:20]}, where those on sequences are "
-                "wanted; give another folder."
+                "wanted; give another folder or file."
             )
         if row.get("version") != VERSION:
             raise SampleError(
-                f"{name}, line {number}: a row of version {str(row.get('version'))[:20]}, where this program makes "
-                f"version {VERSION}; give another folder."
+                f"{name}, line {number}: a row of {version_of(row)}, where this program makes version {VERSION}; "
+                "give another folder or file."
             )
         for key, kind in _RESULTS.items():
             if key not in row or not isinstance(row[key], kind) or isinstance(row[key], bool):

@@ -160,7 +160,7 @@ def _load(spec: ModelSpec, progress: hub.Progress | None, names_only: bool) -> M
         notices.append(quantize.notice(method, dtype, device))
     if kernels is not None and kernels.is_alive():
         if progress is not None:
-            progress("Preparing kernels for this processor, which are compiled at the first time", 0, 0)
+            progress("Preparing kernels for this processor, which are compiled the first time", 0, 0)
         kernels.join()
     if device.type == "cuda" and dtype == torch.float32:
         torch.backends.cudnn.allow_tf32 = False  # float32 means float32, in convolutions too

@@ -13,7 +13,7 @@ from vlcompare.study.pictures.grids import COMPARISONS, SEEDS, Comparison
 from vlcompare.study.pictures.settings import RECIPES
 from vlcompare.tasks.prompts import task_title
 from vlcompare.types import FAMILIES
-from vlcompare.units import fraction, fraction_interval
+from vlcompare.units import fraction, fraction_interval, listed
 
 LABELS = {
     "image_first": "image first",
@@ -59,8 +59,8 @@ def reads(records: Sequence[Record], comparison: Comparison) -> str:
     """How a figure is read, what has to be known, and whether it is finished."""
     words = [
         f"Share of held-out questions answered right after {records[0]['questions_trained']:,} questions of training, "
-        "the same for all; bars are 95 % intervals over pictures. Dashed: the floor, what the most frequent answer in "
-        "training to questions alike gets right without looking.",
+        "the same for all, the mean over seeds; bars are 95 % intervals over pictures. Dashed: the floor, what the "
+        "most frequent answer in training to questions alike gets right without looking.",
         comparison.note.format(finetuned=f"{RECIPES[records[0]['recipe']].encoder.steps:,}"),
         _sizes(records),
     ]
@@ -102,7 +102,8 @@ def beside_claims(records: Sequence[Record], comparison: Comparison) -> Iterator
     whole = [one for one in mine if one["complete"]]
     if comparison.widens and len(mine) == len(whole) == len(comparison.values):
         grows = all(one["gap"] < other["gap"] for one, other in pairwise(mine)) and _clearly_below(mine[0], mine[-1])
-        yield f"{comparison.widens}; {'here it does, too' if grows else 'here no such widening is shown'}."
+        seen = "here it does, too" if grows else f"here no such widening is shown{_untested(mine)}"
+        yield f"{comparison.widens}; {seen}."
     first = next(iter(comparison.values))
     if comparison.helps and len(whole) > 1 and whole[0]["value"] == first:
         shares = [
@@ -110,6 +111,14 @@ def beside_claims(records: Sequence[Record], comparison: Comparison) -> Iterator
             for family in FAMILIES
         ]
         yield f"{comparison.helps}; here, of the things located: {'; '.join(shares)}."
+
+
+def _untested(records: Sequence[Record]) -> str:
+    """That a family is right less often with more parameters: its gap at that size is one of how fast it learns."""
+    less = [NAMES[family] for family in FAMILIES if max(one[family] for one in records) > records[-1][family]]
+    largest = " and the largest ".join(less)
+    why = "is right less often than a smaller one: trained too briefly to test it"
+    return f" (the largest {largest} {why})" if less else ""
 
 
 def _clearly_below(one: Record, other: Record) -> bool:
@@ -122,9 +131,15 @@ AHEAD = {1: "The Transformer is ahead", -1: "Mamba is ahead", 0: "No difference 
 
 
 def who_is_ahead(record: Record) -> int:
-    """1 where the gap's interval lies above 0, -1 below, else 0."""
+    """1 where the gap's interval lies above 0, -1 below, else 0; also 0 where the trainings' seeds disagree.
+
+    The interval is over pictures: it tells nothing of how another training would have gone.
+    """
     low, high = record["gap_low"], record["gap_high"]
-    return 0 if low is None or high is None else int(low > 0) - int(high < 0)
+    each = [float(gap) for gap in record["gap_by_seed"].split()]
+    if low is None or high is None or min(each) < 0 < max(each):
+        return 0
+    return int(low > 0) - int(high < 0)
 
 
 def gap_text(record: Record) -> str:
@@ -160,9 +175,19 @@ def in_short(study_figures: Sequence[Figure], rows: Sequence[Mapping[str, Any]])
             gaps = ", ".join(f"{label(one['value'])} {gap_text(one)}" for one in located)
             few = [one for one in located if not one["complete"]]
             seeds = f", {'one seed' if len(few) == len(located) else 'some of one seed'} so far" if few else ""
-            return f"the share of things located, Transformer minus Mamba: {gaps}{seeds}."
+            return f"the share of things located, Transformer minus Mamba: {gaps}{seeds}.{_elsewhere(figure.records)}"
     alone = [said for said in baseline_says(rows) if said.startswith(f"{task_title('grounding')} (")]
     return f"at the baseline alone: {alone[0]}" if alone else ""
+
+
+def _elsewhere(records: Sequence[Record]) -> str:
+    """In which other tasks the Transformer is ahead at every value, in a sentence that begins with a space."""
+    ahead: dict[str, bool] = {}
+    for one in records:
+        if one["type"] == "all" and one["task"] != "grounding":
+            ahead[one["task"]] = ahead.get(one["task"], True) and who_is_ahead(one) == 1
+    there = [task_title(task) for task, is_ahead in ahead.items() if is_ahead]
+    return f" It is ahead in other tasks as well: {listed(there)}." if there else ""
 
 
 def label(value: Any) -> str:

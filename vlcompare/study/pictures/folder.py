@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from vlcompare.study.lines import cause, plain, value_of, whole_lines
+from vlcompare.study.lines import cause, plain, value_of, version_of, whole_lines
 from vlcompare.study.pictures.grids import KIND, picture_grid_of
 from vlcompare.study.pictures.settings import VERSION, PictureSetting, picture_setting_of
 from vlcompare.study.rows import Folder, read_rows
@@ -41,7 +41,7 @@ def parse_picture_rows(data: bytes, name: str) -> tuple[list[dict[str, Any]], li
         try:
             row = value_of(line)
             if foreign := _foreign(row):
-                problems.append(f"{name}, line {number}: {foreign}; give another folder.")
+                problems.append(f"{name}, line {number}: {foreign}; give another folder or file.")
                 continue
             _check(row)
             setting = picture_setting_of(row)
@@ -59,7 +59,7 @@ def _foreign(row: Any) -> str:
     if isinstance(row, dict) and "kind" not in row and "task" in row:
         return "a row of a training on sequences, where those on pictures are wanted"
     if isinstance(row, dict) and row.get("kind") == KIND and row.get("version") != VERSION:
-        return f"a row of version {str(row.get('version'))[:20]}, where this program makes version {VERSION}"
+        return f"a row of {version_of(row)}, where this program makes version {VERSION}"
     return ""
 
 

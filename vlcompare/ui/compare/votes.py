@@ -95,7 +95,7 @@ class Votes:
             "created": time.time(),
             "run": run.id,
             "choice": choice,
-            "blind": str(int(run.blind)),
+            "blind": str(int(run.hidden)),  # a second vote is cast with the names in sight
             "note": note,
             "task": run.request.task,
             "text": run.request.text,

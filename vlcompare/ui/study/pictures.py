@@ -88,7 +88,8 @@ def _gap(record: Record) -> Safe:
     low, high = record["gap_low"], record["gap_high"]
     interval = "" if None in (low, high) else fraction_interval(low, high)
     side = {1: "left", -1: "right", 0: None}[who_is_ahead(record)]
-    return el("td", el("b", fraction(record["gap"], signed=True)), " ", el("small", interval), data_side=side)
+    gap, seeds = fraction(record["gap"], signed=True), f"by seed: {record['gap_by_seed']}"
+    return el("td", el("b", gap), " ", el("small", interval), data_side=side, title=seeds)
 
 
 def _pilot(pilot: Pilot) -> Safe:

@@ -51,7 +51,7 @@ def intro(study: Study | None, gaps: str) -> Safe:
     """
     claims = (
         "Mamba is ahead in captions, question answering and reading, the Transformer in visual grounding, by a gap "
-        "that widens with scale. Encoding the picture with the task in mind gains little there; in retrieving things "
+        "that widens with scale. Asking before the picture is read gains little there; in retrieving things "
         "from the context the Transformer is far ahead."
     )
     link = el("a", "The paper", href=PAPER, rel="noreferrer", target="_blank")
