@@ -752,7 +752,7 @@ def test_on_the_phone_figures_are_folded_and_each_can_be_opened(visit: Any) -> N
     page = study(visit(width=390))
     page.wait_for_selector("#vs-figures .vs-figure")
     settled(page)
-    assert page.evaluate("document.documentElement.scrollHeight") < 4600
+    assert page.evaluate("document.documentElement.scrollHeight") < 4800
     shut = page.locator("#vs-figures .vs-figure[data-folded='true']")
     count = shut.count()
     assert count and not shut.first.locator(".vs-body").is_visible()
