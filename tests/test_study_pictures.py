@@ -19,7 +19,7 @@ from vlcompare.paths import EXAMPLES
 from vlcompare.study.grid import grid_of, open_grid
 from vlcompare.study.opened import PictureStudy, any_study_of
 from vlcompare.study.pictures.data import distracting, embedded_encoder, prompting_of, training_set
-from vlcompare.study.pictures.figures import picture_figures, who_is_ahead
+from vlcompare.study.pictures.figures import beside_claims, picture_figures, who_is_ahead
 from vlcompare.study.pictures.floors import with_floors
 from vlcompare.study.pictures.folder import PictureFolder, holds_pictures, parse_picture_rows, read_picture_rows
 from vlcompare.study.pictures.gaps import comparison_records, progress
@@ -315,6 +315,28 @@ def test_nobody_is_ahead_where_the_seeds_disagree() -> None:
     for each, ahead in (("+0.003 +0.120", 1), ("-0.003 +0.120", 0), ("+0.000 +0.120", 1)):
         assert who_is_ahead({"gap_low": 0.002, "gap_high": 0.113, "gap_by_seed": each}) == ahead
     assert who_is_ahead({"gap_low": -0.2, "gap_high": -0.1, "gap_by_seed": "-0.1 -0.2"}) == -1
+
+
+def test_a_gap_widens_in_every_seed_or_not_at_all() -> None:
+    def record(value: str, gap: float, each: str) -> dict:
+        shared = {"task": "grounding", "type": "all", "complete": True, "pythia": gap, "mamba": 0.0}
+        return {
+            **shared,
+            "value": value,
+            "gap": gap,
+            "gap_low": gap - 0.02,
+            "gap_high": gap + 0.02,
+            "gap_by_seed": each,
+        }
+
+    scale = next(one for one in COMPARISONS if one.name == "pictures-scale")
+    for last, said in (("+0.380 +0.420", "here it does, too."), ("+0.180 +0.620", "here no such widening is shown.")):
+        gaps = [
+            record("small", 0.2, "+0.190 +0.210"),
+            record("medium", 0.3, "+0.290 +0.310"),
+            record("large", 0.4, last),
+        ]
+        assert [sentence.split("; ")[1] for sentence in beside_claims(gaps, scale)] == [said]
 
 
 def test_whether_the_gap_widens_with_scale_is_said_once_all_seeds_are_there() -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import re
 import signal
 import sys
 import threading
@@ -100,12 +101,13 @@ def writing_to(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def whole_tensors(path: Path) -> Iterator[Path]:
-    """As `whole_file`, for a block that writes with safetensors: its own error for a full disk becomes an OSError."""
+    """As `whole_file`, for a block that writes with safetensors, whose errors of the system become OSErrors again."""
     try:
         with whole_file(path) as partial:
             yield partial
     except SafetensorError as error:
-        raise OSError(errno.EIO, str(error)) from error
+        told = re.search(r"os error (\d+)", str(error))
+        raise OSError(*((int(told[1]), os.strerror(int(told[1]))) if told else (errno.EIO, str(error)))) from error
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

@@ -102,6 +102,7 @@ def beside_claims(records: Sequence[Record], comparison: Comparison) -> Iterator
     whole = [one for one in mine if one["complete"]]
     if comparison.widens and len(mine) == len(whole) == len(comparison.values):
         grows = all(one["gap"] < other["gap"] for one, other in pairwise(mine)) and _clearly_below(mine[0], mine[-1])
+        grows = grows and max(_by_seed(mine[0])) < min(_by_seed(mine[-1]))
         seen = "here it does, too" if grows else f"here no such widening is shown{_untested(mine)}"
         yield f"{comparison.widens}; {seen}."
     first = next(iter(comparison.values))
@@ -136,10 +137,14 @@ def who_is_ahead(record: Record) -> int:
     The interval is over pictures: it tells nothing of how another training would have gone.
     """
     low, high = record["gap_low"], record["gap_high"]
-    each = [float(gap) for gap in record["gap_by_seed"].split()]
+    each = _by_seed(record)
     if low is None or high is None or min(each) < 0 < max(each):
         return 0
     return int(low > 0) - int(high < 0)
+
+
+def _by_seed(record: Record) -> list[float]:
+    return [float(gap) for gap in record["gap_by_seed"].split()]
 
 
 def gap_text(record: Record) -> str:
