@@ -176,6 +176,8 @@ def test_vote_blind_and_consent(app: SimpleNamespace, visit: Any) -> None:
     page.locator("#vl-blind input").check()
     compare(page)
     assert "Model A" in text(page, "#vl-left-card") and "Pythia" not in text(page, "#vl-left-card")
+    page.locator("#vl-save").click()
+    page.get_by_text("The file names the models: vote first.").first.wait_for()
     page.locator("#vl-vote-left").click()
     page.wait_for_function("document.querySelector('#vl-vote-message').innerText.includes('Not stored: left')")
     page.wait_for_function("!document.body.innerText.includes('Model A')")  # any vote tells the names

@@ -456,6 +456,8 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFi
         (["run", str(tiny), "--out", str(tmp_path / "a"), "--device", "tpu"], "device is cpu"),
         (["run", str(tiny), "--out", str(tmp_path / "a"), "--jobs", "0"], "jobs is a whole number"),
         (["report", str(tmp_path / "nothing"), "--out", str(tmp_path / "b")], "no finished rows"),
+        (["report", "x" * 400, "--out", str(tmp_path / "b")], "xxx cannot be read (File name too long)"),
+        (["run", "x" * 400, "--out", str(tmp_path / "a")], "xxx cannot be read (File name too long)"),
         (
             ["report", str(tmp_path), "--out", str(tmp_path / "b")],
             f"holds no rows itself; name a folder in it: {within}.",

@@ -361,8 +361,12 @@ def test_a_blind_runs_models_are_named_neither_while_they_load_nor_by_what_follo
     assert fields.index("tiny-mamba-vl") < fields.index("tiny-pythia-vl")
     page = last(handlers.follow_up(session, "the disc", "anew"))
     assert "blind" in page["asked"] and "amba" not in page["left_card"] + page["right_card"]
-    session.history[0].voted = "tie"
-    assert "tiny-pythia-vl" in form_values(session.history[0])
+    last(handlers.ask(session, picture, FIND, PAIR, blind=True))
+    other, following, first = session.history
+    assert all(run.hidden for run in session.history)
+    session.vote(first, "tie")
+    assert "tiny-pythia-vl" in form_values(first) and (first.blind, following.blind) == (True, False)
+    assert other.hidden, "another comparison's sides are not told"
 
 
 def test_a_newer_run_keeps_the_page_to_itself(handlers: Handlers, picture: str) -> None:

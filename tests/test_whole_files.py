@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import resource
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,6 +51,13 @@ def test_a_file_that_could_not_be_written_whole_leaves_the_old_one_and_nothing_e
     with pytest.raises(OSError), full_after(1000):
         write_whole(tmp_path / "text", "x" * 2000)
     assert [path.name for path in tmp_path.iterdir()] == ["text"] and (tmp_path / "text").read_text() == "old"
+
+
+def test_threads_that_write_one_file_at_once_leave_a_whole_one(tmp_path: Path) -> None:
+    texts = [letter * 100_000 for letter in "abcd"]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda text: write_whole(tmp_path / "text", text), texts * 20))
+    assert [path.name for path in tmp_path.iterdir()] == ["text"] and (tmp_path / "text").read_text() in texts
 
 
 def test_states_and_tensors_do_so_too(tmp_path: Path) -> None:

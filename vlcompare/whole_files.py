@@ -6,6 +6,7 @@ Standard library only.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +30,6 @@ def whole_file(path: Path, suffix: str = "partial") -> Iterator[Path]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text as a `whole_file`; several processes may do so at once."""
-    with whole_file(path, f"{os.getpid()}.partial") as partial:
+    """Write a text as a `whole_file`; several processes and threads may do so at once."""
+    with whole_file(path, f"{os.getpid()}.{threading.get_ident()}.partial") as partial:
         partial.write_text(text, encoding="utf-8")

@@ -20,6 +20,7 @@ from typing import Any
 
 from vlcompare.errors import RequestError
 from vlcompare.evaluate.readers.json_lines import why
+from vlcompare.study.lines import plain
 from vlcompare.study.pictures.grids import KIND, PICTURE_GRIDS, PictureGrid, picture_grid_of
 from vlcompare.study.pictures.settings import PictureSetting
 from vlcompare.study.rates import best_rate
@@ -175,7 +176,11 @@ def open_grid(wanted: str) -> AnyGrid:
     if wanted in PICTURE_GRIDS:
         return PICTURE_GRIDS[wanted]
     path = Path(wanted)
-    if not path.is_file():
+    try:
+        is_file = path.is_file()
+    except OSError as error:
+        raise RequestError(f"{plain(wanted[:80])} cannot be read ({error.strerror}).") from error
+    if not is_file:
         known = (*NAMED, *PICTURE_GRIDS)
         near = difflib.get_close_matches(wanted.lower(), known, 1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."

@@ -28,15 +28,27 @@ _TITLES = {
 }
 
 
+def _rows_in(source: Path) -> Path:
+    """The file of rows that is meant. Raises SampleError where there is none, or it cannot be looked at."""
+    try:
+        path = source / "rows.jsonl" if source.is_dir() else source
+        if path.exists():
+            return path
+        within = sorted(str(rows.parent) for rows in source.glob("*/rows.jsonl"))
+    except OSError as error:
+        raise SampleError(f"{source} cannot be read ({error.strerror}).") from error
+    if within:
+        raise SampleError(f"{source} holds no rows itself; name a folder in it: {' or '.join(within[:5])}.")
+    folder = source.parent if source.suffix == ".jsonl" else source
+    raise SampleError(f"There is no {path}, so no finished rows; `study run GRID --out {folder}` makes them.")
+
+
 def write_report(source: Path, out: Path) -> str:
     """Write everything to `out` and return what is to be told: one line, and the damaged lines that are left out.
 
     Raises SampleError where there are no rows.
     """
-    path = source / "rows.jsonl" if source.is_dir() else source
-    within = sorted(str(rows.parent) for rows in source.glob("*/rows.jsonl")) if not path.exists() else []
-    if within:
-        raise SampleError(f"{source} holds no rows itself; name a folder in it: {' or '.join(within[:5])}.")
+    path = _rows_in(source)
     if holds_pictures(path):
         return write_picture_report(path, out)
     rows, problems = whole_rows(path)

@@ -115,11 +115,15 @@ def beside_claims(records: Sequence[Record], comparison: Comparison) -> Iterator
 
 
 def _untested(records: Sequence[Record]) -> str:
-    """That a family is right less often with more parameters: its gap at that size is one of how fast it learns."""
-    less = [NAMES[family] for family in FAMILIES if max(one[family] for one in records) > records[-1][family]]
-    largest = " and the largest ".join(less)
-    why = "is right less often than a smaller one: trained too briefly to test it"
-    return f" (the largest {largest} {why})" if less else ""
+    """That a family is right less often with more parameters: its gap at that size is one of how fast it learns.
+
+    By two decimals, as the shares are printed.
+    """
+    best = {family: max(round(one[family], 2) for one in records) for family in FAMILIES}
+    less = [f"the largest {NAMES[family]}" for family in FAMILIES if best[family] > round(records[-1][family], 2)]
+    are = "is" if len(less) == 1 else "are"
+    why = f"{are} right less often than a smaller one: trained too briefly to test it"
+    return f" ({listed(less)} {why})" if less else ""
 
 
 def _clearly_below(one: Record, other: Record) -> bool:

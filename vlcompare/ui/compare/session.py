@@ -164,6 +164,14 @@ class CompareSession:
     def __deepcopy__(self, memo: dict[int, Any]) -> CompareSession:
         return CompareSession(self.limits)
 
+    def vote(self, run: Run, choice: str) -> None:
+        """Note a vote. It tells the names of a blind run's models, and so those of the runs that follow it up."""
+        if run.hidden:
+            for other in filter(None, (*self.history, self.current)):
+                if other is not run and other.picture is run.picture and other.settings == run.settings:
+                    other.blind = False
+        run.voted = choice
+
     def start(self, run: Run) -> threading.Event:
         """Make `run` the current one; returns the event that stops it."""
         self.stop()

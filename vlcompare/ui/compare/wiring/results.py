@@ -79,7 +79,7 @@ def _wire_votes(parts: Parts, handlers: Handlers, votes: Votes) -> None:
             except VLCompareError as error:
                 return [*outputs_of(session, {"vote": cards.message(str(error), "error")}), *same]
             was_hidden = run.hidden
-            run.voted = choice
+            session.vote(run, choice)
             kept = "Stored" if consent else "Not stored"
             sentence = f"{kept}: {CHOICES[choice].lower()}."
             if not was_hidden:
@@ -113,6 +113,8 @@ def _wire_downloads(parts: Parts, votes: Votes) -> None:
 
     def save(session: CompareSession) -> str:
         run = current(session)
+        if run.hidden:
+            raise RequestError("The file names the models: vote first.")
         return files.write_file(f"vlcompare-{run.id}.json", json.dumps(files.run_to_json(run)).encode())
 
     def picture(session: CompareSession) -> str:
@@ -120,7 +122,7 @@ def _wire_downloads(parts: Parts, votes: Votes) -> None:
         return files.write_file(f"vlcompare-{run.id}.png", files.card_picture(run))
 
     def comparator(session: CompareSession) -> str:
-        table = files.to_llm_comparator(session.history)
+        table = files.to_llm_comparator([run for run in session.history if not run.hidden])  # it names the models
         return files.write_file("llm-comparator.json", json.dumps(table, indent=1).encode())
 
     def my_votes(session: CompareSession) -> str:
