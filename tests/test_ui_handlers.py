@@ -783,6 +783,18 @@ def test_an_event_shows_its_loading_sign_on_one_component_at_most(dependencies: 
     assert len({component for shown in on.values() for component in shown}) <= 3
 
 
+def test_what_may_refuse_has_a_queue(dependencies: list[dict[str, Any]]) -> None:
+    """gradio's page shows no error of an event without a queue (a sentence raised there is lost): what writes a file
+    for the browser may refuse to."""
+    downloads = [before for before in dependencies if before["backend_fn"] and _saves(before, dependencies)]
+    assert len(downloads) > 8 and [one["api_name"] for one in downloads if one["queue"] is False] == []
+
+
+def _saves(event: dict[str, Any], dependencies: list[dict[str, Any]]) -> bool:
+    after = [one for one in dependencies if one["trigger_after"] == event["id"]]
+    return any("link.download" in str(one["js"]) for one in after)
+
+
 def test_no_event_has_two_listeners_that_send_it_again(dependencies: list[dict[str, Any]]) -> None:
     """gradio's page repeats a call that "always_last" put off by sending its event again, to all of its listeners: two
     of them put off and call each other without end, some twenty requests a second."""

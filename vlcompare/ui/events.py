@@ -11,7 +11,9 @@ import gradio as gr
 # without a timer; on none of the outputs either, since gradio's page writes the state of a hidden one into every output
 # of every event so far, at each message of any event
 HIDDEN: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": []}
+# for what answers at once and raises nothing: the page of gradio 6 shows no error of an event without a queue
 QUIET: dict[str, Any] = {"queue": False, "api_visibility": "private", **HIDDEN}
+READING: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 4, **HIDDEN}  # for what may raise gr.Error
 RUNNING: dict[str, Any] = {  # events that run models
     "show_progress": "minimal",
     "concurrency_id": "models",
@@ -63,13 +65,10 @@ def on_request(name: str, function: Callable[..., Any], inputs: Sequence[Any], o
         ended(None, js=f"() => window.vlChanges.replied('{name}')", show_progress="hidden")
 
 
-def download(
-    button: gr.Button, make: Callable[..., Any], inputs: list[Any], file: gr.DownloadButton, **options: Any
-) -> None:
+def download(button: gr.Button, make: Callable[..., Any], inputs: list[Any], file: gr.DownloadButton) -> None:
     """Write the file with `make(*inputs)` when the button is pressed, then have the browser save it.
 
-    Two steps, since a DownloadButton saves the file that it held before its click was handled. options: of the first
-    step's listener.
+    Two steps, since a DownloadButton saves the file that it held before its click was handled.
     """
-    made = button.click(make, inputs, [file], **(options or QUIET))
+    made = button.click(make, inputs, [file], **READING)
     made.success(None, [file], None, js=SAVE, show_progress="hidden")

@@ -19,14 +19,13 @@ from vlcompare.ui.compare.forms import SIDE_FIELDS
 from vlcompare.ui.compare.layout.tab import outputs_of
 from vlcompare.ui.compare.page_update import CompareUpdate
 from vlcompare.ui.compare.session import CompareSession
-from vlcompare.ui.events import HIDDEN, QUIET, TO_TOP, chosen, download, on_changes
+from vlcompare.ui.events import QUIET, READING, TO_TOP, chosen, download, on_changes
 from vlcompare.ui.inspect import files, handlers
 from vlcompare.ui.inspect.handlers import InspectUpdate
 from vlcompare.ui.inspect.layout import EXPORTS, FORM, InspectParts
 from vlcompare.ui.inspect.session import Inspection
 from vlcompare.ui.settings import AppSettings
 
-READING: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private", "concurrency_limit": 4}
 SHOW = "() => window.vlInspect && window.vlInspect.shown()"
 SLICED = "() => window.vlInspect && window.vlInspect.sliced()"
 BACK = "() => window.vlInspect && window.vlInspect.back()"
@@ -109,13 +108,16 @@ def _listener(parts: InspectParts, act: Callable[..., InspectUpdate]) -> Listene
 
 def _wire_opening(parts: InspectParts, settings: AppSettings, page: gr.Blocks) -> None:
     fields, session, outputs = parts.fields, parts.session, parts.outputs
-    reading = {**READING, "show_progress_on": [parts.regions["head"]]}  # one timer, not one on each output
+    signed = {
+        "show_progress": "minimal",
+        "show_progress_on": [parts.regions["head"]],
+    }  # one timer, not one on each output
+    reading = {**READING, **signed}
 
     def start(inspection: Inspection, beside: bool) -> list[Any]:
         return _outputs(parts, inspection, handlers.start(inspection, beside=bool(beside)))
 
-    starting = {**READING, **HIDDEN}  # the head says what is read
-    page.load(start, [session, parts.beside], outputs, js=BESIDE, **starting)
+    page.load(start, [session, parts.beside], outputs, js=BESIDE, **READING)  # the head says what is read
     fields["runs"].input(_listener(parts, handlers.choose), [session, fields["runs"]], outputs, **reading)
 
     def upload(inspection: Inspection, path: Any) -> InspectUpdate:
@@ -201,7 +203,7 @@ def _wire_exports(parts: InspectParts) -> None:
 
     for kind in EXPORTS:
         inputs = [parts.session, parts.fields["only"]]
-        download(parts.buttons[kind], maker(kind), inputs, parts.buttons["download"], **READING)
+        download(parts.buttons[kind], maker(kind), inputs, parts.buttons["download"])
 
 
 def _wire_compare(parts: InspectParts, settings: AppSettings, compare: Any, tabs: gr.Tabs) -> None:

@@ -7,13 +7,12 @@ from typing import Any
 import gradio as gr
 
 from vlcompare.errors import VLCompareError
-from vlcompare.ui.events import HIDDEN, QUIET, SAVE, chosen
+from vlcompare.ui.events import QUIET, READING, SAVE, chosen
 from vlcompare.ui.study import handlers
 from vlcompare.ui.study.handlers import REGIONS, StudyUpdate
 from vlcompare.ui.study.layout import StudyParts
 from vlcompare.ui.study.session import StudySession
 
-READING: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 2, **HIDDEN}
 SHOWN = "() => window.vlStudy && window.vlStudy.shown()"
 ROUND = "() => window.vlStudy && window.vlStudy.rounded()"
 
@@ -45,7 +44,7 @@ def wire(parts: StudyParts, tab: gr.Tab, page: gr.Blocks, *, first: bool = False
             raise gr.Error(str(error), print_exception=False) from None
 
     for name in ("message", "figures", "pictures"):
-        picked = parts.regions[name].click(pick, [session], [*outputs, parts.file], **QUIET)
+        picked = parts.regions[name].click(pick, [session], [*outputs, parts.file], **READING)
         picked.success(None, [parts.file], None, js=SAVE, show_progress="hidden")
     _wire_lab(parts)
 
@@ -58,7 +57,8 @@ def _wire_lab(parts: StudyParts) -> None:
 
     request, answer, button = parts.endpoint  # called by the tab's script itself
     button.click(parts.lab.ask, [request], [answer], api_name="study_ask", **QUIET)
-    run = parts.regions["lab"].submit(run_round, None, [parts.regions["round"]], trigger_mode="once", **READING)
+    rounds = {**READING, "concurrency_limit": 2}  # each takes seconds of a core
+    run = parts.regions["lab"].submit(run_round, None, [parts.regions["round"]], trigger_mode="once", **rounds)
     run.then(None, js=ROUND)
 
 
