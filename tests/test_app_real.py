@@ -173,6 +173,7 @@ def test_two_follow_ups_and_three_questions(visit: Any) -> None:
     assert page.locator(".vl-three").count() == 0
 
 
+@pytest.mark.slow
 def test_a_real_run_is_exported_and_comes_back(app: SimpleNamespace, visit: Any) -> None:
     page = visit(f"?example={KINDS['grounded_captioning'].id}")
     compare(page)

@@ -90,7 +90,7 @@ def test_both_contestants_compute_the_same() -> None:
             theirs.step()
 
 
-@pytest.mark.parametrize("family", ["pythia", "mamba"])
+@pytest.mark.parametrize("family", [pytest.param("pythia", marks=pytest.mark.slow), "mamba"])
 def test_without_numba_steps_are_torchs(family: str) -> None:
     """As on a CUDA image that lacks it: nothing may fail there, on its CPU either."""
     done = subprocess.run([sys.executable, "-c", WITHOUT_NUMBA, family], capture_output=True, text=True, cwd=HERE)

@@ -213,7 +213,9 @@ print(*model.notices_for(vlcompare.Request("vqa", "How many?")), sep="\\n", file
     ("before", "environment", "reason"),
     [
         ("", {"NUMBA_DISABLE_JIT": "1"}, "NUMBA_DISABLE_JIT"),
-        ("import types; sys.modules['numba'] = types.ModuleType('numba')", {}, "numba"),
+        pytest.param(
+            "import types; sys.modules['numba'] = types.ModuleType('numba')", {}, "numba", marks=pytest.mark.slow
+        ),
     ],
     ids=["switched off", "of another version"],
 )

@@ -247,7 +247,7 @@ def told(reply: str) -> str:
     return re.sub(r'"(?:\w*duration|avg_time|event_id)":\s*[^,}]+', "", html.unescape(reply))
 
 
-@pytest.mark.parametrize("ask", [asked_directly, asked_by_queue])
+@pytest.mark.parametrize("ask", [pytest.param(asked_directly, marks=pytest.mark.slow), asked_by_queue])
 def test_no_endpoint_opens_a_file_that_was_not_uploaded(
     server: SimpleNamespace, hostile: dict[str, str], watched: list[str], ask: Any
 ) -> None:

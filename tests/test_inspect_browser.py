@@ -266,7 +266,7 @@ BROKEN = """() => [...document.querySelectorAll('.vi-page th')].flatMap((cell) =
 })"""
 
 
-@pytest.mark.parametrize(("width", "height"), [(1280, 720), (390, 844)])
+@pytest.mark.parametrize(("width", "height"), [pytest.param(1280, 720, marks=pytest.mark.slow), (390, 844)])
 def test_nothing_moves_covers_or_breaks_while_it_loads(visit: Any, width: int, height: int) -> None:
     page = visit(width=width, height=height, fresh=True)
     assert page.locator(".vi-page .progress-text:visible, .vi-page .meta-text:visible").count() == 0

@@ -581,7 +581,7 @@ def small_and_large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float32", marks=pytest.mark.slow)])
 def test_peak_memory_is_the_model_and_one_tensor(small_and_large: Path, dtype: str) -> None:
     root = small_and_large
     out = subprocess.run([sys.executable, "-c", _MEASURE, str(root), dtype], capture_output=True, text=True, check=True)

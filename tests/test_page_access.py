@@ -80,38 +80,36 @@ def findings(page: Any) -> list[str]:
     ]
 
 
-def findings_at(page: Any, looks: tuple[tuple[str, int], ...]) -> dict[tuple[str, int], list[str]]:
-    """The `findings` in the open tab at each scheme and width that has any."""
-    found = {}
-    for scheme, width in looks:
-        page.set_viewport_size({"width": width, "height": 900})
-        page.evaluate("(dark) => document.body.classList.toggle('dark', dark)", scheme == "dark")
-        settled(page)
-        found[scheme, width] = findings(page)
-    return {look: lines for look, lines in found.items() if lines}
+LOOKS = [("light", 1440), ("dark", 390), ("dark", 1440), ("light", 390)]
 
 
-@pytest.mark.parametrize(
-    "looks",
-    [
-        (("light", 1440), ("dark", 390)),
-        pytest.param((("dark", 1440), ("light", 390)), marks=SLOW),
-    ],
-)
-def test_axe_finds_nothing_serious(visit: Any, looks: tuple[tuple[str, int], ...]) -> None:
+def look(page: Any, number: int) -> None:
+    """Give the page this scheme and width of `LOOKS`."""
+    scheme, width = LOOKS[number % len(LOOKS)]
+    page.set_viewport_size({"width": width, "height": 900})
+    page.evaluate("(dark) => document.body.classList.toggle('dark', dark)", scheme == "dark")
+    settled(page)
+
+
+@pytest.mark.parametrize("first", [0, *(pytest.param(number, marks=SLOW) for number in range(1, len(LOOKS)))])
+def test_axe_finds_nothing_serious(visit: Any, first: int) -> None:
+    """Each tab in a look of its own; in all looks with the slow ones."""
     page = visit()
     compare(page)
     unfolded(page)
-    assert findings_at(page, looks) == {}
+    look(page, first)
+    assert findings(page) == []
     inspect(page)
-    assert findings_at(page, looks) == {}
+    look(page, first + 1)
+    assert findings(page) == []
     study(page)
     names = [consonant + "u" for consonant in "bdfghjklmnprstvz"]  # the deepest shade of every colour
     page.get_by_role("button", name="Edit").click()
     page.locator("#vs-text").fill(" ".join(names))
     page.keyboard.press("Enter")
     page.wait_for_function("document.querySelectorAll('.vs-text-row .vs-tile').length === 17")  # and the query's
-    assert findings_at(page, looks) == {}
+    look(page, first + 2)
+    assert findings(page) == []
 
 
 FRAMES = """async () => {
@@ -124,24 +122,24 @@ def moved(page: Any) -> float:
     return sum(value for value, _ in page.evaluate("window.shifts"))
 
 
-def test_nothing_moves_by_itself_and_at_most_one_timer_is_shown(app: SimpleNamespace, visit: Any) -> None:
-    for width in (1440, 390):
-        page = visit(width=width, script=WATCH)
-        settled(page)
-        assert moved(page) < 0.05, (width, page.evaluate("window.shifts"))
-        with app.fake.word_by_word():
-            page.locator("#vl-run").click()
-            page.wait_for_selector("#vl-state i[data-running]", state="attached")
-            page.evaluate(FRAMES)
-            before = moved(page)  # a browser leaves out what follows a press, but for half a second only
-        done(page)
-        settled(page)
-        assert moved(page) - before < 0.05, (width, page.evaluate("window.shifts"))
-        inspect(page)
-        assert page.evaluate("window.timers") <= 1, width
-        before = moved(page)
-        study(page)
-        assert moved(page) - before < 0.05, (width, page.evaluate("window.shifts.filter((s) => s[0] > 0.005)"))
+@pytest.mark.parametrize("width", [pytest.param(1440, marks=SLOW), 390])
+def test_nothing_moves_by_itself_and_at_most_one_timer_is_shown(app: SimpleNamespace, visit: Any, width: int) -> None:
+    page = visit(width=width, script=WATCH)
+    settled(page)
+    assert moved(page) < 0.05, page.evaluate("window.shifts")
+    with app.fake.word_by_word():
+        page.locator("#vl-run").click()
+        page.wait_for_selector("#vl-state i[data-running]", state="attached")
+        page.evaluate(FRAMES)
+        before = moved(page)  # a browser leaves out what follows a press, but for half a second only
+    done(page)
+    settled(page)
+    assert moved(page) - before < 0.05, page.evaluate("window.shifts")
+    inspect(page)
+    assert page.evaluate("window.timers") <= 1
+    before = moved(page)
+    study(page)
+    assert moved(page) - before < 0.05, page.evaluate("window.shifts.filter((s) => s[0] > 0.005)")
 
 
 # controls of which a part is out of the window's width, or whose text is cut off without a sign of it
@@ -238,7 +236,7 @@ LEFT = """() => [...window.toReach].filter((node) => node.isConnected)
   .map((node) => `${node.tagName} ${node.id} ${node.className} ${node.innerText ?? ''}`)"""
 
 
-@pytest.mark.parametrize("tab", ["Compare", pytest.param("Inspect", marks=SLOW), "Study"])
+@pytest.mark.parametrize("tab", ["Compare", *(pytest.param(tab, marks=SLOW) for tab in ("Inspect", "Study"))])
 def test_the_keyboard_alone_reaches_everything_and_is_not_trapped(visit: Any, tab: str) -> None:
     page = visit()
     if tab == "Study":

@@ -165,7 +165,7 @@ def opened(page: Any, sample: str) -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("width", [1440, 390])
+@pytest.mark.parametrize("width", [1440, pytest.param(390, marks=pytest.mark.slow)])
 def test_inspect_draws_the_stored_maps_beside_each_other(inspected: SimpleNamespace, browser: Any, width: int) -> None:
     with visits(browser, inspected.address, lambda page, _: page.wait_for_selector("#vi-table .vi-rows")) as visit:
         page = visit(width=width)

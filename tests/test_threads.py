@@ -136,7 +136,7 @@ PROGRAM = (
     ("given", "expected"),
     [
         ({}, "1 1 1 1000"),
-        ({"OMP_NUM_THREADS": "garbage", "GOMP_SPINCOUNT": "7"}, "1 1 1 7"),
+        pytest.param({"OMP_NUM_THREADS": "garbage", "GOMP_SPINCOUNT": "7"}, "1 1 1 7", marks=pytest.mark.slow),
         ({"OMP_NUM_THREADS": "2,3", "OMP_WAIT_POLICY": "active"}, "1,3 1 1 None"),
     ],
 )
