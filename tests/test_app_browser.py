@@ -104,6 +104,14 @@ def test_each_task_shows_its_own_fields(visit: Any) -> None:
         )
 
 
+def test_words_that_the_tiny_pair_never_read_are_named(visit: Any) -> None:
+    page = visit("?example=find")
+    page.locator("#vl-text textarea").fill("the red giraffe")
+    said(page, "#vl-unread", "never read “giraffe”")
+    page.locator("#vl-text textarea").fill("the red umbrella")
+    page.locator("#vl-unread").wait_for(state="hidden")
+
+
 def test_stop_in_the_middle_and_the_next_run_works(app: SimpleNamespace, visit: Any) -> None:
     page = visit("?left=slow/one&task=chat&text=" + "+".join(["word"] * 300))
     upload(page, png())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 import threading
 import time
@@ -66,6 +67,19 @@ def picture(tmp_path: Path) -> str:
     path = tmp_path / "picture.png"
     path.write_bytes(png())
     return str(path)
+
+
+def test_a_file_that_is_no_picture_is_refused_when_it_is_chosen(
+    handlers: Handlers, picture: str, tmp_path: Path
+) -> None:
+    session = CompareSession()
+    found, refusal = handlers.look_at(session, picture)
+    assert found == hashlib.sha256(png()).hexdigest() and refusal == ""
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(png()[:60])
+    found, refusal = handlers.look_at(session, str(broken))
+    assert found and refusal.endswith(".") and "\n" not in refusal
+    assert handlers.look_at(session, None) == (None, "")
 
 
 def last(pages: Any) -> dict[str, Any]:

@@ -199,3 +199,14 @@ def test_colours_of_numbered_boxes_are_none_of_the_sides() -> None:
         for hue, saturation, _ in numbered:
             apart = abs(hue - hues[side][0])
             assert saturation < 0.25 or 360 * min(apart, 1 - apart) >= 30, (side, hue)
+
+
+def test_no_condition_of_the_stylesheets_is_a_list() -> None:
+    """gradio puts its own classes in front of each part of a list: the second of `:has(p, .mine)` matches nothing."""
+    import re
+
+    from vlcompare.ui.theme import FOLDER
+
+    sheets = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.rglob("*.css")}
+    assert len(sheets) > 3
+    assert {name: found for name, sheet in sheets.items() if (found := re.findall(r":has\([^()]*,[^{]*", sheet))} == {}

@@ -93,3 +93,9 @@ def _vocabulary() -> tuple[str, ...]:
 # Every word that questions, statements, captions and answers can contain, lower-case; beside them stand numbers of up
 # to three digits, option letters, boxes and punctuation. What a sign says is upper-case in expressions ("says OPEN").
 VOCABULARY: tuple[str, ...] = _vocabulary()
+
+
+def unread_words(text: str) -> list[str]:
+    """The words of a text, as they stand there, that no sentence on a scene contains: a model trained on scenes alone
+    has never read them. Upper and lower case are alike; letters on their own and numbers are left out."""
+    return [word for word in dict.fromkeys(re.findall(r"[^\W\d_]{2,}", text)) if word.lower() not in VOCABULARY]

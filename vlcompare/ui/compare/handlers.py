@@ -267,17 +267,21 @@ class Handlers:
             data = read_file(image, self.settings.limits.file_bytes, "picture")
             return Picture.of(self.open_image(data), data)
 
-    def hash_of(self, session: CompareSession, image: str | None) -> str | None:
-        """The SHA-256 of the chosen file; None if none is chosen. The last file's hash is cached."""
+    def look_at(self, session: CompareSession, image: str | None) -> tuple[str | None, str]:
+        """The SHA-256 of the chosen file, None if none is chosen; and why it is refused, empty where it is a picture.
+        The last file's are cached."""
         if not image:
-            return None
-        if session.hashed is None or session.hashed[0] != image:
+            return None, ""
+        if session.looked is None or session.looked[0] != image:
+            found, refusal = None, ""
             try:
                 data = read_file(image, self.settings.limits.file_bytes, "picture")
-            except VLCompareError:
-                return None
-            session.hashed = image, hashlib.sha256(data).hexdigest()
-        return session.hashed[1]
+                found = hashlib.sha256(data).hexdigest()
+                self.open_image(data)
+            except VLCompareError as error:
+                refusal = str(error)
+            session.looked = image, found, refusal
+        return session.looked[1:]
 
     def new_run(
         self,

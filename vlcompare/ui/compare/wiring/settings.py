@@ -12,19 +12,22 @@ from typing import Any
 import gradio as gr
 
 from vlcompare.render.markup import Safe, el
+from vlcompare.synth.scenes.phrases import unread_words
+from vlcompare.tasks.prompts import SPECS
 from vlcompare.types import SIDES, Side
 from vlcompare.ui import checkpoint_names
 from vlcompare.ui.checkpoint_names import name_of
-from vlcompare.ui.compare import permalink, views
+from vlcompare.ui.compare import cards, permalink, views
 from vlcompare.ui.compare.belonging import banner, differences, settings_line
 from vlcompare.ui.compare.form_values import form_values, read_form
-from vlcompare.ui.compare.forms import SIDE_FIELDS
+from vlcompare.ui.compare.forms import SIDE_FIELDS, AskForm
 from vlcompare.ui.compare.handlers import Handlers
-from vlcompare.ui.compare.layout.ask import NOTICE
+from vlcompare.ui.compare.layout.ask import NOTICE, UNREAD
 from vlcompare.ui.compare.layout.tab import Parts, outputs_of
 from vlcompare.ui.compare.session import CompareSession
 from vlcompare.ui.events import QUIET, TO_TOP, on_changes
 from vlcompare.ui.examples import load_examples
+from vlcompare.units import listed
 
 
 def wire_settings(parts: Parts, handlers: Handlers) -> None:
@@ -44,17 +47,18 @@ def _wire_check(parts: Parts, handlers: Handlers) -> None:
         request: gr.Request, session: CompareSession, image: str | None, example: str | None, *values: Any
     ) -> list[Any]:
         ask, sides = read_form(values)
-        picture, run = handlers.hash_of(session, image), session.shown
+        (picture, refusal), run = handlers.look_at(session, image), session.shown
         differing = differences(run, picture, ask, sides, handlers.settings) if run else ()
         base = str(request.request.base_url) if request and request.request else "/"
         link = permalink.write(permalink.Link(ask, sides, example), handlers.settings)
         lines = [gr.update(label=settings_line(sides[side])) for side in SIDES]
         scores = checkpoint_names.scores_table(*(sides[side].checkpoint for side in SIDES))
-        about = [banner(run, differing), notice(picture, sides), scores]
+        said = cards.message(refusal, "error") if refusal else notice(picture, sides)
+        about = [banner(run, differing), said, unread(ask, sides), scores]
         return [session, *about, *lines, base.rstrip("/") + "/" + link]
 
     watched = [*parts.form, parts.picture, parts.example, parts.regions["state"]]
-    regions = [parts.regions["belongs"], parts.asking.notice, parts.regions["scores"]]
+    regions = [parts.regions["belongs"], parts.asking.notice, parts.asking.unread, parts.regions["scores"]]
     lines = [parts.side_parts[side].line for side in SIDES]
     inputs = [parts.session, parts.picture, parts.example, *parts.form]
     on_changes("check", watched, check, inputs, [parts.session, *regions, *lines, parts.panels["link"]])
@@ -62,9 +66,19 @@ def _wire_check(parts: Parts, handlers: Handlers) -> None:
 
 def notice(picture: str | None, sides: Mapping[str, Side]) -> Safe:
     """What is to be said of a picture that the chosen models were not made for; empty for any other."""
-    embedded = any(name_of(side.checkpoint).embedded for side in sides.values())
     unknown = picture is not None and picture not in example_hashes()
-    return el("p", NOTICE, class_="vl-warn") if embedded and unknown else el("div")
+    return el("p", NOTICE, class_="vl-warn") if unknown and _embedded(sides) else el("div")
+
+
+def unread(ask: AskForm, sides: Mapping[str, Side]) -> Safe:
+    """Names the words of the question that the chosen models have never read; empty where there are none."""
+    asked = isinstance(ask.text, str) and ask.task in SPECS and SPECS[ask.task].text and _embedded(sides)
+    words = [f"“{word[:40]}”" for word in unread_words(ask.text)[:3]] if asked else []
+    return el("p", UNREAD.format(words=listed(words)), class_="vl-note") if words else el("div")
+
+
+def _embedded(sides: Mapping[str, Side]) -> bool:
+    return any(name_of(side.checkpoint).embedded for side in sides.values())
 
 
 def example_hashes() -> frozenset[str]:
