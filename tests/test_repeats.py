@@ -145,7 +145,7 @@ def test_on_the_command_line(folder: Path, capsys: pytest.CaptureFixture) -> Non
     command = ["compare", str(folder / "picture.png"), "--max-new-tokens", "4", *sides, "--repeat", "2"]
     assert main([*command, "--json", str(folder / "run.json")]) == 0
     printed = capsys.readouterr().out
-    assert "2 rounds" in printed and printed.count("left ") >= 1
+    assert "\nround 1 " in printed and "\n2 rounds" in printed
     data = json.loads((folder / "run.json").read_text())
     assert set(data["sides"]) == {"left", "right"}
     timings = data["sides"]["left"]["timings"]

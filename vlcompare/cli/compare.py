@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         write_json(args.json, data | ({"repeats": repeats.to_json()} if repeats else {}))
     found = {side: verdict(request, answer, truth=truth[0], references=truth[1]) for side, answer in answers.items()}
     if not quiet:
-        print(f"\n{answers_table(answers, found)}")
+        print(f"\n{answers_table(answers, found, 'round 1' if repeats else '')}")
         if repeats:
             print(f"\n{repeats_table(repeats)}")
         if args.race:

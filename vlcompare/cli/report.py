@@ -34,11 +34,13 @@ def plain(text: str) -> str:
     return text.translate(_CONTROLS)
 
 
-def answers_table(answers: Mapping[str, Answer], verdicts: Mapping[str, Verdict | None] | None = None) -> str:
+def answers_table(
+    answers: Mapping[str, Answer], verdicts: Mapping[str, Verdict | None] | None = None, title: str = ""
+) -> str:
     """What each side read, ran on and took, one column a side, within the terminal's width.
 
     With two sides a last column sets the left's figures over the right's. A row in which no side has anything is left
-    out.
+    out. title: what the table is of, above its labels.
     """
     columns = {side: _column(answer) for side, answer in answers.items()}
     for side, found in (verdicts or {}).items():
@@ -47,7 +49,7 @@ def answers_table(answers: Mapping[str, Answer], verdicts: Mapping[str, Verdict 
     labels = [label for label in _LABELS if any(column.get(label) for column in columns.values())]
     rows = [[label, *(column.get(label) or "-" for column in columns.values())] for label in labels]
     if ratios:
-        rows = [["", *answers, "left/right"], *([*row, ratios.get(row[0], "")] for row in rows)]
+        rows = [[title, *answers, "left/right"], *([*row, ratios.get(row[0], "")] for row in rows)]
     return terminal.table(rows)
 
 
