@@ -102,8 +102,8 @@ def build_further_questions() -> dict[str, Any]:
         tasks = [("The same task", ""), *((SPECS[name].title, name) for name in FOLLOW_TASKS)]
         panels["follow_task"] = gr.Dropdown(tasks, value="", label="As", filterable=False, elem_id="vl-follow-task")
         panels["follow_how"] = gr.Radio(
-            [("Continue the conversation", "continue"), ("Ask anew", "anew")],
-            value="continue",
+            [("Ask anew", "anew"), ("Continue the conversation", "continue")],
+            value="anew",  # as the models were trained but for chat: one question a picture
             label="The picture is not encoded again either way",
             elem_id="vl-follow-how",
         )
