@@ -12,7 +12,9 @@ from app_world import compare, done, idle, said, settled, text, upload, visits
 from page_world import serving
 from ui_fakes import png
 
+from vlcompare.evaluate.scoring import METRICS
 from vlcompare.render.terms import TERMS, known_term, term
+from vlcompare.tasks.prompts import SPECS
 
 pytestmark = pytest.mark.browser
 
@@ -49,6 +51,8 @@ def test_every_term_is_one_sentence() -> None:
         assert sentence.endswith(".") and "\n" not in sentence and len(sentence) < 240, name
     assert 'type="button"' in term("iou", "IoU") and "Intersection" in term("iou")
     assert known_term("nonsense") == "nonsense"
+    metrics = {name.rpartition(".")[2] if name.partition(".")[0] in SPECS else name for name in METRICS}
+    assert metrics - set(TERMS) == set()
 
 
 def test_terms_are_explained_where_they_stand(visit: Any) -> None:

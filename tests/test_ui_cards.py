@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
@@ -11,14 +12,16 @@ import pytest
 from ui_fakes import png, words
 
 from vlcompare.cli.report import answers_table
+from vlcompare.paths import CHECKPOINTS
 from vlcompare.render import answer_charts as charts
 from vlcompare.render.markup import Safe, el, join
 from vlcompare.runtime.image import open_image
 from vlcompare.types import SIDES, Alternative, Answer, Box, Memory, Prompt, Request, Side, Timings, Token
-from vlcompare.ui.checkpoint_names import memory_curves, name_of, scores_table
+from vlcompare.ui.checkpoint_names import memory_curves, name_of
 from vlcompare.ui.compare import cards, display_limits, figures, together, tokens
 from vlcompare.ui.compare.picture import alternative_boxes, overlay, side_picture
 from vlcompare.ui.compare.session import Picture, Run, SideRun
+from vlcompare.ui.score_tables import scores_table
 from vlcompare.units import format_bytes, milliseconds, number
 
 EVIL = "<img src=x onerror=alert(1)> & \" ' ${x} {{y}} \x00\x1b"
@@ -227,7 +230,16 @@ def test_charts_hold_both_sides_on_one_axis() -> None:
 def test_published_scores_beside_each_other_with_doubt_and_source() -> None:
     shown = scores_table("finetuned_pythiavl_1b", "finetuned_mambavl_790m")
     assert "45.36" in shown and "57.97" in shown and "vl-doubt" in shown and "README" in shown
-    assert "Nothing was published" in scores_table("tiny-pythia-vl", "tiny-mamba-vl")
+    assert "Nothing is known" in scores_table("someone/theirs", "tiny-mamba-vl")
+
+
+def test_the_embedded_pairs_scores_are_those_of_its_cards() -> None:
+    cells = re.findall(r"<(?:td|th)[^>]*>(.*?)</t[dh]>", scores_table("tiny-mamba-vl", "tiny-pythia-vl"))
+    at = next(number for number, cell in enumerate(cells) if "Locate" in cell)
+    shown = [re.sub("<.*?>", "", cell) for cell in cells[at + 1 : at + 4]]
+    assert shown == ["0.82 0.79 to 0.85", "0.96 0.95 to 0.97", "−0.14"]
+    card = (CHECKPOINTS / "tiny-mamba-vl" / "README.md").read_text(encoding="utf-8")
+    assert "| 0.96 [0.95, 0.97] | 0.80 | 0.82 [0.79, 0.85] |" in card
 
 
 def test_names_are_not_guessed() -> None:

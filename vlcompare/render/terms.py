@@ -55,16 +55,28 @@ TERMS = {
     "acc@0.9": "The share of samples whose first box overlaps the true one with an IoU of 0.9 or more.",
     "mean_iou": "The mean overlap of the first box with the true one; an answer without a box counts as 0.",
     "center": "The share of samples whose first box has its centre inside of the true one.",
-    "parse_rate": "The share of answers in which a box could be read.",
+    "parse_rate": "The share of answers that could be read as their task asks: as a box, an option's letter, or true "
+    "or false.",
+    "box_f1": "How many of a caption's phrases come with their right box (IoU of 0.5 or more), and how many of the "
+    "true ones are among them, in one figure (F1).",
+    "accuracy_normalised": "Accuracy with the answer and the right ones cleaned of case, punctuation and articles "
+    "before they are compared.",
+    "accuracy_exact": "The share of yes-or-no questions that were answered with the right word and nothing else.",
+    "f1": "Of yes-or-no questions: how many that were answered with yes are yes, and how many that are yes were "
+    "found, in one figure.",
+    "yes_rate": "The share of yes-or-no questions that were answered with yes: far from 0.5 is a bias where half are.",
     "anls": "Average normalized Levenshtein similarity: how near the answer is to a right one letter by letter, 0 "
     "where less than half agrees.",
+    "anls_strict": "As ANLS, but 0 where just half agrees, too: as the paper defines it, other than the benchmark's "
+    "own script.",
     "exact": "The share of answers that equal a right one letter by letter, case aside.",
     "cider_d": "CIDEr-D: how much a caption's phrases agree with those of the references, rare phrases counting more; "
     "published scores are 100 times this value.",
     "bleu4": "BLEU-4: how many of the caption's runs of one to four words stand in a reference as well, less for a "
     "caption that is too short.",
     "rouge_l": "ROUGE-L: the longest sequence of words that the caption shares with a reference, as an F-measure.",
-    "objects_right": "The share of a rendered scene's things that the caption names with the right kind and colour.",
+    "objects_right": "The share of captions of rendered scenes that name something, and nothing that is not there with "
+    "that size, colour and text.",
     # statistics
     "interval": "The 95 % confidence interval: the values that agree with what was seen, allowing for the chance in "
     "which samples were drawn.",

@@ -1,4 +1,4 @@
-"""The checkpoints that the page offers, their titles, and their published scores: the registry with the settings."""
+"""The checkpoints that the page offers, and their titles: the registry with the settings."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from pathlib import Path
 
 from vlcompare.errors import VLCompareError
 from vlcompare.render.answer_charts import positions_of
-from vlcompare.render.markup import Safe, el
 from vlcompare.runtime.loading.registry import Checkpoint, find, registry
-from vlcompare.types import SIDES, Answer
+from vlcompare.types import Answer
 from vlcompare.ui.settings import AppSettings
-from vlcompare.units import decimal
 
 ARCHITECTURES = {"pythia": "Transformer (Pythia)", "mamba": "State-space (Mamba)"}
 QUANTIZATION_NAMES = {"none": "none", "int8": "int8", "nf4": "NF4"}
@@ -69,54 +67,6 @@ def _label(name: str) -> str:
         return name
     kind = "Transformer" if known.family == "pythia" else "State-space"
     return f"{STAGES[known.stage]} · {known.title} · {kind}"
-
-
-def scores_table(left: str, right: str) -> Safe:
-    """The two checkpoints' published scores beside each other, with their source; doubtful ones are marked."""
-    rows = [lookup(left), lookup(right)]
-    if not any(row and row.scores for row in rows):
-        return el(
-            "p",
-            "Nothing was published about these two: scores are known for the finetuned checkpoints. ",
-            "The embedded pair was scored on scenes that it had not seen: its cards in checkpoints/ say how, ",
-            "and the Inspect tab opens such a run.",
-            class_="vl-empty",
-        )
-    known = registry()
-    lines, doubts = [], []
-    for benchmark in known.benchmarks:
-        values = [row.scores.get(benchmark.name) if row and row.scores else None for row in rows]
-        if not any(value is not None for value in values):
-            continue
-        best = max(value for value in values if value is not None)
-        cells = []
-        for row, value in zip(rows, values, strict=True):
-            doubt = row.doubtful.get(benchmark.name) if row else None
-            if doubt and row:
-                doubts.append(f"{row.title}, {benchmark.name}: {doubt}")
-            shown = decimal(value)
-            mark = el("abbr", "?", title=doubt, class_="vl-doubt") if doubt else None
-            cells.append(el("td", shown, mark, class_="vl-best" if value == best and None not in values else None))
-        difference = "" if None in values else decimal(values[0] - values[1], signed=True)  # type: ignore[operator]
-        lines.append(el("tr", el("th", benchmark.name, scope="row"), *cells, el("td", difference, class_="vl-diff")))
-    head = [
-        el("th", row.title if row else "–", scope="col", data_side=side) for row, side in zip(rows, SIDES, strict=True)
-    ]
-    table = el(
-        "table",
-        el("thead", el("tr", el("th", "Benchmark", scope="col"), *head, el("th", "left − right", scope="col"))),
-        el("tbody", *lines),
-        class_="vl-table",
-    )
-    source = el(
-        "p",
-        "As published: ",
-        el("a", known.score_source, href=known.score_url, rel="noreferrer"),
-        ". ",
-        *[el("span", "? ", doubt, ". ") for doubt in doubts],
-        class_="vl-note",
-    )
-    return el("div", el("div", table, class_="vl-scroll"), source)
 
 
 def memory_curves(answers: Mapping[str, Answer | None]) -> dict[str, Sequence[tuple[float, float]]]:

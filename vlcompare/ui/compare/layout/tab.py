@@ -15,7 +15,6 @@ import gradio as gr
 from vlcompare.render.markup import el
 from vlcompare.render.terms import term
 from vlcompare.types import SIDES
-from vlcompare.ui import checkpoint_names
 from vlcompare.ui.compare import views
 from vlcompare.ui.compare.form_values import ASK_FIELDS
 from vlcompare.ui.compare.forms import SIDE_FIELDS
@@ -26,6 +25,7 @@ from vlcompare.ui.compare.session import CompareSession
 from vlcompare.ui.compare.votes import CHOICES
 from vlcompare.ui.events import PICK
 from vlcompare.ui.examples import Example
+from vlcompare.ui.score_tables import scores_table
 from vlcompare.ui.settings import AppSettings
 
 
@@ -179,8 +179,8 @@ def _below(
             regions["figures"] = gr.HTML(elem_id="vl-figures")
     with gr.Accordion("The exact prompts", open=False, elem_classes=["vl-more", "vl-of-run"]):
         regions["prompts"] = gr.HTML(elem_id="vl-prompts")
-    with gr.Accordion("Published scores", open=False, elem_classes=["vl-more", "vl-named"]):
-        regions["scores"] = gr.HTML(checkpoint_names.scores_table(settings.left, settings.right), elem_id="vl-scores")
+    with gr.Accordion("Known scores", open=False, elem_classes=["vl-more", "vl-named"]):
+        regions["scores"] = gr.HTML(scores_table(settings.left, settings.right), elem_id="vl-scores")
     with gr.Row(elem_classes="vl-after", equal_height=False):
         with gr.Column(elem_classes="vl-panel", min_width=280):
             gr.HTML(el("h2", "Save and share", class_="vl-section"))

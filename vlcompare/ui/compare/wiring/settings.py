@@ -15,7 +15,6 @@ from vlcompare.render.markup import Safe, el
 from vlcompare.synth.scenes.phrases import unread_words
 from vlcompare.tasks.prompts import SPECS
 from vlcompare.types import SIDES, Side
-from vlcompare.ui import checkpoint_names
 from vlcompare.ui.checkpoint_names import name_of
 from vlcompare.ui.compare import cards, permalink, views
 from vlcompare.ui.compare.belonging import banner, differences, settings_line
@@ -27,6 +26,7 @@ from vlcompare.ui.compare.layout.tab import Parts, outputs_of
 from vlcompare.ui.compare.session import CompareSession
 from vlcompare.ui.events import QUIET, TO_TOP, on_changes
 from vlcompare.ui.examples import load_examples
+from vlcompare.ui.score_tables import scores_table
 from vlcompare.units import listed
 
 
@@ -52,7 +52,7 @@ def _wire_check(parts: Parts, handlers: Handlers) -> None:
         base = str(request.request.base_url) if request and request.request else "/"
         link = permalink.write(permalink.Link(ask, sides, example), handlers.settings)
         lines = [gr.update(label=settings_line(sides[side])) for side in SIDES]
-        scores = checkpoint_names.scores_table(*(sides[side].checkpoint for side in SIDES))
+        scores = scores_table(*(sides[side].checkpoint for side in SIDES))
         said = cards.message(refusal, "error") if refusal else notice(picture, sides)
         about = [banner(run, differing), said, unread(ask, sides), scores]
         return [session, *about, *lines, base.rstrip("/") + "/" + link]
