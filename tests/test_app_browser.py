@@ -185,7 +185,10 @@ def test_vote_blind_and_consent(app: SimpleNamespace, visit: Any) -> None:
     compare(page)
     assert "Model A" in text(page, "#vl-left-card") and "Pythia" not in text(page, "#vl-left-card")
     page.locator("#vl-save").click()
-    page.get_by_text("The file names the models: vote first.").first.wait_for()
+    refusal = page.get_by_text("The file names the models: vote first.")
+    refusal.first.wait_for()
+    page.locator("#vl-comparator").click()
+    refusal.nth(1).wait_for()
     page.locator("#vl-vote-left").click()
     page.wait_for_function("document.querySelector('#vl-vote-message').innerText.includes('Not stored: left')")
     page.wait_for_function("!document.body.innerText.includes('Model A')")  # any vote tells the names

@@ -25,6 +25,8 @@ from vlcompare.ui.examples import Example, load_examples
 from vlcompare.ui.server.uploads import read_file
 from vlcompare.ui.settings import AppSettings
 
+TELLING = "The file names the models: vote first."
+
 
 def wire_results(parts: Parts, handlers: Handlers, votes: Votes, page: gr.Blocks) -> None:
     """Connect what can be done with a run that has ended, and what the page opens with."""
@@ -114,7 +116,7 @@ def _wire_downloads(parts: Parts, votes: Votes) -> None:
     def save(session: CompareSession) -> str:
         run = current(session)
         if run.hidden:
-            raise RequestError("The file names the models: vote first.")
+            raise RequestError(TELLING)
         return files.write_file(f"vlcompare-{run.id}.json", json.dumps(files.run_to_json(run)).encode())
 
     def picture(session: CompareSession) -> str:
@@ -122,7 +124,10 @@ def _wire_downloads(parts: Parts, votes: Votes) -> None:
         return files.write_file(f"vlcompare-{run.id}.png", files.card_picture(run))
 
     def comparator(session: CompareSession) -> str:
-        table = files.to_llm_comparator([run for run in session.history if not run.hidden])  # it names the models
+        runs = [run for run in session.history if not run.hidden]
+        if session.history and not runs:
+            raise RequestError(TELLING)
+        table = files.to_llm_comparator(runs)
         return files.write_file("llm-comparator.json", json.dumps(table, indent=1).encode())
 
     def my_votes(session: CompareSession) -> str:
