@@ -106,12 +106,12 @@ def beside_claims(records: Sequence[Record], comparison: Comparison) -> Iterator
         seen = "here it does, too" if grows else f"here no such widening is shown{_untested(mine)}"
         yield f"{comparison.widens}; {seen}."
     first = next(iter(comparison.values))
-    if comparison.helps and len(whole) > 1 and whole[0]["value"] == first:
+    if comparison.expects and len(whole) > 1 and whole[0]["value"] == first:
         shares = [
             f"{NAMES[family]} {', '.join(label(one['value']) + ' ' + share_text(one[family]) for one in whole)}"
             for family in FAMILIES
         ]
-        yield f"{comparison.helps}; here, of the things located: {'; '.join(shares)}."
+        yield f"{comparison.expects}; here, of the things located: {'; '.join(shares)}."
 
 
 def _untested(records: Sequence[Record]) -> str:
