@@ -107,9 +107,10 @@ def test_each_task_shows_its_own_fields(visit: Any) -> None:
 def test_words_that_the_tiny_pair_never_read_are_named(visit: Any) -> None:
     page = visit("?example=find")
     page.locator("#vl-text textarea").fill("the red giraffe")
-    said(page, "#vl-unread", "never read “giraffe”")
+    said(page, "#vl-unknown-words", "never read “giraffe”")
     page.locator("#vl-text textarea").fill("the red umbrella")
-    page.locator("#vl-unread").wait_for(state="hidden")
+    page.locator("#vl-unknown-words").wait_for(state="hidden")
+    assert page.locator("#vl-notice").is_hidden()  # which is about the picture: an example's here
 
 
 def test_stop_in_the_middle_and_the_next_run_works(app: SimpleNamespace, visit: Any) -> None:

@@ -99,7 +99,7 @@ def test_two_clicks_and_typing_draw_a_region_as_well(app: SimpleNamespace, visit
     assert picture == png((10, 120, 60), (320, 200)) and request.box == Box(0.5, 0.1, 0.6, 0.3)
     said(page, "#vl-notice", "drawn scenes")  # embedded models, not a picture of theirs
     page.locator("#vl-published-cost").wait_for(state="visible")
-    upload(page, png((10, 120, 60), (320, 200))[:200])  # said before Compare is pressed
+    upload(page, b"%PDF-1.7 " + png((10, 120, 60), (320, 200)))  # said before Compare is pressed
     page.locator("#vl-notice [role=alert]").wait_for(state="visible")
     assert page.locator("#vl-published-cost").is_hidden() and page.locator("#vl-published").is_hidden()
 

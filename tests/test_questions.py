@@ -18,7 +18,7 @@ from vlcompare.synth.scenes.phrases import (
     caption,
     listed,
     plural,
-    unread_words,
+    unknown_words,
     words_of,
 )
 from vlcompare.synth.scenes.questions import SCENE_TASKS, as_objects, ask
@@ -244,8 +244,8 @@ def test_the_vocabulary_is_closed() -> None:
     unknown = {word for word in words if not word.isdigit()} - set(VOCABULARY)
     assert not unknown and all(len(word) <= 3 for word in words if word.isdigit())
     assert len(VOCABULARY) == len(set(VOCABULARY)) < 200
-    assert [word for row in all_rows() for word in unread_words(row.text)] == []
-    assert unread_words("How many Giraffes and giraffes and 3 red umbrellas? A b") == ["Giraffes", "giraffes"]
+    assert [word for row in all_rows() for word in unknown_words(row.text)] == []
+    assert unknown_words("How many Giraffes and giraffes and 3 red umbrellas? A b") == ["Giraffes", "giraffes"]
 
 
 def test_every_row_can_be_asked() -> None:

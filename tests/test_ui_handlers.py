@@ -38,6 +38,7 @@ from vlcompare.ui.compare.forms import (
 from vlcompare.ui.compare.handlers import Handlers, picture_cache
 from vlcompare.ui.compare.page_update import REGIONS
 from vlcompare.ui.compare.session import CompareSession, Picture, Run, SideRun
+from vlcompare.ui.compare.wiring.settings import check_picture
 from vlcompare.ui.compare.wiring.tab import three_forms
 from vlcompare.ui.settings import AppSettings, Limits
 
@@ -73,13 +74,13 @@ def test_a_file_that_is_no_picture_is_refused_when_it_is_chosen(
     handlers: Handlers, picture: str, tmp_path: Path
 ) -> None:
     session = CompareSession()
-    found, refusal = handlers.look_at(session, picture)
+    found, refusal = check_picture(session, picture, 1 << 20)
     assert found == hashlib.sha256(png()).hexdigest() and refusal == ""
     broken = tmp_path / "broken.png"
-    broken.write_bytes(png()[:60])
-    found, refusal = handlers.look_at(session, str(broken))
+    broken.write_bytes(b"%PDF-1.7 " + png())
+    found, refusal = check_picture(session, str(broken), 1 << 20)
     assert found and refusal.endswith(".") and "\n" not in refusal
-    assert handlers.look_at(session, None) == (None, "")
+    assert check_picture(session, None, 1 << 20) == (None, "")
 
 
 def last(pages: Any) -> dict[str, Any]:

@@ -73,10 +73,21 @@ def open_image(source: ImageSource, limits: ImageLimits = DEFAULT_IMAGE_LIMITS) 
     data = read_bytes(source, limits) if isinstance(source, (str, Path)) else source
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise ImageError(f"A picture is a path, bytes, or a Pillow image, not {type(data).__name__}.")
+    image, orientation = _opened(data, limits)
+    del data
+    return _rgb(_loaded(image), orientation)
+
+
+def check_image(data: bytes, limits: ImageLimits = DEFAULT_IMAGE_LIMITS) -> None:
+    """Raise ImageError for a file that can be refused without decoding its pixels."""
+    _opened(data, limits)
+
+
+def _opened(data: bytes | bytearray | memoryview, limits: ImageLimits) -> tuple[Image.Image, int]:
+    """The picture, whose pixels are not decoded yet, within the limits; and its orientation."""
     if len(data) > limits.max_bytes:
         raise ImageError(_too_many_bytes(len(data), limits))
     file = read_pixel_parts(bytes(data))
-    del data
     _check_size(file.size, limits)
     _check_scans(file)
     try:
@@ -86,7 +97,7 @@ def open_image(source: ImageSource, limits: ImageLimits = DEFAULT_IMAGE_LIMITS) 
     except Exception as error:  # decoders raise many types of exceptions for damaged data
         raise ImageError(DAMAGED) from error
     _check_size(image.size, limits)
-    return _rgb(_loaded(image), file.orientation)
+    return image, file.orientation
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,8 @@ def _vocabulary() -> tuple[str, ...]:
 VOCABULARY: tuple[str, ...] = _vocabulary()
 
 
-def unread_words(text: str) -> list[str]:
+def unknown_words(text: str) -> list[str]:
     """The words of a text, as they stand there, that no sentence on a scene contains: a model trained on scenes alone
     has never read them. Upper and lower case are alike; letters on their own and numbers are left out."""
-    return [word for word in dict.fromkeys(re.findall(r"[^\W\d_]{2,}", text)) if word.lower() not in VOCABULARY]
+    known = frozenset(VOCABULARY)
+    return [word for word in dict.fromkeys(re.findall(r"[^\W\d_]{2,}", text)) if word.lower() not in known]

@@ -6,7 +6,6 @@ server.
 
 from __future__ import annotations
 
-import hashlib
 import random
 import threading
 import time
@@ -266,22 +265,6 @@ class Handlers:
                 raise ImageError("There is no picture: upload one, paste one, or choose an example.")
             data = read_file(image, self.settings.limits.file_bytes, "picture")
             return Picture.of(self.open_image(data), data)
-
-    def look_at(self, session: CompareSession, image: str | None) -> tuple[str | None, str]:
-        """The SHA-256 of the chosen file, None if none is chosen; and why it is refused, empty where it is a picture.
-        The last file's are cached."""
-        if not image:
-            return None, ""
-        if session.looked is None or session.looked[0] != image:
-            found, refusal = None, ""
-            try:
-                data = read_file(image, self.settings.limits.file_bytes, "picture")
-                found = hashlib.sha256(data).hexdigest()
-                self.open_image(data)
-            except VLCompareError as error:
-                refusal = str(error)
-            session.looked = image, found, refusal
-        return session.looked[1:]
 
     def new_run(
         self,

@@ -157,7 +157,7 @@ class CompareSession:
         self.engines: dict[str, Any] = {}  # side -> engine session, for follow-ups
         self.pictures: Any = None  # what is kept of its pictures for later questions: its own, never another session's
         self.kept: Run | None = None  # the run whose picture and conversation `engines` hold
-        self.looked: tuple[str, str | None, str] | None = None  # the chosen file's path, and what `look_at` says of it
+        self.checked: tuple[str, str | None, str] | None = None  # the chosen file's path, and what was found of it
         self.finished = threading.Event()
         self.finished.set()
 

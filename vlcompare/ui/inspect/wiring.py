@@ -108,11 +108,8 @@ def _listener(parts: InspectParts, act: Callable[..., InspectUpdate]) -> Listene
 
 def _wire_opening(parts: InspectParts, settings: AppSettings, page: gr.Blocks) -> None:
     fields, session, outputs = parts.fields, parts.session, parts.outputs
-    signed = {
-        "show_progress": "minimal",
-        "show_progress_on": [parts.regions["head"]],
-    }  # one timer, not one on each output
-    reading = {**READING, **signed}
+    # one timer, not one on each output
+    reading = {**READING, "show_progress": "minimal", "show_progress_on": [parts.regions["head"]]}
 
     def start(inspection: Inspection, beside: bool) -> list[Any]:
         return _outputs(parts, inspection, handlers.start(inspection, beside=bool(beside)))

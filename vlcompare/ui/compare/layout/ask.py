@@ -19,18 +19,18 @@ NOTICE = (
     "The tiny demo models know drawn scenes alone: their answer to a photograph means nothing. A published pair knows "
     "photographs."
 )
-UNREAD = "The tiny demo models have never read {words}: they may miss what is meant."
+UNKNOWN_WORDS = "The tiny demo models have never read {words}: they may miss what is meant."
 
 
 @dataclass
 class AskParts:
-    """The column's components. notice, unread: beside the picture and the text, for what is to be said of them."""
+    """The column's components. notice and words_notice: what is to be said of the picture, and of the question."""
 
     picture: gr.Image
     examples: gr.HTML
     notice: gr.HTML
     notice_place: gr.Column
-    unread: gr.HTML
+    words_notice: gr.HTML
     fields: dict[str, gr.components.Component]
     run: gr.Button
     stop: gr.Button
@@ -67,7 +67,7 @@ def build_ask(example: Example | None = None) -> AskParts:
         max_lines=6,
         elem_id="vl-text",
     )
-    unread = gr.HTML(el("div"), elem_id="vl-unread")
+    words_notice = gr.HTML(el("div"), elem_id="vl-unknown-words")
     fields["choices"] = gr.Textbox(
         label="Choices, one a line", lines=3, max_lines=12, visible=False, elem_id="vl-choices"
     )
@@ -91,7 +91,7 @@ def build_ask(example: Example | None = None) -> AskParts:
             min_width=120,
         )
         blind = gr.Checkbox(False, label="Blind", elem_id="vl-blind", min_width=80)
-    return AskParts(picture, examples, notice, notice_place, unread, fields, run, stop, blind)
+    return AskParts(picture, examples, notice, notice_place, words_notice, fields, run, stop, blind)
 
 
 def build_further_questions() -> dict[str, Any]:

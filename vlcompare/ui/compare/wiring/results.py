@@ -25,7 +25,7 @@ from vlcompare.ui.examples import Example, load_examples
 from vlcompare.ui.server.uploads import read_file
 from vlcompare.ui.settings import AppSettings
 
-TELLING = "The file names the models: vote first."
+NAMES_MODELS = "The file names the models: vote first."
 
 
 def wire_results(parts: Parts, handlers: Handlers, votes: Votes, page: gr.Blocks) -> None:
@@ -116,7 +116,7 @@ def _wire_downloads(parts: Parts, votes: Votes) -> None:
     def save(session: CompareSession) -> str:
         run = current(session)
         if run.hidden:
-            raise RequestError(TELLING)
+            raise RequestError(NAMES_MODELS)
         return files.write_file(f"vlcompare-{run.id}.json", json.dumps(files.run_to_json(run)).encode())
 
     def picture(session: CompareSession) -> str:
@@ -126,7 +126,7 @@ def _wire_downloads(parts: Parts, votes: Votes) -> None:
     def comparator(session: CompareSession) -> str:
         runs = [run for run in session.history if not run.hidden]
         if session.history and not runs:
-            raise RequestError(TELLING)
+            raise RequestError(NAMES_MODELS)
         table = files.to_llm_comparator(runs)
         return files.write_file("llm-comparator.json", json.dumps(table, indent=1).encode())
 

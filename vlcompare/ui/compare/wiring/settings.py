@@ -11,8 +11,9 @@ from typing import Any
 
 import gradio as gr
 
+from vlcompare.errors import VLCompareError
 from vlcompare.render.markup import Safe, el
-from vlcompare.synth.scenes.phrases import unread_words
+from vlcompare.synth.scenes.phrases import unknown_words
 from vlcompare.tasks.prompts import SPECS
 from vlcompare.types import SIDES, Side
 from vlcompare.ui.checkpoint_names import name_of
@@ -21,12 +22,13 @@ from vlcompare.ui.compare.belonging import banner, differences, settings_line
 from vlcompare.ui.compare.form_values import form_values, read_form
 from vlcompare.ui.compare.forms import SIDE_FIELDS, AskForm
 from vlcompare.ui.compare.handlers import Handlers
-from vlcompare.ui.compare.layout.ask import NOTICE, UNREAD
+from vlcompare.ui.compare.layout.ask import NOTICE, UNKNOWN_WORDS
 from vlcompare.ui.compare.layout.tab import Parts, outputs_of
 from vlcompare.ui.compare.session import CompareSession
 from vlcompare.ui.events import QUIET, TO_TOP, on_changes
 from vlcompare.ui.examples import load_examples
 from vlcompare.ui.score_tables import scores_table
+from vlcompare.ui.server.uploads import read_file
 from vlcompare.units import listed
 
 
@@ -47,21 +49,44 @@ def _wire_check(parts: Parts, handlers: Handlers) -> None:
         request: gr.Request, session: CompareSession, image: str | None, example: str | None, *values: Any
     ) -> list[Any]:
         ask, sides = read_form(values)
-        (picture, refusal), run = handlers.look_at(session, image), session.shown
+        picture, refusal = check_picture(session, image, handlers.settings.limits.file_bytes)
+        run = session.shown
         differing = differences(run, picture, ask, sides, handlers.settings) if run else ()
         base = str(request.request.base_url) if request and request.request else "/"
         link = permalink.write(permalink.Link(ask, sides, example), handlers.settings)
         lines = [gr.update(label=settings_line(sides[side])) for side in SIDES]
         scores = scores_table(*(sides[side].checkpoint for side in SIDES))
         said = cards.message(refusal, "error") if refusal else notice(picture, sides)
-        about = [banner(run, differing), said, unread(ask, sides), scores]
+        about = [banner(run, differing), said, words_notice(ask, sides), scores]
         return [session, *about, *lines, base.rstrip("/") + "/" + link]
 
     watched = [*parts.form, parts.picture, parts.example, parts.regions["state"]]
-    regions = [parts.regions["belongs"], parts.asking.notice, parts.asking.unread, parts.regions["scores"]]
+    regions = [parts.regions["belongs"], parts.asking.notice, parts.asking.words_notice, parts.regions["scores"]]
     lines = [parts.side_parts[side].line for side in SIDES]
     inputs = [parts.session, parts.picture, parts.example, *parts.form]
     on_changes("check", watched, check, inputs, [parts.session, *regions, *lines, parts.panels["link"]])
+
+
+def check_picture(session: CompareSession, image: str | None, most_bytes: int) -> tuple[str | None, str]:
+    """The SHA-256 of the chosen file, None if none is chosen; and why it is refused, "" for a picture.
+
+    Its pixels are not decoded: a file that is damaged further on is refused when it is asked about. The last file's
+    results are cached.
+    """
+    if not image:
+        return None, ""
+    if session.checked is None or session.checked[0] != image:
+        from vlcompare.runtime.image import check_image
+
+        found, refusal = None, ""
+        try:
+            data = read_file(image, most_bytes, "picture")
+            found = hashlib.sha256(data).hexdigest()
+            check_image(data)
+        except VLCompareError as error:
+            refusal = str(error)
+        session.checked = image, found, refusal
+    return session.checked[1:]
 
 
 def notice(picture: str | None, sides: Mapping[str, Side]) -> Safe:
@@ -70,11 +95,11 @@ def notice(picture: str | None, sides: Mapping[str, Side]) -> Safe:
     return el("p", NOTICE, class_="vl-warn") if unknown and _embedded(sides) else el("div")
 
 
-def unread(ask: AskForm, sides: Mapping[str, Side]) -> Safe:
+def words_notice(ask: AskForm, sides: Mapping[str, Side]) -> Safe:
     """Names the words of the question that the chosen models have never read; empty where there are none."""
     asked = isinstance(ask.text, str) and ask.task in SPECS and SPECS[ask.task].text and _embedded(sides)
-    words = [f"“{word[:40]}”" for word in unread_words(ask.text)[:3]] if asked else []
-    return el("p", UNREAD.format(words=listed(words)), class_="vl-note") if words else el("div")
+    words = [f"“{word[:40]}”" for word in unknown_words(ask.text)[:3]] if asked else []
+    return el("p", UNKNOWN_WORDS.format(words=listed(words)), class_="vl-note") if words else el("div")
 
 
 def _embedded(sides: Mapping[str, Side]) -> bool:
