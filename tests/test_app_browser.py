@@ -201,6 +201,20 @@ def test_vote_blind_and_consent(app: SimpleNamespace, visit: Any) -> None:
         assert votes.execute("SELECT choice, blind FROM votes").fetchall() == [("left", "0")]
 
 
+def test_a_refusal_of_an_event_without_a_queue_is_shown(visit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vlcompare.ui.compare import files
+
+    page = visit()
+    compare(page)
+    monkeypatch.setattr(files, "free_space", lambda folder: 0)
+    page.locator(".vl-history-item").first.click()
+    refusal = page.locator(".vl-refusal[role=alert]")
+    refusal.wait_for()
+    assert "disk is too full" in refusal.inner_text()
+    refusal.get_by_role("button", name="Close").click()
+    assert refusal.count() == 0
+
+
 @pytest.mark.parametrize("scheme", [pytest.param("light", marks=pytest.mark.slow), "dark"])
 def test_nothing_scrolls_sideways_or_overlaps(visit: Any, scheme: str) -> None:
     page = visit("?__theme=dark" if scheme == "dark" else "?", scheme=scheme)

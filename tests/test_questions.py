@@ -246,6 +246,7 @@ def test_the_vocabulary_is_closed() -> None:
     assert len(VOCABULARY) == len(set(VOCABULARY)) < 200
     assert [word for row in all_rows() for word in unknown_words(row.text)] == []
     assert unknown_words("How many Giraffes and giraffes and 3 red umbrellas? A b") == ["Giraffes", "giraffes"]
+    assert unknown_words("Isn't the fish red?") == ["Isn't"]
 
 
 def test_every_row_can_be_asked() -> None:

@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -240,6 +241,18 @@ def test_the_embedded_pairs_scores_are_those_of_its_cards() -> None:
     assert shown == ["0.82 0.79 to 0.85", "0.96 0.95 to 0.97", "−0.14"]
     card = (CHECKPOINTS / "tiny-mamba-vl" / "README.md").read_text(encoding="utf-8")
     assert "| 0.96 [0.95, 0.97] | 0.80 | 0.82 [0.79, 0.85] |" in card
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"scenes": 5, "main": ["vqa"], "sides": []}', "[" * 100_000, "\ufffd"])
+def test_scores_of_another_shape_are_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> None:
+    from vlcompare.runtime.loading import registry
+    from vlcompare.ui import score_tables
+
+    for name in ("tiny-pythia-vl", "tiny-mamba-vl"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "scores.json").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(registry, "CHECKPOINTS", tmp_path)
+    assert "Nothing is known" in score_tables.scores_table("tiny-pythia-vl", "tiny-mamba-vl")
 
 
 def test_names_are_not_guessed() -> None:

@@ -379,9 +379,13 @@ def test_a_blind_runs_models_are_named_neither_while_they_load_nor_by_what_follo
     last(handlers.ask(session, picture, FIND, PAIR, blind=True))
     other, following, first = session.history
     assert all(run.hidden for run in session.history)
+    following.sides = dict(zip(SIDES, reversed(list(following.sides.values())), strict=True))  # as Swap sides does
     session.vote(first, "tie")
     assert "tiny-pythia-vl" in form_values(first) and (first.blind, following.blind) == (True, False)
     assert other.hidden, "another comparison's sides are not told"
+    broken = {**PAIR, "left": Side("broken/one")}
+    last(handlers.ask(session, picture, FIND, broken, blind=True))
+    assert not session.history[0].hidden, "what failed names its model, and leaves nothing to choose between"
 
 
 def test_a_newer_run_keeps_the_page_to_itself(handlers: Handlers, picture: str) -> None:
@@ -682,6 +686,8 @@ def test_recorded_answers_are_shown_as_such_and_only_for_their_pair(handlers: Ha
     assert handlers.recorded(CompareSession(), example, {**PAIR, "left": Side("x/y")}) == {}
     assert handlers.recorded(CompareSession(), example, {**PAIR, "left": Side("tiny-pythia-vl", "nf4")}) == {}
     assert handlers.recorded(CompareSession(), rest[0], PAIR) == {}
+    refused = {**PAIR, "left": replace(PAIR["left"], top_p=0.0)}  # said by Compare; the example's fields are filled
+    assert handlers.recorded(CompareSession(), example, refused) == {}
 
 
 @pytest.mark.parametrize(("device", "compiled"), [("cpu", ["pythia", "mamba"]), ("cuda:99", [])])

@@ -11,7 +11,7 @@ import gradio as gr
 # without a timer; on none of the outputs either, since gradio's page writes the state of a hidden one into every output
 # of every event so far, at each message of any event
 HIDDEN: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": []}
-# for what answers at once and raises nothing: the page of gradio 6 shows no error of an event without a queue
+# for what answers at once; an error is shown by `refusals.js`, since the page of gradio 6 shows those of queued events
 QUIET: dict[str, Any] = {"queue": False, "api_visibility": "private", **HIDDEN}
 READING: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 4, **HIDDEN}  # for what may raise gr.Error
 RUNNING: dict[str, Any] = {  # events that run models

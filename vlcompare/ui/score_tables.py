@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ def scores_table(left: str, right: str) -> Safe:
     rows = [lookup(left), lookup(right)]
     reports = [_held_out(row.folder) if row and row.folder else None for row in rows]
     if None not in reports:
-        return _on_scenes(rows, reports)
+        with suppress(LookupError, TypeError, ValueError, AttributeError):  # of another shape than `train` writes
+            return _on_scenes(rows, reports)
     if any(row and row.scores for row in rows):
         return _as_published(rows)
     return el(
@@ -62,15 +64,16 @@ def _as_published(rows: Sequence[Checkpoint | None]) -> Safe:
 
 @cache
 def _held_out(folder: Path) -> dict[str, Any] | None:
-    """The report beside an embedded checkpoint's weights; None where there is none, or another than `train` writes."""
+    """The report beside an embedded checkpoint's weights; None where none can be read."""
     try:
-        report = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
-        return report if report["scenes"] and report["main"] and report["sides"] else None
-    except (OSError, ValueError, TypeError, KeyError):
+        return json.loads((folder / "scores.json").read_text(encoding="utf-8")) or None
+    except (OSError, ValueError, RecursionError):
         return None
 
 
 def _on_scenes(rows: Sequence[Checkpoint | None], reports: Sequence[dict[str, Any] | None]) -> Safe:
+    if reports[0]["scenes"] != reports[1]["scenes"]:  # type: ignore[index]
+        raise ValueError("The two were scored on different scenes.")
     lines = []
     for task, metric in reports[0]["main"].items():  # type: ignore[index]
         values, intervals = [], []
@@ -82,7 +85,10 @@ def _on_scenes(rows: Sequence[Checkpoint | None], reports: Sequence[dict[str, An
         label = [SPECS[task].title, CHANCE.get(task, ""), " ", el("small", term(metric, metric.replace("_", " ")))]
         lines.append(_line(label, values, intervals))
     scenes = reports[0]["scenes"]  # type: ignore[index]
-    source = f"On {scenes['count']} drawn scenes that neither has seen, with 95 % intervals over them; 1 is best."
+    source = (
+        f"On {scenes['count']} drawn scenes that neither has seen, with 95 % intervals over them; 1 is best. The run "
+        "that is named below an answer is a smaller one."
+    )
     return el("div", _table("Task", rows, lines), el("p", source, class_="vl-note"))
 
 

@@ -112,6 +112,7 @@ def theme() -> gr.themes.Base:
 
 
 SCRIPTS = (
+    "refusals.js",
     "reveal.js",
     "changes.js",
     "page.js",

@@ -98,5 +98,5 @@ VOCABULARY: tuple[str, ...] = _vocabulary()
 def unknown_words(text: str) -> list[str]:
     """The words of a text, as they stand there, that no sentence on a scene contains: a model trained on scenes alone
     has never read them. Upper and lower case are alike; letters on their own and numbers are left out."""
-    known = frozenset(VOCABULARY)
-    return [word for word in dict.fromkeys(re.findall(r"[^\W\d_]{2,}", text)) if word.lower() not in known]
+    words = dict.fromkeys(re.findall(r"[^\W\d_]+(?:['’][^\W\d_]+)*", text))
+    return [word for word in words if len(word) > 1 and word.lower() not in VOCABULARY]

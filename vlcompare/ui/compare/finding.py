@@ -42,9 +42,10 @@ class Finding:
 
 
 def finding_of(run: Run) -> Finding | None:
-    """The finding on a run's task; None for other models or settings than the shipped run's, and for a blind run."""
+    """The finding on a run's task; None for other models or settings than the shipped run's, for a picture that is not
+    one of the examples (the run's are such scenes), and for a blind run."""
     shipped = _shipped(examples.FOLDER)
-    if shipped is None or run.hidden or set(run.sides) != set(SIDES):
+    if shipped is None or run.hidden or run.example is None or set(run.sides) != set(SIDES):
         return None
     table, tasks = shipped
     figures = tasks.get(run.request.task)

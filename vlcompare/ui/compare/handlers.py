@@ -251,9 +251,9 @@ class Handlers:
             return {}
         try:
             picture = self.read_picture(str(example.image))
-        except VLCompareError:
+            settings = {side: read_side(sides[side], self.settings) for side in SIDES}
+        except VLCompareError:  # what is wrong with a setting is said when it is used
             return {}
-        settings = {side: read_side(sides[side], self.settings) for side in SIDES}
         return self.show(session, recorded_run(example, picture, settings))
 
     # ---- making a run

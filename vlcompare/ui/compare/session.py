@@ -94,8 +94,10 @@ class Run:
 
     @property
     def hidden(self) -> bool:
-        """Whether names and figures, which give a model away, must not be shown yet."""
-        return self.blind and self.voted is None
+        """Whether names and figures, which give a model away, must not be shown yet. An error names its model, and
+        leaves nothing to choose between."""
+        failed = any(side.answer is not None and side.answer.error for side in self.sides.values())
+        return self.blind and self.voted is None and not failed
 
     @property
     def stopped(self) -> bool:
@@ -138,6 +140,12 @@ class Run:
         return len(self.picture.data) + len(self.picture.shown) + 600 * tokens + 4096
 
 
+def _same_models(one: Run, other: Run) -> bool:
+    """Whether both runs have the same two sides, whichever is left."""
+    first, second = one.settings.values(), other.settings.values()
+    return all(side in second for side in first) and all(side in first for side in second)
+
+
 class CompareSession:
     """One browser tab's state: what is running, what was run, what can be followed up.
 
@@ -168,7 +176,7 @@ class CompareSession:
         """Note a vote. It tells the names of a blind run's models, and so those of the runs that follow it up."""
         if run.hidden:
             for other in filter(None, (*self.history, self.current)):
-                if other is not run and other.picture is run.picture and other.settings == run.settings:
+                if other is not run and other.picture is run.picture and _same_models(other, run):
                     other.blind = False
         run.voted = choice
 

@@ -57,7 +57,8 @@ def _wire_check(parts: Parts, handlers: Handlers) -> None:
         lines = [gr.update(label=settings_line(sides[side])) for side in SIDES]
         scores = scores_table(*(sides[side].checkpoint for side in SIDES))
         said = cards.message(refusal, "error") if refusal else notice(picture, sides)
-        about = [banner(run, differing), said, words_notice(ask, sides), scores]
+        unknown = words_notice(picture, ask, sides, handlers.settings.limits.text_characters)
+        about = [banner(run, differing), said, unknown, scores]
         return [session, *about, *lines, base.rstrip("/") + "/" + link]
 
     watched = [*parts.form, parts.picture, parts.example, parts.regions["state"]]
@@ -91,15 +92,23 @@ def check_picture(session: CompareSession, image: str | None, most_bytes: int) -
 
 def notice(picture: str | None, sides: Mapping[str, Side]) -> Safe:
     """What is to be said of a picture that the chosen models were not made for; empty for any other."""
-    unknown = picture is not None and picture not in example_hashes()
-    return el("p", NOTICE, class_="vl-warn") if unknown and _embedded(sides) else el("div")
+    return el("p", NOTICE, class_="vl-warn") if _foreign(picture) and _embedded(sides) else el("div")
 
 
-def words_notice(ask: AskForm, sides: Mapping[str, Side]) -> Safe:
-    """Names the words of the question that the chosen models have never read; empty where there are none."""
-    asked = isinstance(ask.text, str) and ask.task in SPECS and SPECS[ask.task].text and _embedded(sides)
-    words = [f"“{word[:40]}”" for word in unknown_words(ask.text)[:3]] if asked else []
+def words_notice(picture: str | None, ask: AskForm, sides: Mapping[str, Side], most: int) -> Safe:
+    """Names the words in the first `most` characters of the question that the chosen models have never read.
+
+    Empty where there are none, and for a picture of which `notice` says more.
+    """
+    takes_text = isinstance(ask.text, str) and isinstance(ask.task, str) and ask.task in SPECS and SPECS[ask.task].text
+    if not takes_text or _foreign(picture) or not _embedded(sides):
+        return el("div")
+    words = [f"“{word[:40]}”" for word in unknown_words(ask.text[:most])[:3]]
     return el("p", UNKNOWN_WORDS.format(words=listed(words)), class_="vl-note") if words else el("div")
+
+
+def _foreign(picture: str | None) -> bool:
+    return picture is not None and picture not in example_hashes()
 
 
 def _embedded(sides: Mapping[str, Side]) -> bool:
