@@ -191,12 +191,12 @@ def test_vote_blind_and_consent(app: SimpleNamespace, visit: Any) -> None:
     page.locator("#vl-comparator").click()
     refusal.nth(1).wait_for()
     page.locator("#vl-vote-left").click()
-    page.wait_for_function("document.querySelector('#vl-vote-message').innerText.includes('Not stored: left')")
+    page.wait_for_function("document.querySelector('#vl-vote-message').innerText.includes('left; it is not stored')")
     page.wait_for_function("!document.body.innerText.includes('Model A')")  # any vote tells the names
     assert not (app.settings.data / "votes.sqlite").exists()
     page.locator("#vl-consent input").check()
     page.locator("#vl-vote-left").click()
-    page.wait_for_function("document.querySelector('#vl-vote-message').innerText.includes('Stored: left')")
+    page.wait_for_function("document.querySelector('#vl-vote-message').innerText.includes('left; it is stored')")
     with closing(sqlite3.connect(app.settings.data / "votes.sqlite")) as votes:  # the names were told before
         assert votes.execute("SELECT choice, blind FROM votes").fetchall() == [("left", "0")]
 

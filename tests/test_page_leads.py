@@ -151,7 +151,7 @@ def test_what_is_greyed_is_not_voted_on(visit: Any) -> None:
     belongs(page)
     page.wait_for_selector(".vl-vote:not([inert])")
     page.locator("#vl-vote-left").click()
-    said(page, "#vl-vote-message", "Not stored: left")
+    said(page, "#vl-vote-message", "left; it is not stored")
     pick(page, "2026000002-captioning-0")
     page.wait_for_selector(".vl-vote:not([inert])")
 

@@ -16,8 +16,8 @@ from vlcompare.ui.examples import Example
 
 THREE_QUESTION = "How many things are in the picture?"
 NOTICE = (
-    "The tiny demo models know drawn scenes alone: their answer to a photograph means nothing. A published pair knows "
-    "photographs."
+    "The tiny demo models know drawn scenes alone: their answer to any other picture means nothing. A published pair "
+    "knows photographs."
 )
 UNKNOWN_WORDS = "The tiny demo models have never read {words}: they may miss what is meant."
 

@@ -82,8 +82,7 @@ def _wire_votes(parts: Parts, handlers: Handlers, votes: Votes) -> None:
                 return [*outputs_of(session, {"vote": cards.message(str(error), "error")}), *same]
             was_hidden = run.hidden
             session.vote(run, choice)
-            kept = "Stored" if consent else "Not stored"
-            sentence = f"{kept}: {CHOICES[choice].lower()}."
+            sentence = f"Your vote: {CHOICES[choice].lower()}; it is {'stored' if consent else 'not stored'}."
             if not was_hidden:
                 return [*outputs_of(session, {"vote": cards.message(sentence)}), *same]
             names = " and ".join(" · ".join(filter(None, cards.side_name(run, side))) for side in SIDES)
