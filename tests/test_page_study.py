@@ -773,6 +773,9 @@ def test_on_the_phone_figures_are_folded_and_each_can_be_opened(visit: Any) -> N
     wide.wait_for_selector("#vs-figures .vs-figure")
     assert all(body.is_visible() for body in wide.locator("#vs-figures .vs-body").all())
     assert not wide.locator(".vs-unfold").first.is_visible() and wide.locator(".vs-gaps-place .vs-gaps").is_visible()
+    tables = wide.locator(".vl-scroll > table:visible")
+    widths = tables.evaluate_all("all => all.map((one) => [one.offsetWidth, one.parentElement.clientWidth])")
+    assert len(widths) >= 8 and all(table <= room for table, room in widths), widths  # none has to be scrolled
 
 
 def few_symbols(path: Path) -> Path:
