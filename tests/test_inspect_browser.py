@@ -154,6 +154,13 @@ def test_charts_slices_and_headings_filter_and_sort(visit: Any) -> None:
     page = visit()
     page.locator("#vi-slices .vi-link", has_text="Locate").click()
     said(page, "#vi-chips", r"^32 of 64 samples[\s\S]*Task: Locate")
+    page.locator("#vi-table .vi-open").first.click()
+    page.wait_for_selector("#vi-picture .vl-side-box")
+    page.locator(".vi-side[data-side='left'] .vl-chip").first.hover()  # what it names, on this tab's picture
+    page.wait_for_selector("#vi-picture .vl-side-box.vl-lit[data-side='left']")
+    assert page.locator("#vi-picture .vl-lit[data-side='right']").count() == 0
+    page.mouse.move(0, 0)
+    page.wait_for_selector("#vi-picture .vl-lit", state="detached")
     unfold(page, "#vi-more-charts")
     bar = page.locator("#vi-charts [data-pick^='bin:right']").last
     bar.click()

@@ -20,6 +20,7 @@ from ui_fakes import FakeCompare, words
 from vlcompare.evaluate.published_gaps import published_gaps, sentences
 from vlcompare.study.extent import state
 from vlcompare.study.figures import NAMES, share_text
+from vlcompare.study.lab import Lab
 from vlcompare.study.opened import SHIPPED, PictureStudy, Study, open_any, open_study, picture_study_of, study_of
 from vlcompare.study.pictures.figures import in_short, label
 from vlcompare.study.pictures.grids import COMPARISONS, PictureEntry, PictureGrid
@@ -65,6 +66,24 @@ def test_visitors_who_ask_at_once_never_mix(lab: LabRequests) -> None:
     with ThreadPoolExecutor(8) as pool:
         together = [*pool.map(lab.ask, asked), *pool.map(lab.round_of, rounds)]
     assert together == alone and len({str(answer) for answer in alone}) == len(alone)
+
+
+def test_a_click_does_not_wait_for_a_round(lab: LabRequests, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, ended = threading.Event(), threading.Event()
+    whole = Lab.round
+
+    def slow(*given: Any, **more: Any) -> Any:
+        begun.set()
+        assert ended.wait(60)
+        return whole(*given, **more)
+
+    monkeypatch.setattr(Lab, "round", slow)
+    with ThreadPoolExecutor(1) as pool:
+        drawn = pool.submit(lab.round_of, {"length": 4, "order": "query_last", "seed": 1})
+        assert begun.wait(60)
+        assert "sides" in lab.ask(PLAIN) and not drawn.done()
+        ended.set()
+        assert "of 200" in drawn.result()
 
 
 @pytest.mark.parametrize(

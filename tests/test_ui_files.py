@@ -29,11 +29,15 @@ from vlcompare.ui import examples
 from vlcompare.ui.compare import files, permalink
 from vlcompare.ui.compare.example_questions import question
 from vlcompare.ui.compare.forms import AskForm, shown_side
+from vlcompare.ui.compare.handlers import open_picture
 from vlcompare.ui.compare.panels.repeat import repeats_view
+from vlcompare.ui.compare.picture import size_line
+from vlcompare.ui.compare.session import Picture
 from vlcompare.ui.compare.votes import COLUMNS, Votes
 from vlcompare.ui.page import serve
 from vlcompare.ui.server.options import QUOTA_VARIABLES, SERVER_VARIABLES
 from vlcompare.ui.server.startup import check_address
+from vlcompare.ui.server.uploads import largest_upload
 from vlcompare.ui.settings import LIMIT_VARIABLES, VARIABLES, AppSettings, Limits, parse_bytes
 
 
@@ -52,10 +56,39 @@ def exported(run: Any) -> bytes:
     ids=lambda r: r.task,
 )
 def test_a_run_comes_back_as_it_was(request_: Request) -> None:
-    run = run_of(request=request_, truth=(Box(0.1, 0.2, 0.3, 0.4),), references=("a",), voted="tie")
+    times = Timings(*(9.5,) * 4, (1.5, 2.5), 99.0, 12.0, "race", True, 2, 30.5, 4.5, 7)
+    run = run_of(answer(timings=times), request=request_, truth=(Box(0.1, 0.2, 0.3, 0.4),), references=("a",))
+    run.voted = "tie"
+    asked = Side("tiny-mamba-vl", "int8", "instruction_first", 98, "cpu", "float32", 9, 0.5, 0.9, 40, 3)
+    run.sides["left"].settings = asked
     back = files.run_from_json(exported(run), Limits())
     assert files.run_to_json(back) == files.run_to_json(run)
     assert back.answer("left") == run.answer("left") and back.picture == run.picture
+    assert back.sides["left"].settings == asked and back.answer("left").timings == times
+
+
+def test_a_copy_of_a_large_picture_says_so_and_keeps_the_size_of_the_original() -> None:
+    buffer = io.BytesIO()
+    noise = Image.frombytes("RGB", (1800, 1200), os.urandom(1800 * 1200 * 3))
+    noise.save(buffer, "PNG", compress_level=1)
+    run = run_of()
+    run.picture = Picture.of(noise, buffer.getvalue())
+    assert run.picture.reduced and "Original 1800×1200 (a smaller copy is asked about)" in size_line(run.picture, None)
+    back = files.run_from_json(exported(run), Limits()).picture
+    assert (back.width, back.height, back.reduced) == (1800, 1200, True)
+    found = files.run_to_json(run)
+    found["picture"]["height"] = 900
+    with pytest.raises(RequestError, match="another shape"):
+        files.run_from_json(json.dumps(found).encode(), Limits())
+
+
+def test_the_operators_limit_of_a_picture_is_the_only_one() -> None:
+    limits = Limits(file_bytes=64 * 2**20)
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 3), "red").save(buffer, "JPEG")
+    data = buffer.getvalue() + bytes(40 * 2**20)
+    assert len(data) < largest_upload(limits) and open_picture(data).size == (4, 3)
+    assert largest_upload(Limits(file_bytes=1)) == Limits().import_bytes
 
 
 def test_a_repeated_comparison_keeps_its_rounds() -> None:
@@ -187,8 +220,10 @@ def test_downloads_keep_to_their_folder(tmp_path: Path) -> None:
     assert path.read_bytes() == b"x" and path.name == "..-..-etc-passwd-"
     assert path.parent.parent.name.startswith("vlcompare-")
     os.utime(path.parent, (1, 1))
+    (path.parents[1] / "gone").symlink_to("nowhere")  # like a folder that another request has just removed
     files.write_file("next", b"y")
     assert not path.exists()
+    (path.parents[1] / "gone").unlink()
     assert files.write_file("r" * 300 + ".json", b"{}").endswith("r.json")
 
 

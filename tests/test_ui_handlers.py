@@ -686,6 +686,8 @@ def test_recorded_answers_are_shown_as_such_and_only_for_their_pair(handlers: Ha
     assert handlers.recorded(CompareSession(), example, {**PAIR, "left": Side("x/y")}) == {}
     assert handlers.recorded(CompareSession(), example, {**PAIR, "left": Side("tiny-pythia-vl", "nf4")}) == {}
     assert handlers.recorded(CompareSession(), rest[0], PAIR) == {}
+    for own in ({"dtype": "float32"}, {"temperature": 0.7}, {"max_new_tokens": 3}, {"image_size": 28}):
+        assert handlers.recorded(CompareSession(), example, {**PAIR, "left": replace(PAIR["left"], **own)}) == {}, own
     refused = {**PAIR, "left": replace(PAIR["left"], top_p=0.0)}  # said by Compare; the example's fields are filled
     assert handlers.recorded(CompareSession(), example, refused) == {}
 

@@ -32,7 +32,7 @@ from vlcompare.evaluate.fields import (
     whole,
     wrong,
 )
-from vlcompare.types import PROMPT_ORDERS, QUANTIZATIONS, SIDES, Answer
+from vlcompare.types import DTYPES, PROMPT_ORDERS, QUANTIZATIONS, SIDES, Answer
 
 MOST_LINE = 3 << 20  # bytes of a prediction row
 MOST_FILE = 32 << 20  # bytes of run.json, summary.json or notes.json
@@ -156,7 +156,7 @@ _PROMPT = record(
 _TIMES = ("image_ms", "vision_ms", "prefill_ms", "ttft_ms", "total_ms", "tokens_per_s", "shared_ms", "cpu_ms")
 TIMINGS = record(
     {
-        **dict.fromkeys((*_TIMES, "threads"), _measured),
+        **dict.fromkeys((*_TIMES, "threads", "known_positions"), _measured),
         "token_ms": listed(_measured, MOST_TOKENS),
         "mode": text(40),
         "graphed": flag,
@@ -306,7 +306,7 @@ _SIDE_SETTINGS = record(
     {
         **{key: _SETTINGS[key] for key in ("image_size", "max_new_tokens", "temperature", "top_p", "top_k", "seed")},
         **dict.fromkeys(("checkpoint", "device"), _short),
-        "quantization": one_of(*QUANTIZATIONS),
+        **{"quantization": one_of(*QUANTIZATIONS), "dtype": one_of(*DTYPES)},
         "prompt_order": optional(one_of(*PROMPT_ORDERS)),
     },
     ("checkpoint", "device", "quantization"),

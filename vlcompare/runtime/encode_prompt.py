@@ -1,7 +1,8 @@
 """A request as token ids for one model: the turns, tokenised one by one, with the image's positions in their place.
 
 The published models were trained on turns that were tokenised separately and concatenated (the paper's section 3 and
-its public code), so token boundaries never cross a turn. User text cannot produce a special id: see `runtime.text`.
+its public code), so token boundaries never cross a turn. User text cannot produce a special id: see
+`runtime.tokenizer`.
 """
 
 from __future__ import annotations

@@ -156,8 +156,6 @@ def _trained_alike(groups: Sequence[Group]) -> bool:
 
 # ---- by length -------------------------------------------------------------------------------------------------------
 
-Summary = tuple[float | None, float | None, float | None]
-
 
 def _by_length(
     groups: Sequence[Group], point: Callable[[Group, float], Point | None], y_ticks: Callable[[Sequence[Group]], dict]

@@ -3,7 +3,11 @@
   if (window.vlcompare) return;
   window.vlcompare = true;
   const side = (node) => node.closest("[data-side]")?.dataset.side;
-  const inside = (name) => document.querySelectorAll(`#vl-${name}-card, #vl-${name}-picture, #vl-${name}-tokens`);
+  // what matches a selector and is of the same side, in the same tab
+  function alike(node, selector) {
+    const tab = node.closest("[role=tabpanel]") ?? document;
+    return [...tab.querySelectorAll(selector)].filter((other) => side(other) === side(node));
+  }
 
   function make(tag, name, text) {
     const node = document.createElement(tag);
@@ -39,9 +43,8 @@
     box.ariaLive = own ? "polite" : "off";
     box.replaceChildren(head, list);
     if (!choices.has(panel.dataset.answer)) return;
-    for (const root of inside(side(token)))
-      for (const alternative of root.querySelectorAll(".vl-alt"))
-        alternative.classList.toggle("vl-on", alternative.dataset.token === data.token);
+    for (const alternative of alike(token, ".vl-alt"))
+      alternative.classList.toggle("vl-on", alternative.dataset.token === data.token);
   }
 
   // Open what the visitor chose of a panel's answer, else its least probable token; only the panel may scroll to it.
@@ -81,11 +84,10 @@
 
   function light(node, on) {
     const index = node.dataset.box;
-    for (const root of inside(side(node)))
-      for (const other of root.querySelectorAll("[data-box]")) {
-        other.classList.toggle("vl-lit", on && other.dataset.box === index);
-        if (other.classList.contains("vl-box")) other.classList.toggle("vl-dim", on && other.dataset.box !== index);
-      }
+    for (const other of alike(node, "[data-box]")) {
+      other.classList.toggle("vl-lit", on && other.dataset.box === index);
+      if (other.classList.contains("vl-box")) other.classList.toggle("vl-dim", on && other.dataset.box !== index);
+    }
   }
 
   document.addEventListener("click", (event) => {

@@ -30,7 +30,7 @@ class Limits:
     history_runs: int = 20
     history_bytes: int = 64 * 2**20
     kept_caches: int = 8  # sessions whose last picture's cache or state stays on the device for follow-ups
-    import_bytes: int = 40 * 2**20
+    import_bytes: int = 16 * 2**20  # of a saved run, whose picture takes 6 MiB at most
     note_characters: int = 1000
     queue: int = 24
 

@@ -273,12 +273,17 @@ def half_runs(folder: Path, depth: int = 2) -> str:
 
 
 def _runs(folder: Path, depth: int) -> Iterator[tuple[Path, str | None]]:
-    """(folder, the file that it lacks to be a run) of every folder that holds one or both of a run's two files."""
-    missing = [name for name in (run_files.SAMPLES, run_files.PREDICTIONS) if not (folder / name).is_file()]
+    """(folder, the file that it lacks to be a run) of every folder that holds one or both of a run's two files.
+
+    A folder that must not be looked into holds none.
+    """
+    try:
+        missing = [name for name in (run_files.SAMPLES, run_files.PREDICTIONS) if not (folder / name).is_file()]
+        inside = sorted(folder.iterdir()) if missing and depth and folder.is_dir() else []
+        folders = [entry for entry in inside if entry.is_dir() and not entry.is_symlink() and entry.name[0] != "."]
+    except OSError:
+        return
     if len(missing) < 2:
         yield folder, missing[0] if missing else None
-    if not missing or not depth or not folder.is_dir():
-        return
-    for entry in sorted(folder.iterdir()):
-        if entry.is_dir() and not entry.is_symlink() and not entry.name.startswith("."):
-            yield from _runs(entry, depth - 1)
+    for entry in folders:
+        yield from _runs(entry, depth - 1)

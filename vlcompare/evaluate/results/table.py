@@ -27,7 +27,7 @@ QUADRANTS = ("both", "only_left", "only_right", "neither")
 UNSCORED = -1
 PATTERN_SECONDS = 5.0  # of computing, for one search through all rows
 SEARCHED = 600  # characters of a row that are searched in
-SORTS = ("order", "id", "task", "quadrant", "score_left", "score_right", "difference", "confidence_gap", "answer_words")
+SORTS = ("order", "score_left", "score_right", "difference", "confidence_gap")
 
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -42,8 +42,6 @@ class Filter:
     text: str = ""  # somewhere in id, question, references or answers, in any case
     pattern: str = ""  # a regular expression, searched for in the same
     disagreeing: bool = False  # the two answers' texts differ
-    score_left: tuple[float, float] | None = None
-    score_right: tuple[float, float] | None = None
     min_confidence_gap: float | None = None
     samples: frozenset[str] | None = None  # only these ids (those with a note, say)
 
@@ -123,9 +121,6 @@ class RunTable:
             keep &= np.isin(self.quadrant, [_quadrant_code(name) for name in wanted.quadrants])
         for name, value in wanted.aspects.items():
             keep &= self.aspect(name).rows_of(value, self.count)
-        for side, bounds in zip(self.sides, (wanted.score_left, wanted.score_right), strict=False):
-            if bounds is not None:
-                keep &= (self.score[side] >= bounds[0]) & (self.score[side] <= bounds[1])
         if wanted.min_confidence_gap is not None and len(self.sides) == 2:
             keep &= np.abs(self.confidence_gap()) >= wanted.min_confidence_gap
         rows = np.flatnonzero(keep)
@@ -173,18 +168,12 @@ class RunTable:
         """The same rows in another order; what has no value comes last, and equals stay in the samples' order."""
         if by == "order":
             return rows[::-1] if descending else rows
-        if by == "id":
-            return np.array(sorted(rows, key=lambda i: self.run.samples[i].id, reverse=descending), dtype=np.int64)
         keys = self._sort_keys(by)[rows].astype(np.float64)
         order = np.argsort(-keys if descending else keys, kind="stable")  # nan sorts last either way
         return rows[order]
 
     def _sort_keys(self, by: str) -> NDArray[Any]:
         match by:
-            case "task":
-                return np.unique(self.task, return_inverse=True)[1]
-            case "quadrant":
-                return self.quadrant
             case "score_left":
                 return self.score[self.sides[0]]
             case "score_right":
@@ -193,8 +182,6 @@ class RunTable:
                 return self.score[self.sides[0]] - self.score[self.sides[-1]]
             case "confidence_gap":
                 return np.abs(self.confidence_gap())
-            case "answer_words":
-                return np.array([len(self.text(self.sides[0], i).split()) for i in range(self.count)])
         raise RequestError(f"Rows cannot be sorted by {by!r}; they can by {', '.join(SORTS)}.")
 
     def cells(self, i: int) -> dict[str, Any]:

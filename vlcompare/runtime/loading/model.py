@@ -111,10 +111,6 @@ class Model:
         """How many threads are worth their synchronisation, at most."""
         return worthwhile(self.weights_bytes)
 
-    @property
-    def trained_image_size(self) -> int:
-        return self.config.trained_image_size
-
     def notices_for(self, request: Request) -> tuple[str, ...]:
         """Sentences that a user should see beside the answer to this request."""
         sentences = [*self.notices, *fallback.notices(self.device.type)]

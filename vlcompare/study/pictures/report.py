@@ -127,13 +127,19 @@ def _table(records: Sequence[Record]) -> list[str]:
     names = ["", "group", "task", "type", "n", "floor", *(NAMES[family] for family in FAMILIES), "gap", "by seed"]
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     for record in records:
-        sides = [f"{record[f]:.3f} ({record[f'{f}_low']:.3f} to {record[f'{f}_high']:.3f})" for f in FAMILIES]
-        gap = f"{record['gap']:+.3f} ({record['gap_low']:+.3f} to {record['gap_high']:+.3f})"
+        sides = [_with_interval(record, family, ".3f") for family in FAMILIES]
+        gap = _with_interval(record, "gap", "+.3f")
         floor = "-" if record["floor"] is None else f"{record['floor']:.3f}"
         first = [label(record["value"]), record["group"], task_title(record["task"]), record["type"], str(record["n"])]
         first.append(floor)
         lines.append("| " + " | ".join([*first, *sides, gap, record["gap_by_seed"]]) + " |")
     return lines
+
+
+def _with_interval(record: Record, name: str, form: str) -> str:
+    low, high = record[f"{name}_low"], record[f"{name}_high"]
+    interval = "" if low is None or high is None else f" ({low:{form}} to {high:{form}})"
+    return f"{record[name]:{form}}{interval}"
 
 
 def _flat(rows: Sequence[Row]) -> list[dict[str, Any]]:

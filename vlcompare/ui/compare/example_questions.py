@@ -42,10 +42,11 @@ def request_of(example: Example) -> Request:
 
 
 def recorded_for(example: Example, sides: Mapping[str, Side]) -> bool:
-    """Whether the example's answers were recorded with these checkpoints and settings."""
+    """Whether the example's answers were recorded with these checkpoints and settings, as `read_side` gives them."""
     plain = all(
-        (form.quantization, form.decoding.prompt_order, form.image_size or None) == ("none", "image_first", None)
-        for form in sides.values()
+        (side.quantization, side.dtype, side.image_size) == ("none", "auto", None)
+        and (side.decoding.prompt_order, side.max_new_tokens, side.decoding.temperature) == ("image_first", None, 0)
+        for side in sides.values()
     )
     recorded = {side: answer.checkpoint for side, answer in example.answers.items()}
     return plain and recorded == {side: sides[side].checkpoint for side in SIDES}

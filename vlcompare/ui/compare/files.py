@@ -14,9 +14,10 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.evaluate import schema
@@ -25,16 +26,13 @@ from vlcompare.evaluate.readers.json_lines import exactly
 from vlcompare.evaluate.results import llm_comparator
 from vlcompare.repeats import MOST as MOST_ROUNDS
 from vlcompare.repeats import Repeats
-from vlcompare.types import SIDES, Answer, Box, Request, Timings
+from vlcompare.types import SIDES, Answer, Box, Request, Side, Timings
 from vlcompare.ui.compare.cards import side_name
 from vlcompare.ui.compare.forms import read_mode
 from vlcompare.ui.compare.session import Picture, Run, SideRun
 from vlcompare.ui.compare.verdict import verdict
 from vlcompare.ui.server.rate_limit import free_space
 from vlcompare.ui.settings import Limits
-
-if TYPE_CHECKING:
-    from vlcompare.types import Side
 
 KIND = "vlcompare-run"
 VERSION = 1
@@ -105,7 +103,6 @@ def run_from_json(data: bytes, limits: Limits, open_image: Any = None) -> Run:
 
 def _read_run(found: dict[str, Any], open_image: Any) -> Run:
     """The run of typed values; what remains to be checked is whether they go together."""
-    from vlcompare.comparison import Side
     from vlcompare.tasks.prompts import validate
 
     if open_image is None:
@@ -117,7 +114,12 @@ def _read_run(found: dict[str, Any], open_image: Any) -> Run:
         raise RequestError("its picture is not base64.") from None
     if hashlib.sha256(data).hexdigest() != kept["sha256"]:
         raise RequestError("its picture does not match its checksum.")
-    picture = replace(Picture.of(open_image(data), data), reduced=kept["reduced"])
+    picture = Picture.of(open_image(data), data)
+    if kept["reduced"]:
+        width, height = kept.get("width") or picture.width, kept.get("height") or picture.height
+        if abs(width * picture.height - height * picture.width) > 2 * max(width, height):
+            raise RequestError("its picture has another shape than the file says.")
+        picture = replace(picture, reduced=True, width=width, height=height)
     sides = {}
     for side in SIDES:
         answer = Answer.from_json(found["sides"][side])
@@ -239,8 +241,9 @@ def write_file(name: str, data: bytes, size: int = 0) -> str:
     root = Path(_downloads().name)
     root.mkdir(mode=0o700, exist_ok=True)  # the system may have removed it
     for old in root.iterdir():
-        if time.time() - old.stat().st_mtime > KEPT_SECONDS:
-            shutil.rmtree(old, ignore_errors=True)
+        with suppress(OSError):  # another request removes it at the same time
+            if time.time() - old.stat().st_mtime > KEPT_SECONDS:
+                shutil.rmtree(old, ignore_errors=True)
     if free_space(root) < DISK_SHARE * max(size, len(data)):
         raise RequestError("The server's disk is too full to write a file: try later.")
     path = Path(tempfile.mkdtemp(dir=root)) / re.sub(r"[^\w.-]+", "-", name)[-80:]  # the end says what kind it is

@@ -40,10 +40,10 @@ FOLLOW_TASKS = tuple(name for name, spec in SPECS.items() if not spec.choices an
 
 
 def open_picture(data: bytes) -> Any:
-    """`runtime.image.open_image`, imported at the first picture."""
-    from vlcompare.runtime.image import open_image
+    """`runtime.image.open_image`, imported at the first picture. How many bytes are taken is the reader's to check."""
+    from vlcompare.runtime.image import ImageLimits, open_image
 
-    return open_image(data)
+    return open_image(data, ImageLimits(max_bytes=len(data)))
 
 
 def engine_sessions(run: Run) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def picture_cache() -> Any:
 class Handlers:
     """The compare tab's actions.
 
-    compare: `vlcompare.compare.compare`, or a fake; pool: the loaded models; engine_sessions: makes what keeps caches
+    compare: `vlcompare.compare`, or a fake; pool: the loaded models; engine_sessions: makes what keeps caches
     between calls, where they outlive a call; picture_cache: likewise what a tab keeps of its pictures.
     """
 
@@ -246,12 +246,14 @@ class Handlers:
         return views.whole(session, session.shown) if session.shown else {}
 
     def recorded(self, session: CompareSession, example: Example, sides: Mapping[str, Side]) -> CompareUpdate:
-        """An example's recorded answers, if the chosen checkpoints are those that were recorded; else no change."""
-        if session.cancel or not recorded_for(example, sides):
+        """An example's recorded answers, if they were recorded with what is chosen for both sides; else no change."""
+        if session.cancel:
             return {}
         try:
-            picture = self.read_picture(str(example.image))
             settings = {side: read_side(sides[side], self.settings) for side in SIDES}
+            if not recorded_for(example, settings):
+                return {}
+            picture = self.read_picture(str(example.image))
         except VLCompareError:  # what is wrong with a setting is said when it is used
             return {}
         return self.show(session, recorded_run(example, picture, settings))

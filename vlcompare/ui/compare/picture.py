@@ -15,6 +15,7 @@ from vlcompare.ui.compare import display_limits as shown
 from vlcompare.ui.compare.session import Picture, Run
 
 PALETTE = 6  # colours for numbered boxes, in the style sheet: none is like a side's
+BADGES = {"left": "L", "right": "R"}
 
 
 def stage(picture: Picture, *boxes: Safe, label: str) -> Safe:
@@ -67,20 +68,16 @@ def overlay(run: Run) -> Safe:
         answer = run.answer(side)
         for index, box in enumerate(answer.boxes[: shown.BOXES] if answer else ()):
             several = len(answer.boxes) > 1 if answer else False
-            badge = f"{letter(run, side)}{index + 1}" if several else letter(run, side)
-            marks.append(box_mark(box, badge, "vl-side-box", data_side=side))
+            badge = f"{BADGES[side]}{index + 1}" if several else BADGES[side]
+            marks.append(box_mark(box, badge, "vl-side-box", data_side=side, data_box=str(index)))
     return stage(run.picture, *marks, label="The picture with both sides' boxes and the ground truth")
-
-
-def letter(run: Run, side: str) -> str:
-    """The side's short name."""
-    return {"left": "L", "right": "R"}.get(side, side[:1].upper())
 
 
 def size_line(picture: Picture, answer: Answer | None) -> str:
     """What the coordinates mean: the original's size, the size that the model saw, the box convention."""
+    copy = " (a smaller copy is asked about)" if picture.reduced else ""
     seen = f" · model input {answer.image_size}×{answer.image_size}, squeezed" if answer and answer.image_size else ""
-    return f"Original {picture.width}×{picture.height}{seen} · boxes x0,y0,x1,y1 as shares of width and height"
+    return f"Original {picture.width}×{picture.height}{copy}{seen} · boxes x0,y0,x1,y1 as shares of width and height"
 
 
 def alternative_boxes(answer: Answer) -> list[tuple[int, Box, float]]:

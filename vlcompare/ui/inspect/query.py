@@ -13,7 +13,7 @@ from vlcompare.types import SIDES
 
 QUADRANT_TITLES = {"both": "Both right", "only_left": "Only left", "only_right": "Only right", "neither": "Both wrong"}
 NOTED = {"": "All", "noted": "With a note or tag", "bare": "Without a note"}
-ORDERS = ("order", "task", "text", *SIDES, "difference", "gap", "length")
+SORTABLE = ("order", "text", *SIDES, "difference", "gap")
 PAGE_ROWS = 50
 MOST_TEXT = 300
 JUDGED = ("iou", "score")  # measures of an answer beside the truth
@@ -119,9 +119,9 @@ def _ranged(query: Query, ranges: tuple[Range, ...]) -> Query:
 
 def _sort(query: Query, name: str) -> Query:
     """Figures start with the largest, texts with the first; a second click turns the order round, a third ends it."""
-    if name not in ORDERS:
+    if name not in SORTABLE:
         return query
-    first = name not in ("task", "text", "order")
+    first = name not in ("text", "order")
     if query.sort != name:
         return replace(query, sort=name, descending=first, page=0)
     if query.descending == first:

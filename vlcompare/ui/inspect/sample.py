@@ -21,7 +21,7 @@ from vlcompare.render.markup import Safe, el
 from vlcompare.render.terms import term
 from vlcompare.tasks.boxes import rounding_ceiling
 from vlcompare.tasks.prompts import task_title
-from vlcompare.types import PROMPT_ORDERS, QUANTIZATIONS, Answer, Sample, Side
+from vlcompare.types import DTYPES, PROMPT_ORDERS, QUANTIZATIONS, Answer, Sample, Side
 from vlcompare.ui.compare import cards
 from vlcompare.ui.compare import display_limits as shown
 from vlcompare.ui.compare.evidence_maps import evidence_maps
@@ -55,12 +55,14 @@ def _side(opened: Opened, role: str, answer: Answer) -> Side:
     known, asked = recorded_of(opened.run, opened.roles[role])
     quantization = known.get("quantization", answer.quantization)
     order = asked.get("prompt_order", known.get("prompt_order"))
+    dtype = asked.get("dtype", known.get("dtype"))
     numbers = ("max_new_tokens", "temperature", "top_p", "top_k", "seed")
     return Side(
         checkpoint=str(asked.get("checkpoint") or known.get("checkpoint") or answer.checkpoint),
         quantization=quantization if quantization in QUANTIZATIONS else "none",
         prompt_order=order if order in PROMPT_ORDERS else None,
         image_size=asked.get("image_size"),
+        dtype=dtype if dtype in DTYPES else "auto",
         **{name: asked.get(name, known.get(name)) for name in numbers},
     )
 

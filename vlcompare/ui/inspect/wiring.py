@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from vlcompare.errors import VLCompareError
+from vlcompare.errors import RequestError
 from vlcompare.evaluate.results.notes import ERROR_TYPES, Note
 from vlcompare.types import SIDES
 from vlcompare.ui.compare import views
@@ -191,10 +191,7 @@ def _wire_note(parts: InspectParts) -> None:
 def _wire_exports(parts: InspectParts) -> None:
     def maker(kind: str) -> Callable[[Inspection, bool], str]:
         def make(inspection: Inspection, only: bool) -> str:
-            try:
-                return files.export_file(inspection, kind, only=bool(only))
-            except VLCompareError as error:
-                raise gr.Error(str(error), print_exception=False) from None
+            return files.export_file(inspection, kind, only=bool(only))
 
         return make
 
@@ -209,7 +206,7 @@ def _wire_compare(parts: InspectParts, settings: AppSettings, compare: Any, tabs
     def ask(inspection: Inspection, session: CompareSession) -> list[Any]:
         values = files.compare_values(inspection, settings)
         if values is None:
-            raise gr.Error("Choose a sample from the list first.", print_exception=False)
+            raise RequestError("Choose a sample from the list first.")
         picture, ask_values, sides = values
         flat = [sides.get(side, {}).get(name, gr.skip()) for side in SIDES for name in SIDE_FIELDS]
         form = [picture, None, examples_view(None), *ask_values, *flat]

@@ -21,9 +21,7 @@ from vlcompare.ui.server.redact import UNEXPECTED, without_paths
 
 UNREADABLE = "A value of this request is not of the kind that its field takes; the page at /?view=api lists them."
 # gradio's message
-_CHOICES = re.compile(
-    r"Value: (.*?)(?: \(type: .*\))? is not in the list of choices: (\[.*\])\.?\Z", re.DOTALL
-)  # gradio's
+_CHOICES = re.compile(r"Value: (.*?)(?: \(type: .*\))? is not in the list of choices: (\[.*\])\.?\Z", re.DOTALL)
 REFUSED_CALL: ContextVar[list[bool] | None] = ContextVar("refused", default=None)  # for `http_errors`
 
 

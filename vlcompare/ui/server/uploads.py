@@ -31,7 +31,7 @@ _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) 
 
 def largest_upload(limits: Limits) -> int:
     """Bytes of the largest file of any kind."""
-    return max(limits.file_bytes, limits.upload_bytes)
+    return max(limits.file_bytes, limits.upload_bytes, limits.import_bytes)
 
 
 @contextmanager

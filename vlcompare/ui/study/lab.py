@@ -44,7 +44,8 @@ class LabRequests:
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
-        self._lock = threading.Lock()  # one computation at a time, each of some milliseconds
+        self._lock = threading.Lock()  # one reading of the models, or one click's answer, at a time
+        self._rounds = threading.Lock()  # apart, since a round takes seconds
         self._loaded: tuple[object, _Models] | None = None  # with the folder's version
         self._warming = threading.Event()
 
@@ -88,7 +89,8 @@ class LabRequests:
             order = _order(request)
             with self._lock:
                 lab = self._models().lab
-                trained = lab.checked(length, order, _trained(request))
+            trained = lab.checked(length, order, _trained(request))
+            with self._rounds:
                 tallies = lab.round(length, order, seed, trained=trained)
         except VLCompareError as error:
             return el("p", without_paths(str(error)), class_="vl-warn", role="alert")

@@ -6,7 +6,6 @@ from typing import Any
 
 import gradio as gr
 
-from vlcompare.errors import VLCompareError
 from vlcompare.ui.events import QUIET, READING, SAVE, chosen
 from vlcompare.ui.study import handlers
 from vlcompare.ui.study.handlers import REGIONS, StudyUpdate
@@ -38,10 +37,7 @@ def wire(parts: StudyParts, tab: gr.Tab, page: gr.Blocks, *, first: bool = False
         what, _, name = str(chosen(event)).partition(":")
         if what == "back":
             return [*_outputs(own, handlers.back(own)), None]
-        try:
-            return [*_outputs(own, {}), handlers.csv(own, name)]
-        except VLCompareError as error:
-            raise gr.Error(str(error), print_exception=False) from None
+        return [*_outputs(own, {}), handlers.csv(own, name)]
 
     for name in ("message", "figures", "pictures"):
         picked = parts.regions[name].click(pick, [session], [*outputs, parts.file], **READING)
@@ -57,7 +53,7 @@ def _wire_lab(parts: StudyParts) -> None:
 
     request, answer, button = parts.endpoint  # called by the tab's script itself
     button.click(parts.lab.ask, [request], [answer], api_name="study_ask", **QUIET)
-    rounds = {**READING, "concurrency_limit": 2}  # each takes seconds of a core
+    rounds = {**READING, "concurrency_limit": 1}  # it takes seconds of a core
     run = parts.regions["lab"].submit(run_round, None, [parts.regions["round"]], trigger_mode="once", **rounds)
     run.then(None, js=ROUND)
 

@@ -77,13 +77,13 @@ def check_picture(session: CompareSession, image: str | None, most_bytes: int) -
     if not image:
         return None, ""
     if session.checked is None or session.checked[0] != image:
-        from vlcompare.runtime.image import check_image
+        from vlcompare.runtime.image import ImageLimits, check_image
 
         found, refusal = None, ""
         try:
             data = read_file(image, most_bytes, "picture")
             found = hashlib.sha256(data).hexdigest()
-            check_image(data)
+            check_image(data, ImageLimits(max_bytes=most_bytes))
         except VLCompareError as error:
             refusal = str(error)
         session.checked = image, found, refusal
