@@ -22,7 +22,7 @@ from vlcompare.synth.scenes.phrases import (
     words_of,
 )
 from vlcompare.synth.scenes.questions import SCENE_TASKS, as_objects, ask
-from vlcompare.synth.scenes.referring import FAMILIES, all_references, opposed, related
+from vlcompare.synth.scenes.referring import PHRASE_FAMILIES, all_references, opposed, related
 from vlcompare.synth.scenes.scene import Scene, SceneObject, lay_out
 from vlcompare.tasks.boxes import parse_boxes
 from vlcompare.tasks.prompts import build_turns
@@ -67,7 +67,7 @@ def test_every_reference_points_at_one_thing_only() -> None:
                 found = world.meant(reference.text, objects)
                 assert found is objects[reference.target], (seed, reference.text)
                 seen[family] += 1
-    assert set(seen) == set(FAMILIES) and min(seen.values()) > 100, seen
+    assert set(seen) == set(PHRASE_FAMILIES) and min(seen.values()) > 100, seen
 
 
 def test_grounding_rows_have_the_box_of_what_they_mean() -> None:
@@ -199,7 +199,7 @@ def test_every_task_and_type_occurs() -> None:
     for row in all_rows():
         types[row.task].add(row.tags["type"])
     assert types["vqa"] == {"color", "size", "kind", "count", "existence", "comparison", "relation", "reading"}
-    assert types["grounding"] == {*FAMILIES, "value"}
+    assert types["grounding"] == {*PHRASE_FAMILIES, "value"}
     assert types["document_vqa"] == {"value", "extreme", "line", "document", "count"}
     assert types["image_text_match"] >= {"existence", "count", "color", "size", "reading", "relation", "value", "place"}
     assert types["multiple_choice"] >= {"color", "kind", "count", "reading", "place", "value", "line", "document"}

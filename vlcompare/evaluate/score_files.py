@@ -120,7 +120,7 @@ def _with_sizes(
     samples: str | Path, stream: SampleStream, rows: list[Sample], declared: Mapping[str, Any]
 ) -> tuple[SampleStream, list[Sample]]:
     """The samples with their pictures' sizes: as the data say them, else the pictures are opened."""
-    if all(sample.size for sample in rows if sample.task in box_units.TASKS):
+    if all(sample.size for sample in rows if sample.task in box_units.BOX_TASKS):
         return stream, rows
     stream = open_samples(samples, **{**declared, "need_pictures": True})
     rows = list(stream)

@@ -19,7 +19,7 @@ _APART = 7  # between marks of several series at one place
 _FLOOR = 0.3  # half the width of a floor's line, in units of the axis: places are 1 apart
 _STRIP, _LABEL = 14, 17  # heights of a strip of cells, and of the words above it
 _GAP, _HEAD = 18, 58  # of a file: between panels, and above the first
-SIDES = {"pythia": "left", "mamba": "right", "hybrid": "hybrid"}  # family -> whose colour
+COLOUR_OF = {"pythia": "left", "mamba": "right", "hybrid": "hybrid"}  # family -> whose colour
 STYLE = """text { font: 11px system-ui, sans-serif; fill: #5c6068; }
 .vl-panel-title, .vl-file-title { font-weight: 600; fill: #1d1f23; } .vl-file-title { font-size: 15px; }
 [data-side="left"] { --side: #00629b; } [data-side="right"] { --side: #a65200; }
@@ -124,7 +124,7 @@ def _families(panel: Panel) -> set[str]:
 def key(family: str, name: str) -> Safe:
     """A family's mark and name, for a legend in the page."""
     mark = el("svg", _mark(family, 7, 7, "vl-dot", name), viewBox="0 0 14 14", width=14, height=14, aria_hidden="true")
-    return el("span", mark, name, class_="vl-family", data_side=SIDES[family])
+    return el("span", mark, name, class_="vl-family", data_side=COLOUR_OF[family])
 
 
 def _parts(panel: Panel) -> list[Safe]:
@@ -164,12 +164,12 @@ def _one(series: Series, axes: Axes, shift: float) -> Safe:
             at = f"{x + shift:.1f}"
             parts.append(el("line", x1=at, x2=at, y1=f"{ends[0]:.1f}", y2=f"{ends[1]:.1f}", class_="vl-spread"))
         parts.append(_mark(series.family, x + shift, y, "vl-hollow" if point.hollow else "vl-dot", point.words))
-    return el("g", *parts, data_side=SIDES[series.family])
+    return el("g", *parts, data_side=COLOUR_OF[series.family])
 
 
 def _mark(family: str, x: float, y: float, class_: str, words: str) -> Safe:
     """A circle, a square or a triangle, so that families differ without colours, too."""
-    title, common = el("title", words), {"class_": class_, "data_side": SIDES[family]}
+    title, common = el("title", words), {"class_": class_, "data_side": COLOUR_OF[family]}
     if family == "pythia":
         return el("circle", title, cx=f"{x:.1f}", cy=f"{y:.1f}", r="4.5", **common)
     if family == "mamba":
@@ -201,7 +201,7 @@ def _strips(panel: Panel) -> list[Safe]:
             if value is not None
         ]
         frame = el("rect", x=0, y=top + _LABEL, width=WIDTH, height=_STRIP, class_="vl-cells")
-        parts.append(el("g", join(cells), frame, data_side=SIDES[strip.family]))
+        parts.append(el("g", join(cells), frame, data_side=COLOUR_OF[strip.family]))
         top += _STRIP + _LABEL + 4
     for value, label in panel.x_ticks.items():
         anchor = {0.0: "start", 1.0: "end"}.get(value, "middle")

@@ -27,7 +27,7 @@ from vlcompare.types import Sample
 SCALES = ("auto", "unit", "percent", "thousand", "pixel")
 FORMATS = ("auto", *box_texts.FORMATS)
 ORIGINAL = "original"
-TASKS = ("grounding", "grounded_captioning")
+BOX_TASKS = ("grounding", "grounded_captioning")
 LARGE = 1.5  # above this, a coordinate cannot have been meant as a share of the picture
 _FIXED = {"percent": 100.0, "thousand": 1000.0}
 _SIZE = re.compile(r"(\d{1,6})(?:x(\d{1,6}))?\Z")
@@ -60,7 +60,7 @@ def in_shares(
     row: Mapping[str, Any], sample: Sample, scale: str, size_of: SizeOf, format: str = "xyxy"
 ) -> Mapping[str, Any]:
     """The row with its boxes as shares of the picture, x0, y0, x1, y1, however they are spelled; see `box_texts`."""
-    if sample.task not in TASKS:
+    if sample.task not in BOX_TASKS:
         return row
     convert: box_texts.Convert = tuple
     if scale not in ("auto", "unit"):
@@ -89,7 +89,7 @@ def warnings(
 
     `answers` are as `in_shares` gives them; nothing is said of what was declared.
     """
-    rows = [answers[sample.id] for sample in samples if sample.task in TASKS and sample.id in answers]
+    rows = [answers[sample.id] for sample in samples if sample.task in BOX_TASKS and sample.id in answers]
     firsts = [first for row in rows if (first := _first(row))]
     found = [_unread(rows)]
     if scale == "auto":

@@ -21,7 +21,7 @@ from vlcompare.types import Box, Sample
 
 TAG = "tag: "  # begins the name of an aspect that is a tag of the data set
 MAX_VALUES = 40  # a tag with more values than this is not a slice
-MAX_TAGS = 100  # names of tags that become slices, the first of them
+MAX_TAG_NAMES = 100  # names of tags that become slices, the first of them
 GRID = 24  # patches a side at 336 pixels and patch 14
 _BOX_SIZES = ((0.01, "below 1 %"), (0.05, "1 to 5 %"), (0.15, "5 to 15 %"), (0.4, "15 to 40 %"), (10**9, "above 40 %"))
 _LENGTHS = ((1, "1 word"), (3, "2 to 3 words"), (7, "4 to 7 words"), (10**9, "8 words or more"))
@@ -147,7 +147,7 @@ def aspects_of(samples: Sequence[Sample]) -> dict[str, Aspect]:
         if aspect is not None:
             aspects[name] = aspect
     names = dict.fromkeys(tag for sample in samples for tag in sample.tags)
-    for tag in itertools.islice(names, MAX_TAGS):
+    for tag in itertools.islice(names, MAX_TAG_NAMES):
         column = [_shown(sample.tags.get(tag)) for sample in samples]
         title = _tag_title(tag, [known.title for known in aspects.values()])
         aspect = _aspect(f"{TAG}{tag}", title, column, ())

@@ -31,7 +31,7 @@ from vlcompare.tasks.prompts import task_title
 from vlcompare.types import SIDES
 from vlcompare.units import fraction, fraction_interval, how_many
 
-MAX_SAMPLES = 200
+MAX_CARDS = 200
 MOST_DIFFERENCES = 12
 PICTURE = 320
 MOST_BOXES = 20  # of a side, on a picture
@@ -42,7 +42,7 @@ SHEET = Path(__file__).with_name("report.css")
 
 
 def html_report(table: RunTable, samples: Rows | None = None, *, rows: Rows | None = None, title: str = "") -> str:
-    """The page. Figures are over `rows` (all, by default); `samples` are shown as cards, MAX_SAMPLES at most."""
+    """The page. Figures are over `rows` (all, by default); `samples` are shown as cards, MAX_CARDS at most."""
     chosen = scored(table, rows)
     title = title or f"Run {table.run.name}"
     body = el(
@@ -233,7 +233,7 @@ def _samples(table: RunTable, rows: Rows | None) -> Safe | None:
     if rows is None or not len(rows):
         return None
     notes = table.run.notes.all()
-    shown = [int(i) for i in rows[:MAX_SAMPLES]]
+    shown = [int(i) for i in rows[:MAX_CARDS]]
     more = el("p", f"{len(rows) - len(shown)} more are not shown.", class_="quiet") if len(rows) > len(shown) else None
     evidence = {i: found for i in shown if (found := evidence_of(table, i))}
     mapped = list(evidence)[:MOST_MAPPED]

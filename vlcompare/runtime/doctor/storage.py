@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from vlcompare.runtime.doctor import software
 from vlcompare.runtime.doctor.facts import Hub, Storage
 from vlcompare.runtime.loading import hub, registry
 from vlcompare.runtime.loading.availability import state_of
+from vlcompare.runtime.loading.hub.disk import existing, free_bytes
 
 
 def hub_state() -> tuple[Hub, list[str]]:
@@ -28,22 +28,14 @@ def storage() -> tuple[Storage, list[str]]:
         if refusal := _refusal(path):
             problems.append(f"The {title} ({software.folder(path)}) cannot be written to: {refusal}.")
     states = {checkpoint.name: state_of(checkpoint) for checkpoint in registry.registry().checkpoints}
-    found = Storage(software.folder(cache), _free(cache), software.folder(data), _free(data), states)
+    found = Storage(software.folder(cache), free_bytes(cache), software.folder(data), free_bytes(data), states)
     return found, problems
-
-
-def _existing(path: Path) -> Path:
-    return next(parent for parent in (path, *path.parents) if parent.is_dir())
-
-
-def _free(path: Path) -> int:
-    return shutil.disk_usage(_existing(path)).free
 
 
 def _refusal(path: Path) -> str:
     """Why nothing can be written below a folder, which may not exist yet; "" where it can."""
     try:
-        with tempfile.TemporaryFile(dir=_existing(path)):
+        with tempfile.TemporaryFile(dir=existing(path)):
             return ""
     except OSError as error:
         return error.strerror or type(error).__name__

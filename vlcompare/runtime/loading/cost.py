@@ -6,7 +6,6 @@ the time from the model's shape and from how fast this machine multiplies matric
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import lru_cache
@@ -19,6 +18,7 @@ from vlcompare.models.kernels.linear import linear
 from vlcompare.runtime.loading import hub, quantize, registry, shared_encoders
 from vlcompare.runtime.loading.devices import resolve_device, resolve_dtype, vision_dtype
 from vlcompare.runtime.loading.estimate import VISION_PARAMETERS, estimate, listed
+from vlcompare.runtime.loading.hub.disk import free_bytes
 from vlcompare.runtime.loading.load import stored_encoder
 from vlcompare.runtime.loading.locate import CheckpointSource, find_source, look_up
 from vlcompare.runtime.memory import available_bytes
@@ -169,8 +169,7 @@ def obstacle(
 
 def free_disk() -> int:
     """Bytes that are free where downloads are kept."""
-    folder = hub.repository_folder("owner/name")
-    return shutil.disk_usage(next(parent for parent in folder.parents if parent.is_dir())).free
+    return free_bytes(hub.repository_folder("owner/name"))
 
 
 def answer_seconds(spec: ModelSpec, rate: Rate | None = None) -> float | None:

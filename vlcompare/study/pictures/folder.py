@@ -11,8 +11,8 @@ from typing import Any
 
 from vlcompare.study.lines import cause, plain, value_of, version_of, whole_lines
 from vlcompare.study.pictures.grids import KIND, picture_grid_of
-from vlcompare.study.pictures.settings import VERSION, PictureSetting, picture_setting_of
-from vlcompare.study.rows import Folder, read_rows
+from vlcompare.study.pictures.settings import PictureSetting, picture_setting_of
+from vlcompare.study.rows import VERSION, Folder, read_rows
 from vlcompare.tasks.prompts import SPECS
 
 _RESULTS: dict[str, type | tuple[type, ...]] = {  # what a finished row holds beside its setting

@@ -16,7 +16,6 @@ from vlcompare.synth.train.recipe import EncoderRecipe, LanguageRecipe, ModelSha
 from vlcompare.tasks.layouts import LAYOUTS
 from vlcompare.types import FAMILIES
 
-VERSION = 1  # of how rows are made: those of another version are not set beside these
 DISTRACTORS = (0, 1, 3)  # times the positions of the image, between image and question
 IMAGE_SIZES = (112, 160)  # pixels: a 7 x 7 and a 10 x 10 grid of patches
 OWN_SIZE = IMAGE_SIZES[0]  # of the embedded pair's encoder

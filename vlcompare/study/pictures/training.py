@@ -27,8 +27,8 @@ from vlcompare.evaluate.summary import evaluate
 from vlcompare.study.pictures.data import Questions, questions, training_set
 from vlcompare.study.pictures.floors import SIDE, floor_answers, right_digits
 from vlcompare.study.pictures.grids import KIND
-from vlcompare.study.pictures.settings import VERSION, PictureSetting
-from vlcompare.study.rows import Folder
+from vlcompare.study.pictures.settings import PictureSetting
+from vlcompare.study.rows import VERSION, Folder
 from vlcompare.study.train import one_thread
 from vlcompare.synth.train.held_out_probe import greedy, text_of
 from vlcompare.synth.train.language import LanguageTraining, train_step

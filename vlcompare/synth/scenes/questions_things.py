@@ -11,7 +11,7 @@ from collections.abc import Callable
 from vlcompare.synth.scenes.dice import Dice
 from vlcompare.synth.scenes.drafts import Draft, Facts, reference_tags, with_choices
 from vlcompare.synth.scenes.phrases import CORNERS, RELATIONS, THING, article, caption, described, in_bars, noun, plural
-from vlcompare.synth.scenes.referring import FAMILIES, Reference, members, related, relation
+from vlcompare.synth.scenes.referring import PHRASE_FAMILIES, Reference, members, related, relation
 from vlcompare.synth.scenes.scene import SIGN_NUMBERS, SIGN_WORDS, SceneObject
 from vlcompare.synth.scenes.shapes import COLORS, KINDS, SIGN, SIZES
 from vlcompare.synth.scenes.statements import statements
@@ -49,7 +49,7 @@ def _likeness(facts: Facts, thing: SceneObject) -> dict[str, int]:
 def _grounding(facts: Facts, dice: Dice) -> list[Draft]:
     """One row for each of several families, as far as the scene has phrases of them."""
     drafts: list[Draft] = []
-    for family in dice.some(tuple(FAMILIES), len(FAMILIES)):
+    for family in dice.some(tuple(PHRASE_FAMILIES), len(PHRASE_FAMILIES)):
         reference = facts.pick(dice, (family,)) if len(drafts) < COUNTS["grounding"] else None
         if reference:
             target = facts.things[reference.target]
@@ -60,7 +60,7 @@ def _grounding(facts: Facts, dice: Dice) -> list[Draft]:
 
 def _pointing(facts: Facts, dice: Dice) -> list[Draft]:
     """Four boxes of things; which one the phrase describes."""
-    reference = facts.pick(dice, tuple(FAMILIES))
+    reference = facts.pick(dice, tuple(PHRASE_FAMILIES))
     if reference is None or len(facts.things) < 4:
         return []
     target = facts.things[reference.target]

@@ -215,7 +215,7 @@ def text(things: Things) -> list[Reference]:
     ]
 
 
-FAMILIES: dict[str, Callable[[Things], list[Reference]]] = {
+PHRASE_FAMILIES: dict[str, Callable[[Things], list[Reference]]] = {
     "attribute": attribute,
     "relation": relation,
     "closest": closest,
@@ -227,7 +227,7 @@ FAMILIES: dict[str, Callable[[Things], list[Reference]]] = {
 
 def all_references(things: Things) -> dict[str, list[Reference]]:
     """Every phrase of every family; families that have none are left out."""
-    by_family = {family: make(things) for family, make in FAMILIES.items()}
+    by_family = {family: make(things) for family, make in PHRASE_FAMILIES.items()}
     return {family: references for family, references in by_family.items() if references}
 
 

@@ -30,7 +30,7 @@ from vlcompare.ui.server.uploads import largest_upload, open_file
 from vlcompare.ui.settings import AppSettings, Limits
 
 REPORT_SAMPLES = 24
-MOST_UPLOADED = 4  # archives of one user that stay unpacked
+MOST_ARCHIVES = 4  # archives of one user that stay unpacked
 MOST_UNPACKED = 8 * 2**30  # bytes of all users' archives on the disk
 AT_ONCE = 4  # archives that are unpacked at the same time, at most
 NO_ROOM = "The server has no room to unpack this archive at the moment: try later, or leave its pictures out."
@@ -43,8 +43,8 @@ def upload(inspection: Inspection, path: str | None, limits: Limits | None = Non
     """Open an uploaded run archive, for this user alone. path: as the client sent it."""
     if not path:
         return {}
-    if len(inspection.unpacked) >= MOST_UPLOADED:
-        raise SampleError(f"At most {MOST_UPLOADED} archives can be open in one visit: load the page again.")
+    if len(inspection.unpacked) >= MOST_ARCHIVES:
+        raise SampleError(f"At most {MOST_ARCHIVES} archives can be open in one visit: load the page again.")
     folder = tempfile.TemporaryDirectory(prefix="vlcompare-run-", ignore_cleanup_errors=True)
     try:
         with open_file(path, largest_upload(limits or Limits()), "archive") as file:
