@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,15 @@ from typing import Any
 
 from vlcompare.whole_files import write_whole
 
+# a path of two names or more in a sentence, of either kind of system
+IN_TEXT = re.compile(r"(?<![\w/.:~-])(?:/[\w.@+~-]+){2,}/?|(?<!\w)[A-Za-z]:\\[^\s'\"<>|]+")
+
 PACKAGE = Path(__file__).resolve().parent
+
+
+def last_name(path: str) -> str:
+    """What stands behind the last separator of a path of either kind of system."""
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
 
 
 def shipped(name: str, package: Path = PACKAGE) -> Path:

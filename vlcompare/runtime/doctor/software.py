@@ -14,6 +14,7 @@ from pathlib import Path
 
 import vlcompare
 from vlcompare.machine import cgroups, threads
+from vlcompare.paths import IN_TEXT, last_name
 from vlcompare.runtime.doctor.facts import Processor, Software
 
 REQUIRED = ("torch", "torchvision", "timm", "transformers", "accelerate", "bitsandbytes", "huggingface-hub",
@@ -29,7 +30,6 @@ SWITCHES = ("VLCOMPARE_KERNELS", "VLCOMPARE_GRAPHS", "VLCOMPARE_EARLY_LAUNCH", "
 _INSTRUCTIONS = ("avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16",
                  "amx_bf16", "amx_tile", "asimd", "asimddp", "sve", "sve2", "bf16", "i8mm")  # fmt: skip
 _TOKEN = re.compile(r"\b(?:hf|api)_\w{8,}|(?i:bearer)\s+\S+")
-_PATH = re.compile(r"(?<![\w/.:~-])(?:/[\w.@+~-]+){2,}/?|(?<!\w)[A-Za-z]:\\[^\s'\"<>|]+")
 
 
 def installed() -> Software:
@@ -81,7 +81,7 @@ def private(text: str) -> str:
     for home in sorted({str(Path.home()), os.path.realpath(Path.home())}, key=len, reverse=True):
         if len(Path(home).parts) > 1:
             text = re.sub(rf"{re.escape(home)}(?=[/\\]|\W|$)", "~", text)
-    text = _PATH.sub(lambda found: "…/" + re.split(r"[/\\]", found[0].rstrip("/\\"))[-1], text)
+    text = IN_TEXT.sub(lambda found: f"…/{last_name(found[0])}", text)
     for name in _names():
         text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "(name)", text)
     return text

@@ -103,7 +103,7 @@
     new MutationObserver(lockVotes).observe(belongs, { childList: true, subtree: true });
     lockVotes();
     const changes = { childList: true, subtree: true, attributes: true, characterData: true };
-    new MutationObserver((records) => { placeError(); if (one("#vl-message .vl-message-error")) pending(false); }).observe(message, { childList: true, subtree: true, characterData: true });
+    new MutationObserver(() => { placeError(); if (one("#vl-message .vl-message-error")) pending(false); }).observe(message, { childList: true, subtree: true, characterData: true });
     const states = new MutationObserver(() => {
       if (!keepNewest(state)) return states.takeRecords();
       pending(false);

@@ -8,23 +8,22 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from vlcompare.paths import CHECKPOINTS, EXAMPLES, PACKAGE, data_folder
+from vlcompare.paths import CHECKPOINTS, EXAMPLES, IN_TEXT, PACKAGE, data_folder, last_name
 
 UNEXPECTED = "This failed for a reason that was not foreseen; the server's log says where. Nothing else is affected."
 
 _NAME = r"[\w.@+~-]+"
-_PATH = re.compile(rf"(?<![\w/.:~-])(?!/gradio_api/)(?:/{_NAME}){{2,}}/?|(?<!\w)[A-Za-z]:\\[^\s'\"<>|]+")
 
 
 def without_paths(sentence: str) -> str:
     """The sentence with every path of this machine reduced to its last name."""
     for root in _roots():
         sentence = re.sub(rf"(?<![\w.@+~-]){re.escape(root)}(?:[/\\]{_NAME})+", _last, sentence)
-    return _PATH.sub(_last, sentence)
+    return IN_TEXT.sub(_last, sentence)
 
 
 def _last(found: re.Match[str]) -> str:
-    return re.split(r"[/\\]", found.group().rstrip("/\\"))[-1]
+    return found[0] if found[0].startswith("/gradio_api/") else last_name(found[0])
 
 
 @cache

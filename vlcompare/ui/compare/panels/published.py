@@ -18,7 +18,6 @@ from vlcompare.ui.compare.handlers import Handlers
 from vlcompare.ui.compare.layout.tab import Parts, outputs_of
 from vlcompare.ui.compare.session import CompareSession
 from vlcompare.ui.events import QUIET, on_changes
-from vlcompare.ui.settings import AppSettings
 from vlcompare.units import format_bytes
 
 PAIR = ("finetuned_pythiavl_1b", "finetuned_mambavl_790m")
@@ -118,7 +117,8 @@ def _wire_sizes(parts: Parts, handlers: Handlers) -> None:
             return el("p", size_sentence(handlers, name, method), class_="vl-note")
 
         def listed(name: str | None, method: Quantization) -> list[Any]:
-            labels = [(labelled(handlers, label, one, method), one) for label, one in choices_of(handlers.settings)]
+            offered = checkpoint_names.choices(handlers.settings)
+            labels = [(labelled(handlers, label, one, method), one) for label, one in offered]
             return [gr.update(choices=labels), el("p", size_sentence(handlers, name, method), class_="vl-note")]
 
         def fitting(name: str | None) -> Any:
@@ -152,11 +152,6 @@ def first_choice(handlers: Handlers, name: Any) -> Quantization | None:
     except (VLCompareError, RuntimeError):  # RuntimeError: a GPU that is there during a call only
         return None
     return methods[0]
-
-
-def choices_of(settings: AppSettings) -> list[tuple[str, str]]:
-    """(label, name) of what the chooser offers."""
-    return checkpoint_names.choices(settings)
 
 
 def labelled(handlers: Handlers, label: str, name: str, method: Quantization) -> str:
