@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from tiny import write_pair
 
 import vlcompare
@@ -14,6 +15,7 @@ from vlcompare.bench import memory, resident
 from vlcompare.bench.random_checkpoint import config_json, write
 from vlcompare.errors import RequestError
 from vlcompare.models.config import PRESETS, MambaConfig, ModelConfig, PythiaConfig, VisionConfig, from_dict
+from vlcompare.runtime.loading.devices import vision_dtype
 from vlcompare.runtime.loading.shared_encoders import unique_bytes
 
 _VISION = VisionConfig("eva02_tiny_patch14_224", 28)
@@ -67,4 +69,5 @@ def test_a_process_loads_them_one_after_the_other() -> None:
     ]
     first, second, *_ = report.rows
     assert second.together_bytes < first.weights_bytes + second.weights_bytes, "one encoder in both"
-    assert memory.table(report).count("float32") == 2
+    packed = vision_dtype(torch.bfloat16, torch.device("cpu"))  # the encoder's dtype beside packed layers
+    assert [row.encoder for row in report.rows] == ["float32"] * 2 + [str(packed).removeprefix("torch.")] * 2

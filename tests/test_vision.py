@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vlcompare.errors import CheckpointError, RequestError
 from vlcompare.models import vision
 from vlcompare.models.config import VisionConfig
+from vlcompare.models.meta_init import real_buffers, structure_only
 from vlcompare.models.vision import ClipShape, VisionEncoder, build_vision_encoder, resample_position_embedding
 
 TINY_EVA = "timm/eva02_tiny_patch14_224"
@@ -82,8 +85,6 @@ def test_filled_in_another_precision(name: str, tiny_clip: str) -> None:
 
 @pytest.mark.parametrize("name", [TINY_EVA, "test/clip"])
 def test_built_without_accelerate_is_the_same(name: str, tiny_clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vlcompare.models.meta_init import structure_only
-
     config = VisionConfig(name, 112)
     real, register = build_vision_encoder(config), torch.nn.Module.register_parameter
     monkeypatch.setitem(sys.modules, "accelerate", None)
@@ -201,3 +202,29 @@ def test_clip_layers_out_of_range(tiny_clip: str) -> None:
     for layer in (4, -5):
         with pytest.raises(CheckpointError, match="3 layers"):
             build_vision_encoder(VisionConfig(tiny_clip, 64, select_layer=layer))
+
+
+@pytest.mark.parametrize("with_accelerate", [True, False])
+def test_a_thread_that_builds_a_structure_leaves_other_threads_their_parameters(
+    with_accelerate: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not with_accelerate:
+        monkeypatch.setitem(sys.modules, "accelerate", None)
+    inside, done, register = threading.Event(), threading.Event(), nn.Module.register_parameter
+
+    def structure() -> bool:
+        with structure_only(), real_buffers():
+            inside.set()
+            assert done.wait(60)
+            return nn.Linear(2, 2).weight.is_meta
+
+    with ThreadPoolExecutor(1) as pool:
+        made = pool.submit(structure)
+        try:
+            assert inside.wait(60)
+            other = nn.Linear(2, 2)
+            other.load_state_dict({"weight": torch.ones(2, 2), "bias": torch.ones(2)}, assign=True)
+        finally:
+            done.set()
+        assert not other.weight.is_meta and made.result()
+    assert nn.Module.register_parameter is register

@@ -20,9 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-# accelerate patches nn.Module for the whole process while its context is active: every thread that registers parameters
-# in that time takes this lock first
-registering = threading.RLock()
+_patching = threading.RLock()  # one context at a time: accelerate patches nn.Module for the whole process
 
 # in-place operations of initialisers; on a meta tensor they have no effect but take time
 _IN_PLACE = frozenset(
@@ -64,15 +62,24 @@ def real_buffers() -> Iterator[None]:
 
 @contextlib.contextmanager
 def empty_parameters() -> Iterator[None]:
-    """Parameters that modules register inside are moved to the meta device."""
+    """Parameters that modules register inside, in this thread, are moved to the meta device."""
     try:
         from accelerate import init_empty_weights
     except ImportError:
         on_meta = _empty_parameters_without_accelerate()
     else:
         on_meta = init_empty_weights(include_buffers=False)
-    with registering, on_meta:
-        yield
+    with _patching:
+        thread, register = threading.get_ident(), nn.Module.register_parameter
+        with on_meta:
+            register_empty = nn.Module.register_parameter
+
+            def register_here(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+                here = threading.get_ident() == thread  # other threads load and compile models at the same time
+                (register_empty if here else register)(module, name, parameter)
+
+            nn.Module.register_parameter = register_here  # type: ignore[assignment, method-assign]
+            yield
 
 
 @contextlib.contextmanager

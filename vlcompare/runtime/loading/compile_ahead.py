@@ -16,7 +16,7 @@ from vlcompare.models import kernels
 from vlcompare.models.config import MambaConfig, PythiaConfig
 from vlcompare.models.kernels import stack
 from vlcompare.models.mamba import Mamba
-from vlcompare.models.meta_init import registering, structure_only
+from vlcompare.models.meta_init import structure_only
 from vlcompare.models.pythia import Pythia
 
 # the smallest whose products are large enough for the compiled kernels
@@ -42,7 +42,7 @@ def _run(family: str, dtype: torch.dtype, quantization: str) -> None:
     if kernels.active("cpu") != "numba":
         return
     config = _TINY[family]
-    with registering, structure_only():  # no random numbers are drawn: the caller's come out as without this
+    with structure_only():  # no random numbers are drawn: the caller's come out as without this
         model: Any = Mamba(config) if isinstance(config, MambaConfig) else Pythia(config)
     # not `to_empty`, for which torch imports sympy: 70 MB
     zeros = {name: torch.zeros(value.shape, dtype=dtype) for name, value in model.state_dict().items()}

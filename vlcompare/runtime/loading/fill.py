@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from vlcompare.errors import CheckpointError
-from vlcompare.models.meta_init import registering
 from vlcompare.models.vision import BUFFERS_IN_WEIGHTS_DTYPE, resample_position_embedding
 from vlcompare.models.vlm import VisionLanguageModel
 from vlcompare.runtime.loading import quantize
@@ -209,11 +208,8 @@ class _Filler:
         for name, parts in self.parts.items():
             linear = self.linears[name]
             shape = (linear.out_features, linear.in_features)
-            with registering:
-                target = self.target
-                module = quantize.quantized_linear(
-                    parts, target.method, shape, linear.bias, target.device, target.dtype
-                )
+            target = self.target
+            module = quantize.quantized_linear(parts, target.method, shape, linear.bias, target.device, target.dtype)
             parent, _, last = name.rpartition(".")
             setattr(self.vlm.get_submodule(parent), last, module)
         for module in self.vlm.modules():
