@@ -7,6 +7,7 @@ import re
 import shutil
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -307,6 +308,14 @@ def test_one_download_at_a_time(fake: FakeHub) -> None:
         thread.join(60)
     assert "Waiting for another program that downloads model.safetensors" in heard
     assert fake.downloads().count("model.safetensors") == 1 and hub.cached(REPOSITORY) is not None
+
+
+def test_threads_that_link_one_file_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
+    blob, target = tmp_path / "blob", tmp_path / "snapshot" / "model.safetensors"
+    blob.write_bytes(b"x")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: transfer.link(blob, target), range(400)))
+    assert target.is_symlink() and target.read_bytes() == b"x" and list(target.parent.iterdir()) == [target]
 
 
 def test_other_programs_find_what_was_fetched(fake: FakeHub, tmp_path: Path) -> None:

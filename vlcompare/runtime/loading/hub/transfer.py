@@ -271,7 +271,7 @@ def incomplete(folder: Path, file: HubFile) -> Path:
 def link(blob: Path, target: Path) -> None:
     """Make `target` a relative link to a blob; where the system has no links, the blob is moved there."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    made = target.with_name(f"{target.name}.{os.getpid()}.link")
+    made = target.with_name(f"{target.name}.{os.getpid()}.{threading.get_ident()}.link")
     try:
         made.unlink(missing_ok=True)
         made.symlink_to(os.path.relpath(blob, target.parent))
