@@ -17,7 +17,7 @@ from typing import Any
 from vlcompare.whole_files import write_whole
 
 # a path of two names or more in a sentence, of either kind of system
-IN_TEXT = re.compile(r"(?<![\w/.:~-])(?:/[\w.@+~-]+){2,}/?|(?<!\w)[A-Za-z]:\\[^\s'\"<>|]+")
+PATH_IN_TEXT = re.compile(r"(?<![\w/.:~-])(?:/[\w.@+~-]+){2,}/?|(?<!\w)[A-Za-z]:\\[^\s'\"<>|]+")
 
 PACKAGE = Path(__file__).resolve().parent
 

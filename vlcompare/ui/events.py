@@ -13,7 +13,7 @@ import gradio as gr
 HIDDEN: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": []}
 # for what answers at once; an error is shown by `refusals.js`, since the page of gradio 6 shows those of queued events
 QUIET: dict[str, Any] = {"queue": False, "api_visibility": "private", **HIDDEN}
-READING: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 4, **HIDDEN}  # for files
+READING: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 4, **HIDDEN}  # reads or writes files
 RUNNING: dict[str, Any] = {  # events that run models
     "show_progress": "minimal",
     "concurrency_id": "models",

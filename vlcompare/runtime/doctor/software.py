@@ -14,7 +14,7 @@ from pathlib import Path
 
 import vlcompare
 from vlcompare.machine import cgroups, threads
-from vlcompare.paths import IN_TEXT, last_name
+from vlcompare.paths import PATH_IN_TEXT, last_name
 from vlcompare.runtime.doctor.facts import Processor, Software
 
 REQUIRED = ("torch", "torchvision", "timm", "transformers", "accelerate", "bitsandbytes", "huggingface-hub",
@@ -81,7 +81,7 @@ def private(text: str) -> str:
     for home in sorted({str(Path.home()), os.path.realpath(Path.home())}, key=len, reverse=True):
         if len(Path(home).parts) > 1:
             text = re.sub(rf"{re.escape(home)}(?=[/\\]|\W|$)", "~", text)
-    text = IN_TEXT.sub(lambda found: f"…/{last_name(found[0])}", text)
+    text = PATH_IN_TEXT.sub(lambda found: f"…/{last_name(found[0])}", text)
     for name in _names():
         text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "(name)", text)
     return text

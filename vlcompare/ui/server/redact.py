@@ -8,7 +8,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from vlcompare.paths import CHECKPOINTS, EXAMPLES, IN_TEXT, PACKAGE, data_folder, last_name
+from vlcompare.paths import CHECKPOINTS, EXAMPLES, PACKAGE, PATH_IN_TEXT, data_folder, last_name
 
 UNEXPECTED = "This failed for a reason that was not foreseen; the server's log says where. Nothing else is affected."
 
@@ -19,7 +19,7 @@ def without_paths(sentence: str) -> str:
     """The sentence with every path of this machine reduced to its last name."""
     for root in _roots():
         sentence = re.sub(rf"(?<![\w.@+~-]){re.escape(root)}(?:[/\\]{_NAME})+", _last, sentence)
-    return IN_TEXT.sub(_last, sentence)
+    return PATH_IN_TEXT.sub(_last, sentence)
 
 
 def _last(found: re.Match[str]) -> str:

@@ -45,7 +45,6 @@ class LabRequests:
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
         self._lock = threading.Lock()  # one reading of the models, or one click's answer, at a time
-        self._rounds = threading.Lock()  # apart, since a round takes seconds
         self._loaded: tuple[object, _Models] | None = None  # with the folder's version
         self._warming = threading.Event()
 
@@ -90,8 +89,7 @@ class LabRequests:
             with self._lock:
                 lab = self._models().lab
             trained = lab.checked(length, order, _trained(request))
-            with self._rounds:
-                tallies = lab.round(length, order, seed, trained=trained)
+            tallies = lab.round(length, order, seed, trained=trained)  # takes seconds: clicks go on meanwhile
         except VLCompareError as error:
             return el("p", without_paths(str(error)), class_="vl-warn", role="alert")
         return _chart(tallies, length, order, trained)
