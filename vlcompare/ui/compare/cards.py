@@ -284,7 +284,7 @@ def heading(run: Run, sentence: str = "", kind: str = "note") -> Safe:
     spec = SPECS[run.request.task]
     how = {"continue": "continued", "anew": "same picture, asked anew"}.get(run.follow_up or "")
     race = "race: times contended" if run.mode == "race" else None
-    tags = [how, race, "blind: names after your vote" if run.hidden else None]
+    tags = [how, race, "blind: names and verdicts after your vote" if run.hidden else None]
     asked = el(
         "div",
         el("b", spec.title),

@@ -270,8 +270,9 @@ def card_picture(run: Run) -> bytes:
         )
         for side, part in run.sides.items()
     }
+    known: dict[str, Any] = {} if run.hidden else {"truth": run.truth, "references": run.references}
     buffer = io.BytesIO()
-    card = result_card(shown, run.request, sides, truth=run.truth, references=run.references, created=run.created)
+    card = result_card(shown, run.request, sides, **known, created=run.created)
     card.save(buffer, "PNG")
     return buffer.getvalue()
 

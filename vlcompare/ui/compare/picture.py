@@ -61,16 +61,18 @@ def side_picture(run: Run, side: str, name: str) -> Safe:
 
 
 def overlay(run: Run) -> Safe:
-    """Both sides and the truth on one picture."""
+    """Both sides and the truth on one picture; before a blind vote the sides alone."""
     marks = _given(run)
-    marks.extend(box_mark(box, "truth", "vl-truth", title="ground truth") for box in run.truth[: shown.BOXES])
+    truth = () if run.hidden else run.truth[: shown.BOXES]
+    marks.extend(box_mark(box, "truth", "vl-truth", title="ground truth") for box in truth)
     for side in run.sides:
         answer = run.answer(side)
         for index, box in enumerate(answer.boxes[: shown.BOXES] if answer else ()):
             several = len(answer.boxes) > 1 if answer else False
             badge = f"{BADGES[side]}{index + 1}" if several else BADGES[side]
             marks.append(box_mark(box, badge, "vl-side-box", data_side=side, data_box=str(index)))
-    return stage(run.picture, *marks, label="The picture with both sides' boxes and the ground truth")
+    label = "The picture with both sides' boxes" + (" and the ground truth" if truth else "")
+    return stage(run.picture, *marks, label=label)
 
 
 def size_line(picture: Picture, answer: Answer | None) -> str:

@@ -94,8 +94,8 @@ class Run:
 
     @property
     def hidden(self) -> bool:
-        """Whether names and figures, which give a model away, must not be shown yet. An error names its model, and
-        leaves nothing to choose between."""
+        """Whether a blind vote is still to come: nothing that gives a model away, or that says which answer is right,
+        is shown. An error names its model, and leaves nothing to choose between."""
         failed = any(side.answer is not None and side.answer.error for side in self.sides.values())
         return self.blind and self.voted is None and not failed
 

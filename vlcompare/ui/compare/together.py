@@ -26,11 +26,12 @@ def has_boxes(run: Run) -> bool:
 
 
 def together(run: Run) -> Safe:
-    """Both sides and the truth on one picture, and what is to be said of it; without boxes only what was expected."""
-    expected = _expected(run)
+    """Both sides and the truth on one picture, and what is to be said of it; without boxes only what was expected.
+    Before a blind vote neither the truth nor what was expected is shown."""
+    expected = None if run.hidden else _expected(run)
     if not has_boxes(run):
         return el("div", expected)
-    title = "Both, and the truth" if run.truth else "Both"
+    title = "Both, and the truth" if run.truth and not run.hidden else "Both"
     return el(
         "figure",
         el("figcaption", title),
@@ -44,7 +45,9 @@ def together(run: Run) -> Safe:
 def _notes(run: Run) -> list[Safe | str]:
     """Short sentences on the boxes: from where on they count, and how far the two sides agree."""
     notes: list[Safe | str] = []
-    if run.truth:
+    if run.hidden:
+        notes += ["The truth: after your vote."] if run.truth else []
+    elif run.truth:
         ceilings = [rounding_ceiling(box) for box in run.truth]
         ceiling = sum(ceilings) / len(ceilings)
         limit = f" 0.5 or more is right. A box written with two decimals reaches {decimal(ceiling)} at most here."

@@ -10,10 +10,10 @@ from vlcompare.ui.examples import load_examples
 
 
 def verdict(run: Run, side: str) -> Verdict | None:
-    """The verdict on this side's answer; None while there is none, where it was cut short, and where nothing is known
-    of the right one."""
+    """The verdict on this side's answer; None while there is none, where it was cut short, where nothing is known of
+    the right one, and before a blind vote, which is the visitor's own judgement."""
     answer = run.answer(side)
-    if answer is None:
+    if answer is None or run.hidden:
         return None
     words = None
     if run.objects:  # the words for objects are those of all scenes that come with the project
