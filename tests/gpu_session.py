@@ -25,7 +25,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 570.0  # for all steps together
-MOST_WHEELS = 64 << 20  # bytes
+MAX_WHEELS = 64 << 20  # bytes
 SHAPES = ("mambavl_2.8b", "pythiavl_2.8b")
 REPLAYS = 5  # of a profile
 NO_DEVICE = 3  # exit status of a step that finds no such device: nothing that follows could tell anything
@@ -146,8 +146,8 @@ def _wheels(args: argparse.Namespace) -> dict[str, Any]:
     """Install every wheel of the folder, and nothing else."""
     files = sorted(args.wheels.glob("*.whl"))
     size = sum(file.stat().st_size for file in files)
-    if size > MOST_WHEELS:
-        raise SystemExit(f"{size / 2**20:.0f} MiB of wheels are more than {MOST_WHEELS >> 20} MiB.")
+    if size > MAX_WHEELS:
+        raise SystemExit(f"{size / 2**20:.0f} MiB of wheels are more than {MAX_WHEELS >> 20} MiB.")
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "--no-index", "--find-links", str(args.wheels), *map(str, files)],
         check=True,

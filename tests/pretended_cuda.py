@@ -268,7 +268,7 @@ def stand_ins(patch: pytest.MonkeyPatch) -> None:
         return kernel("projected_step", reference.projected_step, state, inputs, weight) if few else None
 
     def mix_step(window: Any, state: Any, xz: Any, weights: Any) -> Any:
-        few = state.shape[0] <= mix.MOST_ROWS
+        few = state.shape[0] <= mix.MAX_ROWS
         return kernel("mix_step", reference.mix_step, window, state, xz, weights) if few else None
 
     def greedy(logits: Any, count: int) -> Any:
@@ -289,7 +289,7 @@ def stand_ins(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(early_launch, "supported", lambda device: False)
     patch.setattr(early_launch, "_on", set())
     patch.setattr(speed, "measured", lambda ours, theirs, device: (1.0, 2.0))  # ours are faster
-    patch.setattr(speed, "MOST_COPIES", 1)
+    patch.setattr(speed, "MAX_COPIES", 1)
     for module, function, instead in (
         (scan, "selective_scan", many("selective_scan")), (step, "selective_step", plain("selective_step")),
         (step, "projected_step", projected_step), (conv, "causal_conv", many("causal_conv")),

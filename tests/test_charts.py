@@ -10,7 +10,7 @@ import pytest
 
 from vlcompare.render.charts import (
     BINS,
-    MOST_POINTS,
+    MAX_POINTS,
     Axes,
     Curve,
     Measure,
@@ -62,7 +62,7 @@ def test_a_scatter_colours_by_the_better_side_and_leaves_out_what_a_side_lacks()
 
 
 def test_many_samples_are_squares_that_hold_them_all() -> None:
-    left, right = np.random.default_rng(0).random((2, MOST_POINTS + 1))
+    left, right = np.random.default_rng(0).random((2, MAX_POINTS + 1))
     chart = scatter(left, right, range(len(left)), Measure("iou", "IoU", threshold=0.5), ("a", "b"))
     counts = [int(text) for text in re.findall(r"<title>(\d+) samples</title>", chart)]
     assert sum(counts) == len(left) and not elements(chart, "circle") and chart.count("vi-threshold") == 2

@@ -64,7 +64,7 @@ def test_more_pictures_than_are_flipped_alone_are_joined(monkeypatch: pytest.Mon
     sums = np.stack([dice.choice([-1, 1], 3000, p=(0.5 - lean, 0.5 + lean)) for lean in (0.0, 0.05)]).astype(float)
     none, clear = corrected_p(sums)
     assert none > 0.05 and clear < 0.01
-    monkeypatch.setattr(paired_tests, "MOST_BLOCKS", 3000)
+    monkeypatch.setattr(paired_tests, "MAX_BLOCKS", 3000)
     assert corrected_p(sums) == pytest.approx([none, clear], abs=0.2)
 
 

@@ -112,7 +112,7 @@ def test_the_batch_decides_nothing(model: Any, monkeypatch: pytest.MonkeyPatch) 
     sizes: list[int] = []
     measured = blanking.answer_logprobs
     monkeypatch.setattr(blanking, "answer_logprobs", lambda *given: sizes.append(len(given[-1])) or measured(*given))
-    monkeypatch.setattr(blanking, "MOST_BYTES", 1)
+    monkeypatch.setattr(blanking, "MAX_BYTES", 1)
     explain_request(model, PICTURE, LAST, answer)
     assert set(sizes) == {1}, "a row that no bound holds is read alone"
 

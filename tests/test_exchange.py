@@ -147,7 +147,7 @@ def test_a_spreadsheet_as_others_write_it(tmp_path, monkeypatch):
     write('<!DOCTYPE a [<!ENTITY x "y">]><worksheet><sheetData>&x;</sheetData></worksheet>')
     with pytest.raises(SampleError, match="entities of its own"):
         list(sheet_rows(path))
-    monkeypatch.setattr(spreadsheet, "MOST_PART", 1000)
+    monkeypatch.setattr(spreadsheet, "MAX_PART", 1000)
     write("<worksheet>" + " " * 2000 + "</worksheet>")
     with pytest.raises(SampleError, match="more than 1,000 bytes"):
         list(sheet_rows(path))

@@ -333,7 +333,7 @@ def test_the_report_of_one_side(tmp_path):
 
 
 def test_the_report_draws_the_stored_maps_and_says_how_many_it_left_out(monkeypatch):
-    monkeypatch.setattr(html_report_module, "MOST_MAPPED", 3)
+    monkeypatch.setattr(html_report_module, "MAX_MAPPED", 3)
     table = RunTable(RunFolder.open(EXAMPLES / "tiny-pair-on-scenes", read_only=True))
     mapped = np.array([i for i in table.select() if table.run.evidence("left", int(i))][:5])
     page = html_report(table, mapped)

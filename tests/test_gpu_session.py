@@ -68,7 +68,7 @@ def test_what_there_is_no_time_for_is_left_out(tmp_path: Path) -> None:
 
 
 def test_too_many_wheels_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_session, "MOST_WHEELS", 10)
+    monkeypatch.setattr(gpu_session, "MAX_WHEELS", 10)
     (tmp_path / "a-1-py3-none-any.whl").write_bytes(bytes(11))
     with pytest.raises(SystemExit, match="of wheels are more than"):
         gpu_session.main([str(tmp_path / "o.json"), "--child", "wheels", "--wheels", str(tmp_path)])

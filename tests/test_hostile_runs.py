@@ -179,13 +179,13 @@ def test_damaged_predictions_are_named_and_the_rest_is_shown(
     rows = json.loads(json.dumps(files["predictions.jsonl"]))
     rows[0]["text"] = ["x"]
     rows[1]["tokens"][0]["logprob"] = "low"
-    rows[2]["tokens"] = [rows[2]["tokens"][0]] * (schema.MOST_TOKENS + 1)
+    rows[2]["tokens"] = [rows[2]["tokens"][0]] * (schema.MAX_TOKENS + 1)
     archive = hostile.write_zip(tmp_path / "x.zip", folder, {**files, "predictions.jsonl": rows})
     run = open_archive(archive, tmp_path / "into", ArchiveLimits(ratio=10_000))
     assert run.problems == [
         "predictions.jsonl line 1 is damaged: `text` is a list of 1; expected a text",
-        f"predictions.jsonl line 3 is damaged: `tokens` is a list of {schema.MOST_TOKENS + 1:,}; expected at most "
-        f"{schema.MOST_TOKENS:,}",
+        f"predictions.jsonl line 3 is damaged: `tokens` is a list of {schema.MAX_TOKENS + 1:,}; expected at most "
+        f"{schema.MAX_TOKENS:,}",
     ]
     index = run.index[rows[1]["id"]]
     answer, damage = run.answer_and_problem("left", index)
@@ -199,7 +199,7 @@ def test_the_same_reading_serves_score(files: dict[str, Any], tmp_path: Path) ->
         "\n".join(map(json.dumps, [*samples, {**samples[0], "id": "n", "text": 3}]))
     )
     rows = [row for row in files["predictions.jsonl"] if row["side"] == "left"]
-    rows[0] = {**rows[0], "boxes": [[0, 0, 1, 1]] * (schema.MOST_BOXES + 1)}
+    rows[0] = {**rows[0], "boxes": [[0, 0, 1, 1]] * (schema.MAX_BOXES + 1)}
     (tmp_path / "predictions.jsonl").write_text("\n".join(map(json.dumps, rows)))
     summary = score_files(tmp_path / "samples.jsonl", tmp_path / "predictions.jsonl")
     assert summary["samples"]["issues"] == ["line 5: `text` is the number 3; expected a text"]
@@ -210,12 +210,12 @@ def test_bounds_on_rows_sides_and_lines(folder: Path, files: dict[str, Any], tmp
     archive = hostile.write_zip(tmp_path / "x.zip", folder, files)
     with pytest.raises(SampleError, match="more than 3 rows"):
         open_archive(archive, tmp_path / "into", ArchiveLimits(samples=3))
-    rows = [{**files["predictions.jsonl"][0], "side": f"s{i}"} for i in range(schema.MOST_SIDES + 1)]
+    rows = [{**files["predictions.jsonl"][0], "side": f"s{i}"} for i in range(schema.MAX_SIDES + 1)]
     archive = hostile.write_zip(tmp_path / "y.zip", folder, {**files, "predictions.jsonl": rows})
     with pytest.raises(SampleError, match="more than 16 sides"):
         open_archive(archive, tmp_path / "into")
     rows = files["predictions.jsonl"]
-    long = json.dumps({**rows[0], "padding": random.Random(0).randbytes(schema.MOST_LINE // 2).hex()})
+    long = json.dumps({**rows[0], "padding": random.Random(0).randbytes(schema.MAX_LINE // 2).hex()})
     run_folder = tmp_path / "long"
     run_folder.mkdir()
     (run_folder / "samples.jsonl").write_text("\n".join(map(json.dumps, files["samples.jsonl"])))

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 
 from vlcompare.errors import ImageError
 from vlcompare.runtime.image import ImageLimits, ImageTransform, open_image
-from vlcompare.runtime.picture_file import MOST_PARTS, read_pixel_parts
+from vlcompare.runtime.picture_file import MAX_PARTS, read_pixel_parts
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -119,9 +119,9 @@ REFUSED = {
     "jpeg of many scans": (many_scans(2000), "more than 64 scans"),
     "scans of a large picture": (many_scans(40, 5000), "JPEG of 46 scans over 25 million pixels; at most 40 are taken"),
     "long side": (huge_png(1, 50_000_000), "a side of 50,000,000 pixels; at most 30,000"),
-    "png of many chunks": (with_chunks(chunk(b"tEXt", b"a\0b") * MOST_PARTS), "PNG of more than 20,000 chunks"),
-    "webp of many chunks": (riff(WEBP[12:] + b"JUNK\0\0\0\0" * MOST_PARTS), "WebP of more than 20,000 chunks"),
-    "webp of many frames": (many_frames(MOST_PARTS), "WebP of more than 20,000 chunks"),
+    "png of many chunks": (with_chunks(chunk(b"tEXt", b"a\0b") * MAX_PARTS), "PNG of more than 20,000 chunks"),
+    "webp of many chunks": (riff(WEBP[12:] + b"JUNK\0\0\0\0" * MAX_PARTS), "WebP of more than 20,000 chunks"),
+    "webp of many frames": (many_frames(MAX_PARTS), "WebP of more than 20,000 chunks"),
     "jpeg of tables": (JPEG[:2] + 3 * segment(0xDB, b"\0" * 65_000) + JPEG[2:], "more than 131,072 bytes of tables"),
     "webp of no kind": (b"RIFF\x10\0\0\0WEBPVP9 " + b"\0" * 20, "WebP header is damaged"),
     "webp start alone": (WEBP[:14], "damaged"),

@@ -60,7 +60,7 @@ CLAIMS = {
     "pages": ("gradio", "vlcompare.ui"),
 }
 SCHEMAS = {"compare"}  # the endpoint, whose signature is its schema
-MOST_LINES, MOST_FUNCTION_LINES, MOST_MODULES, MOST_PARAMETERS = 350, 60, 24, 8
+MAX_LINES, MAX_FUNCTION_LINES, MAX_MODULES, MAX_PARAMETERS = 350, 60, 24, 8
 
 
 def module_name(path: Path) -> str:
@@ -175,19 +175,19 @@ def test_what_a_file_says_it_knows_nothing_of(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_files_and_functions_stay_small(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
     for node in ast.walk(tree_of(path)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             compiled = any("jit" in ast.unparse(decorator) for decorator in node.decorator_list)
-            assert compiled or node.end_lineno - node.lineno < MOST_FUNCTION_LINES, f"{node.name} is too long"
+            assert compiled or node.end_lineno - node.lineno < MAX_FUNCTION_LINES, f"{node.name} is too long"
             given = [*node.args.posonlyargs, *node.args.args]  # keyword-only ones are named at the call
             private = node.name.startswith("_") or node.name in SCHEMAS
-            assert "kernels" in path.parts or private or len(given) <= MOST_PARAMETERS, f"{node.name} takes too much"
+            assert "kernels" in path.parts or private or len(given) <= MAX_PARAMETERS, f"{node.name} takes too much"
 
 
 FAULTS = {
-    "a long module": "x = 1\n" * (MOST_LINES + 1),
-    "a long function": "def f():\n" + "    x = 1\n" * MOST_FUNCTION_LINES,
+    "a long module": "x = 1\n" * (MAX_LINES + 1),
+    "a long function": "def f():\n" + "    x = 1\n" * MAX_FUNCTION_LINES,
     "many parameters": "def f(a, b, c, d, e, f, g, h, i): ...\n",
     "a false claim": '"""Draws. Knows nothing of tensors or gradio."""\nimport torch\n',
     "an unknown claim": '"""Draws. Knows nothing of weather."""\n',
@@ -222,7 +222,7 @@ def test_an_import_from_above_is_found(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_folders_stay_small() -> None:
     for folder in {path.parent for path in FILES}:
-        assert len(list(folder.glob("*.py"))) <= MOST_MODULES, folder.name
+        assert len(list(folder.glob("*.py"))) <= MAX_MODULES, folder.name
 
 
 def test_all_names_are_there() -> None:

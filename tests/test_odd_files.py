@@ -151,14 +151,14 @@ def test_a_quote_inside_a_field_is_a_character(folder):
 @pytest.mark.parametrize(
     ("module", "limit", "most", "name", "content", "sentence"),
     [
-        (opening, "MOST_WHOLE", 20, "p.json", ARRAY, "a JSON file that is read whole may have 20"),
-        (opening, "MOST_UNPACKED", 20, "p.json.gz", gzip.compress(ARRAY), "unpacks to more than 20 bytes"),
-        (opening, "MOST_UNPACKED", 20, "p.zip", packed(a=ARRAY), "unpacks to more than 20 bytes"),
+        (opening, "MAX_WHOLE", 20, "p.json", ARRAY, "a JSON file that is read whole may have 20"),
+        (opening, "MAX_UNPACKED", 20, "p.json.gz", gzip.compress(ARRAY), "unpacks to more than 20 bytes"),
+        (opening, "MAX_UNPACKED", 20, "p.zip", packed(a=ARRAY), "unpacks to more than 20 bytes"),
         (opening.shutil, "disk_usage", lambda path: SimpleNamespace(free=9), "p", gzip.compress(ARRAY), "has room for"),
-        (spreadsheet, "MOST_PART", 20, "p.xlsx", sheet(HEAD), "unpacks to more than 20 bytes"),
-        (spreadsheet, "MOST_ROWS", 1, "p.xlsx", sheet(HEAD + cells("0", "net")), "has over 1 rows"),
-        (safe_xml, "MOST_DEPTH", 3, "p.xlsx", sheet(HEAD), "has over 3 elements in one another"),
-        (safe_xml, "MOST_SILENT", 1000, "p.xlsx", sheet(f"<row a='{'x' * 600_000}'/>"), "tag of over 1,000 bytes"),
+        (spreadsheet, "MAX_PART", 20, "p.xlsx", sheet(HEAD), "unpacks to more than 20 bytes"),
+        (spreadsheet, "MAX_ROWS", 1, "p.xlsx", sheet(HEAD + cells("0", "net")), "has over 1 rows"),
+        (safe_xml, "MAX_DEPTH", 3, "p.xlsx", sheet(HEAD), "has over 3 elements in one another"),
+        (safe_xml, "MAX_SILENT", 1000, "p.xlsx", sheet(f"<row a='{'x' * 600_000}'/>"), "tag of over 1,000 bytes"),
     ],
     ids=["json", "gz", "zip", "full disk", "sheet's part", "sheet's rows", "depth", "long tag"],
 )  # fmt: skip

@@ -647,10 +647,10 @@ def test_an_archive_of_several_files_is_refused(tmp_path):
 
 def test_sizes_are_limited(tmp_path, monkeypatch):
     path = make(tmp_path, {"x.json": POPE_ROWS, "x.json.gz": POPE_ROWS}, [COCO42])
-    monkeypatch.setattr(opening, "MOST_WHOLE", 100)
+    monkeypatch.setattr(opening, "MAX_WHOLE", 100)
     with pytest.raises(SampleError, match="may have 100: split it, or write an object a line"):
         open_samples(path)
-    monkeypatch.setattr(opening, "MOST_UNPACKED", 50)
+    monkeypatch.setattr(opening, "MAX_UNPACKED", 50)
     with pytest.raises(SampleError, match="unpacks to more than 50 bytes"):
         open_samples(tmp_path / "x.json.gz")
 

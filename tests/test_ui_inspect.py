@@ -188,7 +188,7 @@ def test_the_last_bar_holds_the_largest_value(name: str, values: list[float]) ->
 def test_the_squares_of_a_dense_scatter_select_their_samples(
     inspection: Inspection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(charts, "MOST_POINTS", 3)
+    monkeypatch.setattr(charts, "MAX_POINTS", 3)
     data = inspection.data
     left, right = data.measure("left", "iou"), data.measure("right", "iou")
     drawn = charts.scatter(left, right, range(data.table.count), MEASURES["iou"], ("left", "right"))
@@ -663,7 +663,7 @@ def test_archives_of_all_visits_together_leave_room_on_the_disk(
 ) -> None:
     path = write_archive(RunFolder.open(folder / "both"), tmp_path / "both.zip")
     size = sum(entry.file_size for entry in zipfile.ZipFile(path).infolist())
-    monkeypatch.setattr(files, "MOST_UNPACKED", sum(files._unpacked.values()) + 2 * size)
+    monkeypatch.setattr(files, "MAX_UNPACKED", sum(files._unpacked.values()) + 2 * size)
     visits = [Inspection(Library(shipped=tmp_path)) for _ in range(3)]
     for visit in visits[:2]:
         files.upload(visit, uploaded(path))

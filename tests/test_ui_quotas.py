@@ -13,7 +13,7 @@ import pytest
 from starlette.formparsers import MultiPartException
 
 from vlcompare.ui.server.queue_share import QueueShare
-from vlcompare.ui.server.rate_limit import MOST_CLIENTS, Quotas, RateLimiter, client_of
+from vlcompare.ui.server.rate_limit import MAX_CLIENTS, Quotas, RateLimiter, client_of
 from vlcompare.ui.server.refusal import Refused
 from vlcompare.ui.server.request_body import Body, FormCounter
 from vlcompare.ui.server.session_states import CLIENT, FairStates
@@ -85,9 +85,9 @@ def test_requests_at_once_are_bounded_by_client_and_in_all() -> None:
 def test_many_clients_are_not_remembered_for_ever() -> None:
     world = World(all_files=10**6)
     world.add("heavy", 5, 5)
-    for number in range(MOST_CLIENTS + 10):
+    for number in range(MAX_CLIENTS + 10):
         world.add(f"client {number}", 1, 1)
-    assert len(world.limiter._clients) <= MOST_CLIENTS and "heavy" in world.limiter._clients
+    assert len(world.limiter._clients) <= MAX_CLIENTS and "heavy" in world.limiter._clients
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from PIL import Image
 from vlcompare.errors import ImageError
 from vlcompare.runtime import picture_file, webp_groups
 from vlcompare.runtime.image import open_image
-from vlcompare.runtime.picture_file import MOST_GROUPS
+from vlcompare.runtime.picture_file import MAX_GROUPS
 from vlcompare.runtime.webp_groups import count_groups
 
 
@@ -87,12 +87,12 @@ def test_the_number_is_the_one_that_is_declared(groups: int) -> None:
 def test_too_many_groups_are_refused_wherever_they_stand(monkeypatch: pytest.MonkeyPatch) -> None:
     sentence = "WebP of more than 16,384 groups of prefix codes"
     with pytest.raises(ImageError, match=sentence):
-        open_image(of_groups(MOST_GROUPS + 1))
+        open_image(of_groups(MAX_GROUPS + 1))
     lossless = encoded(quilt(), lossless=True, method=6)
     frames = encoded(quilt(), lossless=True, save_all=True, append_images=[quilt(colours=200)])
     alpha = quilt(colours=255, mode="RGBA")
     transparent = encoded(alpha, quality=50)
-    monkeypatch.setattr(picture_file, "MOST_GROUPS", 1)
+    monkeypatch.setattr(picture_file, "MAX_GROUPS", 1)
     for data in (lossless, frames, transparent):
         with pytest.raises(ImageError, match="groups of prefix codes"):
             open_image(data)
@@ -110,7 +110,7 @@ def test_damage_and_endless_tables_end_in_a_sentence(monkeypatch: pytest.MonkeyP
             open_image(flipped)
         except ImageError as error:
             assert "damaged" in str(error) or "groups" in str(error)
-    monkeypatch.setattr(webp_groups, "MOST_SYMBOLS", 200)
+    monkeypatch.setattr(webp_groups, "MAX_SYMBOLS", 200)
     with pytest.raises(ImageError, match="damaged"):
         open_image(data)
 

@@ -256,8 +256,8 @@ def mixes() -> dict[str, float]:
             ours, truth = (part.mix_step(*own, xz, weights) for part, own in zip((mix, reference), moved, strict=True))
             out[f"mix {width} {t}"] = error(ours, truth)
         out[f"mix {width}, what moves"] = max(error(*pair) for pair in zip(*moved, strict=True))
-    many = (torch.zeros(mix.MOST_ROWS + 1, 8, 3), torch.zeros(mix.MOST_ROWS + 1, 8, 4))
-    out["mix, more rows"] = float(mix.mix_step(*many, torch.zeros(mix.MOST_ROWS + 1, 16), weights) is not None)
+    many = (torch.zeros(mix.MAX_ROWS + 1, 8, 3), torch.zeros(mix.MAX_ROWS + 1, 8, 4))
+    out["mix, more rows"] = float(mix.mix_step(*many, torch.zeros(mix.MAX_ROWS + 1, 16), weights) is not None)
     return out
 
 

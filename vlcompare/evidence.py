@@ -16,7 +16,7 @@ from vlcompare.types import Box
 
 Blank = Literal["mean", "blur"]  # features of the picture's mean patch, or blurred pixels
 BLANKS: tuple[Blank, ...] = get_args(Blank)
-MOST_BLOCKS = 64  # that a picture is divided into, where the caller does not say how large a block is
+MAX_BLOCKS = 64  # that a picture is divided into, where the caller does not say how large a block is
 _DIGITS = 5  # of a fall in JSON, after the point
 
 
@@ -39,13 +39,13 @@ class Layout:
 
     @classmethod
     def of(cls, rows: int, columns: int, block: int | None = None) -> Layout:
-        """With blocks of this size, by default the smallest that divide the grid into no more than MOST_BLOCKS.
+        """With blocks of this size, by default the smallest that divide the grid into no more than MAX_BLOCKS.
 
         Raises RequestError where a block has no patch, or more than the grid.
         """
         if block is None:
             block = next(
-                size for size in range(1, max(rows, columns) + 1) if len(cls(rows, columns, size)) <= MOST_BLOCKS
+                size for size in range(1, max(rows, columns) + 1) if len(cls(rows, columns, size)) <= MAX_BLOCKS
             )
         if isinstance(block, bool) or not isinstance(block, int) or not 1 <= block <= max(rows, columns):
             raise RequestError(f"A block has 1 to {max(rows, columns)} patches a side in this model, not {block!r}.")

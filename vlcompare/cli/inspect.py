@@ -11,7 +11,7 @@ from typing import Any
 from vlcompare.cli.options import add_address_options, address_of, page_server, server_options_of
 from vlcompare.paths import existing_path
 
-MOST_ARCHIVE_BYTES = 2 << 30  # bytes of a run archive
+MAX_ARCHIVE_BYTES = 2 << 30  # bytes of a run archive
 
 
 def add_parser(subparsers: Any) -> None:
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     pictures = tuple(args.images) if args.images else None
     settings = AppSettings.from_environment(**address_of(args), pictures=pictures)
-    settings = replace(settings, limits=replace(settings.limits, upload_bytes=MOST_ARCHIVE_BYTES))
+    settings = replace(settings, limits=replace(settings.limits, upload_bytes=MAX_ARCHIVE_BYTES))
     for halves in filter(None, (half_runs(path, 1) for path in args.runs)):
         print(f"vlcompare: {halves}", flush=True)
     page_server()(settings, runs=args.runs, server_options=server_options_of(args), inbrowser=args.open)

@@ -8,7 +8,7 @@ from vlcompare.errors import RequestError
 from vlcompare.evaluate.fields import FieldError, flag, listed, number, one_of, optional, record, text, whole
 from vlcompare.evidence import BLANKS, Layout
 
-MOST_SIDE = 256  # patches a side
+MAX_SIDE = 256  # patches a side
 
 _share, _figure = number(0, 1), number()
 _PLACE = record(
@@ -18,11 +18,11 @@ _PLACE = record(
 _MAP = record(
     {
         "blank": one_of(*BLANKS),
-        "grid": listed(whole(1, MOST_SIDE), 2, 2),
-        "block": whole(1, MOST_SIDE),
+        "grid": listed(whole(1, MAX_SIDE), 2, 2),
+        "block": whole(1, MAX_SIDE),
         "logprob": _figure,
         "tokens": whole(),
-        "falls": listed(optional(_figure), MOST_SIDE**2),
+        "falls": listed(optional(_figure), MAX_SIDE**2),
         "true_place": optional(_PLACE),
         "answered_place": optional(_PLACE),
     },

@@ -12,12 +12,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-MOST_NUMBER = 1e15
-MOST_WHOLE = 2**63 - 1
-MOST_NESTING = 12  # levels of lists and objects in a value without a schema
-MOST_VALUES = 20_000  # numbers, texts, lists and objects in such a value
-MOST_TEXT = 100_000  # characters
-MOST_NAME = 300
+MAX_NUMBER = 1e15
+MAX_WHOLE = 2**63 - 1
+MAX_NESTING = 12  # levels of lists and objects in a value without a schema
+MAX_VALUES = 20_000  # numbers, texts, lists and objects in such a value
+MAX_TEXT = 100_000  # characters
+MAX_NAME = 300
 
 Check = Callable[[Any, str], Any]
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -41,7 +41,7 @@ def described(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str):
         return f"the text {ascii(value[:40])}{'..' if len(value) > 40 else ''}"
-    if isinstance(value, int) and abs(value) > MOST_WHOLE:
+    if isinstance(value, int) and abs(value) > MAX_WHOLE:
         return f"a whole number of about {int(value.bit_length() * math.log10(2)) + 1} digits"
     if isinstance(value, (int, float)):
         return f"the number {value!r}"
@@ -53,7 +53,7 @@ def described(value: Any) -> str:
 # ---- single values ---------------------------------------------------------------------------------------------------
 
 
-def text(most: int = MOST_TEXT) -> Check:
+def text(most: int = MAX_TEXT) -> Check:
     """A text of at most `most` characters."""
 
     def check(value: Any, path: str) -> str:
@@ -66,7 +66,7 @@ def text(most: int = MOST_TEXT) -> Check:
     return check
 
 
-def name(most: int = MOST_NAME) -> Check:
+def name(most: int = MAX_NAME) -> Check:
     """A short text that names something: not empty, no control characters."""
     short = text(most)
 
@@ -79,7 +79,7 @@ def name(most: int = MOST_NAME) -> Check:
     return check
 
 
-def number(low: float = -MOST_NUMBER, high: float = MOST_NUMBER) -> Check:
+def number(low: float = -MAX_NUMBER, high: float = MAX_NUMBER) -> Check:
     """A finite number within bounds, as a float or an int."""
 
     def check(value: Any, path: str) -> float:
@@ -92,7 +92,7 @@ def number(low: float = -MOST_NUMBER, high: float = MOST_NUMBER) -> Check:
     return check
 
 
-def whole(low: int = 0, high: int = MOST_WHOLE) -> Check:
+def whole(low: int = 0, high: int = MAX_WHOLE) -> Check:
     """A whole number within bounds."""
 
     def check(value: Any, path: str) -> int:
@@ -191,14 +191,14 @@ def free(value: Any, path: str) -> Any:
     while pending:
         item, level = pending.pop()
         count += 1
-        if count > MOST_VALUES or level > MOST_NESTING:
-            raise FieldError(path, "too large or too deeply nested", f"at most {MOST_VALUES:,} values")
+        if count > MAX_VALUES or level > MAX_NESTING:
+            raise FieldError(path, "too large or too deeply nested", f"at most {MAX_VALUES:,} values")
         if isinstance(item, str):
-            if len(item) > MOST_TEXT:
-                raise FieldError(path, f"a text of {len(item):,} characters", f"at most {MOST_TEXT:,}")
+            if len(item) > MAX_TEXT:
+                raise FieldError(path, f"a text of {len(item):,} characters", f"at most {MAX_TEXT:,}")
         elif isinstance(item, dict):
-            if max(map(len, item), default=0) > MOST_NAME:
-                raise FieldError(path, "an object with a very long name", f"at most {MOST_NAME} characters")
+            if max(map(len, item), default=0) > MAX_NAME:
+                raise FieldError(path, "an object with a very long name", f"at most {MAX_NAME} characters")
             pending += [(each, level + 1) for each in item.values()]
         elif isinstance(item, list):
             pending += [(each, level + 1) for each in item]

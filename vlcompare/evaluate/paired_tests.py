@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 DRAWS = 4999  # sets of signs; all of them where there are no more
 SEED = 20240905
-MOST_BLOCKS = 1000  # units that are flipped; more pictures are joined, which keeps the test valid and its time bounded
+MAX_BLOCKS = 1000  # units that are flipped; more pictures are joined, which keeps the test valid and its time bounded
 _NEAR = 1e-5  # T in float32 that differ by less are equal
 
 
@@ -52,11 +52,11 @@ def corrected_p(sums: ArrayLike) -> Floats:
 
 
 def _blocks(sums: Floats) -> Floats:
-    """Pictures that differ anywhere, joined into MOST_BLOCKS where they are more."""
+    """Pictures that differ anywhere, joined into MAX_BLOCKS where they are more."""
     sums = sums[:, (sums != 0).any(axis=0)]
-    if sums.shape[1] <= MOST_BLOCKS:
+    if sums.shape[1] <= MAX_BLOCKS:
         return sums
-    starts = np.linspace(0, sums.shape[1], MOST_BLOCKS, endpoint=False).astype(np.int64)
+    starts = np.linspace(0, sums.shape[1], MAX_BLOCKS, endpoint=False).astype(np.int64)
     return np.add.reduceat(sums, starts, axis=1)
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from vlcompare.errors import SampleError
 from vlcompare.evaluate.fields import FieldError, described
 from vlcompare.evaluate.readers.json_lines import each_line, exactly, loads, why
-from vlcompare.evaluate.schema import MOST_LINE, MOST_SIDES, NO_SIDE, prediction
+from vlcompare.evaluate.schema import MAX_LINE, MAX_SIDES, NO_SIDE, prediction
 
 Key = tuple[str, str]  # (side, sample id)
 PredictionRow = tuple[str, str, dict[str, Any]]  # (sample id, side or NO_SIDE, the typed row)
@@ -46,8 +46,8 @@ class Predictions:
         if "text" not in values and "boxes" not in values and "error" not in values:
             self.problems.append(f"line {number}: neither `text` nor `boxes`")
             return
-        if side not in self.sides and len(self.sides) >= MOST_SIDES:
-            raise SampleError(f"The predictions name more than {MOST_SIDES} sides: {described(side)} in line {number}.")
+        if side not in self.sides and len(self.sides) >= MAX_SIDES:
+            raise SampleError(f"The predictions name more than {MAX_SIDES} sides: {described(side)} in line {number}.")
         first = self.sides.setdefault(side, {}).setdefault(key, values)
         if first is not values:
             self.duplicates += 1
@@ -98,9 +98,9 @@ def read_lines(path: Path) -> Iterator[tuple[int, ByteSpan, PredictionRow | str]
     """
     row: PredictionRow | str
     with path.open("rb") as file:
-        for number, start, line in each_line(file, MOST_LINE):
+        for number, start, line in each_line(file, MAX_LINE):
             if line is None:
-                error = FieldError("", f"a line of more than {MOST_LINE:,} bytes", "a row")
+                error = FieldError("", f"a line of more than {MAX_LINE:,} bytes", "a row")
                 yield number, ByteSpan(path, start, 0), str(error)
                 continue
             try:

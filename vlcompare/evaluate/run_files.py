@@ -28,7 +28,7 @@ from vlcompare.evaluate.readers import SampleStream, jsonl
 from vlcompare.evaluate.readers.json_lines import loads, why
 from vlcompare.evaluate.readers.pictures import hashed
 from vlcompare.evaluate.readers.source import DatasetSource, Issue, Located
-from vlcompare.evaluate.schema import MOST_FILE, refused, typed
+from vlcompare.evaluate.schema import MAX_FILE, refused, typed
 from vlcompare.types import Sample
 
 RUN, SAMPLES, PREDICTIONS, SUMMARY, IMAGES = "run.json", "samples.jsonl", "predictions.jsonl", "summary.json", "images"
@@ -114,9 +114,9 @@ def read_json(folder: Path, name: str, check: Check) -> Any:
     path = member(folder, name)
     try:
         with path.open("rb") as file:
-            data = file.read(MOST_FILE + 1)
-        if len(data) > MOST_FILE:
-            raise refused(name, f"it has more than {MOST_FILE:,} bytes")
+            data = file.read(MAX_FILE + 1)
+        if len(data) > MAX_FILE:
+            raise refused(name, f"it has more than {MAX_FILE:,} bytes")
         value = loads(data)
     except OSError as error:
         raise SampleError(f"{name} cannot be read: {error.strerror or error}.") from error

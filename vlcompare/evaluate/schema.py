@@ -12,9 +12,9 @@ from typing import Any
 from vlcompare.errors import SampleError
 from vlcompare.evaluate.evidence_field import evidence_map
 from vlcompare.evaluate.fields import (
-    MOST_NUMBER,
-    MOST_TEXT,
-    MOST_WHOLE,
+    MAX_NUMBER,
+    MAX_TEXT,
+    MAX_WHOLE,
     Check,
     FieldError,
     bounded,
@@ -34,21 +34,21 @@ from vlcompare.evaluate.fields import (
 )
 from vlcompare.types import DTYPES, PROMPT_ORDERS, QUANTIZATIONS, SIDES, Answer
 
-MOST_LINE = 3 << 20  # bytes of a prediction row
-MOST_FILE = 32 << 20  # bytes of run.json, summary.json or notes.json
-MOST_SIDES = 16
+MAX_LINE = 3 << 20  # bytes of a prediction row
+MAX_FILE = 32 << 20  # bytes of run.json, summary.json or notes.json
+MAX_SIDES = 16
 NO_SIDE = ""  # of a row that names no side
-MOST_TOKENS = 16_384  # of an answer: as many as can be asked for
-MOST_POSITIONS = 65_536  # of a prompt, the picture's among them
-MOST_ALTERNATIVES = 1000  # of a token
-MOST_BOXES = 500
-MOST_REFERENCES = 100
-MOST_REFERENCE = 10_000  # characters
-MOST_CHOICES = 64
-MOST_OBJECTS = 500
-MOST_TAGS = 64
-MOST_NOTES = 200_000
-MOST_DIGITS = 25  # of a whole number that names a row
+MAX_TOKENS = 16_384  # of an answer: as many as can be asked for
+MAX_POSITIONS = 65_536  # of a prompt, the picture's among them
+MAX_ALTERNATIVES = 1000  # of a token
+MAX_BOXES = 500
+MAX_REFERENCES = 100
+MAX_REFERENCE = 10_000  # characters
+MAX_CHOICES = 64
+MAX_OBJECTS = 500
+MAX_TAGS = 64
+MAX_NOTES = 200_000
+MAX_DIGITS = 25  # of a whole number that names a row
 LATEST = 1e11  # seconds: a time that every system can write down
 
 
@@ -68,14 +68,14 @@ def typed(check: Check, value: Any, file: str) -> Any:
 
 # ---- names -----------------------------------------------------------------------------------------------------------
 
-_short = text(MOST_TEXT // 100)
+_short = text(MAX_TEXT // 100)
 _name = name()
 _TEXTS = listed(text(), 10_000)
 
 
 def row_id(value: Any, path: str = "id") -> str:
     """A row's name: a text, or a whole number that is written as one."""
-    if type(value) is int and abs(value) < 10**MOST_DIGITS:
+    if type(value) is int and abs(value) < 10**MAX_DIGITS:
         return str(value)
     if type(value) is not str:
         raise wrong(path, value, "a text or a whole number")
@@ -85,7 +85,7 @@ def row_id(value: Any, path: str = "id") -> str:
 # ---- prediction rows -------------------------------------------------------------------------------------------------
 
 _text, _side, _tag, _figure = text(), name(64), name(100), number()
-_PHRASES = listed(text(), MOST_BOXES)
+_PHRASES = listed(text(), MAX_BOXES)
 
 
 def prediction(row: Any) -> tuple[str, str, dict[str, Any]]:
@@ -100,11 +100,11 @@ def prediction(row: Any) -> tuple[str, str, dict[str, Any]]:
     side, reply = row.get("side"), row.get("text")
     if side not in (None, NO_SIDE):
         side = row_id(side, "side") if type(side) is int else _side(side, "side")
-    if reply is not None and (type(reply) is not str or len(reply) > MOST_TEXT):
+    if reply is not None and (type(reply) is not str or len(reply) > MAX_TEXT):
         row = {**row, "text": str(_figure(reply, "text")) if type(reply) in (int, float) else _text(reply, "text")}
     if row.get("error") is not None:
         _text(row["error"], "error")
-    for field, most in (("boxes", MOST_BOXES), ("tokens", MOST_TOKENS)):
+    for field, most in (("boxes", MAX_BOXES), ("tokens", MAX_TOKENS)):
         if row.get(field):
             bounded(row[field], field, most)
     if row.get("phrases"):
@@ -117,24 +117,24 @@ def prediction(row: Any) -> tuple[str, str, dict[str, Any]]:
 def _box(value: Any, path: str) -> list[float]:
     if type(value) is not list or len(value) != 4:
         raise wrong(path, value, "four numbers")
-    if not all(type(item) in (float, int) and -MOST_NUMBER < item < MOST_NUMBER for item in value):
+    if not all(type(item) in (float, int) and -MAX_NUMBER < item < MAX_NUMBER for item in value):
         raise FieldError(path, "a list that holds something else", "four finite numbers")
     return value
 
 
-_named_token = record({"id": whole(-MOST_WHOLE), "text": text(1000), "logprob": number()}, ("id", "text", "logprob"))
+_named_token = record({"id": whole(-MAX_WHOLE), "text": text(1000), "logprob": number()}, ("id", "text", "logprob"))
 
 
 def _alternative(value: Any, path: str) -> dict[str, Any]:
     """One of very many: a quick test first; `_named_token` then names what is wrong."""
     if type(value) is dict and type(value.get("id")) is int and type(value.get("text")) is str:
         logprob: Any = value.get("logprob")
-        if type(logprob) in (float, int) and -MOST_NUMBER < logprob < MOST_NUMBER and len(value["text"]) <= 1000:
+        if type(logprob) in (float, int) and -MAX_NUMBER < logprob < MAX_NUMBER and len(value["text"]) <= 1000:
             return value
     return _named_token(value, path)  # type: ignore[no-any-return]
 
 
-_alternatives = listed(_alternative, MOST_ALTERNATIVES)
+_alternatives = listed(_alternative, MAX_ALTERNATIVES)
 
 
 def _token(value: Any, path: str) -> dict[str, Any]:
@@ -148,7 +148,7 @@ _count, _measured = whole(), number(0)
 _PROMPT = record(
     {
         "turns": listed(text(), 200),
-        "ids": listed(whole(-MOST_WHOLE), MOST_POSITIONS),
+        "ids": listed(whole(-MAX_WHOLE), MAX_POSITIONS),
         "order": one_of(*PROMPT_ORDERS),
     },
     ("turns", "ids", "order"),
@@ -157,7 +157,7 @@ _TIMES = ("image_ms", "vision_ms", "prefill_ms", "ttft_ms", "total_ms", "tokens_
 TIMINGS = record(
     {
         **dict.fromkeys((*_TIMES, "threads", "known_positions"), _measured),
-        "token_ms": listed(_measured, MOST_TOKENS),
+        "token_ms": listed(_measured, MAX_TOKENS),
         "mode": text(40),
         "graphed": flag,
     }
@@ -165,17 +165,17 @@ TIMINGS = record(
 _MEMORY = record(
     {
         **dict.fromkeys(("weights_bytes", "state_bytes", "state_bytes_formula", "peak_bytes"), _measured),
-        "state_trace": listed(_measured, MOST_TOKENS),
+        "state_trace": listed(_measured, MAX_TOKENS),
     }
 )
 ANSWER = record(
     {
         "schema_version": whole(),
         "text": text(),
-        "boxes": listed(_box, MOST_BOXES),
+        "boxes": listed(_box, MAX_BOXES),
         "phrases": _PHRASES,
         "parse": one_of("ok", "none", "unparseable"),
-        "tokens": listed(_token, MOST_TOKENS),
+        "tokens": listed(_token, MAX_TOKENS),
         "prompt": optional(_PROMPT),
         "stop_reason": text(40),
         "error": optional(text()),
@@ -187,7 +187,7 @@ ANSWER = record(
         "dtype": text(40),
         "device": _short,
         "image_size": whole(0, 100_000),
-        "seed": whole(-MOST_WHOLE),
+        "seed": whole(-MAX_WHOLE),
         "evidence_map": optional(evidence_map),
     }
 )
@@ -200,26 +200,26 @@ def answer(value: Any, path: str = "") -> Answer:
 
 # ---- samples ---------------------------------------------------------------------------------------------------------
 
-_REFERENCES = listed(text(MOST_REFERENCE), MOST_REFERENCES)
+_REFERENCES = listed(text(MAX_REFERENCE), MAX_REFERENCES)
 _PLAIN = (str, int, float, bool, type(None))
 
 
 def reference_texts(value: Any, path: str = "references") -> list[str]:
     """Right answers, or texts to choose from."""
     texts: list[str] = _REFERENCES(value, path)
-    if (count := sum(map(len, texts))) > 2 * MOST_REFERENCE:
-        raise FieldError(path, f"a list of {count:,} characters", f"at most {2 * MOST_REFERENCE:,}")
+    if (count := sum(map(len, texts))) > 2 * MAX_REFERENCE:
+        raise FieldError(path, f"a list of {count:,} characters", f"at most {2 * MAX_REFERENCE:,}")
     return texts
 
 
 def tags(value: Any, path: str = "tags") -> dict[str, Any]:
     """A sample's tags: an object of short values, or a list of names that are all true."""
     if type(value) is list:
-        value = {str(each): True for each in listed(free, MOST_TAGS)(value, path)}
+        value = {str(each): True for each in listed(free, MAX_TAGS)(value, path)}
     if type(value) is not dict:
         raise wrong(path, value, "an object")
-    if len(value) > MOST_TAGS:
-        raise FieldError(path, f"an object of {len(value):,} names", f"at most {MOST_TAGS}")
+    if len(value) > MAX_TAGS:
+        raise FieldError(path, f"an object of {len(value):,} names", f"at most {MAX_TAGS}")
     for key, item in value.items():
         _tag(key, path)
         if type(item) is str and len(item) > 1000:
@@ -242,11 +242,11 @@ _SETTINGS = {
     **dict.fromkeys(("quantization", "dtype", "device", "norm", "prompt_order"), optional(text(100))),
     **dict.fromkeys(("checkpoint", "revision", "tokenizer", "weights_sha256"), optional(_short)),
     "image_size": optional(whole(0, 100_000)),
-    **dict.fromkeys(("max_new_tokens", "top_k", "seed"), optional(whole(-MOST_WHOLE))),
+    **dict.fromkeys(("max_new_tokens", "top_k", "seed"), optional(whole(-MAX_WHOLE))),
     **dict.fromkeys(("temperature", "top_p"), optional(_figure)),
     "notices": optional(_TEXTS),
 }
-_RECORDED_SIDES = mapping(optional(record(_SETTINGS, rest=free)), MOST_SIDES, name(64))
+_RECORDED_SIDES = mapping(optional(record(_SETTINGS, rest=free)), MAX_SIDES, name(64))
 RUN = record(
     {
         "schema_version": whole(1, 1),
@@ -284,7 +284,7 @@ SUMMARY = record(
         "schema_version": whole(),
         "sides": mapping(
             record({"checkpoint": optional(_short), "tasks": mapping(_TASK, 100)}, ("tasks",), rest=free),
-            MOST_SIDES,
+            MAX_SIDES,
             text(64),
         ),
         "paired": optional(mapping(mapping(_PAIR, 100), 100)),
@@ -299,9 +299,9 @@ SUMMARY = record(
 # ---- notes and exported runs -----------------------------------------------------------------------------------------
 
 NOTES = listed(
-    record({"sample": _name, "text": optional(text()), "tags": optional(listed(text(), 1000))}, ("sample",)), MOST_NOTES
+    record({"sample": _name, "text": optional(text()), "tags": optional(listed(text(), 1000))}, ("sample",)), MAX_NOTES
 )
-_BOXES = listed(_box, MOST_BOXES)
+_BOXES = listed(_box, MAX_BOXES)
 _SIDE_SETTINGS = record(
     {
         **{key: _SETTINGS[key] for key in ("image_size", "max_new_tokens", "temperature", "top_p", "top_k", "seed")},
@@ -324,7 +324,7 @@ _REQUEST = record(
         "max_new_tokens": _SETTINGS["max_new_tokens"],
         "stop_at_end": flag,
         **dict.fromkeys(("temperature", "top_p"), _figure),
-        **dict.fromkeys(("top_k", "seed"), whole(-MOST_WHOLE)),
+        **dict.fromkeys(("top_k", "seed"), whole(-MAX_WHOLE)),
     },
     ("task",),
 )
@@ -339,10 +339,10 @@ EXPORTED = record(  # a run that the compare tab exported
         "request": _REQUEST,
         "settings": record(dict.fromkeys(SIDES, _SIDE_SETTINGS), SIDES),
         "sides": record(dict.fromkeys(SIDES, ANSWER), SIDES),
-        "notices": optional(mapping(listed(text(2000), 100), MOST_SIDES)),
+        "notices": optional(mapping(listed(text(2000), 100), MAX_SIDES)),
         "truth": _BOXES,
         "references": _TEXTS,
-        "objects": optional(listed(scene_object, MOST_OBJECTS)),
+        "objects": optional(listed(scene_object, MAX_OBJECTS)),
         **dict.fromkeys(("example", "follow_up", "voted"), optional(_short)),
         "picture": _PICTURE,
     },

@@ -17,7 +17,7 @@ from vlcompare.models.pythia import Pythia
 from vlcompare.models.vision import build_vision_encoder
 from vlcompare.tasks.sequence import IMAGE_SLOT
 
-_MOST_PATCHES = 4096  # published models have 576; attention takes the square of it, so a damaged size would take hours
+_MAX_PATCHES = 4096  # published models have 576; attention takes the square of it, so a damaged size would take hours
 
 
 def build_connector(vision_width: int, width: int) -> nn.Sequential:
@@ -39,10 +39,10 @@ class VisionLanguageModel(nn.Module):
                 raise CheckpointError(str(error)) from error
             raise
         rows, columns = self.vision_encoder.grid
-        if config.image_size == config.trained_image_size and rows * columns > _MOST_PATCHES:
+        if config.image_size == config.trained_image_size and rows * columns > _MAX_PATCHES:
             raise CheckpointError(
                 f"config.json: 'image_size' {config.image_size} gives {rows * columns} patches, more than the "
-                f"{_MOST_PATCHES} that a trained model can have here."
+                f"{_MAX_PATCHES} that a trained model can have here."
             )
         language = config.language
         self.connector = build_connector(self.vision_encoder.width, language.hidden_size)

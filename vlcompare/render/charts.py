@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vlcompare.render.markup import Safe, el
 from vlcompare.units import fraction
 
-MOST_POINTS = 1000  # of a scatter; more samples are drawn as squares whose shade is their number
+MAX_POINTS = 1000  # of a scatter; more samples are drawn as squares whose shade is their number
 CELLS = 25  # squares along each axis of a dense scatter
 BINS = 20  # of a histogram
 
@@ -117,7 +117,7 @@ def _curve(line: Curve, axes: Axes) -> Safe | None:
 
 
 def scatter(left: Floats, right: Floats, rows: Sequence[int], measure: Measure, names: tuple[str, str]) -> Safe:
-    """Left against right, one mark a sample; above MOST_POINTS samples, squares by count that filter when clicked.
+    """Left against right, one mark a sample; above MAX_POINTS samples, squares by count that filter when clicked.
 
     left, right: (samples,), nan where a side has no value; rows: (samples,), what a click on a mark opens.
     """
@@ -138,7 +138,7 @@ def scatter(left: Floats, right: Floats, rows: Sequence[int], measure: Measure, 
     if measure.threshold is not None:
         parts.append(axes.line(measure.threshold, 0, measure.threshold, end, "vi-threshold"))
         parts.append(axes.line(0, measure.threshold, end, measure.threshold, "vi-threshold"))
-    if len(x) > MOST_POINTS:
+    if len(x) > MAX_POINTS:
         parts += _density(x, y, axes, measure.name)
     else:
         parts += [_point(*point, axes) for point in zip(x.tolist(), y.tolist(), rows_known.tolist(), strict=True)]

@@ -29,7 +29,7 @@ COLUMN = (INNER - GAP) // 2
 BACKGROUND, INK, GREY, RULE = "#ffffff", "#1f2328", "#57606a", "#d0d7de"
 WRONG = "#b42318"
 VERDICTS = {"good": "#1a7f37", "part": "#8a5a00", "bad": WRONG}
-_MOST_ENLARGED = 4  # times, of a small picture
+_MAX_ENLARGED = 4  # times, of a small picture
 _WIDE = 1.6  # a picture with a larger ratio of width to height is placed above the answers
 
 STOPS = {
@@ -231,7 +231,7 @@ def drawn_picture(
     picture: Image.Image, request: Request, sides: Mapping[str, CardSide], truth: Sequence[Box], most: tuple[int, int]
 ) -> Image.Image:
     """The picture at the size at which it is shown, with the boxes of the question, the truth and the answers."""
-    scale = min(most[0] / picture.width, most[1] / picture.height, _MOST_ENLARGED)
+    scale = min(most[0] / picture.width, most[1] / picture.height, _MAX_ENLARGED)
     size = max(1, round(scale * picture.width)), max(1, round(scale * picture.height))
     marks = [*request_marks(request), *(Mark(box, "", "truth") for box in truth)]
     for side, part in sides.items():

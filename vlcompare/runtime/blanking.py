@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]  # blocks measured so far, and how many there are
 
-MOST_BYTES = 1 << 30  # of one batch
-MOST_ROWS = 16  # of one batch
-MOST_TOKENS = 2048  # of a given answer
+MAX_BYTES = 1 << 30  # of one batch
+MAX_ROWS = 16  # of one batch
+MAX_TOKENS = 2048  # of a given answer
 _BLUR = 1 / 14  # standard deviation as a share of the picture's side: two patches of a 7 x 7 grid become one
 
 
@@ -104,16 +104,16 @@ def explain_batches(
     block: int | None = None,
     cancel: Cancel | None = None,
     pictures: PictureCache | None = None,
-    batch_size: int = MOST_ROWS,
+    batch_size: int = MAX_ROWS,
 ) -> Iterator[EvidenceMap]:
     """The map after each batch of blocks, the first one without any and the last one whole unless it was cancelled.
 
     blank: "mean" puts the picture's mean patch in place of a block's features; "blur" blurs the block's pixels, which
     also changes what the encoder writes elsewhere. block: patches a side; None takes the finest grain of at most
-    MOST_BLOCKS blocks, which is every patch of a 7 x 7 grid and 3 x 3 patches of a 24 x 24 one. cancel: is looked at
+    MAX_BLOCKS blocks, which is every patch of a 7 x 7 grid and 3 x 3 patches of a 24 x 24 one. cancel: is looked at
     between two layers; the map then ends with the last whole batch, or in a RequestError where there is none yet.
     pictures: a cache of pictures' features, as in `generate_batch`. batch_size: rows of a batch at most; fewer are
-    taken where MOST_BYTES would not hold them. What is refused is refused before the first map.
+    taken where MAX_BYTES would not hold them. What is refused is refused before the first map.
     """
     request = validate(request)
     if blank not in BLANKS:
@@ -242,14 +242,14 @@ class _Measurement:
         )  # fmt: skip
 
     def _rows(self, most: int) -> int:
-        """How many rows of a batch MOST_BYTES hold, at least one and at most `most`."""
+        """How many rows of a batch MAX_BYTES hold, at least one and at most `most`."""
         model, length = self._model, len(self._prompt) + len(self._ids)
         lm: Any = model.vlm.language_model
         size = torch.finfo(model.dtype).bits // 8
         layer = 24 * length * model.config.language.hidden_size * size  # what one block has in memory at a time
         scores = 3 * 4 * len(self._ids) * model.config.language.vocab_size
         row = lm.state_bytes_formula(length, 1) + layer + scores
-        rows = max(1, min(most, MOST_BYTES // row))
+        rows = max(1, min(most, MAX_BYTES // row))
         check_room(f"Reading an answer again with {model.checkpoint}", rows * row, model.device)
         return int(rows)
 

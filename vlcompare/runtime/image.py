@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from vlcompare.errors import ImageError, reason
-from vlcompare.runtime.picture_file import MOST_SCANNED, PictureFile, read_pixel_parts
+from vlcompare.runtime.picture_file import MAX_SCANNED, PictureFile, read_pixel_parts
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -166,10 +166,10 @@ def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:
 def _check_scans(file: PictureFile) -> None:
     """Refuse a JPEG of too many scans: the decoder goes over the whole picture for each."""
     width, height = file.size
-    if file.scans * width * height > max(MOST_SCANNED, width * height):
+    if file.scans * width * height > max(MAX_SCANNED, width * height):
         raise ImageError(
             f"The picture is a JPEG of {file.scans} scans over {width * height / 1e6:,.0f} million pixels; "
-            f"at most {MOST_SCANNED // (width * height)} are taken at this size, so save it again."
+            f"at most {MAX_SCANNED // (width * height)} are taken at this size, so save it again."
         )
 
 

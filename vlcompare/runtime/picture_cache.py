@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from vlcompare.runtime.loading.model import Model
 
-MOST_BYTES = 512 << 20  # a prefix at 336 pixels has 80-200 MB in a Transformer, 11-25 MB in a state-space model
+MAX_BYTES = 512 << 20  # a prefix at 336 pixels has 80-200 MB in a Transformer, 11-25 MB in a state-space model
 LEAST_FREE = 256 << 20  # bytes of the device's memory that are left free
-_SHARED_PART, _MOST_SHARED = 4, 4 << 30  # of free memory, for SharedFeatures: one part of so many; and bytes at most
+_SHARED_PART, _MAX_SHARED = 4, 4 << 30  # of free memory, for SharedFeatures: one part of so many; and bytes at most
 
 Key = tuple[str, Any, "weakref.ref[Any]"]
 
@@ -59,7 +59,7 @@ class PictureCache:
     """
 
     def __init__(
-        self, most_bytes: int = MOST_BYTES, *, prefixes: bool = True, shared: SharedFeatures | None = None
+        self, most_bytes: int = MAX_BYTES, *, prefixes: bool = True, shared: SharedFeatures | None = None
     ) -> None:
         self.prefixes = prefixes
         self._shared = shared
@@ -176,7 +176,7 @@ class SharedFeatures:
 
         self._encoder, free = encoder, available_bytes(torch.device("cpu"))
         if self._most is None:
-            self._most = min(_MOST_SHARED, free // _SHARED_PART)
+            self._most = min(_MAX_SHARED, free // _SHARED_PART)
         if self.nbytes + features.nbytes <= self._most and features.nbytes + LEAST_FREE <= free:
             self._kept[picture] = features.cpu()
             self.nbytes += features.nbytes

@@ -19,12 +19,12 @@ from vlcompare.errors import ImageError
 from vlcompare.runtime.webp_groups import count_groups
 
 HEADER_DAMAGED = "The picture's header is damaged or cut off; save it again, or take another."
-MOST_PARTS = 20_000  # a real JPEG has dozens, a PNG of 32 MiB some 4,000
-MOST_SCANS = 64  # a progressive JPEG has ten or twenty
-MOST_SCANNED = 1_000_000_000  # scans x pixels: a scan goes over the whole picture and takes up to 1 ns a pixel
-MOST_TABLES = 1 << 17  # bytes of a JPEG's tables; those of an ordinary scan take less than 2,000
-MOST_GROUPS = 16_384  # of prefix codes in a lossless WebP; decoders take some 25 us and 6 KB for each
-MOST_PROFILE = 1 << 18  # decompressed bytes of a compressed EXIF profile
+MAX_PARTS = 20_000  # a real JPEG has dozens, a PNG of 32 MiB some 4,000
+MAX_SCANS = 64  # a progressive JPEG has ten or twenty
+MAX_SCANNED = 1_000_000_000  # scans x pixels: a scan goes over the whole picture and takes up to 1 ns a pixel
+MAX_TABLES = 1 << 17  # bytes of a JPEG's tables; those of an ordinary scan take less than 2,000
+MAX_GROUPS = 16_384  # of prefix codes in a lossless WebP; decoders take some 25 us and 6 KB for each
+MAX_PROFILE = 1 << 18  # decompressed bytes of a compressed EXIF profile
 
 # a JPEG's markers except the stuffed zero, TEM, RST and SOI, which no segment follows (T.81, table B.1)
 _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
@@ -110,10 +110,10 @@ def _jpeg(data: bytes) -> PictureFile:
         kept.append(segment)
         if marker == _SOS:
             kept.append(scan_data)
-        if scans > MOST_SCANS:
-            raise _too_many(f"JPEG of more than {MOST_SCANS} scans")
-        if tables > MOST_TABLES:
-            raise _too_many(f"JPEG of more than {MOST_TABLES:,} bytes of tables")
+        if scans > MAX_SCANS:
+            raise _too_many(f"JPEG of more than {MAX_SCANS} scans")
+        if tables > MAX_TABLES:
+            raise _too_many(f"JPEG of more than {MAX_TABLES:,} bytes of tables")
     if size is None:
         raise ValueError("no frame header")
     return PictureFile(b"".join(kept), size, _orientation(exif, xmp), scans)
@@ -126,7 +126,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
     Whatever follows the end of the picture is dropped.
     """
     match = _MARKER.search(data, 2)
-    for _ in range(MOST_PARTS):
+    for _ in range(MAX_PARTS):
         if match is None:
             return
         if match[1][0] == _EOI:
@@ -136,7 +136,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
         following = _MARKER.search(data, end)
         yield match[1][0], data[match.start() : end], data[end : following.start() if following else len(data)]
         match = following
-    raise _too_many(f"JPEG of more than {MOST_PARTS:,} segments")
+    raise _too_many(f"JPEG of more than {MAX_PARTS:,} segments")
 
 
 # ---- PNG
@@ -172,7 +172,7 @@ def _png(data: bytes) -> PictureFile:
 def _chunks(data: bytes, at: int, head: str, name: str) -> Iterator[tuple[bytes, bytes]]:
     """(type, whole chunk) of a PNG (with its checksum) or a WebP (with its padding)."""
     png = head == ">I4s"
-    for _ in range(MOST_PARTS):
+    for _ in range(MAX_PARTS):
         if at >= len(data):
             return
         first, second = struct.unpack_from(head, data, at)
@@ -180,13 +180,13 @@ def _chunks(data: bytes, at: int, head: str, name: str) -> Iterator[tuple[bytes,
         end = at + 8 + length + (4 if png else length & 1)
         yield chunk_type, data[at:end]
         at = end
-    raise _too_many(f"{name} of more than {MOST_PARTS:,} chunks")
+    raise _too_many(f"{name} of more than {MAX_PARTS:,} chunks")
 
 
 def _profile(body: bytes) -> bytes:
     """EXIF as ImageMagick writes it: compressed text of a name, a length and hexadecimal digits, a line each."""
     try:
-        text = zlib.decompressobj().decompress(body.partition(b"\0")[2][1:], MOST_PROFILE)
+        text = zlib.decompressobj().decompress(body.partition(b"\0")[2][1:], MAX_PROFILE)
         return bytes.fromhex(text.split(b"\n", 3)[3].decode("ascii")).removeprefix(_EXIF)
     except (zlib.error, ValueError, IndexError):
         return b""
@@ -228,8 +228,8 @@ def _check_groups(chunks: Mapping[bytes, bytes]) -> None:
     if lossy and alpha[8:9] and alpha[8] & 3 == 1:  # without a header, of the size of the pixels
         streams.append((alpha[9:], lossy, False))
     for stream, sized, header in streams:
-        if count_groups(stream, _chunk_size(sized), header=header) > MOST_GROUPS:
-            raise _too_many(f"WebP of more than {MOST_GROUPS:,} groups of prefix codes")
+        if count_groups(stream, _chunk_size(sized), header=header) > MAX_GROUPS:
+            raise _too_many(f"WebP of more than {MAX_GROUPS:,} groups of prefix codes")
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:

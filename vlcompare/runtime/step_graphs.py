@@ -39,7 +39,7 @@ WINDOW = 128  # slots by which the attended part of a cache grows from one graph
 GRAIN = 1024  # slots to a multiple of which a capacity is rounded up, so that answers of many lengths share buffers
 ALLOWED = 2e-2  # by which a replay's scores may differ from the step's, relative to the largest
 AHEAD = 3 * WINDOW  # steps for which `prepare` captures at most
-MOST_UNUSED = 2  # buffers kept with a language model that no state uses
+MAX_UNUSED = 2  # buffers kept with a language model that no state uses
 
 Tail = Callable[[Tensor], Chosen]
 
@@ -331,7 +331,7 @@ def _buffers_for(lm: Any, state: Any, capturer: Callable[[torch.device], Capture
     fitting = next((buffers for buffers in kept if buffers.unused and buffers.fits(state)), None)
     if fitting is not None:
         return fitting
-    while sum(buffers.unused for buffers in kept) >= MOST_UNUSED:
+    while sum(buffers.unused for buffers in kept) >= MAX_UNUSED:
         kept.remove(next(buffers for buffers in kept if buffers.unused))
     device, batch = state.positions.device, state.positions.shape[0]
     dtype = next((x.dtype for x in vars(state).values() if isinstance(x, Tensor) and x.is_floating_point()), None)

@@ -26,9 +26,9 @@ SECONDS = 20  # of wall time; a tokenizer of 50,000 pieces takes less than one
 _CPU_SECONDS = 6
 _MEMORY = 1 << 29  # bytes of address space: with a tokenizer of 50,000 pieces 0.1 GB are taken
 _LENGTHS = (20, 2000)  # characters of a trial text: what grows soon shows at the first; half of the longest question
-_MOST_IDS = 64  # a character; compatibility forms have up to 18 characters of up to 4 bytes
+_MAX_IDS = 64  # a character; compatibility forms have up to 18 characters of up to 4 bytes
 _LONGEST_PIECE = 4096  # characters that one id may decode to
-_MOST_KNOWN = 256  # tokenizers that are remembered
+_MAX_KNOWN = 256  # tokenizers that are remembered
 _RECORD = "tokenizers.json"
 _RULES = "1"  # changes with what is tried, so that files are tried again
 
@@ -47,7 +47,7 @@ def require_usable(path: Path, data: bytes) -> None:
         return
     if key not in _known():
         _try(path, data)
-        write_record(_RECORD, [*_known(), key][-_MOST_KNOWN:])
+        write_record(_RECORD, [*_known(), key][-_MAX_KNOWN:])
     _tried.add(key)
 
 
@@ -98,9 +98,9 @@ def main() -> None:
         loaded = TokenizerFile(Path(sys.argv[1]), data)
         for text in _texts(json.loads(loaded.backend.to_str())):
             ids = loaded.encode(text)
-            if len(ids) > _MOST_IDS * (len(text) + 1):
+            if len(ids) > _MAX_IDS * (len(text) + 1):
                 raise CheckpointError(f"it makes {len(ids)} pieces of {len(text)} characters")
-            if len(loaded.decode(ids)) > _MOST_IDS * (len(text) + 1):
+            if len(loaded.decode(ids)) > _MAX_IDS * (len(text) + 1):
                 raise CheckpointError(f"it decodes {len(text)} characters as many times more")
         for piece, token in loaded.backend.get_vocab(with_added_tokens=True).items():
             if max(len(piece), len(loaded.decode([token]))) > _LONGEST_PIECE:

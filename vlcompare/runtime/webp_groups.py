@@ -7,7 +7,7 @@ the transforms; so this module reads as far as the entropy image, and no further
 
 from __future__ import annotations
 
-MOST_SYMBOLS = 300_000  # of all pictures before the pixels; a picture of 50 million pixels has some 100,000
+MAX_SYMBOLS = 300_000  # of all pictures before the pixels; a picture of 50 million pixels has some 100,000
 _ORDER = (17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)  # of the lengths of the code-length code
 _REPEATS = {16: (2, 3), 17: (3, 3), 18: (7, 11)}  # symbol -> bits of the count, least count
 _WIDTH_BITS = ((2, 3), (4, 2), (16, 1))  # colours at most -> 2 ** bits pixels share one
@@ -16,7 +16,7 @@ _WIDTH_BITS = ((2, 3), (4, 2), (16, 1))  # colours at most -> 2 ** bits pixels s
 def count_groups(stream: bytes, size: tuple[int, int], *, header: bool) -> int:
     """The number of groups of a picture of `size` (width, height). header: the stream begins as a VP8L chunk does.
 
-    Raises ValueError for a stream that is damaged or holds more than MOST_SYMBOLS before its pixels.
+    Raises ValueError for a stream that is damaged or holds more than MAX_SYMBOLS before its pixels.
     """
     reader = _Reader(stream, 40 if header else 0)
     width, height = size
@@ -73,7 +73,7 @@ class _Reader:
     def __init__(self, stream: bytes, at: int) -> None:
         self.stream = stream
         self.at = at  # bits
-        self.left = MOST_SYMBOLS
+        self.left = MAX_SYMBOLS
 
     def bits(self, count: int) -> int:
         """The next bits as a number, the least significant first."""

@@ -27,8 +27,8 @@ from vlcompare.units import short_count
 
 NAMES = {"pythia": "Transformer", "mamba": "Mamba", "hybrid": "Hybrid"}
 ORDER_NAMES = {"query_first": "query first", "query_last": "query last", None: ""}
-MOST_CELLS = 60  # of a strip; more places are drawn by their means
-MOST_POINTS = 60  # of a curve
+MAX_CELLS = 60  # of a strip; more places are drawn by their means
+MAX_POINTS = 60  # of a curve
 SHARES = {share: f"{share:g}" for share in (0.0, 0.25, 0.5, 0.75, 1.0)}
 _EARLY = 0.25  # of the budget: where accuracies are compared at equal examples
 TASK_NAMES = {
@@ -247,7 +247,7 @@ def _cells(group: Group, length: int) -> tuple[tuple[float | None, str], ...]:
     """The median over seeds at each position, or the mean of these over several."""
     medians = [spread((row["by_position"] or [None] * length)[place] for row in group.rows)[0]
                for place in range(length)]  # fmt: skip
-    each, cells = -(-length // MOST_CELLS), []
+    each, cells = -(-length // MAX_CELLS), []
     for start in range(0, length, each):
         known = [value for value in medians[start : start + each] if value is not None]
         value = sum(known) / len(known) if known else None
@@ -335,7 +335,7 @@ def _curves(groups: Sequence[Group]) -> list[Panel]:
 
 
 def _curve(group: Group, row: Row) -> Series:
-    step = -(-len(row["curve"]) // MOST_POINTS)
+    step = -(-len(row["curve"]) // MAX_POINTS)
     kept = [*row["curve"][:-1][::step], row["curve"][-1]]
     words = f"{share_text(row['curve'][-1][1])} after {row['curve'][-1][0]:,} examples, seed {row['seed']}"
     points = tuple(Point(float(count), accuracy, _words(group, words)) for count, accuracy in kept)

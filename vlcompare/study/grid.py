@@ -28,7 +28,7 @@ from vlcompare.study.recipe import RECIPES, SETTLED
 from vlcompare.study.rows import MOST, SETTING_FIELDS, Setting, check_names, setting_of
 
 BEST = "best"
-MOST_ROWS = 100_000
+MAX_ROWS = 100_000
 _ALLOWED = (*SETTING_FIELDS, "rate_length")
 _SAME = ("task", "order", "vocabulary", "family", "width", "layers", "state_size", "recipe")
 
@@ -103,8 +103,8 @@ def sequences_of(value: Any) -> Grid:
     rows = value["rows"] if "rows" in value else _combined(value["axes"])
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise RequestError('"rows" is a list of objects.')
-    if not 0 < len(rows) <= MOST_ROWS:
-        raise RequestError(f"A grid has from 1 to {MOST_ROWS} rows; this one has {len(rows)}.")
+    if not 0 < len(rows) <= MAX_ROWS:
+        raise RequestError(f"A grid has from 1 to {MAX_ROWS} rows; this one has {len(rows)}.")
     filled = [_filled({**fixed, **row}) for row in rows]
     known = [row for row in filled if row["learning_rate"] != BEST]
     entries: dict[str, Entry] = {}
@@ -122,8 +122,8 @@ def _combined(axes: Any) -> list[dict[str, Any]]:
     count = 1
     for values in axes.values():
         count *= len(values)
-    if count > MOST_ROWS:
-        raise RequestError(f"A grid has from 1 to {MOST_ROWS} rows; this one has {count}.")
+    if count > MAX_ROWS:
+        raise RequestError(f"A grid has from 1 to {MAX_ROWS} rows; this one has {count}.")
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
 

@@ -26,9 +26,9 @@ from vlcompare.study.weights import Trained, load_weights
 
 SHORTEST = 2
 LONGEST = 400  # symbols of a sequence
-MOST_MODEL_BYTES = 64 * 2**20  # of a file: a click is to be answered at once
+MAX_MODEL_BYTES = 64 * 2**20  # of a file: a click is to be answered at once
 ROUND = 200  # sequences of `Lab.round`
-MOST_SEEDS = 2**31
+MAX_SEEDS = 2**31
 _CPU = torch.device("cpu")
 
 
@@ -131,8 +131,8 @@ class Lab:
         trained: as of `ask`. Raises RequestError for a length or a seed out of range.
         """
         trained = self.checked(length, order, trained)
-        if not 0 <= seed < MOST_SEEDS or not 0 < count <= ROUND:
-            raise RequestError(f"A round has 1 to {ROUND} sequences, and a seed below {MOST_SEEDS}.")
+        if not 0 <= seed < MAX_SEEDS or not 0 < count <= ROUND:
+            raise RequestError(f"A round has 1 to {ROUND} sequences, and a seed below {MAX_SEEDS}.")
         within = min(length, trained)
         items = ItemSource("position", order, length, self.vocabulary, within).items(seed, Stream.EVALUATION, 0, count)
         asked = items.places[:, 0]
@@ -171,8 +171,8 @@ def _weights_of(folder: Path, setting: Setting) -> Trained:
         raise CheckpointError(f"the weights of {setting} are not there")
     if not path.resolve().is_relative_to(folder.resolve()):
         raise CheckpointError(f"the weights of {setting} are a link to another folder")
-    if path.stat().st_size > MOST_MODEL_BYTES:
-        raise CheckpointError(f"a model is larger than the {MOST_MODEL_BYTES // 2**20} MiB that a lab loads")
+    if path.stat().st_size > MAX_MODEL_BYTES:
+        raise CheckpointError(f"a model is larger than the {MAX_MODEL_BYTES // 2**20} MiB that a lab loads")
     model = load_weights(path)
     if (model.family, model.source) != (setting.family, setting.source):
         raise CheckpointError(f"the weights of {setting} are of another training")

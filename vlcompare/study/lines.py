@@ -8,7 +8,7 @@ from typing import Any
 
 from vlcompare.evaluate.readers.json_lines import why
 
-_MOST_TOLD = 10  # damaged lines of a file, on the terminal
+_MAX_TOLD = 10  # damaged lines of a file, on the terminal
 _LONGEST_CAUSE = 200
 
 
@@ -62,6 +62,6 @@ def left_out(problems: Sequence[str]) -> list[str]:
 
 def told(done: str, problems: Sequence[str]) -> str:
     """What a report says on the terminal: what is done, and the first lines that it leaves out."""
-    more = len(problems) - _MOST_TOLD
+    more = len(problems) - _MAX_TOLD
     rest = [f"{more:,} more lines are left out; the report names them."] if more > 0 else []
-    return "\n".join([done, *(f"Left out: {one}" for one in problems[:_MOST_TOLD]), *rest])
+    return "\n".join([done, *(f"Left out: {one}" for one in problems[:_MAX_TOLD]), *rest])

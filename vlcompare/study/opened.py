@@ -25,8 +25,8 @@ from vlcompare.study.rows import Parse, parse_rows
 from vlcompare.study.tables import Group, groups
 
 SHIPPED = EXAMPLES / "study"
-MOST_BYTES = 16 * 2**20  # of a file of rows
-MOST_ROWS = 10_000
+MAX_BYTES = 16 * 2**20  # of a file of rows
+MAX_ROWS = 10_000
 
 
 @dataclass(frozen=True)
@@ -97,14 +97,14 @@ def any_study_of(data: bytes, name: str) -> Study | PictureStudy:
 
 
 def _read(data: bytes, name: str, parse: Parse) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
-    if len(data) > MOST_BYTES:
-        raise SampleError(f"{name} is larger than the {MOST_BYTES // 2**20} MiB of rows that are read.")
+    if len(data) > MAX_BYTES:
+        raise SampleError(f"{name} is larger than the {MAX_BYTES // 2**20} MiB of rows that are read.")
     rows, problems = parse(data, name)
     if not rows:
         what = problems[0] if problems else f"{name} holds no finished rows; `study run GRID --out DIR` makes them."
         raise SampleError(what)
-    if len(rows) > MOST_ROWS:
-        raise SampleError(f"{name} holds {len(rows):,} rows; at most {MOST_ROWS:,} are shown.")
+    if len(rows) > MAX_ROWS:
+        raise SampleError(f"{name} holds {len(rows):,} rows; at most {MAX_ROWS:,} are shown.")
     return tuple(rows), tuple(problems)
 
 
@@ -137,7 +137,7 @@ def _content(path: Path) -> bytes:
     file = rows_file(path)
     try:
         with file.open("rb") as opened:
-            return opened.read(MOST_BYTES + 1)
+            return opened.read(MAX_BYTES + 1)
     except FileNotFoundError as error:
         raise SampleError(f"{path} holds no rows.jsonl; `study run GRID --out {path}` makes one.") from error
     except OSError as error:

@@ -27,7 +27,7 @@ from vlcompare.whole_files import write_whole
 Parse = Callable[[bytes, str], tuple[list[dict[str, Any]], list[str]]]  # a file's content and name -> rows, problems
 VERSION = 1  # of how rows are made: those of another version are not set beside these
 MOST = {"width": 8192, "layers": 256, "state_size": 1024, "budget": 10**12, "vocabulary": 100_000}
-_MOST_EVALUATIONS = 100_000  # of a curve
+_MAX_EVALUATIONS = 100_000  # of a curve
 _RESULTS: dict[str, type | tuple[type, ...]] = {  # what a finished row holds beside its setting
     "parameters": int,
     "examples": int,
@@ -210,7 +210,7 @@ def _check_results(row: dict[str, Any], places: int) -> None:
             length.isascii() and length.isdecimal() and 0 < len(length) < 6 and share(value)
             for length, value in row["extrapolation"].items()
         ),
-        "curve": len(curve) <= _MOST_EVALUATIONS
+        "curve": len(curve) <= _MAX_EVALUATIONS
         and all(isinstance(one, list) and len(one) == 2 and count(one[0]) and share(one[1]) for one in curve)
         and all(a[0] < b[0] for a, b in pairwise(curve)),
     }

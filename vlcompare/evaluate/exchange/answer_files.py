@@ -48,7 +48,7 @@ QUESTIONS = (
     "that a model's answers were written to"
 )
 _LOOKED_AT = 20  # rows, to see which kind of file it is
-MOST_PROBLEMS = 1000
+MAX_PROBLEMS = 1000
 
 
 class AnswerRow(NamedTuple):
@@ -192,7 +192,7 @@ def _foreign(path: Path, rows: Iterable[tuple[str, Any]]) -> AnswerFile:
                 row = RowError(str(error))
             except RowError as error:
                 row = error
-        if len(found.problems) < MOST_PROBLEMS:
+        if len(found.problems) < MAX_PROBLEMS:
             found.problems.append(f"{location}: {row}")
     if len(formats) > 1:
         raise _several(path, formats)

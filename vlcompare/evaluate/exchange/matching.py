@@ -20,7 +20,7 @@ from vlcompare.evaluate.exchange.answer_files import QUESTIONS, AnswerFile, Answ
 from vlcompare.evaluate.fields import described
 from vlcompare.evaluate.predictions import same_answer
 from vlcompare.evaluate.readers.rows import bare_question
-from vlcompare.evaluate.schema import MOST_SIDES, NO_SIDE
+from vlcompare.evaluate.schema import MAX_SIDES, NO_SIDE
 from vlcompare.types import Sample
 
 ENOUGH = 0.9  # of the samples have an answer: below, a warning stands above the figures
@@ -217,8 +217,8 @@ def _matched(by: str, file: AnswerFile, find: Find) -> Matched:
     result = Matched(by, problems=list(file.problems), rows=len(file.rows), duplicates=file.duplicates)
     result.contradicting, result.about_file = file.contradicting, list(file.notes)
     for row in file.rows:
-        if row.side not in result.sides and len(result.sides) >= MOST_SIDES:
-            raise SampleError(f"The predictions name more than {MOST_SIDES} sides: {described(row.side)}.")
+        if row.side not in result.sides and len(result.sides) >= MAX_SIDES:
+            raise SampleError(f"The predictions name more than {MAX_SIDES} sides: {described(row.side)}.")
         answers, id = result.sides.setdefault(row.side, {}), find(row)
         if id is None:
             result.unknown += 1

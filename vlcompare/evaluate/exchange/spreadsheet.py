@@ -20,11 +20,11 @@ from vlcompare.evaluate.readers import safe_xml
 from vlcompare.evaluate.readers.opening import RowError
 
 FORMULA = "\0formula"  # in place of the value of a formula that was never computed
-MOST_PART = 512 << 20  # bytes of one part, unpacked
-MOST_ROWS = 1 << 20  # as in Excel
-MOST_TEXTS = 4 << 20  # that cells share
-MOST_COLUMNS = 500
-MOST_CELL = 100_000  # characters
+MAX_PART = 512 << 20  # bytes of one part, unpacked
+MAX_ROWS = 1 << 20  # as in Excel
+MAX_TEXTS = 4 << 20  # that cells share
+MAX_COLUMNS = 500
+MAX_CELL = 100_000  # characters
 _PIECE = 1 << 18
 _SHEET = re.compile(r"xl/worksheets/sheet(\d{1,4})\.xml\Z")
 _REFERENCE = re.compile(r"([A-Z]{1,3})\d+\Z")
@@ -68,8 +68,8 @@ def _pieces(archive: zipfile.ZipFile, name: str) -> Iterator[bytes]:
     with archive.open(name) as part:
         while piece := part.read(_PIECE):
             count += len(piece)
-            if count > MOST_PART:
-                raise RowError(f"{name} unpacks to more than {MOST_PART:,} bytes")
+            if count > MAX_PART:
+                raise RowError(f"{name} unpacks to more than {MAX_PART:,} bytes")
             yield piece
 
 
@@ -81,15 +81,15 @@ def _shared(archive: zipfile.ZipFile) -> list[str]:
         return texts
     parts: list[str] = []
     inside: list[str] = []
-    room = MOST_CELL  # characters that the open text may still have
+    room = MAX_CELL  # characters that the open text may still have
 
     def start(tag: str, attributes: dict[str, str]) -> None:
         nonlocal room
         if tag == "si":
-            if len(texts) >= MOST_TEXTS:
-                raise RowError(f"{name} has over {MOST_TEXTS:,} texts")
+            if len(texts) >= MAX_TEXTS:
+                raise RowError(f"{name} has over {MAX_TEXTS:,} texts")
             parts.clear()
-            room = MOST_CELL
+            room = MAX_CELL
         inside.append(tag)
 
     def end(tag: str) -> None:
@@ -132,10 +132,10 @@ def _cells(archive: zipfile.ZipFile, name: str, shared: Sequence[str]) -> Iterat
     def end(tag: str) -> None:
         inside.pop()
         if tag == "row":
-            if len(rows) >= MOST_ROWS:
-                raise RowError(f"{name} has over {MOST_ROWS:,} rows")
+            if len(rows) >= MAX_ROWS:
+                raise RowError(f"{name} has over {MAX_ROWS:,} rows")
             rows.append(dict(row))
-        elif tag == "c" and column < MOST_COLUMNS:
+        elif tag == "c" and column < MAX_COLUMNS:
             if kind == "s":
                 row[column] = shared[int(value)] if value.isdecimal() and int(value) < len(shared) else ""
             elif value or formula:
@@ -143,7 +143,7 @@ def _cells(archive: zipfile.ZipFile, name: str, shared: Sequence[str]) -> Iterat
 
     def text(characters: str) -> None:
         nonlocal value
-        if inside[-1] in ("v", "t") and len(value) < MOST_CELL:
+        if inside[-1] in ("v", "t") and len(value) < MAX_CELL:
             value += characters
 
     safe_xml.parse(_pieces(archive, name), name, start, end, text)

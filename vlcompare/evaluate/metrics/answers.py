@@ -116,7 +116,7 @@ def exact_match(answer: str, references: Sequence[str]) -> float:
 
 
 LEAST_SIMILARITY = 0.5  # below this an answer counts as another one
-MOST_COMPARED = 1000  # characters; no document's answer is near it, and the time grows with their square
+MAX_COMPARED = 1000  # characters; no document's answer is near it, and the time grows with their square
 
 
 def anls(answer: str, references: Sequence[str]) -> float:
@@ -125,12 +125,12 @@ def anls(answer: str, references: Sequence[str]) -> float:
     Sources: Biten et al. 2019, "Scene Text VQA", equation 1; the evaluation script of DocVQA and InfographicVQA. The
     best over the references of 1 - NL, and 0 where that is below 0.5. NL is the edit distance of both texts in lower
     case with white space folded, over the longer of both as they stand. An empty answer is never right. Texts are
-    compared as far as MOST_COMPARED characters.
+    compared as far as MAX_COMPARED characters.
     """
     ours, best = _folded(answer), 0.0
     for reference in references if ours else ():
         theirs = _folded(reference)
-        longer = max(len(answer[:MOST_COMPARED]), len(reference[:MOST_COMPARED]))
+        longer = max(len(answer[:MAX_COMPARED]), len(reference[:MAX_COMPARED]))
         if abs(len(ours) - len(theirs)) <= LEAST_SIMILARITY * longer:  # else the lengths alone decide
             best = max(best, 1 - edit_distance(ours, theirs) / longer)
     return best if best >= LEAST_SIMILARITY else 0.0
@@ -143,7 +143,7 @@ def anls_strict(similarities: ArrayLike) -> NDArray[np.float64]:
 
 
 def _folded(text: str) -> str:
-    return " ".join(text[:MOST_COMPARED].lower().split())
+    return " ".join(text[:MAX_COMPARED].lower().split())
 
 
 def edit_distance(a: str, b: str) -> int:

@@ -16,7 +16,7 @@ from vlcompare.types import Box
 THRESHOLDS = (0.5, 0.3, 0.7, 0.9)
 # Two-decimal boxes reach a threshold exactly, and then floating point must not decide: 0.08 / 0.16 counts as 0.5.
 SLACK = 1e-9
-MOST_PAIRS = 100  # of a caption that are matched: the time grows with their square
+MAX_PAIRS = 100  # of a caption that are matched: the time grows with their square
 
 Floats = NDArray[np.float64]
 
@@ -63,12 +63,12 @@ def match_phrases(
 ) -> tuple[int, int, int]:
     """(matched, predicted, true) pairs of phrase and box: the same phrase at IoU >= threshold, each used once.
 
-    A maximum matching, independent of the order in which they are named; pairs after the first MOST_PAIRS of a
+    A maximum matching, independent of the order in which they are named; pairs after the first MAX_PAIRS of a
     caption are counted, but not matched.
     """
-    others = [(name, box.clip()) for name, box in truth[:MOST_PAIRS]]
+    others = [(name, box.clip()) for name, box in truth[:MAX_PAIRS]]
     fitting = []
-    for phrase, box in predicted[:MOST_PAIRS]:
+    for phrase, box in predicted[:MAX_PAIRS]:
         ours = box.clip()
         near = (name == phrase and ours.iou(other) >= threshold - SLACK for name, other in others)
         fitting.append([index for index, fits in enumerate(near) if fits])

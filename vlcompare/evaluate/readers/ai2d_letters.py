@@ -16,7 +16,7 @@ from vlcompare.evaluate.readers.opening import RowError, json_object
 from vlcompare.evaluate.readers.pictures import picture_path
 from vlcompare.evaluate.readers.source import DatasetSource
 
-MOST_LABELS = 200
+MAX_LABELS = 200
 _ROOM = 0.8  # of a rectangle's height: the letter's
 
 
@@ -68,7 +68,7 @@ def _labels(source: DatasetSource, base: str) -> tuple[tuple[float, float, float
     labels: list[tuple[float, float, float, float, str]] = []
     for text in texts.values() if isinstance(texts, dict) else ():
         letter, corners = text.get("replacementText"), text.get("rectangle")
-        if isinstance(letter, str) and letter.strip() and len(labels) < MOST_LABELS:
+        if isinstance(letter, str) and letter.strip() and len(labels) < MAX_LABELS:
             (x0, y0), (x1, y1) = corners
             x0, x1, y0, y1 = *sorted((float(x0), float(x1))), *sorted((float(y0), float(y1)))
             labels.append((x0, y0, x1, y1, letter.strip()[:3]))

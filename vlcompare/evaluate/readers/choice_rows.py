@@ -18,7 +18,7 @@ _IMAGE = ("image", "img", "image_path", "image_file", "file_name", "filename")
 _ID = ("id", "question_id", "qa_id", "index", "image_id")
 _TAGS = ("category", "topic_difficulty", "subfield", "subject", "topic")
 _MENTION = re.compile(r"\s*<image[ _]?\d*>\s*")
-MOST_PICTURES = 7  # of a question of MMMU
+MAX_PICTURES = 7  # of a question of MMMU
 
 
 def _made(
@@ -97,7 +97,7 @@ def _aokvqa(source: DatasetSource, location: str, row: dict[str, Any]) -> Sample
 
 def _mmmu(source: DatasetSource, location: str, row: dict[str, Any]) -> Sample:
     """{question, options, answer, image_1 .. image_7, question_type}; a question of several pictures is refused."""
-    given = [f"image_{n}" for n in range(1, MOST_PICTURES + 1) if row.get(f"image_{n}") is not None]
+    given = [f"image_{n}" for n in range(1, MAX_PICTURES + 1) if row.get(f"image_{n}") is not None]
     options = _options(row)
     text = text_of(row, "question")
     mentioned = set(re.findall(r"<image (\d+)>", " ".join((text, *options))))

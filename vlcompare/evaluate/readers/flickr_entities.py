@@ -22,7 +22,7 @@ from vlcompare.evaluate.readers.source import DatasetSource, LeftOut
 from vlcompare.tasks.boxes import format_box
 from vlcompare.types import Box, Sample
 
-MOST_FILE = 4 << 20  # bytes of one picture's file
+MAX_FILE = 4 << 20  # bytes of one picture's file
 _PHRASE = re.compile(r"\[/EN#(\d{1,12})((?:/\w{1,40}){1,8}) ([^\[\]]{1,400})\]")
 _SPLITS = ("train", "val", "test")
 NO_BOX = "0"  # the entity of phrases that are about nothing visible
@@ -93,11 +93,11 @@ def _image_name(source: DatasetSource, name: str) -> str:
 def _text(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            data = file.read(MOST_FILE + 1)
+            data = file.read(MAX_FILE + 1)
     except OSError as error:
         raise RowError(f"{path.name} cannot be read ({error.strerror or error})") from error
-    if len(data) > MOST_FILE:
-        raise RowError(f"{path.name} has more than {MOST_FILE:,} bytes")
+    if len(data) > MAX_FILE:
+        raise RowError(f"{path.name} has more than {MAX_FILE:,} bytes")
     return data.decode("utf-8-sig", errors="replace")
 
 

@@ -68,7 +68,7 @@ def _sample(
         text=_text(row.get("text"), "text") or "",
         choices=_choices(task, row.get("choices")),
         references=_references(row.get("references")),
-        boxes=tuple(map(checked_box, _listed(row.get("boxes"), "boxes", schema.MOST_BOXES))),
+        boxes=tuple(map(checked_box, _listed(row.get("boxes"), "boxes", schema.MAX_BOXES))),
         source=_short(row.get("source"), "source") or source.source,
         split=_short(row.get("split"), "split"),
         tags=schema.tags(row.get("tags") or {}),
@@ -114,14 +114,14 @@ def _objects(value: Any) -> tuple[dict[str, Any], ...]:
     """A rendered scene's objects, each at least {"kind": text}; a box is four numbers."""
     return tuple(
         schema.scene_object(item, f"objects[{i}]")
-        for i, item in enumerate(_listed(value, "objects", schema.MOST_OBJECTS))
+        for i, item in enumerate(_listed(value, "objects", schema.MAX_OBJECTS))
     )
 
 
 def _choices(task: str, value: Any) -> tuple[Any, ...] | None:
     if value in (None, []):
         return None
-    choices = bounded(value, "choices", schema.MOST_CHOICES)
+    choices = bounded(value, "choices", schema.MAX_CHOICES)
     if task == "pointing":
         return tuple(map(checked_box, choices))
     return tuple(schema.reference_texts(list(texts_of(choices, "`choices`")), "choices"))

@@ -24,8 +24,8 @@ from vlcompare.errors import SampleError
 from vlcompare.evaluate.readers.json_lines import each_line, exactly, whole, why
 
 MAX_ROW_CHARACTERS = 64 * 1024 * 1024
-MOST_WHOLE = 1 << 30  # bytes of a file whose JSON is one value: it is read whole
-MOST_UNPACKED = 16 << 30  # bytes that a compressed file may unpack to
+MAX_WHOLE = 1 << 30  # bytes of a file whose JSON is one value: it is read whole
+MAX_UNPACKED = 16 << 30  # bytes that a compressed file may unpack to
 LEAST_FREE = 1 << 30  # bytes of the temporary disk that are left to other programs, by files larger than that
 _HEAD = 64 * 1024
 _PIECE = 1 << 20
@@ -198,8 +198,8 @@ def _copy(packed: IO[bytes], file: BinaryIO, path: Path) -> None:
     count = 0
     while piece := packed.read(_PIECE):
         count += len(piece)
-        if count > MOST_UNPACKED:
-            raise SampleError(f"{path} unpacks to more than {MOST_UNPACKED:,} bytes, the most that is read.")
+        if count > MAX_UNPACKED:
+            raise SampleError(f"{path} unpacks to more than {MAX_UNPACKED:,} bytes, the most that is read.")
         if shutil.disk_usage(file.name).free < min(count, LEAST_FREE):
             raise SampleError(
                 f"{path} unpacks to more than the temporary disk has room for: set TMPDIR to a folder on another disk."
@@ -303,10 +303,10 @@ def json_file(path: Path, *, keep: bool = False) -> Any:
     value = _kept.pop(key, None)
     _kept.clear()
     if value is None:
-        if status.st_size > MOST_WHOLE:
+        if status.st_size > MAX_WHOLE:
             raise SampleError(
                 f"{path} holds {status.st_size:,} bytes, and a JSON file that is read whole may have "
-                f"{MOST_WHOLE:,}: split it, or write an object a line."
+                f"{MAX_WHOLE:,}: split it, or write an object a line."
             )
         try:
             value = whole(plain.read_bytes())

@@ -18,7 +18,7 @@ from vlcompare.evaluate.readers.opening import RowError, kind_of
 from vlcompare.evaluate.readers.pictures import hashed
 from vlcompare.evaluate.readers.source import DatasetSource
 
-MOST_STREAMED = 40 << 30  # bytes of pictures that are taken from one config
+MAX_STREAMED = 40 << 30  # bytes of pictures that are taken from one config
 _IDS = ("id", "imageId", "image_id")
 
 
@@ -89,8 +89,8 @@ class StreamedPictures:
             if key is None or not isinstance(data, bytes):
                 continue
             self._bytes += len(data)
-            if self._bytes > MOST_STREAMED:
-                raise SampleError(f"The pictures of {self._what} have more than {MOST_STREAMED:,} bytes.")
+            if self._bytes > MAX_STREAMED:
+                raise SampleError(f"The pictures of {self._what} have more than {MAX_STREAMED:,} bytes.")
             path = Path(self._folder.name) / hashed(key)
             path.write_bytes(data)
             self._paths[key] = path

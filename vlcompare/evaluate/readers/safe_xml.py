@@ -12,8 +12,8 @@ from xml.parsers import expat
 
 from vlcompare.evaluate.readers.opening import RowError
 
-MOST_DEPTH = 100  # elements in one another; spreadsheets and annotations have ten at most
-MOST_SILENT = 4 << 20  # bytes of one tag: the parser holds it whole until it ends
+MAX_DEPTH = 100  # elements in one another; spreadsheets and annotations have ten at most
+MAX_SILENT = 4 << 20  # bytes of one tag: the parser holds it whole until it ends
 
 
 def parse(
@@ -33,8 +33,8 @@ def parse(
     def opened(tag: str, attributes: dict[str, str]) -> None:
         nonlocal depth
         depth += 1
-        if depth > MOST_DEPTH:
-            raise RowError(f"{what} has over {MOST_DEPTH} elements in one another")
+        if depth > MAX_DEPTH:
+            raise RowError(f"{what} has over {MAX_DEPTH} elements in one another")
         start(tag, attributes)
 
     def closed(tag: str) -> None:
@@ -50,8 +50,8 @@ def parse(
         for piece in pieces:
             parser.Parse(piece, False)
             count += len(piece)
-            if count - parser.CurrentByteIndex > MOST_SILENT:
-                raise RowError(f"{what} has a tag of over {MOST_SILENT:,} bytes")
+            if count - parser.CurrentByteIndex > MAX_SILENT:
+                raise RowError(f"{what} has a tag of over {MAX_SILENT:,} bytes")
         parser.Parse(b"", True)
     except expat.ExpatError as error:
         raise RowError(f"{what} is not XML ({error})") from error

@@ -18,7 +18,7 @@ from vlcompare.evaluate.replies import read_reply
 from vlcompare.evaluate.results.aspects import target_box
 from vlcompare.evaluate.results.differences import METHOD, largest_differences
 from vlcompare.evaluate.results.notes import Note
-from vlcompare.evaluate.results.report_evidence import MOST_MAPPED, evidence_figures, evidence_of
+from vlcompare.evaluate.results.report_evidence import MAX_MAPPED, evidence_figures, evidence_of
 from vlcompare.evaluate.results.slices import SliceRow, criterion, overall, scored, slice_figures
 from vlcompare.evaluate.results.table import Rows, RunTable, summary_of
 from vlcompare.evaluate.results.thumbnails import thumbnail_base64
@@ -32,10 +32,10 @@ from vlcompare.types import SIDES
 from vlcompare.units import fraction, fraction_interval, how_many
 
 MAX_CARDS = 200
-MOST_DIFFERENCES = 12
+MAX_DIFFERENCES = 12
 PICTURE = 320
-MOST_BOXES = 20  # of a side, on a picture
-MOST_TEXT = 600  # characters of an answer
+MAX_BOXES = 20  # of a side, on a picture
+MAX_TEXT = 600  # characters of an answer
 COLORS = f":root {{ --left: {STYLES['left'].color}; --right: {STYLES['right'].color} }}"
 _DIFFERENCE = abbreviation("paired difference", "difference")
 SHEET = Path(__file__).with_name("report.css")
@@ -125,7 +125,7 @@ def _differences(table: RunTable, rows: Rows) -> Safe | None:
     if not found:
         return None
     clear = [one for one in found if one.clear]
-    shown = (clear or found)[:MOST_DIFFERENCES]
+    shown = (clear or found)[:MAX_DIFFERENCES]
     lines = [one.figures(table) for one in shown]
     names = [one.label for one in shown]
     chance = abbreviation("clear of chance")
@@ -236,7 +236,7 @@ def _samples(table: RunTable, rows: Rows | None) -> Safe | None:
     shown = [int(i) for i in rows[:MAX_CARDS]]
     more = el("p", f"{len(rows) - len(shown)} more are not shown.", class_="quiet") if len(rows) > len(shown) else None
     evidence = {i: found for i in shown if (found := evidence_of(table, i))}
-    mapped = list(evidence)[:MOST_MAPPED]
+    mapped = list(evidence)[:MAX_MAPPED]
     cards = [
         _card(
             table,
@@ -260,8 +260,8 @@ def _card(table: RunTable, i: int, note: Note | None, evidence: Safe | None) -> 
         verdict = {1: "✓ ", 0: "✗ "}.get(int(table.right[side][i]), "")
         score = cells[f"score_{name}"]
         figure = f" ({score:.2f})" if score is not None and sample.task == "grounding" else ""
-        answers.append(el("p", el("b", verdict), cells[f"answer_{name}"][:MOST_TEXT], figure, class_=name))
-    right = el("p", "Right: ", cells["reference"][:MOST_TEXT], class_="quiet") if cells["reference"] else None
+        answers.append(el("p", el("b", verdict), cells[f"answer_{name}"][:MAX_TEXT], figure, class_=name))
+    right = el("p", "Right: ", cells["reference"][:MAX_TEXT], class_="quiet") if cells["reference"] else None
     said = el("p", " · ".join(filter(None, (*note.tags, note.text))), class_="note") if note else None
     facts = el("p", f"{task_title(sample.task)} · {sample.id}", class_="quiet")
     question = el("h3", shorten(sample.text, 200)) if sample.text else None
@@ -278,7 +278,7 @@ def _marks(table: RunTable, i: int) -> list[Mark]:
     roles: tuple[Role, ...] = ("left", "right")
     for role, side in zip(roles, table.sides, strict=False):
         reply = read_reply(sample, table.run.sides[side].rows[i])
-        marks += [Mark(box, "", role) for box in reply.boxes[:MOST_BOXES]]
+        marks += [Mark(box, "", role) for box in reply.boxes[:MAX_BOXES]]
     return marks
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vlcompare.errors import SampleError
-from vlcompare.evaluate.schema import MOST_NOTES
+from vlcompare.evaluate.schema import MAX_NOTES
 
 ERROR_TYPES = (
     "wrong object",
@@ -67,7 +67,7 @@ class Notes:
             return {}
         with self._open() as database:
             rows = database.execute(
-                f"SELECT sample, text, tags, updated FROM notes ORDER BY sample LIMIT {MOST_NOTES}"
+                f"SELECT sample, text, tags, updated FROM notes ORDER BY sample LIMIT {MAX_NOTES}"
             ).fetchall()
         return {note.sample: note for note in map(_note, rows)}
 

@@ -15,7 +15,7 @@ from vlcompare.render.draw import Mark, Role, annotate, thumbnail
 from vlcompare.render.evidence_picture import Place, evidence_overlay, evidence_scale, figures_in_words, place_of
 from vlcompare.render.markup import Safe, el
 
-MOST_MAPPED = 60  # samples of a report whose maps are drawn: some 20 kB each
+MAX_MAPPED = 60  # samples of a report whose maps are drawn: some 20 kB each
 _SIDE = 240  # pixels of a map's picture
 _ROLES: tuple[Role, ...] = ("left", "right")
 

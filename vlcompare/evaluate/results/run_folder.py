@@ -32,8 +32,8 @@ from vlcompare.types import Answer, Sample
 from vlcompare.units import listed
 
 MAX_SAMPLES = 2_000_000
-MOST_NAMED = 5  # half runs in a sentence
-MOST_MAP_BOXES = 26  # of an answer, whose figures on its map are computed when it is shown
+MAX_NAMED = 5  # half runs in a sentence
+MAX_MAP_BOXES = 26  # of an answer, whose figures on its map are computed when it is shown
 NOTES = "notes.sqlite"
 NOT_OWN = (
     "Pictures outside of the run's folder are not shown, since this user's own `evaluate` on this machine did not make "
@@ -171,7 +171,7 @@ class RunFolder:
             return None
         if "error" in stored:
             return str(stored["error"])
-        boxes = read_reply(self.samples[i], row).boxes[:MOST_MAP_BOXES]
+        boxes = read_reply(self.samples[i], row).boxes[:MAX_MAP_BOXES]
         return EvidenceMap.from_json(stored, answer=str(row.get("text") or ""), boxes=boxes)
 
     def picture(self, i: int) -> Path | bytes:
@@ -268,8 +268,8 @@ def half_runs(folder: Path, depth: int = 2) -> str:
     halves = [f"{run.name} has no {missing}" for run, missing in _runs(folder, depth) if missing]
     if not halves:
         return ""
-    more = len(halves) - MOST_NAMED
-    return f"Not listed: {listed(halves[:MOST_NAMED] + ([f'{more:,} more'] if more > 0 else []))}."
+    more = len(halves) - MAX_NAMED
+    return f"Not listed: {listed(halves[:MAX_NAMED] + ([f'{more:,} more'] if more > 0 else []))}."
 
 
 def _runs(folder: Path, depth: int) -> Iterator[tuple[Path, str | None]]:

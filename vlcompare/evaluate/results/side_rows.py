@@ -13,9 +13,9 @@ from typing import Any
 
 from vlcompare.errors import SampleError
 from vlcompare.evaluate import run_files
-from vlcompare.evaluate.fields import MOST_NUMBER, described
+from vlcompare.evaluate.fields import MAX_NUMBER, described
 from vlcompare.evaluate.predictions import ByteSpan, read_lines
-from vlcompare.evaluate.schema import MOST_SIDES, NO_SIDE, refused
+from vlcompare.evaluate.schema import MAX_SIDES, NO_SIDE, refused
 from vlcompare.types import SIDES
 
 PROBLEMS_KEPT = 100
@@ -72,8 +72,8 @@ def _read_part(path: Path, index: Mapping[str, int], sides: dict[str, SideRows],
 def _side(side: str, index: Mapping[str, int], sides: dict[str, SideRows], file: str) -> SideRows:
     rows = sides.get(side)
     if rows is None:
-        if len(sides) >= MOST_SIDES:
-            raise refused(file, f"it has more than {MOST_SIDES} sides, the last one {described(side)}")
+        if len(sides) >= MAX_SIDES:
+            raise refused(file, f"it has more than {MAX_SIDES} sides, the last one {described(side)}")
         rows = sides[side] = _empty(index)
     return rows
 
@@ -102,4 +102,4 @@ def _confidence(tokens: Any) -> float | None:
         return None
     if not values or not _NUMBERS.issuperset(map(type, values)) or not math.isfinite(total):
         return None
-    return max(-MOST_NUMBER, min(MOST_NUMBER, total / len(values)))
+    return max(-MAX_NUMBER, min(MAX_NUMBER, total / len(values)))

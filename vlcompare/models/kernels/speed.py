@@ -23,7 +23,7 @@ from vlcompare.models.kernels.reference import NormModule
 from vlcompare.models.kernels.verdicts import Case
 
 ROUNDS = 7
-MOST_COPIES = 24  # of the weights
+MAX_COPIES = 24  # of the weights
 _CACHE = 64 << 20  # bytes, where a GPU does not tell the size of its cache
 
 Work = Callable[..., Any]
@@ -117,4 +117,4 @@ def _copies(given: tuple[Any, ...], device: torch.device) -> int:
     """How many copies of the weights do not fit into the cache together, twice over."""
     cache = getattr(torch.cuda.get_device_properties(device), "L2_cache_size", 0) or _CACHE
     size = sum(x.nbytes for x in tree_leaves(given) if isinstance(x, Tensor))
-    return max(1, min(MOST_COPIES, -(-2 * cache // max(1, size))))
+    return max(1, min(MAX_COPIES, -(-2 * cache // max(1, size))))

@@ -38,11 +38,11 @@ STORED_DTYPES: dict[str, torch.dtype] = {
 }
 NAMES = {dtype: name for name, dtype in STORED_DTYPES.items()}
 _LONGEST_HEADER = 4 << 20  # the format allows 100 MB, which would be 1.5 GB once read; 2.8 B parameters need 0.2 MB
-_MOST_TENSORS = 20_000  # 2.8 B parameters lie in 1,200
+_MAX_TENSORS = 20_000  # 2.8 B parameters lie in 1,200
 _LONGEST_KEY = 256  # characters
 # the largest magnitude of a weight: bfloat16 ends at 3.4e38, as float32 does, and rounding to int8 multiplies by 127
 LARGEST_VALUE = 2.0**120
-_MOST_AXES = 8  # of a tensor; with sizes below 2**63 its bytes are then counted in a moment, whatever the header says
+_MAX_AXES = 8  # of a tensor; with sizes below 2**63 its bytes are then counted in a moment, whatever the header says
 _CHUNK = 1 << 20  # elements looked at in one go for NaN
 
 
@@ -87,7 +87,7 @@ def read_header(file: Path) -> dict[str, Stored]:
         ) from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{file.name}: the header is not a table of tensors; download the checkpoint again.")
-    if len(header) > _MOST_TENSORS:
+    if len(header) > _MAX_TENSORS:
         raise CheckpointError(f"{file.name} holds {len(header)} tensors, more than any model that is loaded here.")
     start = 8 + length
     found = {key: _entry(file, key, row, start) for key, row in header.items() if key != "__metadata__"}
@@ -103,8 +103,8 @@ def read_headers(files: Iterable[Path]) -> dict[str, Stored]:
             if key in found:
                 raise CheckpointError(f"{file.name}: {key!r} is stored in {found[key].file.name} as well; keep one.")
             found[key] = stored
-        if len(found) > _MOST_TENSORS:
-            raise CheckpointError(f"{file.name} and those before it hold over {_MOST_TENSORS} tensors, too many.")
+        if len(found) > _MAX_TENSORS:
+            raise CheckpointError(f"{file.name} and those before it hold over {_MAX_TENSORS} tensors, too many.")
     return found
 
 
@@ -195,7 +195,7 @@ def _entry(file: Path, key: str, row: Any, start: int) -> Stored:
         raise CheckpointError(f"{file.name}: a key has {len(key)} characters; no model that is loaded here has such.")
     try:
         dtype, shape, (begin, end) = STORED_DTYPES.get(row["dtype"]), tuple(row["shape"]), row["data_offsets"]
-        whole = len(shape) <= _MOST_AXES
+        whole = len(shape) <= _MAX_AXES
         whole = whole and all(type(value) is int and 0 <= value < 1 << 63 for value in (*shape, begin, end))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(

@@ -17,7 +17,7 @@ ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD = re.compile(r"^model-(\d{5})-of-(\d{5})\.safetensors$")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
 _LARGEST_INDEX = 4 << 20  # bytes; of the same keys
-_MOST_FILES = 256  # of one checkpoint; published ones have two at most
+_MAX_FILES = 256  # of one checkpoint; published ones have two at most
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -30,8 +30,8 @@ def weight_files(folder: Path) -> list[Path]:
     names = names_in_index(folder / INDEX) if is_there(folder / INDEX) else _names_of_shards(folder)
     if not names:
         raise CheckpointError(_nothing_usable(folder))
-    if len(names) > _MOST_FILES:
-        raise CheckpointError(f"{folder} claims to hold {len(names)} files of weights; at most {_MOST_FILES} are read.")
+    if len(names) > _MAX_FILES:
+        raise CheckpointError(f"{folder} claims to hold {len(names)} files of weights; at most {_MAX_FILES} are read.")
     for name in names:
         if not is_there(folder / name):
             raise CheckpointError(f"The shard {name} is missing in {folder}: download the checkpoint again.")

@@ -25,7 +25,7 @@ _RESULTS: dict[str, type | tuple[type, ...]] = {  # what a finished row holds be
     "device": str,
 }
 _PER_TASK = ("group", "metric", "right", "per_picture", "types")
-_MOST_QUESTIONS = 100_000  # of a task
+_MAX_QUESTIONS = 100_000  # of a task
 _LONGEST_ROW = 1 << 22  # bytes
 _LOOKED_AT = 1000  # lines in which a file's first row is looked for
 
@@ -79,7 +79,7 @@ def _check(row: Any) -> None:
         if not all(isinstance(found.get(name), str) for name in _PER_TASK) or not isinstance(found.get("names"), list):
             raise ValueError(f"its {task} lacks one of {', '.join(_PER_TASK)}, names")
         right = found["right"]
-        if not 0 < len(right) <= _MOST_QUESTIONS or set(right) - {"0", "1"}:
+        if not 0 < len(right) <= _MAX_QUESTIONS or set(right) - {"0", "1"}:
             raise ValueError(f"its {task} does not say which questions are right")
         if sum(int(digit, 36) for digit in found["per_picture"]) != len(right) or len(found["types"]) != len(right):
             raise ValueError(f"its {task} has counts that do not add up")

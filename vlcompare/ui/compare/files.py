@@ -24,7 +24,7 @@ from vlcompare.evaluate import schema
 from vlcompare.evaluate.fields import FieldError, listed, optional, record, whole
 from vlcompare.evaluate.readers.json_lines import exactly
 from vlcompare.evaluate.results import llm_comparator
-from vlcompare.repeats import MOST as MOST_ROUNDS
+from vlcompare.repeats import MOST as MAX_ROUNDS
 from vlcompare.repeats import Repeats
 from vlcompare.types import SIDES, Answer, Box, Request, Side, Timings
 from vlcompare.ui.compare.cards import side_name
@@ -41,8 +41,8 @@ KEPT_SECONDS = 300  # of a download before gradio has copied it
 _REPEATS = optional(  # of a comparison that was repeated: the times of both sides in each round
     record(
         {
-            "asked": whole(1, MOST_ROUNDS),
-            "rounds": listed(record(dict.fromkeys(SIDES, schema.TIMINGS), SIDES), MOST_ROUNDS),
+            "asked": whole(1, MAX_ROUNDS),
+            "rounds": listed(record(dict.fromkeys(SIDES, schema.TIMINGS), SIDES), MAX_ROUNDS),
         },
         ("asked", "rounds"),
     )

@@ -15,7 +15,7 @@ from vlcompare.types import DTYPES, MODES, PROMPT_ORDERS, QUANTIZATIONS, SIDES, 
 from vlcompare.ui.compare.forms import DEVICES, NUMBER_NAMES, SIDE_FIELDS, AskForm, says_nothing, shown_side
 from vlcompare.ui.settings import AppSettings
 
-MOST_CHARACTERS = 4000
+MAX_CHARACTERS = 4000
 ALLOWED = {
     "task": TASKS,
     "mode": MODES,
@@ -59,7 +59,7 @@ def write(link: Link, settings: AppSettings) -> str:
     if link.example:
         found["example"] = link.example
     query = urlencode(found)
-    while len(query) > MOST_CHARACTERS and found:
+    while len(query) > MAX_CHARACTERS and found:
         found.pop(max(found, key=lambda name: len(found[name])))
         query = urlencode(found)
     return "?" + query
@@ -98,4 +98,4 @@ def _key(side: str, name: str) -> str:
 
 
 def _text(value: Any) -> str | None:
-    return value[:MOST_CHARACTERS] if isinstance(value, str) and value else None
+    return value[:MAX_CHARACTERS] if isinstance(value, str) and value else None

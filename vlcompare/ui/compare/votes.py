@@ -30,7 +30,7 @@ COLUMNS = (
     "id", "created", "run", "choice", "blind", "note", "task", "text", "mode", "picture_sha256", "left_checkpoint",
     "right_checkpoint", "left_settings", "right_settings", "left_text", "right_text",
 )  # fmt: skip
-MOST_BYTES = 512 * 2**20
+MAX_BYTES = 512 * 2**20
 
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS votes (
@@ -60,7 +60,7 @@ class Votes:
             raise RequestError(f"A vote is one of {', '.join(CHOICES)}.")
         row = self._row(run, choice, bounded(note, self.limits.note_characters, "note"))
         with self._lock, self._open() as database:
-            if self.path.stat().st_size > MOST_BYTES:
+            if self.path.stat().st_size > MAX_BYTES:
                 raise RequestError("The store of votes on this server is full.")
             names = COLUMNS[1:]
             database.execute(

@@ -26,7 +26,7 @@ from vlcompare.ui.inspect.selection import Names, Opened, Selection
 from vlcompare.units import fraction, fraction_interval
 
 _INTERVAL = term("interval", "95 % interval")
-MOST_SLICES = 60
+MAX_SLICES = 60
 UNKNOWN = Interval(math.nan, math.nan)
 
 
@@ -141,7 +141,7 @@ def slices(opened: Opened, names: Names, dimension: str, selection: Selection) -
     def first(row: Figures) -> Safe:
         return el("th", _slice_button(dimension, row.name, query, aspect.value_title(row.name)), scope="row")
 
-    return el("div", _table([("", rows[:MOST_SLICES])], names, aspect.title, first), _more(len(rows)))
+    return el("div", _table([("", rows[:MAX_SLICES])], names, aspect.title, first), _more(len(rows)))
 
 
 def _shares(table: RunTable, aspect: Aspect, selection: Selection) -> Safe:
@@ -155,7 +155,7 @@ def _shares(table: RunTable, aspect: Aspect, selection: Selection) -> Safe:
         return el("p", "No sample here says anything about this.", class_="vl-empty")
     head = (aspect.title, "samples", "of these", "share", _INTERVAL)
     cells = [el("th", name, scope="col", class_="vi-number" if 0 < i < 4 else None) for i, name in enumerate(head)]
-    body = [_share_line(row, aspect.value_title(row.value), side, selection.query) for row in rows[:MOST_SLICES]]
+    body = [_share_line(row, aspect.value_title(row.value), side, selection.query) for row in rows[:MAX_SLICES]]
     shown = el("table", el("thead", el("tr", *cells)), el("tbody", *body), class_="vl-table vi-table vi-shares")
     note = el("p", sentence, class_="vl-note", data_shares="true")
     return el("div", note, el("div", shown, class_="vl-scroll"), _more(len(rows)))
@@ -186,7 +186,7 @@ def _slice_button(dimension: str, value: str, query: Query, label: str, title: s
 
 
 def _more(count: int) -> Safe | None:
-    more = count - MOST_SLICES
+    more = count - MAX_SLICES
     return el("p", f"{more} smaller slices are not shown.", class_="vl-note") if more > 0 else None
 
 

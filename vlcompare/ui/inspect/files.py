@@ -30,8 +30,8 @@ from vlcompare.ui.server.uploads import largest_upload, open_file
 from vlcompare.ui.settings import AppSettings, Limits
 
 REPORT_SAMPLES = 24
-MOST_ARCHIVES = 4  # archives of one user that stay unpacked
-MOST_UNPACKED = 8 * 2**30  # bytes of all users' archives on the disk
+MAX_ARCHIVES = 4  # archives of one user that stay unpacked
+MAX_UNPACKED = 8 * 2**30  # bytes of all users' archives on the disk
 AT_ONCE = 4  # archives that are unpacked at the same time, at most
 NO_ROOM = "The server has no room to unpack this archive at the moment: try later, or leave its pictures out."
 _unpacked: WeakKeyDictionary[tempfile.TemporaryDirectory[str], int] = WeakKeyDictionary()
@@ -43,8 +43,8 @@ def upload(inspection: Inspection, path: str | None, limits: Limits | None = Non
     """Open an uploaded run archive, for this user alone. path: as the client sent it."""
     if not path:
         return {}
-    if len(inspection.unpacked) >= MOST_ARCHIVES:
-        raise SampleError(f"At most {MOST_ARCHIVES} archives can be open in one visit: load the page again.")
+    if len(inspection.unpacked) >= MAX_ARCHIVES:
+        raise SampleError(f"At most {MAX_ARCHIVES} archives can be open in one visit: load the page again.")
     folder = tempfile.TemporaryDirectory(prefix="vlcompare-run-", ignore_cleanup_errors=True)
     try:
         with open_file(path, largest_upload(limits or Limits()), "archive") as file:
@@ -65,7 +65,7 @@ def _reserve(folder: tempfile.TemporaryDirectory[str], size: int) -> None:
     for `AT_ONCE` of this size, since others may be about to write as much.
     """
     with _lock:
-        if sum(_unpacked.values()) + size > MOST_UNPACKED or free_space(Path(folder.name)) < AT_ONCE * size:
+        if sum(_unpacked.values()) + size > MAX_UNPACKED or free_space(Path(folder.name)) < AT_ONCE * size:
             raise SampleError(NO_ROOM)
         _unpacked[folder] = size
 

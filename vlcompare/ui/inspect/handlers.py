@@ -15,7 +15,7 @@ from vlcompare.ui.inspect.action import InspectUpdate, action, listed
 from vlcompare.ui.inspect.headline import headline
 from vlcompare.ui.inspect.query import PAGE_ROWS, Query, clicked, filled
 from vlcompare.ui.inspect.selection import MEASURES, Opened
-from vlcompare.ui.inspect.session import MOST_OPEN, Inspection
+from vlcompare.ui.inspect.session import MAX_OPEN, Inspection
 
 CLOSED = "No run is open. Choose one from the list, or upload its archive."
 NO_SAMPLE = "Choose a sample from the list: its picture, both answers and your notes are shown here."
@@ -29,7 +29,7 @@ SELECTED = (  # the regions that depend on the filters
     "chips",
     "table",
 )
-MOST_THUMBNAILS = 12  # of one request
+MAX_THUMBNAILS = 12  # of one request
 
 # ---- regions ---------------------------------------------------------------------------------------------------------
 
@@ -232,7 +232,7 @@ def show_task(inspection: Inspection, folder: Path, task: str, *, swapped: bool)
     if key is None:
         raise RequestError("This run is not among those that can be opened here.")
     if key not in inspection.open:
-        inspection.choose([*inspection.open, key][-MOST_OPEN:])
+        inspection.choose([*inspection.open, key][-MAX_OPEN:])
     inspection.show(key)
     if swapped:
         inspection.set_sides(inspection.right, inspection.left)
@@ -313,7 +313,7 @@ def thumbnails(inspection: Inspection, asked: Sequence[object]) -> dict[str, str
     if data is None:
         return {}
     found = {}
-    for name in list(asked)[:MOST_THUMBNAILS]:
+    for name in list(asked)[:MAX_THUMBNAILS]:
         key, _, number = str(name)[:40].partition("-")
         if key == str(data.key) and number.isdecimal() and int(number) < len(data.pictures):
             found[str(name)] = inspection.library.thumbnails.get(data, int(number))

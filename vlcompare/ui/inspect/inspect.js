@@ -85,7 +85,7 @@
   narrow.addEventListener("change", () => { if (!narrow.matches) back(); });
 
   // ---- small pictures: asked for once they come into view, a dozen at a time, and kept while the list is drawn anew
-  const MOST_ASKED = 12, MOST_KEPT = 600, PATIENCE_MS = 2500;
+  const MAX_ASKED = 12, MAX_KEPT = 600, PATIENCE_MS = 2500;
   const kept = new Map();
   const wanted = new Set();
   let ask = null, waiting = null;
@@ -100,7 +100,7 @@
 
   function send() {
     if (waiting || !wanted.size || !ask) return;
-    const names = [...wanted].slice(0, MOST_ASKED);
+    const names = [...wanted].slice(0, MAX_ASKED);
     for (const name of names) wanted.delete(name);
     waiting = setTimeout(() => {  // no reply: the list was drawn anew meanwhile, or the server is busy
       waiting = null;
@@ -136,7 +136,7 @@
     },
     fill(found) {
       for (const [name, picture] of Object.entries(JSON.parse(found || "{}"))) kept.set(name, picture);
-      for (const name of kept.keys()) if (kept.size > MOST_KEPT) kept.delete(name);
+      for (const name of kept.keys()) if (kept.size > MAX_KEPT) kept.delete(name);
       for (const picture of document.querySelectorAll("#vi-table img[data-thumb]:not([src])")) place(picture);
       clearTimeout(waiting);
       waiting = null;

@@ -24,8 +24,8 @@ from vlcompare.ui import examples
 from vlcompare.ui.inspect.selection import Opened
 from vlcompare.ui.inspect.thumbnails import Thumbnails
 
-MOST_LISTED = 200
-MOST_KEPT = 3  # opened runs, and pairs of runs, in memory
+MAX_LISTED = 200
+MAX_KEPT = 3  # opened runs, and pairs of runs, in memory
 _EXAMPLE = " (example)"
 
 
@@ -68,7 +68,7 @@ class Library:
         for run in find_runs(self._shipped or examples.FOLDER, 1):
             titles.setdefault(run.resolve(), f"{run.name}{_EXAMPLE}")
         listed: dict[str, Path] = {}
-        for folder, title in list(titles.items())[:MOST_LISTED]:
+        for folder, title in list(titles.items())[:MAX_LISTED]:
             listed[unused_name(title, listed)] = folder
         return listed
 
@@ -156,7 +156,7 @@ class _Cache:
                 made = make()
                 with self._lock:
                     self._values[key] = made
-                    while len(self._values) > MOST_KEPT:
+                    while len(self._values) > MAX_KEPT:
                         self._values.popitem(last=False)
                 return made
         finally:

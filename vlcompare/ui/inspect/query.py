@@ -15,7 +15,7 @@ QUADRANT_TITLES = {"both": "Both right", "only_left": "Only left", "only_right":
 NOTED = {"": "All", "noted": "With a note or tag", "bare": "Without a note"}
 SORTABLE = ("order", "text", *SIDES, "difference", "gap")
 PAGE_ROWS = 50
-MOST_TEXT = 300
+MAX_TEXT = 300
 JUDGED = ("iou", "score")  # measures of an answer beside the truth
 
 
@@ -169,7 +169,7 @@ def filled(
         least = 0.0
     return replace(
         query,
-        text=str(text or "").replace("\x00", "")[:MOST_TEXT],
+        text=str(text or "").replace("\x00", "")[:MAX_TEXT],
         regex=bool(regex),
         disagree=bool(disagree),
         gap=min(50.0, max(0.0, least)) if math.isfinite(least) else 0.0,

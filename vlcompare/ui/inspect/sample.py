@@ -33,7 +33,7 @@ from vlcompare.ui.inspect.selection import Cell, Names, Opened, SampleRow
 from vlcompare.ui.inspect.session import recorded_of
 from vlcompare.units import decimal
 
-MOST_BLOCKS_SHOWN = 1024  # of one map
+MAX_BLOCKS_SHOWN = 1024  # of one map
 
 
 def as_run(opened: Opened, row: int, picture: Picture) -> Run:
@@ -123,8 +123,8 @@ def evidence_of(opened: Opened, row: int) -> tuple[dict[str, EvidenceMap], dict[
         found = opened.run.evidence(side, row)
         if isinstance(found, str):
             refused[role] = found
-        elif found is not None and len(found.falls) > MOST_BLOCKS_SHOWN:
-            refused[role] = f"This map has {len(found.falls):,} blocks; at most {MOST_BLOCKS_SHOWN:,} are drawn."
+        elif found is not None and len(found.falls) > MAX_BLOCKS_SHOWN:
+            refused[role] = f"This map has {len(found.falls):,} blocks; at most {MAX_BLOCKS_SHOWN:,} are drawn."
         elif found is not None:
             maps[role] = found
     return maps, refused

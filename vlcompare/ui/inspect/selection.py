@@ -36,8 +36,8 @@ MEASURES = {
     "words": Measure("words", "words of the answer", None),
 }
 SORT_COLUMNS = {"left": "score_left", "right": "score_right", "difference": "difference", "gap": "confidence_gap"}
-MOST_RANKED = 24  # slices whose difference is shown
-MOST_BOXES = 8  # of a side, on a small picture
+MAX_RANKED = 24  # slices whose difference is shown
+MAX_BOXES = 8  # of a side, on a small picture
 Ranked = tuple[list[tuple[Difference, SliceRow]], list[Difference]]  # the largest differences, and all that were tested
 _numbers = itertools.count(1)
 _BOXES = re.compile(r"\|\||\s*\[[\d., ]+\]")  # what a grounded caption holds besides its words
@@ -96,7 +96,7 @@ class Selection:
 def ranked(table: RunTable, rows: Rows) -> Ranked:
     """Where the sides differ most among these rows."""
     found = largest_differences(table, rows)
-    return [(one, one.figures(table)) for one in found[:MOST_RANKED]], found
+    return [(one, one.figures(table)) for one in found[:MAX_RANKED]], found
 
 
 class Opened:
@@ -254,12 +254,12 @@ class Opened:
         """What is drawn on the row's small picture: the truth, and both sides' boxes."""
         sample = self.run.samples[row]
         target = target_box(sample)
-        truth = sample.boxes[:MOST_BOXES] if sample.task == "grounded_captioning" else (target,) if target else ()
+        truth = sample.boxes[:MAX_BOXES] if sample.task == "grounded_captioning" else (target,) if target else ()
         yield from (("truth", Box(*box)) for box in truth)
         for role, side in self.roles.items():
             answer = self.run.sides[side].rows[row]
             reply = read_reply(sample, answer) if answer and not answer.get("error") else None
-            yield from ((role, box) for box in (reply.boxes[:MOST_BOXES] if reply else ()))
+            yield from ((role, box) for box in (reply.boxes[:MAX_BOXES] if reply else ()))
 
     def _cell(self, role: str, row: int) -> Cell:
         side, sample = self.roles[role], self.run.samples[row]

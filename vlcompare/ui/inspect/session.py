@@ -25,7 +25,7 @@ from vlcompare.ui.inspect.library import Library, RunSide
 from vlcompare.ui.inspect.query import Query
 from vlcompare.ui.inspect.selection import MEASURES, Names, Opened, Ranked, Selection, ranked
 
-MOST_OPEN = 6
+MAX_OPEN = 6
 _NO_ROWS: Rows = np.zeros(0, np.int64)
 NOTHING = Selection(Query(), _NO_ROWS, _NO_ROWS, _NO_ROWS)
 
@@ -87,14 +87,14 @@ class Inspection:
     def choose(self, keys: Sequence[str]) -> None:
         """Open these listed runs and close the others. Raises VLCompareError where one cannot be opened."""
         wanted = list(dict.fromkeys(keys))
-        if len(wanted) > MOST_OPEN:
-            raise RequestError(f"At most {MOST_OPEN} runs can be open at a time.")
+        if len(wanted) > MAX_OPEN:
+            raise RequestError(f"At most {MAX_OPEN} runs can be open at a time.")
         self._opened({key: self.open[key] if key in self.open else self.library.open(key) for key in wanted})
 
     def add(self, key: str, run: RunFolder) -> None:
         """Open a run that was uploaded: it is shown where no other is, else it is offered for a side."""
-        if len(self.open) >= MOST_OPEN:
-            raise RequestError(f"At most {MOST_OPEN} runs can be open at a time: close one first.")
+        if len(self.open) >= MAX_OPEN:
+            raise RequestError(f"At most {MAX_OPEN} runs can be open at a time: close one first.")
         self._opened({**self.open, key: run})
 
     def _opened(self, opened: dict[str, RunFolder]) -> None:

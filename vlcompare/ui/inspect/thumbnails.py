@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SIDE = 288  # pixels: a card of the gallery on a screen of double density
 QUALITY = 74
-MOST_BYTES = 32 * 2**20
+MAX_BYTES = 32 * 2**20
 OVERHEAD = 200  # bytes of an entry besides its picture
 AT_ONCE = 2  # pictures that are decoded at the same time
 
@@ -26,7 +26,7 @@ AT_ONCE = 2  # pictures that are decoded at the same time
 class Thumbnails:
     """The last small pictures, as data URIs; "" for a picture that cannot be shown."""
 
-    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, most_bytes: int = MAX_BYTES) -> None:
         self._most = most_bytes
         self._kept: OrderedDict[tuple[int, int], str] = OrderedDict()
         self._bytes = 0

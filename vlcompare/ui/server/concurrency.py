@@ -21,7 +21,7 @@ from vlcompare.errors import RequestError
 
 T = TypeVar("T")
 POLL = 0.25  # seconds between two checks that the client is still connected
-MOST_IDLE = 16  # calls whose slot others have meanwhile; more keep theirs until one of these goes on
+MAX_IDLE = 16  # calls whose slot others have meanwhile; more keep theirs until one of these goes on
 
 
 class Caller(Protocol):
@@ -154,7 +154,7 @@ class Slots:
     most_idle: calls that may be under way without a slot.
     """
 
-    def __init__(self, limit: int, waiting: int, most_idle: int = MOST_IDLE) -> None:
+    def __init__(self, limit: int, waiting: int, most_idle: int = MAX_IDLE) -> None:
         self.limit = limit
         self.waiting = waiting
         self.most_idle = most_idle

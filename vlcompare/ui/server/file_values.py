@@ -21,8 +21,8 @@ FILE_COMPONENTS = (gr.Image, gr.UploadButton)  # their value is an uploaded file
 OWN_ADDRESS = "/gradio_api/file="  # of an uploaded file, in a URL of this server
 NO_OBJECT = "A field holds an object where a text, a number, or a list of these belongs."
 TOO_MUCH = "A field holds too many values, or lists that are nested too deeply."
-MOST_NESTED = 8
-MOST_VALUES = 10_000
+MAX_NESTED = 8
+MAX_VALUES = 10_000
 
 
 def use_paths(page: gr.Blocks) -> None:
@@ -76,7 +76,7 @@ def path_of(value: Any) -> str | None:
 def check_plain(value: Any, *, objects: bool = False) -> None:
     """Raise gr.Error where the value holds a file, is nested too deeply, or holds an object where none may be."""
     count, level = 0, [value]
-    for _ in range(MOST_NESTED):
+    for _ in range(MAX_NESTED):
         below: list[Any] = []
         for one in level:
             if isinstance(one, dict):
@@ -88,7 +88,7 @@ def check_plain(value: Any, *, objects: bool = False) -> None:
         count += len(below)
         if not below:
             return
-        if count > MOST_VALUES:
+        if count > MAX_VALUES:
             break
         level = below
     refuse(TOO_MUCH)

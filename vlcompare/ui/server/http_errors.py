@@ -26,7 +26,7 @@ from vlcompare.ui.server.session_names import own_body, own_scope
 from vlcompare.ui.server.session_states import CLIENT
 from vlcompare.ui.server.uploads import REFUSED
 
-MOST_NESTED = 60
+MAX_NESTED = 60
 NESTED = "This request is nested too deeply."
 NO_JSON = "This request's body is not JSON."
 NO_ADDRESS = "This address holds a character that no address here has."
@@ -41,7 +41,7 @@ def well_formed(value: Any, depth: int = 0) -> Any:
     """A JSON value with no lone surrogate and no NUL in any of its texts. Raises ValueError where it is too deep."""
     if isinstance(value, str):
         return _LONE.sub("\N{REPLACEMENT CHARACTER}", value).replace("\x00", "")
-    if isinstance(value, (dict, list)) and depth > MOST_NESTED:
+    if isinstance(value, (dict, list)) and depth > MAX_NESTED:
         raise ValueError(NESTED)
     if isinstance(value, dict):
         return {well_formed(key): well_formed(one, depth + 1) for key, one in value.items()}

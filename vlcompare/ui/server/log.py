@@ -18,7 +18,7 @@ from typing import Any, TextIO
 HOUR = 3600.0
 BYTES = 256 * 1024  # an hour
 LONGEST = 2000  # characters of a line
-MOST_KNOWN = 500
+MAX_KNOWN = 500
 _VALUES = re.compile(r"0x[0-9a-f]+|[0-9a-f]{8,}|\d+|'[^']*'|\"[^\"]*\"")
 
 
@@ -56,7 +56,7 @@ class Bounded:
             self._left_out += 1
             return
         self._known[alike] = None
-        while len(self._known) > MOST_KNOWN:
+        while len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
         if self._spent + len(line) > self._most:
             self._left_out += 1

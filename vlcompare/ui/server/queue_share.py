@@ -13,7 +13,7 @@ from typing import Any
 from vlcompare.ui.server.result_streams import end_is_read
 from vlcompare.ui.server.session_states import CLIENT
 
-MOST_UNREAD = 32  # events of one client whose results are kept or at work
+MAX_UNREAD = 32  # events of one client whose results are kept or at work
 FULL = "You have as many calls waiting as one client may have: {most}. Wait for an answer, then try again."
 
 
@@ -28,7 +28,7 @@ class QueueShare:
         self,
         queue: Any,
         most: int,
-        most_unread: int = MOST_UNREAD,
+        most_unread: int = MAX_UNREAD,
         entering: Callable[[str | None, int | None], None] | None = None,
     ) -> None:
         self._queue, self._push, self._entering = queue, queue.push, entering

@@ -20,7 +20,7 @@ from vlcompare.ui.server.refusal import Refused
 
 HOUR = 3600.0
 KEPT_FREE = 2**30  # bytes of the disk; a tenth of a smaller one
-MOST_CLIENTS = 10_000  # accounts in memory
+MAX_CLIENTS = 10_000  # accounts in memory
 DISK_CHECK_BYTES = 4 * 2**20  # uploaded between two checks of the disk's free space
 
 
@@ -108,7 +108,7 @@ class RateLimiter:
         now = self._clock()
         account = self._clients.get(client)
         if account is None:
-            if len(self._clients) >= MOST_CLIENTS:
+            if len(self._clients) >= MAX_CLIENTS:
                 self._tidy(now)
             account = self._clients[client] = _Account()
         account.forget(now)

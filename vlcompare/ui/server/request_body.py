@@ -19,7 +19,7 @@ from vlcompare.ui.server.rate_limit import RateLimiter
 from vlcompare.ui.server.refusal import Refused, respond
 
 UPLOAD = f"{API}/upload"
-MOST_VALUES = 200_000  # lists, objects and commas of JSON, which take about 60 bytes of memory each
+MAX_VALUES = 200_000  # lists, objects and commas of JSON, which take about 60 bytes of memory each
 FIELD_BYTES = 64 * 2**10  # of an upload's fields other than files, which are kept in memory
 FORM_BYTES = 2**20  # of an upload, in addition to its files
 SILENCE = 30.0  # seconds without a byte
@@ -86,7 +86,7 @@ class Body:
                 raise Refused(413, "The form's fields are too long: send files as files.")
         else:
             self._values += data.count(b",") + data.count(b"[") + data.count(b"{")
-            if self._values > MOST_VALUES:
+            if self._values > MAX_VALUES:
                 raise Refused(413, "The request holds too many values.")
         self._limiter.add(self._client, files, len(data), upload=self._form is not None)
 

@@ -15,9 +15,9 @@ from vlcompare.study.rates import RULE
 from vlcompare.study.seen import Needed, needed, practice, seen
 from vlcompare.units import how_many
 
-MOST_PANELS = 12  # of a figure in the page; the report draws all
-MOST_LISTED = 40  # rows of a table in the page; the CSV has all
-MOST_PROBLEMS = 10
+MAX_PANELS = 12  # of a figure in the page; the report draws all
+MAX_LISTED = 40  # rows of a table in the page; the CSV has all
+MAX_PROBLEMS = 10
 _TRAINING = ("task", "order", "length", "family", "learning_rate", "seed", "parameters", "examples", "accuracy",
              "seconds", "device")  # fmt: skip
 
@@ -77,9 +77,9 @@ def legend(families: Iterable[str]) -> Safe:
 
 def problems(sentences: Sequence[str]) -> list[Safe]:
     """What is wrong with a file's lines, the first sentences of it."""
-    shown = [el("p", sentence, class_="vl-warn") for sentence in sentences[:MOST_PROBLEMS]]
-    if len(sentences) > MOST_PROBLEMS:
-        shown.append(el("p", f"{len(sentences) - MOST_PROBLEMS:,} more lines are damaged.", class_="vl-warn"))
+    shown = [el("p", sentence, class_="vl-warn") for sentence in sentences[:MAX_PROBLEMS]]
+    if len(sentences) > MAX_PROBLEMS:
+        shown.append(el("p", f"{len(sentences) - MAX_PROBLEMS:,} more lines are damaged.", class_="vl-warn"))
     return shown
 
 
@@ -89,7 +89,7 @@ def figure(one: Figure, runs: Safe, *, folded: bool, found: Safe | None = None) 
     runs: what `behind` made of the trainings; folded: on the phone, until asked for; found: what stands above the
     panels.
     """
-    shown = one.panels[:MOST_PANELS]
+    shown = one.panels[:MAX_PANELS]
     more = len(one.panels) - len(shown)
     rest = f" {more} more panels are in the report." if more else ""
     panels = el(
@@ -127,8 +127,8 @@ def _numbers(one: Figure) -> Safe:
     """The figure's table, without what all its lines share."""
     records = one.records
     varying = [name for name in records[0] if len({str(record[name]) for record in records}) > 1] or list(records[0])
-    listed = table(varying, [[cell(record[name]) for name in varying] for record in records[:MOST_LISTED]])
-    more = len(records) - MOST_LISTED
+    listed = table(varying, [[cell(record[name]) for name in varying] for record in records[:MAX_LISTED]])
+    more = len(records) - MAX_LISTED
     rest = el("p", f"{more:,} more lines are in the CSV file.", class_="vl-note") if more > 0 else None
     return el("details", el("summary", "Numbers"), listed, rest, class_="vs-fold")
 
@@ -140,9 +140,9 @@ def behind(
 
     names: of the rows' fields; rule: how these rows were chosen among all, "" where they are all.
     """
-    listed = table(names, [[cell(row.get(name)) for name in names] for row in rows[:MOST_LISTED]])
+    listed = table(names, [[cell(row.get(name)) for name in names] for row in rows[:MAX_LISTED]])
     chosen = f": {rule}; with all of its seeds" if rule else ""
-    more = f", of which {MOST_LISTED} are listed" if len(rows) > MOST_LISTED else ""
+    more = f", of which {MAX_LISTED} are listed" if len(rows) > MAX_LISTED else ""
     commands = f"python -m vlcompare {command} --out DIR\npython -m vlcompare study report DIR --out figures"
     return el(
         "details",

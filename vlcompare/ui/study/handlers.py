@@ -11,7 +11,7 @@ from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.evaluate.published_gaps import published_gaps
 from vlcompare.render.markup import Safe
 from vlcompare.study.figures import Figure
-from vlcompare.study.opened import MOST_BYTES, PictureStudy, any_study_of
+from vlcompare.study.opened import MAX_BYTES, PictureStudy, any_study_of
 from vlcompare.study.pictures.figures import in_short
 from vlcompare.study.tables import as_csv
 from vlcompare.ui.compare.cards import message
@@ -59,7 +59,7 @@ def upload(session: StudySession, path: str | None) -> StudyUpdate:
     if not path:
         return {}
     try:
-        found = any_study_of(read_file(path, MOST_BYTES, "file of rows"), Path(path).name[:60])
+        found = any_study_of(read_file(path, MAX_BYTES, "file of rows"), Path(path).name[:60])
         said: StudyUpdate = {"message": views.opened(found.name, on_pictures=isinstance(found, PictureStudy))}
         if isinstance(found, PictureStudy):
             shown = pictures.section(found)  # may raise: nothing is changed before it

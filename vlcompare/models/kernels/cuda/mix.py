@@ -23,7 +23,7 @@ CONVOLVED = 128  # channels of a program that convolves: the fewer, the more sha
 PROJECTED = 32  # rows of x_proj that it multiplies at once
 STEPPED = 32  # channels of a program that steps
 ADDED = 8  # shares that it reads at once
-MOST_ROWS = 4  # of a batch: each reads all of x_proj and dt_proj
+MAX_ROWS = 4  # of a batch: each reads all of x_proj and dt_proj
 
 
 @triton.jit
@@ -130,7 +130,7 @@ def _add_and_step(
 def mix_step(window: Tensor, state: Tensor, xz: Tensor, weights: MixWeights) -> Tensor | None:
     """See `reference.mix_step`; None for more than a few rows."""
     batch, width, n = state.shape
-    if batch > MOST_ROWS:
+    if batch > MAX_ROWS:
         return None
     for name, tensor in (("window", window), ("state", state)):
         if not tensor.is_contiguous() or tensor.dtype != torch.float32:
