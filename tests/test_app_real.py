@@ -125,6 +125,7 @@ def test_an_example_of_every_task(visit: Any) -> None:
     assert page.locator(".vl-history-item").count() == len(KINDS) - len(others) + 1 >= 7
 
 
+@pytest.mark.slow
 def test_stop_in_the_middle_and_run_again(app: SimpleNamespace, visit: Any) -> None:
     page = visit()
     app.held = True

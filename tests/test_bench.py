@@ -218,6 +218,7 @@ print(json.dumps({"prefill_ms": 1.5, "token_ms": 0.25 if sys.argv[1] == "pythia"
 """
 
 
+@pytest.mark.slow
 def test_another_program_takes_its_turns_and_one_that_fails_says_why(tmp_path: Path) -> None:
     (tmp_path / "peer.py").write_text(PEER)
     command = f"{sys.executable} {tmp_path / 'peer.py'} {{shape}} {{precision}} {{prompt}} {{tokens}} {{threads}}"

@@ -56,27 +56,27 @@ def region(page: Any, old: str = "") -> list[float]:
     return numbers(page.locator(REGION).first.input_value())
 
 
-def test_a_drag_draws_the_region_on_a_picture_of_any_shape(visit: Any) -> None:
+@pytest.mark.parametrize("size", [pytest.param((1600, 300), marks=pytest.mark.slow), (150, 900)])
+def test_a_drag_draws_the_region_on_a_picture_of_any_shape(visit: Any, size: tuple[int, int]) -> None:
     page = visit()
     choose_task(page, "Describe a region")
     page.locator("#vl-box-text").wait_for(state="visible")
     before = ""
-    for size in ((1600, 300), (150, 900)):
-        upload(page, png((10, 120, 60), size))
-        settled(page)
-        at = place(page, *size)
-        drag(page, at, (0.25, 0.2), (0.75, 0.9))
-        assert region(page, before) == pytest.approx([0.25, 0.2, 0.75, 0.9], abs=0.02)
-        shown = page.locator("#vl-picture .vl-mark").bounding_box()
-        assert [shown["x"], shown["width"]] == pytest.approx([at[0] + 0.25 * at[2], 0.5 * at[2]], abs=4)
-        before = page.locator(REGION).first.input_value()
-        drag(page, at, (0.9, 0.9), (0.1, 0.4))  # backwards, and over what was drawn
-        assert region(page, before) == pytest.approx([0.1, 0.4, 0.9, 0.9], abs=0.02)
-        before = page.locator(REGION).first.input_value()
-        drag(page, at, (0.5, 0.5), (3.0, 1.6))  # beyond the picture: up to its edge
-        assert region(page, before) == pytest.approx([0.5, 0.5, 1.0, 1.0], abs=0.02)
-        before = page.locator(REGION).first.input_value()
-        assert page.locator("#vl-picture img").count() == 1
+    upload(page, png((10, 120, 60), size))
+    settled(page)
+    at = place(page, *size)
+    drag(page, at, (0.25, 0.2), (0.75, 0.9))
+    assert region(page, before) == pytest.approx([0.25, 0.2, 0.75, 0.9], abs=0.02)
+    shown = page.locator("#vl-picture .vl-mark").bounding_box()
+    assert [shown["x"], shown["width"]] == pytest.approx([at[0] + 0.25 * at[2], 0.5 * at[2]], abs=4)
+    before = page.locator(REGION).first.input_value()
+    drag(page, at, (0.9, 0.9), (0.1, 0.4))  # backwards, and over what was drawn
+    assert region(page, before) == pytest.approx([0.1, 0.4, 0.9, 0.9], abs=0.02)
+    before = page.locator(REGION).first.input_value()
+    drag(page, at, (0.5, 0.5), (3.0, 1.6))  # beyond the picture: up to its edge
+    assert region(page, before) == pytest.approx([0.5, 0.5, 1.0, 1.0], abs=0.02)
+    before = page.locator(REGION).first.input_value()
+    assert page.locator("#vl-picture img").count() == 1
 
 
 def test_two_clicks_and_typing_draw_a_region_as_well(app: SimpleNamespace, visit: Any) -> None:

@@ -417,8 +417,9 @@ def test_a_gpu_without_bfloat16_units_runs_in_float16(
 @pytest.mark.parametrize("path", ["triton"])
 @pytest.mark.parametrize(
     ("capability", "says"),
-    [((7, 0), "no units for bfloat16"), pytest.param((9, 0), "end at 65,504", marks=pytest.mark.slow)],
+    [((7, 0), "no units for bfloat16"), ((9, 0), "end at 65,504")],
 )
+@pytest.mark.slow
 @pytest.mark.usefixtures("gpu")
 def test_float16_can_be_asked_for(
     capability: tuple[int, int], says: str, path: str, monkeypatch: pytest.MonkeyPatch
