@@ -71,6 +71,8 @@ def test_a_side_that_fails_leaves_the_other(folder: Path, model: vlcompare.Model
 def test_what_is_refused_is_refused_before_anything_is_loaded(folder: Path) -> None:
     with pytest.raises(RequestError, match="question"):
         vlcompare.compare_models("a", "b", folder / "picture.png", task="vqa")
+    with pytest.raises(RequestError, match="right side is a checkpoint, a Side or a loaded model, not 5"):
+        vlcompare.compare_models("a", 5, folder / "picture.png", task="captioning")  # type: ignore[arg-type]
     with pytest.raises(ImageError, match="does not exist"):
         vlcompare.compare_models("a", "b", folder / "no.png", task="captioning")
     with pytest.raises(RequestError, match="truth"):

@@ -213,6 +213,10 @@ def test_a_refusal_of_an_event_without_a_queue_is_shown(visit: Any, monkeypatch:
     assert "disk is too full" in refusal.inner_text()
     refusal.get_by_role("button", name="Close").click()
     assert refusal.count() == 0
+    page.route("**/run/predict*", lambda route: route.fulfill(status=429, content_type="text/plain", body="Too often."))
+    page.evaluate("fetch('/gradio_api/run/predict', { method: 'POST' })")
+    page.get_by_text("Too often.").wait_for()
+    page.unroute("**/run/predict*")
 
 
 @pytest.mark.parametrize("scheme", [pytest.param("light", marks=pytest.mark.slow), "dark"])

@@ -100,11 +100,8 @@ def test_without_numba_steps_are_torchs(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", ["pythia", "mamba"])
-def test_a_bf16_model_is_as_the_loader_makes_it_and_peers_run_on_it(
-    family: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The recurrence stays float32; theirs is bf16 throughout, and needs no accelerate to be built."""
-    monkeypatch.setitem(sys.modules, "accelerate", None)
+def test_a_bf16_model_is_as_the_loader_makes_it_and_peers_run_on_it(family: str) -> None:
+    """The recurrence stays float32; theirs is bf16 throughout."""
     vlm = contestants.build(TINY[family], "bf16", torch.device("cpu"))
     wide = {name for name, value in vlm.named_parameters() if value.dtype == torch.float32}
     assert all(f".{name}".endswith(FLOAT32) for name in wide) and len(wide) == (0 if family == "pythia" else 6)

@@ -58,6 +58,18 @@ def test_an_empty_path_is_not_the_working_directory(arguments: list[str], capsys
     assert status == 2 and "a path is empty" in err and not out
 
 
+@pytest.mark.parametrize(
+    "arguments", [["inspect", "LONG"], ["study", "open", "LONG"], ["ask", "PICTURE", "--save", "LONG/x.png"]]
+)
+def test_a_path_that_the_system_refuses_is_a_sentence(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """As a folder that may not be searched; the tests' user may search any, but a name has a largest length."""
+    picture, name = str(EXAMPLES / "pictures" / "2026000004-vqa-0.png"), "x" * 300
+    given = [part.replace("PICTURE", picture).replace("LONG", name) for part in arguments]
+    assert main(given) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("vlcompare: x") and said.endswith("cannot be used (File name too long).\n")
+
+
 def test_a_library_that_is_missing_is_named_with_what_installs_it() -> None:
     for command in (["app.py"], ["-m", "vlcompare", "checkpoints", "list"]):
         found = subprocess.run(  # -S: without installed packages

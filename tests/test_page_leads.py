@@ -65,6 +65,8 @@ def test_exchanged_sides_keep_their_figures() -> None:
         {"prompt_order": "instruction_first"},
         {"image_size": 224},
         {"temperature": 1.0},
+        {"dtype": "bfloat16"},
+        {"max_new_tokens": 2},
     ],
 )
 def test_other_models_and_settings_are_none_of_the_runs(change: dict[str, Any]) -> None:
@@ -80,6 +82,14 @@ def test_hidden_models_and_unasked_tasks_lead_nowhere() -> None:
     asked = run_of()
     asked.request = replace(asked.request, task="chat")
     assert finding_of(asked) is None
+
+
+def test_questions_that_the_run_does_not_ask_lead_nowhere() -> None:
+    asked, followed, continued = run_of(), run_of(), run_of()
+    asked.request = replace(asked.request, text="the clouds")
+    followed.request = replace(followed.request, history=(("Where?", "Here."),))
+    continued.follow_up = "continue"
+    assert [finding_of(run) for run in (asked, followed, continued)] == [None] * 3
 
 
 # ---- the page --------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import pytest
 from vlcompare.errors import ImageError, RequestError, SampleError
 from vlcompare.evaluate import statistics
 from vlcompare.evaluate.results.aspects import raster_position
-from vlcompare.evaluate.results.run_folder import RunFolder, find_runs, join
+from vlcompare.evaluate.results.run_folder import RunFolder, find_runs, half_runs, join
 from vlcompare.evaluate.results.safe_regex import Search
 from vlcompare.evaluate.results.slices import overall, slice_figures
 from vlcompare.evaluate.results.table import Filter, RunTable
@@ -308,6 +308,7 @@ def test_joining_sides_of_two_runs(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "is_file", refused)
     assert find_runs(tmp_path) == [tmp_path / "a", tmp_path / "b"], "a folder that must not be looked into is left out"
+    assert half_runs(tmp_path) == "Not listed: a0 cannot be read (Permission denied)."
     with pytest.raises(SampleError, match="no side"):
         join((first, "left"), (second, "middle"))
 

@@ -21,7 +21,13 @@ from vlcompare.study.opened import PictureStudy, any_study_of
 from vlcompare.study.pictures.data import distracting, embedded_encoder, prompting_of, training_set
 from vlcompare.study.pictures.figures import beside_claims, picture_figures, who_is_ahead
 from vlcompare.study.pictures.floors import with_floors
-from vlcompare.study.pictures.folder import PictureFolder, holds_pictures, parse_picture_rows, read_picture_rows
+from vlcompare.study.pictures.folder import (
+    PictureFolder,
+    holds_pictures,
+    parse_picture_rows,
+    planned_settings,
+    read_picture_rows,
+)
 from vlcompare.study.pictures.gaps import comparison_records, progress
 from vlcompare.study.pictures.grids import COMPARISONS, PICTURE_GRIDS, PictureGrid
 from vlcompare.study.pictures.pilot import RULE, reported
@@ -437,6 +443,9 @@ def test_a_comparison_needs_two_values_and_says_where_it_is_unfinished(tmp_path:
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "report.md", "rows.csv", "pictures-order.csv", "pictures-order.svg"
     }  # fmt: skip
+    for odd in ("null", "5", "[1]", '"x"', '{"rows": 5}', "{"):  # what was asked is then not known
+        (tmp_path / "grid.json").write_text(odd)
+        assert planned_settings(tmp_path) == []
     floors = [point for panel in picture_figures(rows)[0].panels for point in panel.floors]
     assert [(point.x, point.y) for point in floors] == [(0.0, 0.25), (1.0, 0.25)]
     assert (tmp_path / "out" / "pictures-order.svg").read_text().count("The floor, ") == 2

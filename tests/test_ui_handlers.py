@@ -21,10 +21,9 @@ from vlcompare.errors import ImageError, RequestError
 from vlcompare.runtime.image import open_image
 from vlcompare.types import SIDES, Answer, Box, Request, Side
 from vlcompare.ui import examples
-from vlcompare.ui.compare import views
 from vlcompare.ui.compare.belonging import settings_line
 from vlcompare.ui.compare.event_stream import follow
-from vlcompare.ui.compare.form_values import ASK_FIELDS, TEXT_FIELDS, form_values, read_form
+from vlcompare.ui.compare.form_values import ASK_FIELDS, TEXT_FIELDS, read_form
 from vlcompare.ui.compare.forms import (
     SIDE_FIELDS,
     AskForm,
@@ -350,42 +349,6 @@ def test_history_restores_and_says_when_it_is_gone(handlers: Handlers, picture: 
     last(handlers.ask(session, picture, AskForm("chat", "two"), PAIR))
     assert "one said" in handlers.restore(session, first.id)["left_card"]
     assert "no longer kept" in handlers.restore(session, "nothing")["message"]
-
-
-def test_blind_hides_names_and_figures_until_the_vote(handlers: Handlers, picture: str) -> None:
-    seen = set()
-    for _ in range(24):
-        session = CompareSession()
-        page = last(handlers.ask(session, picture, FIND, PAIR, blind=True))
-        run = session.history[0]
-        seen.add(run.sides["left"].settings.checkpoint)
-        for region in ("left_card", "right_card", "figures", "charts", "together", "history", "prompts"):
-            assert "ythia" not in page[region] and "amba" not in page[region], region
-    assert seen == {"tiny-pythia-vl", "tiny-mamba-vl"}  # shuffled
-    run.voted = "tie"
-    assert "ythia" in views.whole(session, run)["figures"]
-
-
-def test_a_blind_runs_models_are_named_neither_while_they_load_nor_by_what_follows(
-    handlers: Handlers, picture: str
-) -> None:
-    session = CompareSession()
-    for page in handlers.ask(session, picture, FIND, PAIR, blind=True):
-        assert not any("ythia" in str(view) or "amba" in str(view) for view in page.values())
-    fields = form_values(session.history[0])  # in an order that does not tell which side is which
-    assert fields.index("tiny-mamba-vl") < fields.index("tiny-pythia-vl")
-    page = last(handlers.follow_up(session, "the disc", "anew"))
-    assert "blind" in page["asked"] and "amba" not in page["left_card"] + page["right_card"]
-    last(handlers.ask(session, picture, FIND, PAIR, blind=True))
-    other, following, first = session.history
-    assert all(run.hidden for run in session.history)
-    following.sides = dict(zip(SIDES, reversed(list(following.sides.values())), strict=True))  # as Swap sides does
-    session.vote(first, "tie")
-    assert "tiny-pythia-vl" in form_values(first) and (first.blind, following.blind) == (True, False)
-    assert other.hidden, "another comparison's sides are not told"
-    broken = {**PAIR, "left": Side("broken/one")}
-    last(handlers.ask(session, picture, FIND, broken, blind=True))
-    assert not session.history[0].hidden, "what failed names its model, and leaves nothing to choose between"
 
 
 def test_a_newer_run_keeps_the_page_to_itself(handlers: Handlers, picture: str) -> None:

@@ -10,18 +10,15 @@ from typing import Any
 import pytest
 from ui_fakes import FakeCompare, png, words, write_examples
 
-from vlcompare.render import result_card
 from vlcompare.runtime.image import open_image
 from vlcompare.types import SIDES, Answer, Box, Request, Side
 from vlcompare.ui import examples
 from vlcompare.ui.compare import cards, views
 from vlcompare.ui.compare.belonging import PARTS, banner, differences, settings_line
 from vlcompare.ui.compare.example_questions import example_form, recorded_run
-from vlcompare.ui.compare.files import card_picture
 from vlcompare.ui.compare.forms import AskForm
 from vlcompare.ui.compare.handlers import Handlers
 from vlcompare.ui.compare.session import CompareSession, Picture, Run, SideRun
-from vlcompare.ui.compare.together import three_view, together
 from vlcompare.ui.compare.verdict import verdict
 from vlcompare.ui.examples import load_examples
 from vlcompare.ui.settings import AppSettings
@@ -72,36 +69,6 @@ def test_nearly_right_names_what_was_expected() -> None:
         "≈ nearly: expected 821",
         "✗ expected 821",
     ]
-
-
-def test_a_blind_vote_is_cast_without_verdicts_or_the_truth() -> None:
-    for example in load_examples():
-        run = recorded_run(example, SHOWN, PAIR)
-        run.blind = True
-        hidden = words(str(views.whole(CompareSession(), run)))
-        assert "0.5 or more is right" not in hidden and "Expected:" not in hidden, example.id
-        for run.voted in (None, "tie"):
-            views_of_both = [cards.scoreboard(run), together(run), three_view([run])]
-            shown = "".join([*views_of_both, *(cards.card(run, side) for side in SIDES)])
-            assert ("vl-verdict" in shown) == bool(run.voted), example.id
-            assert ("vl-truth" in shown) == bool(run.truth and run.voted), example.id
-
-
-def test_the_result_card_of_a_blind_run_shows_no_truth(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Any] = []
-    card = result_card.result_card
-
-    def noted(*given: Any, **more: Any) -> Any:
-        seen.append((more.get("truth"), more.get("references")))
-        return card(*given, **more)
-
-    monkeypatch.setattr(result_card, "result_card", noted)
-    run = recorded_run(next(one for one in load_examples() if one.truth and one.references), SHOWN, PAIR)
-    run.blind = True
-    card_picture(run)
-    run.voted = "tie"
-    card_picture(run)
-    assert seen == [(None, None), (run.truth, run.references)]
 
 
 # ---- what is shown belongs to what is set

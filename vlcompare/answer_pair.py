@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlcompare.comparison import compare
-from vlcompare.errors import VLCompareError
+from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.evaluate.verdicts import read_truth, verdict
 from vlcompare.render.notebook import answers_html
 from vlcompare.render.result_card import CardSide, result_card
@@ -159,4 +159,6 @@ def _side(side: str, given: Any) -> Side:
         return given
     if isinstance(given, (str, Path)):
         return Side(str(given))
+    if not hasattr(given, "checkpoint") or not hasattr(given, "quantization"):
+        raise RequestError(f"The {side} side is a checkpoint, a Side or a loaded model, not {ascii(given)[:60]}.")
     return Side(given.checkpoint, given.quantization, revision=_GIVEN + side)

@@ -21,7 +21,7 @@ from typing import Any
 from vlcompare import __version__
 from vlcompare.cli import incomplete
 from vlcompare.cli.parser import Parser
-from vlcompare.errors import VLCompareError
+from vlcompare.errors import VLCompareError, reason
 
 COMMANDS: tuple[str, ...] = (
     "ask",
@@ -93,6 +93,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # the reader of our output went away (`| head`): close quietly, as other tools do
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"vlcompare: {error.filename} cannot be used ({reason(error)}).", file=sys.stderr)
+        return 2
 
 
 def replace_what_cannot_be_encoded() -> None:

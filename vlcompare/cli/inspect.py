@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 def checked(paths: Sequence[Path], pictures: Sequence[Path] = ()) -> None:
     """Raise SampleError, before anything is loaded, if a path holds no run or a picture folder is not a folder."""
     from vlcompare.errors import SampleError
-    from vlcompare.evaluate.results.run_folder import find_runs
+    from vlcompare.evaluate.results.run_folder import find_runs, half_runs
 
     for path in pictures:
         if not path.is_dir():
@@ -66,4 +66,5 @@ def checked(paths: Sequence[Path], pictures: Sequence[Path] = ()) -> None:
         if path.is_file() and path.suffix != ".zip":
             raise SampleError(f"{path} is a file: give the run's folder, or its archive (.zip).")
         if path.is_dir() and not find_runs(path, 1):
-            raise SampleError(f"{path} holds no run: there is no samples.jsonl with a predictions.jsonl in it.")
+            found = f"{path} holds no run: there is no samples.jsonl with a predictions.jsonl in it."
+            raise SampleError(" ".join(filter(None, (found, half_runs(path, 1)))))

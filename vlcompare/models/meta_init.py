@@ -1,12 +1,12 @@
 """Building modules without weights in memory: parameters on the meta device, buffers computed.
 
 The streaming loader (`runtime.loading.fill`) assigns each tensor as soon as it is read, so it needs only the module
-structure. Parameters are put on the meta device by accelerate's `init_empty_weights`, which, unlike
-`torch.device("meta")` alone, computes the buffers that no file holds (rotary tables, position ids). Where accelerate is
-not installed (plain CUDA images have torch, timm and transformers), a replacement here does the same. accelerate's
-loading and its dispatch of one model over several devices are not used: they expect file layouts that they know and
-hook `forward`, while a decode step here calls `step` and is captured in a CUDA graph, where nothing may move between
-devices.
+structure. Parameters are put on the meta device as they are registered, which, unlike `torch.device("meta")` alone,
+computes the buffers that no file holds (rotary tables, position ids). accelerate's `init_empty_weights` does the same,
+but for all threads of the process: what another thread builds meanwhile, a loaded model or the study's lab, would lose
+its values. accelerate's loading and its dispatch of one model over several devices are not used either: they expect
+file layouts that they know and hook `forward`, while a decode step here calls `step` and is captured in a CUDA graph,
+where nothing may move between devices.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-_patching = threading.RLock()  # one context at a time: accelerate patches nn.Module for the whole process
+_patching = threading.RLock()  # one context at a time: nn.Module is patched
 
 # in-place operations of initialisers; on a meta tensor they have no effect but take time
 _IN_PLACE = frozenset(
@@ -63,36 +63,17 @@ def real_buffers() -> Iterator[None]:
 @contextlib.contextmanager
 def empty_parameters() -> Iterator[None]:
     """Parameters that modules register inside, in this thread, are moved to the meta device."""
-    try:
-        from accelerate import init_empty_weights
-    except ImportError:
-        on_meta = _empty_parameters_without_accelerate()
-    else:
-        on_meta = init_empty_weights(include_buffers=False)
     with _patching:
         thread, register = threading.get_ident(), nn.Module.register_parameter
-        with on_meta:
-            register_empty = nn.Module.register_parameter
 
-            def register_here(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-                here = threading.get_ident() == thread  # other threads load and compile models at the same time
-                (register_empty if here else register)(module, name, parameter)
-
-            nn.Module.register_parameter = register_here  # type: ignore[assignment, method-assign]
-            yield
-
-
-@contextlib.contextmanager
-def _empty_parameters_without_accelerate() -> Iterator[None]:
-    register = nn.Module.register_parameter
-
-    def register_empty(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        register(module, name, parameter)
-        if parameter is not None and not parameter.is_meta:
+        def register_empty(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+            register(module, name, parameter)
+            if parameter is None or parameter.is_meta or threading.get_ident() != thread:
+                return
             module._parameters[name] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
 
-    nn.Module.register_parameter = register_empty  # type: ignore[assignment, method-assign]
-    try:
-        yield
-    finally:
-        nn.Module.register_parameter = register  # type: ignore[method-assign]
+        nn.Module.register_parameter = register_empty  # type: ignore[assignment, method-assign]
+        try:
+            yield
+        finally:
+            nn.Module.register_parameter = register  # type: ignore[method-assign]

@@ -44,7 +44,7 @@ STOPS = {
 class CardSide:
     """One side of a card: its answer, its name (the checkpoint's where it is empty), and the verdict, if there is one.
 
-    anonymous: leave out the settings and the times, which would tell which model it is.
+    anonymous: leave out the settings, the times and how the answer ended, which would tell which model it is.
     """
 
     answer: Answer
@@ -207,6 +207,8 @@ def facts(part: CardSide) -> list[str]:
     """How the answer ended, where that is not by itself, and its times."""
     answer, timings = part.answer, part.answer.timings
     stop = STOPS.get(answer.stop_reason, "")
+    if part.anonymous:
+        return [stop] if answer.stop_reason in ("cancelled", "deadline") else []
     if not answer.text and not answer.tokens:  # nothing was kept of nothing
         stop = stop.replace("; partial answer kept", "")
     sentences = [stop] if stop else []
@@ -217,7 +219,7 @@ def facts(part: CardSide) -> list[str]:
         and answer.stop_reason != "cancelled"
     ):
         sentences.append("Nothing could be read out of this text.")
-    if answer.error or part.anonymous or not timings.ttft_ms:
+    if answer.error or not timings.ttft_ms:
         return sentences
     parts = [f"first token {milliseconds(timings.ttft_ms)}"]
     if timings.token_ms:

@@ -207,10 +207,10 @@ def validate(request: Request) -> Request:
     check_decoding(request)
     if request.source is not None and not isinstance(request.source, str):
         raise RequestError(f"The source must be the name of a data set, not {_short(request.source)}.")
-    history = tuple(_exchange(item) for item in request.history or ()) if spec.history else ()
+    history = tuple(map(_exchange, _items(request.history, "chat's history"))) if spec.history else ()
     if len(history) > MAX_EXCHANGES:
         raise RequestError(f"The chat has {len(history)} earlier exchanges; at most {MAX_EXCHANGES} are sent along.")
-    ocr_text = _text(request.ocr_text, "OCR text") if spec.ocr_text and request.ocr_text else None
+    ocr_text = _text(request.ocr_text, "OCR text") or None if spec.ocr_text and request.ocr_text is not None else None
     return dataclasses.replace(
         request,
         text=_needed_text(request.text, spec) if spec.text else "",
@@ -282,13 +282,10 @@ def _needed_box(box: Any) -> Box:
 
 
 def _choices(choices: Any, spec: TaskSpec) -> tuple[Any, ...]:
-    if isinstance(choices, str) or not choices:
+    items = [] if isinstance(choices, str) else _items(choices, "choices")
+    if not items:
         kind = "boxes" if spec.choices == "boxes" else "possible answers"
         raise RequestError(f'The task "{spec.title}" ({spec.name}) needs choices: a list of {kind}.')
-    try:
-        items = list(choices)
-    except TypeError:
-        raise RequestError(f"The choices must be a list, not {_short(choices)}.") from None
     if len(items) > MAX_CHOICES:
         raise RequestError(f"There are {len(items)} choices; at most {MAX_CHOICES}, one for each letter, are allowed.")
     if spec.choices == "boxes":
@@ -298,6 +295,13 @@ def _choices(choices: Any, spec: TaskSpec) -> tuple[Any, ...]:
         if not text.strip():
             raise RequestError(f"The choice {index + 1} is empty; type an answer, or leave it out.")
     return texts
+
+
+def _items(value: Any, name: str) -> list[Any]:
+    try:
+        return [] if value is None else list(value)
+    except TypeError:
+        raise RequestError(f"The {name} must be a list, not {_short(value)}.") from None
 
 
 def _exchange(item: Any) -> tuple[str, str]:

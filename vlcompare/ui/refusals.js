@@ -22,8 +22,9 @@
   window.fetch = async (...given) => {
     const reply = await real(...given);
     if (reply.status >= 400 && /gradio_api\/run\/predict/.test(given[0]?.url ?? given[0])) {
-      const told = await reply.clone().json().catch(() => null);
-      if (typeof told?.error === "string") show(told.error);
+      const plain = reply.headers.get("content-type")?.startsWith("text/plain");
+      const told = await (plain ? reply.clone().text() : reply.clone().json().then((body) => body?.error)).catch(() => "");
+      if (typeof told === "string" && told) show(told);
     }
     return reply;
   };

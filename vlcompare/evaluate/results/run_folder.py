@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from vlcompare.errors import ImageError, RequestError, SampleError
+from vlcompare.errors import ImageError, RequestError, SampleError, reason
 from vlcompare.evaluate import run_files, schema
 from vlcompare.evaluate.fields import FieldError
 from vlcompare.evaluate.predictions import read_row
@@ -181,8 +181,8 @@ class RunFolder:
             try:
                 return bytes(image())
             except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-                reason = str(error) if isinstance(error, RowError) else "its row was changed"
-                raise ImageError(f"The picture of this sample cannot be read: {reason}.") from error
+                why = str(error) if isinstance(error, RowError) else "its row was changed"
+                raise ImageError(f"The picture of this sample cannot be read: {why}.") from error
         if not isinstance(image, Path):
             raise ImageError("This sample has no picture.")
         roots = (self.path.resolve(), *self.allowed)
@@ -260,12 +260,13 @@ def _chosen(rows: SideRows, indices: Sequence[int]) -> SideRows:
 
 def find_runs(folder: Path, depth: int = 2) -> list[Path]:
     """Run folders at or below a folder, by name; nothing outside of it, and no links are followed."""
-    return [run for run, missing in _runs(folder, depth) if missing is None]
+    return [run for run, problem in _runs(folder, depth) if problem is None]
 
 
 def half_runs(folder: Path, depth: int = 2) -> str:
-    """A sentence about the folders among those of `find_runs` that hold one of a run's two files; "" without any."""
-    halves = [f"{run.name} has no {missing}" for run, missing in _runs(folder, depth) if missing]
+    """A sentence about the folders where `find_runs` looks that hold one of a run's two files, or that cannot be read;
+    "" without any."""
+    halves = [f"{run.name} {problem}" for run, problem in _runs(folder, depth) if problem]
     if not halves:
         return ""
     more = len(halves) - MAX_NAMED
@@ -273,17 +274,16 @@ def half_runs(folder: Path, depth: int = 2) -> str:
 
 
 def _runs(folder: Path, depth: int) -> Iterator[tuple[Path, str | None]]:
-    """(folder, the file that it lacks to be a run) of every folder that holds one or both of a run's two files.
-
-    A folder that must not be looked into holds none.
-    """
+    """(folder, None or what is wrong with it) of every folder that holds one or both of a run's two files, or that
+    cannot be read."""
     try:
         missing = [name for name in (run_files.SAMPLES, run_files.PREDICTIONS) if not (folder / name).is_file()]
         inside = sorted(folder.iterdir()) if missing and depth and folder.is_dir() else []
         folders = [entry for entry in inside if entry.is_dir() and not entry.is_symlink() and entry.name[0] != "."]
-    except OSError:
+    except OSError as error:
+        yield folder, f"cannot be read ({reason(error)})"
         return
     if len(missing) < 2:
-        yield folder, missing[0] if missing else None
+        yield folder, f"has no {missing[0]}" if missing else None
     for entry in folders:
         yield from _runs(entry, depth - 1)

@@ -120,7 +120,7 @@ def planned_settings(path: Path) -> list[PictureSetting]:
     """What was last asked of a folder, as far as it says."""
     try:
         grid = picture_grid_of(json.loads((path / "grid.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError):  # RequestError is one
         return []
     return [entry.provisional for entry in grid.entries]
 

@@ -136,6 +136,8 @@ def picture_grid_of(value: Mapping[str, Any]) -> PictureGrid:
 
     Raises RequestError, with one sentence, for an invalid one.
     """
+    if not isinstance(value, Mapping):
+        raise RequestError("A grid of pictures is a JSON object.")
     if unknown := sorted(set(value) - {"name", "kind", "rows", "version"}):
         raise RequestError(f"A grid of pictures has no {', '.join(unknown)}.")
     rows = value.get("rows")

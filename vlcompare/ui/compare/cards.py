@@ -83,7 +83,7 @@ def card(run: Run | None, side: str) -> Safe:
     if answer is not None and answer.error:
         content: list[Any] = [el("p", shown.cut(answer.error), role="alert", class_="vl-error")]
     elif answer is not None:
-        content = [answer_text(answer), _parse_note(run, answer)]
+        content = [answer_text(answer), None if run.hidden else _parse_note(run, answer)]
     else:
         content = [
             part.text or None,
@@ -149,6 +149,8 @@ def _state(part: SideRun, hidden: bool) -> tuple[str, str]:
     if answer.error:
         return "Failed", "failed"
     said = STOPS.get(answer.stop_reason, answer.stop_reason or "Finished")
+    if hidden and answer.stop_reason not in CUT_SHORT:  # only a Transformer's context is ever full
+        said = STOPS["end"]
     return (said if answer.text or answer.tokens else said.partition(";")[0]), "done"  # nothing was kept of nothing
 
 

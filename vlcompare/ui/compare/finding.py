@@ -19,6 +19,7 @@ from vlcompare.render.markup import Safe, el
 from vlcompare.types import SIDES, Side
 from vlcompare.ui import examples
 from vlcompare.ui.compare.cards import side_name
+from vlcompare.ui.compare.example_questions import find_example, same_question
 from vlcompare.ui.compare.session import Run
 from vlcompare.units import fraction
 
@@ -42,10 +43,12 @@ class Finding:
 
 
 def finding_of(run: Run) -> Finding | None:
-    """The finding on a run's task; None for other models or settings than the shipped run's, for a picture that is not
-    one of the examples (the run's are such scenes), and for a blind run."""
-    shipped = _shipped(examples.FOLDER)
-    if shipped is None or run.hidden or run.example is None or set(run.sides) != set(SIDES):
+    """The finding on a run's task; None for other models or settings than the shipped run's, for a question that is not
+    an example's own (the run's are such questions about such scenes), and for a blind run."""
+    shipped, example = _shipped(examples.FOLDER), find_example(run.example)
+    if shipped is None or run.hidden or example is None or set(run.sides) != set(SIDES):
+        return None
+    if run.request.history or run.follow_up == "continue" or not same_question(example, run.request):
         return None
     table, tasks = shipped
     figures = tasks.get(run.request.task)
@@ -97,7 +100,9 @@ def _same(side: Side, recorded: Mapping[str, Any]) -> bool:
         side.checkpoint == recorded.get("checkpoint")
         and side.quantization == recorded.get("quantization")
         and order == recorded.get("prompt_order")
+        and side.dtype in ("auto", recorded.get("dtype"))
         and side.image_size in (None, 0, recorded.get("image_size"))
+        and side.max_new_tokens in (None, 0, recorded.get("max_new_tokens"))
         and not side.temperature
         and not recorded.get("temperature")
     )

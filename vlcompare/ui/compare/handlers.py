@@ -90,8 +90,9 @@ class Handlers:
         """One comparison, from the click to the last figure."""
 
         def run() -> Run:
-            request = read_request(form, self.settings.limits)
-            return self.new_run(request, self.read_picture(image), sides, form.mode, blind, find_example(example))
+            request, picture = read_request(form, self.settings.limits), self.read_picture(image)
+            shown = self.read_sides(sides, blind)
+            return self.new_run(session, request, picture, shown, form.mode, blind, find_example(example))
 
         return self._play_all(session, lambda: [run()])
 
@@ -109,6 +110,7 @@ class Handlers:
         forms: Sequence[tuple[AskForm, str]],
         sides: Mapping[str, Side],
         *,
+        blind: bool = False,
         example: str | None = None,
     ) -> Iterator[CompareUpdate]:
         """Several questions (caption, question, box) on one picture, in turn; each is a run of the history.
@@ -118,6 +120,7 @@ class Handlers:
 
         def runs() -> list[Run]:
             picture, shipped = self.read_picture(image), find_example(example)
+            shown = self.read_sides(sides, blind)  # the same side for all of them, if they are shuffled
             found = []
             for form, name in forms:
                 try:
@@ -125,7 +128,7 @@ class Handlers:
                 except RequestError as error:
                     error.field = name
                     raise
-                found.append(self.new_run(request, picture, sides, form.mode, False, shipped))
+                found.append(self.new_run(session, request, picture, shown, form.mode, blind, shipped))
             for run in found:
                 run.group = found[0].id
             return found
@@ -178,6 +181,8 @@ class Handlers:
             yield page | {"asks": ask_form_of(run.request, run.mode)} if run.follow_up or run.group else page
             drawn = 0.0
             for changed in follow(run, lambda: self._begin(session, run, cancel), cancel):
+                if run.blind and run.failed:  # its error names the model
+                    session.reveal(run)
                 if not session.shows(run):
                     yield {}
                     continue
@@ -245,9 +250,14 @@ class Handlers:
         session.swap()
         return views.whole(session, session.shown) if session.shown else {}
 
-    def recorded(self, session: CompareSession, example: Example, sides: Mapping[str, Side]) -> CompareUpdate:
-        """An example's recorded answers, if they were recorded with what is chosen for both sides; else no change."""
-        if session.cancel:
+    def recorded(
+        self, session: CompareSession, example: Example, sides: Mapping[str, Side], *, blind: bool = False
+    ) -> CompareUpdate:
+        """An example's recorded answers, if they were recorded with what is chosen for both sides; else no change.
+
+        blind: none, since the models answer the same again.
+        """
+        if session.cancel or blind:
             return {}
         try:
             settings = {side: read_side(sides[side], self.settings) for side in SIDES}
@@ -268,25 +278,30 @@ class Handlers:
             data = read_file(image, self.settings.limits.file_bytes, "picture")
             return Picture.of(self.open_image(data), data)
 
+    def read_sides(self, forms: Mapping[str, Side], blind: bool) -> dict[str, Side]:
+        """Both sides' settings, checked; shuffled if they are to be blind."""
+        settings = [read_side(forms[side], self.settings, side) for side in SIDES]
+        if blind:
+            random.SystemRandom().shuffle(settings)
+        return dict(zip(SIDES, settings, strict=True))
+
     def new_run(
         self,
+        session: CompareSession,
         request: Request,
         picture: Picture,
-        forms: Mapping[str, Side],
+        sides: Mapping[str, Side],
         mode: str,
         blind: bool,
         example: Example | None,
     ) -> Run:
-        """A run whose sides are checked; a blind run's sides are shuffled."""
-        settings = [read_side(forms[side], self.settings, side) for side in SIDES]
-        if blind:
-            random.SystemRandom().shuffle(settings)
+        """A run of the session; `sides` as `read_sides` gives them."""
         shown = example if example and same_picture(example, picture) else None
         known = shown if shown and same_question(shown, request) else None
-        return Run(
+        run = Run(
             request=replace(request, seed=0),
             picture=picture,
-            sides={side: SideRun(own) for side, own in zip(SIDES, settings, strict=True)},
+            sides={side: SideRun(own) for side, own in sides.items()},
             mode=read_mode(mode),
             truth=known.truth if known else (),
             references=known.references if known else (),
@@ -294,6 +309,8 @@ class Handlers:
             example=shown.id if shown else None,
             blind=blind,
         )
+        run.foreseen = blind and session.has_shown(run)
+        return run
 
     def events(
         self,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlcompare.types import SIDES, Answer, Box, Prompt, Request, Step
 from vlcompare.ui import webp
+from vlcompare.ui.compare.forms import question_of
 from vlcompare.ui.compare.stored import Stored, continued
 from vlcompare.ui.settings import Limits
 
@@ -78,6 +79,7 @@ class Run:
     objects: tuple[dict[str, Any], ...] = ()  # of a rendered scene, which captions are judged by
     example: str | None = None
     blind: bool = False  # names are hidden until the vote
+    foreseen: bool = False  # blind, after the same question's answers were shown with their names
     voted: str | None = None
     follow_up: str | None = None
     imported: bool = False  # from a file: its checkpoints and limits are whatever the file says
@@ -96,8 +98,11 @@ class Run:
     def hidden(self) -> bool:
         """Whether a blind vote is still to come: nothing that gives a model away, or that says which answer is right,
         is shown. An error names its model, and leaves nothing to choose between."""
-        failed = any(side.answer is not None and side.answer.error for side in self.sides.values())
-        return self.blind and self.voted is None and not failed
+        return self.blind and self.voted is None and not self.failed
+
+    @property
+    def failed(self) -> bool:
+        return any(side.answer is not None and side.answer.error for side in self.sides.values())
 
     @property
     def stopped(self) -> bool:
@@ -173,12 +178,27 @@ class CompareSession:
         return CompareSession(self.limits)
 
     def vote(self, run: Run, choice: str) -> None:
-        """Note a vote. It tells the names of a blind run's models, and so those of the runs that follow it up."""
+        """Note a vote. It tells the names of a blind run's models."""
         if run.hidden:
-            for other in filter(None, (*self.history, self.current)):
-                if other is not run and other.picture is run.picture and _same_models(other, run):
-                    other.blind = False
+            self.reveal(run)
         run.voted = choice
+
+    def reveal(self, run: Run) -> None:
+        """The names of a blind run's models are told, and so are those of the runs that follow it up, or that it
+        follows."""
+        for other in filter(None, (*self.history, self.current)):
+            if other is not run and other.picture is run.picture and _same_models(other, run):
+                other.blind = False
+
+    def has_shown(self, run: Run) -> bool:
+        """Whether answers to this question on this picture were shown with the names of the same models."""
+        return any(
+            not other.hidden
+            and other.picture.data == run.picture.data
+            and question_of(other.request) == question_of(run.request)
+            and _same_models(other, run)
+            for other in filter(None, (*self.history, self.shown))
+        )
 
     def start(self, run: Run) -> threading.Event:
         """Make `run` the current one; returns the event that stops it."""

@@ -25,6 +25,13 @@ class Stored:
     sample: str  # its id
     answers: Mapping[str, tuple[str, str, str]]  # side -> its checkpoint, its quantization, and what it answered
 
+    def fits(self, run: Run) -> bool:
+        """Whether the answers are of the run's models, side by side."""
+        return all(
+            (part.settings.checkpoint, part.settings.quantization) == self.answers.get(side, ("", "", ""))[:2]
+            for side, part in run.sides.items()
+        )
+
     def swapped(self) -> Stored:
         """The same with the sides exchanged."""
         return replace(
@@ -45,8 +52,10 @@ def continued(before: Run | None, run: Run) -> Stored | None:
     """What is stored about a new run: the same as about the one that was shown, if it asks the same of the picture."""
     if before is None or before.stored is None:
         return None
-    same = question_of(before.request) == question_of(run.request)
-    return before.stored if same and before.picture.hashes & run.picture.hashes else None
+    if question_of(before.request) != question_of(run.request) or not before.picture.hashes & run.picture.hashes:
+        return None
+    swapped = before.stored.swapped()  # a blind run's sides are shuffled
+    return swapped if swapped.fits(run) and not before.stored.fits(run) else before.stored
 
 
 def stored_line(run: Run) -> Safe | None:

@@ -79,7 +79,12 @@ def _visible(text: str) -> str:
 
 
 def prompt_view(run: Run) -> Safe:
-    """The exact prompt of each side: its turns, and its tokens with the image's positions folded into one piece."""
+    """The exact prompt of each side: its turns, and its tokens with the image's positions folded into one piece.
+
+    Its order and its number of patches would tell a blind run's sides apart.
+    """
+    if run.hidden:
+        return el("p", "The prompts: after your vote.", class_="vl-empty")
     columns = []
     for side in run.sides:
         title, _ = side_name(run, side)

@@ -95,7 +95,7 @@ class Votes:
             "created": time.time(),
             "run": run.id,
             "choice": choice,
-            "blind": str(int(run.hidden)),  # a second vote is cast with the names in sight
+            "blind": str(int(run.hidden and not run.foreseen)),  # a second vote is cast with the names in sight
             "note": note,
             "task": run.request.task,
             "text": run.request.text,

@@ -85,6 +85,8 @@ def _wire_votes(parts: Parts, handlers: Handlers, votes: Votes) -> None:
             sentence = f"Your vote: {CHOICES[choice].lower()}; it is {'stored' if consent else 'not stored'}."
             if not was_hidden:
                 return [*outputs_of(session, {"vote": cards.message(sentence)}), *same]
+            if run.foreseen:
+                sentence += " It does not count as blind: these answers had been shown with their names."
             names = " and ".join(" · ".join(filter(None, cards.side_name(run, side))) for side in SIDES)
             session.show(run)
             update = views.whole(session, run) if run.done else {}

@@ -93,13 +93,21 @@ def _wire_three(parts: Parts, handlers: Handlers) -> Any:
     panels = parts.panels
 
     def three(
-        session: CompareSession, image: str | None, example: str | None, question: str, find: str, *values: Any
+        session: CompareSession,
+        image: str | None,
+        example: str | None,
+        blind: bool,
+        question: str,
+        find: str,
+        *values: Any,
     ) -> Iterator[list[Any]]:
         ask, sides = read_form(values)
         forms = three_forms(ask, question, find)
-        yield from streamed(session, handlers.three(session, image, forms, sides, example=example), moves=True)
+        updates = handlers.three(session, image, forms, sides, blind=bool(blind), example=example)
+        yield from streamed(session, updates, moves=True)
 
-    inputs = [parts.picture, parts.example, panels["three_question"], panels["three_find"], *parts.form]
+    own = [parts.asking.blind, panels["three_question"], panels["three_find"]]
+    inputs = [parts.picture, parts.example, *own, *parts.form]
     return _runs(parts, handlers, "three", three, inputs, moves=True)
 
 
@@ -169,18 +177,19 @@ def _wire_examples(parts: Parts, handlers: Handlers) -> None:
     fields = [parts.ask[name] for name in ASK_FIELDS[:-1]]
     outputs = [parts.picture, parts.example, parts.examples, *fields, *parts.outputs]
 
-    def pick(session: CompareSession, event: gr.EventData, *values: Any) -> list[Any]:
+    def pick(session: CompareSession, blind: bool, event: gr.EventData, *values: Any) -> list[Any]:
         example = find_example(str(chosen(event)))
         if example is None:
             return [gr.skip()] * len(outputs)
         form = example_form(example)
         own = [getattr(form, name) for name in ASK_FIELDS[:-1]]
-        update = handlers.recorded(session, example, read_form(values)[1])
+        update = handlers.recorded(session, example, read_form(values)[1], blind=bool(blind))
         return [str(example.image), example.id, examples_view(example.id), *own, *outputs_of(session, update)]
 
     def clear(session: CompareSession) -> tuple[CompareSession, None, Any]:
         return session, None, examples_view(None)
 
-    parts.examples.click(pick, [parts.session, *parts.form], outputs, **QUIET)  # type: ignore[attr-defined]
+    inputs = [parts.session, parts.asking.blind, *parts.form]
+    parts.examples.click(pick, inputs, outputs, **QUIET)  # type: ignore[attr-defined]
     own_picture = [parts.picture.upload, parts.picture.clear]
     gr.on(own_picture, clear, [parts.session], [parts.session, parts.example, parts.examples], **QUIET)

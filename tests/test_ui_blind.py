@@ -1,0 +1,204 @@
+"""Blind comparisons: before the vote nothing tells which model is which, or which answer is right."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ui_fakes import FakeCompare, png, words
+
+from vlcompare.comparison import Event
+from vlcompare.render import result_card
+from vlcompare.runtime.image import open_image
+from vlcompare.types import SIDES, Answer, Side
+from vlcompare.ui.compare import cards, views
+from vlcompare.ui.compare.example_questions import recorded_run
+from vlcompare.ui.compare.files import card_picture
+from vlcompare.ui.compare.form_values import form_values
+from vlcompare.ui.compare.forms import AskForm
+from vlcompare.ui.compare.handlers import Handlers
+from vlcompare.ui.compare.session import CompareSession, Picture
+from vlcompare.ui.compare.stored import stored_line, stored_of
+from vlcompare.ui.compare.together import three_view, together
+from vlcompare.ui.compare.votes import Votes
+from vlcompare.ui.compare.wiring.tab import three_forms
+from vlcompare.ui.examples import load_examples
+from vlcompare.ui.settings import AppSettings
+
+PAIR = {"left": Side("tiny-pythia-vl"), "right": Side("tiny-mamba-vl")}
+FIND = AskForm("grounding", "the large red square")
+SHOWN = Picture.of(open_image(png()), png())
+
+
+@pytest.fixture(autouse=True)
+def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a test writes counts as uploaded."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+
+
+@pytest.fixture
+def handlers(tmp_path: Path) -> Handlers:
+    return Handlers(AppSettings(data=tmp_path), FakeCompare(), None, open_image)
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> str:
+    path = tmp_path / "picture.png"
+    path.write_bytes(png())
+    return str(path)
+
+
+def last(pages: Any) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for page in pages:
+        merged |= page
+    return merged
+
+
+def test_blind_hides_names_and_figures_until_the_vote(handlers: Handlers, picture: str) -> None:
+    seen = set()
+    for _ in range(24):
+        session = CompareSession()
+        page = last(handlers.ask(session, picture, FIND, PAIR, blind=True))
+        run = session.history[0]
+        seen.add(run.sides["left"].settings.checkpoint)
+        for region in ("left_card", "right_card", "figures", "charts", "together", "history", "prompts"):
+            assert "ythia" not in page[region] and "amba" not in page[region], region
+    assert seen == {"tiny-pythia-vl", "tiny-mamba-vl"}  # shuffled
+    run.voted = "tie"
+    assert "ythia" in views.whole(session, run)["figures"]
+
+
+def test_a_blind_runs_models_are_named_neither_while_they_load_nor_by_what_follows(
+    handlers: Handlers, picture: str
+) -> None:
+    session = CompareSession()
+    for page in handlers.ask(session, picture, FIND, PAIR, blind=True):
+        assert not any("ythia" in str(view) or "amba" in str(view) for view in page.values())
+    fields = form_values(session.history[0])  # in an order that does not tell which side is which
+    assert fields.index("tiny-mamba-vl") < fields.index("tiny-pythia-vl")
+    page = last(handlers.follow_up(session, "the disc", "anew"))
+    assert "blind" in page["asked"] and "amba" not in page["left_card"] + page["right_card"]
+    last(handlers.ask(session, picture, FIND, PAIR, blind=True))
+    other, following, first = session.history
+    assert all(run.hidden for run in session.history)
+    following.sides = dict(zip(SIDES, reversed(list(following.sides.values())), strict=True))  # as Swap sides does
+    session.vote(first, "tie")
+    assert "tiny-pythia-vl" in form_values(first) and (first.blind, following.blind) == (True, False)
+    assert other.hidden, "another comparison's sides are not told"
+    broken = {**PAIR, "left": Side("broken/one")}
+    last(handlers.ask(session, picture, FIND, broken, blind=True))
+    assert not session.history[0].hidden, "what failed names its model, and leaves nothing to choose between"
+
+
+def test_a_blind_vote_is_cast_without_verdicts_or_the_truth() -> None:
+    for example in load_examples():
+        run = recorded_run(example, SHOWN, PAIR)
+        run.blind = True
+        hidden = words(str(views.whole(CompareSession(), run)))
+        assert "0.5 or more is right" not in hidden and "Expected:" not in hidden, example.id
+        for run.voted in (None, "tie"):
+            views_of_both = [cards.scoreboard(run), together(run), three_view([run])]
+            shown = "".join([*views_of_both, *(cards.card(run, side) for side in SIDES)])
+            assert ("vl-verdict" in shown) == bool(run.voted), example.id
+            assert ("vl-truth" in shown) == bool(run.truth and run.voted), example.id
+
+
+def test_the_result_card_of_a_blind_run_shows_no_truth(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    card = result_card.result_card
+
+    def noted(*given: Any, **more: Any) -> Any:
+        seen.append((more.get("truth"), more.get("references")))
+        return card(*given, **more)
+
+    monkeypatch.setattr(result_card, "result_card", noted)
+    run = recorded_run(next(one for one in load_examples() if one.truth and one.references), SHOWN, PAIR)
+    run.blind = True
+    card_picture(run)
+    run.voted = "tie"
+    card_picture(run)
+    assert seen == [(None, None), (run.truth, run.references)]
+
+
+def test_a_failed_follow_up_tells_the_names_of_what_it_follows(handlers: Handlers, picture: str) -> None:
+    class Failing(FakeCompare):
+        def __call__(self, image: Any, request: Any, sides: Any, **how: Any) -> Iterator[Event | None]:
+            yield from super().__call__(image, request, sides, **how)
+            if request.text == "too long":
+                yield Event("left", "answer", Answer(stop_reason="error", error="No room.", checkpoint="any"))
+
+    session, own = CompareSession(), replace(handlers, compare=Failing())
+    last(own.ask(session, picture, FIND, PAIR, blind=True))
+    last(own.ask(session, picture, FIND, PAIR, blind=True))
+    last(own.follow_up(session, "too long", "anew"))
+    failed, followed, other = session.history
+    assert not failed.hidden and not followed.hidden and other.hidden
+
+
+def test_a_vote_on_answers_that_were_shown_with_their_names_is_not_blind(
+    handlers: Handlers, picture: str, tmp_path: Path
+) -> None:
+    votes, session = Votes(tmp_path / "votes"), CompareSession()
+    last(handlers.ask(session, picture, FIND, PAIR))
+    for form in (FIND, AskForm("grounding", "the disc")):
+        last(handlers.ask(session, picture, form, PAIR, blind=True))
+        assert session.shown is not None and session.shown.hidden
+        votes.add(session.shown, "left", consent=True)
+    assert [row["blind"] for row in csv.DictReader(io.StringIO(votes.export()))] == ["0", "1"]
+
+
+def test_recorded_answers_are_not_shown_where_blind_is_ticked(handlers: Handlers) -> None:
+    example = next(one for one in load_examples() if one.truth)
+    assert handlers.recorded(CompareSession(), example, PAIR, blind=True) == {}
+    session = CompareSession()
+    assert handlers.recorded(session, example, PAIR)
+    form = AskForm("grounding", example.text)
+    last(handlers.ask(session, str(example.image), form, PAIR, blind=True, example=example.id))
+    assert session.shown is not None and session.shown.hidden and session.shown.foreseen
+
+
+def test_three_questions_are_asked_of_the_same_two_hidden_models(handlers: Handlers, picture: str) -> None:
+    left = set()
+    for _ in range(24):
+        session = CompareSession()
+        page = last(handlers.three(session, picture, three_forms(FIND, "what?", "the disc"), PAIR, blind=True))
+        assert "ythia" not in page["history"] and "Model A" in page["three"] and "Tiny" not in page["three"]
+        (name,) = {run.sides["left"].settings.checkpoint for run in session.history}
+        left.add(name)
+    assert left == {"tiny-pythia-vl", "tiny-mamba-vl"}  # shuffled
+    session.vote(session.history[0], "tie")
+    assert not any(run.hidden for run in session.history)
+
+
+@pytest.mark.parametrize("reason", ["end", "limit", "newline", "context"])
+def test_how_an_answer_ended_tells_nothing(reason: str) -> None:
+    run = recorded_run(next(one for one in load_examples() if one.truth), SHOWN, PAIR)
+    for part in run.sides.values():
+        part.answer = replace(part.answer, stop_reason=reason, parse="unparseable", boxes=())  # type: ignore[type-var]
+    run.blind = True
+    page = views.whole(CompareSession(), run)
+    assert words(page["left_card"]).startswith("Model AFinished") and "Unparseable" not in page["left_card"]
+    assert "after your vote" in page["prompts"] and "image first" not in page["prompts"]
+    for anonymous in (True, False):
+        facts = result_card.facts(result_card.CardSide(run.sides["left"].answer, anonymous=anonymous))  # type: ignore[arg-type]
+        assert bool(facts) != anonymous
+    run.voted = "tie"
+    assert "Unparseable" in views.whole(CompareSession(), run)["left_card"]
+
+
+def test_a_stored_answer_is_compared_with_its_own_models(handlers: Handlers, picture: str) -> None:
+    for _ in range(12):
+        session = CompareSession()
+        last(handlers.ask(session, picture, FIND, PAIR))
+        (asked,) = session.history
+        asked.stored = stored_of(asked, "run", "sample")
+        last(handlers.ask(session, picture, FIND, PAIR, blind=True))
+        run = session.history[0]
+        session.vote(run, "tie")
+        assert str(stored_line(run)).count("agrees with what is stored") == len(SIDES)
