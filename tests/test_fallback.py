@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from vlcompare.models import kernels
-from vlcompare.models.kernels import agreement, attention, fallback, fused, reference, verdicts
+from vlcompare.models.kernels import agreement, attention, dispatch, fallback, fused, reference, verdicts
 from vlcompare.models.kernels.cpu import disk_cache, scan, simd, step
 from vlcompare.models.kernels.linear import linear
 from vlcompare.models.kernels.reference import ScanInputs
@@ -46,9 +45,9 @@ def test_a_scan_that_fails_is_the_references_from_then_on(monkeypatch: pytest.Mo
     monkeypatch.setattr(scan, "selective_scan", lambda *given: calls.append(given) or broken())
     inputs = scan_inputs()
     for _ in range(2):
-        for ours, truth in zip(kernels.selective_scan(inputs), reference.selective_scan(inputs), strict=True):
+        for ours, truth in zip(dispatch.selective_scan(inputs), reference.selective_scan(inputs), strict=True):
             assert torch.equal(ours, truth)
-    assert len(calls) == 1 and kernels.active("cpu") == "reference" and kernels.available("cpu") == ("reference",)
+    assert len(calls) == 1 and dispatch.active("cpu") == "reference" and dispatch.available("cpu") == ("reference",)
     assert len(fallback.notices("cpu")) == 1 and "No space left on device" in fallback.notices("cpu")[0]
     assert fallback.notices("cuda") == ()
 
@@ -74,7 +73,7 @@ def test_a_step_that_fails_leaves_its_state_to_the_reference(monkeypatch: pytest
     further.copy_(state)
     given = (torch.randn(1, 32), torch.randn(1, 32), -torch.rand(32, 16), torch.randn(1, 16), torch.randn(1, 16))
     inputs = ScanInputs(*given)
-    assert torch.equal(kernels.selective_step(state, inputs), reference.selective_step(further, inputs))
+    assert torch.equal(dispatch.selective_step(state, inputs), reference.selective_step(further, inputs))
     assert torch.equal(state, further)
 
 
@@ -86,7 +85,7 @@ def test_backward_passes_of_the_scan_that_fail_are_the_references(
     torch.manual_seed(0)
     extras = torch.randn(32), torch.randn(1, 32, 5), torch.randn(32), torch.randn(1, 32, 16)
     gradients = []
-    for function in (kernels.selective_scan, reference.selective_scan):
+    for function in (dispatch.selective_scan, reference.selective_scan):
         inputs = ScanInputs(*(x.clone() for x in (*scan_inputs()[:5], *extras)))
         y, last = function(inputs._replace(**{ScanInputs._fields[at]: inputs[at].requires_grad_() for at in needed}))
         (y.square().sum() + last.sum()).backward()
@@ -99,7 +98,7 @@ def test_backward_passes_of_the_scan_that_fail_are_the_references(
 def test_a_backward_pass_of_the_convolution_that_fails_is_the_references(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step.loops, "conv_backward", broken)
     gradients = []
-    for function in (kernels.causal_conv, reference.causal_conv):
+    for function in (dispatch.causal_conv, reference.causal_conv):
         torch.manual_seed(0)
         inputs = [torch.randn(shape).requires_grad_() for shape in ((1, 32, 5), (32, 4), (32,), (1, 32, 3))]
         y, window = function(*inputs)
@@ -132,7 +131,7 @@ def test_memory_that_does_not_suffice_is_no_failure_of_the_kernels(monkeypatch: 
 
         monkeypatch.setattr(scan, "selective_scan", starved)
         with pytest.raises(type(error)):
-            kernels.selective_scan(scan_inputs())
+            dispatch.selective_scan(scan_inputs())
     assert not fallback.failed("numba") and fallback.notices() == ()
 
 
@@ -200,11 +199,11 @@ ASK = """
 import sys, torch
 {before}
 import vlcompare
-from vlcompare.models import kernels
+from vlcompare.models.kernels import dispatch
 model = vlcompare.load("tiny-mamba-vl")
 answer = vlcompare.generate(model, "examples/pictures/2026000004-vqa-0.png", task="vqa", text="How many?",
                             max_new_tokens=3)
-print(answer.error, len(answer.tokens), kernels.active("cpu"))
+print(answer.error, len(answer.tokens), dispatch.active("cpu"))
 print(*model.notices_for(vlcompare.Request("vqa", "How many?")), sep="\\n", file=sys.stderr)
 """
 

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vlcompare.models import kernels
-from vlcompare.models.kernels import reference
+from vlcompare.models.kernels import dispatch, reference
 from vlcompare.models.kernels.reference import Nf4Weight, ScanInputs
 
 pytestmark = pytest.mark.gpu
@@ -34,8 +33,8 @@ def arguments(batch: int, channels: int, states: int, length: int, dtype: torch.
 
 
 def scan(name: str, values: list[Tensor]) -> tuple[Tensor, Tensor]:
-    with kernels.use(name):
-        return kernels.selective_scan(ScanInputs(*values))
+    with dispatch.use(name):
+        return dispatch.selective_scan(ScanInputs(*values))
 
 
 def assert_close(ours: Tensor, truth: Tensor, tolerance: float) -> None:
@@ -48,7 +47,7 @@ def assert_close(ours: Tensor, truth: Tensor, tolerance: float) -> None:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_scan_equals_reference(name: str, size: tuple[int, int, int, int], dtype: torch.dtype) -> None:
-    if name not in kernels.available("cuda"):
+    if name not in dispatch.available("cuda"):
         pytest.skip(f"{name} does not run here (mamba-ssm: not installed, or it disagrees with the reference)")
     values = arguments(*size, dtype)
     tolerance = 1e-5 if dtype == torch.float32 else 1e-2
@@ -78,9 +77,9 @@ def test_steps_equal_reference(dtype: torch.dtype) -> None:
     ours, truth, our_window, true_window = state.clone(), state.clone(), window.clone(), window.clone()
     for t in range(4):
         inputs = ScanInputs(u[:, :, t], delta[:, :, t], A, B[:, :, t], C[:, :, t], D, z[:, :, t], bias)
-        with kernels.use("triton"):
-            y = kernels.selective_step(ours, inputs)
-            x = kernels.conv_step(our_window, u[:, :, t], weight, bias)
+        with dispatch.use("triton"):
+            y = dispatch.selective_step(ours, inputs)
+            x = dispatch.conv_step(our_window, u[:, :, t], weight, bias)
         tolerance = 1e-5 if dtype == torch.float32 else 1e-2
         assert_close(y, reference.selective_step(truth, inputs), tolerance)
         assert_close(x, reference.conv_step(true_window, u[:, :, t], weight, bias), tolerance)
@@ -96,8 +95,8 @@ def test_projected_steps_equal_reference(dtype: torch.dtype, rows: int) -> None:
     weight = (torch.randn(5120, 160, device="cuda") / 13).to(dtype)
     inputs = ScanInputs(u[:, :, 0], factors, A, B[:, :, 0], C[:, :, 0], D, z[:, :, 0], bias)
     ours, truth = state.clone(), state.clone()
-    with kernels.use("triton"):
-        y = kernels.projected_step(ours, inputs, weight)
+    with dispatch.use("triton"):
+        y = dispatch.projected_step(ours, inputs, weight)
     tolerance = 1e-4 if dtype == torch.float32 else 2e-2  # torch's product may sum in another order, or in TF32
     assert_close(y, reference.projected_step(truth, inputs, weight), tolerance)
     assert_close(ours, truth, tolerance)
@@ -110,8 +109,8 @@ def test_convolution_equals_reference(dtype: torch.dtype, started: bool) -> None
     x = torch.randn(2, 620, 5120, device="cuda").to(dtype).transpose(1, 2)
     weight, bias = torch.randn(5120, 4, device="cuda").to(dtype), torch.randn(5120, device="cuda").to(dtype)
     window = torch.randn(2, 5120, 3, device="cuda") if started else None
-    with kernels.use("triton"):
-        y, last = kernels.causal_conv(x, weight, bias, window)
+    with dispatch.use("triton"):
+        y, last = dispatch.causal_conv(x, weight, bias, window)
     truth, true_last = reference.causal_conv(x.float(), weight.float(), bias.float(), window)
     assert_close(y, truth, 1e-5 if dtype == torch.float32 else 1e-2)
     assert torch.equal(last.float(), true_last)
@@ -168,8 +167,8 @@ def test_own_nf4_product_is_taken_only_where_it_is_right(
 
 
 def test_dispatch_takes_a_compiled_kernel() -> None:
-    assert kernels.active("cuda") in ("mamba_ssm", "triton")
-    assert kernels.available("cuda")[-2:] == ("triton", "reference")
+    assert dispatch.active("cuda") in ("mamba_ssm", "triton")
+    assert dispatch.available("cuda")[-2:] == ("triton", "reference")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

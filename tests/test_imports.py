@@ -144,6 +144,45 @@ def test_no_circle_among_the_children_of_a_package(package: str) -> None:
     assert not circles(graph)
 
 
+def imports_in_order(path: Path) -> list[tuple[str, bool]]:
+    """(what a file imports, whether that is a module which its statement reaches through no other) in their order."""
+    found = []
+    nodes = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.ImportFrom) and node.module]
+    for node in sorted(nodes, key=lambda node: node.lineno):
+        found += [(str(node.module), True), *((f"{node.module}.{alias.name}", False) for alias in node.names)]
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_no_thread_begins_with_a_part_of_a_package_that_imports_its_parts(path: Path) -> None:
+    """A thread that imports package.part holds the part and waits for the package; another, in the package's own file,
+    waits for the part: Python ends that with an error in one of them. Several threads import what is heavy."""
+    waiting = {
+        name
+        for name, file in MODULES.items()
+        if file.name == "__init__.py" and any(each.startswith(f"{name}.") for each in at_top(file))
+        and name.startswith(("vlcompare.models.", "vlcompare.runtime."))
+    }  # fmt: skip
+    seen: set[str] = set()
+    for name, directly in imports_in_order(path):
+        for package in waiting:
+            inside = module_name(path) == package or module_name(path).startswith(f"{package}.")
+            if directly and name.startswith(f"{package}.") and not inside:
+                assert package in seen, f"import {package} before {name}"
+        seen.add(name)
+
+
+def at_top(path: Path) -> set[str]:
+    """What a file imports as it is imported itself."""
+    return {
+        name
+        for node in tree_of(path).body
+        if isinstance(node, ast.ImportFrom) and node.module
+        for name in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+        if name in MODULES
+    }
+
+
 def test_circles_are_found() -> None:
     assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
     assert [names[0] for names in circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"c"}})] == ["b", "c"]

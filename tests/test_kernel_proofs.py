@@ -19,9 +19,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import vlcompare
 from tests.test_pretended_cuda import build
 from vlcompare import paths
-from vlcompare.models import kernels
 from vlcompare.models.config import PRESETS, MambaConfig
-from vlcompare.models.kernels import agreement, fallback, reference, verdicts
+from vlcompare.models.kernels import agreement, dispatch, fallback, reference, verdicts
 from vlcompare.models.kernels.verdicts import Case, Proof
 from vlcompare.runtime.loading import prove
 
@@ -338,7 +337,7 @@ def test_a_kernel_that_raises_in_earnest_gives_up_one_case(gpu: None, monkeypatc
     assert answer.tokens == truth.tokens and "not used for mix_step" in fallback.notices("cuda")[0]
     launches = pretended_cuda.counts.launches
     assert launches["projected_step"] and launches["selective_scan"] and launches["greedy"]
-    assert kernels.available("cuda")[0] == "triton"
+    assert dispatch.available("cuda")[0] == "triton"
 
 
 def test_what_leaves_the_device_or_its_memory_unusable_is_no_failure_of_a_case(gpu: None) -> None:
@@ -485,7 +484,7 @@ def test_kernels_and_graphs_can_be_switched_off(name: str, gpu: None, monkeypatc
     answer = vlcompare.generate(model, PICTURE, task="captioning", max_new_tokens=3)
     assert answer.text.startswith("A yellow") and not answer.timings.graphed and not pretended_cuda.counts.graphs
     assert not pretended_cuda.counts.launches.keys() & set(pretended_cuda.LAUNCHES) and verdicts.proofs() == ()
-    assert kernels.available("cuda") == kernels.available("cpu") == ("reference",)
+    assert dispatch.available("cuda") == dispatch.available("cpu") == ("reference",)
 
 
 # ---- other processes -------------------------------------------------------------------------------------------------
@@ -543,7 +542,7 @@ def test_processes_that_cannot_begin_leave_the_cases_to_this_one(gpu: None) -> N
 
 
 def test_the_other_process_tries_what_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "kernel_of", right)
+    monkeypatch.setattr(dispatch, "kernel_of", right)
     said: list[str] = []
     given = [json.dumps(prove._as_json(case)) for case in CASES]
     assert prove._main(CPU, iter(given), said.append) == 0

@@ -13,8 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vlcompare.models import kernels
-from vlcompare.models.kernels import reference
+from vlcompare.models.kernels import dispatch, reference
 from vlcompare.models.kernels.cpu import openmp, step
 from vlcompare.models.kernels.reference import ScanInputs
 
@@ -39,8 +38,8 @@ def arguments(batch: int, channels: int, states: int, length: int, dtype: torch.
 
 
 def scan(name: str, values: list[Tensor | None], **options: bool) -> tuple[Tensor, Tensor]:
-    with kernels.use(name):
-        return kernels.selective_scan(ScanInputs(*values, **options))  # type: ignore[arg-type]
+    with dispatch.use(name):
+        return dispatch.selective_scan(ScanInputs(*values, **options))  # type: ignore[arg-type]
 
 
 def assert_close(ours: Tensor, truth: Tensor, tolerance: float = 2e-6) -> None:
@@ -140,10 +139,10 @@ def test_whole_equals_continued() -> None:
 def test_scan_equals_steps(name: str) -> None:
     u, delta, A, B, C, D, z, bias, state = values = arguments(2, 24, 16, 11)
     whole, last = scan(name, list(values))
-    with kernels.use(name):
+    with dispatch.use(name):
         for t in range(u.shape[2]):
             inputs = ScanInputs(u[:, :, t], delta[:, :, t], A, B[:, :, t], C[:, :, t], D, z[:, :, t], bias)
-            y = kernels.selective_step(state, inputs)
+            y = dispatch.selective_step(state, inputs)
             assert_close(y, whole[:, :, t])
     assert_close(state, last)
 
@@ -154,9 +153,9 @@ def test_a_step_projects_its_time_steps(name: str) -> None:
     factors, weight = torch.randn(2, 6), torch.randn(32, 6)
     inputs = ScanInputs(u[:, :, 0], factors, A, B[:, :, 0], C[:, :, 0], D, z[:, :, 0], bias)
     ours, truth = state.clone(), state.clone()
-    with kernels.use(name):
-        y = kernels.projected_step(ours, inputs, weight)
-        assert_close(y, kernels.selective_step(truth, inputs._replace(delta=factors @ weight.T)))
+    with dispatch.use(name):
+        y = dispatch.projected_step(ours, inputs, weight)
+        assert_close(y, dispatch.selective_step(truth, inputs._replace(delta=factors @ weight.T)))
     assert_close(ours, truth)
 
 
@@ -182,28 +181,28 @@ def test_convolution_equals_conv1d_and_its_steps(name: str) -> None:
     x, weight, bias = torch.randn(2, 9, 24).transpose(1, 2), torch.randn(24, 4), torch.randn(24)
     window = torch.randn(2, 24, 3)
     conv = torch.nn.functional.conv1d(torch.cat([window, x], 2), weight[:, None], bias, groups=24)
-    with kernels.use(name):
-        y, last = kernels.causal_conv(x, weight, bias, window)
+    with dispatch.use(name):
+        y, last = dispatch.causal_conv(x, weight, bias, window)
         assert_close(y, torch.nn.functional.silu(conv), 1e-6)
         assert torch.equal(last, x[:, :, -3:])
         for t in range(9):
-            assert_close(kernels.conv_step(window, x[:, :, t], weight, bias), y[:, :, t], 1e-6)
+            assert_close(dispatch.conv_step(window, x[:, :, t], weight, bias), y[:, :, t], 1e-6)
     assert torch.equal(window, last)
 
 
 def test_convolution_shorter_than_its_window() -> None:
     x, weight = torch.randn(1, 8, 1), torch.randn(8, 4)
-    _, window = kernels.causal_conv(x, weight, None, None)
+    _, window = dispatch.causal_conv(x, weight, None, None)
     assert torch.equal(window, torch.cat([torch.zeros(1, 8, 2), x], 2))
 
 
 def test_dispatch_names() -> None:
-    assert kernels.available("cpu") == ("numba", "reference")
-    assert kernels.active("cpu") == "numba"
-    with kernels.use("reference"):
-        assert kernels.active("cpu") == "reference"
-    assert kernels.active("cpu") == "numba"
-    assert kernels.active("meta") == "reference"
+    assert dispatch.available("cpu") == ("numba", "reference")
+    assert dispatch.active("cpu") == "numba"
+    with dispatch.use("reference"):
+        assert dispatch.active("cpu") == "reference"
+    assert dispatch.active("cpu") == "numba"
+    assert dispatch.active("meta") == "reference"
 
 
 def test_float64_takes_the_reference() -> None:
@@ -220,8 +219,8 @@ def test_gradients_of_the_convolution() -> None:
         torch.manual_seed(3)
         x = torch.randn(2, 9, 32).transpose(1, 2).clone().requires_grad_()
         leaves = [x, *(torch.randn(shape).requires_grad_() for shape in ((32, 4), (32,), (2, 32, 3)))]
-        with kernels.use(name):
-            y, window = kernels.causal_conv(*leaves)
+        with dispatch.use(name):
+            y, window = dispatch.causal_conv(*leaves)
         ((y * torch.randn(y.shape)).sum() + 2 * window.sum()).backward()
         gradients.append([leaf.grad for leaf in leaves])
     for ours, truth in zip(*gradients, strict=True):
@@ -233,7 +232,7 @@ def test_one_half_of_wider_rows_is_read_in_place() -> None:
     wide = torch.randn(2, 70, 96)
     x, weight = wide[:, :, 48:].transpose(1, 2), torch.randn(48, 4)
     with torch.no_grad():
-        y, _ = kernels.causal_conv(x, weight, None, None)
+        y, _ = dispatch.causal_conv(x, weight, None, None)
     assert_close(y, reference.causal_conv(x, weight, None, None)[0])
 
 

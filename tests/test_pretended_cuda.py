@@ -20,9 +20,8 @@ from pretended_cuda import counts, nobody_waits
 import vlcompare
 from vlcompare.bench import models as bench
 from vlcompare.comparison import compare
-from vlcompare.models import kernels
 from vlcompare.models.config import PRESETS, MambaConfig
-from vlcompare.models.kernels import agreement, fallback, fused, reference, verdicts
+from vlcompare.models.kernels import agreement, dispatch, fallback, fused, reference, verdicts
 from vlcompare.models.kernels.linear import Linear
 from vlcompare.models.mamba import Mamba
 from vlcompare.models.meta_init import structure_only
@@ -67,14 +66,14 @@ GRID = [
 def loaded(family: str, precision: str) -> Any:
     """A model on the CPU, which answers with the reference alone: nothing is compiled for it."""
     dtype, quantization = PRECISIONS[precision]
-    with kernels.use("reference"), pytest.MonkeyPatch.context() as patch:
+    with dispatch.use("reference"), pytest.MonkeyPatch.context() as patch:
         patch.setattr("vlcompare.runtime.loading.load.compiling", lambda *given: threading.Thread())
         return vlcompare.load(FAMILIES[family], device="cpu", dtype=dtype, quantization=quantization)
 
 
 @functools.cache
 def truth(family: str, precision: str) -> tuple[list[int], list[float]]:
-    with kernels.use("reference"):
+    with dispatch.use("reference"):
         answer = vlcompare.generate(loaded(family, precision), PICTURES[0], **ASK)
     return [token.id for token in answer.tokens], [token.logprob for token in answer.tokens]
 
@@ -165,7 +164,7 @@ def ids(answer: Any) -> list[int]:
 def test_batches_drawn_answers_and_follow_ups_are_the_cpus(
     family: str, path: str, request: pytest.FixtureRequest
 ) -> None:
-    with kernels.use("reference"):
+    with dispatch.use("reference"):
         expected = script(loaded(family, "fp32"))
     request.getfixturevalue("gpu")
     assert script(on_cuda(family, "fp32")) == expected

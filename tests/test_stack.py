@@ -11,9 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vlcompare.models import kernels
 from vlcompare.models.config import MambaConfig, PythiaConfig
-from vlcompare.models.kernels import fallback, packed, packed_proofs, stack
+from vlcompare.models.kernels import dispatch, fallback, packed, packed_proofs, stack
 from vlcompare.models.kernels.agreement import apart
 from vlcompare.models.kernels.packed import PackedLinear
 from vlcompare.models.kernels.stack_parts import reference_step
@@ -27,7 +26,7 @@ VARIANTS = ("", *packed.supported())
 # compiling each takes seconds; `test_packed` tries the products of all of them
 TRIED = [pytest.param(name, marks=[pytest.mark.slow] if number > 1 else []) for number, name in enumerate(VARIANTS)]
 
-pytestmark = pytest.mark.skipif(kernels.active("cpu") != "numba", reason="numba does not run here")
+pytestmark = pytest.mark.skipif(dispatch.active("cpu") != "numba", reason="numba does not run here")
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +73,7 @@ def steps(model: Any, rows: int = 1, count: int = 3) -> list[Tensor]:
 
 def one_by_one(monkeypatch: pytest.MonkeyPatch, work: Callable[[], list[Tensor]]) -> list[Tensor]:
     with monkeypatch.context() as patch:
-        patch.setattr(kernels, "stack_step", lambda *arguments: None)
+        patch.setattr(dispatch, "stack_step", lambda *arguments: None)
         return work()
 
 
@@ -202,7 +201,7 @@ def test_steps_that_are_not_taken_whole(monkeypatch: pytest.MonkeyPatch) -> None
     for config in (MAMBA, PYTHIA):
         model = built(config)
         assert steps(model, rows=5) and not any(seen)  # more rows than are read from the cache
-        with kernels.use("reference"):
+        with dispatch.use("reference"):
             steps(model)
         assert not any(seen)
         with torch.inference_mode(False), torch.enable_grad():

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from vlcompare.models import kernels
+from vlcompare.models.kernels import dispatch
 from vlcompare.models.kernels.linear import native_bfloat16
 from vlcompare.runtime.bandwidth import bandwidth
 
@@ -33,7 +33,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "capability": str(capability),
         "native_bfloat16": cuda or native_bfloat16(),
-        "kernels": {"used": kernels.active(device), "available": list(kernels.available(device))},
+        "kernels": {"used": dispatch.active(device), "available": list(dispatch.available(device))},
         "cache_policy": "static, filled slots only" + (", or windows of 128 in graphs of torch's attention" * cuda),
         "gbytes_per_s": reference,
         **{f"gbytes_per_s_{name}": rate for name, rate in measured.items()},

@@ -27,8 +27,8 @@ from vlcompare.bench.contestants import (
 from vlcompare.bench.machine import describe
 from vlcompare.bench.peer_command import PeerCommand
 from vlcompare.errors import CheckpointError, DeviceMemoryError, RequestError
-from vlcompare.models import kernels
 from vlcompare.models.config import PRESETS, MambaConfig, ModelConfig
+from vlcompare.models.kernels import dispatch
 from vlcompare.models.kernels.cuda.graph_capture import release_cached_memory
 from vlcompare.models.vlm import VisionLanguageModel, meta_model
 from vlcompare.runtime.bandwidth import timed
@@ -227,7 +227,7 @@ class _Case:
         if self.options.peers and self.precision not in quantize.METHODS:
             makers["transformers"] = lambda: Transformers(vlm, embeddings)
             language = self.config.language
-            if isinstance(language, MambaConfig) and kernels.active(self.device) == "mamba_ssm":
+            if isinstance(language, MambaConfig) and dispatch.active(self.device) == "mamba_ssm":
                 length, tokens = self.options.prompt, self.options.tokens
                 makers["mamba-ssm"] = lambda: MambaSsm(language, length, tokens, self.device, embeddings.dtype)
         if self.options.peer_command:

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from vlcompare.errors import RequestError
-from vlcompare.models import kernels
 from vlcompare.models.config import MambaConfig
 from vlcompare.models.interruption import check
+from vlcompare.models.kernels import dispatch
 from vlcompare.models.kernels.fused import add_norm, norm_linears
 from vlcompare.models.kernels.linear import Linear, linear, scores
 from vlcompare.models.kernels.reference import MixWeights, NormModule, ScanInputs
@@ -118,7 +118,7 @@ class Mixer(nn.Module):
         check()
         if mask is not None:
             x_bld = x_bld * mask[:, :, None]  # the first real tokens' convolution reads zeros before them
-        x_bdl, window = kernels.causal_conv(
+        x_bdl, window = dispatch.causal_conv(
             x_bld.transpose(1, 2), self.conv1d.weight[:, 0], self.conv1d.bias, None if fresh else window_bdk
         )
         x_bld = x_bdl.transpose(1, 2)
@@ -130,7 +130,7 @@ class Mixer(nn.Module):
         A_dn, D_d, dt_bias_d = self.recurrence()
         dt_bdl, B_bnl, C_bnl, z_bdl = (x.transpose(1, 2) for x in (dt_bld, B_bln, C_bln, z_bld))
         inputs = ScanInputs(x_bdl, dt_bdl, A_dn, B_bnl, C_bnl, D_d, z_bdl, dt_bias_d, None if fresh else state_bdn)
-        y_bdl, state = kernels.selective_scan(inputs)
+        y_bdl, state = dispatch.selective_scan(inputs)
         window_bdk.copy_(window.detach())
         state_bdn.copy_(state.detach())
         return self.out_proj(y_bdl.transpose(1, 2))
@@ -140,7 +140,7 @@ class Mixer(nn.Module):
         weights = MixWeights(
             self.conv1d.weight[:, 0], self.conv1d.bias, self.x_proj.weight, self.dt_proj.weight, *self.recurrence()
         )
-        return self.out_proj(kernels.mix_step(window_bdk, state_bdn, xz_b2d, weights))
+        return self.out_proj(dispatch.mix_step(window_bdk, state_bdn, xz_b2d, weights))
 
 
 def _norm(config: MambaConfig) -> NormModule:
@@ -227,7 +227,7 @@ class Mamba(nn.Module):
         return False
 
     def stack_parts(self) -> StackParts | None:
-        """See `kernels.stack.Decoder`."""
+        """See `stack.Decoder`."""
         layers = [layer.parts() for layer in cast("list[MambaLayer]", list(self.layers))]
         found = tuple(parts for parts in layers if parts is not None)
         return StackParts("mamba", found, norm_parts(self.norm_f)) if len(found) == len(layers) else None
@@ -238,7 +238,7 @@ class Mamba(nn.Module):
         `window` is ignored: it is the other family's number of cache slots.
         """
         state.require(1)
-        hidden_bD = kernels.stack_step(self, embeddings, (state.windows_nbdk, state.states_nbdn))
+        hidden_bD = dispatch.stack_step(self, embeddings, (state.windows_nbdk, state.states_nbdn))
         if hidden_bD is None:
             hidden_bD = self._step(embeddings, state)
         state.positions += 1

@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlcompare.errors import RequestError
-from vlcompare.models import kernels
 from vlcompare.models.config import PythiaConfig
 from vlcompare.models.interruption import check
+from vlcompare.models.kernels import dispatch
 from vlcompare.models.kernels.attention import attend_one, finds_filled_slots, rotate_and_attend
 from vlcompare.models.kernels.fused import add_norm, norm_linears
 from vlcompare.models.kernels.linear import Linear, scores
@@ -241,7 +241,7 @@ class Pythia(nn.Module):
         state.require(1)
         if window is None:
             tensors = state.keys_nbhsk, state.values_nbhsk, state.positions, state.cos_sr, state.sin_sr
-            hidden_bd = kernels.stack_step(self, embeddings, tensors)
+            hidden_bd = dispatch.stack_step(self, embeddings, tensors)
             if hidden_bd is not None:
                 state.positions += 1
                 state.length += 1
@@ -249,7 +249,7 @@ class Pythia(nn.Module):
         return self._advance(embeddings[:, None], state, window)[:, 0]
 
     def stack_parts(self) -> StackParts | None:
-        """See `kernels.stack.Decoder`."""
+        """See `stack.Decoder`."""
         if self.config.activation != "gelu":
             return None
         layers = [layer.parts() for layer in cast("list[PythiaLayer]", list(self.layers))]

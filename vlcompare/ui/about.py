@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import gradio as gr
 
 from vlcompare.render.markup import Safe, el
-from vlcompare.runtime.doctor.facts import Operation, alike
+from vlcompare.runtime.doctor import Operation, facts
 from vlcompare.ui.events import QUIET
 from vlcompare.units import format_bytes
 
@@ -49,7 +49,7 @@ def view() -> Safe:
 def _kernels(found: Sequence[Operation]) -> list[tuple[str, str]]:
     """(device, "numba: scan of a prompt, ...") for each kernel of each device, with why none faster."""
     texts: dict[str, list[str]] = {}
-    for (device, kernel, reason), names in alike(found).items():
+    for (device, kernel, reason), names in facts.alike(found).items():
         because = f" ({reason.rstrip('.')})" if reason else ""
         texts.setdefault(device, []).append(f"{kernel} for {', '.join(names)}{because}")
     return [(device, "; ".join(parts)) for device, parts in texts.items()]

@@ -14,9 +14,8 @@ from typing import Any
 
 import torch
 
-from vlcompare.models import kernels
 from vlcompare.models.config import PRESETS, MambaConfig
-from vlcompare.models.kernels import early_launch, fallback, packed, verdicts
+from vlcompare.models.kernels import dispatch, early_launch, fallback, packed, verdicts
 from vlcompare.models.kernels.linear import native_bfloat16
 from vlcompare.models.mamba import Mamba
 from vlcompare.models.meta_init import structure_only
@@ -122,7 +121,7 @@ def notices() -> tuple[tuple[str, ...], list[str]]:
 
 @cache
 def _expected(checkpoint: str) -> tuple[int, ...]:
-    with kernels.use("reference"):
+    with dispatch.use("reference"):
         return _ids(checkpoint, "cpu")
 
 
@@ -155,10 +154,10 @@ def _on_cpu() -> list[Operation]:
 
 
 def _on_cuda(device: str) -> list[Operation]:
-    present = kernels.available(device)
+    present = dispatch.available(device)
     found = []
     for name, function in DISPATCHED.items():
-        able = [one for one in kernels.ORDER["cuda"] if function in kernels.MODULES[one]]
+        able = [one for one in dispatch.ORDER["cuda"] if function in dispatch.MODULES[one]]
         reasons = {one: _refused(one, function, device) if one in present else _why(one, device) for one in able}
         chosen = next((one for one in able if not reasons[one]), PYTORCH)
         faster = able[: able.index(chosen)] if chosen in able else able

@@ -12,9 +12,8 @@ from typing import Any
 
 import torch
 
-from vlcompare.models import kernels
 from vlcompare.models.config import MambaConfig, PythiaConfig
-from vlcompare.models.kernels import stack
+from vlcompare.models.kernels import dispatch, stack
 from vlcompare.models.mamba import Mamba
 from vlcompare.models.meta_init import structure_only
 from vlcompare.models.pythia import Pythia
@@ -39,7 +38,7 @@ def compiling(family: str, dtype: torch.dtype, quantization: str = "none") -> th
 
 @torch.inference_mode()
 def _run(family: str, dtype: torch.dtype, quantization: str) -> None:
-    if kernels.active("cpu") != "numba":
+    if dispatch.active("cpu") != "numba":
         return
     config = _TINY[family]
     with structure_only():  # no random numbers are drawn: the caller's come out as without this

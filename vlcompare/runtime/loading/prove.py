@@ -24,8 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlcompare.machine.zerogpu import on_zerogpu
-from vlcompare.models import kernels
-from vlcompare.models.kernels import agreement, early_launch, fallback, speed, verdicts
+from vlcompare.models.kernels import agreement, dispatch, early_launch, fallback, speed, verdicts
 from vlcompare.models.kernels.linear import Linear
 from vlcompare.models.kernels.reference import Nf4Weight
 from vlcompare.models.kernels.verdicts import Case, Proof
@@ -135,7 +134,7 @@ def settle(case: Case, device: torch.device, kernel: Callable[..., Any] | None =
         whole, times = partial(prove_early.difference, device), partial(prove_early.times, device)
         return verdicts.settle(case, device, whole, 0.0, times)
     rival = _RIVALS.get(case.function)
-    return agreement.settle(case, kernel or kernels.kernel_of(case), device, rival)
+    return agreement.settle(case, kernel or dispatch.kernel_of(case), device, rival)
 
 
 def _nf4_layer_alone(x: Tensor, weight: Nf4Weight, bias: Tensor | None) -> Callable[[], Any]:

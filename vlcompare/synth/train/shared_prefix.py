@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlcompare.models import kernels
+from vlcompare.models.kernels import dispatch
+from vlcompare.models.kernels.reference import ScanInputs
 from vlcompare.models.mamba import Mamba, MambaLayer, Mixer
 from vlcompare.models.pythia import Attention, Pythia, PythiaLayer
 from vlcompare.models.rotary import rotary_table, rotate
@@ -159,7 +160,7 @@ def _mixer(module: Mixer, flat: _Flat, hidden: Tensor, blocks: list[EmbeddedBloc
     convolved: list[Tensor] = []
     for index, part in enumerate(flat.views(x)):
         before = None if window is None else window.index_select(0, blocks[index - 1].prefix)
-        y, inputs = kernels.causal_conv(part.transpose(1, 2), module.conv1d.weight[:, 0], module.conv1d.bias, before)
+        y, inputs = dispatch.causal_conv(part.transpose(1, 2), module.conv1d.weight[:, 0], module.conv1d.bias, before)
         window = inputs if index == 0 else window
         convolved.append(y.transpose(1, 2).flatten(0, 1))
     x = torch.cat(convolved)
@@ -172,7 +173,7 @@ def _mixer(module: Mixer, flat: _Flat, hidden: Tensor, blocks: list[EmbeddedBloc
         before = None if state is None else state.index_select(0, blocks[index - 1].prefix)
         u, delta, b, c = (part.transpose(1, 2) for part in parts)
         gate = None if gated is None else gated.transpose(1, 2)
-        y, after = kernels.selective_scan(kernels.ScanInputs(u, delta, A, b, c, D, gate, bias, before))
+        y, after = dispatch.selective_scan(ScanInputs(u, delta, A, b, c, D, gate, bias, before))
         state = after if index == 0 else state
         outs.append(y.transpose(1, 2).flatten(0, 1))
     rows = torch.cat(outs)
