@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 import zipfile
 from html import unescape
@@ -191,6 +192,13 @@ def test_csv_reads_back_and_starts_no_formula(table):
     assert len(rows) == 24 and rows[0]["id"] == "r00"
     assert rows[0]["answer_left"] == "'=blue <b>x</b>" and rows[0]["note"] == "'=1+1" and rows[0]["tags"] == "format"
     assert float(rows[1]["score_left"]) == 1.0 and rows[1]["tag: size"] == "small"
+    for i, row in enumerate(rows):
+        sample = table.run.samples[i]
+        assert row["checkpoint_left"] == table.run.checkpoint("left")
+        assert row["reference"] or not (sample.references or sample.boxes), "true boxes are what is expected"
+        for side in table.sides:
+            mean = float(table.confidence[side][i])
+            assert row[f"confidence_{side}"] == ("" if math.isnan(mean) else str(round(math.exp(mean), 4)))
     assert len(list(csv.DictReader(io.StringIO(to_csv(table, table.select(Filter(quadrants=("neither",)))))))) == 2
 
 

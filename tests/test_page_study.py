@@ -298,9 +298,10 @@ def test_what_counts_in_several_comparisons_and_who_is_ahead_elsewhere_is_said()
     said = words(pictures.section(study))
     elsewhere = in_short(study.figures, study.rows).partition("]. The Transformer is ahead in other tasks as well: ")[2]
     assert elsewhere == "Document question, Question and Describe a region."  # at every order, by intervals and seeds
-    known = (
-        rf"mine\.jsonl: {rows.count(bytes([10]))} trainings are finished; the baseline's count in each comparison\. "
-    )
+    tests = rows.count(b'"tested_size": 160') + rows.count(b'"tested_sampling": "')
+    trained = rows.count(bytes([10])) - tests
+    known = rf"mine\.jsonl: {trained} trainings are finished, and {tests} tests of these on other pictures; the "
+    known += r"baseline's count in each comparison\. "
     found = re.search(known + r"Order (\d+) of 12, Scale (\d+) of 12", html.unescape(said))
     assert found and found.groups() == ("12", "12")
 
@@ -551,10 +552,27 @@ def test_many_settings_are_told_without_their_figures() -> None:
         for seed in range(3)
     ]
     assert summary(text_study(rows)) == (
-        "every Transformer needs fewer examples than every Mamba with the query last at length 10, 20 and 40, with "
-        "the query first at length 20 and 40; the seeds of the two overlap, so no difference is shown with the query "
-        "first at length 10. Examples are counted until .95 of a training's answers are right."
+        "until .95 of its answers are right, every Transformer needs fewer examples than every Mamba with the query "
+        "last at length 10, 20 and 40, with the query first at length 20 and 40; the seeds of the two overlap, so no "
+        "difference is shown with the query first at length 10."
     )
+
+
+def test_who_is_right_at_twice_the_length_is_told_where_all_seeds_agree() -> None:
+    better = {("query_last", 10): "mamba", ("query_last", 20): "pythia", ("query_first", 10): "mamba"}
+    rows = [
+        text_row(order, family, seed, 1000, length=length, extrapolation={str(2 * length): share, str(4 * length): 0.5})
+        for order in ("query_last", "query_first")
+        for length in (10, 20)
+        for family in FAMILIES
+        for seed in range(3)
+        for share in [0.3 + 0.1 * (better.get((order, length)) == family)]
+    ]
+    said = " At twice the trained length every Transformer is right more often than every Mamba with the query last "
+    said += "from length 20; every Mamba is right more often than every Transformer with the query last from length 10"
+    assert f"{said}, with the query first from length 10." in summary(text_study(rows))
+    rows[0]["extrapolation"] = {"20": 0.9}  # one Transformer of three
+    assert "with the query last from length 10" not in summary(text_study(rows))
 
 
 def test_the_other_tasks_and_state_sizes_are_told_too() -> None:

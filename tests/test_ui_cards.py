@@ -268,3 +268,22 @@ def test_a_time_that_both_sides_share_is_shown_as_shared() -> None:
     assert "encoded once" in charts.first_token_bars({"left": own, "right": shared})
     assert "encoded once" not in charts.first_token_bars({"left": own, "right": own})
     assert "known from an earlier question" in charts.first_token_bars({"left": known, "right": known})
+
+
+def test_a_letter_is_shown_with_the_answer_that_it_names() -> None:
+    request = Request("multiple_choice", "What is it?", choices=("a cup", "a <b>fork</b>"))
+    known, other = (run_of(answer(text=text, boxes=(), tokens=()), request=request) for text in "BZ")
+    assert "B · a &lt;b&gt;fork&lt;/b&gt;" in words(cards.card(known, "left"))
+    assert " · a" not in words(cards.card(other, "left"))
+    boxes = (Box(0.1, 0.1, 0.2, 0.2), Box(0.5, 0.5, 0.6, 0.6))
+    chosen = run_of(
+        answer(text="B", boxes=boxes[1:]), request=Request("pointing", "Which?", choices=boxes), truth=boxes[1:]
+    )
+    assert '<span class="vl-badge">B</span>' in side_picture(chosen, "left", "one").partition("vl-answer-box")[2]
+    assert "0.5 or more is right" not in together.together(chosen)
+
+
+def test_times_of_a_batch_are_not_shown_as_one_answers() -> None:
+    alone, batched = (run_of(answer(timings=replace(answer().timings, mode=mode))) for mode in ("measure", "batch"))
+    shown = [words(cards.card(run, "left")) for run in (alone, batched)]
+    assert "first token–" not in shown[0] and "first token–" in shown[1] and "tokens/s–" in shown[1]

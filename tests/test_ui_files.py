@@ -201,6 +201,23 @@ def test_llm_comparator_has_every_required_field() -> None:
         files.to_llm_comparator([])
 
 
+def test_each_model_has_its_column_in_llm_comparator_whichever_side_it_was_on() -> None:
+    runs = [run_of(voted="left"), run_of(voted="left"), run_of(voted="tie")]
+    for side, part in runs[0].sides.items():
+        part.answer = replace(part.answer, text=side)  # type: ignore[type-var]
+    runs[1].swap()  # the vote goes along
+    found = files.to_llm_comparator(runs)
+    names = [runs[0].sides[side].settings.checkpoint for side in SIDES]
+    assert [model["name"] for model in found["models"]] == names and len(set(names)) == 2
+    assert [example["score"] for example in found["examples"]] == [1.0, 1.0, 0.0]
+    assert [example["custom_fields"]["checkpoint"] for example in found["examples"]] == [names] * 3
+    assert found["examples"][0]["output_text_a"] == "left" and "vote: left" in found["examples"][1]["tags"]
+    other = run_of()
+    other.sides["left"].settings = Side("someone/else")
+    mixed = files.to_llm_comparator([*runs, other])
+    assert [model["name"] for model in mixed["models"]] == list(SIDES)  # of each side there are several
+
+
 def test_the_card_picture_is_a_picture() -> None:
     run = run_of(truth=(Box(0.1, 0.2, 0.3, 0.4),))
     with Image.open(io.BytesIO(files.card_picture(run))) as drawn:

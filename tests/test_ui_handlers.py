@@ -659,6 +659,7 @@ def test_recorded_answers_are_shown_as_such_and_only_for_their_pair(handlers: Ha
 def test_kernels_are_compiled_and_models_loaded_behind_the_scenes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], device: str, compiled: list
 ) -> None:
+    import vlcompare.runtime.loading.load  # noqa: F401 - it keeps what it imports, and not the replacement below
     from vlcompare.runtime.loading import compile_ahead
     from vlcompare.runtime.loading.model_pool import ModelPool
     from vlcompare.ui.page import warm_up

@@ -558,6 +558,9 @@ def test_exports_hold_the_selection_with_its_notes(inspection: Inspection) -> No
         name.endswith(".html") and not parser.tags & {"script", "link", "iframe"} and "onerror" not in parser.attributes
     )
     assert "http://" not in report.replace("http://www.w3.org", "") and report.index("v2") > 0
+    whole = files.export_text(inspection, "report", only=False)[1]
+    assert "Only: <b>" in report and "Only: <b>" not in whole
+    assert "Where they differ most" not in report and "Where they differ most" in whole, "the rows were chosen"
 
 
 def test_what_cannot_be_exported_is_said(inspection: Inspection) -> None:

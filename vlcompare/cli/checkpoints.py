@@ -45,7 +45,7 @@ def _list(args: argparse.Namespace) -> int:
     listed = [["name", "family", "size", "on this machine"]]
     listed += [[row["name"], row["family"], row["size"], row["state"]] for row in rows]
     print(terminal.table(listed))
-    print("\n" + terminal.wrapped("Names of one size are a pair. `checkpoints info NAME` tells more of one."))
+    print("\n" + terminal.wrapped("`checkpoints info NAME` tells more of one."))
     return 0
 
 

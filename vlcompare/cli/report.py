@@ -156,7 +156,7 @@ def _ratios(left: Answer, right: Answer) -> dict[str, str]:
         timings, memory = answer.timings, answer.memory
         return {
             "first token": timings.ttft_ms,
-            "· vision": timings.vision_ms,
+            "· vision": 0.0 if timings.shared_ms else timings.vision_ms,  # encoded once, for both
             "· prefill": timings.prefill_ms,
             "a token": timings.token_percentile(50) if timings.token_ms else 0.0,
             "tokens/s": timings.tokens_per_s,

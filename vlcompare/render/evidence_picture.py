@@ -24,6 +24,7 @@ MARGIN, GAP, BAR = 36, 32, 8
 SIZE, LEADING = 24, 34  # of the text
 INK, GREY = "#1f2328", "#57606a"
 FALL, RISE, LARGEST = "#8e0f5f", "#00725c", "#3b0a2a"
+NO_CHANGE = "#e6e6e6"  # in the middle of the scale
 _BLANKED = {"mean": "with the mean patch in place of a block", "blur": "with a block blurred"}
 _SOLID = 0.85  # the share of the colour at the scale's end
 _TALLEST = 1.5  # height of a panel's picture at most, in its widths
@@ -145,7 +146,7 @@ def _draw_scale(draw: ImageDraw.ImageDraw, place: tuple[int, int, int], scale: f
         value = 2 * x / (width - 1) - 1
         share = _SOLID * abs(value)
         shade = Image.blend(
-            Image.new("RGB", (1, 1), "#e6e6e6"), Image.new("RGB", (1, 1), FALL if value > 0 else RISE), share
+            Image.new("RGB", (1, 1), NO_CHANGE), Image.new("RGB", (1, 1), FALL if value > 0 else RISE), share
         ).getpixel((0, 0))
         draw.line((x0 + x, y0, x0 + x, y0 + LEADING - 8), fill=shade)
     ends = f"-{scale:.2f} to {scale:.2f} nats: how far the log-probability falls {blanks}"

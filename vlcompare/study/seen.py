@@ -39,11 +39,28 @@ def summary(study: Study) -> str:
     few = len(known) <= _FEW
     text = "; ".join(f"{said} {', '.join(_places(alike, few))}" for said, alike in verdicts.items()) + "."
     counted = f" In brackets: {NAMES['pythia']} against {NAMES['mamba']}, examples until .95 in the median."
-    text += counted if few else " Examples are counted until .95 of a training's answers are right."
+    text = text + counted if few else f"until .95 of its answers are right, {text}"
+    text += _twice(known)
     rest = len(settings) - len(known)
     more = f" {rest} more {'setting has' if rest == 1 else 'settings have'} too few seeds yet." if rest else ""
     unfinished = f" {len(study.rows)} of {study.planned} trainings are finished." if study.unfinished else ""
     return f"{text}{more}{unfinished}"
+
+
+def _twice(settings: Sequence[_Setting]) -> str:
+    """Which family is right more often where sequences are twice as long as trained, and all seeds agree; a sentence
+    that begins with a space."""
+    parts = []
+    for ahead, words in _AHEAD.items():
+        there = [one for one in settings if (found := _beyond(one.members)) is not None and found.ahead == ahead]
+        places = [
+            f"with the {ORDER_NAMES[order]} from length {listed([f'{one.length}{one.apart}' for one in alike])}"
+            for order in _ORDERS
+            if (alike := [one for one in there if one.order == order])
+        ]
+        if places:
+            parts.append(f"{words} {', '.join(places)}")
+    return f" At twice the trained length {'; '.join(parts)}." if parts else ""
 
 
 def _places(settings: Sequence[_Setting], few: bool) -> Iterator[str]:
@@ -258,26 +275,44 @@ def _verdict(members: dict[str, Group]) -> str | None:
     return None if order is None else words[order]
 
 
-def _longer(length: int, members: dict[str, Group]) -> str:
-    """How the shortest length is answered that no training saw, in sentences that begin with a space."""
+class _Beyond(NamedTuple):
+    """Answers at the shortest length that no training saw."""
+
+    length: int
+    shares: dict[str, list[float]]  # family -> its trainings' shares of right answers
+    ahead: int  # -1 where every Transformer is right more often than every Mamba, 1 the other way, else 0
+
+
+_AHEAD = {
+    -1: "every Transformer is right more often than every Mamba",
+    1: "every Mamba is right more often than every Transformer",
+}
+
+
+def _beyond(members: dict[str, Group]) -> _Beyond | None:
+    """None where a training was not asked there."""
     tested = min((int(name) for row in members["pythia"].rows for name in row["extrapolation"]), default=0)
     shares = {
         family: [row["extrapolation"].get(str(tested)) for row in group.rows] for family, group in members.items()
     }
     if not tested or any(share is None for found in shares.values() for share in found):
+        return None
+    ours, theirs = (shares[family] for family in _PAIR)
+    return _Beyond(tested, shares, -1 if min(ours) > max(theirs) else 1 if min(theirs) > max(ours) else 0)
+
+
+def _longer(length: int, members: dict[str, Group]) -> str:
+    """How the shortest length is answered that no training saw, in sentences that begin with a space."""
+    found = _beyond(members)
+    if found is None:
         return ""
     parts = []
     for family in NAMES:
-        if family in shares:
-            middle, low, high = map(share_text, spread(shares[family]))
+        if family in found.shares:
+            middle, low, high = map(share_text, spread(found.shares[family]))
             parts.append(f"{NAMES[family]} {middle} ({low} to {high})")
-    ours, theirs = (shares[family] for family in _PAIR)
-    verdict = "the seeds of the Transformer and Mamba overlap"
-    if min(ours) > max(theirs):
-        verdict = "every Transformer is right more often than every Mamba"
-    if min(theirs) > max(ours):
-        verdict = "every Mamba is right more often than every Transformer"
-    asked = f"Asked at length {tested}, on which none was trained"
+    verdict = _AHEAD.get(found.ahead, "the seeds of the Transformer and Mamba overlap")
+    asked = f"Asked at length {found.length}, on which none was trained"
     return f" {asked}: {', '.join(parts)} right, guessing {share_text(1 / length)}; {verdict}."
 
 

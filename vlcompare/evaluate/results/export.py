@@ -14,6 +14,7 @@ from vlcompare.evaluate.results.slices import overall, slice_figures
 from vlcompare.evaluate.results.table import Rows, RunTable
 from vlcompare.evaluate.results.thumbnails import thumbnail_base64
 from vlcompare.evaluate.summary import plain
+from vlcompare.tasks.boxes import format_box
 from vlcompare.tasks.prompts import task_title
 from vlcompare.types import SIDES
 
@@ -25,14 +26,16 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def to_csv(table: RunTable, rows: Rows | None = None) -> str:
-    """One line a sample: question, both answers, scores, slices, note and tags.
+    """One line a sample: question, both models and their answers, scores, confidences, slices, note and tags.
+
+    A confidence is the geometric mean of the tokens' probabilities. Without a reference the true boxes stand there.
 
     A text cell that a spreadsheet would take for a formula gets an apostrophe before it.
     """
     notes = table.run.notes.all()
     names = ["id", "image", "task", "question", "reference", "quadrant"]
     for side in table.sides:
-        names += [f"answer_{side}", f"score_{side}", f"confidence_{side}"]
+        names += [f"checkpoint_{side}", f"answer_{side}", f"score_{side}", f"confidence_{side}"]
     aspects = [name for name in table.aspects if name != "task"]
     names += [*aspects, "note", "tags"]
     out = io.StringIO()
@@ -41,12 +44,14 @@ def to_csv(table: RunTable, rows: Rows | None = None) -> str:
     for i in _rows(table, rows):
         sample = table.run.samples[i]
         shown = table.cells(i)
-        cells: dict[str, Any] = {**shown, "image": sample.image_key}
+        reference = shown["reference"] or " ".join(map(format_box, sample.boxes))
+        cells: dict[str, Any] = {**shown, "image": sample.image_key, "reference": reference}
         for name, side in zip(SIDES, table.sides, strict=False):
             confidence = float(table.confidence[side][i])
             cells[f"answer_{side}"] = shown[f"answer_{name}"]
             cells[f"score_{side}"] = shown[f"score_{name}"]
-            cells[f"confidence_{side}"] = "" if math.isnan(confidence) else round(confidence, 4)
+            cells[f"confidence_{side}"] = "" if math.isnan(confidence) else round(math.exp(confidence), 4)
+            cells[f"checkpoint_{side}"] = table.run.checkpoint(side)
         cells |= {name: table.aspects[name].value_of(i) for name in aspects}
         note = notes.get(sample.id)
         cells |= {"note": note.text if note else "", "tags": "; ".join(note.tags) if note else ""}

@@ -41,16 +41,23 @@ _DIFFERENCE = abbreviation("paired difference", "difference")
 SHEET = Path(__file__).with_name("report.css")
 
 
-def html_report(table: RunTable, samples: Rows | None = None, *, rows: Rows | None = None, title: str = "") -> str:
-    """The page. Figures are over `rows` (all, by default); `samples` are shown as cards, MAX_CARDS at most."""
+def html_report(
+    table: RunTable, samples: Rows | None = None, *, rows: Rows | None = None, title: str = "", filters: str = ""
+) -> str:
+    """The page. Figures are over `rows` (all, by default); `samples` are shown as cards, MAX_CARDS at most.
+
+    filters: what the rows were chosen by, in words. No slices are then tested for a difference: the rows may have been
+    chosen because they differ.
+    """
     chosen = scored(table, rows)
     title = title or f"Run {table.run.name}"
     body = el(
         "body",
         el("h1", title),
+        el("p", "Only: ", el("b", filters), class_="quiet") if filters else None,
         _headline(table, chosen),
         _who_is_right(table, chosen),
-        _differences(table, chosen),
+        None if filters else _differences(table, chosen),
         _noted(table),
         _samples(table, samples),
         _folded("Every task's own figures", lambda: _every_task(summary_of(table.run))),

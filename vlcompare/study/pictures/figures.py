@@ -59,7 +59,8 @@ def reads(records: Sequence[Record], comparison: Comparison) -> str:
     """How a figure is read, what has to be known, and whether it is finished."""
     words = [
         f"Share of held-out questions answered right after {records[0]['questions_trained']:,} questions of training, "
-        "the same for all, the mean over seeds; bars are 95 % intervals over pictures. Dashed: the floor, what the "
+        f"the same for all, the mean over {seeds_text(len(SEEDS))}; bars are 95 % intervals over pictures, not over "
+        "trainings. Dashed: the floor, what the "
         "most frequent answer in training to questions alike gets right without looking.",
         comparison.note.format(finetuned=f"{RECIPES[records[0]['recipe']].encoder.steps:,}"),
         _sizes(records),
@@ -184,7 +185,9 @@ def in_short(study_figures: Sequence[Figure], rows: Sequence[Mapping[str, Any]])
             gaps = ", ".join(f"{label(one['value'])} {gap_text(one)}" for one in located)
             few = [one for one in located if not one["complete"]]
             seeds = f", {'one seed' if len(few) == len(located) else 'some of one seed'} so far" if few else ""
-            return f"the share of things located, Transformer minus Mamba: {gaps}{seeds}.{_elsewhere(figure.records)}"
+            over = "" if few else f", the mean of {seeds_text(len(SEEDS))}"
+            gap = f"the share of things located, Transformer minus Mamba{over}"
+            return f"{gap}: {gaps}{seeds}.{_elsewhere(figure.records)}"
     alone = [said for said in baseline_says(rows) if said.startswith(f"{task_title('grounding')} (")]
     return f"at the baseline alone: {alone[0]}" if alone else ""
 

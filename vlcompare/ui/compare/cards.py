@@ -83,7 +83,7 @@ def card(run: Run | None, side: str) -> Safe:
     if answer is not None and answer.error:
         content: list[Any] = [el("p", shown.cut(answer.error), role="alert", class_="vl-error")]
     elif answer is not None:
-        content = [answer_text(answer), None if run.hidden else _parse_note(run, answer)]
+        content = [answer_text(answer), _choice(run, answer), None if run.hidden else _parse_note(run, answer)]
     else:
         content = [
             part.text or None,
@@ -158,9 +158,12 @@ def _live(part: SideRun | None, hidden: bool = False) -> Safe:
     """The figures below the text: of the answer, or of the steps so far. Times would give a hidden model away."""
     first = rate = 0.0
     count = len(part.steps) if part else 0
-    if part and part.answer is not None and part.answer.tokens and not hidden:
+    batched = bool(part and part.answer and part.answer.timings.mode == "batch")  # an evaluation's: not of one answer
+    if part and part.answer is not None and part.answer.tokens and not hidden and not batched:
         timings = part.answer.timings
         first, rate, count = timings.ttft_ms, timings.tokens_per_s, len(part.answer.tokens)
+    elif part and part.answer is not None:
+        count = len(part.answer.tokens)
     elif part and part.steps and not hidden:
         first = 1e3 * part.steps[0].seconds
         spent = math.fsum(step.seconds for step in part.steps[1:])
@@ -172,6 +175,14 @@ def _live(part: SideRun | None, hidden: bool = False) -> Safe:
     ]
     kept = figures[-1:] if hidden else figures
     return el("dl", *[el("div", el("dt", name), el("dd", value)) for name, value in kept], class_="vl-live")
+
+
+def _choice(run: Run, answer: Answer) -> Safe | None:
+    """The possible answer that the letter names."""
+    index = ord(answer.text) - ord("A") if len(answer.text) == 1 else -1
+    if SPECS[run.request.task].choices != "texts" or not 0 <= index < len(run.request.choices or ()):
+        return None
+    return el("span", f" · {shown.cut(str((run.request.choices or ())[index]))}", class_="vl-muted")
 
 
 def _parse_note(run: Run, answer: Answer) -> Safe | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vlcompare.evidence import EvidenceMap
-from vlcompare.render.evidence_picture import FALL, RISE, Place, evidence_scale, figures_in_words
+from vlcompare.render.evidence_picture import FALL, NO_CHANGE, RISE, Place, evidence_scale, figures_in_words
 from vlcompare.render.markup import Safe, el
 from vlcompare.types import Box
 from vlcompare.ui.compare.picture import box_mark, stage
@@ -29,12 +29,12 @@ def evidence_maps(
     scale = evidence_scale(maps)  # type: ignore[arg-type]
     done = sum(fall is not None for found in maps.values() for fall in found.falls)
     of = sum(len(found.falls) for found in maps.values())
-    both = ", one scale for both" if len(maps) > 1 else ""
+    both = " of both sides, one scale for both" if len(maps) > 1 else ""
     head = f"{done} blocks measured" if measuring else f"{done} of {of} blocks{both}"
     figures = [_figure(picture, side, names[side], maps[side], scale, place) for side in names if side in maps]
     legend = el(
         "p",
-        el("i", class_="vl-evidence-scale", style=f"background:linear-gradient(90deg,{RISE},transparent,{FALL})"),
+        el("i", class_="vl-evidence-scale", style=f"background:linear-gradient(90deg,{RISE},{NO_CHANGE},{FALL})"),
         f"−{scale:.2f} to {scale:.2f} nats: how far the log-probability of the answer falls without the block",
         class_="vl-note",
     )

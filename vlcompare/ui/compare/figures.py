@@ -29,9 +29,8 @@ def figures_table(run: Run) -> Safe:
     sides = [el("th", side_name(run, side)[0], scope="col", data_side=side) for side in run.sides]
     note = None
     if run.mode == "race":
-        note = el(
-            "p", "Race: both sides shared the machine, so these times are contended and no figures.", class_="vl-warn"
-        )
+        said = "Race: both sides shared the machine, so these times are contended: do not compare them."
+        note = el("p", said, class_="vl-warn")
     table = el("table", el("thead", el("tr", el("td", ""), *sides)), el("tbody", *rows), class_="vl-table vl-figures")
     return el("div", note, el("div", table, class_="vl-scroll"))
 

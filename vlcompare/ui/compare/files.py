@@ -186,33 +186,42 @@ COMPARATOR_FIELDS = {
 
 def to_llm_comparator(runs: Sequence[Run]) -> dict[str, Any]:
     """Several runs in LLM Comparator's format. The score is the user's own vote (1, 0, -1), and 0 without one; the tag
-    says which."""
+    says which. Where all runs are of the same two models, each has its own column, whichever side it was on."""
     done = [run for run in runs if run.done]
     if not done:
         raise RequestError("There is no finished run to export yet.")
-    names = [sorted({_model_name(run, side) for run in done}) for side in SIDES]
+    pairs = [tuple(_model_name(run, side) for side in SIDES) for run in done]
+    alike = all(sorted(pair) == sorted(pairs[0]) for pair in pairs)
+    known = [{pair[place] for pair in pairs} for place in range(len(SIDES))]
+    names = [found.pop() if len(found) == 1 else side for side, found in zip(SIDES, known, strict=True)]
+    exchanged = tuple(reversed(SIDES))
     return llm_comparator.comparison(
         time.strftime("vlcompare %Y-%m-%d %H:%M", time.localtime()),
-        [found[0] if len(found) == 1 else side for side, found in zip(SIDES, names, strict=True)],
+        list(pairs[0]) if alike else names,
         COMPARATOR_FIELDS,
-        [_comparator_example(run) for run in done],
+        [
+            _comparator_example(run, exchanged if alike and pair != pairs[0] else SIDES)
+            for run, pair in zip(done, pairs, strict=True)
+        ],
     )
 
 
-def _comparator_example(run: Run) -> dict[str, Any]:
-    answers = [run.sides[side].answer or Answer() for side in SIDES]
+def _comparator_example(run: Run, columns: Sequence[str]) -> dict[str, Any]:
+    """columns: the sides in the order in which the file has them."""
+    vote = dict(zip(columns, SIDES, strict=True)).get(run.voted or "", run.voted)
+    answers = [run.sides[side].answer or Answer() for side in columns]
     asked = " ".join(part for part in (run.request.text, *map(str, run.request.choices or ())) if part)
     return llm_comparator.example(
         f"[{run.request.task}] {asked}".strip(),
-        [run.request.task, f"vote: {run.voted}" if run.voted else "no vote"],
+        [run.request.task, f"vote: {vote}" if vote else "no vote"],
         [answer.error or answer.text for answer in answers],
-        VOTES.get(run.voted or "", 0.0),
+        VOTES.get(vote or "", 0.0),
         {
             "id": run.id,
             "task": run.request.task,
             "expected": " / ".join(run.references),
             "mode": run.mode,
-            "checkpoint": [_model_name(run, side) for side in SIDES],
+            "checkpoint": [_model_name(run, side) for side in columns],
             "tokens_per_second": [round(answer.timings.tokens_per_s, 2) for answer in answers],
             "first_token_ms": [round(answer.timings.ttft_ms, 1) for answer in answers],
             "tokens": [len(answer.tokens) for answer in answers],

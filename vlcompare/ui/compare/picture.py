@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 from vlcompare.render.markup import Safe, el
+from vlcompare.tasks.prompts import SPECS
 from vlcompare.types import Alternative, Answer, Box, Token
 from vlcompare.ui import webp
 from vlcompare.ui.compare import display_limits as shown
@@ -49,7 +50,8 @@ def side_picture(run: Run, side: str, name: str) -> Safe:
             data = {"data_box": str(index)}
             if len(answer.boxes) > 1:  # one box alone has its side's colour
                 data["data_colour"] = str(index % PALETTE)
-            marks.append(box_mark(box, str(index + 1), "vl-answer-box", title=phrase, **data))
+            badge = answer.text.strip()[:1] if SPECS[run.request.task].reads == "letter" else str(index + 1)
+            marks.append(box_mark(box, badge, "vl-answer-box", title=phrase, **data))
         marks.extend(_alternative(box, index, share) for index, box, share in alternative_boxes(answer))
     return el(
         "figure",

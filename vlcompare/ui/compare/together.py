@@ -47,7 +47,7 @@ def _notes(run: Run) -> list[Safe | str]:
     notes: list[Safe | str] = []
     if run.hidden:
         notes += ["The truth: after your vote."] if run.truth else []
-    elif run.truth:
+    elif run.truth and SPECS[run.request.task].reads in ("boxes", "phrases"):  # not where one of given boxes is chosen
         ceilings = [rounding_ceiling(box) for box in run.truth]
         ceiling = sum(ceilings) / len(ceilings)
         limit = f" 0.5 or more is right. A box written with two decimals reaches {decimal(ceiling)} at most here."

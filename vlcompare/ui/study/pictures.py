@@ -15,7 +15,7 @@ from vlcompare.study.pictures.settings import SETTING_FIELDS
 from vlcompare.tasks.prompts import task_title
 from vlcompare.types import FAMILIES
 from vlcompare.ui.study.figures import behind, cell, figure, legend, problems, table, unfold
-from vlcompare.units import fraction, fraction_interval
+from vlcompare.units import fraction, fraction_interval, how_many
 
 ABOUT = (
     "Small language models of both families, matched in size, trained from nothing behind a frozen encoder: on the "
@@ -38,9 +38,12 @@ def section(study: PictureStudy) -> Safe:
     rest = [_untrained(one, *counts[one.name], bool(alone)) for one in COMPARISONS if one not in drawn]
     done = [f"{one.title} {counts[one.name][0]} of {counts[one.name][1]}" for one in COMPARISONS if counts[one.name][0]]
     compared = f" {', '.join(done)}." if done else ""
-    trained = "1 training is" if len(study.rows) == 1 else f"{len(study.rows)} trainings are"
+    count = sum(not (row.get("tested_size") or row.get("tested_sampling")) for row in study.rows)
+    trained = "1 training is" if count == 1 else f"{count} trainings are"
+    tests = len(study.rows) - count  # of models that were trained for another row
+    trained += f" finished, and {how_many(tests, 'test')} of these on other pictures" if tests else " finished"
     again = "; the baseline's count in each comparison" if sum(n for n, _ in counts.values()) > len(study.rows) else ""
-    state = f"{study.name}: {trained} finished{again}.{compared}" if study.rows else None
+    state = f"{study.name}: {trained}{again}.{compared}" if study.rows else None
     return el(
         "div",
         el("p", ABOUT, class_="vl-note vs-about"),
