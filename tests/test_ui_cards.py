@@ -283,6 +283,15 @@ def test_a_letter_is_shown_with_the_answer_that_it_names() -> None:
     assert "0.5 or more is right" not in together.together(chosen)
 
 
+def test_a_conversation_with_models_that_never_read_one_is_marked() -> None:
+    marked = [
+        "never read a conversation" in cards.heading(run)
+        for run in (run_of(follow_up="continue"), run_of(follow_up="anew"), run_of())
+    ]
+    published = run_of(answer(checkpoint="a/b"), answer(checkpoint="a/c"), follow_up="continue")
+    assert marked == [True, False, False] and "never read" not in cards.heading(published)
+
+
 def test_times_of_a_batch_are_not_shown_as_one_answers() -> None:
     alone, batched = (run_of(answer(timings=replace(answer().timings, mode=mode))) for mode in ("measure", "batch"))
     shown = [words(cards.card(run, "left")) for run in (alone, batched)]

@@ -307,7 +307,9 @@ def heading(run: Run, sentence: str = "", kind: str = "note") -> Safe:
     )
     spoken = el("p", summary(run), class_="vl-heard", role="status") if run.done else None
     said = message(sentence, kind) if sentence else None
-    return el("div", asked, stored_line(run), said, spoken, class_="vl-heading")
+    tiny = run.follow_up == "continue" and any(name_of(own.checkpoint).embedded for own in run.settings.values())
+    note = el("p", "The tiny demo models never read a conversation: this may mean nothing to them.", class_="vl-note")
+    return el("div", asked, stored_line(run), note if tiny else None, said, spoken, class_="vl-heading")
 
 
 def result_text(answer: Answer | None) -> str:
