@@ -296,7 +296,7 @@ def test_what_counts_in_several_comparisons_and_who_is_ahead_elsewhere_is_said()
     rows = (SHIPPED / "pictures" / "rows.jsonl").read_bytes()
     study = picture_study_of(rows, "mine.jsonl")
     said = words(pictures.section(study))
-    elsewhere = in_short(study.figures, study.rows).partition("]. The Transformer is ahead in other tasks as well: ")[2]
+    elsewhere = in_short(study.figures, study.rows).partition("]. The Transformer is ahead elsewhere, too: ")[2]
     assert elsewhere == "Document question, Question and Describe a region."  # at every order, by intervals and seeds
     tests = rows.count(b'"tested_size": 160') + rows.count(b'"tested_sampling": "')
     trained = rows.count(bytes([10])) - tests
@@ -568,11 +568,10 @@ def test_who_is_right_at_twice_the_length_is_told_where_all_seeds_agree() -> Non
         for seed in range(3)
         for share in [0.3 + 0.1 * (better.get((order, length)) == family)]
     ]
-    said = " At twice the trained length every Transformer is right more often than every Mamba with the query last "
-    said += "from length 20; every Mamba is right more often than every Transformer with the query last from length 10"
-    assert f"{said}, with the query first from length 10." in summary(text_study(rows))
-    rows[0]["extrapolation"] = {"20": 0.9}  # one Transformer of three
-    assert "with the query last from length 10" not in summary(text_study(rows))
+    said = " Asked at twice the trained length, every Transformer is right more often after length 20 with the query "
+    assert f"{said}last, every Mamba after length 10 in both orders." in summary(text_study(rows))
+    rows[0]["extrapolation"] = {"20": 0.9}  # one Transformer of three, asked last
+    assert "every Mamba after length 10 with the query first." in summary(text_study(rows))
 
 
 def test_the_other_tasks_and_state_sizes_are_told_too() -> None:

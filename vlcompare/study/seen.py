@@ -52,15 +52,22 @@ def _twice(settings: Sequence[_Setting]) -> str:
     that begins with a space."""
     parts = []
     for ahead, words in _AHEAD.items():
-        there = [one for one in settings if (found := _beyond(one.members)) is not None and found.ahead == ahead]
+        orders: dict[str, list[str]] = {}  # by length
+        for one in settings:
+            found = _beyond(one.members)
+            if found is not None and found.ahead == ahead and one.order is not None:
+                orders.setdefault(f"{one.length}{one.apart}", []).append(ORDER_NAMES[one.order])
         places = [
-            f"with the {ORDER_NAMES[order]} from length {listed([f'{one.length}{one.apart}' for one in alike])}"
-            for order in _ORDERS
-            if (alike := [one for one in there if one.order == order])
+            f"length {length} {'in both orders' if len(own) > 1 else f'with the {own[0]}'}"
+            for length, own in orders.items()
         ]
         if places:
-            parts.append(f"{words} {', '.join(places)}")
-    return f" At twice the trained length {'; '.join(parts)}." if parts else ""
+            parts.append((words.partition(" is right")[0], f"after {listed(places)}"))
+    if not parts:
+        return ""
+    (first, after), *others = parts
+    rest = "".join(f", {family} {places}" for family, places in others)
+    return f" Asked at twice the trained length, {first} is right more often {after}{rest}."
 
 
 def _places(settings: Sequence[_Setting], few: bool) -> Iterator[str]:

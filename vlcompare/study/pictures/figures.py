@@ -199,7 +199,7 @@ def _elsewhere(records: Sequence[Record]) -> str:
         if one["type"] == "all" and one["task"] != "grounding":
             ahead[one["task"]] = ahead.get(one["task"], True) and who_is_ahead(one) == 1
     there = [task_title(task) for task, is_ahead in ahead.items() if is_ahead]
-    return f" The Transformer is ahead in other tasks as well: {listed(there)}." if there else ""
+    return f" The Transformer is ahead elsewhere, too: {listed(there)}." if there else ""
 
 
 def label(value: Any) -> str:

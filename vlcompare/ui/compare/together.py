@@ -55,7 +55,7 @@ def _notes(run: Run) -> list[Safe | str]:
     elif SPECS[run.request.task].reads in ("boxes", "phrases"):
         notes.append("No ground truth is known for this question.")
     firsts = [answer.boxes[0] for answer in map(run.answer, run.sides) if answer and answer.boxes]
-    if len(firsts) == 2:
+    if len(firsts) == 2 and SPECS[run.request.task].reads != "letter":  # of given boxes two are the same, or are not
         which = "boxes" if all(len(run.answer(side).boxes) == 1 for side in run.sides) else "first boxes"  # type: ignore[union-attr]
         notes.append(f"The two sides' {which} overlap with IoU {decimal(firsts[0].iou(firsts[1]))}.")
     return notes

@@ -60,8 +60,8 @@ def intro(study: Study | None, gaps: str) -> Safe:
         link,
         " claims: ",
         claims,
-        " Below is such retrieval in miniature: a sequence of symbols, one of them asked for, and small models that "
-        "learnt from nothing to say where it stands. ",
+        " Below is such retrieval in miniature: small models that learnt from nothing to say where in a sequence of "
+        "symbols one stands. ",
         *([el("b", "Seen here so far: " if study.unfinished else "Seen here: "), summary(study)] if study else []),
         f" On pictures, {gaps}" if gaps else None,
         class_="vs-lead",
