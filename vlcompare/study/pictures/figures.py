@@ -58,10 +58,7 @@ def picture_figures(rows: Sequence[Mapping[str, Any]]) -> list[Figure]:
 def reads(records: Sequence[Record], comparison: Comparison) -> str:
     """How a figure is read, what has to be known, and whether it is finished."""
     words = [
-        f"Share of held-out questions answered right after {records[0]['questions_trained']:,} questions of training, "
-        f"the same for all, the mean over {seeds_text(len(SEEDS))}; bars are 95 % intervals over pictures, not over "
-        "trainings. Dashed: the floor, what the "
-        "most frequent answer in training to questions alike gets right without looking.",
+        shares_read(records),
         comparison.note.format(finetuned=f"{RECIPES[records[0]['recipe']].encoder.steps:,}"),
         _sizes(records),
     ]
@@ -70,6 +67,16 @@ def reads(records: Sequence[Record], comparison: Comparison) -> str:
     if not all(record["complete"] for record in records):
         words.append(f"Unfinished: fewer than {len(SEEDS)} seeds at some values, so this is no finding yet.")
     return " ".join(filter(None, words))
+
+
+def shares_read(records: Sequence[Record]) -> str:
+    """How shares, bars and floors are read: the same words for all comparisons of one recipe."""
+    return (
+        f"Share of held-out questions answered right after {records[0]['questions_trained']:,} questions of training, "
+        f"the same for all, the mean over {seeds_text(len(SEEDS))}; bars are 95 % intervals over pictures, not over "
+        "trainings. Dashed: the floor, what the most frequent answer in training to questions alike gets right "
+        "without looking."
+    )
 
 
 def _sizes(records: Sequence[Record]) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from vlcompare.render.markup import Safe, el
 from vlcompare.study.figures import NAMES, Figure
 from vlcompare.study.opened import PictureStudy
-from vlcompare.study.pictures.figures import baseline_says, beside_claims, label, who_is_ahead
+from vlcompare.study.pictures.figures import baseline_says, beside_claims, label, shares_read, who_is_ahead
 from vlcompare.study.pictures.grids import COMPARISONS, Comparison
 from vlcompare.study.pictures.measured import Record
 from vlcompare.study.pictures.pilot import RULE, Pilot, above_text, pilots
@@ -34,7 +35,8 @@ def section(study: PictureStudy) -> Safe:
     apart = [(one, figure) for one in COMPARISONS for figure in study.figures if figure.name.startswith(f"{one.name}-")]
     counts = {one.name: study.progress(one) for one in COMPARISONS}
     alone = [] if shown else baseline_says(study.rows)  # nothing to compare it with yet
-    drawn = [known for known, _ in shown]
+    drawn = [one for one, _ in shown]
+    known = shares_read(shown[0][1].records) if shown else ""
     rest = [_untrained(one, *counts[one.name], bool(alone)) for one in COMPARISONS if one not in drawn]
     done = [f"{one.title} {counts[one.name][0]} of {counts[one.name][1]}" for one in COMPARISONS if counts[one.name][0]]
     compared = f" {', '.join(done)}." if done else ""
@@ -51,8 +53,9 @@ def section(study: PictureStudy) -> Safe:
         *problems(study.problems),
         el("p", BASELINE, class_="vl-note") if alone else None,
         el("ul", *[el("li", sentence) for sentence in alone], class_="vs-seen") if alone else None,
+        el("p", known, class_="vl-note vs-about") if known else None,
         legend(FAMILIES) if shown else None,
-        _figures(study, shown) if shown else None,
+        _figures(study, shown, known) if shown else None,
         _untrained_ones(rest) if rest else None,
         *([el("h3", "By another recipe"), el("p", APART, class_="vl-note"), _figures(study, apart)] if apart else []),
         *[_pilot(pilot) for pilot in pilots(study.rows)],
@@ -60,13 +63,15 @@ def section(study: PictureStudy) -> Safe:
     )
 
 
-def _figures(study: PictureStudy, shown: Sequence[tuple[Comparison, Figure]]) -> Safe:
+def _figures(study: PictureStudy, shown: Sequence[tuple[Comparison, Figure]], known: str = "") -> Safe:
+    """known: words on how they are read that stand above them."""
     made = []
     for index, (comparison, one) in enumerate(shown):
         rows = study.behind(comparison, one.records[0]["recipe"])
         varied = [name for name in SETTING_FIELDS if len({str(row.get(name)) for row in rows}) > 1 or name == "recipe"]
         runs = behind(one, rows, f"study run {comparison.name}", (*varied, *_RESULTS), "")
-        made.append(figure(one, runs, folded=index > 0, found=_gaps(one, comparison)))
+        own = replace(one, reads=one.reads.removeprefix(known).strip())
+        made.append(figure(own, runs, folded=index > 0, found=_gaps(one, comparison)))
     return el("div", *made, class_="vs-figures")
 
 
