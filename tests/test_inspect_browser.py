@@ -156,6 +156,8 @@ def test_charts_slices_and_headings_filter_and_sort(visit: Any) -> None:
     said(page, "#vi-chips", r"^32 of 64 samples[\s\S]*Task: Locate")
     page.locator("#vi-table .vi-open").first.click()
     page.wait_for_selector("#vi-picture .vl-side-box")
+    replied(page)
+    settled(page)
     page.locator(".vi-side[data-side='left'] .vl-chip").first.hover()  # what it names, on this tab's picture
     page.wait_for_selector("#vi-picture .vl-side-box.vl-lit[data-side='left']")
     assert page.locator("#vi-picture .vl-lit[data-side='right']").count() == 0

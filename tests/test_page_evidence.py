@@ -170,7 +170,7 @@ def test_inspect_draws_the_stored_maps_beside_each_other(inspected: SimpleNamesp
     with visits(browser, inspected.address, lambda page, _: page.wait_for_selector("#vi-table .vi-rows")) as visit:
         page = visit(width=width)
         opened(page, "g0")
-        said(page, "#vi-sample .vi-evidence", "4 of 4 blocks, one scale for both")
+        said(page, "#vi-sample .vi-evidence", "4 of 4 blocks of both sides, one scale for both")
         figures = page.locator(".vi-evidence .vl-figure")
         assert figures.count() == 2 and page.locator(".vi-evidence .vl-evidence-block").count() == 4
         assert page.locator(".vi-evidence .vl-truth").count() == 2

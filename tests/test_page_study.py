@@ -301,9 +301,10 @@ def test_what_counts_in_several_comparisons_and_who_is_ahead_elsewhere_is_said()
     tests = rows.count(b'"tested_size": 160') + rows.count(b'"tested_sampling": "')
     trained = rows.count(bytes([10])) - tests
     known = rf"mine\.jsonl: {trained} trainings are finished, and {tests} tests of these on other pictures; the "
-    known += r"baseline's count in each comparison\. "
-    found = re.search(known + r"Order (\d+) of 12, Scale (\d+) of 12", html.unescape(said))
-    assert found and found.groups() == ("12", "12")
+    known += r"baseline's count in each comparison\. Every comparison is whole\."
+    assert re.search(known, html.unescape(said))
+    part = picture_study_of(b"\n".join(rows.splitlines()[:20]) + b"\n", "mine.jsonl")
+    assert re.search(r"comparison\. Order \d+ of 12, ", html.unescape(words(pictures.section(part))))
 
 
 def test_who_is_ahead_on_pictures_is_said_from_the_records() -> None:

@@ -73,9 +73,8 @@ def shares_read(records: Sequence[Record]) -> str:
     """How shares, bars and floors are read: the same words for all comparisons of one recipe."""
     return (
         f"Share of held-out questions answered right after {records[0]['questions_trained']:,} questions of training, "
-        f"the same for all, the mean over {seeds_text(len(SEEDS))}; bars are 95 % intervals over pictures, not over "
-        "trainings. Dashed: the floor, what the most frequent answer in training to questions alike gets right "
-        "without looking."
+        f"the mean over {seeds_text(len(SEEDS))}; bars are 95 % intervals over pictures, not over trainings. Dashed: "
+        "the floor, the most frequent answer in training to questions alike, given without looking."
     )
 
 

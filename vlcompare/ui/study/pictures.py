@@ -39,7 +39,8 @@ def section(study: PictureStudy) -> Safe:
     known = shares_read(shown[0][1].records) if shown else ""
     rest = [_untrained(one, *counts[one.name], bool(alone)) for one in COMPARISONS if one not in drawn]
     done = [f"{one.title} {counts[one.name][0]} of {counts[one.name][1]}" for one in COMPARISONS if counts[one.name][0]]
-    compared = f" {', '.join(done)}." if done else ""
+    whole = all(count == of for count, of in counts.values())
+    compared = " Every comparison is whole." if whole else f" {', '.join(done)}." if done else ""
     count = sum(not (row.get("tested_size") or row.get("tested_sampling")) for row in study.rows)
     trained = "1 training is" if count == 1 else f"{count} trainings are"
     tests = len(study.rows) - count  # of models that were trained for another row
