@@ -143,7 +143,7 @@ def _filters(fields: dict[str, Any]) -> None:
     _heading("Samples")
     with gr.Row(elem_classes="vi-filters"):
         fields["text"] = gr.Textbox(
-            label="Search questions, answers and ids", placeholder="red square", elem_id="vi-text", min_width=160
+            label="Search questions, answers and ids", placeholder="red heart", elem_id="vi-text", min_width=160
         )
         fields["disagree"] = gr.Checkbox(False, label="Answers differ", elem_id="vi-disagree", min_width=90)
     with gr.Accordion("More filters", open=False, elem_id="vi-more-filters"), gr.Row(elem_classes="vi-filters"):

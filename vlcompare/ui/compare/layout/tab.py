@@ -197,7 +197,7 @@ def _files(panels: dict[str, Any]) -> None:
         panels["save"] = gr.Button("This run as a file", size="sm", elem_id="vl-save")
         panels["load"] = gr.UploadButton("Open a run's file", size="sm", file_types=[".json"], elem_id="vl-load")
         panels["comparator"] = gr.Button("All runs for LLM Comparator", size="sm", elem_id="vl-comparator")
-        panels["my_votes"] = gr.Button("My votes as CSV", size="sm", elem_id="vl-my-votes")
+        panels["my_votes"] = gr.Button("My stored votes as CSV", size="sm", elem_id="vl-my-votes")
     panels["link"] = gr.Textbox(
         label="Link to these settings and the example",
         interactive=False,
