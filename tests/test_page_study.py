@@ -553,9 +553,9 @@ def test_many_settings_are_told_without_their_figures() -> None:
         for seed in range(3)
     ]
     assert summary(text_study(rows)) == (
-        "until .95 of its answers are right, every Transformer needs fewer examples than every Mamba with the query "
-        "last at length 10, 20 and 40, with the query first at length 20 and 40; the seeds of the two overlap, so no "
-        "difference is shown with the query first at length 10."
+        "every Transformer needs fewer examples than every Mamba with the query last at length 10, 20 and 40, with "
+        "the query first at length 20 and 40; the seeds of the two overlap, so no difference is shown with the query "
+        "first at length 10. Examples are counted until .95 are right."
     )
 
 
@@ -569,10 +569,10 @@ def test_who_is_right_at_twice_the_length_is_told_where_all_seeds_agree() -> Non
         for seed in range(3)
         for share in [0.3 + 0.1 * (better.get((order, length)) == family)]
     ]
-    said = " Asked at twice the trained length, every Transformer is right more often after length 20 with the query "
-    assert f"{said}last, every Mamba after length 10 in both orders." in summary(text_study(rows))
+    said = " Asked at twice the trained length, every Transformer is right more often than every Mamba after length 20 "
+    assert f"{said}with the query last, every Mamba after length 10 in both orders." in summary(text_study(rows))
     rows[0]["extrapolation"] = {"20": 0.9}  # one Transformer of three, asked last
-    assert "every Mamba after length 10 with the query first." in summary(text_study(rows))
+    assert ", every Mamba after length 10 with the query first." in summary(text_study(rows))
 
 
 def test_the_other_tasks_and_state_sizes_are_told_too() -> None:

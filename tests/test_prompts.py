@@ -302,6 +302,8 @@ REFUSED = [
     (Request("chat", "q", history=(("a", "b"),) * 33), "33 earlier exchanges"),
     (Request("chat", "q", history=("ab",)), "pairs, not 'ab'"),  # type: ignore[arg-type]
     (Request("chat", "q", history=5), "history must be a list, not 5"),  # type: ignore[arg-type]
+    (Request("chat", "q", history=[{"role": "user", "content": "x"}]), "pairs, not {'role'"),  # type: ignore[arg-type]
+    (Request("multiple_choice", "q", choices={"A": "red"}), "must be a list, not {'A'"),  # type: ignore[arg-type]
     (Request("multiple_choice", "q", choices=iter(())), "needs choices"),  # type: ignore[arg-type]
     (Request("chat", "q", history=(("a", "\0"),)), "earlier answer contains a NUL"),
 ]

@@ -141,15 +141,38 @@ def test_a_failed_follow_up_tells_the_names_of_what_it_follows(handlers: Handler
     assert not failed.hidden and not followed.hidden and other.hidden
 
 
-def test_a_vote_on_answers_that_were_shown_with_their_names_is_not_blind(
-    handlers: Handlers, picture: str, tmp_path: Path
-) -> None:
-    votes, session = Votes(tmp_path / "votes"), CompareSession()
+def test_a_vote_on_answers_that_were_shown_with_their_names_is_not_blind(handlers: Handlers, picture: str) -> None:
+    session = CompareSession()
     last(handlers.ask(session, picture, FIND, PAIR))
+    (named,) = session.history
     for form in (FIND, AskForm("grounding", "the disc")):
         last(handlers.ask(session, picture, form, PAIR, blind=True))
         assert session.shown is not None and session.shown.hidden
-        votes.add(session.shown, "left", consent=True)
+        assert session.foreseen(session.shown) == (form == FIND)
+    disc = session.history[0]
+    last(handlers.ask(session, picture, AskForm("grounding", "the disc"), PAIR, blind=True))
+    session.vote(session.history[0], "tie")
+    assert disc.hidden and session.foreseen(disc), "the same answers, whose models were told by the vote"
+    last(handlers.ask(session, picture, AskForm("chat", "hello"), PAIR, blind=True))
+    last(handlers.follow_up(session, FIND.text, "anew", "grounding"))
+    follow, first = session.history[:2]
+    assert follow.request.text == named.request.text and follow.hidden
+    assert session.foreseen(follow) and session.foreseen(first), "their sides are the same"
+
+
+def test_models_that_have_not_answered_yet_are_not_told(handlers: Handlers, picture: str) -> None:
+    session = CompareSession()
+    named = handlers.ask(session, picture, FIND, PAIR)
+    next(named)
+    last(handlers.ask(session, picture, FIND, PAIR, blind=True))
+    assert session.shown is not None and session.shown.hidden and not session.foreseen(session.shown)
+
+
+def test_a_vote_that_was_foreseen_is_stored_as_not_blind(handlers: Handlers, picture: str, tmp_path: Path) -> None:
+    votes, session = Votes(tmp_path / "votes"), CompareSession()
+    for foreseen in (True, False):
+        last(handlers.ask(session, picture, FIND, PAIR, blind=True))
+        votes.add(session.history[0], "left", consent=True, foreseen=foreseen)
     assert [row["blind"] for row in csv.DictReader(io.StringIO(votes.export()))] == ["0", "1"]
 
 
@@ -160,7 +183,10 @@ def test_recorded_answers_are_not_shown_where_blind_is_ticked(handlers: Handlers
     assert handlers.recorded(session, example, PAIR)
     form = AskForm("grounding", example.text)
     last(handlers.ask(session, str(example.image), form, PAIR, blind=True, example=example.id))
-    assert session.shown is not None and session.shown.hidden and session.shown.foreseen
+    assert session.shown is not None and session.shown.hidden and session.foreseen(session.shown)
+    last(handlers.ask(session, str(example.image), AskForm("chat", "hello"), PAIR))
+    last(handlers.ask(session, str(example.image), form, PAIR, blind=True, example=example.id))
+    assert session.foreseen(session.shown), "recorded answers were shown a while ago"
 
 
 def test_three_questions_are_asked_of_the_same_two_hidden_models(handlers: Handlers, picture: str) -> None:
@@ -174,6 +200,18 @@ def test_three_questions_are_asked_of_the_same_two_hidden_models(handlers: Handl
     assert left == {"tiny-pythia-vl", "tiny-mamba-vl"}  # shuffled
     session.vote(session.history[0], "tie")
     assert not any(run.hidden for run in session.history)
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_names_that_are_told_midway_are_told_of_the_questions_to_come(
+    handlers: Handlers, picture: str, fails: bool
+) -> None:
+    session, forms = CompareSession(), three_forms(FIND, "what?", "the disc")
+    pair = {**PAIR, "left": Side("broken/one")} if fails else PAIR
+    for _ in handlers.three(session, picture, forms, pair, blind=True):
+        if not fails and session.history and session.history[-1].voted is None:
+            session.vote(session.history[-1], "tie")  # while the others are still to be asked
+    assert len(session.history) == 3 and not any(run.hidden for run in session.history)
 
 
 @pytest.mark.parametrize("reason", ["end", "limit", "newline", "context"])

@@ -17,7 +17,7 @@ from vlcompare.paths import CHECKPOINTS
 from vlcompare.render import answer_charts as charts
 from vlcompare.render.markup import Safe, el, join
 from vlcompare.runtime.image import open_image
-from vlcompare.types import SIDES, Alternative, Answer, Box, Memory, Prompt, Request, Side, Timings, Token
+from vlcompare.types import SIDES, Alternative, Answer, Box, Memory, Prompt, Request, Side, Step, Timings, Token
 from vlcompare.ui.checkpoint_names import memory_curves, name_of
 from vlcompare.ui.compare import cards, display_limits, figures, together, tokens
 from vlcompare.ui.compare.picture import alternative_boxes, overlay, side_picture
@@ -296,3 +296,11 @@ def test_times_of_a_batch_are_not_shown_as_one_answers() -> None:
     alone, batched = (run_of(answer(timings=replace(answer().timings, mode=mode))) for mode in ("measure", "batch"))
     shown = [words(cards.card(run, "left")) for run in (alone, batched)]
     assert "first token–" not in shown[0] and "first token–" in shown[1] and "tokens/s–" in shown[1]
+
+
+def test_what_had_streamed_is_counted_where_a_side_failed_later() -> None:
+    run = run_of()
+    part = run.sides["left"]
+    part.steps = [Step(i, i, "a", -0.1, (), 0.01) for i in range(10)]
+    part.answer = Answer(text="a" * 10, stop_reason="error", error="Lost.")
+    assert words(cards.card(run, "left")).endswith("tokens10")

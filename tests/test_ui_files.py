@@ -212,6 +212,13 @@ def test_each_model_has_its_column_in_llm_comparator_whichever_side_it_was_on() 
     assert [example["score"] for example in found["examples"]] == [1.0, 1.0, 0.0]
     assert [example["custom_fields"]["checkpoint"] for example in found["examples"]] == [names] * 3
     assert found["examples"][0]["output_text_a"] == "left" and "vote: left" in found["examples"][1]["tags"]
+    orders = run_of(answer(checkpoint="one"), answer(checkpoint="one"), voted="left")
+    orders.sides["right"].settings = Side("one", prompt_order="instruction_first")
+    turned = run_of(answer(checkpoint="one"), answer(checkpoint="one"), voted="right")
+    turned.sides["left"].settings = Side("one", prompt_order="instruction_first")
+    same_model = files.to_llm_comparator([orders, turned])
+    assert [model["name"] for model in same_model["models"]] == ["one", "one · instruction first"]
+    assert [example["score"] for example in same_model["examples"]] == [1.0, 1.0]
     other = run_of()
     other.sides["left"].settings = Side("someone/else")
     mixed = files.to_llm_comparator([*runs, other])

@@ -39,7 +39,7 @@ def summary(study: Study) -> str:
     few = len(known) <= _FEW
     text = "; ".join(f"{said} {', '.join(_places(alike, few))}" for said, alike in verdicts.items()) + "."
     counted = f" In brackets: {NAMES['pythia']} against {NAMES['mamba']}, examples until .95 in the median."
-    text = text + counted if few else f"until .95 of its answers are right, {text}"
+    text += counted if few else " Examples are counted until .95 are right."
     text += _twice(known)
     rest = len(settings) - len(known)
     more = f" {rest} more {'setting has' if rest == 1 else 'settings have'} too few seeds yet." if rest else ""
@@ -50,7 +50,7 @@ def summary(study: Study) -> str:
 def _twice(settings: Sequence[_Setting]) -> str:
     """Which family is right more often where sequences are twice as long as trained, and all seeds agree; a sentence
     that begins with a space."""
-    parts = []
+    parts: list[str] = []
     for ahead, words in _AHEAD.items():
         orders: dict[str, list[str]] = {}  # by length
         for one in settings:
@@ -62,12 +62,9 @@ def _twice(settings: Sequence[_Setting]) -> str:
             for length, own in orders.items()
         ]
         if places:
-            parts.append((words.partition(" is right")[0], f"after {listed(places)}"))
-    if not parts:
-        return ""
-    (first, after), *others = parts
-    rest = "".join(f", {family} {places}" for family, places in others)
-    return f" Asked at twice the trained length, {first} is right more often {after}{rest}."
+            said = words.partition(" is right")[0] if parts else words
+            parts.append(f"{said} after {listed(places)}")
+    return f" Asked at twice the trained length, {', '.join(parts)}." if parts else ""
 
 
 def _places(settings: Sequence[_Setting], few: bool) -> Iterator[str]:

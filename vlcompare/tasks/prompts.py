@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -299,13 +300,15 @@ def _choices(choices: Any, spec: TaskSpec) -> tuple[Any, ...]:
 
 def _items(value: Any, name: str) -> list[Any]:
     try:
+        if isinstance(value, (Mapping, str, bytes)):
+            raise TypeError
         return [] if value is None else list(value)
     except TypeError:
         raise RequestError(f"The {name} must be a list, not {_short(value)}.") from None
 
 
 def _exchange(item: Any) -> tuple[str, str]:
-    if isinstance(item, str) or not hasattr(item, "__len__") or len(item) != 2:
+    if not isinstance(item, (list, tuple)) or len(item) != 2:
         raise RequestError(f"A chat's history is a list of (question, answer) pairs, not {_short(item)}.")
     return _text(item[0], "earlier question"), _text(item[1], "earlier answer")
 

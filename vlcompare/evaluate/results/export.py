@@ -15,7 +15,7 @@ from vlcompare.evaluate.results.table import Rows, RunTable
 from vlcompare.evaluate.results.thumbnails import thumbnail_base64
 from vlcompare.evaluate.summary import plain
 from vlcompare.tasks.boxes import format_box
-from vlcompare.tasks.prompts import task_title
+from vlcompare.tasks.prompts import SPECS, task_title
 from vlcompare.types import SIDES
 
 EXPORT_VERSION = 1
@@ -44,7 +44,8 @@ def to_csv(table: RunTable, rows: Rows | None = None) -> str:
     for i in _rows(table, rows):
         sample = table.run.samples[i]
         shown = table.cells(i)
-        reference = shown["reference"] or " ".join(map(format_box, sample.boxes))
+        true = () if SPECS[sample.task].box else sample.boxes  # else they are the region that is asked about
+        reference = shown["reference"] or " ".join(map(format_box, true))
         cells: dict[str, Any] = {**shown, "image": sample.image_key, "reference": reference}
         for name, side in zip(SIDES, table.sides, strict=False):
             confidence = float(table.confidence[side][i])

@@ -46,7 +46,7 @@ def html_report(
 ) -> str:
     """The page. Figures are over `rows` (all, by default); `samples` are shown as cards, MAX_CARDS at most.
 
-    filters: what the rows were chosen by, in words. No slices are then tested for a difference: the rows may have been
+    filters: what `rows` were chosen by, in words. The largest differences are then left out: the rows may have been
     chosen because they differ.
     """
     chosen = scored(table, rows)
@@ -60,7 +60,10 @@ def html_report(
         None if filters else _differences(table, chosen),
         _noted(table),
         _samples(table, samples),
-        _folded("Every task's own figures", lambda: _every_task(summary_of(table.run))),
+        _folded(
+            f"Every task's own figures{', over the whole run' if filters else ''}",
+            lambda: _every_task(summary_of(table.run)),
+        ),
         _folded("Accuracy by slice", lambda: _slices(table, chosen)),
         _folded("Charts", lambda: _charts(table, chosen)),
         _settings(table),

@@ -266,7 +266,7 @@ def find_runs(folder: Path, depth: int = 2) -> list[Path]:
 def half_runs(folder: Path, depth: int = 2) -> str:
     """A sentence about the folders where `find_runs` looks that hold one of a run's two files, or that cannot be read;
     "" without any."""
-    halves = [f"{run.name} {problem}" for run, problem in _runs(folder, depth) if problem]
+    halves = [f"{run.resolve().name} {problem}" for run, problem in _runs(folder, depth) if problem]
     if not halves:
         return ""
     more = len(halves) - MAX_NAMED

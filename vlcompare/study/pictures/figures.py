@@ -70,10 +70,11 @@ def reads(records: Sequence[Record], comparison: Comparison) -> str:
 
 
 def shares_read(records: Sequence[Record]) -> str:
-    """How shares, bars and floors are read: the same words for all comparisons of one recipe."""
+    """How shares, bars and floors are read: the same words for all whole comparisons of one recipe."""
+    over = seeds_text(len(SEEDS)) if all(record["complete"] for record in records) else "the seeds that are there"
     return (
         f"Share of held-out questions answered right after {records[0]['questions_trained']:,} questions of training, "
-        f"the mean over {seeds_text(len(SEEDS))}; bars are 95 % intervals over pictures, not over trainings. Dashed: "
+        f"the mean over {over}; bars are 95 % intervals over pictures, not over trainings. Dashed: "
         "the floor, the most frequent answer in training to questions alike, given without looking."
     )
 

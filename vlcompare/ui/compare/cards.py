@@ -162,7 +162,7 @@ def _live(part: SideRun | None, hidden: bool = False) -> Safe:
     if part and part.answer is not None and part.answer.tokens and not hidden and not batched:
         timings = part.answer.timings
         first, rate, count = timings.ttft_ms, timings.tokens_per_s, len(part.answer.tokens)
-    elif part and part.answer is not None:
+    elif part and part.answer is not None and batched:
         count = len(part.answer.tokens)
     elif part and part.steps and not hidden:
         first = 1e3 * part.steps[0].seconds

@@ -27,6 +27,7 @@ from vlcompare.evaluate.results import llm_comparator
 from vlcompare.repeats import MOST as MAX_ROUNDS
 from vlcompare.repeats import Repeats
 from vlcompare.types import SIDES, Answer, Box, Request, Side, Timings
+from vlcompare.ui.compare.belonging import settings_line
 from vlcompare.ui.compare.cards import side_name
 from vlcompare.ui.compare.forms import read_mode
 from vlcompare.ui.compare.session import Picture, Run, SideRun
@@ -190,20 +191,28 @@ def to_llm_comparator(runs: Sequence[Run]) -> dict[str, Any]:
     done = [run for run in runs if run.done]
     if not done:
         raise RequestError("There is no finished run to export yet.")
-    pairs = [tuple(_model_name(run, side) for side in SIDES) for run in done]
-    alike = all(sorted(pair) == sorted(pairs[0]) for pair in pairs)
-    known = [{pair[place] for pair in pairs} for place in range(len(SIDES))]
-    names = [found.pop() if len(found) == 1 else side for side, found in zip(SIDES, known, strict=True)]
-    exchanged = tuple(reversed(SIDES))
+    pairs = [tuple(run.sides[side].settings for side in SIDES) for run in done]
+    first, exchanged = pairs[0], tuple(reversed(pairs[0]))
+    alike = all(pair in (first, exchanged) for pair in pairs)
     return llm_comparator.comparison(
         time.strftime("vlcompare %Y-%m-%d %H:%M", time.localtime()),
-        list(pairs[0]) if alike else names,
+        _column_names(done[:1] if alike else done),
         COMPARATOR_FIELDS,
         [
-            _comparator_example(run, exchanged if alike and pair != pairs[0] else SIDES)
+            _comparator_example(run, SIDES if pair == first or not alike else tuple(reversed(SIDES)))
             for run, pair in zip(done, pairs, strict=True)
         ],
     )
+
+
+def _column_names(runs: Sequence[Run]) -> list[str]:
+    """What each side is called: its model, where that is one; what sets two of one model apart; else the side."""
+    for name in (_model_name, lambda run, side: settings_line(run.sides[side].settings)):
+        known = [{name(run, side) for run in runs} for side in SIDES]
+        names = [found.pop() if len(found) == 1 else side for side, found in zip(SIDES, known, strict=True)]
+        if len(set(names)) == len(SIDES):
+            return names
+    return list(SIDES)
 
 
 def _comparator_example(run: Run, columns: Sequence[str]) -> dict[str, Any]:

@@ -92,7 +92,7 @@ class Handlers:
         def run() -> Run:
             request, picture = read_request(form, self.settings.limits), self.read_picture(image)
             shown = self.read_sides(sides, blind)
-            return self.new_run(session, request, picture, shown, form.mode, blind, find_example(example))
+            return self.new_run(request, picture, shown, form.mode, blind, find_example(example))
 
         return self._play_all(session, lambda: [run()])
 
@@ -128,7 +128,7 @@ class Handlers:
                 except RequestError as error:
                     error.field = name
                     raise
-                found.append(self.new_run(session, request, picture, shown, form.mode, blind, shipped))
+                found.append(self.new_run(request, picture, shown, form.mode, blind, shipped))
             for run in found:
                 run.group = found[0].id
             return found
@@ -159,13 +159,15 @@ class Handlers:
         return Run(request, last.picture, sides, last.mode, follow_up=how, example=last.example, blind=last.hidden)
 
     def _play_all(self, session: CompareSession, make: Callable[[], list[Run]]) -> Iterator[CompareUpdate]:
-        """Make the runs and play them one after the other, until one is stopped."""
+        """Make the runs and play them one after the other, until one is stopped. Blind ones have the same sides: once
+        the names are told, they are told of those to come."""
         try:
             runs = make()
         except VLCompareError as error:
             yield error_update(error)
             return
-        for run in runs:
+        for index, run in enumerate(runs):
+            run.blind = run.blind and all(earlier.hidden for earlier in runs[:index])
             yield from self.play(session, run)
             if run.stopped or session.current is not run:
                 return
@@ -287,7 +289,6 @@ class Handlers:
 
     def new_run(
         self,
-        session: CompareSession,
         request: Request,
         picture: Picture,
         sides: Mapping[str, Side],
@@ -295,10 +296,10 @@ class Handlers:
         blind: bool,
         example: Example | None,
     ) -> Run:
-        """A run of the session; `sides` as `read_sides` gives them."""
+        """A run of these sides, as `read_sides` gives them."""
         shown = example if example and same_picture(example, picture) else None
         known = shown if shown and same_question(shown, request) else None
-        run = Run(
+        return Run(
             request=replace(request, seed=0),
             picture=picture,
             sides={side: SideRun(own) for side, own in sides.items()},
@@ -309,8 +310,6 @@ class Handlers:
             example=shown.id if shown else None,
             blind=blind,
         )
-        run.foreseen = blind and session.has_shown(run)
-        return run
 
     def events(
         self,

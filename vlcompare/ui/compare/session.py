@@ -10,6 +10,7 @@ import secrets
 import threading
 import time
 import weakref
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from vlcompare.types import Side
 
 SHOWN_SIDE = 896  # longest side of the copy that the page shows
+MAX_TOLD = 256  # questions of a session whose answers were shown with names
 KEPT_BYTES = 4 * 2**20  # pictures up to this size are kept as they came
 
 
@@ -79,7 +81,6 @@ class Run:
     objects: tuple[dict[str, Any], ...] = ()  # of a rendered scene, which captions are judged by
     example: str | None = None
     blind: bool = False  # names are hidden until the vote
-    foreseen: bool = False  # blind, after the same question's answers were shown with their names
     voted: str | None = None
     follow_up: str | None = None
     imported: bool = False  # from a file: its checkpoints and limits are whatever the file says
@@ -151,6 +152,12 @@ def _same_models(one: Run, other: Run) -> bool:
     return all(side in second for side in first) and all(side in first for side in second)
 
 
+def _told(run: Run) -> tuple[Any, ...]:
+    """What a model answers the same again: the picture, the question, and both models."""
+    models = frozenset((side.checkpoint, side.quantization) for side in run.settings.values())
+    return run.picture.hashes, question_of(run.request), models
+
+
 class CompareSession:
     """One browser tab's state: what is running, what was run, what can be followed up.
 
@@ -163,6 +170,7 @@ class CompareSession:
         self.history: list[Run] = []
         self.current: Run | None = None  # the comparison that was started last
         self.shown: Run | None = None  # the comparison on the page
+        self.told: deque[tuple[Any, ...]] = deque(maxlen=MAX_TOLD)  # what was shown with its models' names
         self.changes = 0  # of what is shown, by anything but the comparison that is running; never fewer
         self.cancel: threading.Event | None = None
         self.asked = 0  # how many comparisons have entered the queue
@@ -179,26 +187,31 @@ class CompareSession:
 
     def vote(self, run: Run, choice: str) -> None:
         """Note a vote. It tells the names of a blind run's models."""
-        if run.hidden:
+        hidden, run.voted = run.hidden, choice
+        if hidden:
             self.reveal(run)
-        run.voted = choice
 
     def reveal(self, run: Run) -> None:
         """The names of a blind run's models are told, and so are those of the runs that follow it up, or that it
         follows."""
-        for other in filter(None, (*self.history, self.current)):
-            if other is not run and other.picture is run.picture and _same_models(other, run):
-                other.blind = False
+        self._note_told(run)
+        for other in self._kin(run):
+            other.blind = False
+            self._note_told(other)
 
-    def has_shown(self, run: Run) -> bool:
-        """Whether answers to this question on this picture were shown with the names of the same models."""
-        return any(
-            not other.hidden
-            and other.picture.data == run.picture.data
-            and question_of(other.request) == question_of(run.request)
-            and _same_models(other, run)
-            for other in filter(None, (*self.history, self.shown))
-        )
+    def foreseen(self, run: Run) -> bool:
+        """Whether the models of a hidden run can be told by answers that were shown with their names: to its question,
+        or to another one that the same sides were asked."""
+        return any(_told(one) in self.told for one in (run, *self._kin(run)))
+
+    def _kin(self, run: Run) -> list[Run]:
+        """The other runs with this one's picture and models: their sides are the same."""
+        others = {id(one): one for one in (*self.history, self.current) if one is not None and one is not run}
+        return [one for one in others.values() if one.picture is run.picture and _same_models(one, run)]
+
+    def _note_told(self, run: Run) -> None:
+        if not run.hidden and any(part.steps or part.answer for part in run.sides.values()):
+            self.told.append(_told(run))
 
     def start(self, run: Run) -> threading.Event:
         """Make `run` the current one; returns the event that stops it."""
@@ -212,6 +225,7 @@ class CompareSession:
     def show(self, run: Run) -> None:
         """Make `run` the one that the page shows."""
         self.shown = run
+        self._note_told(run)
         self.changes += 1
 
     def swap(self) -> None:
@@ -252,6 +266,7 @@ class CompareSession:
 
     def remember(self, run: Run) -> None:
         """Add to the history; the oldest runs are dropped when there are too many or they are too large."""
+        self._note_told(run)
         self.history = [run, *(old for old in self.history if old.id != run.id)][: self.limits.history_runs]
         while len(self.history) > 1 and sum(old.size() for old in self.history) > self.limits.history_bytes:
             self.history.pop()

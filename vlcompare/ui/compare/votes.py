@@ -52,13 +52,16 @@ class Votes:
         self._publish = publish
         self._lock = threading.Lock()
 
-    def add(self, run: Run, choice: str, note: str = "", *, consent: bool) -> None:
-        """Store one vote; a second vote on the same run replaces the first. Raises RequestError without consent."""
+    def add(self, run: Run, choice: str, note: str = "", *, consent: bool, foreseen: bool = False) -> None:
+        """Store one vote; a second vote on the same run replaces the first. Raises RequestError without consent.
+
+        foreseen: the models of a blind run can be told by what was shown before, so that the vote is not a blind one.
+        """
         if not consent:
             raise RequestError("A vote is stored on this server: tick the box to agree first.")
         if choice not in CHOICES:
             raise RequestError(f"A vote is one of {', '.join(CHOICES)}.")
-        row = self._row(run, choice, bounded(note, self.limits.note_characters, "note"))
+        row = self._row(run, choice, bounded(note, self.limits.note_characters, "note"), run.hidden and not foreseen)
         with self._lock, self._open() as database:
             if self.path.stat().st_size > MAX_BYTES:
                 raise RequestError("The store of votes on this server is full.")
@@ -90,12 +93,12 @@ class Votes:
         writer.writerows([_inert(cell) for cell in row] for row in rows)
         return out.getvalue()
 
-    def _row(self, run: Run, choice: str, note: str) -> dict[str, Any]:
+    def _row(self, run: Run, choice: str, note: str, blind: bool) -> dict[str, Any]:
         row: dict[str, Any] = {
             "created": time.time(),
             "run": run.id,
             "choice": choice,
-            "blind": str(int(run.hidden and not run.foreseen)),  # a second vote is cast with the names in sight
+            "blind": str(int(blind)),  # a second vote is cast with the names in sight
             "note": note,
             "task": run.request.task,
             "text": run.request.text,

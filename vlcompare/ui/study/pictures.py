@@ -36,7 +36,8 @@ def section(study: PictureStudy) -> Safe:
     counts = {one.name: study.progress(one) for one in COMPARISONS}
     alone = [] if shown else baseline_says(study.rows)  # nothing to compare it with yet
     drawn = [one for one, _ in shown]
-    known = shares_read(shown[0][1].records) if shown else ""
+    alike = len({shares_read(one.records) for _, one in shown}) == 1
+    known = shares_read(shown[0][1].records) if alike else ""
     rest = [_untrained(one, *counts[one.name], bool(alone)) for one in COMPARISONS if one not in drawn]
     done = [f"{one.title} {counts[one.name][0]} of {counts[one.name][1]}" for one in COMPARISONS if counts[one.name][0]]
     whole = all(count == of for count, of in counts.values())

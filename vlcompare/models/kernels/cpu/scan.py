@@ -122,7 +122,7 @@ _SCAN = Kernel("numba", _forward, _backward, lambda *values: reference.selective
 
 
 def selective_scan(inputs: ScanInputs) -> tuple[Tensor, ...]:
-    """See `kernels.selective_scan`."""
+    """See `dispatch.selective_scan`."""
     if needs_gradient(*inputs):
         return Differentiable.apply(_SCAN, *inputs)  # type: ignore[no-any-return]
     call = _Call(inputs)

@@ -34,7 +34,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
 
 @torch.no_grad()
 def selective_step(state: Tensor, inputs: ScanInputs) -> Tensor | None:
-    """See `kernels.selective_step`."""
+    """See `dispatch.selective_step`."""
     x, dt, A, B, C, D, z, bias, _, softplus = inputs
     batch, width, n = state.shape
     fits = width % WIDTH == 0 and n % WIDTH == 0 and softplus and x.dtype in LOOP_DTYPES
@@ -52,7 +52,7 @@ def selective_step(state: Tensor, inputs: ScanInputs) -> Tensor | None:
 
 @torch.no_grad()
 def conv_step(window: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
-    """See `kernels.conv_step`."""
+    """See `dispatch.conv_step`."""
     batch, width, before = window.shape
     if width % WIDTH or not window.is_contiguous() or window.dtype != torch.float32 or x.dtype not in LOOP_DTYPES:
         return None
@@ -105,7 +105,7 @@ _CONV = Kernel("numba", _conv_forward, _conv_backward, lambda *inputs: reference
 
 
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, window: Tensor | None) -> tuple[Tensor, Tensor] | None:
-    """See `kernels.causal_conv`."""
+    """See `dispatch.causal_conv`."""
     if x.shape[1] % WIDTH or x.dtype not in LOOP_DTYPES:
         return None
     inputs = (x, weight, bias, window)

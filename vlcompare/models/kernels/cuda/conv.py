@@ -74,7 +74,7 @@ def _conv_step(
 
 
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, window: Tensor | None) -> tuple[Tensor, Tensor] | None:
-    """See `kernels.causal_conv`. Not for training: it has no gradients."""
+    """See `dispatch.causal_conv`. Not for training: it has no gradients."""
     if needs_gradient(x, weight, bias, window):
         return None
     batch, width, length = x.shape
@@ -96,7 +96,7 @@ def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, window: Tensor |
 
 @torch.no_grad()
 def conv_step(window: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """See `kernels.conv_step`; one kernel, capturable in a CUDA graph."""
+    """See `dispatch.conv_step`; one kernel, capturable in a CUDA graph."""
     if not window.is_contiguous() or window.dtype != torch.float32:
         raise ValueError(f"the window must be contiguous float32, got {window.dtype} with strides {window.stride()}")
     batch, width, before = window.shape

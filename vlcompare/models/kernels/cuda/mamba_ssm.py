@@ -20,7 +20,7 @@ def usable(device: torch.device) -> bool:
 
 
 def selective_scan(inputs: ScanInputs) -> Any:
-    """See `kernels.selective_scan`."""
+    """See `dispatch.selective_scan`."""
     if inputs.initial_state is not None or needs_gradient(*inputs) or inputs.u.shape[2] == 0:
         return None
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn

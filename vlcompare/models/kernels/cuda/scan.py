@@ -120,5 +120,5 @@ _SCAN = Kernel("triton", _forward_for_training, backward, lambda *values: refere
 
 
 def selective_scan(inputs: ScanInputs) -> tuple[Tensor, ...]:
-    """See `kernels.selective_scan`."""
+    """See `dispatch.selective_scan`."""
     return Differentiable.apply(_SCAN, *inputs) if needs_gradient(*inputs) else _forward(inputs, False)[:2]

@@ -68,7 +68,7 @@ def _step(
 
 @torch.no_grad()
 def selective_step(state: Tensor, inputs: ScanInputs, weight: Tensor | None = None) -> Tensor:
-    """See `kernels.selective_step`, or with a `weight` (d, r) `kernels.projected_step`."""
+    """See `dispatch.selective_step`, or with a `weight` (d, r) `dispatch.projected_step`."""
     if not state.is_contiguous() or state.dtype != torch.float32:
         raise ValueError(f"the state must be contiguous float32, got {state.dtype} with strides {state.stride()}")
     batch, width, n = state.shape
@@ -89,5 +89,5 @@ def selective_step(state: Tensor, inputs: ScanInputs, weight: Tensor | None = No
 
 
 def projected_step(state: Tensor, inputs: ScanInputs, weight: Tensor) -> Tensor | None:
-    """See `kernels.projected_step`; for few rows, each of which reads the whole weight."""
+    """See `dispatch.projected_step`; for few rows, each of which reads the whole weight."""
     return selective_step(state, inputs, weight) if inputs.u.shape[0] <= PROJECTED_ROWS else None
