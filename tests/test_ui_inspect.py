@@ -561,7 +561,8 @@ def test_exports_hold_the_selection_with_its_notes(inspection: Inspection) -> No
     whole = files.export_text(inspection, "report", only=False)[1]
     assert "Only: <b>" in report and "Only: <b>" not in whole
     assert "Where they differ most" not in report and "Where they differ most" in whole, "the rows were chosen"
-    inspection.query = Query(quadrant="only_left")
+    actions.click(inspection, "slice:task|vqa")  # once more: no longer
+    actions.click(inspection, "quadrant:only_left")
     outcome = files.export_text(inspection, "report", only=True)[1]
     assert "Only: <b>" not in outcome and "Where they differ most" in outcome, "figures are not of a quadrant"
 
