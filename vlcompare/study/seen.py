@@ -71,7 +71,7 @@ def _places(settings: Sequence[_Setting], few: bool) -> Iterator[str]:
     """Where something is seen, an order at a time; few: with what the families needed in the median."""
     for order in _ORDERS:
         lengths = [
-            f"{setting.length}{setting.apart}{_notes(setting.members, few)}"
+            f"{setting.length}{setting.apart}{_notes(setting.members) if few else ''}"
             for setting in settings
             if setting.order == order
         ]
@@ -79,11 +79,10 @@ def _places(settings: Sequence[_Setting], few: bool) -> Iterator[str]:
             yield f"with the {ORDER_NAMES[order]} at length {listed(lengths)}"
 
 
-def _notes(members: dict[str, Group], few: bool) -> str:
-    """In brackets: medians, and how many trainings never left chance; "" where there is nothing to say."""
+def _notes(members: dict[str, Group]) -> str:
+    """In brackets: medians, and how many trainings never left chance."""
     middles = " against ".join(dict.fromkeys(_middle(members[family]) for family in _PAIR))
-    notes = [middles] * few + [note for family in _PAIR for note in _at_chance(members[family])]
-    return f" ({', '.join(notes)})" if notes else ""
+    return f" ({', '.join([middles, *(note for family in _PAIR for note in _at_chance(members[family]))])})"
 
 
 class Needed(NamedTuple):
