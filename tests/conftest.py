@@ -140,3 +140,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU; run `pytest -m gpu` on a machine with one"))
+
+
+@pytest.fixture
+def handlers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The compare tab's actions over a fake that answers; whatever the test writes counts as uploaded."""
+    from ui_fakes import FakeCompare
+
+    from vlcompare.runtime.image import open_image
+    from vlcompare.ui.compare.handlers import Handlers
+    from vlcompare.ui.settings import AppSettings
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    return Handlers(AppSettings(data=tmp_path), FakeCompare(), None, open_image)
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> str:
+    """A picture's file."""
+    from ui_fakes import png
+
+    path = tmp_path / "picture.png"
+    path.write_bytes(png())
+    return str(path)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ui_fakes import FakeCompare, png, words
+from ui_fakes import FakeCompare, last, png, words
 
 from vlcompare.comparison import Event
 from vlcompare.render import result_card
@@ -28,36 +28,10 @@ from vlcompare.ui.compare.together import three_view, together
 from vlcompare.ui.compare.votes import Votes
 from vlcompare.ui.compare.wiring.tab import three_forms
 from vlcompare.ui.examples import load_examples
-from vlcompare.ui.settings import AppSettings
 
 PAIR = {"left": Side("tiny-pythia-vl"), "right": Side("tiny-mamba-vl")}
 FIND = AskForm("grounding", "the large red square")
 SHOWN = Picture.of(open_image(png()), png())
-
-
-@pytest.fixture(autouse=True)
-def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a test writes counts as uploaded."""
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-
-
-@pytest.fixture
-def handlers(tmp_path: Path) -> Handlers:
-    return Handlers(AppSettings(data=tmp_path), FakeCompare(), None, open_image)
-
-
-@pytest.fixture
-def picture(tmp_path: Path) -> str:
-    path = tmp_path / "picture.png"
-    path.write_bytes(png())
-    return str(path)
-
-
-def last(pages: Any) -> dict[str, Any]:
-    merged: dict[str, Any] = {}
-    for page in pages:
-        merged |= page
-    return merged
 
 
 def test_blind_hides_names_and_figures_until_the_vote(handlers: Handlers, picture: str) -> None:
@@ -148,16 +122,16 @@ def test_a_vote_on_answers_that_were_shown_with_their_names_is_not_blind(handler
     for form in (FIND, AskForm("grounding", "the disc")):
         last(handlers.ask(session, picture, form, PAIR, blind=True))
         assert session.shown is not None and session.shown.hidden
-        assert session.foreseen(session.shown) == (form == FIND)
+        assert session.recognizable(session.shown) == (form == FIND)
     disc = session.history[0]
     last(handlers.ask(session, picture, AskForm("grounding", "the disc"), PAIR, blind=True))
     session.vote(session.history[0], "tie")
-    assert disc.hidden and session.foreseen(disc), "the same answers, whose models were told by the vote"
+    assert disc.hidden and session.recognizable(disc), "the same answers, whose models were told by the vote"
     last(handlers.ask(session, picture, AskForm("chat", "hello"), PAIR, blind=True))
     last(handlers.follow_up(session, FIND.text, "anew", "grounding"))
     follow, first = session.history[:2]
     assert follow.request.text == named.request.text and follow.hidden
-    assert session.foreseen(follow) and session.foreseen(first), "their sides are the same"
+    assert session.recognizable(follow) and session.recognizable(first), "their sides are the same"
 
 
 def test_models_that_have_not_answered_yet_are_not_told(handlers: Handlers, picture: str) -> None:
@@ -165,14 +139,14 @@ def test_models_that_have_not_answered_yet_are_not_told(handlers: Handlers, pict
     named = handlers.ask(session, picture, FIND, PAIR)
     next(named)
     last(handlers.ask(session, picture, FIND, PAIR, blind=True))
-    assert session.shown is not None and session.shown.hidden and not session.foreseen(session.shown)
+    assert session.shown is not None and session.shown.hidden and not session.recognizable(session.shown)
 
 
-def test_a_vote_that_was_foreseen_is_stored_as_not_blind(handlers: Handlers, picture: str, tmp_path: Path) -> None:
+def test_a_vote_that_is_recognizable_is_stored_as_not_blind(handlers: Handlers, picture: str, tmp_path: Path) -> None:
     votes, session = Votes(tmp_path / "votes"), CompareSession()
-    for foreseen in (True, False):
+    for recognizable in (True, False):
         last(handlers.ask(session, picture, FIND, PAIR, blind=True))
-        votes.add(session.history[0], "left", consent=True, foreseen=foreseen)
+        votes.add(session.history[0], "left", consent=True, recognizable=recognizable)
     assert [row["blind"] for row in csv.DictReader(io.StringIO(votes.export()))] == ["0", "1"]
 
 
@@ -183,10 +157,10 @@ def test_recorded_answers_are_not_shown_where_blind_is_ticked(handlers: Handlers
     assert handlers.recorded(session, example, PAIR)
     form = AskForm("grounding", example.text)
     last(handlers.ask(session, str(example.image), form, PAIR, blind=True, example=example.id))
-    assert session.shown is not None and session.shown.hidden and session.foreseen(session.shown)
+    assert session.shown is not None and session.shown.hidden and session.recognizable(session.shown)
     last(handlers.ask(session, str(example.image), AskForm("chat", "hello"), PAIR))
     last(handlers.ask(session, str(example.image), form, PAIR, blind=True, example=example.id))
-    assert session.foreseen(session.shown), "recorded answers were shown a while ago"
+    assert session.recognizable(session.shown), "recorded answers were shown a while ago"
 
 
 def test_three_questions_are_asked_of_the_same_two_hidden_models(handlers: Handlers, picture: str) -> None:

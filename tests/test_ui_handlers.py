@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ui_fakes import FakeCompare, png, until, words, write_examples
+from ui_fakes import FakeCompare, last, png, until, words, write_examples
 
 from vlcompare.comparison import Event
 from vlcompare.errors import ImageError, RequestError
@@ -57,18 +57,6 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "examples" / "scene.png"
 
 
-@pytest.fixture
-def handlers(tmp_path: Path) -> Handlers:
-    return Handlers(AppSettings(data=tmp_path), FakeCompare(), None, open_image)
-
-
-@pytest.fixture
-def picture(tmp_path: Path) -> str:
-    path = tmp_path / "picture.png"
-    path.write_bytes(png())
-    return str(path)
-
-
 def test_a_file_that_is_no_picture_is_refused_when_it_is_chosen(
     handlers: Handlers, picture: str, tmp_path: Path
 ) -> None:
@@ -80,14 +68,6 @@ def test_a_file_that_is_no_picture_is_refused_when_it_is_chosen(
     found, refusal = check_picture(session, str(broken), 1 << 20)
     assert found and refusal.endswith(".") and "\n" not in refusal
     assert check_picture(session, None, 1 << 20) == (None, "")
-
-
-def last(pages: Any) -> dict[str, Any]:
-    merged: dict[str, Any] = {}
-    for page in pages:
-        assert set(page) <= {*REGIONS, "asks"}
-        merged |= page
-    return merged
 
 
 def test_a_run_fills_every_region_and_the_history(handlers: Handlers, picture: str) -> None:

@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw
 from vlcompare.comparison import Event
 from vlcompare.tasks.reading import read_answer
 from vlcompare.types import Alternative, Answer, Memory, Prompt, Request, Side, Step, Timings, Token
+from vlcompare.ui.compare.page_update import REGIONS
 
 WORDS = {
     "grounding": ["[", "0.10", ",", "0.20", ",", "0.55", ",", "0.70", "]", "."],
@@ -172,6 +173,15 @@ def write_examples(folder: Path) -> Path:
     ]
     (folder / "examples.json").write_text(json.dumps([{**row, "image": "scene.png"} for row in rows]))
     return folder
+
+
+def last(pages: Any) -> dict[str, Any]:
+    """All that an action has shown, the newest of each region."""
+    merged: dict[str, Any] = {}
+    for page in pages:
+        assert set(page) <= {*REGIONS, "asks"}
+        merged |= page
+    return merged
 
 
 def until(condition: Any, seconds: float = 60.0) -> bool:

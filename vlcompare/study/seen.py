@@ -55,7 +55,9 @@ def _twice(settings: Sequence[_Setting]) -> str:
         orders: dict[str, list[str]] = {}  # by length
         for one in settings:
             found = _beyond(one.members)
-            if found is not None and found.ahead == ahead and one.order is not None:
+            if found is None or found.length != 2 * one.length or one.order is None:
+                continue
+            if found.ahead == ahead:
                 orders.setdefault(f"{one.length}{one.apart}", []).append(ORDER_NAMES[one.order])
         places = [
             f"length {length} {'in both orders' if len(own) > 1 else f'with the {own[0]}'}"

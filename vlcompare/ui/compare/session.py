@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vlcompare.types import Side
 
 SHOWN_SIDE = 896  # longest side of the copy that the page shows
-MAX_TOLD = 256  # questions of a session whose answers were shown with names
+MAX_SHOWN = 256  # questions of a session whose answers were shown with names
 KEPT_BYTES = 4 * 2**20  # pictures up to this size are kept as they came
 
 
@@ -152,7 +152,7 @@ def _same_models(one: Run, other: Run) -> bool:
     return all(side in second for side in first) and all(side in first for side in second)
 
 
-def _told(run: Run) -> tuple[Any, ...]:
+def _question_key(run: Run) -> tuple[Any, ...]:
     """What a model answers the same again: the picture, the question, and both models."""
     models = frozenset((side.checkpoint, side.quantization) for side in run.settings.values())
     return run.picture.hashes, question_of(run.request), models
@@ -170,7 +170,7 @@ class CompareSession:
         self.history: list[Run] = []
         self.current: Run | None = None  # the comparison that was started last
         self.shown: Run | None = None  # the comparison on the page
-        self.told: deque[tuple[Any, ...]] = deque(maxlen=MAX_TOLD)  # what was shown with its models' names
+        self.shown_with_names: deque[tuple[Any, ...]] = deque(maxlen=MAX_SHOWN)  # what was shown with its models' names
         self.changes = 0  # of what is shown, by anything but the comparison that is running; never fewer
         self.cancel: threading.Event | None = None
         self.asked = 0  # how many comparisons have entered the queue
@@ -194,24 +194,24 @@ class CompareSession:
     def reveal(self, run: Run) -> None:
         """The names of a blind run's models are told, and so are those of the runs that follow it up, or that it
         follows."""
-        self._note_told(run)
-        for other in self._kin(run):
+        self._note_shown(run)
+        for other in self._with_same_sides(run):
             other.blind = False
-            self._note_told(other)
+            self._note_shown(other)
 
-    def foreseen(self, run: Run) -> bool:
+    def recognizable(self, run: Run) -> bool:
         """Whether the models of a hidden run can be told by answers that were shown with their names: to its question,
         or to another one that the same sides were asked."""
-        return any(_told(one) in self.told for one in (run, *self._kin(run)))
+        return any(_question_key(one) in self.shown_with_names for one in (run, *self._with_same_sides(run)))
 
-    def _kin(self, run: Run) -> list[Run]:
+    def _with_same_sides(self, run: Run) -> list[Run]:
         """The other runs with this one's picture and models: their sides are the same."""
         others = {id(one): one for one in (*self.history, self.current) if one is not None and one is not run}
         return [one for one in others.values() if one.picture is run.picture and _same_models(one, run)]
 
-    def _note_told(self, run: Run) -> None:
+    def _note_shown(self, run: Run) -> None:
         if not run.hidden and any(part.steps or part.answer for part in run.sides.values()):
-            self.told.append(_told(run))
+            self.shown_with_names.append(_question_key(run))
 
     def start(self, run: Run) -> threading.Event:
         """Make `run` the current one; returns the event that stops it."""
@@ -225,7 +225,7 @@ class CompareSession:
     def show(self, run: Run) -> None:
         """Make `run` the one that the page shows."""
         self.shown = run
-        self._note_told(run)
+        self._note_shown(run)
         self.changes += 1
 
     def swap(self) -> None:
@@ -266,7 +266,7 @@ class CompareSession:
 
     def remember(self, run: Run) -> None:
         """Add to the history; the oldest runs are dropped when there are too many or they are too large."""
-        self._note_told(run)
+        self._note_shown(run)
         self.history = [run, *(old for old in self.history if old.id != run.id)][: self.limits.history_runs]
         while len(self.history) > 1 and sum(old.size() for old in self.history) > self.limits.history_bytes:
             self.history.pop()

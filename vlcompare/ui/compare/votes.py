@@ -52,16 +52,18 @@ class Votes:
         self._publish = publish
         self._lock = threading.Lock()
 
-    def add(self, run: Run, choice: str, note: str = "", *, consent: bool, foreseen: bool = False) -> None:
+    def add(self, run: Run, choice: str, note: str = "", *, consent: bool, recognizable: bool = False) -> None:
         """Store one vote; a second vote on the same run replaces the first. Raises RequestError without consent.
 
-        foreseen: the models of a blind run can be told by what was shown before, so that the vote is not a blind one.
+        recognizable: the models of a blind run can be told by what was shown before: the vote is not a blind one.
         """
         if not consent:
             raise RequestError("A vote is stored on this server: tick the box to agree first.")
         if choice not in CHOICES:
             raise RequestError(f"A vote is one of {', '.join(CHOICES)}.")
-        row = self._row(run, choice, bounded(note, self.limits.note_characters, "note"), run.hidden and not foreseen)
+        row = self._row(
+            run, choice, bounded(note, self.limits.note_characters, "note"), run.hidden and not recognizable
+        )
         with self._lock, self._open() as database:
             if self.path.stat().st_size > MAX_BYTES:
                 raise RequestError("The store of votes on this server is full.")

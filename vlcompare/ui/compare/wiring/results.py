@@ -76,9 +76,9 @@ def _wire_votes(parts: Parts, handlers: Handlers, votes: Votes) -> None:
             try:
                 if run is None or not any(part.steps or part.answer for part in run.sides.values()):
                     raise RequestError("There is nothing to vote on yet.")
-                foreseen = run.hidden and session.foreseen(run)
+                recognizable = run.hidden and session.recognizable(run)
                 if consent:
-                    votes.add(run, choice, note, consent=True, foreseen=foreseen)
+                    votes.add(run, choice, note, consent=True, recognizable=recognizable)
             except VLCompareError as error:
                 return [*outputs_of(session, {"vote": cards.message(str(error), "error")}), *same]
             was_hidden = run.hidden
@@ -86,7 +86,7 @@ def _wire_votes(parts: Parts, handlers: Handlers, votes: Votes) -> None:
             sentence = f"Your vote: {CHOICES[choice].lower()}; it is {'stored' if consent else 'not stored'}."
             if not was_hidden:
                 return [*outputs_of(session, {"vote": cards.message(sentence)}), *same]
-            if foreseen:
+            if recognizable:
                 sentence += " It does not count as blind: these answers had been shown with their names."
             names = " and ".join(" · ".join(filter(None, cards.side_name(run, side))) for side in SIDES)
             session.show(run)
