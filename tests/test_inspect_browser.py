@@ -82,6 +82,7 @@ def test_quadrant_table_sample_note_export_and_open_again(app: SimpleNamespace, 
     counted(page, "#vi-table tbody tr", count)
     said(page, "#vi-slices", r"How much of each slice is “Only left”[\s\S]*\[\.\d+, \.\d+\]")
     page.locator("#vi-table .vi-open").first.click()
+    replied(page)
     said(page, "#vi-picture", rf"1 of {count} in this selection")
     sample_id = page.locator(".vi-facts").inner_text().split(" · ")[0]
     assert page.locator("#vi-picture .vl-stage img").evaluate(WIDTH) == 160

@@ -567,6 +567,13 @@ def test_exports_hold_the_selection_with_its_notes(inspection: Inspection) -> No
     assert "Only: <b>" not in outcome and "Where they differ most" in outcome, "figures are not of a quadrant"
 
 
+def test_opening_the_open_sample_again_leaves_the_form_of_its_note(inspection: Inspection) -> None:
+    first = actions.click(inspection, "row:2")
+    again = actions.click(inspection, "row:2")
+    assert "note" in first and "note" not in again and "sample" in again
+    assert "note" in actions.click(inspection, "row:3")
+
+
 def test_what_cannot_be_exported_is_said(inspection: Inspection) -> None:
     actions.fill(inspection, "nothing is like this", False, False, 0, "", "")
     with pytest.raises(RequestError, match="nothing to export"):

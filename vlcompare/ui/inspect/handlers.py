@@ -279,11 +279,15 @@ def _open_row(inspection: Inspection, data: Opened, row: int) -> InspectUpdate:
     """Show a sample; the table goes to its page and marks it."""
     if not 0 <= row < data.table.count:
         return {}
+    same = inspection.run is not None and inspection.row == row
     inspection.row, inspection.unasked = row, None
     position = inspection.position()
     if position is not None:
         inspection.turn(clicked(inspection.query, f"page:{position // PAGE_ROWS}"))
-    return {"table": _table(inspection, data), **_sample(inspection, data)}
+    update: InspectUpdate = {"table": _table(inspection, data), **_sample(inspection, data)}
+    if same:  # the form of its note may be written into meanwhile
+        update.pop("note", None)
+    return update
 
 
 @action
