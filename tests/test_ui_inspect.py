@@ -239,7 +239,7 @@ def test_a_sample_that_nobody_has_chosen_is_the_first_of_each_selection(inspecti
     actions.fill(inspection, "", False, False, 0, "", "")
     actions.click(inspection, "sort:text")
     assert inspection.row == inspection.rows[0]
-    for choose in (actions.click, lambda made, pick: actions.note(made, sample_id(made), [], pick)):
+    for choose in (actions.click, lambda made, pick: actions.note(made, sample_id(made), [], pick, 1)):
         row = inspection.rows[0]
         choose(inspection, f"row:{row}")
         actions.click(inspection, "slice:task|grounding")
@@ -514,7 +514,7 @@ def test_a_run_that_grew_is_read_again(folder: Path, tmp_path: Path) -> None:
 
 
 def test_notes_are_kept_found_and_taken_back(inspection: Inspection, folder: Path) -> None:
-    page = actions.note(inspection, "g3", ["counting", "my own"], "two of <them>")
+    page = actions.note(inspection, "g3", ["counting", "my own"], "two of <them>", 1)
     assert "Kept" in page["note_state"] and (folder / "both" / "notes.sqlite").is_file()
     assert "my own" in page["table"] or inspection.query.page
     samples = inspection.data.run.samples
@@ -529,16 +529,20 @@ def test_notes_are_kept_found_and_taken_back(inspection: Inspection, folder: Pat
     assert len(inspection.rows) == 79
     # the form belongs to the sample that it was opened for, wherever the visitor has gone since
     actions.click(inspection, "row:0")
-    assert set(actions.note(inspection, "g3", ["my own", "counting"], " two of <them> ")) == {"message"}
-    assert "gone" in actions.note(inspection, "g3", [], " ")["note_state"]
-    assert "no run that is open" in actions.note(inspection, "nobody", ["x"], "")["message"]
+    assert set(actions.note(inspection, "g3", ["my own", "counting"], " two of <them> ", 2)) == {"message"}
+    assert "gone" in actions.note(inspection, "g3", [], " ", 5)["note_state"]
+    assert "no run that is open" in actions.note(inspection, "nobody", ["x"], "", 6)["message"]
+    # of two edits at once the later one counts, whichever arrives first; those of other samples go on
+    assert set(actions.note(inspection, "g3", ["counting"], "", 4)) == {"message"}
+    assert "Kept" in actions.note(inspection, "g4", ["counting"], "", 3)["note_state"]
+    assert list(inspection.notes()) == ["g4"]
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
 def test_exports_hold_the_selection_with_its_notes(inspection: Inspection) -> None:
-    actions.note(inspection, "v2", ["label wrong"], "=1+1")
+    actions.note(inspection, "v2", ["label wrong"], "=1+1", 1)
     actions.click(inspection, "slice:task|vqa")
     name, content = files.export_text(inspection, "csv", only=True)
     rows = list(csv.DictReader(io.StringIO(content)))
@@ -586,7 +590,7 @@ def test_what_cannot_be_exported_is_said(inspection: Inspection) -> None:
 
 
 def test_an_archive_goes_out_and_comes_back_with_its_notes(inspection: Inspection, tmp_path: Path) -> None:
-    actions.note(inspection, "g1", ["attribute"], "kept")
+    actions.note(inspection, "g1", ["attribute"], "kept", 1)
     path = files.export_file(inspection, "archive", only=True)
     other = Inspection(Library(shipped=tmp_path))
     page = files.upload(other, uploaded(path))

@@ -291,13 +291,19 @@ def _open_row(inspection: Inspection, data: Opened, row: int) -> InspectUpdate:
 
 
 @action
-def note(inspection: Inspection, sample_id: str, tags: list[str], text: str) -> InspectUpdate:
-    """Keep a note on the sample that its form belonged to, which need not be the open one any more."""
+def note(inspection: Inspection, sample_id: str, tags: list[str], text: str, edit: float) -> InspectUpdate:
+    """Keep a note on the sample that its form belonged to, which need not be the open one any more.
+
+    edit: its number, as the page counts them; an edit that arrives after a later one changes nothing.
+    """
     data = inspection.data
     if data is None or not sample_id:
         return {}
     if sample_id not in data.run.index:
         raise RequestError("This sample is of no run that is open here.")
+    if edit <= inspection.edits.get(sample_id, 0):
+        return {}
+    inspection.edits[sample_id] = edit
     known = data.run.notes.get(sample_id)
     wanted = {" ".join(tag.split()) for tag in tags} - {""}
     if set(known.tags) == wanted and known.text == text.strip():

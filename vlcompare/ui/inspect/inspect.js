@@ -23,12 +23,36 @@
       event.preventDefault();
       button(STEPS[event.key])?.click();
     } else if (/^[1-9]$/.test(event.key)) {
-      byId("vi-types")?.querySelectorAll("input[type=checkbox]")[Number(event.key) - 1]?.click();
+      note(() => byId("vi-types")?.querySelectorAll("input[type=checkbox]")[Number(event.key) - 1]?.click());
     } else if (event.key === "n" || event.key === "/") {
       const found = field(event.key === "n" ? "vi-note-text" : "vi-text");
       if (found) { event.preventDefault(); found.focus(); }
     }
   });
+
+  // ---- the note's form belongs to the open sample: while another is being opened it cannot be written into, and the keys
+  // of error types wait
+  const MAX_HELD_MS = 5000;
+  let expected = 0, edits = 0, held = null;
+  const pressed = [];
+  document.addEventListener("click", (event) => {
+    if (!event.target.closest?.(".vi-page [data-pick], #vi-previous, #vi-next")) return;
+    expected += 1;
+    if (byId("vi-note")) byId("vi-note").inert = true;
+    clearTimeout(held);
+    held = setTimeout(release, MAX_HELD_MS);  // no reply: the connection is gone
+  }, true);
+
+  function note(press) {
+    expected ? pressed.push(press) : press();
+  }
+
+  function release() {
+    clearTimeout(held);
+    expected = 0;
+    if (byId("vi-note")) byId("vi-note").inert = false;
+    for (const press of pressed.splice(0)) press();
+  }
 
   // which parts of a sample were unfolded stays so from one sample to the next
   const unfolded = new Set();
@@ -113,6 +137,13 @@
 
   window.vlInspect = {
     back,
+    edit: () => ++edits,
+    replied() {
+      expected -= 1;
+      if (expected > 0) return;
+      release();
+      window.vlInspect.shown();
+    },
     watch(list, request) {
       ask = request;
       const seen = new IntersectionObserver((entries) => {

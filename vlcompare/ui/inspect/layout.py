@@ -38,6 +38,7 @@ class InspectParts:
     fields: dict[str, Any] = field(default_factory=dict)
     buttons: dict[str, Any] = field(default_factory=dict)
     thumbnails: Any = None  # those that were asked for last, on their way into the list
+    edit: Any = None  # the number of a note's edit
     beside: Any = None  # whether the window has room for a sample beside the list
 
     @property
@@ -89,6 +90,7 @@ def build(library: Library) -> InspectParts:
                 _sample(parts)
         _exports(parts)
         parts.thumbnails = gr.Textbox("", visible=False)
+        parts.edit = gr.Number(0, visible=False)
         parts.beside = gr.Checkbox(False, visible=False)
     return parts
 

@@ -50,6 +50,7 @@ class Inspection:
         self.gallery = False  # whether samples are listed as pictures
         self.offer = ""  # an open run that was just added, to be put on a side
         self._ranked: tuple[Rows, Ranked] | None = None
+        self.edits: dict[str, float] = {}  # sample id -> number of the last edit of its note, as the page counts them
         self.run: Run | None = None  # the open sample, as the compare tab knows it
         self.pictured = False  # whether its picture is its own
 

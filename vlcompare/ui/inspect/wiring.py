@@ -26,10 +26,11 @@ from vlcompare.ui.inspect.layout import EXPORTS, FORM, InspectParts
 from vlcompare.ui.inspect.session import Inspection
 from vlcompare.ui.settings import AppSettings
 
-SHOW = "() => window.vlInspect && window.vlInspect.shown()"
+REPLIED = "() => window.vlInspect && window.vlInspect.replied()"
 SLICED = "() => window.vlInspect && window.vlInspect.sliced()"
 BACK = "() => window.vlInspect && window.vlInspect.back()"
 RETURN = "() => window.vlInspect && window.vlInspect.returned()"
+EDIT = "(...values) => [...values.slice(0, -1), window.vlInspect.edit()]"
 BESIDE = "(session) => [session, window.matchMedia('(min-width: 901px)').matches]"  # as in inspect.css
 FILL = "(found) => window.vlInspect && window.vlInspect.fill(found)"
 
@@ -134,9 +135,8 @@ def _wire_selection(parts: InspectParts) -> None:
 
     for name in ("offer", "headline", "quadrants", "differences", "charts", "slices", "chips", "table", "figures"):
         clicked = parts.regions[name].click(click, [session], outputs, trigger_mode="multiple", **QUIET)
-        if name in ("charts", "table"):
-            clicked.then(None, js=SHOW)
-        elif name in ("differences", "slices"):
+        clicked.then(None, js=REPLIED)
+        if name in ("differences", "slices"):
             clicked.then(None, js=SLICED)
 
     def previous(inspection: Inspection) -> InspectUpdate:
@@ -148,7 +148,7 @@ def _wire_selection(parts: InspectParts) -> None:
     for name, step in (("previous", previous), ("next", following)):
         listener = _listener(parts, step)
         clicked = parts.buttons[name].click(listener, [session], outputs, trigger_mode="multiple", **QUIET)
-        clicked.then(None, js=SHOW)
+        clicked.then(None, js=REPLIED)
 
     def fill(inspection: Inspection, *values: Any) -> list[Any]:
         found = dict(zip(parts.names, _outputs(parts, inspection, handlers.fill(inspection, *values)), strict=False))
@@ -179,13 +179,16 @@ def _wire_thumbnails(parts: InspectParts) -> None:
 def _wire_note(parts: InspectParts) -> None:
     fields = [parts.fields[name] for name in ("note_for", "types", "own_tags", "note_text")]
 
-    def save(inspection: Inspection, sample: str, types: list[str], own: str, text: str) -> InspectUpdate:
-        return handlers.note(inspection, sample, [*(types or []), *(own or "").split(",")], text or "")
+    def save(
+        inspection: Inspection, sample: str, types: list[str], own: str, text: str, edit: float | None
+    ) -> InspectUpdate:
+        tags = [*(types or []), *(own or "").split(",")]
+        return handlers.note(inspection, sample, tags, text or "", edit or 0)
 
     _, types, own_tags, text = fields
     changed = [types.input, own_tags.blur, own_tags.submit, text.blur, text.submit]
-    inputs = [parts.session, *fields]
-    gr.on(changed, _listener(parts, save), inputs, parts.outputs, trigger_mode="multiple", **QUIET)
+    inputs = [parts.session, *fields, parts.edit]
+    gr.on(changed, _listener(parts, save), inputs, parts.outputs, js=EDIT, trigger_mode="multiple", **QUIET)
 
 
 def _wire_exports(parts: InspectParts) -> None:
