@@ -223,6 +223,16 @@ def test_json_holds_answers_figures_and_notes(table):
     assert {row["value"] for row in value["slices"]["task"]} == {"vqa", "grounding"}
 
 
+def test_two_runs_of_one_model_have_two_names(table, monkeypatch):
+    def named(**how):
+        return [model["name"] for model in json.loads(to_llm_comparator(table, pictures=False, **how))["models"]]
+
+    assert named(names=["a", "b"]) == [table.run.checkpoint(side) for side in table.sides], "they differ already"
+    monkeypatch.setattr(RunFolder, "checkpoint", lambda run, side: "org/one")
+    assert named(names=["One · int8", "One"]) == ["One · int8", "One"]
+    assert named(names=["One", "One"]) == named() == ["org/one (left)", "org/one (right)"]
+
+
 def test_llm_comparator_has_its_schema(table):
     value = json.loads(to_llm_comparator(table))
     assert set(value) == {"metadata", "models", "examples"}
@@ -285,6 +295,8 @@ def test_the_report_says_the_result_first_and_the_settings_last(table):
     assert re.search(r"\.\d{3}\|+ against \|+\.\d{3}\|+, \|+[+−]\.\d{3}", plain)
     assert re.search(r"\|2\|+ counting", plain) and re.search(r"\|1\|+ reading", plain)
     assert text.count("<article") == len(table.select())
+    few = re.sub(r"<[^>]+>", "|", html_report(table, rows=table.select(Filter(samples=frozenset(["r01", "r03"])))))
+    assert re.search(r"\|1\|+ counting", few) and "reading" not in few, "what was noted on other samples"
     some = html_report(table, table.select(Filter(quadrants=("only_left",))), rows=None)
     score = re.compile(r'<p class="score">.*?</p>')
     assert score.search(some).group() == score.search(text).group()

@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from ui_fakes import FakeCompare, last, png, words
 
 from vlcompare.comparison import Event
@@ -132,6 +134,27 @@ def test_a_vote_on_answers_that_were_shown_with_their_names_is_not_blind(handler
     follow, first = session.history[:2]
     assert follow.request.text == named.request.text and follow.hidden
     assert session.recognizable(follow) and session.recognizable(first), "their sides are the same"
+
+
+def test_one_known_model_tells_the_other(handlers: Handlers, picture: str) -> None:
+    session = CompareSession()
+    last(handlers.ask(session, picture, FIND, {"left": Side("any/first"), "right": Side("any/second")}))
+    for sides, known in ((("any/third", "any/first"), True), (("any/third", "any/fourth"), False)):
+        last(handlers.ask(session, picture, FIND, dict(zip(SIDES, map(Side, sides), strict=True)), blind=True))
+        assert session.recognizable(session.history[0]) == known
+
+
+def test_a_reduced_picture_is_known_again(handlers: Handlers, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), np.uint8)
+    path = tmp_path / "large.png"
+    Image.fromarray(noise).save(path)
+    session = CompareSession()
+    last(handlers.ask(session, str(path), FIND, PAIR))
+    (named,) = session.history
+    assert named.picture.reduced
+    (tmp_path / "again.webp").write_bytes(named.picture.data)
+    last(handlers.ask(session, str(tmp_path / "again.webp"), FIND, PAIR, blind=True))
+    assert session.history[0].hidden and session.recognizable(session.history[0])
 
 
 def test_models_that_have_not_answered_yet_are_not_told(handlers: Handlers, picture: str) -> None:

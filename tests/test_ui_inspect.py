@@ -569,6 +569,7 @@ def test_exports_hold_the_selection_with_its_notes(inspection: Inspection) -> No
     actions.click(inspection, "quadrant:only_left")
     outcome = files.export_text(inspection, "report", only=True)[1]
     assert "Only: <b>" not in outcome and "Where they differ most" in outcome, "figures are not of a quadrant"
+    assert "<h2>Samples: Only left</h2>" in outcome and "<h2>Samples</h2>" in whole
 
 
 def test_opening_the_open_sample_again_leaves_the_form_of_its_note(inspection: Inspection) -> None:

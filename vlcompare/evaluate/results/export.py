@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -102,8 +103,13 @@ def _answer(table: RunTable, side: str, i: int) -> dict[str, Any] | None:
     return None if row is None else {key: value for key, value in row.items() if key not in ("id", "side")}
 
 
-def to_llm_comparator(table: RunTable, rows: Rows | None = None, *, pictures: bool = True) -> str:
-    """LLM Comparator's JSON. Needs two sides; a run of one is compared with an empty answer."""
+def to_llm_comparator(
+    table: RunTable, rows: Rows | None = None, *, pictures: bool = True, names: Sequence[str] = ()
+) -> str:
+    """LLM Comparator's JSON. Needs two sides; a run of one is compared with an empty answer.
+
+    names: what each side is called where both are of one checkpoint.
+    """
     run, notes = table.run, table.run.notes.all()
     kinds = {"id": "string", "task": "category", "quadrant": "category", "reference": "text", "note": "text"}
     kinds |= dict.fromkeys((name for name in table.aspects if name != "task"), "category")
@@ -112,7 +118,7 @@ def to_llm_comparator(table: RunTable, rows: Rows | None = None, *, pictures: bo
         kinds["picture"] = "image_byte"
     value = llm_comparator.comparison(
         run.name,
-        [*map(run.checkpoint, table.sides), "(no second model)"][:2],
+        [*_model_names(table, names), "(no second model)"][:2],
         kinds,
         [
             _example(table, i, notes, with_picture=pictures and number < COMPARATOR_PICTURES)
@@ -120,6 +126,15 @@ def to_llm_comparator(table: RunTable, rows: Rows | None = None, *, pictures: bo
         ],
     )
     return json.dumps(plain(value), ensure_ascii=False, indent=1)
+
+
+def _model_names(table: RunTable, names: Sequence[str]) -> list[str]:
+    """Each side's checkpoint; of two alike these names; of two alike still the side besides."""
+    checkpoints = [table.run.checkpoint(side) for side in table.sides]
+    for found in (checkpoints, list(names)):
+        if len(set(found)) == len(table.sides):
+            return found
+    return [f"{checkpoint} ({name})" for checkpoint, name in zip(checkpoints, SIDES, strict=False)]
 
 
 def _example(table: RunTable, i: int, notes: dict[str, Any], *, with_picture: bool) -> dict[str, Any]:

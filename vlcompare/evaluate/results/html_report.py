@@ -42,12 +42,19 @@ SHEET = Path(__file__).with_name("report.css")
 
 
 def html_report(
-    table: RunTable, samples: Rows | None = None, *, rows: Rows | None = None, title: str = "", filters: str = ""
+    table: RunTable,
+    samples: Rows | None = None,
+    *,
+    rows: Rows | None = None,
+    title: str = "",
+    filters: str = "",
+    outcome: str = "",
 ) -> str:
     """The page. Figures are over `rows` (all, by default); `samples` are shown as cards, MAX_CARDS at most.
 
     filters: what `rows` were chosen by, in words. The largest differences are then left out: the rows may have been
     chosen because they differ.
+    outcome: what the samples were chosen by besides, in words, such as who is right.
     """
     chosen = scored(table, rows)
     title = title or f"Run {table.run.name}"
@@ -58,8 +65,8 @@ def html_report(
         _headline(table, chosen),
         _who_is_right(table, chosen),
         None if filters else _differences(table, chosen),
-        _noted(table),
-        _samples(table, samples),
+        _noted(table, rows),
+        _samples(table, samples, outcome),
         _folded(
             f"Every task's own figures{', over the whole run' if filters else ''}",
             lambda: _every_task(summary_of(table.run)),
@@ -230,16 +237,17 @@ def _settings(table: RunTable) -> Safe:
 # ---- notes and samples -----------------------------------------------------------------------------------------------
 
 
-def _noted(table: RunTable) -> Safe | None:
-    """How often each kind of error was noted, over the whole run."""
-    counts = Counter(tag for note in table.run.notes.all().values() for tag in note.tags)
+def _noted(table: RunTable, rows: Rows | None) -> Safe | None:
+    """How often each kind of error was noted in these rows; by default in all."""
+    ids = {table.run.samples[i].id for i in (range(table.count) if rows is None else rows.tolist())}
+    counts = Counter(tag for note in table.run.notes.all().values() if note.sample in ids for tag in note.tags)
     if not counts:
         return None
     tags = [el("li", el("b", f"{count:,}"), " ", tag) for tag, count in counts.most_common()]
     return el("section", el("h2", "Noted errors"), el("ul", *tags, class_="noted"))
 
 
-def _samples(table: RunTable, rows: Rows | None) -> Safe | None:
+def _samples(table: RunTable, rows: Rows | None, outcome: str) -> Safe | None:
     if rows is None or not len(rows):
         return None
     notes = table.run.notes.all()
@@ -258,7 +266,8 @@ def _samples(table: RunTable, rows: Rows | None) -> Safe | None:
     ]
     left = len(evidence) - len(mapped)
     maps = el("p", f"Maps of what the answers rest on: {left} more are not drawn.", class_="quiet") if left else None
-    return el("section", el("h2", "Samples"), el("div", *cards, class_="cards"), more, maps)
+    heading = el("h2", f"Samples: {outcome}" if outcome else "Samples")
+    return el("section", heading, el("div", *cards, class_="cards"), more, maps)
 
 
 def _card(table: RunTable, i: int, note: Note | None, evidence: Safe | None) -> Safe:

@@ -152,10 +152,10 @@ def _same_models(one: Run, other: Run) -> bool:
     return all(side in second for side in first) and all(side in first for side in second)
 
 
-def _question_key(run: Run) -> tuple[Any, ...]:
-    """What a model answers the same again: the picture, the question, and both models."""
-    models = frozenset((side.checkpoint, side.quantization) for side in run.settings.values())
-    return run.picture.hashes, question_of(run.request), models
+def _answer_keys(run: Run) -> set[tuple[Any, ...]]:
+    """What tells each side's answer: the picture, by each of its hashes, the question, and the model."""
+    models = [(side.checkpoint, side.quantization) for side in run.settings.values()]
+    return {(digest, question_of(run.request), model) for digest in run.picture.hashes for model in models}
 
 
 class CompareSession:
@@ -170,7 +170,7 @@ class CompareSession:
         self.history: list[Run] = []
         self.current: Run | None = None  # the comparison that was started last
         self.shown: Run | None = None  # the comparison on the page
-        self.shown_with_names: deque[tuple[Any, ...]] = deque(maxlen=MAX_SHOWN)  # what was shown with its models' names
+        self.shown_with_names: deque[set[tuple[Any, ...]]] = deque(maxlen=MAX_SHOWN)  # answers, as `_answer_keys`
         self.changes = 0  # of what is shown, by anything but the comparison that is running; never fewer
         self.cancel: threading.Event | None = None
         self.asked = 0  # how many comparisons have entered the queue
@@ -200,9 +200,10 @@ class CompareSession:
             self._note_shown(other)
 
     def recognizable(self, run: Run) -> bool:
-        """Whether the models of a hidden run can be told by answers that were shown with their names: to its question,
-        or to another one that the same sides were asked."""
-        return any(_question_key(one) in self.shown_with_names for one in (run, *self._with_same_sides(run)))
+        """Whether the models of a hidden run can be told by an answer that was shown with its model's name: to its
+        question, or to another one that the same sides were asked. One of two tells the other."""
+        hidden = set().union(*(_answer_keys(one) for one in (run, *self._with_same_sides(run))))
+        return any(hidden & shown for shown in self.shown_with_names)
 
     def _with_same_sides(self, run: Run) -> list[Run]:
         """The other runs with this one's picture and models: their sides are the same."""
@@ -211,7 +212,7 @@ class CompareSession:
 
     def _note_shown(self, run: Run) -> None:
         if not run.hidden and any(part.steps or part.answer for part in run.sides.values()):
-            self.shown_with_names.append(_question_key(run))
+            self.shown_with_names.append(_answer_keys(run))
 
     def start(self, run: Run) -> threading.Event:
         """Make `run` the current one; returns the event that stops it."""

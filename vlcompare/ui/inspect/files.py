@@ -25,6 +25,7 @@ from vlcompare.ui.compare.stored import stored_of
 from vlcompare.ui.inspect.handlers import InspectUpdate, action, everything
 from vlcompare.ui.inspect.headline import filters_of
 from vlcompare.ui.inspect.library import unused_name
+from vlcompare.ui.inspect.query import chips
 from vlcompare.ui.inspect.session import Inspection
 from vlcompare.ui.server.rate_limit import free_space
 from vlcompare.ui.server.uploads import largest_upload, open_file
@@ -80,14 +81,20 @@ def export_text(inspection: Inspection, kind: str, *, only: bool) -> tuple[str, 
     if rows is not None and not len(rows):
         raise RequestError("No sample fits the filters, so there is nothing to export.")
     figures = inspection.selection.base if only else None  # not of a quadrant, where they are so by construction
-    filters = ", ".join(text for text, _ in filters_of(inspection.data, inspection.query)) if only else ""
+    chosen = chips(inspection.query, inspection.data.slice_title) if only else []
+    narrowed = filters_of(inspection.data, inspection.query) if only else []
+    filters = ", ".join(text for text, _ in narrowed)
+    outcome = ", ".join(text for text, drops in chosen if (text, drops) not in narrowed)
+    names = tuple(inspection.names.sides.values())
     makers: dict[str, tuple[str, Callable[[], str]]] = {
         "csv": (".csv", lambda: export.to_csv(table, rows)),
         "json": (".json", lambda: export.to_json(table, rows, figures=figures)),
-        "comparator": ("-llm-comparator.json", lambda: export.to_llm_comparator(table, rows)),
+        "comparator": ("-llm-comparator.json", lambda: export.to_llm_comparator(table, rows, names=names)),
         "report": (
             ".html",
-            lambda: html_report.html_report(table, _shown(inspection, rows), rows=figures, filters=filters),
+            lambda: html_report.html_report(
+                table, _shown(inspection, rows), rows=figures, filters=filters, outcome=outcome
+            ),
         ),
     }
     if kind not in makers:
