@@ -197,8 +197,12 @@ def test_vote_blind_and_consent(app: SimpleNamespace, visit: Any) -> None:
     page.locator("#vl-consent input").check()
     page.locator("#vl-vote-left").click()
     page.wait_for_function("document.querySelector('#vl-vote-message').innerText.includes('left; it is stored')")
-    with closing(sqlite3.connect(app.settings.data / "votes.sqlite")) as votes:  # the names were told before
-        assert votes.execute("SELECT choice, blind FROM votes").fetchall() == [("left", "0")]
+    with closing(sqlite3.connect(app.settings.data / "votes.sqlite")) as votes:  # the vote that was cast blind
+        assert votes.execute("SELECT choice, blind FROM votes").fetchall() == [("left", "1")]
+    page.locator("#vl-vote-right").click()
+    page.wait_for_function(
+        "document.querySelector('#vl-vote-message').innerText.includes('left; it is stored. It was cast blind')"
+    )
 
 
 def test_a_refusal_of_an_event_without_a_queue_is_shown(visit: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,10 +15,12 @@ from PIL import Image
 from ui_fakes import FakeCompare, last, png, words
 
 from vlcompare.comparison import Event
+from vlcompare.errors import RequestError
 from vlcompare.render import result_card
 from vlcompare.runtime.image import open_image
 from vlcompare.types import SIDES, Answer, Side
 from vlcompare.ui.compare import cards, views
+from vlcompare.ui.compare.belonging import settings_line
 from vlcompare.ui.compare.example_questions import recorded_run
 from vlcompare.ui.compare.files import card_picture
 from vlcompare.ui.compare.form_values import form_values
@@ -27,7 +29,7 @@ from vlcompare.ui.compare.handlers import Handlers
 from vlcompare.ui.compare.session import CompareSession, Picture
 from vlcompare.ui.compare.stored import stored_line, stored_of
 from vlcompare.ui.compare.together import three_view, together
-from vlcompare.ui.compare.votes import Votes
+from vlcompare.ui.compare.votes import Votes, tally
 from vlcompare.ui.compare.wiring.tab import three_forms
 from vlcompare.ui.examples import load_examples
 
@@ -165,11 +167,37 @@ def test_models_that_have_not_answered_yet_are_not_told(handlers: Handlers, pict
     assert session.shown is not None and session.shown.hidden and not session.recognizable(session.shown)
 
 
-def test_a_vote_that_is_recognizable_is_stored_as_not_blind(handlers: Handlers, picture: str, tmp_path: Path) -> None:
+def test_a_vote_that_was_cast_blind_stays_and_is_counted_once(handlers: Handlers, picture: str) -> None:
+    session, pictures = CompareSession(), [picture, str(load_examples()[0].image)]
+    for path, choices in zip(pictures, (("left", "right"), ("tie", "left")), strict=True):
+        assert tally(session) == ""
+        last(handlers.ask(session, path, FIND, PAIR, blind=True))
+        run = session.history[0]
+        assert session.counted(run, choices[0]) == (choices[0], True)
+        for choice in choices:
+            session.vote(run, choice)
+        assert session.counted(run, "both_bad") == (choices[0], True)
+        if choices[0] == "left":
+            better = settings_line(run.sides["left"].settings)
+            run.swap()
+            assert session.counted(run, "left") == ("right", True), "a vote for a model, not for a place"
+    assert tally(session) in (
+        f"Your blind votes: {better} 1, both good 1.",
+        f"Your blind votes: both good 1, {better} 1.",
+    )
+    last(handlers.ask(session, picture, FIND, PAIR))
+    session.vote(session.history[0], "left")
+    session.vote(session.history[0], "right")
+    assert session.history[0].voted == "right" and session.blind_votes.total() == 2
+
+
+def test_a_vote_is_stored_with_whether_it_was_blind(handlers: Handlers, picture: str, tmp_path: Path) -> None:
     votes, session = Votes(tmp_path / "votes"), CompareSession()
-    for recognizable in (True, False):
+    with pytest.raises(RequestError, match="is stored: tick"):
+        votes.export(set())
+    for blind in (False, True):
         last(handlers.ask(session, picture, FIND, PAIR, blind=True))
-        votes.add(session.history[0], "left", consent=True, recognizable=recognizable)
+        votes.add(session.history[0], "left", consent=True, blind=blind)
     assert [row["blind"] for row in csv.DictReader(io.StringIO(votes.export()))] == ["0", "1"]
 
 

@@ -211,7 +211,7 @@ def test_each_model_has_its_column_in_llm_comparator_whichever_side_it_was_on() 
     assert [model["name"] for model in found["models"]] == names and len(set(names)) == 2
     assert [example["score"] for example in found["examples"]] == [1.0, 1.0, 0.0]
     assert [example["custom_fields"]["checkpoint"] for example in found["examples"]] == [names] * 3
-    assert found["examples"][0]["output_text_a"] == "left" and "vote: left" in found["examples"][1]["tags"]
+    assert found["examples"][0]["output_text_a"] == "left" and f"vote: {names[0]}" in found["examples"][1]["tags"]
     orders = run_of(answer(checkpoint="one"), answer(checkpoint="one"), voted="left")
     orders.sides["right"].settings = Side("one", prompt_order="instruction_first")
     turned = run_of(answer(checkpoint="one"), answer(checkpoint="one"), voted="right")

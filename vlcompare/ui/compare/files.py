@@ -186,20 +186,21 @@ COMPARATOR_FIELDS = {
 
 
 def to_llm_comparator(runs: Sequence[Run]) -> dict[str, Any]:
-    """Several runs in LLM Comparator's format. The score is the user's own vote (1, 0, -1), and 0 without one; the tag
-    says which. Where all runs are of the same two models, each has its own column, whichever side it was on."""
+    """Several runs in LLM Comparator's format. The score is the user's own vote (1, 0, -1), and 0 without one; a tag
+    says which it was. Where all runs are of the same two models, each has its own column, whichever side it was on."""
     done = [run for run in runs if run.done]
     if not done:
         raise RequestError("There is no finished run to export yet.")
     pairs = [tuple(run.sides[side].settings for side in SIDES) for run in done]
     first, exchanged = pairs[0], tuple(reversed(pairs[0]))
     alike = all(pair in (first, exchanged) for pair in pairs)
+    names = _column_names(done[:1] if alike else done)
     return llm_comparator.comparison(
         time.strftime("vlcompare %Y-%m-%d %H:%M", time.localtime()),
-        _column_names(done[:1] if alike else done),
+        names,
         COMPARATOR_FIELDS,
         [
-            _comparator_example(run, SIDES if pair == first or not alike else tuple(reversed(SIDES)))
+            _comparator_example(run, SIDES if pair == first or not alike else tuple(reversed(SIDES)), names)
             for run, pair in zip(done, pairs, strict=True)
         ],
     )
@@ -215,14 +216,15 @@ def _column_names(runs: Sequence[Run]) -> list[str]:
     return list(SIDES)
 
 
-def _comparator_example(run: Run, columns: Sequence[str]) -> dict[str, Any]:
-    """columns: the sides in the order in which the file has them."""
+def _comparator_example(run: Run, columns: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
+    """columns: the sides in the order in which the file has them; names: what it calls them."""
     vote = dict(zip(columns, SIDES, strict=True)).get(run.voted or "", run.voted)
+    said = {**dict(zip(SIDES, names, strict=True)), "tie": "both good", "both_bad": "both bad"}
     answers = [run.sides[side].answer or Answer() for side in columns]
     asked = " ".join(part for part in (run.request.text, *map(str, run.request.choices or ())) if part)
     return llm_comparator.example(
         f"[{run.request.task}] {asked}".strip(),
-        [run.request.task, f"vote: {vote}" if vote else "no vote"],
+        [run.request.task, f"vote: {said[vote]}" if vote else "no vote"],
         [answer.error or answer.text for answer in answers],
         VOTES.get(vote or "", 0.0),
         {

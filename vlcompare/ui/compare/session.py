@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 import weakref
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +82,7 @@ class Run:
     example: str | None = None
     blind: bool = False  # names are hidden until the vote
     voted: str | None = None
+    voted_blind: bool = False  # before anything told the models; such a vote stays
     follow_up: str | None = None
     imported: bool = False  # from a file: its checkpoints and limits are whatever the file says
     group: str | None = None  # shared by questions that were asked together
@@ -171,6 +172,7 @@ class CompareSession:
         self.current: Run | None = None  # the comparison that was started last
         self.shown: Run | None = None  # the comparison on the page
         self.shown_with_names: deque[set[tuple[Any, ...]]] = deque(maxlen=MAX_SHOWN)  # answers, as `_answer_keys`
+        self.blind_votes: Counter[Side | str] = Counter()  # the better side's settings, "tie" or "both_bad" -> votes
         self.changes = 0  # of what is shown, by anything but the comparison that is running; never fewer
         self.cancel: threading.Event | None = None
         self.asked = 0  # how many comparisons have entered the queue
@@ -185,9 +187,18 @@ class CompareSession:
     def __deepcopy__(self, memo: dict[int, Any]) -> CompareSession:
         return CompareSession(self.limits)
 
+    def counted(self, run: Run, choice: str) -> tuple[str, bool]:
+        """(the choice that counts if this one is made now, whether it is blind): a vote that was cast blind stays."""
+        if run.voted is not None and run.voted_blind:
+            return run.voted, True
+        return choice, run.hidden and not self.recognizable(run)
+
     def vote(self, run: Run, choice: str) -> None:
         """Note a vote. It tells the names of a blind run's models."""
-        hidden, run.voted = run.hidden, choice
+        hidden, again = run.hidden, run.voted_blind
+        run.voted, run.voted_blind = self.counted(run, choice)
+        if run.voted_blind and not again:
+            self.blind_votes[run.sides[choice].settings if choice in run.sides else choice] += 1
         if hidden:
             self.reveal(run)
 

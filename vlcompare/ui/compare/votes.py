@@ -14,6 +14,7 @@ import sqlite3
 import stat
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -21,8 +22,9 @@ from typing import Any
 
 from vlcompare.errors import RequestError, reason
 from vlcompare.types import SIDES
+from vlcompare.ui.compare.belonging import settings_line
 from vlcompare.ui.compare.forms import bounded
-from vlcompare.ui.compare.session import Run
+from vlcompare.ui.compare.session import CompareSession, Run
 from vlcompare.ui.settings import Limits
 
 CHOICES = {"left": "Left", "right": "Right", "tie": "Both good", "both_bad": "Both bad"}
@@ -52,18 +54,16 @@ class Votes:
         self._publish = publish
         self._lock = threading.Lock()
 
-    def add(self, run: Run, choice: str, note: str = "", *, consent: bool, recognizable: bool = False) -> None:
+    def add(self, run: Run, choice: str, note: str = "", *, consent: bool, blind: bool = False) -> None:
         """Store one vote; a second vote on the same run replaces the first. Raises RequestError without consent.
 
-        recognizable: the models of a blind run can be told by what was shown before: the vote is not a blind one.
+        blind: it is cast before anything told which model is which.
         """
         if not consent:
             raise RequestError("A vote is stored on this server: tick the box to agree first.")
         if choice not in CHOICES:
             raise RequestError(f"A vote is one of {', '.join(CHOICES)}.")
-        row = self._row(
-            run, choice, bounded(note, self.limits.note_characters, "note"), run.hidden and not recognizable
-        )
+        row = self._row(run, choice, bounded(note, self.limits.note_characters, "note"), blind)
         with self._lock, self._open() as database:
             if self.path.stat().st_size > MAX_BYTES:
                 raise RequestError("The store of votes on this server is full.")
@@ -82,13 +82,18 @@ class Votes:
             return int(database.execute("SELECT COUNT(*) FROM votes").fetchone()[0])
 
     def export(self, runs: set[str] | None = None) -> str:
-        """CSV of the votes; with `runs` only the votes on these runs, which the user may see."""
+        """CSV of the votes; with `runs` only the votes on these runs, which the user may see.
+
+        Raises RequestError where no vote on them is stored.
+        """
         rows: list[tuple[Any, ...]] = []
         chosen = "" if runs is None else f"WHERE run IN ({', '.join('?' * len(runs))})"
         if self.path.exists():
             with self._open() as database:
                 query = f"SELECT {', '.join(COLUMNS)} FROM votes {chosen} ORDER BY id"
                 rows = database.execute(query, sorted(runs or ())).fetchall()
+        if runs is not None and not rows:
+            raise RequestError("No vote on these comparisons is stored: tick “Store my vote”, then vote.")
         out = io.StringIO()
         writer = csv.writer(out)
         writer.writerow(COLUMNS)
@@ -100,7 +105,7 @@ class Votes:
             "created": time.time(),
             "run": run.id,
             "choice": choice,
-            "blind": str(int(blind)),  # a second vote is cast with the names in sight
+            "blind": str(int(blind)),
             "note": note,
             "task": run.request.task,
             "text": run.request.text,
@@ -140,6 +145,16 @@ class Votes:
             self._publish(row)  # type: ignore[misc]
         except Exception as error:  # the vote itself is stored; the operator sees the error on the console
             print(f"vlcompare: a vote could not be copied to the dataset repository ({error}).")
+
+
+def tally(session: CompareSession) -> str:
+    """What the visitor's blind votes add up to; "" until there are two."""
+    if session.blind_votes.total() < 2:
+        return ""
+    counts: Counter[str] = Counter()
+    for better, count in session.blind_votes.items():
+        counts[CHOICES[better].lower() if isinstance(better, str) else settings_line(better)] += count
+    return f"Your blind votes: {', '.join(f'{better} {count}' for better, count in counts.most_common())}."
 
 
 def _inert(cell: Any) -> Any:

@@ -19,7 +19,7 @@ from vlcompare.ui.compare.handlers import Handlers
 from vlcompare.ui.compare.layout.tab import Parts, outputs_of
 from vlcompare.ui.compare.page_update import CompareUpdate, error_update
 from vlcompare.ui.compare.session import CompareSession, Run
-from vlcompare.ui.compare.votes import CHOICES, Votes
+from vlcompare.ui.compare.votes import CHOICES, Votes, tally
 from vlcompare.ui.events import QUIET, TO_TOP, chosen, download, on_request
 from vlcompare.ui.examples import Example, load_examples
 from vlcompare.ui.server.uploads import read_file
@@ -76,22 +76,23 @@ def _wire_votes(parts: Parts, handlers: Handlers, votes: Votes) -> None:
             try:
                 if run is None or not any(part.steps or part.answer for part in run.sides.values()):
                     raise RequestError("There is nothing to vote on yet.")
-                recognizable = run.hidden and session.recognizable(run)
+                was_hidden, (counts, blind) = run.hidden, session.counted(run, choice)
                 if consent:
-                    votes.add(run, choice, note, consent=True, recognizable=recognizable)
+                    votes.add(run, counts, note, consent=True, blind=blind)
             except VLCompareError as error:
                 return [*outputs_of(session, {"vote": cards.message(str(error), "error")}), *same]
-            was_hidden = run.hidden
             session.vote(run, choice)
-            sentence = f"Your vote: {CHOICES[choice].lower()}; it is {'stored' if consent else 'not stored'}."
+            sentence = f"Your vote: {CHOICES[counts].lower()}; it is {'stored' if consent else 'not stored'}."
             if not was_hidden:
+                if counts != choice:
+                    sentence += " It was cast blind, and stays."
                 return [*outputs_of(session, {"vote": cards.message(sentence)}), *same]
-            if recognizable:
+            if not blind:
                 sentence += " It does not count as blind: these answers had been shown with their names."
             names = " and ".join(" · ".join(filter(None, cards.side_name(run, side))) for side in SIDES)
             session.show(run)
             update = views.whole(session, run) if run.done else {}
-            update["vote"] = cards.message(f"{sentence} Left and right were {names}.")
+            update["vote"] = cards.message(f"{sentence} Left and right were {names}. {tally(session)}".strip())
             # the settings go along with the names: which side is which is known from here on
             return [*outputs_of(session, update), *side_values(run)]
 
