@@ -21,6 +21,7 @@ from vlcompare.render.charts import (
     scatter,
     ticks,
 )
+from vlcompare.render.panels import COLOUR_OF, Panel, Point, Series, drawn
 from vlcompare.units import decimal
 
 SCORE = Measure("score", "score")
@@ -103,3 +104,17 @@ def test_one_answers_figures_are_written_with_two_decimals_and_a_true_minus(
     value: float | None, signed: bool, text: str
 ) -> None:
     assert decimal(value, signed=signed) == text
+
+
+@pytest.mark.parametrize("places", [3, 20, 80])
+def test_marks_of_several_series_stay_at_their_place(places: int) -> None:
+    points = tuple(Point(float(place), 0.5, f"place {place}") for place in range(1, places + 1))
+    panel = Panel(
+        "p", "x", {1.0: "1", float(places): "last"}, {0.0: "0", 1.0: "1"}, tuple(Series(f, points) for f in COLOUR_OF)
+    )
+    chart = drawn(panel)
+    circles = [float(circle["cx"]) for circle in elements(chart, "circle")]
+    squares = [float(square["x"]) + 4 for square in elements(chart, "rect")]
+    between = squares[1] - squares[0]
+    assert len(circles) == len(squares) == places
+    assert all(0 < square - circle <= between / 4 + 0.11 for circle, square in zip(circles, squares, strict=True))

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from vlcompare.render.charts import Axes
 from vlcompare.render.markup import Safe, el, join
 
 WIDTH, HEIGHT = 340, 226  # of a panel's view box, about the size at which it is shown
 _MARGINS = (52, 30, 14, 40)
-_APART = 7  # between marks of several series at one place
+_APART = 7  # between marks of several series at one place, at most
 _FLOOR = 0.3  # half the width of a floor's line, in units of the axis: places are 1 apart
 _STRIP, _LABEL = 14, 17  # heights of a strip of cells, and of the words above it
 _GAP, _HEAD = 18, 58  # of a file: between panels, and above the first
@@ -147,10 +148,18 @@ def _series(panel: Panel) -> list[Safe]:
     for floor in panel.floors:
         line = axes.line(floor.x - _FLOOR, floor.y, floor.x + _FLOOR, floor.y, "vl-chance")
         parts.append(el("g", el("title", floor.words), line))
+    apart = _apart(panel, axes)
     for index, series in enumerate(panel.series):
-        shift = _APART * (index - (len(panel.series) - 1) / 2) if series.marked else 0.0
+        shift = apart * (index - (len(panel.series) - 1) / 2) if series.marked else 0.0
         parts.append(_one(series, axes, shift))
     return parts
+
+
+def _apart(panel: Panel, axes: Axes) -> float:
+    """Between marks of several series at one place: all of them stay nearer to it than to the next one."""
+    places = sorted({axes.at(point.x, 0.0)[0] for series in panel.series for point in series.points})
+    nearest = min((after - before for before, after in pairwise(places)), default=float("inf"))
+    return min(_APART, nearest / (2 * max(1, len(panel.series) - 1)))
 
 
 def _one(series: Series, axes: Axes, shift: float) -> Safe:
