@@ -330,7 +330,7 @@ def summary(run: Run) -> Safe:
 BLANKS = {
     "tokens": "Every token can be inspected after the answer.",
     "together": "Both sides' boxes and the ground truth on one picture.",
-    "charts": "Press Compare: each token with its alternatives, its time, and the memory are shown here.",
+    "charts": "Press Compare: every token's time and the memory are shown here.",
     "figures": "Measured with the next comparison.",
     "prompts": "The prompt of each side, token by token, once something was asked.",
 }
