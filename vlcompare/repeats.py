@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Figure = Literal["ttft_ms", "token_ms"]
 FIGURES: tuple[Figure, ...] = ("ttft_ms", "token_ms")
-MOST = 50  # rounds
+MAX_ROUNDS = 50  # rounds
 # below this ratio of CPU time to wall time, other programs are taken to have slowed the answers: the answering thread
 # waits only for the other threads of a matrix product, and on a free machine the ratio was .93 or more
 BUSY = 0.85
@@ -145,8 +145,8 @@ def repeat_with(
     ask: Callable[[Mapping[str, Side]], Iterator[Event]], sides: Mapping[str, Side], count: int = 5
 ) -> Iterator[Event | Repeats | None]:
     """`repeat` by any way to ask: `ask` gets the sides in a round's order, and returns that comparison's events."""
-    if isinstance(count, bool) or not isinstance(count, int) or not 2 <= count <= MOST:
-        raise RequestError(f"A comparison is repeated 2 to {MOST} times, not {count!r}.")
+    if isinstance(count, bool) or not isinstance(count, int) or not 2 <= count <= MAX_ROUNDS:
+        raise RequestError(f"A comparison is repeated 2 to {MAX_ROUNDS} times, not {count!r}.")
     return _rounds(ask, dict(sides), count, ask(sides))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 LOST = 70  # exit status of a server whose GPU is lost
-MOST = 200  # different faults that are reported in the life of the process
+MAX_FAULTS = 200  # different faults that are reported in the life of the process
 _ROOT = Path(__file__).resolve().parents[1]
 _told: set[str] = set()
 _lock = threading.Lock()
@@ -44,7 +44,7 @@ def report(error: BaseException, say: Callable[[str], object] | None = None) -> 
             _on_lost.pop()()
     line = f"vlcompare: unexpected {type(error).__name__} at {place(error)}"
     with _lock:
-        if line in _told or len(_told) >= MOST:
+        if line in _told or len(_told) >= MAX_FAULTS:
             return
         _told.add(line)
     if say is not None:

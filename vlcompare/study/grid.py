@@ -25,7 +25,7 @@ from vlcompare.study.pictures.grids import KIND, PICTURE_GRIDS, PictureGrid, pic
 from vlcompare.study.pictures.settings import PictureSetting
 from vlcompare.study.rates import best_rate
 from vlcompare.study.recipe import RECIPES, SETTLED
-from vlcompare.study.rows import MOST, SETTING_FIELDS, Setting, check_names, setting_of
+from vlcompare.study.rows import MAX_VALUES, SETTING_FIELDS, Setting, check_names, setting_of
 
 BEST = "best"
 MAX_ROWS = 100_000
@@ -140,7 +140,7 @@ def _filled(row: dict[str, Any]) -> dict[str, Any]:
     family, width = row["family"], row["width"]
     row = {"state_size": None if family == "pythia" else 16, **row}
     if "layers" not in row:
-        known = isinstance(width, int) and 0 < width <= MOST["width"]  # else the row is refused for its width
+        known = isinstance(width, int) and 0 < width <= MAX_VALUES["width"]  # else the row is refused for its width
         row["layers"] = _matched(family, width, row["recipe"]) if known else 1
     return {name: row[name] for name in _ALLOWED if name in row}
 

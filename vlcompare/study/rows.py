@@ -26,7 +26,7 @@ from vlcompare.whole_files import write_whole
 
 Parse = Callable[[bytes, str], tuple[list[dict[str, Any]], list[str]]]  # a file's content and name -> rows, problems
 VERSION = 1  # of how rows are made: those of another version are not set beside these
-MOST = {"width": 8192, "layers": 256, "state_size": 1024, "budget": 10**12, "vocabulary": 100_000}
+MAX_VALUES = {"width": 8192, "layers": 256, "state_size": 1024, "budget": 10**12, "vocabulary": 100_000}
 _MAX_EVALUATIONS = 100_000  # of a curve
 _RESULTS: dict[str, type | tuple[type, ...]] = {  # what a finished row holds beside its setting
     "parameters": int,
@@ -66,15 +66,15 @@ class Setting:
         check_names(self.family, self.recipe)
         for name in ("length", "vocabulary", "width", "layers", "seed", "budget"):
             value, least = getattr(self, name), 0 if name == "seed" else 1
-            most = MOST.get(name, 2**31)
+            most = MAX_VALUES.get(name, 2**31)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
                 raise RequestError(f"{name} is a whole number from {least} to {most}, not {json.dumps(value)}.")
         states = self.state_size
         if self.family == "pythia":
             if states is not None:
                 raise RequestError("A Transformer has no state_size; leave it out, or give null.")
-        elif isinstance(states, bool) or not isinstance(states, int) or not 1 <= states <= MOST["state_size"]:
-            raise RequestError(f"state_size is a whole number from 1 to {MOST['state_size']}, not {states}.")
+        elif isinstance(states, bool) or not isinstance(states, int) or not 1 <= states <= MAX_VALUES["state_size"]:
+            raise RequestError(f"state_size is a whole number from 1 to {MAX_VALUES['state_size']}, not {states}.")
         rate = self.learning_rate
         if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < math.inf:
             raise RequestError(f"learning_rate is a number above 0, not {json.dumps(rate)}.")
@@ -196,7 +196,7 @@ def _check_results(row: dict[str, Any], places: int) -> None:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
 
     def count(value: Any) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MOST["budget"]
+        return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_VALUES["budget"]
 
     by_position, curve = row["by_position"], row["curve"]
     checks = {

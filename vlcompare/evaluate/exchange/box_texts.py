@@ -149,7 +149,7 @@ def holds_boxes(value: Any) -> bool:
     return _is_box(value) or all(isinstance(item, dict) and holds_boxes(item) or _is_box(item) for item in value)
 
 
-def listed(value: Any, convert: Convert, format: str) -> list[Any]:
+def list_of(value: Any, convert: Convert, format: str) -> list[Any]:
     """The boxes of a JSON value as [x0, y0, x1, y1] each; other values stay unchanged, and are skipped when read."""
     items = [value] if isinstance(value, dict) or _is_box(value) else value if isinstance(value, list) else []
     return [_one(item, convert, format) for item in items]

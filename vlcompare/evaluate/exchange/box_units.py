@@ -72,7 +72,7 @@ def in_shares(
 
     made = dict(row)
     if isinstance(row.get("boxes"), (list, dict)):
-        made["boxes"] = box_texts.listed(row["boxes"], convert, format)
+        made["boxes"] = box_texts.list_of(row["boxes"], convert, format)
     text = row.get("text")
     if isinstance(text, str) and ("<" in text or "{" in text or convert is not tuple or format != "xyxy"):
         made["text"] = box_texts.rewritten(text[:MAX_SCORED_TEXT], convert, format)

@@ -17,7 +17,7 @@ from vlcompare.models.config import PRESETS, PythiaConfig
 from vlcompare.models.kernels.linear import linear
 from vlcompare.runtime.loading import hub, quantize, registry, shared_encoders
 from vlcompare.runtime.loading.devices import resolve_device, resolve_dtype, vision_dtype
-from vlcompare.runtime.loading.estimate import VISION_PARAMETERS, estimate, listed
+from vlcompare.runtime.loading.estimate import VISION_PARAMETERS, estimate, sizes_by_listing
 from vlcompare.runtime.loading.hub.disk import free_bytes
 from vlcompare.runtime.loading.load import stored_encoder
 from vlcompare.runtime.loading.locate import CheckpointSource, find_source, look_up
@@ -87,7 +87,7 @@ def cost(
         return Cost(0, weights, sizes.beside, _with_hash(encoder, spec, source) if thorough else encoder)
     if thorough:
         files = look_up(spec.checkpoint, spec.revision, progress)
-        sizes = listed(spec, files)
+        sizes = sizes_by_listing(spec, files)
         return Cost(files.missing, sizes.weights or None, sizes.beside, encoder)
     if known is None or not known.parameters:
         return Cost(None, weights, sizes.beside)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from vlcompare.errors import RequestError
 from vlcompare.types import Notify
 
-MOST = 3  # at once: they share one line
+MAX_AT_ONCE = 3  # at once: they share one line
 WAITING = 9  # downloads that may wait for others
 _POLL = 0.1  # seconds between two looks at whether a waiting request was cancelled
 
@@ -24,7 +24,7 @@ class _Request:
 class Downloads:
     """Bounds downloads. most: at once; waiting: how many more may wait. Thread-safe."""
 
-    def __init__(self, most: int = MOST, waiting: int = WAITING) -> None:
+    def __init__(self, most: int = MAX_AT_ONCE, waiting: int = WAITING) -> None:
         self._most, self._waiting = most, waiting
         self._requests: list[_Request] = []  # in the order in which they came, those that have begun included
         self._changed = threading.Condition()

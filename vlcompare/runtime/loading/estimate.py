@@ -56,7 +56,7 @@ def estimate(spec: ModelSpec, *, names_only: bool = False) -> Sizes:
     return counted(parameters, PRESETS[known.preset], spec.quantization, dtype, device)
 
 
-def listed(spec: ModelSpec, files: hub.Listed) -> Sizes:
+def sizes_by_listing(spec: ModelSpec, files: hub.Listed) -> Sizes:
     """Sizes of a model whose files are on the Hub, by the listing and the config. Raises as `estimate`."""
     device = resolve_device(spec.device)
     data, config = read_config(files.snapshot.folder)

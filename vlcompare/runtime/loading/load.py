@@ -21,7 +21,7 @@ from vlcompare.runtime.bounded_files import is_there
 from vlcompare.runtime.loading import hub, quantize, registry, shared_encoders
 from vlcompare.runtime.loading.compile_ahead import compiling
 from vlcompare.runtime.loading.devices import resolve_device, resolve_dtype, vision_dtype
-from vlcompare.runtime.loading.estimate import estimate, listed, sizes
+from vlcompare.runtime.loading.estimate import estimate, sizes, sizes_by_listing
 from vlcompare.runtime.loading.fill import Target, fill
 from vlcompare.runtime.loading.keys import stored_norm
 from vlcompare.runtime.loading.locate import CheckpointSource, find_source, local_tokenizer, look_up, read_stored
@@ -92,7 +92,7 @@ def fetch(spec: ModelSpec, progress: hub.Progress | None = None, *, names_only: 
         device = resolve_device(spec.device)
         known = sum(estimate(spec, names_only=names_only))
         told = progress or (lambda *said: None)
-        needed = known or sum(listed(spec, look_up(spec.checkpoint, spec.revision, told)))
+        needed = known or sum(sizes_by_listing(spec, look_up(spec.checkpoint, spec.revision, told)))
         check_room(spec.checkpoint, needed, device, other_choice([spec]))
         source = find_source(spec.checkpoint, revision=spec.revision, progress=progress, names_only=names_only)
     assert source is not None

@@ -22,7 +22,7 @@ from vlcompare.synth.scenes.scene import SIGN_WORDS, SceneObject
 from vlcompare.types import Box
 
 IGNORE = -100
-MOST = 8  # owners per picture, at most
+MAX_OWNERS = 8  # owners per picture, at most
 BLANK = 10  # a digit place that is empty
 
 KINDS: tuple[str, ...] = (*shapes.KINDS, shapes.SIGN, *documents.DOCUMENTS)
@@ -55,8 +55,8 @@ class PatchTruth:
 
     owner: np.ndarray  # int8
     centre: np.ndarray  # bool
-    attributes: np.ndarray  # int16 (MOST, len(COLUMNS)), IGNORE where it does not apply
-    boxes: np.ndarray  # float32 (MOST, 4)
+    attributes: np.ndarray  # int16 (MAX_OWNERS, len(COLUMNS)), IGNORE where it does not apply
+    boxes: np.ndarray  # float32 (MAX_OWNERS, 4)
 
 
 def _digits(number: int) -> tuple[int, int, int]:
@@ -96,8 +96,8 @@ def patch_truth(
     rows = (
         [_line_row(document, index) for index in range(len(boxes))] if document else [_object_row(o) for o in objects]
     )
-    attributes = np.full((MOST, len(COLUMNS)), IGNORE, np.int16)
-    corners = np.zeros((MOST, 4), np.float32)
+    attributes = np.full((MAX_OWNERS, len(COLUMNS)), IGNORE, np.int16)
+    corners = np.zeros((MAX_OWNERS, 4), np.float32)
     attributes[: len(rows)], corners[: len(rows)] = rows, boxes
     shares = np.stack([_shares(box, grid) for box in boxes])  # (owners, grid, grid)
     owner = np.where(shares.max(0) >= least, shares.argmax(0), -1).astype(np.int8)

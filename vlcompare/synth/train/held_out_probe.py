@@ -20,7 +20,7 @@ from vlcompare.tasks.boxes import parse_boxes
 from vlcompare.types import TASKS
 
 LONGEST = 48  # new tokens
-MOST = 50  # samples of a task
+MAX_SAMPLES = 50  # samples of a task
 
 
 @cache
@@ -80,7 +80,7 @@ def _chosen(lessons: Lessons, most: int) -> np.ndarray:
 
 @torch.no_grad()
 def probe(
-    learner: Learner, corpus: Corpus, device: torch.device, most: int = MOST, batch: int = 50
+    learner: Learner, corpus: Corpus, device: torch.device, most: int = MAX_SAMPLES, batch: int = 50
 ) -> dict[str, float]:
     """Share right per task: IoU above 0.5 for grounding, the reference word for word for all others."""
     lessons = corpus.held_lessons

@@ -24,8 +24,7 @@ from vlcompare.evaluate import schema
 from vlcompare.evaluate.fields import FieldError, listed, optional, record, whole
 from vlcompare.evaluate.readers.json_lines import exactly
 from vlcompare.evaluate.results import llm_comparator
-from vlcompare.repeats import MOST as MAX_ROUNDS
-from vlcompare.repeats import Repeats
+from vlcompare.repeats import MAX_ROUNDS, Repeats
 from vlcompare.types import SIDES, Answer, Box, Request, Side, Timings
 from vlcompare.ui.compare.belonging import settings_line
 from vlcompare.ui.compare.cards import side_name

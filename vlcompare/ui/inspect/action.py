@@ -56,7 +56,7 @@ def action(act: Act[P]) -> Act[P]:
     return guarded
 
 
-def listed(act: Act[P]) -> Act[P]:
+def shows_lists(act: Act[P]) -> Act[P]:
     """An action of the lists: where nothing has changed, they show again what is open."""
 
     @functools.wraps(act)

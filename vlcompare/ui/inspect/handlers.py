@@ -11,7 +11,7 @@ from vlcompare.render.charts import histogram, scatter
 from vlcompare.render.markup import Safe, el
 from vlcompare.types import SIDES
 from vlcompare.ui.inspect import figures, listing, sample, views
-from vlcompare.ui.inspect.action import InspectUpdate, action, listed
+from vlcompare.ui.inspect.action import InspectUpdate, action, shows_lists
 from vlcompare.ui.inspect.headline import headline
 from vlcompare.ui.inspect.query import PAGE_ROWS, Query, clicked, filled
 from vlcompare.ui.inspect.selection import MEASURES, Opened
@@ -82,7 +82,7 @@ def _table(inspection: Inspection, data: Opened) -> Safe:
     """One page of the selection."""
     query, count = inspection.query, len(inspection.rows)
     rows = data.page(inspection.rows, query, inspection.notes())
-    return listing.listed(rows, inspection.names, query, count, inspection.row, gallery=inspection.gallery)
+    return listing.samples_view(rows, inspection.names, query, count, inspection.row, gallery=inspection.gallery)
 
 
 def _charts(inspection: Inspection, data: Opened) -> Safe:
@@ -155,7 +155,7 @@ def _first(inspection: Inspection) -> InspectUpdate:
     return {**everything(inspection), "controls": True}
 
 
-@listed
+@shows_lists
 @action
 def choose(inspection: Inspection, keys: list[str] | None) -> InspectUpdate:
     """Open the runs chosen in the list, and close the others."""
@@ -215,7 +215,7 @@ def fill(inspection: Inspection, *values: Any) -> InspectUpdate:
     return {**_selection(inspection, inspection.data), **placed}
 
 
-@listed
+@shows_lists
 @action
 def set_sides(inspection: Inspection, left: str, right: str | None) -> InspectUpdate:
     """Compare two other sides, or show one alone."""

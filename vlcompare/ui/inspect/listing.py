@@ -24,7 +24,7 @@ _COLUMNS = (
 )
 
 
-def listed(
+def samples_view(
     rows: Sequence[SampleRow], names: Names, query: Query, count: int, current: int | None, *, gallery: bool
 ) -> Safe:
     """One page of the selection, as a table or as pictures. A sample is opened by a click on it, or by its button."""
