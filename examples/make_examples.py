@@ -122,7 +122,10 @@ def _recorded(run: RunFolder, side: str, row: int) -> dict[str, Any]:
     answer = run.answer(side, row)
     if answer is None:
         return {}
-    return {"checkpoint": run.checkpoint(side), "text": answer.text, "boxes": answer.boxes, "parse": answer.parse}
+    read = {"boxes": answer.boxes, "parse": answer.parse}
+    if answer.phrases:
+        read["phrases"] = answer.phrases
+    return {"checkpoint": run.checkpoint(side), "text": answer.text, **read}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -346,6 +346,13 @@ def test_examples_are_written_into_its_own_folder_only(tmp_path):
     assert sorted(tmp_path / "one/two/out" / row["image"] for row in kept) == sorted(written)
 
 
+def test_the_shipped_examples_are_those_of_the_shipped_run(tmp_path):
+    write_examples(RunFolder.open(EXAMPLES / "tiny-pair-on-scenes", read_only=True), tmp_path)
+    assert (tmp_path / "examples.json").read_bytes() == (EXAMPLES / "examples.json").read_bytes()
+    for picture in (tmp_path / "pictures").iterdir():
+        assert picture.read_bytes() == (EXAMPLES / "pictures" / picture.name).read_bytes()
+
+
 def test_the_report_of_one_side(tmp_path):
     table = RunTable(RunFolder.open(write_run(tmp_path / "one", sides=("left",))))
     assert "<svg" in html_report(table, table.select())

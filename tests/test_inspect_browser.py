@@ -139,15 +139,27 @@ def test_keys_walk_mark_and_search(visit: Any) -> None:
     page.wait_for_function("document.querySelector('#vi-table .vi-current img[src]')?.naturalWidth === 160")
     page.keyboard.press("5")
     said(page, "#vi-table .vi-current", "counting")
-    # an error type belongs to the sample that the keys before it open
-    page.evaluate("""() => {
-      for (const key of ['j', '7'])
+    # keys that come before a reply mean what the keys before them open
+    pressed = page.evaluate("""() => {
+      for (const key of ['j', '7', 'j', '6', '9', 'n', 'a', ' ', '2', 'j'])
         document.body.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true, cancelable: true}));
+      return document.querySelector('#vi-note').inert;
     }""")
+    assert pressed, "nothing is written while another sample is being opened"
+    said(page, "#vi-picture", "4 of 64")
+    page.wait_for_function("document.querySelector('#vi-note-text textarea').value === 'a 2j'")
+    page.keyboard.press("Escape")
+    said(page, "#vi-table .vi-current", r"reading\s*label wrong\s*note")
+    rows = page.locator("#vi-table tbody tr")
+    assert "format" in rows.nth(2).inner_text() and page.locator("#vi-table tr", has_text="format").count() == 1
+    assert not page.evaluate("document.querySelector('#vi-note').inert")
+    page.keyboard.press("k")
     said(page, "#vi-picture", "3 of 64")
-    said(page, "#vi-table .vi-current", "format")
-    assert page.locator("#vi-table tr", has_text="format").count() == 1
-    assert page.evaluate("!document.querySelector('#vi-note').inert")
+    page.wait_for_function("document.querySelector('#vi-note-text textarea').value === ''")
+    counted(page, "#vi-types input:checked", 1)
+    rows.nth(2).locator(".vi-open").click()  # the open one again: what is being written stays
+    replied(page)
+    counted(page, "#vi-types input:checked", 1)
     page.keyboard.press("/")
     page.keyboard.type("blue 5j")  # letters in a field are letters
     assert page.locator("#vi-text textarea, #vi-text input").first.input_value() == "blue 5j"

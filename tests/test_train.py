@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -396,12 +397,13 @@ def test_a_training_is_never_begun_over_another_and_goes_on_by_its_recipe(traine
 
     from vlcompare.synth.train.pictures import PictureStore
 
-    before = (trained / "pythia.pt").read_bytes()
-    for stage in ("encoder", "pythia"):
-        with pytest.raises(CheckpointError, match="--resume"):
-            stages.run_stage(stage, stages.TrainingSettings(trained, recipes.SMOKE))
-    assert (trained / "pythia.pt").read_bytes() == before and read_log(trained / "pythia.jsonl")
+    kept = ("pythia.pt", "recipe.json")
+    before = [(trained / name).read_bytes() for name in kept]
     wider = dataclasses.replace(recipes.SMOKE, shapes=dataclasses.replace(recipes.SMOKE.shapes, width=64))
+    for train in (partial(stages.run_stage, "encoder"), partial(stages.run_stage, "pythia"), stages.run_all):
+        with pytest.raises(CheckpointError, match="--resume"):
+            train(stages.TrainingSettings(trained, wider))
+    assert [(trained / name).read_bytes() for name in kept] == before and read_log(trained / "pythia.jsonl")
     out = tmp_path / "other"
     shutil.copytree(trained, out)
     with pytest.raises(CheckpointError, match="another recipe"):
@@ -410,7 +412,7 @@ def test_a_training_is_never_begun_over_another_and_goes_on_by_its_recipe(traine
     PictureStore(out / "pictures", recipes.SMOKE.pictures).get(0)
     with pytest.raises(CheckpointError, match="another recipe"):  # their questions would be about other scenes
         PictureStore(out / "pictures", all_scenes).get(0)
-    (out / "mamba.pt").write_bytes(before[:1000])
+    (out / "mamba.pt").write_bytes(before[0][:1000])
     with pytest.raises(CheckpointError, match="not a whole state"):
         load_state(out / "mamba.pt")
     with pytest.raises(CheckpointError, match="no saved state"):

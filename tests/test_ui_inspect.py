@@ -239,7 +239,7 @@ def test_a_sample_that_nobody_has_chosen_is_the_first_of_each_selection(inspecti
     actions.fill(inspection, "", False, False, 0, "", "")
     actions.click(inspection, "sort:text")
     assert inspection.row == inspection.rows[0]
-    for choose in (actions.click, lambda made, pick: actions.note(made, sample_id(made), [], pick, 1)):
+    for choose in (actions.click, lambda made, pick: actions.note(made, made.form_of(sample_id(made)), [], pick, 1)):
         row = inspection.rows[0]
         choose(inspection, f"row:{row}")
         actions.click(inspection, "slice:task|grounding")
@@ -514,7 +514,8 @@ def test_a_run_that_grew_is_read_again(folder: Path, tmp_path: Path) -> None:
 
 
 def test_notes_are_kept_found_and_taken_back(inspection: Inspection, folder: Path) -> None:
-    page = actions.note(inspection, "g3", ["counting", "my own"], "two of <them>", 1)
+    g3 = inspection.form_of("g3")
+    page = actions.note(inspection, g3, ["counting", "my own"], "two of <them>", 1)
     assert "Kept" in page["note_state"] and (folder / "both" / "notes.sqlite").is_file()
     assert "my own" in page["table"] or inspection.query.page
     samples = inspection.data.run.samples
@@ -529,20 +530,47 @@ def test_notes_are_kept_found_and_taken_back(inspection: Inspection, folder: Pat
     assert len(inspection.rows) == 79
     # the form belongs to the sample that it was opened for, wherever the visitor has gone since
     actions.click(inspection, "row:0")
-    assert set(actions.note(inspection, "g3", ["my own", "counting"], " two of <them> ", 2)) == {"message"}
-    assert "gone" in actions.note(inspection, "g3", [], " ", 5)["note_state"]
-    assert "no run that is open" in actions.note(inspection, "nobody", ["x"], "", 6)["message"]
+    assert set(actions.note(inspection, g3, ["my own", "counting"], " two of <them> ", 2)) == {"message"}
+    assert "gone" in actions.note(inspection, g3, [], " ", 5)["note_state"]
+    assert set(actions.note(inspection, "", ["x"], "", 6)) == {"message"}, "no sample is open"
+    for form_of in (inspection.form_of("nobody"), "999999:g3", "g3"):
+        assert "not kept" in actions.note(inspection, form_of, ["x"], "", 6)["message"]
     # of two edits at once the later one counts, whichever arrives first; those of other samples go on
-    assert set(actions.note(inspection, "g3", ["counting"], "", 4)) == {"message"}
-    assert "Kept" in actions.note(inspection, "g4", ["counting"], "", 3)["note_state"]
+    assert set(actions.note(inspection, g3, ["counting"], "", 4)) == {"message"}
+    assert "Kept" in actions.note(inspection, inspection.form_of("g4"), ["counting"], "", 3)["note_state"]
     assert list(inspection.notes()) == ["g4"]
+
+
+def test_a_note_belongs_to_the_run_that_its_form_was_opened_in(inspection: Inspection) -> None:
+    form_of, both = inspection.form_of("c0"), inspection.data.run
+    actions.choose(inspection, ["both", "single"])
+    actions.set_sides(inspection, "single\nleft", "")
+    page = actions.note(inspection, form_of, ["reading"], "", 1)
+    assert "Kept" in page["note_state"] and "table" not in page
+    assert list(both.notes.all()) == ["c0"] and not inspection.notes()
+
+
+def test_exchanged_sides_have_the_same_notes(inspection: Inspection) -> None:
+    actions.note(inspection, inspection.form_of("g3"), ["counting"], "", 1)
+    actions.set_sides(inspection, "both\nright", "both\nleft")
+    assert list(inspection.notes()) == ["g3"]
+    actions.note(inspection, inspection.form_of("g4"), ["counting"], "", 2)
+    actions.set_sides(inspection, "both\nright", "")
+    assert list(inspection.notes()) == ["g3", "g4"]
+    # those of two runs are their own, whichever is left
+    actions.choose(inspection, ["both", "single"])
+    actions.set_sides(inspection, "both\nright", "single\nleft")
+    assert not inspection.notes()
+    actions.note(inspection, inspection.form_of("g5"), ["counting"], "", 3)
+    actions.set_sides(inspection, "single\nleft", "both\nright")
+    assert list(inspection.notes()) == ["g5"]
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
 def test_exports_hold_the_selection_with_its_notes(inspection: Inspection) -> None:
-    actions.note(inspection, "v2", ["label wrong"], "=1+1", 1)
+    actions.note(inspection, inspection.form_of("v2"), ["label wrong"], "=1+1", 1)
     actions.click(inspection, "slice:task|vqa")
     name, content = files.export_text(inspection, "csv", only=True)
     rows = list(csv.DictReader(io.StringIO(content)))
@@ -572,13 +600,6 @@ def test_exports_hold_the_selection_with_its_notes(inspection: Inspection) -> No
     assert "<h2>Samples: Only left</h2>" in outcome and "<h2>Samples</h2>" in whole
 
 
-def test_opening_the_open_sample_again_leaves_the_form_of_its_note(inspection: Inspection) -> None:
-    first = actions.click(inspection, "row:2")
-    again = actions.click(inspection, "row:2")
-    assert "note" in first and "note" not in again and "sample" in again
-    assert "note" in actions.click(inspection, "row:3")
-
-
 def test_what_cannot_be_exported_is_said(inspection: Inspection) -> None:
     actions.fill(inspection, "nothing is like this", False, False, 0, "", "")
     with pytest.raises(RequestError, match="nothing to export"):
@@ -591,7 +612,7 @@ def test_what_cannot_be_exported_is_said(inspection: Inspection) -> None:
 
 
 def test_an_archive_goes_out_and_comes_back_with_its_notes(inspection: Inspection, tmp_path: Path) -> None:
-    actions.note(inspection, "g1", ["attribute"], "kept", 1)
+    actions.note(inspection, inspection.form_of("g1"), ["attribute"], "kept", 1)
     path = files.export_file(inspection, "archive", only=True)
     other = Inspection(Library(shipped=tmp_path))
     page = files.upload(other, uploaded(path))

@@ -143,15 +143,20 @@ class Resumable(Protocol):
     def restore(self, state: dict[str, Any]) -> None: ...
 
 
+def refuse_begun(path: Path) -> None:
+    """Raise CheckpointError where `path` holds the state of a training: hours of work would be replaced."""
+    if path.exists():
+        raise CheckpointError(f"{path} holds the state of a training: go on with --resume, or give another --out.")
+
+
 def begin_or_resume(training: Resumable, path: Path, log: Log, resume: bool) -> None:
     """Restore the state in `path` where there is one and `resume` asks for it; the log then ends at its step.
 
-    Raises CheckpointError where a state exists and is not to be resumed (hours of work would be replaced), or does not
-    fit the training's modules.
+    Raises CheckpointError where a state exists and is not to be resumed, or does not fit the training's modules.
     """
-    if not (resume and path.exists()):
-        if path.exists():
-            raise CheckpointError(f"{path} holds the state of a training: go on with --resume, or give another --out.")
+    if not resume:
+        refuse_begun(path)
+    if not path.exists():
         log.path.unlink(missing_ok=True)
         log.say("begins.")
         return

@@ -44,7 +44,7 @@ def chosen(event: gr.EventData, name: str = "pick") -> Any:
 
 def on_changes(
     name: str, changed: Sequence[Any], function: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any]
-) -> None:
+) -> Any:
     """Call the function after any of the components has changed, until it was called with what they hold in the end.
 
     Changes at the same time are one call, and the next call waits for the reply to the last one (see `changes.js`).
@@ -53,16 +53,17 @@ def on_changes(
     that two such listeners of one event call each other without end.
     """
     gr.on([component.change for component in changed], None, js=f"() => window.vlChanges.changed('{name}')")
-    on_request(name, function, inputs, outputs)
+    return on_request(name, function, inputs, outputs)
 
 
-def on_request(name: str, function: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+def on_request(name: str, function: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
     """Call the function after the page's script has called `vlChanges.changed(name)`, one call at a time."""
     follow = f"window.vlChanges.follow('{name}', () => trigger('input'))"
     request = gr.HTML("", js_on_load=follow, elem_classes="vl-unseen")
     called = request.input(function, inputs, outputs, **QUIET)  # type: ignore[attr-defined]
     for ended in (called.success, called.failure):
         ended(None, js=f"() => window.vlChanges.replied('{name}')", show_progress="hidden")
+    return called
 
 
 def download(button: gr.Button, make: Callable[..., Any], inputs: list[Any], file: gr.DownloadButton) -> None:

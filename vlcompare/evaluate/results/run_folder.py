@@ -65,7 +65,7 @@ class RunFolder:
     read_only: bool = False
     allowed: tuple[Path, ...] = ()  # folders outside of the run whose pictures may be shown
     problems: list[str] = field(default_factory=list)
-    joined: bool = False  # of two runs: then summary.json is about other rows than these
+    parts: tuple[RunFolder, ...] = ()  # of two sides that were set beside each other: the run of each
 
     @classmethod
     def open(
@@ -125,7 +125,7 @@ class RunFolder:
 
     def stored_summary(self) -> dict[str, Any] | None:
         """summary.json, typed; None if it is missing or was computed from other rows."""
-        if self.joined or not (self.path / run_files.SUMMARY).exists():
+        if self.parts or not (self.path / run_files.SUMMARY).exists():
             return None
         return dict(run_files.read_json(self.path, run_files.SUMMARY, schema.SUMMARY))
 
@@ -199,7 +199,16 @@ class RunFolder:
 
     @cached_property
     def notes(self) -> Notes:
-        """Notes and tags; beside the run, or in the data folder for a run that cannot be written to."""
+        """Notes and tags; beside the run, or in the data folder for a run that cannot be written to.
+
+        Two sides of one run have that run's; sides of two runs have notes of their own, whichever is left.
+        """
+        if self.parts:
+            if len({part.path for part in self.parts}) == 1:
+                return self.parts[0].notes
+            both = "\n".join(sorted(part._fingerprint() for part in self.parts))
+            name = hashlib.sha256(both.encode()).hexdigest()[:32]
+            return Notes(data_folder() / "notes" / f"{name}.sqlite")
         if not self.read_only:
             return Notes(run_files.member(self.path, NOTES))
         return Notes(data_folder() / "notes" / f"{self._fingerprint()}.sqlite")
@@ -238,7 +247,7 @@ def join(left: tuple[RunFolder, str], right: tuple[RunFolder, str]) -> RunFolder
         },
         read_only=True,
         allowed=first.allowed,
-        joined=True,
+        parts=(first, second),
     )
     left_out = len(first.samples) + len(second.samples) - 2 * len(shared)
     if left_out:

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from vlcompare.synth.train.export import export
 from vlcompare.synth.train.language import train_language
 from vlcompare.synth.train.recipe import Recipe
 from vlcompare.synth.train.scores import write_scores
-from vlcompare.training.progress import load_state, writing_to
+from vlcompare.training.progress import load_state, refuse_begun, writing_to
 from vlcompare.types import FAMILIES
 from vlcompare.whole_files import write_whole
 
@@ -61,7 +61,7 @@ def run_stage(stage: str, settings: TrainingSettings) -> bool:
     """Run one stage. Returns whether it is finished; False means that the budget ran out and `resume` goes on."""
     torch.set_num_threads(min(settings.threads, threads.budget()))
     if stage in TRAINING:
-        _keep_recipe(settings)
+        _keep_recipe(settings, [stage])
     return _RUN[stage](stage, settings)
 
 
@@ -70,7 +70,7 @@ def run_all(settings: TrainingSettings) -> bool:
 
     With `resume`, stages that are finished are left as they are. Returns whether all is done.
     """
-    _keep_recipe(settings)
+    _keep_recipe(settings, TRAINING)
     deadline = None if settings.budget_seconds is None else time.monotonic() + settings.budget_seconds
     for stage in ("encoder", "features"):
         if not (settings.resume and _finished(stage, settings)) and not run_stage(stage, _left(settings, deadline)):
@@ -87,7 +87,11 @@ def begun(out: Path) -> bool:
     return (out / "recipe.json").is_file() or any((out / f"{stage}.pt").is_file() for stage in TRAINING)
 
 
-def _keep_recipe(settings: TrainingSettings) -> None:
+def _keep_recipe(settings: TrainingSettings, stages: Sequence[str]) -> None:
+    """Write the recipe that these stages follow, unless one of them is refused: its state keeps the recipe it has."""
+    if not settings.resume:
+        for stage in stages:
+            refuse_begun(settings.out / f"{stage}.pt")
     with writing_to(settings.out):
         settings.out.mkdir(parents=True, exist_ok=True)
         write_whole(settings.out / "recipe.json", json.dumps(recipes.to_dict(settings.recipe), indent=2))

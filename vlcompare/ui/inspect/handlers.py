@@ -279,39 +279,40 @@ def _open_row(inspection: Inspection, data: Opened, row: int) -> InspectUpdate:
     """Show a sample; the table goes to its page and marks it."""
     if not 0 <= row < data.table.count:
         return {}
-    same = inspection.run is not None and inspection.row == row
     inspection.row, inspection.unasked = row, None
     position = inspection.position()
     if position is not None:
         inspection.turn(clicked(inspection.query, f"page:{position // PAGE_ROWS}"))
-    update: InspectUpdate = {"table": _table(inspection, data), **_sample(inspection, data)}
-    if same:  # the form of its note may be written into meanwhile
-        update.pop("note", None)
-    return update
+    return {"table": _table(inspection, data), **_sample(inspection, data)}
 
 
 @action
-def note(inspection: Inspection, sample_id: str, tags: list[str], text: str, edit: float) -> InspectUpdate:
-    """Keep a note on the sample that its form belonged to, which need not be the open one any more.
+def note(inspection: Inspection, form_of: str, tags: list[str], text: str, edit: float) -> InspectUpdate:
+    """Keep a note on the sample that its form was of, which need not be the open one any more, nor of the open run.
 
+    form_of: as of `Inspection.form_of`.
     edit: its number, as the page counts them; an edit that arrives after a later one changes nothing.
     """
-    data = inspection.data
-    if data is None or not sample_id:
+    if not form_of:
         return {}
-    if sample_id not in data.run.index:
-        raise RequestError("This sample is of no run that is open here.")
-    if edit <= inspection.edits.get(sample_id, 0):
+    key, _, sample_id = form_of.partition(":")
+    run = inspection.noted.get(key)
+    if run is None or sample_id not in run.index:
+        raise RequestError("This note is not kept: its run is open here no longer. Copy it, and load the page again.")
+    if edit <= inspection.edits.get(form_of, 0):
         return {}
-    inspection.edits[sample_id] = edit
-    known = data.run.notes.get(sample_id)
+    inspection.edits[form_of] = edit
+    known = run.notes.get(sample_id)
     wanted = {" ".join(tag.split()) for tag in tags} - {""}
     if set(known.tags) == wanted and known.text == text.strip():
         return {}
-    kept = data.run.notes.put(sample_id, text, tags)
-    inspection.unasked = None  # what is written about stays open
+    kept = run.notes.put(sample_id, text, tags)
     state = f"{sample_id}: {'Kept.' if kept.tags or kept.text else 'The note is gone.'}"
-    return {"table": _table(inspection, data), "note_state": el("p", state, class_="vl-note", role="status")}
+    update: InspectUpdate = {"note_state": el("p", state, class_="vl-note", role="status")}
+    if inspection.data is not None and inspection.data.run is run:
+        inspection.unasked = None  # what is written about stays open
+        update["table"] = _table(inspection, inspection.data)
+    return update
 
 
 def thumbnails(inspection: Inspection, asked: Sequence[object]) -> dict[str, str]:

@@ -19,39 +19,54 @@
     if (event.key === "Escape" && sheet()) { back(); return; }
     if (writing(event.target)) return;
     if (event.key.startsWith("Arrow") && event.target.matches?.("input[type=radio]")) return;  // they choose among radios
-    if (STEPS[event.key]) {
-      event.preventDefault();
-      button(STEPS[event.key])?.click();
-    } else if (/^[1-9]$/.test(event.key)) {
-      note(() => byId("vi-types")?.querySelectorAll("input[type=checkbox]")[Number(event.key) - 1]?.click());
-    } else if (event.key === "n" || event.key === "/") {
-      const found = field(event.key === "n" ? "vi-note-text" : "vi-text");
-      if (found) { event.preventDefault(); found.focus(); }
-    }
+    if (!isShortcut(event.key) && !pressed.some(opensField)) return;
+    if (event.key.length > 1 && !isShortcut(event.key)) return;
+    event.preventDefault();
+    if (!expected && !pressed.length) press(event.key);
+    else if (pressed.length < MAX_PRESSED) pressed.push(event.key);
   });
 
-  // ---- the note's form belongs to the open sample: while another is being opened it cannot be written into, and the keys
-  // of error types wait
-  const MAX_HELD_MS = 5000;
-  let expected = 0, edits = 0, held = null;
+  const opensField = (key) => key === "n" || key === "/";
+  const isShortcut = (key) => STEPS[key] || /^[1-9]$/.test(key) || opensField(key);
+
+  function press(key) {
+    if (STEPS[key]) button(STEPS[key])?.click();
+    else if (opensField(key)) field(key === "n" ? "vi-note-text" : "vi-text")?.focus();
+    else byId("vi-types")?.querySelectorAll("input[type=checkbox]")[Number(key) - 1]?.click();
+  }
+
+  // ---- the note's form is of the open sample: while another is being opened it cannot be written into, and keys wait,
+  // so that they mean the sample that the keys before them open
+  const MAX_WAIT_MS = 10000, MAX_PRESSED = 40;
+  let expected = 0, edits = 0, patience = null;
   const pressed = [];
   document.addEventListener("click", (event) => {
     if (!event.target.closest?.(".vi-page [data-pick], #vi-previous, #vi-next")) return;
     expected += 1;
     if (byId("vi-note")) byId("vi-note").inert = true;
-    clearTimeout(held);
-    held = setTimeout(release, MAX_HELD_MS);  // no reply: the connection is gone
+    clearTimeout(patience);
+    patience = setTimeout(() => { pressed.length = 0; release(); }, MAX_WAIT_MS);  // the connection is gone
   }, true);
 
-  function note(press) {
-    expected ? pressed.push(press) : press();
-  }
-
   function release() {
-    clearTimeout(held);
+    clearTimeout(patience);
     expected = 0;
     if (byId("vi-note")) byId("vi-note").inert = false;
-    for (const press of pressed.splice(0)) press();
+    setTimeout(pressWaiting);  // once the form is drawn
+  }
+
+  function pressWaiting() {
+    if (!pressed.length || expected) return;
+    const key = pressed.shift();
+    press(key);
+    if (opensField(key)) write(document.activeElement, pressed.splice(0).join(""));
+    else setTimeout(pressWaiting);
+  }
+
+  function write(found, letters) {
+    if (!letters || !writing(found)) return;
+    found.setRangeText(letters, found.selectionStart, found.selectionEnd, "end");
+    found.dispatchEvent(new Event("input", { bubbles: true }));
   }
 
   // which parts of a sample were unfolded stays so from one sample to the next
@@ -138,9 +153,13 @@
   window.vlInspect = {
     back,
     edit: () => ++edits,
+    apply: (note, ...form) => {  // [what it is of, error types, own tags, text]
+      const next = note ? JSON.parse(note) : form;
+      return next[0] === form[0] ? form : next;
+    },
     replied() {
-      expected -= 1;
-      if (expected > 0) return;
+      expected = Math.max(0, expected - 1);
+      if (expected) return;
       release();
       window.vlInspect.shown();
     },

@@ -37,6 +37,7 @@ class InspectParts:
     regions: dict[str, Any] = field(default_factory=dict)  # markup, named as in InspectUpdate
     fields: dict[str, Any] = field(default_factory=dict)
     buttons: dict[str, Any] = field(default_factory=dict)
+    note: dict[str, Any] = field(default_factory=dict)  # the form of the open sample's note, written by the page alone
     thumbnails: Any = None  # those that were asked for last, on their way into the list
     edit: Any = None  # the number of a note's edit
     beside: Any = None  # whether the window has room for a sample beside the list
@@ -167,7 +168,7 @@ def _filters(fields: dict[str, Any]) -> None:
 
 def _sample(parts: InspectParts) -> None:
     """The open sample: its steps and its picture stay where they are, and the rest scrolls below them."""
-    fields, buttons = parts.fields, parts.buttons
+    fields, buttons, note = parts.fields, parts.buttons, parts.note
     with gr.Row(elem_classes="vi-steps"):
         buttons["back"] = gr.Button("← List", size="sm", elem_id="vi-back", min_width=80)
         buttons["previous"] = gr.Button("← Previous", size="sm", elem_id="vi-previous", min_width=80)
@@ -177,12 +178,13 @@ def _sample(parts: InspectParts) -> None:
     with gr.Column(elem_classes="vi-rest"):
         parts.regions["sample"] = gr.HTML(nothing(NO_SAMPLE, KEYS), elem_id="vi-sample")
         with gr.Column(elem_classes="vi-note", elem_id="vi-note"):
-            fields["note_for"] = gr.Textbox("", visible=False)
-            fields["types"] = gr.CheckboxGroup(list(ERROR_TYPES), label="What went wrong", elem_id="vi-types")
-            fields["own_tags"] = gr.Textbox(
+            fields["note"] = gr.Textbox("", visible="hidden")  # of the open sample, on its way into the form
+            note["of"] = gr.Textbox("", visible="hidden")  # what the form is of
+            note["types"] = gr.CheckboxGroup(list(ERROR_TYPES), label="What went wrong", elem_id="vi-types")
+            note["own_tags"] = gr.Textbox(
                 label="Own tags, separated by commas", max_lines=1, elem_id="vi-own-tags", placeholder="night, blurred"
             )
-            fields["note_text"] = gr.Textbox(
+            note["text"] = gr.Textbox(
                 label="Note", lines=2, max_lines=8, elem_id="vi-note-text", placeholder="Kept beside the run"
             )
             parts.regions["note_state"] = gr.HTML(el("p", KEYS, class_="vl-note"), elem_id="vi-note-state")

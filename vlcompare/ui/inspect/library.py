@@ -129,7 +129,7 @@ def _beside(left: RunSide, right: RunSide | None) -> Opened:
         return Opened(run)
     if left.run is right.run and list(left.run.sides) == [left.name, right.name] == list(SIDES):
         return Opened(left.run)
-    return Opened(join((left.run, left.name), (right.run, right.name)), joined=True)
+    return Opened(join((left.run, left.name), (right.run, right.name)))
 
 
 def _part(run: RunFolder, sides: dict[str, Any]) -> RunFolder:

@@ -102,9 +102,8 @@ def ranked(table: RunTable, rows: Rows) -> Ranked:
 class Opened:
     """Two sides (or one) beside each other, as columns. Never changed once made, so that users can share it."""
 
-    def __init__(self, run: RunFolder, *, joined: bool = False) -> None:
-        """joined: whether `run` is made of two runs, and so has no files."""
-        self.run, self.table, self.joined = run, RunTable(run), joined
+    def __init__(self, run: RunFolder) -> None:
+        self.run, self.table = run, RunTable(run)
         self.key = next(_numbers)  # its own for as long as the program runs
         self._measures: dict[tuple[str, str], NDArray[Any]] = {}
 
@@ -148,7 +147,7 @@ class Opened:
     @property
     def summary_known(self) -> bool:
         """Whether `summary` is there at once: in a file, or computed already."""
-        return "summary" in self.__dict__ or (not self.joined and (self.run.path / SUMMARY).is_file())
+        return "summary" in self.__dict__ or (not self.run.parts and (self.run.path / SUMMARY).is_file())
 
     @cached_property
     def summary(self) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from vlcompare.ui.inspect.query import Query
 from vlcompare.ui.inspect.selection import MEASURES, Names, Opened, Ranked, Selection, ranked
 
 MAX_OPEN = 6
+MAX_NOTED = 4  # runs, and pairs of them, whose notes can still be written after others were opened
 _NO_ROWS: Rows = np.zeros(0, np.int64)
 NOTHING = Selection(Query(), _NO_ROWS, _NO_ROWS, _NO_ROWS)
 
@@ -50,7 +51,10 @@ class Inspection:
         self.gallery = False  # whether samples are listed as pictures
         self.offer = ""  # an open run that was just added, to be put on a side
         self._ranked: tuple[Rows, Ranked] | None = None
-        self.edits: dict[str, float] = {}  # sample id -> number of the last edit of its note, as the page counts them
+        self.noted: dict[str, RunFolder] = {}  # key of what was shown last -> its run, which a note's form may be of
+        self.edits: dict[
+            str, float
+        ] = {}  # what a note's form is of -> number of its last edit, as the page counts them
         self.run: Run | None = None  # the open sample, as the compare tab knows it
         self.pictured = False  # whether its picture is its own
 
@@ -67,7 +71,7 @@ class Inspection:
         try:
             for folder in self.unpacked:
                 folder.cleanup()
-            self.unpacked, self.open, self.data, self.run = [], {}, None, None
+            self.unpacked, self.open, self.data, self.run, self.noted = [], {}, None, None, {}
         finally:
             self.lock.release()
 
@@ -154,6 +158,10 @@ class Inspection:
         query = replace(self.query, slices=known)  # slices by what these samples hold no value of are dropped
         selection = data.select(query, data.run.notes.all())  # may raise: nothing is changed before it
         self.data, self.names, self.selection = data, Names(" against ".join(keys), titles), selection
+        self.noted.pop(str(data.key), None)
+        self.noted[str(data.key)] = data.run
+        for key in list(self.noted)[:-MAX_NOTED]:
+            del self.noted[key]
         if self.dimension not in data.dimensions:
             self.dimension = next(iter(data.dimensions), "task")
         self._measure_selection()
@@ -168,6 +176,10 @@ class Inspection:
     def rows(self) -> Rows:
         """The rows that are listed, in their order."""
         return self.selection.rows
+
+    def form_of(self, sample: str) -> str:
+        """What the note's form of a sample is of: the run besides, since runs may share ids."""
+        return f"{self.data.key}:{sample}" if self.data and sample else ""
 
     def notes(self) -> Mapping[str, Note]:
         """What was noted, by sample id."""

@@ -30,6 +30,7 @@ REPLIED = "() => window.vlInspect && window.vlInspect.replied()"
 SLICED = "() => window.vlInspect && window.vlInspect.sliced()"
 BACK = "() => window.vlInspect && window.vlInspect.back()"
 RETURN = "() => window.vlInspect && window.vlInspect.returned()"
+APPLY = "(...values) => window.vlInspect ? window.vlInspect.apply(...values) : values.slice(1)"
 EDIT = "(...values) => [...values.slice(0, -1), window.vlInspect.edit()]"
 BESIDE = "(session) => [session, window.matchMedia('(min-width: 901px)').matches]"  # as in inspect.css
 FILL = "(found) => window.vlInspect && window.vlInspect.fill(found)"
@@ -58,7 +59,7 @@ def _outputs(parts: InspectParts, inspection: Inspection, update: InspectUpdate)
     if "form" in update:
         values |= {name: getattr(update["form"], name) for name in FORM}
     if "note" in update:
-        values |= _note_fields(update["note"])
+        values["note"] = json.dumps(_note_form(inspection, update["note"]))
     if "controls" in update:
         values |= _lists(inspection)
     elif "note_state" in update:  # the note may have added a tag, or removed its last use
@@ -86,15 +87,18 @@ def _tags(inspection: Inspection) -> dict[str, Any]:
     return {"tag": gr.update(choices=[("Any", ""), *((tag, tag) for tag in tags)])}
 
 
-def _note_fields(note: Note | None) -> dict[str, Any]:
-    """The note's form for the open sample; empty where none is open."""
+def _note_form(inspection: Inspection, note: Note | None) -> list[Any]:
+    """What the note's form holds for the open sample; empty where none is open. In the order of `parts.note`."""
     note = note or Note("")
-    return {
-        "note_for": note.sample,
-        "types": [tag for tag in note.tags if tag in ERROR_TYPES],
-        "own_tags": ", ".join(tag for tag in note.tags if tag not in ERROR_TYPES),
-        "note_text": note.text,
-    }
+    own = ", ".join(tag for tag in note.tags if tag not in ERROR_TYPES)
+    return [inspection.form_of(note.sample), [tag for tag in note.tags if tag in ERROR_TYPES], own, note.text]
+
+
+def _apply_note(parts: InspectParts, event: Any) -> Any:
+    """Once the event's reply is shown, write the open sample's note into the form, unless the form is of it already:
+    it may have been written into since. Decided in the page, since replies may come in another order than requests."""
+    form = list(parts.note.values())
+    return event.success(None, [parts.fields["note"], *form], form, js=APPLY, show_progress="hidden")
 
 
 def _listener(parts: InspectParts, act: Callable[..., InspectUpdate]) -> Listener:
@@ -115,16 +119,20 @@ def _wire_opening(parts: InspectParts, settings: AppSettings, page: gr.Blocks) -
     def start(inspection: Inspection, beside: bool) -> list[Any]:
         return _outputs(parts, inspection, handlers.start(inspection, beside=bool(beside)))
 
-    page.load(start, [session, parts.beside], outputs, js=BESIDE, **READING)  # the head says what is read
-    fields["runs"].input(_listener(parts, handlers.choose), [session, fields["runs"]], outputs, **reading)
+    loaded = page.load(start, [session, parts.beside], outputs, js=BESIDE, **READING)  # the head says what is read
+    _apply_note(parts, loaded)
+    listener = _listener(parts, handlers.choose)
+    _apply_note(parts, fields["runs"].input(listener, [session, fields["runs"]], outputs, **reading))
 
     def upload(inspection: Inspection, path: Any) -> InspectUpdate:
         return files.upload(inspection, path, settings.limits)
 
-    parts.buttons["upload"].upload(_listener(parts, upload), [session, parts.buttons["upload"]], outputs, **reading)
+    inputs = [session, parts.buttons["upload"]]
+    _apply_note(parts, parts.buttons["upload"].upload(_listener(parts, upload), inputs, outputs, **reading))
     sides = [fields["left"], fields["right"]]
     changed = [side.input for side in sides]
-    gr.on(changed, _listener(parts, handlers.set_sides), [session, *sides], outputs, **reading)
+    set_sides = _listener(parts, handlers.set_sides)
+    _apply_note(parts, gr.on(changed, set_sides, [session, *sides], outputs, **reading))
 
 
 def _wire_selection(parts: InspectParts) -> None:
@@ -135,7 +143,7 @@ def _wire_selection(parts: InspectParts) -> None:
 
     for name in ("offer", "headline", "quadrants", "differences", "charts", "slices", "chips", "table", "figures"):
         clicked = parts.regions[name].click(click, [session], outputs, trigger_mode="multiple", **QUIET)
-        clicked.then(None, js=REPLIED)
+        _replied(parts, clicked)
         if name in ("differences", "slices"):
             clicked.then(None, js=SLICED)
 
@@ -148,20 +156,27 @@ def _wire_selection(parts: InspectParts) -> None:
     for name, step in (("previous", previous), ("next", following)):
         listener = _listener(parts, step)
         clicked = parts.buttons[name].click(listener, [session], outputs, trigger_mode="multiple", **QUIET)
-        clicked.then(None, js=REPLIED)
+        _replied(parts, clicked)
 
     def fill(inspection: Inspection, *values: Any) -> list[Any]:
         found = dict(zip(parts.names, _outputs(parts, inspection, handlers.fill(inspection, *values)), strict=False))
         return [found[name] for name in (*parts.regions, *filled)]
 
-    filled = ("measure", *_note_fields(None))  # not the form itself, which is being written into
+    filled = ("measure", "note")  # not the form itself, which is being written into
     parts.buttons["back"].click(None, js=BACK)
     form = [fields[name] for name in FORM]
     # "change", not "input": after the server has written into a text field, its first input event is not sent. What
     # the server wrote comes back this way too, and changes nothing
-    on_changes("filters", form, fill, [session, *form], [*parts.regions.values(), *(fields[name] for name in filled)])
+    outputs_of_fill = [*parts.regions.values(), *(fields[name] for name in filled)]
+    _apply_note(parts, on_changes("filters", form, fill, [session, *form], outputs_of_fill))
     for name, act in (("dimension", handlers.slice_by), ("measure", handlers.draw)):
         fields[name].input(_listener(parts, act), [session, fields[name]], outputs, **QUIET)
+
+
+def _replied(parts: InspectParts, clicked: Any) -> None:
+    """Tell the page's script when the reply to a click is shown, or has failed."""
+    for ended in (_apply_note(parts, clicked).success, clicked.failure):
+        ended(None, js=REPLIED, show_progress="hidden")
 
 
 def _wire_thumbnails(parts: InspectParts) -> None:
@@ -177,17 +192,15 @@ def _wire_thumbnails(parts: InspectParts) -> None:
 
 
 def _wire_note(parts: InspectParts) -> None:
-    fields = [parts.fields[name] for name in ("note_for", "types", "own_tags", "note_text")]
-
     def save(
-        inspection: Inspection, sample: str, types: list[str], own: str, text: str, edit: float | None
+        inspection: Inspection, form_of: str, types: list[str], own: str, text: str, edit: float | None
     ) -> InspectUpdate:
         tags = [*(types or []), *(own or "").split(",")]
-        return handlers.note(inspection, sample, tags, text or "", edit or 0)
+        return handlers.note(inspection, form_of or "", tags, text or "", edit or 0)
 
-    _, types, own_tags, text = fields
+    _, types, own_tags, text = parts.note.values()
     changed = [types.input, own_tags.blur, own_tags.submit, text.blur, text.submit]
-    inputs = [parts.session, *fields, parts.edit]
+    inputs = [parts.session, *parts.note.values(), parts.edit]
     gr.on(changed, _listener(parts, save), inputs, parts.outputs, js=EDIT, trigger_mode="multiple", **QUIET)
 
 
@@ -232,7 +245,7 @@ def _wire_compare(parts: InspectParts, settings: AppSettings, compare: Any, tabs
     returned = compare.regions["asked"].click(
         back, [parts.session, compare.session], [tabs, *parts.outputs, compare.session], **QUIET
     )
-    returned.then(None, js=RETURN)
+    _apply_note(parts, returned).then(None, js=RETURN)
 
 
 def _wire_finding(parts: InspectParts, compare: Any, tabs: gr.Tabs) -> None:
@@ -248,4 +261,4 @@ def _wire_finding(parts: InspectParts, compare: Any, tabs: gr.Tabs) -> None:
     shown = compare.regions["finding"].click(
         show, [parts.session, compare.session], [tabs, *parts.outputs, compare.session], **QUIET
     )
-    shown.then(None, js=TO_TOP)
+    _apply_note(parts, shown).then(None, js=TO_TOP)
