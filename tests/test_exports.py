@@ -231,6 +231,7 @@ def test_two_runs_of_one_model_have_two_names(table, monkeypatch):
     monkeypatch.setattr(RunFolder, "checkpoint", lambda run, side: "org/one")
     assert named(names=["One · int8", "One"]) == ["One · int8", "One"]
     assert named(names=["One", "One"]) == named() == ["org/one (left)", "org/one (right)"]
+    assert "only One · int8:" in html_report(table, names=["One · int8", "One"])
 
 
 def test_llm_comparator_has_its_schema(table):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,10 +27,10 @@ from vlcompare.ui.compare.files import card_picture
 from vlcompare.ui.compare.form_values import form_values
 from vlcompare.ui.compare.forms import AskForm
 from vlcompare.ui.compare.handlers import Handlers
-from vlcompare.ui.compare.session import CompareSession, Picture
+from vlcompare.ui.compare.session import MAX_SHOWN, CompareSession, Picture
 from vlcompare.ui.compare.stored import stored_line, stored_of
 from vlcompare.ui.compare.together import three_view, together
-from vlcompare.ui.compare.votes import Votes, tally
+from vlcompare.ui.compare.votes import Votes, cast, tally
 from vlcompare.ui.compare.wiring.tab import three_forms
 from vlcompare.ui.examples import load_examples
 
@@ -189,6 +190,64 @@ def test_a_vote_that_was_cast_blind_stays_and_is_counted_once(handlers: Handlers
     session.vote(session.history[0], "left")
     session.vote(session.history[0], "right")
     assert session.history[0].voted == "right" and session.blind_votes.total() == 2
+
+
+def test_a_stored_vote_and_its_note_stay_until_another_is_stored(
+    handlers: Handlers, picture: str, tmp_path: Path
+) -> None:
+    votes, session = Votes(tmp_path / "votes"), CompareSession()
+
+    def stored() -> list[tuple[str, str, str]]:
+        rows = csv.DictReader(io.StringIO(votes.export(session.stored)))
+        return [(row["choice"], row["blind"], row["note"]) for row in rows]
+
+    last(handlers.ask(session, picture, FIND, PAIR, blind=True))
+    run = session.history[0]
+    assert cast(votes, session, run, "left", "my note", consent=True).endswith("left; it is stored.")
+    assert "left; it is stored. It was cast blind" in cast(votes, session, run, "right", "", consent=False)
+    cast(votes, session, run, "right", "", consent=True)
+    assert stored() == [("left", "1", "my note")]
+    last(handlers.ask(session, picture, AskForm("chat", "hello"), PAIR))
+    named = session.history[0]
+    cast(votes, session, named, "tie", "first", consent=True)
+    assert "not stored. The one that you stored before stays" in cast(votes, session, named, "left", "", consent=False)
+    assert stored()[1] == ("tie", "0", "first") and named.voted == "left"
+    cast(votes, session, named, "right", "", consent=True)
+    session.history = []
+    assert stored()[1] == ("right", "0", "first"), "what is no longer kept was stored all the same"
+
+
+def test_votes_for_models_of_one_name_are_told_apart() -> None:
+    session = CompareSession()
+    session.blind_votes[Side("/one/final")] += 2
+    session.blind_votes[Side("/two/final", dtype="bfloat16")] += 1
+    session.blind_votes[Side("/two/final")] += 2
+    assert tally(session) == "Your blind votes: final (/two/final) 3, final (/one/final) 2."
+
+
+def test_what_is_shown_again_and_again_is_known_once(handlers: Handlers, picture: str) -> None:
+    session = CompareSession()
+    for form in (FIND, AskForm("chat", "hello")):
+        last(handlers.ask(session, picture, form, PAIR))
+    for _ in range(MAX_SHOWN):
+        handlers.restore(session, session.history[0].id)
+    last(handlers.ask(session, picture, FIND, PAIR, blind=True))
+    assert session.recognizable(session.history[0])
+
+
+def test_each_model_has_its_column_after_the_sides_were_exchanged(handlers: Handlers, picture: str) -> None:
+    session = CompareSession()
+    last(handlers.three(session, picture, three_forms(FIND, "what?", "the disc"), PAIR))
+    handlers.restore(session, session.history[1].id)
+    handlers.swap(session)
+    view = str(three_view(session.group(session.shown), session.shown.id))
+    again = [re.findall(r"<td>.*?</td>", row) for row in re.findall(r"<tr>.*?</tr>", view)]
+    assert [len(cells) for cells in again] == [0, 2, 2, 2]
+    answers = {run.id: [run.sides[side].settings.checkpoint for side in SIDES] for run in session.history}
+    assert len({tuple(pair) for pair in answers.values()}) == 2, "one of them is exchanged"
+    for run, cells in zip(session.group(session.shown), again[1:], strict=True):
+        left = next(side for side in SIDES if run.sides[side].settings == session.shown.sides["left"].settings)
+        assert words(cells[0]).startswith(words(cards.result_text(run.answer(left))))
 
 
 def test_a_vote_is_stored_with_whether_it_was_blind(handlers: Handlers, picture: str, tmp_path: Path) -> None:

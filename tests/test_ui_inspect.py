@@ -598,6 +598,8 @@ def test_exports_hold_the_selection_with_its_notes(inspection: Inspection) -> No
     outcome = files.export_text(inspection, "report", only=True)[1]
     assert "Only: <b>" not in outcome and "Where they differ most" in outcome, "figures are not of a quadrant"
     assert "<h2>Samples: Only left</h2>" in outcome and "<h2>Samples</h2>" in whole
+    everything = files.export_text(inspection, "report", only=False)[1]
+    assert "<h2>Samples</h2>" in everything and "56 more are not shown" in everything, "of all 80, none of them chosen"
 
 
 def test_what_cannot_be_exported_is_said(inspection: Inspection) -> None:

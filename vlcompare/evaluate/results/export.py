@@ -118,7 +118,7 @@ def to_llm_comparator(
         kinds["picture"] = "image_byte"
     value = llm_comparator.comparison(
         run.name,
-        [*_model_names(table, names), "(no second model)"][:2],
+        [*table.names(names), "(no second model)"][:2],
         kinds,
         [
             _example(table, i, notes, with_picture=pictures and number < COMPARATOR_PICTURES)
@@ -126,15 +126,6 @@ def to_llm_comparator(
         ],
     )
     return json.dumps(plain(value), ensure_ascii=False, indent=1)
-
-
-def _model_names(table: RunTable, names: Sequence[str]) -> list[str]:
-    """Each side's checkpoint; of two alike these names; of two alike still the side besides."""
-    checkpoints = [table.run.checkpoint(side) for side in table.sides]
-    for found in (checkpoints, list(names)):
-        if len(set(found)) == len(table.sides):
-            return found
-    return [f"{checkpoint} ({name})" for checkpoint, name in zip(checkpoints, SIDES, strict=False)]
 
 
 def _example(table: RunTable, i: int, notes: dict[str, Any], *, with_picture: bool) -> dict[str, Any]:

@@ -49,30 +49,33 @@ def html_report(
     title: str = "",
     filters: str = "",
     outcome: str = "",
+    names: Sequence[str] = (),
+    most: int = MAX_CARDS,
 ) -> str:
-    """The page. Figures are over `rows` (all, by default); `samples` are shown as cards, MAX_CARDS at most.
+    """The page. Figures are over `rows` (all, by default); `samples` are shown as cards, `most` of them at most.
 
     filters: what `rows` were chosen by, in words. The largest differences are then left out: the rows may have been
     chosen because they differ.
     outcome: what the samples were chosen by besides, in words, such as who is right.
+    names: what each side is called where both are of one checkpoint.
     """
-    chosen = scored(table, rows)
+    chosen, called = scored(table, rows), [shorten(name, 48) for name in table.names(names)]
     title = title or f"Run {table.run.name}"
     body = el(
         "body",
         el("h1", title),
         el("p", "Only: ", el("b", filters), class_="quiet") if filters else None,
-        _headline(table, chosen),
-        _who_is_right(table, chosen),
-        None if filters else _differences(table, chosen),
+        _headline(table, called, chosen),
+        _who_is_right(table, called, chosen),
+        None if filters else _differences(table, called, chosen),
         _noted(table, rows),
-        _samples(table, samples, outcome),
+        _samples(table, samples, outcome, most),
         _folded(
             f"Every task's own figures{', over the whole run' if filters else ''}",
             lambda: _every_task(summary_of(table.run)),
         ),
-        _folded("Accuracy by slice", lambda: _slices(table, chosen)),
-        _folded("Charts", lambda: _charts(table, chosen)),
+        _folded("Accuracy by slice", lambda: _slices(table, called, chosen)),
+        _folded("Charts", lambda: _charts(table, called, chosen)),
         _settings(table),
     )
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -87,10 +90,6 @@ def html_report(
     return f"<!doctype html>\n{el('html', head, body, lang='en')}\n"
 
 
-def _names(table: RunTable) -> list[str]:
-    return [shorten(table.run.checkpoint(side), 48) for side in table.sides]
-
-
 def _folded(title: str, make: Callable[[], Safe | None]) -> Safe | None:
     content = make()
     return el("details", el("summary", title), content) if content else None
@@ -99,14 +98,12 @@ def _folded(title: str, make: Callable[[], Safe | None]) -> Safe | None:
 # ---- figures ---------------------------------------------------------------------------------------------------------
 
 
-def _headline(table: RunTable, rows: Rows) -> Safe:
+def _headline(table: RunTable, called: Sequence[str], rows: Rows) -> Safe:
     """Both sides' shares of right answers, their difference, and what is counted."""
     whole = overall(table, rows) if len(rows) else None
     if whole is None:
         return el("p", "No sample here has a right answer to compare with.", class_="quiet")
-    names = el(
-        "p", *[el("b", name, class_=role) for role, name in zip(SIDES, _names(table), strict=False)], class_="who"
-    )
+    names = el("p", *[el("b", name, class_=role) for role, name in zip(SIDES, called, strict=False)], class_="who")
     score: list[Any] = [el("b", fraction(whole.left), class_="left")]
     if whole.paired and whole.right is not None:
         score += [" against ", el("b", fraction(whole.right), class_="right"), ", "]
@@ -122,21 +119,21 @@ def _headline(table: RunTable, rows: Rows) -> Safe:
     return el("div", names, el("p", *score, class_="score"), el("p", join(counted, " · "), class_="quiet"))
 
 
-def _who_is_right(table: RunTable, rows: Rows) -> Safe | None:
+def _who_is_right(table: RunTable, called: Sequence[str], rows: Rows) -> Safe | None:
     """One bar, split by which sides are right."""
-    counts, names = table.quadrant_counts(rows), _names(table)
+    counts = table.quadrant_counts(rows)
     total = sum(counts.values())
     if not total:
         return None
-    titles: tuple[str, ...] = ("both right", f"only {names[0]}", f"only {names[-1]}", "both wrong")
-    if len(names) == 1:
+    titles: tuple[str, ...] = ("both right", f"only {called[0]}", f"only {called[-1]}", "both wrong")
+    if len(called) == 1:
         titles, counts = ("right", "wrong"), {name: counts[name] for name in ("both", "neither")}
     pairs = list(zip(titles, counts.values(), strict=True))
     shares = [f"{title}: {count:,} ({100 * count / total:.1f} %)" for title, count in pairs]
     return el("div", bar([(name, float(n), str(n)) for name, n in pairs], total), legend(shares), class_="who-is-right")
 
 
-def _differences(table: RunTable, rows: Rows) -> Safe | None:
+def _differences(table: RunTable, called: Sequence[str], rows: Rows) -> Safe | None:
     """The largest differences between the sides, those clear of chance first."""
     found = largest_differences(table, rows)
     if not found:
@@ -152,24 +149,24 @@ def _differences(table: RunTable, rows: Rows) -> Safe | None:
         "section",
         el("h2", "Where they differ most"),
         el("p", *sentence, class_="quiet"),
-        _slice_table(table, lines, names),
+        _slice_table(called, lines, names),
         el("details", el("summary", "How this is tested"), el("p", METHOD, class_="quiet")),
     )
 
 
-def _slices(table: RunTable, rows: Rows) -> Safe | None:
+def _slices(table: RunTable, called: Sequence[str], rows: Rows) -> Safe | None:
     parts = []
     for name, aspect in table.aspects.items():
         figures = slice_figures(table, name, rows)
         if figures:
             parts += [
                 el("h3", aspect.title),
-                _slice_table(table, figures, [aspect.value_title(row.value) for row in figures]),
+                _slice_table(called, figures, [aspect.value_title(row.value) for row in figures]),
             ]
     return join(parts) if parts else None
 
 
-def _slice_table(table: RunTable, rows: Sequence[SliceRow], names: Sequence[str]) -> Safe:
+def _slice_table(called: Sequence[str], rows: Sequence[SliceRow], names: Sequence[str]) -> Safe:
     told = [row.paired.ci95 for row in rows if row.paired and not row.paired.ci95.says_nothing]
     bounds = [bound for ci95 in told for bound in ci95 if math.isfinite(bound)]
     reach = min(1.0, max(map(abs, bounds), default=1.0))
@@ -185,8 +182,8 @@ def _slice_table(table: RunTable, rows: Sequence[SliceRow], names: Sequence[str]
     head: list[Any] = [
         "",
         "samples",
-        *_names(table),
-        *([_DIFFERENCE, ""] if len(table.sides) > 1 else []),
+        *called,
+        *([_DIFFERENCE, ""] if len(called) > 1 else []),
     ]
     return _table(head, lines, numbers_from=1)
 
@@ -213,7 +210,7 @@ def _every_task(summary: Mapping[str, Any]) -> Safe:
     )
 
 
-def _charts(table: RunTable, rows: Rows) -> Safe | None:
+def _charts(table: RunTable, called: Sequence[str], rows: Rows) -> Safe | None:
     """How the scores are spread and, where there are two sides, the scores of each sample on both."""
     measure = Measure("score", "score")
     scores = [(role, table.score[side][rows]) for role, side in zip(SIDES, table.sides, strict=False)]
@@ -221,8 +218,7 @@ def _charts(table: RunTable, rows: Rows) -> Safe | None:
         return None
     drawn = [histogram(scores, measure)]
     if len(scores) == 2:
-        names = _names(table)
-        drawn.append(scatter(scores[0][1], scores[1][1], rows.tolist(), measure, (names[0], names[1])))
+        drawn.append(scatter(scores[0][1], scores[1][1], rows.tolist(), measure, (called[0], called[1])))
     return el("div", *drawn, class_="charts")
 
 
@@ -247,11 +243,11 @@ def _noted(table: RunTable, rows: Rows | None) -> Safe | None:
     return el("section", el("h2", "Noted errors"), el("ul", *tags, class_="noted"))
 
 
-def _samples(table: RunTable, rows: Rows | None, outcome: str) -> Safe | None:
+def _samples(table: RunTable, rows: Rows | None, outcome: str, most: int) -> Safe | None:
     if rows is None or not len(rows):
         return None
     notes = table.run.notes.all()
-    shown = [int(i) for i in rows[:MAX_CARDS]]
+    shown = [int(i) for i in rows[:most]]
     more = el("p", f"{len(rows) - len(shown)} more are not shown.", class_="quiet") if len(rows) > len(shown) else None
     evidence = {i: found for i in shown if (found := evidence_of(table, i))}
     mapped = list(evidence)[:MAX_MAPPED]

@@ -7,7 +7,7 @@ that are shown are ever turned into dictionaries.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,6 +68,14 @@ class RunTable:
         self.aspects: dict[str, Aspect] = aspects_of(run.samples)
         self.aspects |= evidence_aspects({side: run.sides[side].rows for side in self.sides})
         self._searched: list[str] | None = None
+
+    def names(self, given: Sequence[str] = ()) -> list[str]:
+        """What each side is called: its checkpoint; of two alike as `given`; of two alike still with its side."""
+        checkpoints = [self.run.checkpoint(side) for side in self.sides]
+        for found in (checkpoints, list(given)):
+            if len(set(found)) == len(self.sides):
+                return found
+        return [f"{checkpoint} ({side})" for checkpoint, side in zip(checkpoints, SIDES, strict=False)]
 
     # ---- columns -----------------------------------------------------------------------------------------------------
 

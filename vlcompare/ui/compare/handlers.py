@@ -213,7 +213,7 @@ class Handlers:
             if session.changes != seen:
                 sent = {}
             seen = session.changes
-            yield news(sent, views.whole(session, run))  # only what was not sent yet: pictures are large
+            yield news(sent, views.ended(session, run))  # only what was not sent yet: pictures are large
             if session.changes == seen:
                 return
 

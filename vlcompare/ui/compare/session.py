@@ -172,7 +172,9 @@ class CompareSession:
         self.current: Run | None = None  # the comparison that was started last
         self.shown: Run | None = None  # the comparison on the page
         self.shown_with_names: deque[set[tuple[Any, ...]]] = deque(maxlen=MAX_SHOWN)  # answers, as `_answer_keys`
+        self.voting = threading.RLock()  # held while a vote is cast or the sides are exchanged
         self.blind_votes: Counter[Side | str] = Counter()  # the better side's settings, "tie" or "both_bad" -> votes
+        self.stored: set[str] = set()  # runs on which a vote is stored
         self.changes = 0  # of what is shown, by anything but the comparison that is running; never fewer
         self.cancel: threading.Event | None = None
         self.asked = 0  # how many comparisons have entered the queue
@@ -223,7 +225,9 @@ class CompareSession:
 
     def _note_shown(self, run: Run) -> None:
         if not run.hidden and any(part.steps or part.answer for part in run.sides.values()):
-            self.shown_with_names.append(_answer_keys(run))
+            keys = _answer_keys(run)
+            if keys not in self.shown_with_names:  # what is shown again does not count again
+                self.shown_with_names.append(keys)
 
     def start(self, run: Run) -> threading.Event:
         """Make `run` the current one; returns the event that stops it."""
@@ -244,7 +248,8 @@ class CompareSession:
         """Exchange the sides of what is shown, with the caches that are kept of them."""
         if self.shown is None:
             return
-        self.shown.swap()
+        with self.voting:
+            self.shown.swap()
         if self.kept is self.shown:
             self.engines = {side: self.engines[other] for side, other in zip(SIDES, reversed(SIDES), strict=True)}
         self.changes += 1

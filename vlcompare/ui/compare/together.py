@@ -80,11 +80,13 @@ def three_view(runs: Sequence[Run], shown: str = "") -> Safe:
     """One picture, three questions: each side's answers; a question is a button that shows its run."""
     if not runs:
         return el("div")
-    head = [el("th", side_name(runs[0], side)[0], scope="col", data_side=side) for side in runs[0].sides]
+    first = next((run for run in runs if run.id == shown), runs[0])
+    head = [el("th", side_name(first, side)[0], scope="col", data_side=side) for side in first.sides]
     rows = []
     for run in runs:
         cells = []
-        for side in run.sides:
+        exchanged = run.settings != first.settings and [*run.settings.values()] == [*first.settings.values()][::-1]
+        for side in reversed(run.sides) if exchanged else run.sides:  # one column a model
             answer = run.answer(side)
             cells.append(el("td", result_text(answer), " ", verdict_mark(run, side)))
         asked = el(

@@ -77,6 +77,13 @@ def whole(session: CompareSession, run: Run) -> CompareUpdate:
     return page
 
 
+def ended(session: CompareSession, run: Run) -> CompareUpdate:
+    """Every region of a run that has just ended, but the sentence on a vote, which may have been cast meanwhile."""
+    page = whole(session, run)
+    del page["vote"]
+    return page
+
+
 def answered(session: CompareSession, run: Run, sides: Iterable[str]) -> CompareUpdate:
     """The regions of these sides, and those that both sides share."""
     page: dict[str, Safe] = {}

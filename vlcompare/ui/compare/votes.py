@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from vlcompare.errors import RequestError, reason
-from vlcompare.types import SIDES
+from vlcompare.types import SIDES, Side
 from vlcompare.ui.compare.belonging import settings_line
 from vlcompare.ui.compare.forms import bounded
 from vlcompare.ui.compare.session import CompareSession, Run
@@ -67,6 +67,9 @@ class Votes:
         with self._lock, self._open() as database:
             if self.path.stat().st_size > MAX_BYTES:
                 raise RequestError("The store of votes on this server is full.")
+            if not note:  # a second vote without a note keeps that of the first
+                found = database.execute("SELECT note FROM votes WHERE run = ?", (run.id,)).fetchone()
+                row["note"] = found[0] if found else ""
             names = COLUMNS[1:]
             database.execute(
                 f"INSERT OR REPLACE INTO votes ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
@@ -147,14 +150,43 @@ class Votes:
             print(f"vlcompare: a vote could not be copied to the dataset repository ({error}).")
 
 
+def cast(votes: Votes, session: CompareSession, run: Run, choice: str, note: str, *, consent: bool) -> str:
+    """Note a visitor's vote on a run, store it with consent, and say so in a sentence.
+
+    Raises RequestError where it is to be stored and cannot be; nothing is then noted.
+    """
+    with session.voting:
+        counts, blind = session.counted(run, choice)
+        hidden, stored, stays = run.hidden, run.id in session.stored, run.voted_blind
+        if consent and not (stored and stays and not note.strip()):
+            votes.add(run, counts, note, consent=True, blind=blind)
+            session.stored.add(run.id)
+        session.vote(run, choice)
+        kept = consent or (stored and stays)
+        sentence = f"Your vote: {CHOICES[counts].lower()}; it is {'stored' if kept else 'not stored'}."
+        if stored and not kept:
+            sentence += " The one that you stored before stays."
+        if counts != choice:
+            sentence += " It was cast blind, and stays."
+        if hidden and not blind:
+            sentence += " It does not count as blind: an answer to this had been shown with its model's name."
+        return sentence
+
+
 def tally(session: CompareSession) -> str:
     """What the visitor's blind votes add up to; "" until there are two."""
     if session.blind_votes.total() < 2:
         return ""
-    counts: Counter[str] = Counter()
+    counts: Counter[tuple[str, str]] = Counter()  # (what is said, what it is about) -> votes
     for better, count in session.blind_votes.items():
-        counts[CHOICES[better].lower() if isinstance(better, str) else settings_line(better)] += count
-    return f"Your blind votes: {', '.join(f'{better} {count}' for better, count in counts.most_common())}."
+        if isinstance(better, str):
+            counts[CHOICES[better].lower(), ""] += count
+        else:
+            model = Side(better.checkpoint, quantization=better.quantization)
+            counts[settings_line(model), better.checkpoint] += count
+    said = Counter(name for name, _ in counts)
+    names = {pair: pair[0] if said[pair[0]] == 1 else f"{pair[0]} ({pair[1]})" for pair in counts}
+    return f"Your blind votes: {', '.join(f'{names[pair]} {count}' for pair, count in counts.most_common())}."
 
 
 def _inert(cell: Any) -> Any:

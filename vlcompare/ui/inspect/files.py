@@ -93,7 +93,13 @@ def export_text(inspection: Inspection, kind: str, *, only: bool) -> tuple[str, 
         "report": (
             ".html",
             lambda: html_report.html_report(
-                table, _shown(inspection, rows), rows=figures, filters=filters, outcome=outcome
+                table,
+                _shown(inspection, rows),
+                rows=figures,
+                filters=filters,
+                outcome=outcome,
+                names=names,
+                most=REPORT_SAMPLES,
             ),
         ),
     }
@@ -104,17 +110,17 @@ def export_text(inspection: Inspection, kind: str, *, only: bool) -> tuple[str, 
 
 
 def _shown(inspection: Inspection, rows: Rows | None) -> Rows:
-    """The samples that the report shows: those with a note first, then the selection's; of a selection that no filter
-    and no order made, those that only one side has right."""
+    """The samples in the order in which the report shows them: those with a note first, then the selection's; of all
+    samples, and of a selection that no filter and no order made, first those that only one side has right."""
     assert inspection.data is not None
     run, table = inspection.data.run, inspection.data.table
-    chosen = inspection.rows if rows is None else rows
+    chosen = np.arange(table.count) if rows is None else rows
     noted = set(inspection.notes())
     first = np.array([run.samples[i].id in noted for i in chosen], dtype=bool)
     others = chosen[~first]
-    if not inspection.query.narrowed and inspection.query.sort == "order":
+    if rows is None or (not inspection.query.narrowed and inspection.query.sort == "order"):
         others = others[np.argsort(~np.isin(table.quadrant[others], (1, 2)), kind="stable")]
-    return np.concatenate([chosen[first], others])[:REPORT_SAMPLES]
+    return np.concatenate([chosen[first], others])
 
 
 def export_file(inspection: Inspection, kind: str, *, only: bool) -> str:

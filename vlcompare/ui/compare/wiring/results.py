@@ -19,7 +19,7 @@ from vlcompare.ui.compare.handlers import Handlers
 from vlcompare.ui.compare.layout.tab import Parts, outputs_of
 from vlcompare.ui.compare.page_update import CompareUpdate, error_update
 from vlcompare.ui.compare.session import CompareSession, Run
-from vlcompare.ui.compare.votes import CHOICES, Votes, tally
+from vlcompare.ui.compare.votes import Votes, cast, tally
 from vlcompare.ui.events import QUIET, TO_TOP, chosen, download, on_request
 from vlcompare.ui.examples import Example, load_examples
 from vlcompare.ui.server.uploads import read_file
@@ -32,7 +32,7 @@ def wire_results(parts: Parts, handlers: Handlers, votes: Votes, page: gr.Blocks
     """Connect what can be done with a run that has ended, and what the page opens with."""
     _wire_order(parts)
     _wire_history(parts, handlers)
-    _wire_votes(parts, handlers, votes)
+    _wire_votes(parts, votes)
     _wire_downloads(parts, votes)
     _wire_import(parts, handlers)
     _wire_opening(parts, handlers, page)
@@ -46,7 +46,7 @@ def _wire_order(parts: Parts) -> None:
             return outputs_of(session, {})
         session.changes += 1  # the comparison that is running sends all of its regions again
         page = views.whole(session, session.shown)
-        del page["message"], page["vote"]  # they may be about what was pressed since
+        del page["message"], page["vote"]  # these may be about what was pressed since
         return outputs_of(session, page)
 
     on_request("again", show_again, [parts.session], parts.outputs)
@@ -65,42 +65,35 @@ def _wire_history(parts: Parts, handlers: Handlers) -> None:
         restored.then(None, js=TO_TOP)
 
 
-def _wire_votes(parts: Parts, handlers: Handlers, votes: Votes) -> None:
+def _wire_votes(parts: Parts, votes: Votes) -> None:
     panels = parts.panels
     sides = parts.form[len(ASK_FIELDS) :]
 
     def vote(choice: str) -> Callable[..., list[Any]]:
-        def cast(session: CompareSession, note: str, consent: bool) -> list[Any]:
-            run = session.shown
-            same = [gr.skip()] * len(sides)
+        def vote_of(session: CompareSession, note: str, consent: bool) -> list[Any]:
+            run, same = session.shown, [gr.skip()] * (len(sides) + 1)
             try:
                 if run is None or not any(part.steps or part.answer for part in run.sides.values()):
                     raise RequestError("There is nothing to vote on yet.")
-                was_hidden, (counts, blind) = run.hidden, session.counted(run, choice)
-                if consent:
-                    votes.add(run, counts, note, consent=True, blind=blind)
+                was_hidden = run.hidden
+                sentence = cast(votes, session, run, choice, note or "", consent=bool(consent))
             except VLCompareError as error:
                 return [*outputs_of(session, {"vote": cards.message(str(error), "error")}), *same]
-            session.vote(run, choice)
-            sentence = f"Your vote: {CHOICES[counts].lower()}; it is {'stored' if consent else 'not stored'}."
+            written = "" if consent else gr.skip()  # it is stored: the next vote has a note of its own
             if not was_hidden:
-                if counts != choice:
-                    sentence += " It was cast blind, and stays."
-                return [*outputs_of(session, {"vote": cards.message(sentence)}), *same]
-            if not blind:
-                sentence += " It does not count as blind: these answers had been shown with their names."
+                return [*outputs_of(session, {"vote": cards.message(sentence)}), *same[1:], written]
             names = " and ".join(" · ".join(filter(None, cards.side_name(run, side))) for side in SIDES)
             session.show(run)
             update = views.whole(session, run) if run.done else {}
             update["vote"] = cards.message(f"{sentence} Left and right were {names}. {tally(session)}".strip())
             # the settings go along with the names: which side is which is known from here on
-            return [*outputs_of(session, update), *side_values(run)]
+            return [*outputs_of(session, update), *side_values(run), written]
 
-        return cast
+        return vote_of
 
     inputs = [parts.session, panels["note"], panels["consent"]]
     for name, button in panels["votes"].items():
-        button.click(vote(name), inputs, [*parts.outputs, *sides], **QUIET)
+        button.click(vote(name), inputs, [*parts.outputs, *sides, panels["note"]], **QUIET)
 
     def consent(on: Any) -> Any:
         return gr.update(visible=bool(on))
@@ -134,7 +127,7 @@ def _wire_downloads(parts: Parts, votes: Votes) -> None:
         return files.write_file("llm-comparator.json", json.dumps(table, indent=1).encode())
 
     def my_votes(session: CompareSession) -> str:
-        runs = {run.id for run in (*session.history, session.shown) if run}
+        runs = session.stored | {run.id for run in (*session.history, session.shown) if run}
         return files.write_file("votes.csv", votes.export(runs).encode())
 
     for name, make in {"save": save, "annotated": picture, "comparator": comparator, "my_votes": my_votes}.items():
