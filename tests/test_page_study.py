@@ -612,7 +612,7 @@ def test_what_cannot_be_read_leaves_the_rest_of_the_tab(tmp_path: Path, monkeypa
     session = StudySession(Shelf(tmp_path))
     (tmp_path / "rows.jsonl").unlink()
     shown = handlers.fill(session)
-    assert "holds no rows.jsonl" in shown["message"] and str(tmp_path) not in shown["message"]
+    assert "so no finished rows" in shown["message"] and str(tmp_path) not in shown["message"]
     assert {"intro", "published", "pictures"} < set(shown) and "Seen here" not in words(shown["intro"])
 
 

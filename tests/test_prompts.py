@@ -200,7 +200,7 @@ def test_instruction_first_by_default(request_: Request, turns: tuple[str, ...])
 
 
 def test_ocr_text_gets_its_header_once_and_a_question_with_ocr_takes_textvqas_form() -> None:
-    with_header = Request("multiple_choice", "q", choices=("a",), ocr_text="OCR text:\nA: wall", source="ai2d")
+    with_header = Request("multiple_choice", "q", choices=("a", "b"), ocr_text="OCR text:\nA: wall", source="ai2d")
     without = dataclasses.replace(with_header, ocr_text="A: wall")
     assert build_turns(with_header) == build_turns(without)
     question = Request("vqa", "what brand", ocr_text="STOP Main St.")
@@ -276,7 +276,8 @@ REFUSED = [
     (Request("multiple_choice", "q", choices="AB"), "needs choices"),  # type: ignore[arg-type]
     (Request("multiple_choice", "q", choices=5), "must be a list, not 5"),  # type: ignore[arg-type]
     (Request("multiple_choice", "q", choices=("a", " ")), "choice 2 is empty"),
-    (Request("multiple_choice", "q", choices=("x",) * 27), "27 choices; at most 26"),
+    (Request("multiple_choice", "q", choices=("x",) * 27), "27 choices; give 2 to 26"),
+    (Request("multiple_choice", "q", choices=("x",)), "is 1 choice; give 2 to 26"),
     (Request("pointing", "q", choices=("cat", "dog")), "choice 1 'cat' cannot be read"),
     (Request("pointing", "q", choices=(BOX, (0, 0, 2, 2))), r"choice 2 \(0, 0, 2, 2\) leaves the picture"),
     (Request("region_description"), "needs a box"),

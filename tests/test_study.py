@@ -33,7 +33,7 @@ from vlcompare.study.named import NAMED
 from vlcompare.study.pictures.folder import parse_picture_rows
 from vlcompare.study.progress import duration, estimated_seconds
 from vlcompare.study.rates import best_rate
-from vlcompare.study.recipe import FAMILIES, RECIPES, SETTLED
+from vlcompare.study.recipe import RECIPES, SETTLED, STUDY_FAMILIES
 from vlcompare.study.rows import Folder, parse_rows, read_rows, setting_of
 from vlcompare.study.run import run_grid, work_off
 from vlcompare.study.streams import Stream, stream_of
@@ -144,8 +144,8 @@ def test_items_are_the_same_in_every_release() -> None:
 
 @pytest.mark.parametrize("width", [32, 64, 128])
 def test_parameters_are_matched(width: int) -> None:
-    layers = {family: matched_layers(family, width, 2, SETTLED) for family in FAMILIES}
-    sizes = {family: parameters(build(family, 92, width, layers[family], 16, SETTLED)) for family in FAMILIES}
+    layers = {family: matched_layers(family, width, 2, SETTLED) for family in STUDY_FAMILIES}
+    sizes = {family: parameters(build(family, 92, width, layers[family], 16, SETTLED)) for family in STUDY_FAMILIES}
     assert max(sizes.values()) < 1.2 * min(sizes.values()), sizes
     if width == 64:
         assert max(sizes.values()) < 1.03 * min(sizes.values()), sizes
@@ -306,7 +306,7 @@ def test_named_grids_can_be_read(name: str) -> None:
     again = grid_of(json.loads(json.dumps(grid.as_json())))
     assert again == grid
     if name == "cpu":
-        assert {entry.provisional.family for entry in grid.entries[:12]} == set(FAMILIES)
+        assert {entry.provisional.family for entry in grid.entries[:12]} == set(STUDY_FAMILIES)
         assert all(entry.provisional.length == 10 for entry in grid.entries[:36])
 
 
@@ -429,7 +429,7 @@ def test_the_grid_for_a_cpu_is_fair_by_construction() -> None:
         plans = {
             family: sorted(str(row[1:]) for row in rows if row[0] == family) for family in {row[0] for row in rows}
         }
-        assert set(plans) == ({"mamba"} if states else set(FAMILIES))
+        assert set(plans) == ({"mamba"} if states else set(STUDY_FAMILIES))
         assert len({tuple(plan) for plan in plans.values()}) == 1, (task, length)
         rates = [row[1] for row in rows if row[0] == "mamba"]
         assert rates.count("best") == (3 if length == 40 else 2) and len(set(rates)) == (1 if length == 40 else 5)
@@ -462,7 +462,8 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFi
             ["report", str(tmp_path), "--out", str(tmp_path / "b")],
             f"holds no rows itself; name a folder in it: {within}.",
         ),
-        (["open", str(tmp_path / "nothing")], "holds no rows.jsonl"),
+        (["open", str(tmp_path / "nothing")], "so no finished rows"),
+        (["open", str(tmp_path)], "name a folder in it"),
         (["run", str(tiny), "--out", str(tiny)], "tiny.json cannot be written to (Not a directory)"),
         (["report", str(filled), "--out", str(tiny)], "tiny.json cannot be written to (File exists)"),
     ]
@@ -619,7 +620,7 @@ def test_a_report_from_rows_alone(tmp_path: Path) -> None:
     early = {"curve": [[200, 0.2], [1000, 0.5]]}  # an evaluation within the first quarter of the budget
     rows = [
         made_row(family=family, order=order, state_size=None if family == "pythia" else size, seed=seed, **early)
-        for family in FAMILIES
+        for family in STUDY_FAMILIES
         for order in ("query_first", "query_last")
         for size in ((4, 16) if family == "mamba" else (16,))
         for seed in (0, 1)

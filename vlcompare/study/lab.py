@@ -17,7 +17,7 @@ import torch
 from vlcompare.errors import CheckpointError, RequestError
 from vlcompare.models.kernels.cpu.openmp import at_most
 from vlcompare.study.models import scores
-from vlcompare.study.recipe import FAMILIES
+from vlcompare.study.recipe import STUDY_FAMILIES
 from vlcompare.study.rows import Setting, setting_of, weights_path
 from vlcompare.study.streams import Integers, Stream
 from vlcompare.study.tables import Row, for_lab, groups
@@ -93,7 +93,7 @@ class Lab:
 
     def families(self, order: str, trained: int) -> tuple[str, ...]:
         """The families that were trained for this order at this length."""
-        return tuple(family for family in FAMILIES if (order, trained, family) in self._models)
+        return tuple(family for family in STUDY_FAMILIES if (order, trained, family) in self._models)
 
     def ask(self, sequence: Sequence[int], query: int, order: str, trained: int | None = None) -> dict[str, Pointing]:
         """Every family's answer: at which position of `sequence` does `query` stand?

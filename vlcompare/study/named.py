@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from typing import Any
 
-from vlcompare.study.recipe import FAMILIES, WIDE
+from vlcompare.study.recipe import STUDY_FAMILIES, WIDE
 from vlcompare.study.tasks import ORDERS
 
 Rows = Iterator[dict[str, Any]]
@@ -28,7 +28,7 @@ def _tried(settings: Iterable[dict[str, Any]], seeds: int = 3) -> Rows:
 def _positions(length: int, **fields: Any) -> list[dict[str, Any]]:
     return [
         {**_POSITION, "length": length, "order": order, "family": family, **fields}
-        for order, family in product(reversed(ORDERS), FAMILIES)
+        for order, family in product(reversed(ORDERS), STUDY_FAMILIES)
     ]
 
 
@@ -44,7 +44,7 @@ def cpu() -> Rows:
     others: list[dict[str, Any]] = [{**_CPU, "task": "mqar", "length": 8, "vocabulary": 128}]
     for task in ("ngram_suffix", "ngram_prefix"):
         others.append({**_CPU, "task": task, "order": "query_last", "length": 20, "vocabulary": 30})
-    yield from _tried({**task, "family": family} for task, family in product(others, FAMILIES))
+    yield from _tried({**task, "family": family} for task, family in product(others, STUDY_FAMILIES))
 
 
 def quick() -> Rows:

@@ -21,7 +21,7 @@ from vlcompare.study.pictures.gaps import progress
 from vlcompare.study.pictures.grids import Comparison
 from vlcompare.study.pictures.measured import Row, baseline, by_setting
 from vlcompare.study.pictures.settings import picture_setting_of
-from vlcompare.study.rows import Parse, parse_rows
+from vlcompare.study.rows import Parse, parse_rows, rows_in
 from vlcompare.study.tables import Group, groups
 
 SHIPPED = EXAMPLES / "study"
@@ -134,12 +134,10 @@ def open_any(path: Path) -> Study | PictureStudy:
 
 
 def _content(path: Path) -> bytes:
-    file = rows_file(path)
+    file = rows_in(path)
     try:
         with file.open("rb") as opened:
             return opened.read(MAX_BYTES + 1)
-    except FileNotFoundError as error:
-        raise SampleError(f"{path} holds no rows.jsonl; `study run GRID --out {path}` makes one.") from error
     except OSError as error:
         raise SampleError(f"{file} cannot be read: {error.strerror}.") from error
 

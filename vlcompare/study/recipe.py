@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-FAMILIES = ("pythia", "mamba", "hybrid")
+STUDY_FAMILIES = ("pythia", "mamba", "hybrid")
 
 
 @dataclass(frozen=True, slots=True)

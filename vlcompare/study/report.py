@@ -14,7 +14,7 @@ from vlcompare.study.opened import planned_rows
 from vlcompare.study.pictures.folder import holds_pictures
 from vlcompare.study.pictures.report import write_picture_report
 from vlcompare.study.rates import RULE
-from vlcompare.study.rows import whole_rows
+from vlcompare.study.rows import rows_in, whole_rows
 from vlcompare.study.tables import TABLES, Row, as_csv, groups
 from vlcompare.units import how_many
 from vlcompare.whole_files import write_whole
@@ -28,27 +28,12 @@ _TITLES = {
 }
 
 
-def _rows_in(source: Path) -> Path:
-    """The file of rows that is meant. Raises SampleError where there is none, or it cannot be looked at."""
-    try:
-        path = source / "rows.jsonl" if source.is_dir() else source
-        if path.exists():
-            return path
-        within = sorted(str(rows.parent) for rows in source.glob("*/rows.jsonl"))
-    except OSError as error:
-        raise SampleError(f"{source} cannot be read ({error.strerror}).") from error
-    if within:
-        raise SampleError(f"{source} holds no rows itself; name a folder in it: {' or '.join(within[:5])}.")
-    folder = source.parent if source.suffix == ".jsonl" else source
-    raise SampleError(f"There is no {path}, so no finished rows; `study run GRID --out {folder}` makes them.")
-
-
 def write_report(source: Path, out: Path) -> str:
     """Write everything to `out` and return what is to be told: one line, and the damaged lines that are left out.
 
     Raises SampleError where there are no rows.
     """
-    path = _rows_in(source)
+    path = rows_in(source)
     if holds_pictures(path):
         return write_picture_report(path, out)
     rows, problems = whole_rows(path)

@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from vlcompare.errors import RequestError, SampleError
 from vlcompare.study.lines import cause, is_whole, plain, value_of, version_of, whole_lines
-from vlcompare.study.recipe import FAMILIES, RECIPES
+from vlcompare.study.recipe import RECIPES, STUDY_FAMILIES
 from vlcompare.study.tasks import ItemSource
 from vlcompare.whole_files import write_whole
 
@@ -103,8 +103,8 @@ class Setting:
 
 def check_names(family: Any, recipe: Any) -> None:
     """Raise RequestError for an unknown family or recipe."""
-    if family not in FAMILIES:
-        raise RequestError(f"Unknown family '{family}'; the families are {', '.join(FAMILIES)}.")
+    if family not in STUDY_FAMILIES:
+        raise RequestError(f"Unknown family '{family}'; the families are {', '.join(STUDY_FAMILIES)}.")
     if recipe not in RECIPES:
         raise RequestError(f"Unknown recipe '{recipe}'; the recipes are {', '.join(RECIPES)}.")
 
@@ -118,6 +118,21 @@ def setting_of(values: dict[str, Any]) -> Setting:
     if missing:
         raise RequestError(f"A row lacks {', '.join(missing)}.")
     return Setting(**{name: values[name] for name in SETTING_FIELDS})
+
+
+def rows_in(source: Path) -> Path:
+    """The file of rows that a folder or file means. Raises SampleError where there is none, or it cannot be read."""
+    try:
+        path = source / "rows.jsonl" if source.is_dir() else source
+        if path.exists():
+            return path
+        within = sorted(str(rows.parent) for rows in source.glob("*/rows.jsonl"))
+    except OSError as error:
+        raise SampleError(f"{source} cannot be read ({error.strerror}).") from error
+    if within:
+        raise SampleError(f"{source} holds no rows itself; name a folder in it: {' or '.join(within[:5])}.")
+    folder = source.parent if source.suffix == ".jsonl" else source
+    raise SampleError(f"There is no {path}, so no finished rows; `study run GRID --out {folder}` makes them.")
 
 
 def read_rows(path: Path, parse: Parse | None = None) -> list[dict[str, Any]]:

@@ -287,8 +287,9 @@ def _choices(choices: Any, spec: TaskSpec) -> tuple[Any, ...]:
     if not items:
         kind = "boxes" if spec.choices == "boxes" else "possible answers"
         raise RequestError(f'The task "{spec.title}" ({spec.name}) needs choices: a list of {kind}.')
-    if len(items) > MAX_CHOICES:
-        raise RequestError(f"There are {len(items)} choices; at most {MAX_CHOICES}, one for each letter, are allowed.")
+    if not 2 <= len(items) <= MAX_CHOICES:
+        counted = "is 1 choice" if len(items) == 1 else f"are {len(items)} choices"
+        raise RequestError(f"There {counted}; give 2 to {MAX_CHOICES}, one for each letter.")
     if spec.choices == "boxes":
         return tuple(read_box(item, f"choice {index + 1}") for index, item in enumerate(items))
     texts = tuple(_text(item, f"choice {index + 1}", MAX_CHOICE) for index, item in enumerate(items))

@@ -14,6 +14,7 @@ from typing import Any
 from vlcompare.errors import RequestError, VLCompareError
 from vlcompare.machine.zerogpu import on_zerogpu
 from vlcompare.paths import EMBEDDED, data_folder
+from vlcompare.tasks.forms import MAX_CHOICES
 from vlcompare.types import QUANTIZATIONS, SIDES, ModelSpec, Quantization
 
 
@@ -24,7 +25,7 @@ class Limits:
     file_bytes: int = 20 * 2**20  # of a picture
     upload_bytes: int = 0  # of any upload, where that is more: run archives bring many pictures
     text_characters: int = 4000
-    choices: int = 12
+    choices: int = MAX_CHOICES
     new_tokens: int = 512
     seconds: float = 300.0  # of work for one answer
     history_runs: int = 20

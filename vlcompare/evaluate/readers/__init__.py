@@ -21,6 +21,7 @@ from vlcompare.errors import SampleError
 from vlcompare.evaluate.readers.formats import AUTO, FORMATS, HUB, LOOKS, detect, explain, module_of
 from vlcompare.evaluate.readers.opening import RowError
 from vlcompare.evaluate.readers.source import BOX_FORMATS, BOX_SCALES, DatasetSource, Issue, LeftOut, Located
+from vlcompare.tasks.forms import MAX_CHOICES
 from vlcompare.tasks.prompts import SPECS
 from vlcompare.types import TASKS, Sample
 from vlcompare.units import how_many
@@ -252,8 +253,8 @@ def _check_characters(sample: Sample) -> None:
 
 def _check_choices(sample: Sample) -> None:
     count = len(sample.choices or ())
-    if not 1 < count <= len(string.ascii_uppercase):
-        raise RowError(f"{sample.task} needs 2 to 26 `choices`, not {count}")
+    if not 2 <= count <= MAX_CHOICES:
+        raise RowError(f"{sample.task} needs 2 to {MAX_CHOICES} `choices`, not {count}")
     letters = string.ascii_uppercase[:count]
     for reference in sample.references:
         if reference.strip().upper() not in set(letters):

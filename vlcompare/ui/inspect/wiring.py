@@ -19,7 +19,7 @@ from vlcompare.ui.compare.forms import SIDE_FIELDS
 from vlcompare.ui.compare.layout.tab import outputs_of
 from vlcompare.ui.compare.page_update import CompareUpdate
 from vlcompare.ui.compare.session import CompareSession
-from vlcompare.ui.events import QUIET, READING, TO_TOP, chosen, download, on_changes
+from vlcompare.ui.events import HIDDEN, QUIET, READING, TO_TOP, chosen, download, on_changes
 from vlcompare.ui.inspect import files, handlers
 from vlcompare.ui.inspect.handlers import InspectUpdate
 from vlcompare.ui.inspect.layout import EXPORTS, FORM, InspectParts
@@ -98,7 +98,7 @@ def _apply_note(parts: InspectParts, event: Any) -> Any:
     """Once the event's reply is shown, write the open sample's note into the form, unless the form is of it already:
     it may have been written into since. Decided in the page, since replies may come in another order than requests."""
     form = list(parts.note.values())
-    return event.success(None, [parts.fields["note"], *form], form, js=APPLY, show_progress="hidden")
+    return event.success(None, [parts.fields["note"], *form], form, js=APPLY, **HIDDEN)
 
 
 def _listener(parts: InspectParts, act: Callable[..., InspectUpdate]) -> Listener:
