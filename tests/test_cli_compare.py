@@ -66,6 +66,8 @@ def test_own_settings_of_a_side(folder: Path) -> None:
     [
         (["--task", "vqa"], "question"),
         (["--save", "nowhere/x.png"], "cannot be written"),
+        (["--repeat", "1"], "--repeat is 2 to 50, not 1"),
+        (["--repeat", "51"], "--repeat is 2 to 50, not 51"),
     ],
 )
 def test_mistakes_are_told_in_a_sentence(
@@ -80,6 +82,7 @@ def test_mistakes_are_told_in_a_sentence(
     [
         (["--quantization-left", "int2"], "invalid choice"),
         (["--prompt-order-right", "sideways"], "invalid choice"),
+        (["--repeat", "0"], "argument --repeat: 0 is not above 0"),
         (["--image-size-left", "large"], "--image-size-left: invalid int value: 'large'"),
     ],
 )

@@ -55,7 +55,7 @@ def test_a_cpus_packed_products_are_this_projects_own(report: doctor.Report) -> 
 
 
 def test_the_text_and_the_json_say_the_same(report: doctor.Report, monkeypatch: pytest.MonkeyPatch,
-                                            capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+                                            tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     monkeypatch.setattr(doctor, "sections", lambda: iter((name, getattr(report, name)) for name in asdict(report)))
     monkeypatch.setenv("COLUMNS", "80")
     assert main(["doctor"]) == 0
@@ -63,6 +63,9 @@ def test_the_text_and_the_json_say_the_same(report: doctor.Report, monkeypatch: 
     assert main(["doctor", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told == json.loads(json.dumps(asdict(report)))
+    file = tmp_path / "doctor.json"
+    assert main(["doctor", "--json", str(file)]) == 0 and json.loads(file.read_text()) == told
+    assert capsys.readouterr().out == text
     assert max(map(len, text.splitlines())) <= 80
     plain = " ".join(text.split())
     assert f"torch {told['software']['versions']['torch']}" in plain and "problems none found" in plain

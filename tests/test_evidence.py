@@ -284,6 +284,9 @@ def test_the_command_prints_writes_and_draws(
     [
         (["--block", "0"], "--block is 1 or more"),
         (["--answer", " "], "--answer is empty"),
+        (["--checkpoint", "tiny-mamba-vl", "--right", "tiny-pythia-vl"], "leave it out, or --right"),
+        (["--checkpoint", "tiny-mamba-vl", "--left", "tiny-pythia-vl"], "leave it out, or --left"),
+        (["--checkpoint", "tiny-mamba-vl", "--seed-right", "1"], "--seed-right is for the right side"),
         (["--truth", "1,2"], "box"),
         (["--save", "nowhere/map.png"], "--save"),
     ],

@@ -342,6 +342,29 @@ def test_ids_that_a_server_cannot_take_are_refused(tmp_path, samples):
         score_files(samples, tmp_path / "p.jsonl", submit=("vqa", tmp_path / "x.json"))
 
 
+@pytest.mark.parametrize("submitted", [False, True])
+def test_a_submission_is_advised_where_none_is_made(tmp_path, monkeypatch, capsys, submitted):
+    from test_evaluate_run import PICTURE, FakeEngine
+
+    import vlcompare.evaluate.run as running
+
+    (tmp_path / "COCO_test2015_000000000001.jpg").write_bytes(PICTURE.read_bytes())
+    (tmp_path / "q.json").write_text(json.dumps(QUESTIONS))
+    run = running.run
+    monkeypatch.setattr(running, "run", lambda settings: run(settings, FakeEngine().as_engine()))
+    given = ["evaluate", str(tmp_path / "q.json"), "--left", "tiny-mamba-vl", "--out", str(tmp_path / "run")]
+    assert main([*given, "--no-progress", *(["--submission", "vqa"] if submitted else [])]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert ("--submission FORMAT writes" in said) is not submitted
+    assert ("answers for vqa" in said) is submitted and "has no right answers" in said
+
+
+def test_options_of_a_side_that_is_not_evaluated_are_refused(tmp_path, capsys):
+    given = ["evaluate", "q.json", "--left", "tiny-mamba-vl", "--out", str(tmp_path / "run"), "--seed-right", "1"]
+    assert main(given) == 2
+    assert "--seed-right is for the right side, which is not asked: give --right as well." in capsys.readouterr().err
+
+
 def test_a_run_over_a_set_without_answers_can_be_submitted(tmp_path):
     from test_evaluate_run import PICTURE, FakeEngine, settings
 

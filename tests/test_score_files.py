@@ -461,3 +461,16 @@ def test_the_command_writes_json(tmp_path, capsys):
 def test_a_report_that_cannot_be_written_is_refused_before_the_work(tmp_path, capsys, command):
     assert main([*command, "--json", str(tmp_path / "nowhere" / "f.json")]) == 2
     assert "name a file in a folder that exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--submission-file", "x.json"], "--submission FORMAT what is written: give that as well"),
+        (["--submission", "vqa", "--submission-file", "nowhere/x.json"], "--submission-file nowhere/x.json cannot"),
+    ],
+)
+def test_where_answers_go_is_checked_before_the_work(given, said, monkeypatch, capsys):
+    monkeypatch.setattr("vlcompare.evaluate.score_files.score_files", lambda *a, **k: pytest.fail("scored"))
+    assert main(["score", "samples.jsonl", "answers.jsonl", *given]) == 2
+    assert said in capsys.readouterr().err

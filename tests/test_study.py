@@ -454,7 +454,6 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFi
         (["run", str(broken), "--out", str(tmp_path / "a")], "is not JSON"),
         (["run", str(tiny), "--out", str(other)], "filled by version 0"),
         (["run", str(tiny), "--out", str(tmp_path / "a"), "--device", "tpu"], "device is cpu"),
-        (["run", str(tiny), "--out", str(tmp_path / "a"), "--jobs", "0"], "jobs is a whole number"),
         (["report", str(tmp_path / "nothing"), "--out", str(tmp_path / "b")], "no finished rows"),
         (["report", "x" * 400, "--out", str(tmp_path / "b")], "xxx cannot be read (File name too long)"),
         (["run", "x" * 400, "--out", str(tmp_path / "a")], "xxx cannot be read (File name too long)"),
@@ -471,6 +470,9 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFi
         assert main(["study", *arguments]) == 2
         said = capsys.readouterr().err
         assert message in said and said.splitlines()[-1].startswith("vlcompare: ") and said.count("\n") == 1
+    with pytest.raises(SystemExit):
+        main(["study", "run", str(tiny), "--out", str(tmp_path / "a"), "--jobs", "0"])
+    assert "argument --jobs: 0 is not above 0" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------------------------------- rows and report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -443,7 +444,7 @@ def test_an_encoders_log_forgets_what_is_done_again(trained: Path, tmp_path: Pat
 
 
 def test_a_budget_that_is_spent_before_the_language_models_is_no_failure(tmp_path: Path) -> None:
-    stages._keep_recipe(stages.TrainingSettings(tmp_path, recipes.SMOKE))
+    stages._keep_recipe(stages.TrainingSettings(tmp_path, recipes.SMOKE), stages.TRAINING)
     assert not stages._side_by_side(stages.TrainingSettings(tmp_path, recipes.SMOKE, budget_seconds=0.0))
 
 
@@ -524,22 +525,22 @@ def test_a_recipe_of_another_form_is_one_sentence(tmp_path: Path, text: str) -> 
 def test_the_command_line_goes_on_with_the_recipe_of_the_folder_and_says_what_cannot_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from vlcompare.cli import main
+    from vlcompare.cli import main, program
 
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/vlcompare"])
     seen: list[stages.TrainingSettings] = []
     monkeypatch.setattr(stages, "run_stage", lambda stage, settings: bool(seen.append(settings)))
     out = tmp_path / "an out"
-    stages._keep_recipe(stages.TrainingSettings(out, recipes.SMOKE))
+    stages._keep_recipe(stages.TrainingSettings(out, recipes.SMOKE), stages.TRAINING)
     begin = ["train", "--out", str(out), "--stage", "pythia"]
     assert main([*begin, "--resume", "--checkpoints", "there"]) == 3 and seen[0].recipe == recipes.SMOKE
     assert f"'{out}'" in (said := capsys.readouterr().out) and "--checkpoints there" in said
+    assert f"go on with: {program()} train" in said
     assert main([*begin, "--recipe", "gpu"]) == 3 and seen[1].recipe == recipes.GPU
     monkeypatch.undo()
     (tmp_path / "file").write_text("")
     nothing = ["train", "--stage", "export", "--out", str(tmp_path / "empty"), "--recipe", "smoke"]
     for arguments, reason in (
-        ([*begin, "--budget", "nan"], "above 0"),
-        ([*begin, "--budget", "0"], "above 0"),
         (["train", "--stage", "encoder", "--out", str(tmp_path / "file" / "below")], "cannot be written"),
         (nothing, "no trained language model"),
         (["train", "--out", str(tmp_path / "none"), "--resume"], "no training to continue"),
@@ -550,6 +551,10 @@ def test_the_command_line_goes_on_with_the_recipe_of_the_folder_and_says_what_ca
     ):
         assert main(arguments) == 2 and reason in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
+    for flag, value in (("--budget", "nan"), ("--budget", "0"), ("--threads", "0")):
+        with pytest.raises(SystemExit):
+            main([*begin, flag, value])
+        assert f"argument {flag}: {value} is not above 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,10 @@ from PIL import Image
 from test_ui_cards import EVIL, answer, run_of
 from ui_fakes import write_examples
 
-from vlcompare.cli import build_parser
+from vlcompare.cli import build_parser, main
 from vlcompare.cli.serve import settings_of
 from vlcompare.errors import RequestError
+from vlcompare.paths import EXAMPLES
 from vlcompare.repeats import Repeats
 from vlcompare.types import SIDES, Box, Request, Side, Timings
 from vlcompare.ui import examples
@@ -444,7 +445,10 @@ def test_the_page_opens_with_what_may_be_chosen() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("PORT", "x", "must be a number"),
+        ("PORT", "x", "must be a whole number"),
+        ("QUEUE", "2.5", "must be a whole number"),
+        ("MAX_SECONDS", "x", "must be a number"),
+        ("MAX_SECONDS", "nan", "above 0"),
         ("QUEUE", "0", "at least 1"),
         ("MEMORY", "lots", "amount of memory"),
         ("QUANTIZATION", "int2", "none, int8 or nf4"),
@@ -453,6 +457,54 @@ def test_the_page_opens_with_what_may_be_chosen() -> None:
 def test_a_wrong_variable_is_named(name: str, value: str, said: str) -> None:
     with pytest.raises(RequestError, match=f"VLCOMPARE_{name} .*{said}"):
         AppSettings.from_environment({f"VLCOMPARE_{name}": value})
+
+
+def test_the_time_of_an_answer_may_be_a_part_of_a_second() -> None:
+    assert AppSettings.from_environment({"VLCOMPARE_MAX_SECONDS": "2.5"}).limits.seconds == 2.5
+
+
+def test_every_option_but_two_is_a_variable() -> None:
+    serving = build_parser().parse_args(["serve"]).parser
+    flags = {action.option_strings[-1] for action in serving._actions} - {"--help", "--share", "--open"}
+    known = {*VARIABLES, *LIMIT_VARIABLES, *SERVER_VARIABLES}
+    assert {"VLCOMPARE" + flag[1:].replace("-", "_").upper() for flag in flags} <= known
+    assert AppSettings.from_environment({"VLCOMPARE_OFFER": "a/b"}).offered == ("a/b",)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables"),
+    [
+        (["serve", "--right", "tiny-mamb-vl"], {}),
+        (["serve", "--offer", "tiny-mamb-vl"], {}),
+        (["serve", "--preload", "tiny-mamb-vl"], {}),
+        (["serve"], {"VLCOMPARE_LEFT": "tiny-mamb-vl"}),
+        (["inspect", str(EXAMPLES / "tiny-pair-on-scenes")], {"VLCOMPARE_LEFT": "tiny-mamb-vl"}),
+    ],
+)
+def test_a_misspelt_checkpoint_is_told_before_anything_starts(
+    arguments: list[str],
+    variables: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("vlcompare.ui.page.serve", lambda *given, **more: pytest.fail("served"))
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert "did you mean tiny-mamba-vl?" in said.err and said.err.count("\n") == 1 and not said.out
+
+
+def test_folders_and_hub_ids_are_served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own").mkdir()
+    started: list[AppSettings] = []
+    monkeypatch.setattr("vlcompare.ui.page.serve", lambda settings, **more: started.append(settings))
+    named = ["own", str(tmp_path / "own"), "./own", "owner/name", "tiny-mamba-vl", "finetuned_mambavl_2.8b"]
+    for name in named:
+        assert main(["serve", "--left", name, "--preload", name, "--allow-path", str(tmp_path)]) == 0
+    assert main(["serve", "--offer", *named]) == 0
+    assert [settings.left for settings in started] == [*named, "own"]
 
 
 def test_every_variable_is_in_the_pages_readme() -> None:

@@ -36,7 +36,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--race", action="store_true", help="run both at once: a show, the times are contended (default: one by one)"
     )
     sides.add_argument(
-        "--repeat", type=int, metavar="N", help="run the comparison N times, the first side in turn: medians and ranges"
+        "--repeat",
+        type=options.above_zero(int),
+        metavar="N",
+        help="run the comparison N times, 2 to 50, the first side in turn: medians and ranges",
     )
     answers = parser.add_argument_group("the answers (each also with -left or -right)")
     options.add_fields(answers, DECODING_FIELDS, SIDES)
@@ -47,8 +50,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Compare. Exit status 1 when a side failed; the other side's answer is printed and saved all the same."""
+    from vlcompare.repeats import MAX_ROUNDS
+
     if args.repeat is not None and args.race:
         raise RequestError("--race runs both sides at once, so its times are not figures to repeat: leave one out.")
+    if args.repeat is not None and not 2 <= args.repeat <= MAX_ROUNDS:
+        raise RequestError(f"--repeat is 2 to {MAX_ROUNDS}, not {args.repeat}.")
     request = options.request_from(args)
     options.check_outputs(args)
     options.check_checkpoint(args.left, args.right)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from vlcompare import terminal
+from vlcompare.cli.options import add_json, check_outputs
 from vlcompare.units import format_bytes
 
 _LABEL = 14  # characters of the first column
@@ -22,20 +22,23 @@ def add_parser(subparsers: Any) -> None:
         description="Says what this machine is, which kernel takes each operation and why not a faster one, and what "
         "should work and does not. Nothing private is in the text. The exit status is 1 where something is wrong.",
     )
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    check_outputs(args)
     from vlcompare.runtime import doctor
 
     found: dict[str, Any] = {}
     for name, value in doctor.sections():
         found[name] = value
-        if not args.json:
+        if args.json != "-":
             for line in lines(name, value):
                 print(line, flush=True)
     if args.json:
-        print(json.dumps(dataclasses.asdict(doctor.Report(**found)), indent=1))
+        from vlcompare.cli.report import write_json
+
+        write_json(args.json, dataclasses.asdict(doctor.Report(**found)))
     return 1 if found["problems"] else 0
 
 

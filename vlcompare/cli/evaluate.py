@@ -55,6 +55,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     options.check_checkpoint(args.left, args.right)
+    if not args.right:
+        options.refuse_own(args, _PER_SIDE, "right", "give --right as well")
 
     from vlcompare.cli import program
     from vlcompare.cli.score import reading_options
@@ -64,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     from vlcompare.evaluate.settings import RunSettings
     from vlcompare.evaluate.summary_text import figures_as_text
 
-    for name, least in (("batch_size", 1), ("alternatives", 0), ("limit", 1), ("evidence", 0)):
+    for name, least in (("batch_size", 1), ("alternatives", 0), ("evidence", 0)):
         value = getattr(args, name)
         if value is not None and value < least:
             raise RequestError(f"--{name.replace('_', '-')} is {least} or more, not {value}.")
@@ -95,6 +97,8 @@ def run(args: argparse.Namespace) -> int:
         print(figures_as_text(summary))
         for sentence in submit_run(args.out, args.submission) if args.submission else ():
             print(sentence)
+        if not args.submission and not any(side["tasks"] for side in summary["sides"].values()):
+            print("--submission FORMAT writes the answers as a benchmark's server takes them.")
         print(f"\n{headline(args.out)}")
         if args.evidence:
             print(f"\n{_rests_on(args.out)}")

@@ -11,6 +11,7 @@ from vlcompare import terminal
 from vlcompare.cli import options
 from vlcompare.errors import RequestError, VLCompareError, reason
 from vlcompare.evidence import BLANKS
+from vlcompare.paths import EMBEDDED
 from vlcompare.types import DECODING_FIELDS, SIDES
 
 if TYPE_CHECKING:
@@ -33,12 +34,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--blank", choices=BLANKS, default="mean", help="a block becomes the picture's mean patch (default) or blurred"
     )
     group.add_argument("--block", type=int, metavar="K", help="patches a side that are blanked together")
-    sides = parser.add_argument_group("the models")
+    sides = parser.add_argument_group("the sides")
     options.add_sides(sides)
     sides.add_argument("--checkpoint", metavar="C", help="only this model, in place of the two sides")
-    options.add_fields(sides, (*options.MODEL_OPTIONS, *DECODING_FIELDS), SIDES)
+    parser.set_defaults(**dict.fromkeys(SIDES))  # as without an option, so that one beside --checkpoint is seen
+    answers = parser.add_argument_group("the answers (each also with -left or -right)")
+    options.add_fields(answers, DECODING_FIELDS, SIDES)
+    models = parser.add_argument_group("the models (each also with -left or -right)")
+    options.add_fields(models, options.MODEL_OPTIONS, SIDES)
     group = parser.add_argument_group("output")
-    group.add_argument("--json", metavar="F", help="write maps and figures as JSON; - writes them to standard output")
+    options.add_json(group, "maps and figures")
     group.add_argument("--save", metavar="F.png", help="write the picture with both maps on one scale")
 
 
@@ -50,10 +55,7 @@ def run(args: argparse.Namespace) -> int:
         raise RequestError(f"--block is 1 or more, not {args.block}.")
     if args.answer is not None and not args.answer.strip():
         raise RequestError("--answer is empty: give the text of an answer, or leave it out.")
-    if args.checkpoint:
-        args.left, args.right = args.checkpoint, None
-    options.check_checkpoint(args.left, args.right)
-    sides = {side: options.side_of(args, side) for side in SIDES if getattr(args, side)}
+    sides = _sides(args)
 
     from vlcompare.cli.report import plain, write_json
     from vlcompare.evaluate.verdicts import read_truth
@@ -83,6 +85,20 @@ def run(args: argparse.Namespace) -> int:
             raise RequestError(f"{args.save} cannot be written ({reason(error)}).") from error
         print(f"The maps are in {args.save}.", file=sys.stderr)
     return 0 if len(maps) == len(sides) else 1
+
+
+def _sides(args: argparse.Namespace) -> dict[str, Side]:
+    """The two sides, or the one model of --checkpoint. Raises RequestError for options that would do nothing."""
+    if args.checkpoint is not None:
+        for side in SIDES:
+            if getattr(args, side) is not None:
+                raise RequestError(f"--checkpoint takes the place of the two sides: leave it out, or --{side}.")
+        options.refuse_own(args, options.FIELD_OPTIONS, "right", "leave it out, or --checkpoint")
+        args.left = args.checkpoint
+    else:
+        args.left, args.right = args.left or EMBEDDED[0], args.right or EMBEDDED[1]
+    options.check_checkpoint(args.left, args.right)
+    return {side: options.side_of(args, side) for side in SIDES if getattr(args, side)}
 
 
 def _explain(args: argparse.Namespace, side: Side, image: Any, request: Request) -> EvidenceMap:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vlcompare.cli.options import add_address_options, address_of, page_server, server_options_of
+from vlcompare.cli.options import add_address_options, address_of, serve_page
 from vlcompare.paths import existing_path
 
 MAX_ARCHIVE_BYTES = 2 << 30  # bytes of a run archive
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     settings = replace(settings, limits=replace(settings.limits, upload_bytes=MAX_ARCHIVE_BYTES))
     for halves in filter(None, (half_runs(path, 1) for path in args.runs)):
         print(f"vlcompare: {halves}", flush=True)
-    page_server()(settings, runs=args.runs, server_options=server_options_of(args), inbrowser=args.open)
+    serve_page(args, settings, runs=args.runs)
     return 0
 
 

@@ -10,7 +10,7 @@ import argparse
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vlcompare import terminal
 from vlcompare.cli import incomplete
@@ -29,6 +29,9 @@ from vlcompare.types import (
     Request,
     Side,
 )
+
+if TYPE_CHECKING:
+    from vlcompare.ui.settings import AppSettings
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -94,8 +97,14 @@ def address_of(args: argparse.Namespace) -> dict[str, Any]:
     return {"host": args.host, "port": args.port}
 
 
-def page_server() -> Callable[..., None]:
-    """`ui.page.serve`, whose import takes seconds: a line says before it that something happens."""
+def serve_page(args: argparse.Namespace, settings: AppSettings, **more: Any) -> None:
+    """Serve the page until interrupted, once what the operator named is checked.
+
+    Its import takes seconds: a line says before it that something happens. more: goes to `ui.page.serve`. Raises
+    CheckpointError for a misspelt checkpoint.
+    """
+    check_checkpoint(settings.left, settings.right, *settings.offered, *settings.preload)
+    server_options = server_options_of(args)
     print("vlcompare: starting; the page is up in some seconds.", flush=True)
     incomplete.require(incomplete.FOR_THE_PAGE)
     from vlcompare.ui.fast_import import import_gradio
@@ -103,7 +112,7 @@ def page_server() -> Callable[..., None]:
     import_gradio()
     from vlcompare.ui.page import serve
 
-    return serve
+    serve(settings, server_options=server_options, inbrowser=args.open, **more)
 
 
 def server_options_of(args: argparse.Namespace) -> Any:
@@ -145,10 +154,24 @@ def side_of(args: argparse.Namespace, side: str) -> Side:
     return Side(getattr(args, side), **given(args, FIELD_OPTIONS, side))
 
 
+def refuse_own(args: argparse.Namespace, names: Iterable[str], side: str, instead: str) -> None:
+    """Raise RequestError for an option of a side that is not asked, such as --seed-right."""
+    for name in names:
+        if getattr(args, f"{name}_{side}", None) is not None:
+            flag = f"--{name.replace('_', '-')}-{side}"
+            raise RequestError(f"{flag} is for the {side} side, which is not asked: {instead}.")
+
+
+def add_json(parser: argparse._ActionsContainer, what: str = "the report") -> None:
+    """--json, to a file or to standard output."""
+    text = f"write {what} as JSON to this file; none, or -: standard output"
+    parser.add_argument("--json", nargs="?", const="-", metavar="F", help=text)
+
+
 def add_output(parser: argparse.ArgumentParser) -> None:
     """Where the result goes beside the terminal."""
     group = parser.add_argument_group("output")
-    group.add_argument("--json", metavar="F", help="write the whole answer as JSON; - writes it to standard output")
+    add_json(group, "the whole answer")
     group.add_argument("--save", metavar="F.png", help="write the result card: question, answers, boxes and times")
 
 
@@ -195,18 +218,20 @@ def check_checkpoint(*names: str | None) -> None:
     for name in names:
         if name is None or registry.find(name) or "/" in name or os.path.exists(os.path.expanduser(name)):
             continue
-        if not os.path.isdir(CHECKPOINTS / name):
+        if not name or not os.path.isdir(CHECKPOINTS / name):
             raise CheckpointError(registry.unknown(name))
 
 
 def check_outputs(args: argparse.Namespace) -> None:
     """Refuse output paths that cannot be written, before any work is done for them."""
-    for name in ("json", "save", "plot"):
+    for name in ("json", "save", "plot", "submission_file"):
         value = getattr(args, name, None)
         if value is None or (name == "json" and value == "-"):
             continue
         path = Path(value)
         if path.is_dir() or not path.parent.is_dir():
-            raise RequestError(f"--{name} {value} cannot be written: name a file in a folder that exists.")
+            raise RequestError(
+                f"--{name.replace('_', '-')} {value} cannot be written: name a file in a folder that exists."
+            )
         if name == "save" and path.suffix.lower() not in PICTURE_SUFFIXES:
             raise RequestError(f"--save {value} must end in one of {', '.join(PICTURE_SUFFIXES)}.")

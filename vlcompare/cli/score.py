@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from vlcompare.cli.options import above_zero, add_json, check_outputs
+from vlcompare.errors import RequestError
 from vlcompare.paths import existing
 
 
@@ -23,7 +25,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "predictions", type=existing, help="predictions.jsonl, or a file of answers from another program"
     )
-    parser.add_argument("--json", metavar="FILE", help="write the figures there ('-': standard output)")
+    add_json(parser, "the figures")
     parser.add_argument("--side", help="score this side of the predictions alone")
     group = parser.add_argument_group("predicted boxes")
     group.add_argument(
@@ -47,7 +49,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="pixels of what: original (default), or of a model's input, as a side (448) or WIDTHxHEIGHT",
     )
     add_submission_option(parser)
-    parser.add_argument("--submission-file", metavar="FILE", help="where (default: FORMAT-submission.json here)")
+    parser.add_argument(
+        "--submission-file",
+        metavar="FILE",
+        help="where (default: FORMAT-submission.json here, .xlsx for vlmevalkit); of several sides each has its own, "
+        "with -SIDE in its name",
+    )
     add_reading_options(parser)
     parser.set_defaults(need_pictures=False)
 
@@ -80,7 +87,7 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--task", choices=TASKS, metavar="TASK", help="only this task; for formats that name none, what the rows are"
     )
-    group.add_argument("--limit", type=int, help="only the first samples")
+    group.add_argument("--limit", type=above_zero(int), metavar="N", help="only the first samples")
     group.add_argument(
         "--images", help="folder of the pictures (default: beside the file), or a parquet file of them by id"
     )
@@ -103,13 +110,14 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from vlcompare.cli.options import check_outputs
     from vlcompare.cli.report import write_json
     from vlcompare.evaluate.exchange.submission import SUBMISSIONS
     from vlcompare.evaluate.score_files import score_files
     from vlcompare.evaluate.summary_text import figures_as_text
 
     check_outputs(args)
+    if args.submission_file and not args.submission:
+        raise RequestError("--submission-file says where, and --submission FORMAT what is written: give that as well.")
     submit = None
     if args.submission:
         suffix = SUBMISSIONS[args.submission].suffix

@@ -6,18 +6,19 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from vlcompare.cli.options import above_zero, add_address_options, address_of, page_server, server_options_of
+from vlcompare.cli.options import above_zero, add_address_options, address_of, serve_page
 from vlcompare.types import QUANTIZATIONS
 
 SETTINGS = ("left", "right", "quantization", "device", "allow_path", "data", "votes_dataset", "concurrency")
 
 
 def add_parser(subparsers: Any) -> None:
-    """The command's options; each can also come from the environment as VLCOMPARE_HOST and so on."""
+    """The command's options; all but two can also come from the environment as VLCOMPARE_HOST and so on."""
     parser = subparsers.add_parser(
         "serve",
         help="open the page: two models on one picture, side by side",
-        description="Serve the page. Every option can also come from the environment, as in VLCOMPARE_PRELOAD.",
+        description="Serve the page. Every option but --share and --open can also come from the environment, as in "
+        "VLCOMPARE_PRELOAD.",
     )
     add_address_options(parser)
     parser.add_argument("--left", help="the left side's checkpoint when the page opens")
@@ -26,7 +27,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--preload", nargs="*", metavar="CHECKPOINT", help="load these at the start (none named: both)")
     parser.add_argument("--quantization", choices=QUANTIZATIONS, help="of both sides when the page opens")
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--allow-path", type=Path, help="users may open checkpoint folders below this folder")
+    parser.add_argument("--allow-path", type=Path, metavar="DIR", help="users may open checkpoints and runs below it")
     parser.add_argument("--data", type=Path, help="where votes are kept (default: the user's data folder)")
     parser.add_argument("--memory", metavar="SIZE", help="memory for weights at most, e.g. 6GB (default: what is free)")
     parser.add_argument("--max-seconds", type=above_zero(float), help="work for one answer at most (default 300)")
@@ -41,8 +42,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until interrupted."""
-    settings, server_options = settings_of(args), server_options_of(args)
-    page_server()(settings, server_options=server_options, share=args.share, inbrowser=args.open)
+    serve_page(args, settings_of(args), share=args.share)
     return 0
 
 

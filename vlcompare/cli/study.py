@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from vlcompare.cli.options import add_address_options, address_of, page_server, server_options_of
+from vlcompare.cli.options import above_zero, add_address_options, address_of, serve_page
 from vlcompare.paths import existing_path
 
 UNFINISHED = 3  # exit status: other processes are still training some rows
@@ -32,7 +32,9 @@ def add_parser(subparsers: Any) -> None:
     run.add_argument("grid", metavar="GRID", help="cpu, quick, paper, pictures, or a JSON file")
     run.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of rows, weights and states")
     run.add_argument("--device", default="cpu", help="cpu (default), cuda, or cuda:N")
-    run.add_argument("--jobs", type=int, default=1, metavar="N", help="processes, of one thread each (default 1)")
+    run.add_argument(
+        "--jobs", type=above_zero(int), default=1, metavar="N", help="processes, of one thread each (default 1)"
+    )
     report = actions.add_parser(
         "report",
         help="write figures and tables from the rows",
@@ -95,5 +97,5 @@ def _open(args: argparse.Namespace) -> int:
     from vlcompare.ui.settings import AppSettings
 
     settings = AppSettings.from_environment(**address_of(args))
-    page_server()(settings, study=args.folder, server_options=server_options_of(args), inbrowser=args.open)
+    serve_page(args, settings, study=args.folder)
     return 0

@@ -7,6 +7,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from vlcompare.cli.options import above_zero
+
 STAGES = ("encoder", "features", "pythia", "mamba", "export", "report")  # as in synth.train.stages, imported late
 UNFINISHED = 3  # exit status: the budget ran out, the state is saved
 
@@ -29,10 +31,14 @@ def add_parser(subparsers: Any) -> None:
         "--recipe",
         help="cpu, gpu, smoke, or a JSON file with the values that differ from cpu (default: DIR's recipe, else cpu)",
     )
-    parser.add_argument("--budget", type=float, metavar="MINUTES", help="stop after that time; --resume continues")
+    parser.add_argument(
+        "--budget", type=above_zero(float), metavar="MINUTES", help="stop after that time; --resume continues"
+    )
     parser.add_argument("--resume", action="store_true", help="continue from the states in DIR")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--threads", type=int, default=1, help="of each process on CPU (default 1)")
+    parser.add_argument(
+        "--threads", type=above_zero(int), default=1, metavar="N", help="of each process on CPU (default 1)"
+    )
     parser.add_argument(
         "--checkpoints", type=Path, metavar="DIR", help="where `export` writes the pair (default: DIR/checkpoints)"
     )
@@ -41,6 +47,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     import torch
 
+    from vlcompare.cli import program
     from vlcompare.errors import RequestError
     from vlcompare.synth.train import recipe, stages
 
@@ -48,8 +55,6 @@ def run(args: argparse.Namespace) -> int:
         raise RequestError(f"{args.out} holds no training to continue: leave out --resume to begin one there.")
     if args.device == "cuda" and not torch.cuda.is_available():
         raise RequestError("There is no CUDA device here; use --device cpu.")
-    if args.budget is not None and not args.budget > 0:  # nor is nan
-        raise RequestError(f"A budget is a number of minutes above 0, not {args.budget:g}.")
     kept = args.out / "recipe.json"
     named = args.recipe or (str(kept) if kept.is_file() else "cpu")
     settings = stages.TrainingSettings(
@@ -58,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         resume=args.resume,
         budget_seconds=None if args.budget is None else args.budget * 60,
-        threads=max(1, args.threads),
+        threads=args.threads,
         checkpoints=args.checkpoints,
     )
     done = stages.run_all(settings) if args.stage == "all" else stages.run_stage(args.stage, settings)
@@ -66,5 +71,5 @@ def run(args: argparse.Namespace) -> int:
         again = ["--out", str(args.out), "--stage", args.stage, "--recipe", named, "--device", args.device]
         again += ["--threads", str(settings.threads)]
         again += ["--checkpoints", str(args.checkpoints)] if args.checkpoints else []
-        print(f"The budget is spent; go on with: python -m vlcompare train {shlex.join([*again, '--resume'])}")
+        print(f"The budget is spent; go on with: {program()} train {shlex.join([*again, '--resume'])}")
     return 0 if done else UNFINISHED

@@ -195,7 +195,7 @@ def summarise_run(folder: Path) -> dict[str, Any]:
     skipped = record["samples"]["skipped"]
     notes = [f"samples: {skipped} broken rows of the data set were skipped."] if skipped else []
     if not any(map(is_scorable, samples)):
-        notes.append("The data set has no right answers: nothing is scored. --submission FORMAT writes the answers.")
+        notes.append("The data set has no right answers: nothing is scored.")
     if record["identity"]["data"].get("limit"):
         notes.append(f"Only the first {record['samples']['count']} samples were evaluated.")
     summary = summarise(

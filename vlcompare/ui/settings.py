@@ -121,18 +121,35 @@ def read_variables(env: Mapping[str, str], variables: Mapping[str, tuple[str, An
             continue
         try:
             values[name] = read(env[key])
-        except ValueError as error:
-            reason = str(error).rstrip(".") if isinstance(error, RequestError) else "it must be a number"
-            raise RequestError(f"The variable {key} is {env[key]!r}: {reason}.") from error
+        except RequestError as error:
+            raise RequestError(f"The variable {key} is {env[key]!r}: {str(error).rstrip('.')}.") from error
     return values
 
 
+def whole(value: str) -> int:
+    """A whole number. Raises RequestError."""
+    try:
+        return int(value)
+    except ValueError:
+        raise RequestError("it must be a whole number") from None
+
+
 def positive(value: str) -> int:
-    """A whole number from 1 on. Raises ValueError or RequestError."""
-    count = int(value)
+    """A whole number from 1 on. Raises RequestError."""
+    count = whole(value)
     if count < 1:
         raise RequestError("it must be at least 1")
     return count
+
+
+def _seconds(value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        raise RequestError("it must be a number") from None
+    if not seconds > 0:  # nor is nan
+        raise RequestError("it must be above 0")
+    return seconds
 
 
 def _quantization(value: str) -> str:
@@ -143,12 +160,13 @@ def _quantization(value: str) -> str:
 
 VARIABLES: dict[str, tuple[str, Any]] = {  # the later ones go first
     "GRADIO_SERVER_NAME": ("host", str),
-    "GRADIO_SERVER_PORT": ("port", int),
+    "GRADIO_SERVER_PORT": ("port", whole),
     "VLCOMPARE_HOST": ("host", str),
-    "VLCOMPARE_PORT": ("port", int),
+    "VLCOMPARE_PORT": ("port", whole),
     "VLCOMPARE_LEFT": ("left", str),
     "VLCOMPARE_RIGHT": ("right", str),
-    "VLCOMPARE_OFFERED": ("offered", names),
+    "VLCOMPARE_OFFERED": ("offered", names),  # an earlier name
+    "VLCOMPARE_OFFER": ("offered", names),
     "VLCOMPARE_PRELOAD": ("preload", names),
     "VLCOMPARE_QUANTIZATION": ("quantization", _quantization),
     "VLCOMPARE_DEVICE": ("device", str),
@@ -160,7 +178,7 @@ VARIABLES: dict[str, tuple[str, Any]] = {  # the later ones go first
 }
 LIMIT_VARIABLES: dict[str, tuple[str, Any]] = {
     "VLCOMPARE_QUEUE": ("queue", positive),
-    "VLCOMPARE_MAX_SECONDS": ("seconds", positive),
+    "VLCOMPARE_MAX_SECONDS": ("seconds", _seconds),
     "VLCOMPARE_MAX_NEW_TOKENS": ("new_tokens", positive),
     "VLCOMPARE_MAX_MEGABYTES": ("file_bytes", lambda value: positive(value) * 2**20),
 }
