@@ -170,6 +170,28 @@ def test_what_needs_no_model_imports_no_torch(arguments: list[str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("action", [["list"], ["info", "tiny-mamba-vl"]])
+def test_json_goes_to_a_file_or_to_standard_output(
+    action: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "x.json"
+    status, text, _ = said(["checkpoints", *action, "--json", str(file)], capsys)
+    assert status == 0 and "tiny-mamba-vl" in text and not text.startswith(("[", "{"))
+    for spelling in (["--json"], ["--json", "-"]):
+        status, out, _ = said(["checkpoints", *action, *spelling], capsys)
+        assert status == 0 and json.loads(out) == json.loads(file.read_text())
+    status, out, _ = said(["checkpoints", action[0], "--json", *action[1:]], capsys)
+    assert status == 0 and json.loads(out) == json.loads(file.read_text())
+    status, _, err = said(["checkpoints", *action, "--json", str(tmp_path / "nowhere" / "x")], capsys)
+    assert status == 2 and "--json" in err and "cannot be written" in err
+
+
+def test_info_needs_a_name(capsys: pytest.CaptureFixture[str]) -> None:
+    for given in ([], ["--json"]):
+        status, out, err = said(["checkpoints", "info", *given], capsys)
+        assert status == 2 and "required: NAME" in err and "checkpoints info --help" in err and not out
+
+
 @pytest.mark.parametrize("most", [200, 60, 40, 25])
 def test_a_table_keeps_every_word_within_its_width(most: int) -> None:
     rows = [["", "left", "right"], ["name", "one two three four", "five"], ["x", "1", f"a{terminal.NO_BREAK}b c"]]

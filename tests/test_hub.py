@@ -8,6 +8,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tests.fake_hub import FIRST, REPOSITORY, SECOND, FakeHub, checksum, git_sum
 from tests.tiny import write_checkpoint
 from vlcompare.cli import main
 from vlcompare.errors import CheckpointError, DeviceMemoryError, HubError
-from vlcompare.runtime.loading import hub
+from vlcompare.runtime.loading import hub, registry
 from vlcompare.runtime.loading.hub import errors, transfer
 from vlcompare.runtime.loading.load import load
 from vlcompare.runtime.loading.locate import find_source
@@ -516,6 +517,47 @@ def test_the_command_line(fake: FakeHub, capsys: pytest.CaptureFixture[str]) -> 
     assert status == 2 and "part of this project" in err
     status, _, err = run("download", "somebody/else")
     assert status == 2 and "was not found on the Hub" in err
+
+
+@pytest.mark.parametrize("action", ["download", "remove"])
+def test_what_is_no_repository_is_told(
+    action: str, fake: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own").mkdir()
+    for name, says in (
+        ("tiny-mamb-vl", "did you mean tiny-mamba-vl?"),
+        ("./own", "./own is a folder on this machine"),
+        ("own", "own is a folder on this machine"),
+        (str(tmp_path / "own"), "is a folder on this machine"),
+    ):
+        assert main(["checkpoints", action, name]) == 2
+        said = capsys.readouterr().err
+        assert says in said and said.count("\n") == 1
+    assert (tmp_path / "own").is_dir() and not fake.requests
+
+
+def test_a_revision_that_the_list_pins_is_the_one_that_is_fetched(
+    fake: FakeHub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = registry.registry()
+    pinned = replace(known.find("finetuned_mambavl_790m"), repository=REPOSITORY, revision=FIRST)
+    monkeypatch.setattr(registry, "registry", lambda: replace(known, checkpoints=(pinned,)))
+    asked: list[str | None] = []
+    fetch = hub.fetch
+
+    def noted(repository: str, *, revision: str | None = None, **more: Any) -> hub.Snapshot:
+        asked.append(revision)
+        return fetch(repository, revision=revision, **more)
+
+    monkeypatch.setattr(hub, "fetch", noted)
+    assert main(["checkpoints", "download", pinned.name]) == 0 and asked == [FIRST]
+    assert hub.cached(REPOSITORY, revision=FIRST) is not None
+    assert main(["checkpoints", "remove", pinned.name]) == 0
+    assert hub.cached(REPOSITORY, revision=FIRST) is None
+    capsys.readouterr()
+    assert main(["checkpoints", "verify", pinned.name]) == 2
+    assert f"`python -m vlcompare checkpoints download {pinned.name}` fetches it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])

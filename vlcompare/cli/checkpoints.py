@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict
 from typing import Any
 
 from vlcompare import terminal
+from vlcompare.cli.options import add_json, check_outputs
+from vlcompare.errors import RequestError
 from vlcompare.terminal import Progress
 from vlcompare.units import format_bytes
+
+_ANY = "a known checkpoint, a folder, or a Hub id"
 
 
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("checkpoints", help="known checkpoints: list, info, download, verify, remove")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="all known checkpoints, and what is on this machine")
-    listing.add_argument("--json", action="store_true", help="as JSON")
+    add_json(listing)
     info = actions.add_parser("info", help="everything known about one checkpoint")
-    info.add_argument("--json", action="store_true", help="as JSON")
+    add_json(info)
     download = actions.add_parser("download", help="fetch a checkpoint from the Hub, or finish a download")
     download.add_argument("--update", action="store_true", help="look up what the branch is now, not as recorded")
     verify = actions.add_parser("verify", help="read all of a checkpoint and check it")
     remove = actions.add_parser("remove", help="free what the cache holds of a checkpoint")
-    for action in (info, download, verify, remove):
-        action.add_argument("name", metavar="NAME", help="a known checkpoint, a folder, or a Hub id")
+    info.add_argument("name", metavar="NAME", nargs="?", help=_ANY)
+    info.set_defaults(parser=info)
+    verify.add_argument("name", metavar="NAME", help=_ANY)
+    for action in (download, remove):
+        action.add_argument("name", metavar="NAME", help="a known checkpoint, or a Hub id")
     for action in (download, verify):
         action.add_argument("--revision", help="commit, branch or tag (default: main as recorded)")
 
@@ -35,12 +41,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
+    check_outputs(args)
+    from vlcompare.cli.report import write_json
     from vlcompare.runtime.loading import registry
     from vlcompare.runtime.loading.availability import state_of
 
     rows = [{**asdict(checkpoint), "state": state_of(checkpoint)} for checkpoint in registry.registry().checkpoints]
     if args.json:
-        print(json.dumps(rows, indent=2))
+        write_json(args.json, rows)
+    if args.json == "-":
         return 0
     listed = [["name", "family", "size", "on this machine"]]
     listed += [[row["name"], row["family"], row["size"], row["state"]] for row in rows]
@@ -50,6 +59,12 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _info(args: argparse.Namespace) -> int:
+    if args.name is None and args.json not in (None, "-"):  # `info --json NAME`
+        args.name, args.json = args.json, "-"
+    if args.name is None:
+        args.parser.error("the following arguments are required: NAME")
+    check_outputs(args)
+    from vlcompare.cli.report import write_json
     from vlcompare.runtime.loading import hub, registry
     from vlcompare.runtime.loading.availability import state_of
     from vlcompare.runtime.loading.estimate import estimate
@@ -74,7 +89,8 @@ def _info(args: argparse.Namespace) -> int:
     if known and known.scores:
         facts["scores_source"] = registry.registry().score_source
     if args.json:
-        print(json.dumps(facts, indent=2))
+        write_json(args.json, facts)
+    if args.json == "-":
         return 0
     on_hub = known.repository is not None if known else source is None or source.repository is not None
     for key, value in facts.items():
@@ -99,15 +115,16 @@ def _shown(key: str, value: Any) -> str:
 
 def _download(args: argparse.Namespace) -> int:
     from vlcompare.runtime.loading import hub, registry
-    from vlcompare.runtime.loading.locate import read_config
+    from vlcompare.runtime.loading.locate import on_the_hub, read_config
 
     known = registry.find(args.name)
     if known is not None and known.embedded:
         print(f"{known.name} is part of this project; there is nothing to download.")
         return 0
-    repository = known.repository if known and known.repository else args.name
+    _refuse_folder(args.name, "there is nothing to download.")
+    repository, revision = on_the_hub(args.name, args.revision)
     show = Progress()
-    snapshot = hub.fetch(repository, revision=args.revision, progress=show, check=read_config, update=args.update)
+    snapshot = hub.fetch(repository, revision=revision, progress=show, check=read_config, update=args.update)
     print(f"{repository} at commit {snapshot.commit} is complete in {snapshot.folder}.")
     tokenizer = registry.registry()
     if not (snapshot.folder / "tokenizer.json").is_file():
@@ -125,15 +142,23 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _remove(args: argparse.Namespace) -> int:
-    from vlcompare.errors import RequestError
     from vlcompare.runtime.loading import hub, registry
+    from vlcompare.runtime.loading.locate import on_the_hub
 
     known = registry.find(args.name)
     if known is not None and known.embedded:
         raise RequestError(f"{known.name} is part of this project and is not removed.")
-    repository = known.repository if known and known.repository else args.name
-    if not hub.is_repository(repository):
-        raise RequestError(f"{args.name!r} is neither a known checkpoint nor a Hub id; other folders are left alone.")
+    _refuse_folder(args.name, "only what came from the Hub is removed.")
+    repository, _ = on_the_hub(args.name)
     freed = hub.remove(repository)
     print(f"{format_bytes(freed)} freed." if freed else f"Nothing of {repository} was in the cache.")
     return 0
+
+
+def _refuse_folder(name: str, why: str) -> None:
+    """Raise RequestError for the name of a folder that is not the form of a Hub id, which goes first here."""
+    from vlcompare.runtime.loading import hub, registry
+    from vlcompare.runtime.loading.locate import local_folder
+
+    if not hub.is_repository(registry.repository_of(name)) and local_folder(name) is not None:
+        raise RequestError(f"{name} is a folder on this machine: {why}")

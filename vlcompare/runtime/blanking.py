@@ -40,7 +40,6 @@ Progress = Callable[[int, int], None]  # blocks measured so far, and how many th
 
 MAX_BYTES = 1 << 30  # of one batch
 MAX_ROWS = 16  # of one batch
-MAX_TOKENS = 2048  # of a given answer
 _BLUR = 1 / 14  # standard deviation as a share of the picture's side: two patches of a 7 x 7 grid become one
 
 

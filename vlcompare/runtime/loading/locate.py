@@ -55,12 +55,12 @@ def find_source(
     """
     name = str(checkpoint)
     known = registry.find(name)
-    folder = _embedded_folder(known) if names_only or known is not None else _local_folder(name)
+    folder = _embedded_folder(known) if names_only or known is not None else local_folder(name)
     if folder is not None:
         if revision is not None:
             raise RequestError(f"{name} lies on this machine; a revision is for checkpoints on the Hub.")
         return _read(name, folder, None)
-    repository, revision = _on_the_hub(name, revision)
+    repository, revision = on_the_hub(name, revision)
     if offline:
         snapshot = hub.cached(repository, revision=revision)
         if snapshot is None:
@@ -82,14 +82,16 @@ def look_up(checkpoint: str, revision: str | None = None, progress: hub.Progress
 
     progress: as in `hub.look_up`.
     """
-    repository, revision = _on_the_hub(checkpoint, revision)
+    repository, revision = on_the_hub(checkpoint, revision)
     return hub.look_up(repository, revision=revision, progress=progress, check=read_config)
 
 
-def _on_the_hub(name: str, revision: str | None) -> tuple[str, str | None]:
-    """The repository of a name, and its revision. Raises CheckpointError for a name that stands for none."""
-    known = registry.find(name)
-    repository = known.repository if known and known.repository else name
+def on_the_hub(name: str, revision: str | None = None) -> tuple[str, str | None]:
+    """The repository of a name, and the revision: the given one, else the one that the registry pins.
+
+    Raises CheckpointError for a name that stands for no repository.
+    """
+    known, repository = registry.find(name), registry.repository_of(name)
     if not hub.is_repository(repository):
         raise CheckpointError(registry.unknown(name))
     return repository, revision or (known.revision if known else None)
@@ -132,7 +134,8 @@ def _embedded_folder(known: registry.Checkpoint | None) -> Path | None:
     return known.folder
 
 
-def _local_folder(name: str) -> Path | None:
+def local_folder(name: str) -> Path | None:
+    """The folder that a name stands for where no known checkpoint has it. Raises CheckpointError for a file."""
     # by os.path, which has an answer for a name that is too long for a path and for a user who does not exist, too
     if _is_shipped(name):
         return CHECKPOINTS / name

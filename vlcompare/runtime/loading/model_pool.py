@@ -127,8 +127,7 @@ class ModelPool:
         """
         if not self.missing(key):
             return
-        known = registry.find(key.checkpoint)
-        name = (known and known.repository) or key.checkpoint
+        name = registry.repository_of(key.checkpoint)
         with idle():
             self._downloads.run(name, lambda told: self._fetch(key, told), say, waiting)
 

@@ -104,6 +104,12 @@ def find(name: str) -> Checkpoint | None:
     return registry().find(name)
 
 
+def repository_of(name: str) -> str:
+    """The Hub repository of a known checkpoint; else the name, as it may be one itself."""
+    known = find(name)
+    return known.repository if known and known.repository else name
+
+
 def names() -> tuple[str, ...]:
     """Names of all known checkpoints, the embedded ones first."""
     return tuple(checkpoint.name for checkpoint in registry().checkpoints)

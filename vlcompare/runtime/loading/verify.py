@@ -31,9 +31,8 @@ def verify(checkpoint: str | Path, *, revision: str | None = None, progress: hub
     say = progress or (lambda sentence, done, total: None)
     source = find_source(checkpoint, revision=revision, offline=True)
     if source is None:
-        raise CheckpointError(
-            f"{checkpoint} is not on this machine: `python -m vlcompare checkpoints download` fetches it."
-        )
+        command = f"checkpoints download {checkpoint}" + (f" --revision {revision}" if revision else "")
+        raise CheckpointError(f"{checkpoint} is not on this machine: `python -m vlcompare {command}` fetches it.")
     found = [f"config.json describes a {source.config.family} model for {source.config.image_size} pixels."]
     stored = read_stored(source)
     files = sorted({entry.file for entry in stored.values()})

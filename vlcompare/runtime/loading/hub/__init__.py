@@ -110,7 +110,7 @@ def fetch(
     Raises HubError with one sentence: not found, gated, offline, disk full.
     """
     if not is_repository(repository):
-        raise HubError(f"{repository!r} is neither a folder nor a Hub id of the form owner/name.")
+        raise HubError(f"{repository!r} is not a Hub id of the form owner/name.")
     requested, wanted = revision or "main", None if files is None else tuple(files)
     snapshot = None if update else cached(repository, revision=revision, files=wanted)
     if snapshot is not None:
@@ -181,7 +181,8 @@ def check_files(snapshot: Snapshot, names: Iterable[str], notify: Notify) -> lis
         if not transfer.matches(snapshot.folder / name, known[name]):
             kind = "SHA-256" if len(known[name]) == 64 else "git SHA-1"
             raise CheckpointError(
-                f"{name} differs from the Hub's ({kind}): `checkpoints remove` it and download it again."
+                f"{name} differs from the Hub's ({kind}): `checkpoints remove {snapshot.repository}`, then download it "
+                "again."
             )
     return checked
 

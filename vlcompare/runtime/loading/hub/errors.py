@@ -110,7 +110,8 @@ def message_for(error: BaseException, repository: str, revision: str, *, sent: b
             "HF_TOKEN."
         )
     if isinstance(error, errors.RevisionNotFoundError):
-        again = "; `checkpoints download --update` looks up a recorded one again" if COMMIT.fullmatch(revision) else ""
+        again = f"; `checkpoints download {repository} --update` looks up a recorded one again"
+        again = again if COMMIT.fullmatch(revision) else ""
         return f"{repository} has no revision {revision!r}: its revisions are listed at {page}/commits/main{again}."
     if isinstance(error, errors.RepositoryNotFoundError):
         return (
