@@ -6,6 +6,8 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ import torch
 from vlcompare.bench import contestants
 from vlcompare.bench.models import ModelOptions, ModelReport, ModelRow, run
 from vlcompare.bench.tables import plot, ratios, table
-from vlcompare.cli import main
+from vlcompare.cli import bench as command
+from vlcompare.cli import build_parser, main
 from vlcompare.errors import CheckpointError, DeviceMemoryError, RequestError
 from vlcompare.models.config import MambaConfig, ModelConfig, PythiaConfig, VisionConfig
 from vlcompare.runtime.loading.keys import FLOAT32
@@ -206,6 +209,72 @@ def test_ratio_is_ours_over_theirs(report: ModelReport) -> None:
 def test_command_refuses_in_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--shapes", "nothing"]) == 2
     assert capsys.readouterr().err.startswith("vlcompare: The shape 'nothing' is not known")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            ["--what", "precisions", "--device", "cuda"],
+            "`--what precisions` takes no --device, which is for models, batch",
+        ),
+        (["--what", "memory", "--threads", "1"], "`--what memory` takes no --threads"),
+        (["--what", "page", "--plot", "x.png"], "`--what page` takes no --plot"),
+        (["--what", "coverage", "--no-peers"], "`--what coverage` takes no --no-peers"),
+        (["--token-ms", "3"], "`--what models` takes no --token-ms, which is for page"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(
+    given: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("vlcompare.cli.bench._measure", lambda args: pytest.fail("measured"))
+    assert main(["bench", *given]) == 2
+    err = capsys.readouterr().err
+    assert said in err and err.count("\n") == 1
+
+
+def test_every_kind_takes_what_its_help_says() -> None:
+    parser = build_parser().parse_args(["bench"]).parser
+    texts = {action.dest: action.help for action in parser._actions}
+    for name, (kinds, _, _) in command.OPTIONS.items():
+        assert set(kinds) <= set(command.KINDS) and texts[name].startswith(f"{', '.join(kinds)}: ")
+    for kind in command.KINDS:  # whose own code reads no option that the table does not give it
+        args = parser.parse_args(["--what", kind])
+        command.complete(args)
+        for name, (kinds, _, _) in command.OPTIONS.items():
+            if kind not in kinds:
+                delattr(args, name)
+        if kind not in ("models", "page"):
+            command._OTHERS[kind](args)
+
+
+@pytest.mark.parametrize("flag", ["--prompt", "--tokens", "--repeats", "--threads", "--rows"])
+def test_a_number_of_nothing_names_its_option(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["bench", flag, "0"])
+    assert stopped.value.code == 2 and f"argument {flag}: 0 is not above 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("to_file", [False, True])
+def test_the_command_writes_the_whole_report_once(
+    to_file: bool,
+    report: ModelReport,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def measured(options: ModelOptions, *, kept: Callable[[ModelReport], None], **more: object) -> ModelReport:
+        kept(replace(report, rows=report.rows[:1]))
+        return report
+
+    monkeypatch.setattr("vlcompare.bench.models.run", measured)
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench", "--json", "bench.json" if to_file else "-"]) == 0
+    out = capsys.readouterr().out
+    assert ("GB/s measured" in out) is to_file
+    told = json.loads((tmp_path / "bench.json").read_text() if to_file else out)
+    assert told == json.loads(json.dumps(report.to_json()))
+    assert [path.name for path in tmp_path.iterdir()] == (["bench.json"] if to_file else [])
 
 
 PEER = """

@@ -3,15 +3,94 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from vlcompare import terminal
-from vlcompare.cli.options import check_outputs
+from vlcompare.cli.options import above_zero, add_json, check_outputs
+from vlcompare.errors import RequestError
 
 BUSY_PERCENT = 20  # of all processors
+KINDS = {
+    "models": "the table described above (default)",
+    "precisions": "what each takes beside the first, in turn, for a prompt and for steps of several rows",
+    "page": "how soon the page opens and answers, and what streaming through it adds to the engine alone",
+    "batch": "an evaluation's questions one by one and in batches",
+    "memory": "what models take of a process's resident memory, loaded from files and kept together",
+    "inspect": "the inspect page over 50,000 samples, in a browser",
+    "coverage": "how often the 95 %% intervals of an evaluation hold the true value, by simulation",
+}
+
+_ABOVE_ZERO = above_zero(int)
+# option: the kinds that take it, what it is where it is not given, and argparse's keywords
+OPTIONS: dict[str, tuple[tuple[str, ...], Any, dict[str, Any]]] = {
+    "shapes": (
+        ("models", "precisions", "memory"),
+        None,
+        {"nargs": "+", "metavar": "SHAPE", "help": "published shapes, e.g. mambavl_2.8b, or all"},
+    ),
+    "precisions": (
+        ("models", "precisions", "memory"),
+        ["bf16"],
+        {"nargs": "+", "metavar": "P", "help": "of fp32 bf16 int8 nf4 (default: bf16)"},
+    ),
+    "device": (("models", "batch"), "cpu", {"metavar": "D", "help": "cpu, cuda, cuda:1 (default: cpu)"}),
+    "prompt": (
+        ("models", "precisions"),
+        620,
+        {"type": _ABOVE_ZERO, "metavar": "N", "help": "positions of the prompt (default: 620)"},
+    ),
+    "rows": (
+        ("precisions",),
+        [1, 8, 16, 32],
+        {"type": _ABOVE_ZERO, "nargs": "+", "metavar": "N", "help": "rows of a batch's steps"},
+    ),
+    "tokens": (
+        ("models", "page"),
+        32,
+        {"type": _ABOVE_ZERO, "metavar": "N", "help": "tokens of each answer (default: 32)"},
+    ),
+    "repeats": (
+        ("models", "precisions", "page", "inspect"),
+        5,
+        {"type": _ABOVE_ZERO, "metavar": "N", "help": "rounds, of which medians are taken (default: 5)"},
+    ),
+    "threads": (
+        ("models", "precisions"),
+        None,
+        {"type": _ABOVE_ZERO, "metavar": "N", "help": "CPU threads (default: torch's)"},
+    ),
+    "token_ms": (
+        ("page",),
+        30.0,
+        {"type": above_zero(float), "metavar": "MS", "help": "how long a token takes (default: 30)"},
+    ),
+    "replicates": (
+        ("coverage",),
+        1000,
+        {"type": _ABOVE_ZERO, "metavar": "N", "help": "simulated data sets a cell (default: 1000)"},
+    ),
+    "seed": (("coverage",), 2026, {"type": int, "metavar": "S", "help": "of the simulation (default: 2026)"}),
+    "figures": (
+        ("coverage",),
+        None,
+        {"nargs": "+", "metavar": "F", "help": "of fraction mean_iou f1 bleu4 cider_d (default: all)"},
+    ),
+    "no_vision": (("models",), False, {"action": "store_true", "help": "leave the vision encoder's times out"}),
+    "no_peers": (("models",), False, {"action": "store_true", "help": "ours alone"}),
+    "peer_command": (
+        ("models",),
+        "",
+        {
+            "metavar": "CMD",
+            "help": "another program to run beside ours in every round; {shape} {precision} {prompt} {tokens} "
+            "{threads} are replaced, and its last line must be JSON with prefill_ms and token_ms (see bench/README.md)",
+        },
+    ),
+    "plot": (("models",), None, {"type": Path, "metavar": "F.png", "help": "also draw milliseconds a token"}),
+}
 
 
 def add_parser(subparsers: Any) -> None:
@@ -24,52 +103,38 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--what",
-        choices=("models", "precisions", "page", "batch", "memory", "inspect", "coverage"),
+        choices=tuple(KINDS),
         default="models",
         metavar="WHAT",
-        help="models: the table described above (default); precisions: what each takes beside the first, in turn, for "
-        "a prompt and for steps of several rows; page: how soon the page opens and answers, and what "
-        "streaming through it adds to the engine alone; batch: an evaluation's questions one by one and in batches; "
-        "memory: what models take of a process's resident memory, loaded from files and kept together; "
-        "inspect: the inspect page over 50,000 samples, in a browser; coverage: how often the 95 %% intervals of an "
-        "evaluation hold the true value, by simulation",
+        help="; ".join(f"{kind}: {text}" for kind, text in KINDS.items()),
     )
-    parser.add_argument("--shapes", nargs="+", metavar="SHAPE", help="published shapes, e.g. mambavl_2.8b, or all")
-    parser.add_argument("--precisions", nargs="+", metavar="P", default=["bf16"], help="of fp32 bf16 int8 nf4")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (default: cpu)")
-    parser.add_argument("--prompt", type=int, default=620, help="positions of the prompt (default: 620)")
-    parser.add_argument(
-        "--rows", type=int, nargs="+", metavar="N", default=[1, 8, 16, 32], help="precisions: rows of a batch's steps"
-    )
-    parser.add_argument("--tokens", type=int, default=32, help="tokens of each answer (default: 32)")
-    parser.add_argument("--repeats", type=int, default=5, help="rounds, of which medians are taken (default: 5)")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
-    parser.add_argument("--token-ms", type=float, default=30.0, metavar="MS", help="page: how long a token takes")
-    parser.add_argument(
-        "--replicates", type=int, default=1000, help="coverage: simulated data sets a cell (default: 1000)"
-    )
-    parser.add_argument("--seed", type=int, default=2026, help="coverage: of the simulation (default: 2026)")
-    parser.add_argument("--figures", nargs="+", metavar="F", help="coverage: of fraction mean_iou f1 bleu4 cider_d")
-    parser.add_argument("--no-vision", action="store_true", help="leave the vision encoder's times out")
-    parser.add_argument("--no-peers", action="store_true", help="ours alone")
-    parser.add_argument(
-        "--peer-command",
-        default="",
-        metavar="CMD",
-        help="models: another program to run beside ours in every round; {shape} {precision} {prompt} {tokens} "
-        "{threads} are replaced, and its last line must be JSON with prefill_ms and token_ms (see bench/README.md)",
-    )
-    parser.add_argument("--json", type=Path, metavar="F", help="also write everything as JSON")
-    parser.add_argument("--plot", type=Path, metavar="F.png", help="also draw milliseconds a token")
+    add_json(parser, "everything")
+    for name, (kinds, _, how) in OPTIONS.items():
+        own = {**how, "help": f"{', '.join(kinds)}: {how['help']}"}
+        parser.add_argument(_flag(name), default=None, **own)  # None: not given
 
 
 def run(args: argparse.Namespace) -> int:
+    complete(args)
     check_outputs(args)  # before anything is measured
     busy = "" if args.what in ("memory", "coverage") else _busy()
     _measure(args)
     if busy:
         _print(terminal.wrapped(busy))
     return 0
+
+
+def complete(args: argparse.Namespace) -> None:
+    """Put defaults in place of what is not given. Raises RequestError for an option that `--what` does not take."""
+    for name, (kinds, default, _) in OPTIONS.items():
+        if getattr(args, name) is None:
+            setattr(args, name, default)
+        elif args.what not in kinds:
+            raise RequestError(f"`--what {args.what}` takes no {_flag(name)}, which is for {', '.join(kinds)}.")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _measure(args: argparse.Namespace) -> None:
@@ -80,21 +145,19 @@ def _measure(args: argparse.Namespace) -> None:
     text = bench.table(report)
     if args.what != "coverage":  # whose lines are the columns of a wide table, as it is kept
         text = "\n".join(terminal.wrapped(line, "    ") for line in text.splitlines())
-    print(text)
-    _write(args.json, report.to_json())
+    _tell(args.json, text, report)
 
 
 def _models(args: argparse.Namespace) -> None:
-    from vlcompare.bench.models import SMALL, ModelOptions
+    from vlcompare.bench.models import SMALL, ModelOptions, ModelReport
     from vlcompare.bench.models import run as measure
     from vlcompare.bench.tables import plot, table
-    from vlcompare.models.config import PRESETS
+    from vlcompare.cli.report import write_json
     from vlcompare.render.plots import new_figure
 
     _set_threads(args.threads)
-    shapes = tuple(args.shapes or SMALL)
     options = ModelOptions(
-        shapes=tuple(PRESETS) if shapes == ("all",) else shapes,
+        shapes=_shapes(args, SMALL),
         precisions=tuple(args.precisions),
         device=args.device,
         prompt=args.prompt,
@@ -106,10 +169,32 @@ def _models(args: argparse.Namespace) -> None:
     )
     if args.plot:
         new_figure((1, 1))  # raises where matplotlib is not installed, before anything is measured
-    report = measure(options, progress=_print, kept=lambda report: _write(args.json, report.to_json()))
-    print(table(report))
+
+    def keep(report: ModelReport) -> None:
+        if args.json not in (None, "-"):
+            write_json(args.json, report.to_json())
+
+    report = measure(options, progress=_print, kept=keep)
+    _tell(args.json, table(report), report)
     if args.plot:
         plot(report, args.plot)
+
+
+def _tell(json: str | None, text: str, report: Any) -> None:
+    """The report as text, and as JSON where it is asked for; alone where that goes to standard output."""
+    from vlcompare.cli.report import write_json
+
+    if json != "-":
+        print(text)
+    if json is not None:
+        write_json(json, report.to_json())
+
+
+def _shapes(args: argparse.Namespace, small: Sequence[str]) -> tuple[str, ...]:
+    from vlcompare.models.config import PRESETS
+
+    shapes = tuple(args.shapes or small)
+    return tuple(PRESETS) if shapes == ("all",) else shapes
 
 
 def _busy() -> str:
@@ -128,11 +213,7 @@ def _busy() -> str:
 def _set_threads(count: int | None) -> None:
     import torch
 
-    from vlcompare.errors import RequestError
-
     if count is not None:
-        if count < 1:
-            raise RequestError("--threads must be at least 1.")
         torch.set_num_threads(count)
 
 
@@ -141,7 +222,7 @@ def _precisions(args: argparse.Namespace) -> tuple[Any, Any]:
 
     _set_threads(args.threads)
     return precisions, precisions.PrecisionOptions(
-        tuple(args.shapes or precisions.SMALL), tuple(args.precisions), args.prompt, tuple(args.rows), args.repeats
+        _shapes(args, precisions.SMALL), tuple(args.precisions), args.prompt, tuple(args.rows), args.repeats
     )
 
 
@@ -163,7 +244,7 @@ def _batch(args: argparse.Namespace) -> tuple[Any, Any]:
 def _memory(args: argparse.Namespace) -> tuple[Any, Any]:
     from vlcompare.bench import memory
 
-    return memory, memory.MemoryOptions(tuple(args.shapes or memory.SMALL), tuple(args.precisions))
+    return memory, memory.MemoryOptions(_shapes(args, memory.SMALL), tuple(args.precisions))
 
 
 def _inspect(args: argparse.Namespace) -> tuple[Any, Any]:
@@ -187,14 +268,3 @@ _OTHERS = {
 
 def _print(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)
-
-
-def _write(path: Path | None, report: dict[str, Any]) -> None:
-    from vlcompare.errors import RequestError
-
-    if path is None:
-        return
-    try:
-        path.write_text(json.dumps(report, indent=1) + "\n")
-    except OSError as error:
-        raise RequestError(f"The report cannot be written to {path} ({error.strerror}).") from error
