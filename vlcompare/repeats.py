@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from vlcompare.comparison import Event, compare
 from vlcompare.errors import RequestError
-from vlcompare.types import Answer, Request, Side, Timings
+from vlcompare.types import CUT_SHORT, Answer, Request, Side, Timings
 
 if TYPE_CHECKING:
     from vlcompare.runtime.loading.model_pool import ModelPool
@@ -162,7 +162,7 @@ def _rounds(
                 if event is not None and isinstance(event.value, Answer):
                     answers[event.side] = event.value
                 yield event
-        if any(answer.error or answer.stop_reason in ("cancelled", "deadline") for answer in answers.values()):
+        if any(answer.error or answer.stop_reason in CUT_SHORT for answer in answers.values()):
             return
         done.append({name: answers[name].timings for name in sides})
         yield Repeats(tuple(done), count)

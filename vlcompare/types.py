@@ -35,6 +35,7 @@ DTYPES: tuple[str, ...] = get_args(Dtype)
 NORMS: tuple[str, ...] = get_args(Norm)
 MODES: tuple[str, ...] = get_args(Mode)
 SIDES = ("left", "right")
+CUT_SHORT = ("cancelled", "deadline")  # stop reasons of answers of which only a part is there: they are not judged
 Parse = Literal["ok", "none", "unparseable"]
 Notify = Callable[[str], None]  # is given a sentence for the user
 
@@ -244,7 +245,9 @@ class Answer:
     parse: Parse = "none"  # "none": the task reads no structure out of the text
     tokens: tuple[Token, ...] = ()
     prompt: Prompt | None = None
-    stop_reason: str = ""  # "end", "limit", "newline", "cancelled", "deadline", "context", "error"
+    stop_reason: str = (
+        ""  # "end", "limit", "newline", "context", "error", one of CUT_SHORT, or "recorded" with an example
+    )
     error: str | None = None
     timings: Timings = field(default_factory=Timings)
     memory: Memory = field(default_factory=Memory)

@@ -19,9 +19,8 @@ from vlcompare.render.markup import shorten
 from vlcompare.tasks.prompts import SPECS, read_box
 from vlcompare.tasks.reading import MISSING
 from vlcompare.tasks.verdict import Verdict
-from vlcompare.types import Answer, Box, Request, Sample
+from vlcompare.types import CUT_SHORT, Answer, Box, Request, Sample
 
-CUT_SHORT = ("cancelled", "deadline")  # stop reasons of answers that are not judged: only a part of them is there
 _FOUND = THRESHOLDS[0]  # the IoU from which on a box is found
 
 

@@ -18,7 +18,7 @@ from vlcompare.render.draw import STYLES, Mark, Role, annotate, answer_marks, re
 from vlcompare.render.fonts import LONGEST_LINE, Line, wrap
 from vlcompare.tasks.prompts import SPECS
 from vlcompare.tasks.verdict import Verdict
-from vlcompare.types import Answer, Box, Request
+from vlcompare.types import CUT_SHORT, Answer, Box, Request
 from vlcompare.units import milliseconds
 
 WIDTH = 1600  # pixels
@@ -208,7 +208,7 @@ def facts(part: CardSide) -> list[str]:
     answer, timings = part.answer, part.answer.timings
     stop = STOPS.get(answer.stop_reason, "")
     if part.anonymous:
-        return [stop] if answer.stop_reason in ("cancelled", "deadline") else []
+        return [stop] if answer.stop_reason in CUT_SHORT else []
     if not answer.text and not answer.tokens:  # nothing was kept of nothing
         stop = stop.replace("; partial answer kept", "")
     sentences = [stop] if stop else []

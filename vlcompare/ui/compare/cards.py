@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from vlcompare.evaluate.verdicts import CUT_SHORT
 from vlcompare.render.markup import Safe, el, join
 from vlcompare.render.terms import term
 from vlcompare.tasks.boxes import find_boxes
 from vlcompare.tasks.prompts import SPECS
-from vlcompare.types import Answer
+from vlcompare.types import CUT_SHORT, Answer
 from vlcompare.ui import webp
 from vlcompare.ui.checkpoint_names import lookup, name_of
 from vlcompare.ui.compare import display_limits as shown
