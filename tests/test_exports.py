@@ -232,6 +232,11 @@ def test_two_runs_of_one_model_have_two_names(table, monkeypatch):
     assert named(names=["One · int8", "One"]) == ["One · int8", "One"]
     assert named(names=["One", "One"]) == named() == ["org/one (left)", "org/one (right)"]
     assert "only One · int8:" in html_report(table, names=["One · int8", "One"])
+    monkeypatch.setattr(
+        RunFolder, "checkpoint", lambda run, side: f"/home/someone/checkpoints/of-a-long-name-of-may/{side}"
+    )
+    page = html_report(table)
+    assert "only …" in page and "-may/left:" in page and "-may/right:" in page
 
 
 def test_llm_comparator_has_its_schema(table):

@@ -141,7 +141,7 @@ def test_keys_walk_mark_and_search(visit: Any) -> None:
     said(page, "#vi-table .vi-current", "counting")
     # keys that come before a reply mean what the keys before them open
     pressed = page.evaluate("""() => {
-      for (const key of ['j', '7', 'j', '6', '9', 'n', 'a', ' ', '2', 'j'])
+      for (const key of ['j', '7', 'j', '6', '9', 'n', 'a', 'ArrowLeft', ' ', '2', 'j'])
         document.body.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true, cancelable: true}));
       return document.querySelector('#vi-note').inert;
     }""")
@@ -157,9 +157,13 @@ def test_keys_walk_mark_and_search(visit: Any) -> None:
     said(page, "#vi-picture", "3 of 64")
     page.wait_for_function("document.querySelector('#vi-note-text textarea').value === ''")
     counted(page, "#vi-types input:checked", 1)
-    rows.nth(2).locator(".vi-open").click()  # the open one again: what is being written stays
+    # opening the open one again leaves what is being written
+    page.locator("#vi-note-text textarea").fill("not yet kept")
+    page.evaluate("document.querySelector('#vi-table .vi-current .vi-open').click()")
+    page.wait_for_function("!document.querySelector('#vi-note').inert")
     replied(page)
-    counted(page, "#vi-types input:checked", 1)
+    assert page.locator("#vi-note-text textarea").input_value() == "not yet kept"
+    page.keyboard.press("Escape")
     page.keyboard.press("/")
     page.keyboard.type("blue 5j")  # letters in a field are letters
     assert page.locator("#vi-text textarea, #vi-text input").first.input_value() == "blue 5j"

@@ -409,6 +409,7 @@ def test_a_training_is_never_begun_over_another_and_goes_on_by_its_recipe(traine
     shutil.copytree(trained, out)
     with pytest.raises(CheckpointError, match="another recipe"):
         stages.run_stage("pythia", stages.TrainingSettings(out, wider, resume=True))
+    assert (out / "recipe.json").read_bytes() == before[1]
     all_scenes = dataclasses.replace(recipes.SMOKE.pictures, scene_share=0.0)
     PictureStore(out / "pictures", recipes.SMOKE.pictures).get(0)
     with pytest.raises(CheckpointError, match="another recipe"):  # their questions would be about other scenes
@@ -444,7 +445,8 @@ def test_an_encoders_log_forgets_what_is_done_again(trained: Path, tmp_path: Pat
 
 
 def test_a_budget_that_is_spent_before_the_language_models_is_no_failure(tmp_path: Path) -> None:
-    stages._keep_recipe(stages.TrainingSettings(tmp_path, recipes.SMOKE), stages.TRAINING)
+    with stages._following(stages.TrainingSettings(tmp_path, recipes.SMOKE), stages.TRAINING):
+        pass
     assert not stages._side_by_side(stages.TrainingSettings(tmp_path, recipes.SMOKE, budget_seconds=0.0))
 
 
@@ -531,7 +533,8 @@ def test_the_command_line_goes_on_with_the_recipe_of_the_folder_and_says_what_ca
     seen: list[stages.TrainingSettings] = []
     monkeypatch.setattr(stages, "run_stage", lambda stage, settings: bool(seen.append(settings)))
     out = tmp_path / "an out"
-    stages._keep_recipe(stages.TrainingSettings(out, recipes.SMOKE), stages.TRAINING)
+    with stages._following(stages.TrainingSettings(out, recipes.SMOKE), stages.TRAINING):
+        pass
     begin = ["train", "--out", str(out), "--stage", "pythia"]
     assert main([*begin, "--resume", "--checkpoints", "there"]) == 3 and seen[0].recipe == recipes.SMOKE
     assert f"'{out}'" in (said := capsys.readouterr().out) and "--checkpoints there" in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import asdict
 from typing import Any
 
@@ -151,14 +152,17 @@ def _remove(args: argparse.Namespace) -> int:
     _refuse_folder(args.name, "only what came from the Hub is removed.")
     repository, _ = on_the_hub(args.name)
     freed = hub.remove(repository)
+    if not freed and known is None and os.path.exists(args.name):
+        raise RequestError(f"{args.name} lies on this machine, and only what came from the Hub is removed.")
     print(f"{format_bytes(freed)} freed." if freed else f"Nothing of {repository} was in the cache.")
     return 0
 
 
 def _refuse_folder(name: str, why: str) -> None:
-    """Raise RequestError for the name of a folder that is not the form of a Hub id, which goes first here."""
+    """Raise RequestError for a folder or file whose name has not the form of a Hub id, which goes first here."""
     from vlcompare.runtime.loading import hub, registry
-    from vlcompare.runtime.loading.locate import local_folder
 
-    if not hub.is_repository(registry.repository_of(name)) and local_folder(name) is not None:
-        raise RequestError(f"{name} is a folder on this machine: {why}")
+    path = os.path.expanduser(name)
+    if not hub.is_repository(registry.repository_of(name)) and os.path.exists(path):
+        kind = "folder" if os.path.isdir(path) else "file"
+        raise RequestError(f"{name} is a {kind} on this machine: {why}")

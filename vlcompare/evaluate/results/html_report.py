@@ -35,6 +35,7 @@ MAX_CARDS = 200
 MAX_DIFFERENCES = 12
 PICTURE = 320
 MAX_BOXES = 20  # of a side, on a picture
+MAX_NAME = 48
 MAX_TEXT = 600  # characters of an answer
 COLORS = f":root {{ --left: {STYLES['left'].color}; --right: {STYLES['right'].color} }}"
 _DIFFERENCE = abbreviation("paired difference", "difference")
@@ -59,7 +60,7 @@ def html_report(
     outcome: what the samples were chosen by besides, in words, such as who is right.
     names: what each side is called where both are of one checkpoint.
     """
-    chosen, called = scored(table, rows), [shorten(name, 48) for name in table.names(names)]
+    chosen, called = scored(table, rows), _called(table.names(names))
     title = title or f"Run {table.run.name}"
     body = el(
         "body",
@@ -88,6 +89,14 @@ def html_report(
         el("style", Safe(f"{COLORS}\n{SHEET.read_text(encoding='utf-8')}")),
     )
     return f"<!doctype html>\n{el('html', head, body, lang='en')}\n"
+
+
+def _called(names: Sequence[str]) -> list[str]:
+    """The names, cut where they are long: at the front where two would else become one."""
+    cut = [shorten(name, MAX_NAME) for name in names]
+    if len(set(cut)) == len(names):
+        return cut
+    return [name if len(name) <= MAX_NAME else f"…{name[1 - MAX_NAME :]}" for name in names]
 
 
 def _folded(title: str, make: Callable[[], Safe | None]) -> Safe | None:

@@ -16,14 +16,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vlcompare.errors import CheckpointError
+from vlcompare.errors import CheckpointError, VLCompareError
 from vlcompare.machine import threads
 from vlcompare.synth.train import recipe as recipes
 from vlcompare.synth.train.corpus import prepare_features, prepare_lessons
@@ -60,9 +61,10 @@ class TrainingSettings:
 def run_stage(stage: str, settings: TrainingSettings) -> bool:
     """Run one stage. Returns whether it is finished; False means that the budget ran out and `resume` goes on."""
     torch.set_num_threads(min(settings.threads, threads.budget()))
-    if stage in TRAINING:
-        _keep_recipe(settings, [stage])
-    return _RUN[stage](stage, settings)
+    if stage not in TRAINING:
+        return _RUN[stage](stage, settings)
+    with _following(settings, [stage]):
+        return _RUN[stage](stage, settings)
 
 
 def run_all(settings: TrainingSettings) -> bool:
@@ -70,7 +72,11 @@ def run_all(settings: TrainingSettings) -> bool:
 
     With `resume`, stages that are finished are left as they are. Returns whether all is done.
     """
-    _keep_recipe(settings, TRAINING)
+    with _following(settings, TRAINING):
+        return _run_all(settings)
+
+
+def _run_all(settings: TrainingSettings) -> bool:
     deadline = None if settings.budget_seconds is None else time.monotonic() + settings.budget_seconds
     for stage in ("encoder", "features"):
         if not (settings.resume and _finished(stage, settings)) and not run_stage(stage, _left(settings, deadline)):
@@ -87,14 +93,28 @@ def begun(out: Path) -> bool:
     return (out / "recipe.json").is_file() or any((out / f"{stage}.pt").is_file() for stage in TRAINING)
 
 
-def _keep_recipe(settings: TrainingSettings, stages: Sequence[str]) -> None:
-    """Write the recipe that these stages follow, unless one of them is refused: its state keeps the recipe it has."""
+@contextmanager
+def _following(settings: TrainingSettings, stages: Sequence[str]) -> Iterator[None]:
+    """Write the recipe that these stages follow. Where one is refused before any state is written, the folder keeps the
+    recipe that it had."""
     if not settings.resume:
         for stage in stages:
             refuse_begun(settings.out / f"{stage}.pt")
+    path = settings.out / "recipe.json"
+    before, states = path.read_bytes() if path.is_file() else None, _state_times(settings.out)
     with writing_to(settings.out):
         settings.out.mkdir(parents=True, exist_ok=True)
-        write_whole(settings.out / "recipe.json", json.dumps(recipes.to_dict(settings.recipe), indent=2))
+        write_whole(path, json.dumps(recipes.to_dict(settings.recipe), indent=2))
+    try:
+        yield
+    except VLCompareError:
+        if before is not None and _state_times(settings.out) == states:
+            write_whole(path, before.decode())
+        raise
+
+
+def _state_times(out: Path) -> list[int]:
+    return [path.stat().st_mtime_ns for stage in TRAINING if (path := out / f"{stage}.pt").exists()]
 
 
 def _left(settings: TrainingSettings, deadline: float | None) -> TrainingSettings:

@@ -233,7 +233,7 @@ class Handlers:
             return {"state": views.state(session)}
         cut = run.repeats is not None and len(run.repeats.rounds) < run.repeats.asked
         nothing = "" if run.stopped or cut else "Nothing is running: what is shown had ended before."
-        return {**views.whole(session, run), "message": cards.message(nothing)}
+        return {**views.ended(session, run), "message": cards.message(nothing)}
 
     def restore(self, session: CompareSession, run_id: str) -> CompareUpdate:
         """A run of the history, shown again."""

@@ -63,11 +63,11 @@ class Votes:
             raise RequestError("A vote is stored on this server: tick the box to agree first.")
         if choice not in CHOICES:
             raise RequestError(f"A vote is one of {', '.join(CHOICES)}.")
-        row = self._row(run, choice, bounded(note, self.limits.note_characters, "note"), blind)
+        row = self._row(run, choice, bounded(note.strip(), self.limits.note_characters, "note"), blind)
         with self._lock, self._open() as database:
             if self.path.stat().st_size > MAX_BYTES:
                 raise RequestError("The store of votes on this server is full.")
-            if not note:  # a second vote without a note keeps that of the first
+            if not row["note"]:  # a second vote without a note keeps that of the first
                 found = database.execute("SELECT note FROM votes WHERE run = ?", (run.id,)).fetchone()
                 row["note"] = found[0] if found else ""
             names = COLUMNS[1:]

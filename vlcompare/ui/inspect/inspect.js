@@ -15,6 +15,7 @@
   document.addEventListener("keydown", (event) => {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
     if (!shown(byId("vi-table")) && !sheet()) return;
+    if (event.key === "Escape") pressed.length = 0;
     if (event.key === "Escape" && writing(event.target)) { event.target.blur(); return; }
     if (event.key === "Escape" && sheet()) { back(); return; }
     if (writing(event.target)) return;
@@ -59,7 +60,7 @@
     if (!pressed.length || expected) return;
     const key = pressed.shift();
     press(key);
-    if (opensField(key)) write(document.activeElement, pressed.splice(0).join(""));
+    if (opensField(key)) write(document.activeElement, pressed.splice(0).filter((letter) => letter.length === 1).join(""));
     else setTimeout(pressWaiting);
   }
 
@@ -160,6 +161,7 @@
     replied() {
       expected = Math.max(0, expected - 1);
       if (expected) return;
+      if (byId("vi-message")?.textContent.trim()) pressed.length = 0;  // refused: nothing was opened
       release();
       window.vlInspect.shown();
     },

@@ -181,8 +181,8 @@ def check_files(snapshot: Snapshot, names: Iterable[str], notify: Notify) -> lis
         if not transfer.matches(snapshot.folder / name, known[name]):
             kind = "SHA-256" if len(known[name]) == 64 else "git SHA-1"
             raise CheckpointError(
-                f"{name} differs from the Hub's ({kind}): `checkpoints remove {snapshot.repository}`, then download it "
-                "again."
+                f"{name} differs from the Hub's ({kind}): `checkpoints remove {snapshot.repository}`, and it is "
+                "downloaded anew when it is next needed."
             )
     return checked
 
