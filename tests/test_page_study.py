@@ -539,6 +539,7 @@ def test_what_nobody_learnt_shows_no_lead() -> None:
     assert "no Transformer and no Mamba reaches .95 within the budget with the query first at length 10 (more" in said
     assert "overlap" not in said
     assert "No Transformer and no Mamba reaches .95 within the budget. No hybrid does, either. Asked at" in first
+    assert "Transformer not in 512,000 (3 seeds: .10 to .30 right)" in first
     assert practice(text_study(rows)) == ""
     assert [line.fewer for line in needed(text_study(rows))] == ["Transformer", "neither reaches .95"]
 
@@ -584,6 +585,8 @@ def test_the_other_tasks_and_state_sizes_are_told_too() -> None:
         rows += [text_row("query_last", "mamba", seed, value, 0.4 + seed / 10, state_size=size)
                  for seed, value in enumerate(values)]  # fmt: skip
     assert state(text_study(rows)).endswith("position retrieval at length 10, MQAR, what follows an n-gram.")
+    said = summary(text_study(rows))
+    assert "no difference is shown in MQAR (2,000 against 2,000)." in said and "1 more setting has too few" in said
     told = seen(text_study(rows))
     assert told[0].startswith("MQAR, length 8, examples until .95: Transformer 2,000 (3 seeds), Mamba 2,000 (3 seeds).")
     assert told[1].startswith("What follows an n-gram, length 20, query last, examples until .95: Transformer 2,000")

@@ -10,6 +10,7 @@ from vlcompare.study.figures import (
     NAMES,
     ORDER_NAMES,
     TASK_NAMES,
+    TASK_WORDS,
     seeds_text,
     share_text,
     task_text,
@@ -29,7 +30,7 @@ _FEW = 2  # settings whose figures stand in the paragraph; those of all stand be
 
 def summary(study: Study) -> str:
     """What the settings with enough seeds show, in a few sentences."""
-    settings = _settings(study)
+    settings = _settings(study, tuple(TASK_NAMES))
     known = [setting for setting in settings if _order_of(setting.members) is not None]
     if not known:
         return f"nothing yet. A finding takes {ENOUGH_SEEDS} seeds of both families, and no setting has them."
@@ -40,7 +41,7 @@ def summary(study: Study) -> str:
     text = "; ".join(f"{said} {', '.join(_places(alike, few))}" for said, alike in verdicts.items()) + "."
     counted = f" In brackets: {NAMES['pythia']} against {NAMES['mamba']}, examples until .95 in the median."
     text += counted if few else " Examples are counted until .95 are right."
-    text += _twice(known)
+    text += _twice([setting for setting in known if setting.task == "position"])
     rest = len(settings) - len(known)
     more = f" {rest} more {'setting has' if rest == 1 else 'settings have'} too few seeds yet." if rest else ""
     unfinished = f" {len(study.rows)} of {study.planned} trainings are finished." if study.unfinished else ""
@@ -70,15 +71,20 @@ def _twice(settings: Sequence[_Setting]) -> str:
 
 
 def _places(settings: Sequence[_Setting], few: bool) -> Iterator[str]:
-    """Where something is seen, an order at a time; few: with what the families needed in the median."""
+    """Where something is seen, an order at a time, then in which other tasks; few: with what the families needed in the
+    median."""
     for order in _ORDERS:
         lengths = [
             f"{setting.length}{setting.apart}{_notes(setting.members) if few else ''}"
             for setting in settings
-            if setting.order == order
+            if setting.task == "position" and setting.order == order
         ]
         if lengths:
             yield f"with the {ORDER_NAMES[order]} at length {listed(lengths)}"
+    for task, words in TASK_WORDS.items():
+        notes = [_notes(setting.members) for setting in settings if setting.task == task != "position"]
+        if notes:
+            yield f"in {words}{''.join(notes) if few else ''}"
 
 
 def _notes(members: dict[str, Group]) -> str:
@@ -223,9 +229,12 @@ def _brief_amount(group: Group) -> str:
 
 def _amount(group: Group) -> str:
     """What trainings needed, and how those ended that needed more than their budget."""
-    failed = [row for row in group.rows if row["reached"] is None]
-    some = _failures(failed, group) if len(failed) < len(group.rows) else ()
-    return f"{_range(group)} ({', '.join([seeds_text(len(group.rows)), *some])})"
+    failed, seeds = [row for row in group.rows if row["reached"] is None], seeds_text(len(group.rows))
+    if len(failed) == len(group.rows):
+        shares = sorted(row["accuracy"] for row in failed)
+        ends = " to ".join(dict.fromkeys(map(share_text, (shares[0], shares[-1]))))
+        return f"{_range(group)} ({seeds}: {ends} right)"
+    return f"{_range(group)} ({', '.join([seeds, *_failures(failed, group)])})"
 
 
 def _failures(rows: Sequence[Row], group: Group) -> Iterator[str]:
