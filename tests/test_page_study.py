@@ -475,7 +475,7 @@ def test_what_is_seen_is_said_from_the_rows_alone() -> None:
     last, first = seen(study)
     assert "Transformer 1,000 to 2,500 (3 seeds), Mamba 5,000 to 7,000" in last
     assert "The hybrid needs more than every Transformer, and overlaps with Mamba." in last
-    assert "Asked at length 20, on which none was trained: Transformer .25 (.25 to .25), Mamba .25" in last
+    assert "At length 20, untrained: Transformer .25 (.25 to .25), Mamba .25" in last
     assert "right, guessing .10; the seeds of the Transformer and Mamba overlap." in last
     assert "Mamba 850 to 950 (3 seeds, one of which never left chance: .10 after all 512,000)" in first
     assert needed(study) == [
@@ -538,7 +538,7 @@ def test_what_nobody_learnt_shows_no_lead() -> None:
     said, (_, first) = summary(text_study(rows)), seen(text_study(rows))
     assert "no Transformer and no Mamba reaches .95 within the budget with the query first at length 10 (more" in said
     assert "overlap" not in said
-    assert "No Transformer and no Mamba reaches .95 within the budget. No hybrid does, either. Asked at" in first
+    assert "No Transformer and no Mamba reaches .95 within the budget. No hybrid does, either. At length" in first
     assert "Transformer not in 512,000 (3 seeds: .10 to .30 right)" in first
     assert practice(text_study(rows)) == ""
     assert [line.fewer for line in needed(text_study(rows))] == ["Transformer", "neither reaches .95"]
@@ -555,7 +555,7 @@ def test_many_settings_are_told_without_their_figures() -> None:
     ]
     assert summary(text_study(rows)) == (
         "every Transformer needs fewer examples than every Mamba with the query last at length 10, 20 and 40, with "
-        "the query first at length 20 and 40; the seeds of the two overlap, so no difference is shown with the query "
+        "the query first at length 20 and 40; the seeds overlap, so no difference is shown with the query "
         "first at length 10. Examples are counted until .95 are right."
     )
 
@@ -586,7 +586,7 @@ def test_the_other_tasks_and_state_sizes_are_told_too() -> None:
                  for seed, value in enumerate(values)]  # fmt: skip
     assert state(text_study(rows)).endswith("position retrieval at length 10, MQAR, what follows an n-gram.")
     said = summary(text_study(rows))
-    assert "no difference is shown in MQAR (2,000 against 2,000)." in said and "1 more setting has too few" in said
+    assert "no difference is shown in MQAR (2,000)." in said and "1 more setting has too few" in said
     told = seen(text_study(rows))
     assert told[0].startswith("MQAR, length 8, examples until .95: Transformer 2,000 (3 seeds), Mamba 2,000 (3 seeds).")
     assert told[1].startswith("What follows an n-gram, length 20, query last, examples until .95: Transformer 2,000")

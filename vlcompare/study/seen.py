@@ -283,7 +283,7 @@ def _verdict(members: dict[str, Group]) -> str | None:
     words = {
         -1: "every Transformer needs fewer examples than every Mamba",
         1: "every Mamba needs fewer examples than every Transformer",
-        0: "the seeds of the two overlap, so no difference is shown",
+        0: "the seeds overlap, so no difference is shown",
     }
     order = _order_of(members)
     return None if order is None else words[order]
@@ -326,7 +326,7 @@ def _longer(length: int, members: dict[str, Group]) -> str:
             middle, low, high = map(share_text, spread(found.shares[family]))
             parts.append(f"{NAMES[family]} {middle} ({low} to {high})")
     verdict = _AHEAD.get(found.ahead, "the seeds of the Transformer and Mamba overlap")
-    asked = f"Asked at length {found.length}, on which none was trained"
+    asked = f"At length {found.length}, untrained"
     return f" {asked}: {', '.join(parts)} right, guessing {share_text(1 / length)}; {verdict}."
 
 
